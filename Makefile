@@ -1,0 +1,58 @@
+# What can be done here. `make` alone lists it; ARGS="…" is handed on to the tool behind a target.
+
+PYTHON ?= python3
+ARGS ?=
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The environment's tools come first, so that a rule's `python` is the one that the lock describes.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+LOCK := envs/requirements.txt
+INSTALLED := .venv/.installed
+UV := .venv/uv/bin/uv
+
+.PHONY: help env run test lint bench lock
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+
+env: $(INSTALLED) ## make .venv, exactly what envs/requirements.txt pins
+
+run: env ## the study in config.yaml, from data to report (another one: ARGS="--configfile studies/….yaml")
+	snakemake --cores all $(ARGS)
+
+test: env ## every test (fewer: ARGS="tests/unit -k fisher")
+	pytest $(ARGS)
+
+lint: env ## style, types and the workflow's own checks; changes nothing
+	ruff check
+	ruff format --check
+	mypy
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+
+bench: env ## speed against named peers (in under a minute: ARGS=--quick)
+	@shopt -s nullglob; scripts=(benchmarks/*.py); \
+	(($${#scripts[@]})) || echo "No benchmarks yet: there is no benchmarks/*.py."; \
+	for script in "$${scripts[@]}"; do echo "== $$script"; python "$$script" $(ARGS); done
+
+lock: env ## pin anew what pyproject.toml asks for, moving as little as possible (all to the newest: ARGS=--upgrade)
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --group dev pyproject.toml -o $(LOCK) $(ARGS)
+
+# Emptied first and stamped last: neither a changed lock nor an interrupted install leaves anything behind, and $(PYTHON) is never
+# that of the environment itself. uv lives in a corner of its own, because it removes whatever the lock does not name.
+$(INSTALLED): $(LOCK)
+	rm -rf .venv/*
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "'$(PYTHON)' is not Python 3.11 or newer: install one, or name it: make env PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "'$(PYTHON)' lacks venv or ensurepip: install them (Debian, Ubuntu: python3-venv), or name another: make env PYTHON=…" >&2; exit 1; }
+	$(PYTHON) -m venv --without-pip .venv
+	.venv/bin/python -m venv .venv/uv
+	.venv/uv/bin/pip install --quiet --disable-pip-version-check --only-binary :all: uv==0.13.9
+	$(UV) pip sync --quiet --python .venv/bin/python --require-hashes $(LOCK)
+	touch $@
