@@ -1,0 +1,112 @@
+"""What a result file holds: names, dims, units, types; and how it is written: whole or not at all.
+
+Each stage has a table of its variables beside the code that computes them (a new measure must not change what training is
+made of); every dataset is built from such a table by `dataset`, so a name or a dim that is in none cannot enter a file.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from plasticity.errors import StudyError
+
+COMPRESS_ABOVE = 2**20  # bytes; below it zlib makes files larger, not smaller
+
+COORDINATES = {
+    "arm": "method with one choice of its hyper-parameters",
+    "seed": "seed of the member's draws",
+    "task": "index of the task, from 0",
+    "moment": "data at the task's start: old (the ended task's) or new (the coming task's)",
+    "block": "layer whose parameters, or units, are meant; all: the whole network",
+    "rank": "index of the eigenvalue, from the largest",
+}
+
+MEMBER = ("arm", "seed", "task")
+
+
+class Variable(NamedTuple):
+    """What the contract says of a variable.
+
+    Attributes:
+        dims: in their fixed order.
+        meaning: its long name.
+        dtype: in which it is stored.
+    """
+
+    dims: tuple[str, ...]
+    meaning: str
+    dtype: str = "float32"
+
+
+def dataset(
+    table: Mapping[str, Variable],
+    variables: Mapping[str, np.ndarray],
+    coordinates: Mapping[str, object],
+    title: str,
+    stamp: Mapping[str, str],
+) -> xr.Dataset:
+    """A dataset of the contract.
+
+    Args:
+        table: what the stage that makes the dataset promises of each variable.
+        variables: arrays by name, in the dims that the table gives them.
+        coordinates: values along each dim that has them.
+        title: what the file is, in a few words.
+        stamp: as `provenance.stamp` gives it.
+
+    Raises:
+        KeyError: a name that the table does not have: a mistake in our code, not a user's.
+    """
+    described = {
+        name: xr.Variable(table[name].dims, np.asarray(values, table[name].dtype), {"long_name": table[name].meaning, "units": "1"})
+        for name, values in variables.items()
+    }
+    along = {name: (name, values, {"long_name": COORDINATES[name], "units": "1"}) for name, values in coordinates.items()}
+    return xr.Dataset(described, along, {"title": title, **stamp})
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes `path` only if nothing went wrong; what was there before stays until then."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.replace(path)
+    except OSError as error:
+        raise StudyError(f"{path} could not be written ({error.strerror or error}): free space or mend its permissions") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write(data: xr.Dataset, path: Path) -> None:
+    """Write netCDF atomically.
+
+    Raises:
+        StudyError: no space, no permission.
+    """
+    encoding: dict[str, dict[str, object]] = {str(name): {"_FillValue": None} for name in data.coords}
+    for name, values in data.data_vars.items():
+        large = values.nbytes > COMPRESS_ABOVE
+        encoding[str(name)] = {"zlib": True, "complevel": 4, "shuffle": True} if large else {}
+        if values.dtype.kind != "f":
+            encoding[str(name)]["_FillValue"] = None
+    with whole(path) as part:
+        data.to_netcdf(part, engine="netcdf4", encoding=encoding)
+
+
+def read(path: Path) -> xr.Dataset:
+    """Read a netCDF file of the study into memory.
+
+    Raises:
+        StudyError: missing, truncated or not netCDF.
+    """
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as data:
+            return data.load()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise StudyError(f"{path} cannot be read ({error}): delete it and start snakemake again, which makes it anew") from error

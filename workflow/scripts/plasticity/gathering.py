@@ -1,0 +1,36 @@
+"""Cohorts into one dataset per setting."""
+
+from collections.abc import Sequence
+
+import xarray as xr
+
+from plasticity.errors import StudyError
+from plasticity.outcomes import FRESH
+from plasticity.settings import YARDSTICK
+
+
+def gather(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Join all cohorts of a setting, with the yardstick's final error beside everyone's own.
+
+    Args:
+        outcomes: of each cohort, dims ``(arm, seed, task)``.
+        measures: of the same cohorts in the same order; tasks that were not measured are NaN.
+
+    Returns:
+        All arms and seeds, in the order of the cohorts.
+
+    Raises:
+        StudyError: arms that do not have the same seeds, tasks or blocks.
+    """
+    cohorts = [outcome.merge(measure.reindex(task=outcome.task), join="exact") for outcome, measure in zip(outcomes, measures, strict=True)]
+    arms: dict[tuple[str, ...], list[xr.Dataset]] = {}
+    for cohort in cohorts:
+        arms.setdefault(tuple(cohort.arm.values), []).append(cohort)
+    try:
+        whole = xr.concat([xr.concat(blocks, "seed", join="exact") for blocks in arms.values()], "arm", join="exact")
+    except ValueError as error:
+        raise StudyError(
+            f"the arms of a setting do not have the same members ({error}): remove its runs and start snakemake again"
+        ) from error
+    fresh = whole["final_error"].sel(arm=YARDSTICK, drop=True)
+    return whole.assign(fresh_final_error=fresh.assign_attrs(long_name=FRESH["fresh_final_error"].meaning))

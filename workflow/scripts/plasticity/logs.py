@@ -1,0 +1,41 @@
+"""What a job says while it runs: plain lines in its log, a bar on a terminal."""
+
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+log = logging.getLogger("plasticity")
+Item = TypeVar("Item")
+
+
+def open_log(path: Path | None) -> None:
+    """Send plain lines to a file, or to the terminal where a job is started by hand without one."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8") if path else logging.StreamHandler()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+    # where and when belong here, never into a result
+    log.info("%s", " ".join(sys.argv[:1]))
+    log.info("python %s, host %s, slurm job %s", platform.python_version(), platform.node(), os.environ.get("SLURM_JOB_ID", "none"))
+
+
+def progress(what: str) -> Callable[[Collection[Item]], Iterator[Item]]:
+    """A wrapper for a long loop: a bar where there is a terminal, and a line in the log at every tenth of the way."""
+
+    def loop(items: Collection[Item]) -> Iterator[Item]:
+        start, said = time.monotonic(), 0
+        for done, item in enumerate(tqdm(items, desc=what, leave=False, disable=not sys.stderr.isatty(), dynamic_ncols=True), start=1):
+            yield item
+            if (tenth := 10 * done // len(items)) > said:
+                said = tenth
+                log.info("%s: %d of %d, %.0f s", what, done, len(items), time.monotonic() - start)
+
+    return loop

@@ -1,0 +1,200 @@
+"""What might explain a loss of plasticity, measured on checkpoints: curvature, features, units, weights.
+
+All members of a cohort at once, in float64. A block is a layer by its name, or `all`; a measure that a block does not have
+is NaN there (the output layer has no units to be dead, the whole network has no single feature matrix).
+"""
+
+from collections.abc import Callable, Iterable
+from typing import cast
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from plasticity import registry, spectra, tasks
+from plasticity.checkpoints import Checkpoints
+from plasticity.contracts import MEMBER, Variable
+from plasticity.lockstep import Parameters, forward
+from plasticity.losses import cross_entropy
+from plasticity.networks import ACTIVATIONS
+from plasticity.settings import Curvature, Setting
+from plasticity.training import network_of
+
+DORMANT = 0.025  # Sokar et al. 2023 (ReDo), arXiv 2302.12902
+ALL = "all"
+
+_DATA, _BLOCK = (*MEMBER, "moment", "block"), (*MEMBER, "block")
+TABLE = {
+    "weight_norm": Variable(_BLOCK, "Euclidean norm of the parameters at the task's start"),
+    "feature_rank": Variable(_DATA, "effective rank (0.99) of the layer's activations on the task's data"),
+    "dead_fraction": Variable(_DATA, "share of units that are zero on all of the task's data"),
+    "dormant_fraction": Variable(_DATA, "share of units with a ReDo score of at most 0.025"),
+}
+OPERATORS = {"fisher": "empirical Fisher (mean outer product of per-sample gradients on the given labels)"}
+for _operator, _meaning in OPERATORS.items():
+    TABLE |= {f"{_operator}_{name}": Variable(_DATA, f"{what}, of the {_meaning}") for name, what in spectra.SUMMARY.items()}
+    TABLE[f"{_operator}_eigenvalue"] = Variable((*_DATA, "rank"), f"eigenvalues, descending, of the {_meaning}")
+
+
+def measure(
+    checkpoints: Checkpoints,
+    setting: Setting,
+    curvature: Curvature,
+    data: xr.Dataset,
+    progress: Callable[[range], Iterable[int]] = iter,
+) -> tuple[dict[str, np.ndarray], dict[str, list[object]]]:
+    """Measures of a cohort at the start of every measured task.
+
+    Args:
+        checkpoints: of the cohort.
+        setting: that it was trained in.
+        curvature: which operators, on how many samples of which moments' data, at which tasks.
+        data: the prepared dataset.
+        progress: wraps the loop over tasks.
+
+    Returns:
+        Variables by name, dims as the netCDF contract has them, and their coordinates. NaN where there is nothing to
+        measure: no old data at task 0, a diverged member.
+    """
+    network = network_of(setting, data)
+    blocks = [*_layers(checkpoints.shapes), ALL]
+    chosen = range(0, checkpoints.tasks, curvature.every)
+    found: dict[int, dict[str, Tensor]] = {}
+    for task in progress(chosen):
+        parameters = Parameters(checkpoints.at(task), checkpoints.shapes)
+        moments = [
+            _moment(network, parameters, setting, curvature, data, checkpoints, task - 1 if moment == "old" else task, blocks)
+            for moment in curvature.moments
+        ]
+        found[task] = {name: torch.stack([values[name] for values in moments], dim=1) for name in moments[0]}
+        found[task]["weight_norm"] = weight_norm(parameters, blocks)
+
+    members = (len(checkpoints.arms), len(checkpoints.seeds))
+    variables = {name: torch.stack([found[task][name] for task in chosen], dim=1).unflatten(0, members).numpy() for name in found[0]}
+    coordinates: dict[str, list[object]] = {
+        "arm": list(checkpoints.arms),
+        "seed": list(checkpoints.seeds),
+        "task": list(chosen),
+        "moment": list(curvature.moments),
+        "block": list(blocks),
+        "rank": list(range(curvature.samples)),
+    }
+    return variables, coordinates
+
+
+def _moment(
+    network: nn.Module,
+    parameters: Parameters,
+    setting: Setting,
+    curvature: Curvature,
+    data: xr.Dataset,
+    checkpoints: Checkpoints,
+    task: int,
+    blocks: list[str],
+) -> dict[str, Tensor]:
+    """Measures on the data of one task, by name, shapes ``(member, block)`` and ``(member, block, rank)``."""
+    inputs, labels = tasks.stacked(setting.problem, data, checkpoints.seeds, max(task, 0))
+    arms = len(checkpoints.arms)
+    inputs, labels = inputs.double().repeat(arms, 1, 1, 1, 1), labels.repeat(arms, 1)
+    values = unit_measures(hidden_activations(network, parameters, inputs), blocks)
+    for operator in curvature.operators:
+        grams = registry.load("operators", operator).gram_blocks(
+            network, cross_entropy, inputs[:, : curvature.samples], labels[:, : curvature.samples], parameters.tensors
+        )
+        grams[ALL] = cast(Tensor, sum(grams.values()))
+        spectrum = spectra.eigenvalues(torch.stack([grams[block] for block in blocks], dim=1))
+        values |= {f"{operator}_{name}": number for name, number in spectra.summary(spectrum).items()}
+    return values if task >= 0 else {name: torch.full_like(number, torch.nan) for name, number in values.items()}
+
+
+def hidden_activations(network: nn.Module, parameters: Parameters, inputs: Tensor) -> dict[str, Tensor]:
+    """Outputs of each activation, keyed by the layer before it, shape ``(member, n, unit)``."""
+    seen: dict[str, Tensor] = {}
+    layer = ""
+
+    def note(name: str, module: nn.Module, outputs: Tensor) -> None:
+        nonlocal layer
+        if next(module.parameters(recurse=False), None) is not None:
+            layer = name
+        elif isinstance(module, tuple(cast(type, kind) for kind in ACTIVATIONS.values())):
+            seen[layer] = outputs.flatten(2)
+
+    hooks = [
+        module.register_forward_hook(lambda module, _, outputs, name=name: note(name, module, outputs))
+        for name, module in network.named_modules()
+    ]
+    try:
+        with torch.no_grad():
+            forward(network, parameters.tensors, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def unit_measures(activations: dict[str, Tensor], blocks: list[str]) -> dict[str, Tensor]:
+    """Feature rank, dead and dormant fraction of each block that has units, shape ``(member, block)``.
+
+    A layer's feature rank is the effective rank of its ``(n, unit)`` matrix of activations, uncentred. Over `all`, the
+    fractions are of all hidden units; a rank of all layers together is not defined.
+    """
+    magnitudes = {name: a.abs().mean(dim=1) for name, a in activations.items()}
+    ranks = {name: feature_rank(a) for name, a in activations.items()}
+    missing = torch.full_like(next(iter(ranks.values())), torch.nan)
+
+    def fraction(is_counted: Callable[[Tensor], Tensor], block: str) -> Tensor:
+        names = [name for name in magnitudes if block in (ALL, name)]
+        if not names:
+            return missing
+        share = torch.cat([is_counted(magnitudes[name]) for name in names], dim=1).to(missing.dtype).mean(dim=1)
+        return share.where(torch.cat([magnitudes[name] for name in names], dim=1).isfinite().all(dim=1), torch.nan)
+
+    return {
+        "feature_rank": torch.stack([ranks.get(block, missing) for block in blocks], dim=1),
+        "dead_fraction": torch.stack([fraction(dead, block) for block in blocks], dim=1),
+        "dormant_fraction": torch.stack([fraction(dormant, block) for block in blocks], dim=1),
+    }
+
+
+def dead(magnitudes: Tensor) -> Tensor:
+    """Units that are zero on every input; mean magnitudes of a layer's units, shape ``(member, unit)`` → booleans."""
+    return magnitudes == 0
+
+
+def dormant(magnitudes: Tensor) -> Tensor:
+    """Units whose mean magnitude is at most 0.025 of their layer's (ReDo, arXiv 2302.12902, equation 1).
+
+    Args:
+        magnitudes: means over the inputs of a layer's activations' magnitudes, shape ``(member, unit)``.
+
+    Returns:
+        Booleans of the same shape; true for all units of a layer that is silent.
+    """
+    return magnitudes <= DORMANT * magnitudes.mean(dim=1, keepdim=True)
+
+
+def feature_rank(activations: Tensor) -> Tensor:
+    """Effective rank of each member's ``(n, unit)`` matrix, from the eigenvalues σ² of the smaller of its two Gram matrices."""
+    n, units = activations.shape[-2:]
+    gram = activations.mT @ activations if units <= n else activations @ activations.mT
+    return spectra.effective_rank(spectra.eigenvalues(gram).sqrt())
+
+
+def weight_norm(parameters: Parameters, blocks: list[str]) -> Tensor:
+    """Euclidean norm of each block's parameters, shape ``(member, block)``."""
+    squares = {name: tensor.detach().flatten(1).square().sum(dim=1) for name, tensor in parameters.tensors.items()}
+    return torch.stack(
+        [cast(Tensor, sum(square for name, square in squares.items() if block in (ALL, _layer(name)))).sqrt() for block in blocks],
+        dim=1,
+    )
+
+
+def _layer(parameter: str) -> str:
+    """The layer that a parameter belongs to: ``hidden_1.weight`` → ``hidden_1``."""
+    return parameter.rpartition(".")[0]
+
+
+def _layers(shapes: Iterable[str]) -> list[str]:
+    """Layers in order, without repetition."""
+    return list(dict.fromkeys(_layer(name) for name in shapes))

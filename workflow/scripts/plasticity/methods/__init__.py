@@ -1,0 +1,33 @@
+"""Methods, one file each: a class `Method` whose fields are its hyper-parameters. The file's name is the method's.
+
+What a method does not override, it leaves alone. All members of a cohort are treated at once: every tensor has the member
+as its first dim, and each hyper-parameter is a tensor of shape ``(member,)``, since arms differ in it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from plasticity.lockstep import Parameters
+
+
+@dataclass
+class Intervention:
+    """No intervention: the base of all methods."""
+
+    def begin(self, parameters: Parameters) -> None:
+        """Called once, with the initial parameters."""
+
+    def penalty(self, parameters: Parameters) -> Tensor:
+        """What is added to each member's loss, shape ``(member,)``."""
+        return parameters.flat.new_zeros(len(parameters.flat))
+
+    def switch(self, parameters: Parameters, optimizer: torch.optim.Optimizer, fresh: Tensor) -> None:
+        """Called when a task begins, task 0 too, under `torch.no_grad`.
+
+        Args:
+            parameters: to be changed in place.
+            optimizer: with its state, whose parameter is `parameters.flat`.
+            fresh: newly drawn initial parameters for this task, shaped like `parameters.flat`.
+        """

@@ -1,0 +1,18 @@
+"""L2 regularization toward zero: λ · ½ ‖θ‖²."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from plasticity.lockstep import Parameters
+from plasticity.methods import Intervention
+
+
+@dataclass
+class Method(Intervention):
+    """All parameters, biases too; the penalty is part of the loss, so that Adam scales its gradient like any other."""
+
+    strength: Tensor
+
+    def penalty(self, parameters: Parameters) -> Tensor:
+        return self.strength / 2 * parameters.flat.square().sum(dim=1)

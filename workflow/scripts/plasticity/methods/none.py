@@ -1,0 +1,7 @@
+"""No intervention."""
+
+from plasticity.methods import Intervention
+
+
+class Method(Intervention):
+    """Plain training."""

@@ -1,0 +1,25 @@
+"""Outcomes: what plasticity is. Recorded while a cohort trains, per member and task."""
+
+import numpy as np
+import xarray as xr
+
+from plasticity.contracts import MEMBER, Variable
+
+STATUS = {"trained": 0, "diverged": 1}
+
+TABLE = {
+    "final_error": Variable(MEMBER, "error on the task's data after its last step"),
+    "final_loss": Variable(MEMBER, "loss on the task's data after its last step"),
+    "online_error": Variable(MEMBER, "mean error on each batch before the step on it"),
+    "update_norm": Variable(MEMBER, "norm of a step's change of the parameters, mean over the task"),
+    "status": Variable(MEMBER, "what became of the member", "int8"),
+}
+FRESH = {
+    "fresh_final_error": Variable(("seed", "task"), "final error of a freshly initialised network given the same task and budget"),
+}
+
+
+def with_flags(data: xr.Dataset) -> xr.Dataset:
+    """The outcomes of a cohort with what the numbers in `status` mean."""
+    flags = {"flag_values": np.array(list(STATUS.values()), np.int8), "flag_meanings": " ".join(STATUS)}
+    return data.assign(status=data["status"].assign_attrs(flags))

@@ -1,0 +1,164 @@
+"""Tables: what became of each arm, and which measure goes with the error to come.
+
+A row is one comparison with its estimate, its interval over seeds and the numbers that it rests on. Seeds are the unit of
+resampling: tasks of one run are not independent of each other.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.stats import rankdata
+from statsmodels.stats.weightstats import DescrStatsW
+
+OUTCOMES = ("final_error", "gap", "online_error", "final_loss")
+LEVEL = 0.95
+FEWEST_TASKS = 4  # a rank correlation of fewer says nothing
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Student's t interval (95 %) of the mean.
+
+    Args:
+        values: one per seed.
+
+    Returns:
+        Low and high; NaN for fewer than two values.
+    """
+    if len(values) < 2:
+        return np.nan, np.nan
+    low, high = DescrStatsW(values).tconfint_mean(1 - LEVEL)
+    return float(low), float(high)
+
+
+def with_gap(data: xr.Dataset) -> xr.Dataset:
+    """The dataset of a setting with `gap`: final error less that of a fresh network on the same task."""
+    return data.assign(gap=(data["final_error"] - data["fresh_final_error"]).transpose("arm", "seed", "task"))
+
+
+def stages(tasks: int) -> dict[str, slice]:
+    """The first and the last eighth of the tasks, and all of them."""
+    eighth = max(1, tasks // 8)
+    return {"early": slice(0, eighth), "late": slice(tasks - eighth, tasks), "all": slice(0, tasks)}
+
+
+def outcomes(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+    """Outcomes of every arm: early, late, overall, and the change from early to late, means over tasks and then over seeds.
+
+    Args:
+        datasets: of each setting, by name.
+
+    Returns:
+        One row per setting, arm, outcome and stage: ``mean, low, high, seeds, tasks, note``. Diverged members are left out
+        and counted in the note.
+    """
+    rows = []
+    for setting, data in datasets.items():
+        data = with_gap(data)
+        for arm in data.arm.values:
+            for outcome in OUTCOMES:
+                runs = data[outcome].sel(arm=arm).values
+                kept = runs[np.isfinite(runs).all(axis=1)]
+                cut = stages(runs.shape[1])
+                means = {stage: kept[:, window].mean(axis=1) for stage, window in cut.items()}
+                means["change"] = means["late"] - means["early"]
+                for stage, values in means.items():
+                    window = cut.get(stage, cut["early"])
+                    low, high = interval(values)
+                    rows.append(
+                        {
+                            "setting": setting,
+                            "arm": arm,
+                            "outcome": outcome,
+                            "stage": stage,
+                            "mean": values.mean() if len(values) else np.nan,
+                            "low": low,
+                            "high": high,
+                            "seeds": len(values),
+                            "tasks": window.stop - window.start,
+                            "note": _note(len(runs), len(kept)),
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+def correlations(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+    """Spearman correlation, within each run over its tasks, of a measure at a task's start with that task's final error.
+
+    Two series that drift together correlate whatever joins them: this table describes, it does not prove.
+
+    Args:
+        datasets: of each setting, by name.
+
+    Returns:
+        One row per setting, arm, measure, moment and block: the mean over seeds as ``estimate``, ``low, high, seeds, tasks,
+        note``. No number where the measure or the error is constant, or the tasks are too few: the note says so.
+    """
+    rows = []
+    for setting, data in datasets.items():
+        for keys, measure in series(data):
+            for arm in data.arm.values:
+                x, y = measure.sel(arm=arm).values, data["final_error"].sel(arm=arm).values
+                rows.append({"setting": setting, "arm": arm, **keys, "outcome": "final_error", **association(x, y)})
+    return pd.DataFrame(rows)
+
+
+def series(data: xr.Dataset) -> Iterator[tuple[dict[str, str], xr.DataArray]]:
+    """Every measure of a setting as series over tasks, known at the task's start.
+
+    Yields:
+        ``{measure, moment, block}`` (empty where a measure has none) and values with dims ``(arm, seed, task)``.
+    """
+    # an update norm is that of a whole task: what is known at a task's start is the ended task's
+    yield {"measure": "update_norm", "moment": "old", "block": "all"}, data["update_norm"].shift(task=1)
+    for name, values in data.data_vars.items():
+        if "block" in values.dims and "rank" not in values.dims:
+            for block in values.block.values:
+                for moment in values.moment.values if "moment" in values.dims else [""]:
+                    chosen = values.sel({"block": block} | ({"moment": moment} if moment else {}))
+                    if chosen.notnull().any():
+                        yield {"measure": str(name), "moment": moment, "block": str(block)}, chosen.transpose("arm", "seed", "task")
+
+
+def association(x: np.ndarray, y: np.ndarray) -> dict[str, object]:
+    """Mean over seeds of the Spearman correlation over tasks, with its interval.
+
+    Args:
+        x: a measure, shape ``(seed, task)``; tasks where no seed was measured are left out, and seeds with a gap in the rest.
+        y: an outcome, shape ``(seed, task)``.
+    """
+    measured = np.isfinite(x).any(axis=0)
+    x, y = x[:, measured], y[:, measured]
+    whole = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
+    numbers: dict[str, object] = {"estimate": np.nan, "low": np.nan, "high": np.nan, "seeds": int(whole.sum()), "tasks": x.shape[1]}
+    if x.shape[1] < FEWEST_TASKS or not whole.any():
+        return numbers | {"note": "too few"}
+    per_seed = spearman(x[whole], y[whole])
+    if np.isnan(per_seed).any():
+        return numbers | {"note": "constant"}
+    low, high = interval(per_seed)
+    return numbers | {
+        "estimate": per_seed.mean(),
+        "low": max(low, -1.0),
+        "high": min(high, 1.0),
+        "note": _note(len(whole), int(whole.sum())),
+    }
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation along the last axis, ties by their mean rank; NaN where a series is constant.
+
+    Args:
+        x: shape ``(…, task)``.
+        y: the same shape.
+    """
+    x, y = (ranks - ranks.mean(axis=-1, keepdims=True) for ranks in (rankdata(x, axis=-1), rankdata(y, axis=-1)))
+    with np.errstate(invalid="ignore"):
+        return np.asarray((x * y).sum(axis=-1) / np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1)))
+
+
+def _note(members: int, kept: int) -> str:
+    """What a reader must know of the seeds behind a row."""
+    notes = [f"{members - kept} diverged or with gaps"] if kept < members else []
+    return "; ".join([*notes, "too few seeds for an interval"] if kept < 2 else notes)

@@ -1,0 +1,190 @@
+"""A study: its config checked once, at the launcher, before anything runs, and laid out as cohorts. Imports no torch."""
+
+import difflib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from plasticity import registry
+from plasticity.errors import StudyError
+from plasticity.settings import YARDSTICK, Curvature, Setting
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The members that one job trains in lock-step: one setting, one method with its arms, one block of seeds."""
+
+    setting: str
+    method: str
+    seeds: str
+
+    @property
+    def folder(self) -> str:
+        """Where its results lie, below ``runs/``."""
+        return f"{self.setting}/{self.method}/{self.seeds}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """One config: settings × arms × seeds, and what to measure."""
+
+    name: str
+    seeds: int
+    seeds_per_job: int
+    settings: dict[str, Setting]
+    methods: dict[str, dict[str, Any]]
+    curvature: Curvature
+
+    def methods_of(self, setting: str) -> list[str]:
+        """Methods trained in a setting: those of the config and the yardstick, a fresh network per task."""
+        chosen = [name for name, options in self.methods.items() if setting in options.get("settings", self.settings)]
+        return list(dict.fromkeys([*chosen, YARDSTICK]))
+
+    def arms(self, method: str) -> list[dict[str, float]]:
+        """Each combination of a method's hyper-parameters, in the order of the config."""
+        grid = {key: value for key, value in self.methods.get(method, {}).items() if key != "settings"}
+        values = [value if isinstance(value, list) else [value] for value in grid.values()]
+        return [dict(zip(grid, combination, strict=True)) for combination in itertools.product(*values)]
+
+    def blocks(self) -> list[str]:
+        """The seeds, packed into jobs: ``["0-4", "5-9"]``, or ``["0", "1"]`` with one seed per job."""
+        starts = range(0, self.seeds, self.seeds_per_job)
+        ends = [min(start + self.seeds_per_job, self.seeds) - 1 for start in starts]
+        return [f"{start}" if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True)]
+
+    def cohorts(self, setting: str | None = None) -> list[Cohort]:
+        """All cohorts of the study, or of one of its settings."""
+        return [
+            Cohort(name, method, block)
+            for name in ([setting] if setting else self.settings)
+            for method in self.methods_of(name)
+            for block in self.blocks()
+        ]
+
+    def training(self, setting: str, method: str, seeds: str) -> str:
+        """What a training job must know, as sorted JSON: the same text whatever the order of the config's keys."""
+        return as_json(
+            {"setting": asdict(self.settings[setting]), "method": method, "arms": self.arms(method), "seeds": block_seeds(seeds)}
+        )
+
+
+def as_json(value: object) -> str:
+    """Sorted JSON, the form in which a config reaches a rule's params."""
+    return json.dumps(value, sort_keys=True)
+
+
+def block_seeds(block: str) -> list[int]:
+    """The seeds of a block: ``"3-5"`` → ``[3, 4, 5]``."""
+    first, _, last = block.partition("-")
+    return list(range(int(first), int(last or first) + 1))
+
+
+def read(config: Mapping[str, Any], schema: Path, where: str = "config.yaml") -> Study:
+    """Check a config and type it.
+
+    Args:
+        config: as YAML gives it.
+        schema: the JSON schema of a study, in YAML.
+        where: the file to name in messages.
+
+    Raises:
+        StudyError: naming the key, its value and what to do, one line per mistake.
+    """
+    mistakes = list(_mistakes(config, schema)) or list(_contradictions(config))
+    if mistakes:
+        raise StudyError("\n".join(f"{where}: {mistake}" for mistake in mistakes))
+    curvature = config["curvature"]
+    return Study(
+        name=config["study"],
+        seeds=config["seeds"]["report"],
+        seeds_per_job=config["seeds_per_job"],
+        settings={name: Setting.of(values) for name, values in config["settings"].items()},
+        methods={name: dict(options) for name, options in config["methods"].items()},
+        curvature=Curvature(tuple(curvature["operators"]), curvature["samples"], tuple(curvature["moments"]), curvature["every"]),
+    )
+
+
+def _mistakes(config: Mapping[str, Any], schema: Path) -> Iterator[str]:
+    """Sentences for what the schema refuses."""
+    validator = jsonschema.Draft202012Validator(yaml.safe_load(schema.read_text(encoding="utf-8")))
+    for error in sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.absolute_path))):
+        key = ".".join(map(str, error.absolute_path)) or "the config"
+        value = json.dumps(error.instance, default=str)
+        meaning = f" ({error.schema['description']})" if "description" in error.schema else ""
+        match error.validator:
+            case "additionalProperties":
+                known = list(error.schema["properties"])
+                for unknown in sorted(set(error.instance) - set(known)):
+                    yield f"{key} has an unknown key {unknown!r}: {_hint(unknown, known)}"
+            case "required":
+                missing = [name for name in error.validator_value if name not in error.instance]
+                yield f"{key} lacks {' and '.join(map(repr, missing))}: add it"
+            case "type" if isinstance(error.instance, str) and _is_number(error.instance):
+                yield f"{key} is the text {error.instance!r} to YAML, not a number: write {float(error.instance):.1e}"
+            case "type":
+                yield f"{key} is {value}, which is no {error.validator_value}{meaning}: change it"
+            case "enum":
+                yield f"{key} is {value}, which is unknown: {_hint(error.instance, error.validator_value)}"
+            case "minimum":
+                yield f"{key} is {value}, below {error.validator_value}{meaning}: raise it"
+            case "exclusiveMinimum":
+                yield f"{key} is {value}, not above {error.validator_value}{meaning}: raise it"
+            case "minProperties" | "minItems":
+                yield f"{key} is empty{meaning}: name at least one"
+            case "uniqueItems":
+                yield f"{key} is {value}, with a value twice: remove one"
+            case "pattern":
+                yield f"{key} has {value}, but only names of the form {error.validator_value} are allowed: rename it"
+            case _:
+                yield f"{key} is {value}: {error.message}{meaning}"
+
+
+def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences for what fits the schema and still cannot be."""
+    datasets, methods = registry.names("datasets"), registry.names("methods")
+    for name, setting in config["settings"].items():
+        problem = setting["problem"]
+        if problem["dataset"] not in datasets:
+            yield f"settings.{name}.problem.dataset is {problem['dataset']!r}, which is unknown: {_hint(problem['dataset'], datasets)}"
+        if problem["batch"] > problem["samples"]:
+            yield (
+                f"settings.{name}.problem.batch is {problem['batch']}, more than its {problem['samples']} samples, "
+                "so no step would be taken: lower batch or raise samples"
+            )
+        if config["curvature"]["samples"] > problem["samples"]:
+            yield (
+                f"curvature.samples is {config['curvature']['samples']}, but a task of {name} has only "
+                f"{problem['samples']} samples: lower curvature.samples"
+            )
+    for name, options in config["methods"].items():
+        if name not in methods:
+            yield f"methods has an unknown method {name!r}: {_hint(name, methods)}"
+            continue
+        known, given = registry.fields("methods", name), set(options) - {"settings"}
+        for key in sorted(given - set(known)):
+            yield f"methods.{name} has an unknown hyper-parameter {key!r}: {_hint(key, known) if known else f'{name} has none; remove it'}"
+        for key in sorted(set(known) - given):
+            yield f"methods.{name} lacks its hyper-parameter {key!r}: add a number or a list of numbers"
+        for setting in options.get("settings", []):
+            if setting not in config["settings"]:
+                yield f"methods.{name}.settings names {setting!r}, which is unknown: {_hint(setting, list(config['settings']))}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _hint(word: object, known: list[str]) -> str:
+    """What the writer may have meant."""
+    close = difflib.get_close_matches(str(word), known, n=1)
+    return f"did you mean {close[0]!r}? Known: {', '.join(known)}" if close else f"known: {', '.join(known)}"

@@ -1,0 +1,29 @@
+"""Write the study's report: Snakemake's own, by a second Snakemake that only looks at what the first has made."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from plasticity import contracts, jobs, logs
+from plasticity.errors import StudyError
+
+
+def main(job: jobs.Job) -> None:
+    with contracts.whole(job.path("output")) as part, tempfile.TemporaryDirectory() as scratch:
+        config, page = Path(scratch, "config.json"), Path(scratch, "report.html")
+        config.write_text(json.dumps(job.settings))
+        # the first Snakemake holds the lock, and waits for this one
+        options = ["--nolock", "--configfile", str(config), "--report", str(page)]
+        made = subprocess.run(
+            [sys.executable, "-m", "snakemake", "figures", "tables", *options], capture_output=True, text=True, check=False
+        )
+        logs.log.info("%s", made.stdout + made.stderr)
+        if made.returncode:
+            raise StudyError(f"Snakemake could not write the report: {(made.stdout + made.stderr).strip().splitlines()[-1]}")
+        part.write_text(page.read_text())
+
+
+if __name__ == "__main__":
+    jobs.start(main, __doc__, paths=["output"])
