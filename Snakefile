@@ -1,0 +1,37 @@
+# Directions of curvature and the loss of plasticity: from real data to figures, tables and a report.
+#
+#   snakemake --cores all                                    the default study, config.yaml
+#   snakemake --cores all --configfile studies/mnist.yaml    another one
+#   snakemake --profile slurm                                on a cluster
+#
+# Targets: a stage (data, train, curvature, datasets, tables, checks, figures, report) or a figure (figure_scatter, …).
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+report: "workflow/report/workflow.rst"
+
+
+if "settings" not in config:
+
+    # a study is one complete config: a --configfile takes the place of the default study, and is not mixed with it
+    configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/curvature.smk"
+include: "workflow/rules/gather.smk"
+include: "workflow/rules/analyse.smk"
+include: "workflow/rules/check.smk"
+include: "workflow/rules/draw.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"results/{STUDY.name}/report.html",
+    localrule: True

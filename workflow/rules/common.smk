@@ -1,0 +1,93 @@
+# Every function of the workflow: the study read once, and what each rule takes of it. No rules here.
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.basedir)
+SCRIPTS = ROOT / "workflow" / "scripts"
+STYLE = SCRIPTS / "plasticity" / "figures" / "style.mplstyle"
+CHECKS = ROOT / "tests" / "results"
+sys.path.insert(0, str(SCRIPTS))
+
+from plasticity import provenance, registry
+from plasticity.errors import StudyError
+from plasticity.study import as_json, block_seeds, read
+
+TABLES = ["outcomes", "correlations"]
+FIGURES = registry.names("figures")
+FORMATS = ["svg", "pdf", "png"]
+
+
+def study():
+    """The config, checked and typed; a mistake in it ends the workflow before anything runs."""
+    where = str(workflow.configfiles[-1]) if workflow.configfiles else "--config"
+    try:
+        return read(config, ROOT / "workflow" / "schemas" / "config.schema.yaml", where)
+    except StudyError as mistake:
+        raise WorkflowError(str(mistake)) from None
+
+
+def refuse_unwritable(folder):
+    """Say so now if the results cannot be written, not after hours."""
+    there = next(path for path in [folder, *folder.parents] if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise WorkflowError(f"{there} cannot be written to, and the results go below it: mend its permissions")
+
+
+if Path.cwd().resolve() != ROOT.resolve():
+    raise WorkflowError(f"start snakemake in {ROOT}: its commands and results are relative to that folder")
+
+STUDY = study()
+RESULTS = Path("results") / STUDY.name
+refuse_unwritable(RESULTS.absolute())
+DATASETS = sorted({setting.problem.dataset for setting in STUDY.settings.values()})
+COHORTS = [cohort.folder for cohort in STUDY.cohorts()]
+# not a param: where the data lie changes no result
+os.environ.setdefault("PLASTICITY_DATA", config["data_root"])
+
+
+wildcard_constraints:
+    dataset="|".join(registry.names("datasets")),
+    setting="|".join(STUDY.settings),
+    method="|".join(registry.names("methods")),
+    seeds=r"\d+(-\d+)?",
+    cohort="[^.]+",
+
+
+def targets(pattern, **wildcards):
+    """Files of the study: every combination of the wildcards."""
+    return expand(f"results/{STUDY.name}/{pattern}", **wildcards)
+
+
+def code(entry, *named):
+    """A rule's param `code`: the digest of its entry, with what it imports and the files that its settings name."""
+    files = [registry.path(kind, name) for kind, name in named]
+    return as_json(provenance.code_digest(SCRIPTS / f"{entry}.py", files))
+
+
+def dataset_of(wildcards):
+    """The prepared dataset of a setting."""
+    return f"results/{STUDY.name}/data/{STUDY.settings[wildcards.setting].problem.dataset}.nc"
+
+
+def training_of(wildcards):
+    """What a training job takes of the config."""
+    return STUDY.training(wildcards.setting, wildcards.method, wildcards.seeds)
+
+
+def cohorts_of(wildcards, file):
+    """One file of every cohort of a setting."""
+    return [f"results/{STUDY.name}/runs/{cohort.folder}/{file}" for cohort in STUDY.cohorts(wildcards.setting)]
+
+
+def member_tasks(wildcards):
+    """How many tasks all members of a cohort live through: the size of its job."""
+    members = len(STUDY.arms(wildcards.method)) * len(block_seeds(wildcards.seeds))
+    return members * STUDY.settings[wildcards.setting].problem.tasks
+
+
+def checks_code():
+    """The code of the checks, which are tests."""
+    return as_json(provenance.code_digest(CHECKS / "test_results.py", [CHECKS / "conftest.py"]))

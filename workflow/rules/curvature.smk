@@ -1,0 +1,29 @@
+# runs: curvature and the other measures of a cohort's checkpoints; nothing is trained
+rule curvature:
+    input:
+        targets("runs/{cohort}/measures.nc", cohort=COHORTS),
+    localrule: True
+
+
+rule measure_cohort:
+    input:
+        data=dataset_of,
+        checkpoints=f"results/{STUDY.name}/runs/{{setting}}/{{method}}/{{seeds}}/checkpoints.nc",
+    output:
+        f"results/{STUDY.name}/runs/{{setting}}/{{method}}/{{seeds}}/measures.nc",
+    log:
+        f"results/{STUDY.name}/logs/runs/{{setting}}/{{method}}/{{seeds}}/curvature.log",
+    benchmark:
+        f"results/{STUDY.name}/benchmarks/runs/{{setting}}/{{method}}/{{seeds}}/curvature.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: (30 + member_tasks(wildcards) // 4) * attempt,
+    params:
+        settings=as_json(vars(STUDY.curvature)),
+        code=code("curvature", *(("operators", name) for name in STUDY.curvature.operators)),
+    shell:
+        "python workflow/scripts/curvature.py --data {input.data} --checkpoints {input.checkpoints} --output {output}"
+        " --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -1,0 +1,28 @@
+# datasets: all cohorts of a setting in one file; a missing seed is an error
+rule datasets:
+    input:
+        targets("datasets/{setting}.nc", setting=STUDY.settings),
+    localrule: True
+
+
+rule gather:
+    input:
+        outcomes=lambda wildcards: cohorts_of(wildcards, "outcomes.nc"),
+        measures=lambda wildcards: cohorts_of(wildcards, "measures.nc"),
+    output:
+        f"results/{STUDY.name}/datasets/{{setting}}.nc",
+    log:
+        f"results/{STUDY.name}/logs/datasets/{{setting}}.log",
+    benchmark:
+        f"results/{STUDY.name}/benchmarks/datasets/{{setting}}.tsv"
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        code=code("gather"),
+    shell:
+        "python workflow/scripts/gather.py --outcomes {input.outcomes} --measures {input.measures} --output {output}"
+        " --code {params.code:q} --log {log}"

@@ -1,0 +1,22 @@
+# report.html: figures and tables with their captions, the workflow and its run statistics, by Snakemake
+rule report:
+    input:
+        targets("figures/{figure}.{format}", figure=FIGURES, format=FORMATS),
+        targets("tables/{table}.csv", table=TABLES),
+    output:
+        f"results/{STUDY.name}/report.html",
+    log:
+        f"results/{STUDY.name}/logs/report.log",
+    benchmark:
+        f"results/{STUDY.name}/benchmarks/report.tsv"
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        settings=as_json(config),
+        code=code("report"),
+    shell:
+        "python workflow/scripts/report.py --output {output}" " --settings {params.settings:q} --code {params.code:q} --log {log}"

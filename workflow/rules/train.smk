@@ -1,0 +1,29 @@
+# runs: outcomes and checkpoints of a cohort: one setting, one method with its arms, one block of seeds
+rule train:
+    input:
+        targets("runs/{cohort}/outcomes.nc", cohort=COHORTS),
+    localrule: True
+
+
+rule train_cohort:
+    input:
+        data=dataset_of,
+    output:
+        outcomes=f"results/{STUDY.name}/runs/{{setting}}/{{method}}/{{seeds}}/outcomes.nc",
+        checkpoints=f"results/{STUDY.name}/runs/{{setting}}/{{method}}/{{seeds}}/checkpoints.nc",
+    log:
+        f"results/{STUDY.name}/logs/runs/{{setting}}/{{method}}/{{seeds}}/train.log",
+    benchmark:
+        f"results/{STUDY.name}/benchmarks/runs/{{setting}}/{{method}}/{{seeds}}/train.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 3000 * attempt,
+        runtime=lambda wildcards, attempt: (30 + member_tasks(wildcards) // 4) * attempt,
+    params:
+        settings=training_of,
+        code=lambda wildcards: code("train", ("methods", wildcards.method)),
+    shell:
+        "python workflow/scripts/train.py --data {input.data} --outcomes {output.outcomes} --checkpoints {output.checkpoints}"
+        " --settings {params.settings:q} --code {params.code:q} --log {log}"
