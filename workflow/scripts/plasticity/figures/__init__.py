@@ -57,6 +57,7 @@ def save(figure: Figure, paths: Sequence[Path], stamp: Mapping[str, str]) -> Non
         ".pdf": {"CreationDate": None, "Subject": stamp["code"]},
         ".png": {"Description": stamp["code"]},
     }
+    figure.draw_without_rendering()  # ticks change with the size of their axes: the layout is right in the second pass
     for path in paths:
         with contracts.whole(path) as part:
             figure.savefig(part, format=path.suffix[1:], metadata=dateless[path.suffix])
@@ -83,20 +84,21 @@ def over_tasks(axes: np.ndarray, datasets: Mapping[str, xr.Dataset], rows: Seque
         axis.set_ylabel(LABELS[name])
 
 
-def series(data: xr.Dataset, name: str, arm: str, moment: str = "new") -> xr.DataArray:
+def series(data: xr.Dataset, name: str, arm: str, moment: str = "new", block: str | None = None) -> xr.DataArray:
     """One arm's values of an outcome or a measure, dims ``(seed, task)``; all NaN where the study did not measure it.
 
-    Of what has blocks, that of the whole network; of the feature rank, which it does not have, that of the last hidden layer.
+    Where no block is named, that of the whole network; of the feature rank, which it does not have, that of the last hidden layer.
     """
-    missing = data["final_error"].isel(arm=0, drop=True) * np.nan
+    missing = data["fresh_final_error"] * np.nan
     if name not in data or arm not in data.arm or moment not in data.moment:
         return missing
     values = data[name].sel(arm=arm)
     if "moment" in values.dims:
         values = values.sel(moment=moment)
     if "block" in values.dims:
-        values = values.dropna("block", how="all")
-        values = values.isel(block=-1) if values.sizes["block"] else missing
+        values = values.sel(block=block) if block else values.dropna("block", how="all")
+        if "block" in values.dims:
+            values = values.isel(block=-1) if values.sizes["block"] else missing
     return values.transpose("seed", "task")
 
 

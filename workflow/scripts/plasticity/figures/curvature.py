@@ -19,11 +19,12 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame])
     figures.legend(figure, axes)
     for column, data in zip(axes.T, datasets.values(), strict=True):
         column[3].set_xlabel("task")
-        ranks = data["fisher_effective_rank"].sel(arm="none", moment="new")
         layers = [str(block) for block in data.block.values if block != "all"]
         for layer, shade in zip(layers, mpl.colormaps["viridis"](np.linspace(0, 0.85, len(layers))), strict=True):
-            figures.curve(column[3], ranks.sel(block=layer), layer.replace("_", " "), "none", color=shade, linewidth=1)
+            ranks = figures.series(data, "fisher_effective_rank", "none", block=layer)
+            figures.curve(column[3], ranks, layer.replace("_", " "), "none", color=shade, linewidth=1)
     axes[3, 0].set_ylabel("effective rank,\nlayer by layer")
-    axes[3, -1].legend(ncols=2, handlelength=1, columnspacing=1)
+    if axes[3, -1].lines:
+        axes[3, -1].legend(ncols=2, handlelength=1, columnspacing=1)
     figure.align_ylabels()
     return figure

@@ -38,6 +38,6 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame])
             axis.set_ylabel(figures.LABELS[name])
     for axis in axes[-1]:
         axis.set_xlabel("task")
-    figure.align_ylabels()
     figures.legend(figure, axes)
+    figure.align_ylabels()
     return figure

@@ -32,7 +32,12 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame])
 def _verdict(correlations: pd.DataFrame, setting: str) -> str:
     """The table's row on this panel, in words."""
     keys = {"setting": setting, "arm": "none", "measure": "fisher_effective_rank", "moment": "new", "block": "all"}
-    row = correlations.loc[(correlations[list(keys)] == pd.Series(keys)).all(axis=1)].squeeze()
+    found = correlations.loc[(correlations[list(keys)] == pd.Series(keys)).all(axis=1)]
+    if found.empty:
+        return "not measured"
+    row = found.iloc[0]
     if np.isnan(row["estimate"]):
         return f"ρ: {row['note']}"
+    if np.isnan(row["low"]):
+        return f"ρ = {row['estimate']:.2f}, one seed"
     return f"ρ = {row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"

@@ -1,0 +1,38 @@
+"""Options and fixtures of the checks, which the rule `check` runs on the results of a study."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from plasticity import contracts
+
+
+def pytest_addoption(parser):
+    parser.addoption("--datasets", nargs="+", type=Path, default=[], help="the settings' datasets")
+    parser.addoption("--tables", nargs="+", type=Path, default=[], help="the study's tables")
+    parser.addoption("--verdict", type=Path, help="file that names the checks that passed, written if all did")
+
+
+def pytest_generate_tests(metafunc):
+    for name, option in (("data", "datasets"), ("table", "tables")):
+        if name in metafunc.fixturenames:
+            paths = metafunc.config.getoption(option)
+            metafunc.parametrize(name, paths, ids=[path.stem for path in paths], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def data(request):
+    return contracts.read(request.param)
+
+
+@pytest.fixture(scope="session")
+def table(request):
+    return pd.read_csv(request.param, keep_default_na=False, na_values={name: [""] for name in ("estimate", "mean", "low", "high")})
+
+
+def pytest_sessionfinish(session, exitstatus):
+    verdict = session.config.getoption("verdict")
+    if verdict and exitstatus == 0:
+        with contracts.whole(verdict) as part:
+            part.write_text("".join(f"passed {item.name}\n" for item in session.items))

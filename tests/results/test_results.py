@@ -1,0 +1,71 @@
+"""What must hold of any study's results. The rule `check` runs this; no figure is drawn before it passes."""
+
+import numpy as np
+
+from plasticity import measures, outcomes
+from plasticity.settings import YARDSTICK
+
+CONTRACT = outcomes.TABLE | outcomes.FRESH | measures.TABLE
+
+
+def test_every_variable_is_one_of_the_contract_and_says_what_it_is(data):
+    for name, values in data.data_vars.items():
+        assert values.dims == CONTRACT[name].dims, f"{name} has dims {values.dims}, not {CONTRACT[name].dims}"
+        assert values.attrs["long_name"], f"{name} has no long_name"
+        assert values.attrs["units"], f"{name} has no units"
+
+
+def test_every_member_is_there_once(data):
+    for dim in ("arm", "seed", "task"):
+        assert data[dim].to_index().is_unique, f"{dim} has a value twice: {data[dim].values}"
+    assert YARDSTICK in data.arm, "the fresh network per task is missing"
+    assert (data.seed == np.arange(data.sizes["seed"])).all(), f"seeds are missing: only {data.seed.values} are there"
+
+
+def test_errors_are_shares(data):
+    for name in ("final_error", "online_error", "fresh_final_error"):
+        values = data[name].values[np.isfinite(data[name].values)]
+        assert ((values >= 0) & (values <= 1)).all(), f"{name} leaves [0, 1]"
+
+
+def test_an_outcome_is_missing_just_where_the_member_diverged(data):
+    for name in ("final_error", "final_loss", "online_error", "update_norm"):
+        assert (np.isnan(data[name]) == (data["status"] == 1)).all(), f"{name} is missing for a member that did not diverge, or the reverse"
+
+
+def test_a_fresh_network_learns_every_task_alike(data):
+    errors = data["fresh_final_error"].mean("seed")
+    assert abs(errors[: len(errors) // 2].mean() - errors[len(errors) // 2 :].mean()) < 0.1, "a fresh network's error drifts over the tasks"
+
+
+def test_a_spectrum_agrees_with_its_numbers(data):
+    for operator in measures.OPERATORS:
+        if f"{operator}_eigenvalue" not in data:
+            continue
+        values, trace, rank, top = (data[f"{operator}_{name}"] for name in ("eigenvalue", "trace", "effective_rank", "top_eigenvalue"))
+        there = np.isfinite(trace)
+        assert (values.diff("rank").where(there, -1) <= 1e-6 * top.where(there, 1)).all(), f"{operator}: eigenvalues do not descend"
+        assert np.allclose(values.sum("rank").where(there), trace, rtol=1e-4, equal_nan=True), (
+            f"{operator}: eigenvalues do not add up to the trace"
+        )
+        assert ((rank >= 0) & (rank <= values.sizes["rank"])).where(there, True).all(), f"{operator}: a rank leaves [0, n]"
+        layers = trace.sel(block=[block for block in trace.block.values if block != "all"]).sum("block", min_count=1)
+        assert np.allclose(layers, trace.sel(block="all"), rtol=1e-4, equal_nan=True), (
+            f"{operator}: the layers' traces do not add up to the whole"
+        )
+
+
+def test_the_first_task_has_no_old_data(data):
+    if "old" in data.moment:
+        assert np.isnan(data["feature_rank"].sel(moment="old").isel(task=0)).all(), "an old task before the first"
+
+
+def test_intervals_hold_their_estimate(table):
+    estimate = table["estimate" if "estimate" in table else "mean"]
+    stated = table["low"].notna()
+    assert ((table["low"] <= estimate + 1e-9) & (estimate <= table["high"] + 1e-9))[stated].all(), "an interval without its estimate"
+
+
+def test_a_row_without_a_number_says_why(table):
+    estimate = table["estimate" if "estimate" in table else "mean"]
+    assert (table["note"] != "")[estimate.isna()].all(), "a number is missing and no note says why"

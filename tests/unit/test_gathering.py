@@ -1,0 +1,64 @@
+"""Cohorts joined into a setting: nothing lost, nothing doubled, nothing made up."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from plasticity.errors import StudyError
+from plasticity.gathering import gather
+
+TASKS = 4
+
+
+def cohort(arms, seeds, measured=range(TASKS)):
+    """Outcomes whose numbers name their member and task, and measures at some of the tasks."""
+
+    def numbers(tasks):
+        return np.array([[[100 * hash_of(arm) + 10 * seed + task for task in tasks] for seed in seeds] for arm in arms], float)
+
+    coordinates = {"arm": arms, "seed": list(seeds)}
+    outcomes = xr.Dataset({"final_error": (("arm", "seed", "task"), numbers(range(TASKS)))}, coordinates | {"task": range(TASKS)})
+    measures = xr.Dataset({"weight_norm": (("arm", "seed", "task"), -numbers(measured))}, coordinates | {"task": list(measured)})
+    return outcomes, measures
+
+
+def hash_of(arm):
+    return {"none": 1, "a": 2, "b": 3, "fresh": 4}[arm]
+
+
+def joined(*cohorts):
+    outcomes, measures = zip(*cohorts, strict=True)
+    return gather(outcomes, measures)
+
+
+def test_every_number_is_where_its_member_says():
+    blocks = [cohort(arms, seeds) for arms in (["none"], ["a", "b"], ["fresh"]) for seeds in ((0, 1), (2,))]
+    data = joined(*blocks)
+    assert list(data.arm.values) == ["none", "a", "b", "fresh"]
+    assert list(data.seed.values) == [0, 1, 2]
+    for arm in data.arm.values:
+        for seed in data.seed.values:
+            for task in data.task.values:
+                expected = 100 * hash_of(arm) + 10 * seed + task
+                there = data.sel(arm=arm, seed=seed, task=task)
+                assert there["final_error"] == expected
+                assert there["weight_norm"] == -expected
+
+
+def test_the_fresh_networks_error_is_beside_everyones():
+    data = joined(cohort(["none"], [0, 1]), cohort(["fresh"], [0, 1]))
+    assert data["fresh_final_error"].dims == ("seed", "task")
+    np.testing.assert_array_equal(data["fresh_final_error"], data["final_error"].sel(arm="fresh"))
+    assert "fresh" in data["fresh_final_error"].attrs["long_name"]
+
+
+def test_tasks_without_a_measure_are_missing():
+    data = joined(cohort(["none"], [0], measured=[0, 2]), cohort(["fresh"], [0], measured=[0, 2]))
+    assert np.isnan(data["weight_norm"].sel(task=[1, 3])).all()
+    assert np.isfinite(data["weight_norm"].sel(task=[0, 2])).all()
+    assert np.isfinite(data["final_error"]).all()
+
+
+def test_a_missing_seed_is_an_error_and_not_a_gap():
+    with pytest.raises(StudyError, match="same members"):
+        joined(cohort(["none"], [0, 1]), cohort(["fresh"], [0]))
