@@ -3,7 +3,8 @@
     python benchmarks/training.py [--quick]
 
 1,200 random images, batch 16, 784-100-100-10 with ReLU and Adam (the setting of "L2 Init", arXiv 2308.11958), one thread. Prints
-microseconds per seed and step (the best of several runs) and ratios. The plain loop is the best we know: fused Adam, no DataLoader, no `.item()`.
+microseconds per seed and step (the best of several runs) and ratios. The plain loop is the best we know: fused Adam, no
+DataLoader, no `.item()`.
 """
 
 import argparse

@@ -34,7 +34,9 @@ def writer(
     Yields:
         ``save(task, parameters)`` for parameters of shape ``(arm, seed, parameter)``.
     """
-    with contracts.whole(path) as part, netCDF4.Dataset(part, "w") as file:
+    with contracts.whole(path) as part:
+        with contracts.explained(path):
+            file = netCDF4.Dataset(part, "w")
         file.setncatts({"title": "parameters at the start of each task", **stamp})
         for dim, values in {"arm": np.array(arms, object), "seed": np.array(seeds), "task": np.arange(tasks)}.items():
             file.createDimension(dim, len(values))
@@ -51,10 +53,16 @@ def writer(
 
         def save(task: int, parameters: Tensor) -> None:
             sizes = [torch.Size(shape).numel() for shape in shapes.values()]
-            for (name, shape), values in zip(shapes.items(), parameters.cpu().split(sizes, dim=-1), strict=True):
-                file[name][:, :, task] = values.unflatten(-1, tuple(shape)).numpy()
+            with contracts.explained(path):
+                for (name, shape), values in zip(shapes.items(), parameters.cpu().split(sizes, dim=-1), strict=True):
+                    file[name][:, :, task] = values.unflatten(-1, tuple(shape)).numpy()
+                file.sync()  # a full disk shows now, not when all is trained
 
-        yield save
+        try:
+            yield save
+        finally:
+            with contracts.explained(path):
+                file.close()
 
 
 class Checkpoints:

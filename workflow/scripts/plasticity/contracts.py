@@ -74,13 +74,27 @@ def whole(path: Path) -> Iterator[Path]:
     """A path to write to that becomes `path` only if nothing went wrong; what was there before stays until then."""
     part = path.with_name(path.name + ".part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         yield part
-        part.replace(path)
-    except OSError as error:
-        raise StudyError(f"{path} could not be written ({error.strerror or error}): free space or mend its permissions") from error
+        with explained(path):
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """A failure to write, as a sentence: a full disk is an OSError to Python and a RuntimeError to netCDF.
+
+    Raises:
+        StudyError: naming the file.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"{path} could not be written ({reason}): free space or mend its permissions") from error
 
 
 def write(data: xr.Dataset, path: Path) -> None:
@@ -95,7 +109,7 @@ def write(data: xr.Dataset, path: Path) -> None:
         encoding[str(name)] = {"zlib": True, "complevel": 4, "shuffle": True} if large else {}
         if values.dtype.kind != "f":
             encoding[str(name)]["_FillValue"] = None
-    with whole(path) as part:
+    with whole(path) as part, explained(path):
         data.to_netcdf(part, engine="netcdf4", encoding=encoding)
 
 

@@ -1,7 +1,7 @@
 """Many members of one network at once: their parameters stacked, a forward pass as batched matrix products.
 
 All parameters lie in one matrix, a row per member; the network's tensors are views into it. So the optimizer takes one
-fused step over one tensor, a penalty can look at all weights at once, and a checkpoint is a copy of rows.
+step over one tensor, a penalty can look at all weights at once, and a checkpoint is a copy of rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +36,7 @@ class Parameters:
             losses: shape ``(member,)``, computed from `tensors`, from `flat`, or from both.
         """
         *parts, rest = torch.autograd.grad(losses.sum(), [*self.tensors.values(), self.flat], allow_unused=True)
+        parts = [torch.zeros_like(tensor) if part is None else part for part, tensor in zip(parts, self.tensors.values(), strict=True)]
         gradient = torch.cat([part.flatten(1) for part in parts], dim=1)
         self.flat.grad = gradient if rest is None else gradient.add_(rest)
 

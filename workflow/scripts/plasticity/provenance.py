@@ -62,8 +62,11 @@ def refuse_changed_code(code: Mapping[str, str]) -> None:
         StudyError: a file was edited or removed while the job was queued.
     """
     for name, digest in code.items():
-        path = ROOT / name
-        if not path.exists() or file_digest(path) != digest:
+        try:
+            same = file_digest(ROOT / name) == digest
+        except (OSError, SyntaxError):
+            same = False
+        if not same:
             raise StudyError(
                 f"{name} was edited after this job was planned, so its result would not be what its label says: start snakemake again"
             )

@@ -68,5 +68,5 @@ class Curvature:
 
 def arm_name(method: str, arm: Mapping[str, float]) -> str:
     """How files and figures call an arm: ``l2(strength=0.001)``, or the bare method where it has no hyper-parameters."""
-    values = ", ".join(f"{key}={value:g}" for key, value in arm.items())
+    values = ", ".join(f"{key}={value:.12g}" for key, value in arm.items())
     return f"{method}({values})" if values else method

@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,14 @@ import yaml
 from plasticity import registry
 from plasticity.errors import StudyError
 from plasticity.settings import YARDSTICK, Curvature, Setting
+
+KINDS = {
+    "object": "mapping ({} is an empty one)",
+    "array": "list",
+    "string": "text",
+    "integer": "whole number without a point",
+    "number": "finite number",
+}
 
 
 @dataclass(frozen=True)
@@ -47,8 +56,8 @@ class Study:
         return list(dict.fromkeys([*chosen, YARDSTICK]))
 
     def arms(self, method: str) -> list[dict[str, float]]:
-        """Each combination of a method's hyper-parameters, in the order of the config."""
-        grid = {key: value for key, value in self.methods.get(method, {}).items() if key != "settings"}
+        """Each combination of a method's hyper-parameters: those by name, the values of each in the order of the config."""
+        grid = {key: value for key, value in sorted(self.methods.get(method, {}).items()) if key != "settings"}
         values = [value if isinstance(value, list) else [value] for value in grid.values()]
         return [dict(zip(grid, combination, strict=True)) for combination in itertools.product(*values)]
 
@@ -110,9 +119,24 @@ def read(config: Mapping[str, Any], schema: Path, where: str = "config.yaml") ->
     )
 
 
+def _is_count(_: object, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(_: object, value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# JSON takes 64.0 for a count, YAML takes .inf for a number; neither can be trained with
+_Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_count).redefine("number", _is_number),
+)
+
+
 def _mistakes(config: Mapping[str, Any], schema: Path) -> Iterator[str]:
     """Sentences for what the schema refuses."""
-    validator = jsonschema.Draft202012Validator(yaml.safe_load(schema.read_text(encoding="utf-8")))
+    validator = _Validator(yaml.safe_load(schema.read_text(encoding="utf-8")))
     for error in sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.absolute_path))):
         key = ".".join(map(str, error.absolute_path)) or "the config"
         value = json.dumps(error.instance, default=str)
@@ -125,10 +149,10 @@ def _mistakes(config: Mapping[str, Any], schema: Path) -> Iterator[str]:
             case "required":
                 missing = [name for name in error.validator_value if name not in error.instance]
                 yield f"{key} lacks {' and '.join(map(repr, missing))}: add it"
-            case "type" if isinstance(error.instance, str) and _is_number(error.instance):
-                yield f"{key} is the text {error.instance!r} to YAML, not a number: write {float(error.instance):.1e}"
+            case "type" if number := _meant(error.instance, error.validator_value):
+                yield f"{key} is the text {error.instance!r} to YAML, not a number: write {number}"
             case "type":
-                yield f"{key} is {value}, which is no {error.validator_value}{meaning}: change it"
+                yield f"{key} is {value}, which is no {KINDS[error.validator_value]}{meaning}: change it"
             case "enum":
                 yield f"{key} is {value}, which is unknown: {_hint(error.instance, error.validator_value)}"
             case "minimum":
@@ -176,12 +200,17 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"methods.{name}.settings names {setting!r}, which is unknown: {_hint(setting, list(config['settings']))}"
 
 
-def _is_number(text: str) -> bool:
+def _meant(value: object, kind: str) -> str | None:
+    """The number that a text was meant to be, as YAML reads it: 1e-3 → 1.0e-03, or 100 where a count is asked for."""
     try:
-        float(text)
+        number = float(value) if isinstance(value, str) else math.nan
     except ValueError:
-        return False
-    return True
+        return None
+    if not math.isfinite(number):
+        return None
+    if kind == "integer":
+        return str(int(number)) if number.is_integer() else None
+    return next(text for digits in range(1, 18) if float(text := f"{number:.{digits}e}") == number)
 
 
 def _hint(word: object, known: list[str]) -> str:

@@ -72,7 +72,8 @@ def network_of(setting: Setting, data: xr.Dataset) -> nn.Module:
 
 def optimizer_of(optimizer: Optimizer, parameters: Parameters) -> torch.optim.Optimizer:
     """The optimizer that a setting describes, over all members' parameters as one tensor."""
-    return OPTIMIZERS[optimizer.kind]([parameters.flat], lr=optimizer.lr, fused=True)
+    # on a CPU the fused step rounds a row by where it lies, and a member's numbers must not depend on its neighbours
+    return OPTIMIZERS[optimizer.kind]([parameters.flat], lr=optimizer.lr, fused=parameters.flat.is_cuda)
 
 
 def train(cohort: Cohort, save: Callable[[int, Tensor], None], progress: Callable[[range], Iterable[int]] = iter) -> dict[str, np.ndarray]:
@@ -86,7 +87,7 @@ def train(cohort: Cohort, save: Callable[[int, Tensor], None], progress: Callabl
 
     Returns:
         Outcomes by name, shape ``(arm, seed, task)``. A member whose loss or parameters are no longer finite has status 1
-        and NaN from that task on; members do not mix, so the others' numbers are untouched.
+        and NaN for that task; members do not mix, so the others' numbers are untouched.
     """
     problem, parameters = cohort.setting.problem, cohort.parameters
     outcomes: list[dict[str, Tensor]] = []

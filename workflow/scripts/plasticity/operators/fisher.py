@@ -27,7 +27,7 @@ def gram_blocks(
         loss: per-sample loss, called as ``loss(outputs, targets)``, shape ``(…, n)``.
         inputs: shape ``(n, …)``, or ``(member, n, …)`` with `tensors`.
         targets: shape ``(n, …)``, or ``(member, n, …)`` with `tensors`.
-        tensors: parameters of many members by name, shapes ``(member, …)``, in place of the network's own.
+        tensors: parameters of many members by name, shapes ``(member, …)``, requiring gradients, in place of the network's own.
 
     Returns:
         One symmetric positive semi-definite ``(n, n)`` matrix per layer, keyed by its name; ``(member, n, n)`` with `tensors`.

@@ -1,0 +1,20 @@
+"""What unit tests share: a tiny prepared dataset, and drawn examples that are the same on every run."""
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+from plasticity import datasets
+
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True, max_examples=40)
+hypothesis.settings.load_profile("house")
+torch.set_num_threads(1)  # tiny matrices: threads only wait for each other
+
+
+@pytest.fixture(scope="session")
+def data():
+    """Sixty images of two channels and 2 × 3 pixels, of four classes, as the pipeline's first stage hands them on."""
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 10, (60, 2, 2, 3), np.uint8), np.concatenate([np.arange(4), draw.integers(0, 4, 56)])
+    return datasets.describe("tiny", images, labels, 9, {})

@@ -1,0 +1,161 @@
+"""Result files: described, whole or absent, the same bytes for the same data, and refused by name when torn."""
+
+import errno
+import os
+
+import netCDF4
+import numpy as np
+import pytest
+import xarray as xr
+
+from plasticity import contracts, datasets, measures, outcomes
+from plasticity.errors import StudyError
+
+TABLE = {**datasets.TABLE, **outcomes.TABLE, **measures.TABLE}
+STAMP = {"source": "test", "settings": "{}", "code": "{}", "versions": "{}"}
+COORDINATES = {"arm": ["none", "l2(strength=1)"], "seed": [3, 4], "task": [0, 1, 2], "moment": ["old", "new"], "block": ["hidden_1", "all"]}
+SIZES = {name: len(values) for name, values in COORDINATES.items()} | {"rank": 5, "sample": 6, "channel": 2, "row": 3, "column": 4}
+
+
+def drawn(names, scale=1.0):
+    """A dataset with the named variables, some missing values, and a status."""
+    draw = np.random.default_rng(0)
+    variables = {}
+    for name in names:
+        dims, _, dtype = TABLE[name]
+        values = draw.uniform(0, 2, [SIZES[dim] for dim in dims]) * scale
+        if dtype == "float32":
+            values.flat[0] = np.nan
+        variables[name] = values.astype(dtype)
+    used = {dim for name in names for dim in TABLE[name][0]}
+    coordinates = {name: values for name, values in COORDINATES.items() if name in used}
+    coordinates |= {"rank": range(5)} if "rank" in used else {}
+    return contracts.dataset(TABLE, variables, coordinates, "drawn", STAMP)
+
+
+@pytest.fixture
+def everything():
+    return drawn(TABLE)
+
+
+def test_what_is_written_is_what_is_read(tmp_path, everything):
+    contracts.write(everything, tmp_path / "new" / "a.nc")
+    read = contracts.read(tmp_path / "new" / "a.nc")
+    xr.testing.assert_identical(read, everything)
+    assert {name: values.dtype for name, values in read.data_vars.items()} == {
+        name: values.dtype for name, values in everything.data_vars.items()
+    }
+
+
+def test_large_arrays_are_compressed_without_loss_and_small_ones_are_not(tmp_path):
+    data = drawn(["status", "final_error"]).isel(arm=[0] * 40, seed=[0] * 80, task=[0, 1, 2] * 40)
+    contracts.write(data, tmp_path / "a.nc")
+    xr.testing.assert_identical(contracts.read(tmp_path / "a.nc"), data)
+    with netCDF4.Dataset(tmp_path / "a.nc") as file:
+        assert file["final_error"].filters()["zlib"]
+        assert not file["status"].filters()["zlib"]
+
+
+def test_dims_types_and_descriptions_are_those_of_the_contract(tmp_path, everything):
+    contracts.write(everything, tmp_path / "a.nc")
+    with netCDF4.Dataset(tmp_path / "a.nc") as file:
+        for name, (dims, meaning, dtype) in TABLE.items():
+            assert file[name].dimensions == dims
+            assert file[name].dtype == np.dtype(dtype)
+            assert file[name].long_name == meaning
+        for values in file.variables.values():
+            assert values.long_name
+            assert values.units == "1"
+            assert "standard_name" not in values.ncattrs()
+        assert set(STAMP) | {"title"} <= set(file.ncattrs())
+
+
+def test_coordinates_have_no_fill_value_and_integers_neither(tmp_path, everything):
+    contracts.write(everything, tmp_path / "a.nc")
+    with netCDF4.Dataset(tmp_path / "a.nc") as file:
+        for name, values in file.variables.items():
+            assert ("_FillValue" in values.ncattrs()) == (name not in COORDINATES and values.dtype == np.float32), name
+
+
+def test_a_coordinate_of_fractions_has_no_fill_value_either(tmp_path):
+    contracts.write(drawn(["final_error"]).assign_coords(task=[0.5, 1.5, 2.5]), tmp_path / "a.nc")
+    with netCDF4.Dataset(tmp_path / "a.nc") as file:
+        assert "_FillValue" not in file["task"].ncattrs()
+
+
+def test_every_dim_but_those_of_images_has_a_described_coordinate():
+    dims = {dim for names, _, _ in TABLE.values() for dim in names}
+    assert dims - {"sample", "channel", "row", "column"} == set(contracts.COORDINATES)
+
+
+def test_a_status_says_what_its_values_mean(tmp_path):
+    contracts.write(outcomes.with_flags(drawn(outcomes.TABLE)), tmp_path / "a.nc")
+    status = contracts.read(tmp_path / "a.nc")["status"]
+    assert status.dtype == status.attrs["flag_values"].dtype == np.int8
+    assert dict(zip(status.attrs["flag_meanings"].split(), status.attrs["flag_values"].tolist(), strict=True)) == outcomes.STATUS
+    assert status.attrs["long_name"] == outcomes.TABLE["status"].meaning
+
+
+def test_a_name_that_is_not_in_the_contract_cannot_enter_a_file():
+    with pytest.raises(KeyError, match="accuracy"):
+        contracts.dataset(TABLE, {"accuracy": np.zeros(3)}, {}, "t", STAMP)
+    with pytest.raises(KeyError, match="epoch"):
+        contracts.dataset(TABLE, {}, {"epoch": [1]}, "t", STAMP)
+
+
+def test_the_same_data_give_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        contracts.write(drawn(TABLE), tmp_path / name / "x.nc")
+    assert (tmp_path / "a" / "x.nc").read_bytes() == (tmp_path / "b" / "x.nc").read_bytes()
+
+
+@pytest.mark.parametrize("failure", [ValueError("mid-way"), OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_while_writing_leaves_the_former_file_and_no_other(tmp_path, monkeypatch, failure):
+    path = tmp_path / "a.nc"
+    contracts.write(drawn(["final_error"]), path)
+    former = path.read_bytes()
+
+    def fail(self, part, **options):
+        part.write_bytes(b"half")
+        assert part.parent == path.parent
+        raise failure
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", fail)
+    with pytest.raises(StudyError if isinstance(failure, OSError) else type(failure)):
+        contracts.write(drawn(["final_error"], scale=2), path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.nc"]
+    assert path.read_bytes() == former
+
+
+def test_a_write_replaces_the_former_file(tmp_path):
+    for scale in (1, 2):
+        contracts.write(drawn(["final_error"], scale), tmp_path / "a.nc")
+    xr.testing.assert_identical(contracts.read(tmp_path / "a.nc"), drawn(["final_error"], 2))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.nc"]
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), RuntimeError("NetCDF: HDF error")])
+def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path, monkeypatch, failure):
+    def full(self, part, **options):  # a full disk is an OSError to Python, a RuntimeError to netCDF
+        raise failure
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
+    with pytest.raises(StudyError, match=r"a\.nc could not be written \(.+\): free space or mend its permissions"):
+        contracts.write(drawn(["final_error"]), tmp_path / "a.nc")
+
+
+@pytest.mark.parametrize("keep", [0, 100, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_refused_by_name(tmp_path, keep):
+    path = tmp_path / "a.nc"
+    contracts.write(drawn(TABLE), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content)) if keep < 1 else keep])
+    with pytest.raises(StudyError, match=r"a\.nc cannot be read \(.+\): delete it"):
+        contracts.read(path)
+
+
+def test_a_missing_file_or_one_of_another_kind_is_refused_by_name(tmp_path):
+    (tmp_path / "text.nc").write_text("not netCDF")
+    for name in ("absent.nc", "text.nc"):
+        with pytest.raises(StudyError, match=rf"{name} cannot be read"):
+            contracts.read(tmp_path / name)

@@ -1,0 +1,104 @@
+"""Members in lock-step against each member's network alone, in float64."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from plasticity.lockstep import Parameters, forward, rows
+
+MEMBERS, SAMPLES = 4, 6
+
+
+def drawn(activation=nn.Tanh, bias=True):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(-3), nn.Linear(6, 5, bias=bias), activation(), nn.Linear(5, 3)).double()
+    shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+    flat = torch.randn(MEMBERS, sum(parameter.numel() for parameter in network.parameters())).double()
+    return network, Parameters(flat, shapes), torch.randn(MEMBERS, SAMPLES, 1, 2, 3).double()
+
+
+def alone(network, parameters, member):
+    """One member's parameters by name, cut from its row by hand."""
+    tensors, start = {}, 0
+    for name, parameter in network.named_parameters():
+        tensors[name] = parameters.flat.detach()[member, start : start + parameter.numel()].clone().view(parameter.shape).requires_grad_()
+        start += parameter.numel()
+    return tensors
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Identity])
+@pytest.mark.parametrize("bias", [True, False])
+def test_outputs_are_those_of_each_members_network_alone(activation, bias):
+    network, parameters, inputs = drawn(activation, bias)
+    outputs = forward(network, parameters.tensors, inputs)
+    assert outputs.shape == (MEMBERS, SAMPLES, 3)
+    for member in range(MEMBERS):
+        expected = functional_call(network, alone(network, parameters, member), (inputs[member],))
+        torch.testing.assert_close(outputs[member], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("penalised", [False, True])
+def test_gradients_are_those_of_each_members_loss_alone(penalised):
+    network, parameters, inputs = drawn()
+    targets = torch.randn(MEMBERS, SAMPLES, 3).double()
+    penalty = parameters.flat.pow(4).sum(dim=1) if penalised else 0
+    parameters.backward((forward(network, parameters.tensors, inputs) - targets).square().sum(dim=(1, 2)) + penalty)
+    for member in range(MEMBERS):
+        tensors = alone(network, parameters, member)
+        loss = (functional_call(network, tensors, (inputs[member],)) - targets[member]).square().sum()
+        loss = loss + penalised * sum(tensor.pow(4).sum() for tensor in tensors.values())
+        expected = torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, list(tensors.values()))])
+        torch.testing.assert_close(parameters.flat.grad[member], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_loss_of_flat_alone_has_its_gradient():
+    _, parameters, _ = drawn()
+    parameters.backward(parameters.flat.pow(3).sum(dim=1))
+    torch.testing.assert_close(parameters.flat.grad, 3 * parameters.flat.detach().square(), rtol=1e-12, atol=0)
+
+
+def test_a_second_backward_replaces_the_first():
+    network, parameters, inputs = drawn()
+    gradients = []
+    for _ in range(2):
+        parameters.backward(forward(network, parameters.tensors, inputs).square().sum(dim=(1, 2)))
+        gradients.append(parameters.flat.grad.clone())
+    assert torch.equal(*gradients)
+
+
+def test_tensors_are_views_into_flat():
+    network, parameters, inputs = drawn()
+    before = forward(network, parameters.tensors, inputs)
+    storage = parameters.flat.untyped_storage().data_ptr()
+    assert all(tensor.untyped_storage().data_ptr() == storage for tensor in parameters.tensors.values())
+    with torch.no_grad():
+        parameters.flat[2] += 1
+    after = forward(network, parameters.tensors, inputs)
+    assert (after != before).flatten(1).any(dim=1).tolist() == [False, False, True, False]
+
+
+def test_rows_and_tensors_are_inverse_to_each_other():
+    _, parameters, _ = drawn()
+    members = [{name: tensor[member] for name, tensor in parameters.tensors.items()} for member in range(MEMBERS)]
+    assert torch.equal(rows(members), parameters.flat)
+
+
+def test_the_networks_own_parameters_play_no_part():
+    network, parameters, inputs = drawn()
+    before = forward(network, parameters.tensors, inputs)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(torch.nan)
+    assert torch.equal(forward(network, parameters.tensors, inputs), before)
+
+
+def test_a_member_of_nan_harms_no_other():
+    network, parameters, inputs = drawn()
+    parameters.backward(forward(network, parameters.tensors, inputs).square().sum(dim=(1, 2)))
+    healthy = parameters.flat.grad
+    with torch.no_grad():
+        parameters.flat[1] = torch.nan
+    parameters.backward(forward(network, parameters.tensors, inputs).square().sum(dim=(1, 2)))
+    assert parameters.flat.grad[1].isnan().any()
+    assert torch.equal(parameters.flat.grad[[0, 2, 3]], healthy[[0, 2, 3]])

@@ -1,0 +1,226 @@
+"""Measures of checkpoints against plain networks, one member and one sample at a time, in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from plasticity import contracts, measures, tasks
+from plasticity.checkpoints import Checkpoints, writer
+from plasticity.lockstep import Parameters
+from plasticity.settings import Curvature, Network, Optimizer, Problem, Setting
+
+SHAPES = {
+    "hidden_1.weight": (6, 12),
+    "hidden_1.bias": (6,),
+    "hidden_2.weight": (6, 6),
+    "hidden_2.bias": (6,),
+    "output.weight": (4, 6),
+    "output.bias": (4,),
+}
+BLOCKS = ["hidden_1", "hidden_2", "output", "all"]
+ARMS, SEEDS, TASKS = ["a", "b"], [3, 8], 4
+NAN = (1, 0, 2)  # arm, seed, task of the member that has diverged
+
+
+def setting(activation="relu"):
+    problem = Problem("tiny", "shuffle_labels", samples=20, batch=5, epochs=1, tasks=TASKS)
+    return Setting(problem, Network("mlp", 6, 2, activation), Optimizer("adam", 0.001))
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoints") / "c.nc"
+    drawn = torch.randn(TASKS, len(ARMS), len(SEEDS), 148, generator=torch.Generator().manual_seed(0))
+    drawn[..., 72:75] = -50.0  # the biases of hidden_1's first three units: dead
+    drawn[NAN[2], NAN[0], NAN[1]] = torch.nan
+    with writer(path, SHAPES, ARMS, SEEDS, TASKS, {"settings": "{}"}) as save:
+        for task, parameters in enumerate(drawn):
+            save(task, parameters)
+    return Checkpoints(path)
+
+
+def measured(checkpoints, data, activation="relu", samples=9, moments=("old", "new"), every=1):
+    curvature = Curvature(("fisher",), samples, tuple(moments), every)
+    values, coordinates = measures.measure(checkpoints, setting(activation), curvature, data)
+    return contracts.dataset(measures.TABLE, values, coordinates, "measures", {})
+
+
+def alone(row, activation):
+    """One member's network as a plain module."""
+    kind = {"relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity}[activation]
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), kind(), nn.Linear(6, 6), kind(), nn.Linear(6, 4)).double()
+    nn.utils.vector_to_parameters(row, network.parameters())
+    return network
+
+
+def fisher(network, inputs, labels):
+    """The empirical Fisher of each block, formed densely."""
+    rows = []
+    for x, y in zip(inputs, labels, strict=True):
+        loss = nn.functional.cross_entropy(network(x[None]), y[None])
+        rows.append(torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, list(network.parameters()))]))
+    rows = torch.stack(rows)
+    parts = dict(zip(BLOCKS, [*rows.split([78, 42, 28], dim=1), rows], strict=True))
+    return {block: part.T @ part / len(inputs) for block, part in parts.items()}
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "identity"])
+def test_fisher_of_every_member_moment_and_block_is_that_of_its_own_network_and_data(checkpoints, data, activation):
+    found = measured(checkpoints, data, activation)
+    for arm, name in enumerate(ARMS):
+        for seed in SEEDS:
+            for task in range(TASKS):
+                for moment in ("old", "new"):
+                    here = found.sel(arm=name, seed=seed, task=task, moment=moment)
+                    if (arm, SEEDS.index(seed), task) == NAN or (task, moment) == (0, "old"):
+                        assert all(here[variable].isnull().all() for variable in found if "moment" in found[variable].dims)
+                        continue
+                    row = checkpoints.at(task)[arm * len(SEEDS) + SEEDS.index(seed)]
+                    inputs, labels = tasks.task(setting().problem, data, seed, task - (moment == "old"))
+                    for block, matrix in fisher(alone(row, activation), inputs[:9].double(), labels[:9]).items():
+                        values = np.linalg.eigvalsh(matrix.numpy())[::-1].clip(0)[:9]
+                        values = np.pad(values, (0, 9 - len(values)))
+                        eigenvalue = here["fisher_eigenvalue"].sel(block=block).values
+                        np.testing.assert_allclose(eigenvalue, values, rtol=1e-5, atol=1e-6 * values[0])
+                        assert here["fisher_trace"].sel(block=block).item() == pytest.approx(matrix.trace().item(), rel=1e-6)
+                        assert here["fisher_top_eigenvalue"].sel(block=block).item() == pytest.approx(values[0], rel=1e-6)
+                        entropy = -sum(p * math.log(p) for p in values / values.sum() if p > 1e-14)
+                        assert here["fisher_entropy_rank"].sel(block=block).item() == pytest.approx(math.exp(entropy), rel=1e-5)
+                        rank = next(k for k in range(1, 10) if values[:k].sum() >= 0.99 * values.sum())
+                        assert here["fisher_effective_rank"].sel(block=block) == rank
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "identity"])
+def test_units_and_features_are_measured_on_all_of_the_tasks_images(checkpoints, data, activation):
+    found = measured(checkpoints, data, activation).sel(arm="b", seed=8, task=3)
+    inputs, _ = tasks.task(setting().problem, data, 8, 3)
+    network = alone(checkpoints.at(3)[3], activation)
+    layers = {"hidden_1": network[:3](inputs.double()), "hidden_2": network[:5](inputs.double())}
+    layers = {name: features.detach().numpy() for name, features in layers.items()}
+    for moment in ("old", "new"):  # both tasks have the same images
+        here = found.sel(moment=moment)
+        for name, features in layers.items():
+            assert here["feature_rank"].sel(block=name) == rank_by_singular_values(features)
+            assert here["dead_fraction"].sel(block=name).item() == pytest.approx(dead_by_loops(features), rel=1e-6)
+            assert here["dormant_fraction"].sel(block=name).item() == pytest.approx(dormant_by_loops(features), rel=1e-6)
+        for variable, by_loops in {"dead_fraction": dead_by_loops, "dormant_fraction": dormant_by_loops}.items():
+            assert here[variable].sel(block="all").item() == pytest.approx(sum(map(by_loops, layers.values())) / 2, rel=1e-6)
+            assert here[variable].sel(block="output").isnull()
+        assert here["feature_rank"].sel(block=["output", "all"]).isnull().all()
+        assert (here["dead_fraction"].sel(block="hidden_1") >= 0.5) == (activation == "relu")
+
+
+def test_weight_norm_is_that_of_each_layers_weights_and_biases(checkpoints, data):
+    found = measured(checkpoints, data)["weight_norm"].sel(arm="a", seed=8, task=1).values
+    row = checkpoints.at(1)[1].numpy()
+    parts = [row[:78], row[78:120], row[120:], row]
+    np.testing.assert_allclose(found, [math.sqrt(sum(w * w for w in part)) for part in parts], rtol=1e-6)
+
+
+def test_a_member_of_nan_is_nan_everywhere_and_no_other_is(checkpoints, data):
+    found = measured(checkpoints, data)
+    for name, values in found.data_vars.items():
+        here = values.isel(moment=-1) if "moment" in values.dims else values
+        if name in ("feature_rank", "dead_fraction", "dormant_fraction"):
+            here = here.sel(block=["hidden_1", "hidden_2"])
+        missing = here.isnull().stack(rest=[dim for dim in here.dims if dim not in ("arm", "seed", "task")])
+        expected = np.zeros((len(ARMS), len(SEEDS), TASKS), bool)
+        expected[NAN] = True
+        np.testing.assert_array_equal(missing.all("rest"), expected, err_msg=name)
+        np.testing.assert_array_equal(missing.any("rest"), expected, err_msg=name)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_every_thins_tasks_and_old_is_still_the_task_just_ended(checkpoints, data, every):
+    whole, thinned = measured(checkpoints, data), measured(checkpoints, data, every=every)
+    assert thinned["task"].values.tolist() == list(range(0, TASKS, every))
+    assert whole.isel(task=slice(None, None, every)).equals(thinned)
+
+
+def test_moments_are_measured_in_the_order_that_the_config_gives(checkpoints, data):
+    both = measured(checkpoints, data)
+    for moments in (["new", "old"], ["old"], ["new"]):
+        chosen = measured(checkpoints, data, moments=moments)
+        assert chosen["moment"].values.tolist() == moments
+        assert both.sel(moment=moments).equals(chosen)
+
+
+def test_old_and_new_differ_since_labels_do(checkpoints, data):
+    trace = measured(checkpoints, data)["fisher_trace"].sel(arm="a", task=slice(1, None), block="all")
+    assert (abs(trace.sel(moment="old") / trace.sel(moment="new") - 1) > 1e-3).all()
+
+
+def test_names_and_coordinates_are_those_of_the_contract(checkpoints, data):
+    found = measured(checkpoints, data)
+    assert found["block"].values.tolist() == BLOCKS
+    assert found["rank"].values.tolist() == list(range(9))
+    assert found["arm"].values.tolist() == ARMS
+    assert found["seed"].values.tolist() == SEEDS
+    assert set(found.data_vars) == set(measures.TABLE)
+
+
+def rank_by_singular_values(features, level=0.99):
+    singular = np.linalg.svd(features, compute_uv=False)
+    return next(k for k in range(len(singular) + 1) if singular[:k].sum() >= level * singular.sum())
+
+
+def dead_by_loops(features):
+    return sum(all(value == 0 for value in unit) for unit in features.T) / features.shape[1]
+
+
+def dormant_by_loops(features):
+    magnitudes = [sum(abs(value) for value in unit) / len(unit) for unit in features.T]
+    mean = sum(magnitudes) / len(magnitudes)
+    return sum(mean == 0 or magnitude / mean <= 0.025 for magnitude in magnitudes) / len(magnitudes)
+
+
+@pytest.mark.parametrize(("n", "units"), [(30, 8), (8, 30), (12, 12), (5, 1), (1, 5)])
+@pytest.mark.parametrize("seed", range(3))
+def test_feature_rank_is_that_of_the_singular_values(n, units, seed):
+    draw = np.random.default_rng(seed)
+    features = draw.normal(size=(4, n, units)) * draw.lognormal(sigma=2, size=units)
+    found = measures.feature_rank(torch.from_numpy(features))
+    assert found.tolist() == [rank_by_singular_values(matrix) for matrix in features]
+
+
+def test_feature_rank_of_planted_features():
+    draw = torch.Generator().manual_seed(0)
+    for planted in (1, 2, 4):
+        rows, columns = (torch.linalg.qr(torch.randn(size, planted, generator=draw).double()).Q for size in (30, 10))
+        assert measures.feature_rank((rows @ columns.T)[None]) == planted
+    assert measures.feature_rank(torch.zeros(1, 30, 10).double()) == 0
+
+
+def test_dead_and_dormant_fractions_of_known_units():
+    activations = torch.tensor([[[0.0, 1.0, 100.0, 0.0], [0.0, 0.0, 100.0, 2.0]]]).double()
+    values = measures.unit_measures({"hidden_1": activations, "hidden_2": torch.ones(1, 2, 4).double()}, ["hidden_1", "hidden_2", "all"])
+    assert values["dead_fraction"].tolist() == [[0.25, 0.0, 0.125]]
+    assert values["dormant_fraction"].tolist() == [[0.5, 0.0, 0.25]]  # scores 0, 0.5, 100 and 1, over their mean 25.375
+
+
+def test_a_silent_layer_is_all_dead_and_dormant():
+    values = measures.unit_measures({"hidden_1": torch.zeros(2, 5, 3).double()}, ["hidden_1"])
+    assert values["dead_fraction"].tolist() == values["dormant_fraction"].tolist() == [[1.0], [1.0]]
+    assert values["feature_rank"].tolist() == [[0.0], [0.0]]
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_a_unit_is_dormant_by_its_share_of_its_layers_mean_magnitude_whatever_the_scale(scale):
+    draw = np.random.default_rng(0)
+    activations = draw.normal(size=(3, 7, 50)) * draw.lognormal(sigma=3, size=50)
+    expected = [dormant_by_loops(member) for member in activations]
+    assert all(0.1 < fraction < 0.95 for fraction in expected)
+    values = measures.unit_measures({"hidden_1": torch.from_numpy(scale * activations)}, ["hidden_1"])
+    assert values["dormant_fraction"].flatten().tolist() == pytest.approx(expected)
+    assert not values["dead_fraction"].any()
+
+
+def test_hidden_activations_leave_no_hook_behind(data):
+    network = measures.network_of(setting(), data)
+    flat = torch.randn(2, 148, generator=torch.Generator().manual_seed(0))
+    found = measures.hidden_activations(network, Parameters(flat, SHAPES), torch.randn(2, 4, 2, 2, 3))
+    assert {name: tuple(values.shape) for name, values in found.items()} == {"hidden_1": (2, 4, 6), "hidden_2": (2, 4, 6)}
+    assert not any(module._forward_hooks for module in network.modules())

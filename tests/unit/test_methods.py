@@ -1,0 +1,134 @@
+"""Penalties and their gradients against the definitions written plainly, and the files behind the names."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from plasticity import registry
+from plasticity.lockstep import Parameters
+from plasticity.methods import Intervention
+
+SHAPES = {"a.weight": (3, 4), "a.bias": (3,), "b.weight": (2, 3)}
+SIZE = 21
+STRENGTHS = torch.tensor([0.5, 0.0, 2.0, 0.1], dtype=torch.float64)
+
+
+def drawn(method):
+    """A method begun at one set of parameters, and the same parameters moved on since."""
+    torch.manual_seed(0)
+    initial = torch.randn(4, SIZE).double()
+    parameters = Parameters(initial.clone(), SHAPES)
+    fields = registry.fields("methods", method)
+    intervention = registry.load("methods", method).Method(**dict.fromkeys(fields, STRENGTHS))
+    intervention.begin(parameters)
+    with torch.no_grad():
+        parameters.flat += torch.randn(4, SIZE).double()
+    return intervention, parameters, initial
+
+
+def plain(method, strength, values, initial):
+    """A member's penalty, by its definition."""
+    total = 0.0
+    for part, start in zip(values.split([12, 3, 6]), initial.split([12, 3, 6]), strict=True):
+        match method:
+            case "l2":
+                total = total + strength / 2 * sum(w**2 for w in part)
+            case "l2_init":
+                total = total + strength / 2 * sum((w - w0) ** 2 for w, w0 in zip(part, start, strict=True))
+            case "wasserstein":
+                pairs = zip(sorted(part, key=torch.Tensor.item), sorted(start, key=torch.Tensor.item), strict=True)
+                total = total + strength / 2 * sum((w - w0) ** 2 for w, w0 in pairs)
+            case _:
+                total = total + 0 * part.sum()
+    return total
+
+
+@pytest.mark.parametrize("method", ["none", "fresh", "l2", "l2_init", "wasserstein"])
+def test_penalties_and_their_gradients_are_those_of_the_definitions(method):
+    intervention, parameters, initial = drawn(method)
+    penalty = intervention.penalty(parameters)
+    assert penalty.shape == (4,)
+    parameters.backward(penalty + 0 * sum(tensor.flatten(1).sum(dim=1) for tensor in parameters.tensors.values()))
+    for member in range(4):
+        values = parameters.flat.detach()[member].clone().requires_grad_()
+        expected = plain(method, STRENGTHS[member], values, initial[member])
+        assert penalty[member].item() == pytest.approx(expected.item(), rel=1e-12)
+        (gradient,) = torch.autograd.grad(expected, values)
+        torch.testing.assert_close(parameters.flat.grad[member], gradient, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("method", ["none", "l2", "l2_init", "wasserstein"])
+def test_only_fresh_changes_anything_when_a_task_begins(method):
+    intervention, parameters, _ = drawn(method)
+    optimizer = stepped(parameters)
+    before = parameters.flat.detach().clone()
+    with torch.no_grad():
+        intervention.switch(parameters, optimizer, torch.zeros_like(parameters.flat))
+    assert torch.equal(parameters.flat, before)
+    assert optimizer.state[parameters.flat]["step"] == 1
+
+
+def test_fresh_takes_the_new_draw_in_place_and_forgets_the_optimizers_state():
+    intervention, parameters, _ = drawn("fresh")
+    optimizer = stepped(parameters)
+    fresh = torch.randn(4, SIZE).double()
+    with torch.no_grad():
+        intervention.switch(parameters, optimizer, fresh)
+    assert torch.equal(parameters.flat, fresh)
+    assert torch.equal(parameters.tensors["b.weight"].flatten(1), fresh[:, -6:])
+    assert not optimizer.state
+
+
+def stepped(parameters):
+    optimizer = torch.optim.Adam([parameters.flat], lr=0.1)
+    parameters.flat.grad = torch.ones_like(parameters.flat)
+    optimizer.step()
+    return optimizer
+
+
+def at(method, values):
+    """A method's penalty with its initial parameters changed into ``values(initial)``."""
+    torch.manual_seed(1)
+    initial = torch.randn(4, SIZE).double()
+    parameters = Parameters(initial.clone(), SHAPES)
+    intervention = registry.load("methods", method).Method(strength=STRENGTHS)
+    intervention.begin(parameters)
+    with torch.no_grad():
+        parameters.flat.copy_(values(initial))
+    return intervention.penalty(parameters).detach()
+
+
+@pytest.mark.parametrize("method", ["l2_init", "wasserstein"])
+def test_penalties_toward_the_initial_parameters_vanish_there(method):
+    assert not at(method, lambda initial: initial).any()
+
+
+def test_wasserstein_is_blind_to_permutations_inside_a_tensor_but_not_across_tensors():
+    inside = torch.cat([torch.randperm(12), 12 + torch.randperm(3), 15 + torch.randperm(6)])
+    assert not at("wasserstein", lambda initial: initial[:, inside]).any()
+    assert (at("wasserstein", lambda initial: initial.flip(1)) > 0).tolist() == [True, False, True, True]
+    assert (at("l2_init", lambda initial: initial[:, inside]) > 0).tolist() == [True, False, True, True]
+
+
+def test_wasserstein_of_a_shift_is_its_square_times_half_the_strength_per_value():
+    shifted = at("wasserstein", lambda initial: initial + 0.7)
+    torch.testing.assert_close(shifted, STRENGTHS / 2 * 0.7**2 * SIZE, rtol=1e-12, atol=0)
+
+
+def test_wasserstein_is_never_more_than_l2_init():
+    for seed in range(10, 15):
+        noise = torch.randn(4, SIZE, generator=torch.Generator().manual_seed(seed)).double()
+        rank, index = (at(method, lambda initial, noise=noise: initial + noise) for method in ("wasserstein", "l2_init"))
+        assert (rank[STRENGTHS > 0] < index[STRENGTHS > 0]).all()
+
+
+def test_the_known_methods_are_these():
+    assert registry.names("methods") == ["fresh", "l2", "l2_init", "none", "wasserstein"]
+
+
+@pytest.mark.parametrize("method", registry.names("methods"))
+def test_a_methods_fields_are_its_hyper_parameters(method):
+    kind = registry.load("methods", method).Method
+    assert issubclass(kind, Intervention)
+    assert registry.fields("methods", method) == [field.name for field in dataclasses.fields(kind)]

@@ -1,0 +1,179 @@
+"""Code by meaning: which files a job's digest takes in, what changes it, and that the library keeps the rules it rests on."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from plasticity import provenance
+from plasticity.errors import StudyError
+
+LIBRARY = provenance.SCRIPTS / "plasticity"
+MODULES = sorted(LIBRARY.rglob("*.py"))
+
+TREE = {
+    "train.py": "import plasticity.a\nimport numpy\n",
+    "plasticity/__init__.py": '"""The package."""\n',
+    "plasticity/a.py": '"""A."""\n\nfrom plasticity import b\nfrom plasticity.rooms.c import thing\n',
+    "plasticity/b.py": "X = 1\n",
+    "plasticity/rooms/__init__.py": "import plasticity.d\n",
+    "plasticity/rooms/c.py": "def thing():\n    import plasticity.e as late\n\n    return late\n",
+    "plasticity/rooms/named.py": "from plasticity.f import *\n",
+    "plasticity/d.py": "from plasticity import a\n",
+    "plasticity/e.py": "",
+    "plasticity/f.py": "",
+    "plasticity/unrelated.py": "import plasticity.b\n",
+}
+REACHED = ["train.py", *(f"plasticity/{name}.py" for name in ("__init__", "a", "b", "d", "e", "rooms/__init__", "rooms/c"))]
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A small repository, whose scripts lie in ``workflow/scripts``."""
+    root = tmp_path.resolve()
+    scripts = root / "workflow" / "scripts"
+    monkeypatch.setattr(provenance, "ROOT", root)
+    monkeypatch.setattr(provenance, "SCRIPTS", scripts)
+    for name, text in TREE.items():
+        path = scripts / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return scripts
+
+
+def digest(tree, named=()):
+    code = provenance.code_digest(tree / "train.py", [tree / name for name in named])
+    return {name.removeprefix("workflow/scripts/"): value for name, value in code.items()}
+
+
+def test_imports_are_followed_through_every_form_of_import_and_the_packages_they_lie_in(tree):
+    code = digest(tree)
+    assert sorted(code) == sorted(REACHED)
+    assert list(code) == sorted(code)
+    assert all(len(value) == 12 and int(value, 16) >= 0 for value in code.values())
+
+
+def test_named_files_come_with_their_own_imports(tree):
+    code = digest(tree, ["plasticity/rooms/named.py"])
+    assert sorted(code) == sorted([*REACHED, "plasticity/rooms/named.py", "plasticity/f.py"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("x = 1\n", "# a comment\nx = 1  # another\n"),
+        ("x = f(1, 2)\n", "x = f(\n    1,\n    2,\n)\n"),
+        ("x = 'a'\n", 'x = "a"\n'),
+        ('"""One."""\nx = 1\n', '"""Two."""\nx = 1\n'),
+        ("x = 1\n", '"""New."""\n\nx = 1\n'),
+        ('def f():\n    """One."""\n    return 1\n', "def f():\n    return 1\n"),
+        ('class A:\n    """One."""\n\n    x = 1\n', 'class A:\n    """Two,\n    longer."""\n\n    x = 1\n'),
+        ('async def f():\n    """One."""\n', 'async def f():\n    """Two."""\n'),
+        ('class A:\n    def f(self):\n        """One."""\n        return 1\n', "class A:\n    def f(self):\n        return 1\n"),
+    ],
+)
+def test_comments_docstrings_and_layout_keep_a_digest(tree, before, after):
+    (tree / "plasticity/b.py").write_text(before)
+    known = digest(tree)
+    (tree / "plasticity/b.py").write_text(after)
+    assert digest(tree) == known
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("x = 1\n", "x = 2\n"),
+        ("x = 1\n", "x = 1.0\n"),
+        ("x = 'a'\n", "x = b'a'\n"),
+        ("def f(a, b): return a\n", "def f(b, a): return a\n"),
+        ("def f():\n    return 1\n", "def f():\n    pass\n    return 1\n"),
+        ("x = 1\ny = 2\n", "y = 2\nx = 1\n"),
+        ("if x:\n    y = 1\nz = 1\n", "if x:\n    y = 1\n    z = 1\n"),
+        ("x = 1\n'a string that is no docstring'\n", "x = 1\n'another'\n"),
+        ("def f():\n    return 'One.'\n", "def f():\n    return 'Two.'\n"),
+    ],
+)
+def test_a_change_of_meaning_changes_that_files_entry_alone(tree, before, after):
+    (tree / "plasticity/b.py").write_text(before)
+    known = digest(tree)
+    (tree / "plasticity/b.py").write_text(after)
+    assert {name for name, value in digest(tree).items() if value != known[name]} == {"plasticity/b.py"}
+
+
+def test_a_change_elsewhere_changes_nothing(tree):
+    known = digest(tree)
+    (tree / "plasticity/unrelated.py").write_text("X = 2\n")
+    (tree / "plasticity/new.py").write_text("X = 2\n")
+    assert digest(tree) == known
+
+
+def test_code_that_was_not_changed_goes_on(tree):
+    code = provenance.code_digest(tree / "train.py")
+    (tree / "plasticity/b.py").write_text("# only a comment\nX = 1\n")
+    (tree / "plasticity/unrelated.py").write_text("X = 3\n")
+    provenance.refuse_changed_code(code)
+
+
+@pytest.mark.parametrize("text", ["X = 2\n", "X = (\n", None], ids=["edited", "broken", "removed"])
+def test_code_that_was_changed_while_a_job_waited_is_refused_by_name(tree, text):
+    code = provenance.code_digest(tree / "train.py")
+    path = tree / "plasticity/b.py"
+    path.write_text(text) if text else path.unlink()
+    with pytest.raises(StudyError, match=r"workflow/scripts/plasticity/b\.py was edited after this job was planned.*start snakemake again"):
+        provenance.refuse_changed_code(code)
+
+
+def test_a_stamp_is_sorted_json_and_knows_neither_host_nor_time():
+    stamp = provenance.stamp("train", {"b": 1, "a": 2}, {"z.py": "1", "a.py": "2"})
+    assert stamp == provenance.stamp("train", {"a": 2, "b": 1}, {"a.py": "2", "z.py": "1"})
+    assert set(stamp) == {"source", "settings", "code", "versions"}
+    assert stamp["settings"] == '{"a": 2, "b": 1}'
+    assert set(json.loads(stamp["versions"])) == {"python", "numpy", "torch", "xarray"}
+
+
+@pytest.mark.parametrize("method", ["l2", "wasserstein"])
+def test_training_with_a_method_takes_in_its_file_and_no_other_method(method):
+    code = provenance.code_digest(provenance.SCRIPTS / "train.py", [LIBRARY / "methods" / f"{method}.py"])
+    names = {Path(name).name for name in code if "/methods/" in name}
+    assert names == {"__init__.py", f"{method}.py"}
+    assert not [name for name in code if "/figures/" in name]
+    assert {"training.py", "lockstep.py", "tasks.py", "randomness.py", "checkpoints.py"} <= {Path(name).name for name in code}
+
+
+# the rules of the house that the digest rests on
+
+
+def imported(path):
+    """Modules that a file imports by statement, wherever the statement stands, as ``(level, dotted name)``."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.level, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(LIBRARY)))
+def test_imports_are_absolute_and_none_is_dynamic_but_the_registrys(path):
+    assert not [name for level, name in imported(path) if level]
+    if path.name != "registry.py":
+        words = {node.id for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Name)}
+        roots = {name.removeprefix("importlib.metadata") for _, name in imported(path)}
+        assert not {"__import__", "exec", "eval"} & words
+        assert not [name for name in roots if name.split(".")[0] in ("importlib", "runpy", "imp", "pkgutil")]
+
+
+@pytest.mark.parametrize("module", ["provenance", "registry", "errors", "settings"])
+def test_what_the_launcher_rests_on_imports_the_standard_library_and_each_other_only(module):
+    for _, name in imported(LIBRARY / f"{module}.py"):
+        root, *rest = name.split(".")
+        assert root in sys.stdlib_module_names or (root == "plasticity" and rest[0] in ("provenance", "registry", "errors", "settings"))
+
+
+def test_reading_a_config_imports_no_heavy_package():
+    code = "import sys, plasticity.study, plasticity.provenance; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=provenance.SCRIPTS, capture_output=True, text=True, check=True)
+    assert "plasticity.study" in done.stdout.split()
+    assert not {"torch", "xarray", "numpy", "matplotlib", "scipy", "netCDF4", "pandas"} & set(done.stdout.split())

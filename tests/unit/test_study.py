@@ -1,0 +1,301 @@
+"""A config is checked once, and what is wrong with it is said in sentences; a right one becomes cohorts."""
+
+import copy
+import json
+import math
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plasticity import study
+from plasticity.errors import StudyError
+from plasticity.settings import Curvature, Setting, arm_name
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "studies").glob("*.yaml"))]
+
+CONFIG = yaml.safe_load("""
+study: small
+data_root: data
+seeds: {tune: 0, report: 5}
+seeds_per_job: 2
+settings:
+  row:
+    problem: {dataset: digits, change: shuffle_labels, samples: 64, batch: 16, epochs: 2, tasks: 3}
+    network: {kind: mlp, width: 8, depth: 2, activation: relu}
+    optimizer: {kind: adam, lr: 0.001}
+  other:
+    problem: {dataset: digits, change: shuffle_labels, samples: 64, batch: 16, epochs: 2, tasks: 3}
+    network: {kind: mlp, width: 8, depth: 2, activation: tanh}
+    optimizer: {kind: adam, lr: 0.001}
+methods:
+  none: {}
+  l2: {strength: [0.001, 0.01]}
+  wasserstein: {strength: 0.1, settings: [row]}
+curvature: {operators: [fisher], samples: 32, moments: [old, new], every: 1}
+""")
+GONE = object()
+
+
+def changed(*changes):
+    """The config above with values at dotted keys replaced, or taken out."""
+    config = copy.deepcopy(CONFIG)
+    for key, value in changes:
+        *path, last = key.split(".")
+        place = config
+        for name in path:
+            place = place[name]
+        if value is GONE:
+            del place[last]
+        else:
+            place[last] = value
+    return config
+
+
+def refusal(*changes):
+    """The lines that refuse the changed config."""
+    with pytest.raises(StudyError) as refused:
+        study.read(changed(*changes), SCHEMA)
+    lines = str(refused.value).splitlines()
+    for line in lines:
+        assert line.startswith("config.yaml: ")
+        assert not re.search(r"<class|NoneType|OrderedDict|Traceback|\b(dict|str|int|float|bool|tuple)\b", line), line
+    return lines
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_studies_are_valid(path):
+    config = yaml.safe_load(path.read_text())
+    found = study.read(config, SCHEMA)
+    assert found.name == config["study"]
+    assert len(found.cohorts()) == sum(len(found.methods_of(name)) for name in found.settings) * len(found.blocks())
+
+
+def test_a_config_is_typed_as_it_is_written():
+    found = study.read(CONFIG, SCHEMA)
+    assert (found.name, found.seeds, found.seeds_per_job) == ("small", 5, 2)
+    assert list(found.settings) == ["row", "other"]
+    assert found.settings["other"] == Setting.of(CONFIG["settings"]["other"])
+    assert found.curvature == Curvature(("fisher",), 32, ("old", "new"), 1)
+
+
+def properties(schema, path=()):
+    """All keys that a schema knows, as ``(path, sub-schema)``."""
+    for name, inner in schema.get("properties", {}).items():
+        yield (*path, name), inner
+        yield from properties(inner, (*path, name))
+    for key in ("additionalProperties", "items", "if", "then", "else"):
+        if isinstance(schema.get(key), dict):
+            yield from properties(schema[key], (*path, "*"))
+
+
+def test_every_key_of_the_schema_says_what_it_means_and_is_closed_to_unknown_ones():
+    schema = yaml.safe_load(SCHEMA.read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    known = dict(properties(schema))
+    assert {("seeds", "report"), ("settings", "*", "problem", "batch"), ("methods", "*", "settings"), ("curvature", "every")} <= set(known)
+    for path, inner in {(): schema, **known}.items():
+        assert len(inner.get("description", "").split()) >= 2, path
+        assert {"type", "enum", "const"} & set(inner), path
+        if inner.get("type") == "object":
+            assert "additionalProperties" in inner, path
+
+
+def test_defaults_that_the_schema_names_may_be_left_out_and_are_what_it_says():
+    schema = yaml.safe_load(SCHEMA.read_text())
+    optional = {path for path, inner in properties(schema) if "default" in inner}
+    assert optional == {("seeds", "tune"), ("statistics",), ("statistics", "hypotheses")}
+    assert study.read(changed(("seeds.tune", GONE)), SCHEMA) == study.read(changed(("statistics", {"hypotheses": []})), SCHEMA)
+
+
+PROBLEM, OPTIMIZER = "settings.row.problem", "settings.row.optimizer"
+MISTAKES = {
+    "misspelt key": ([(f"{PROBLEM}.sampels", 3)], [PROBLEM, "'sampels'", "did you mean 'samples'?"]),
+    "misspelt key at the top": ([("curvatur", {})], ["curvatur", "did you mean 'curvature'?"]),
+    "missing key": ([(f"{PROBLEM}.batch", GONE)], [PROBLEM, "lacks 'batch'", "add it"]),
+    "text for a number": ([(f"{OPTIMIZER}.lr", "1e-3")], [f"{OPTIMIZER}.lr", "'1e-3'", "write 1.0e-"]),
+    "text for a strength": ([("methods.l2.strength", "1e-3")], ["methods.l2.strength", "'1e-3'", "write 1.0e-"]),
+    "text in a list of strengths": ([("methods.l2.strength", [0.1, "1e-3"])], ["methods.l2.strength.1", "'1e-3'", "write 1.0e-"]),
+    "word for a number": ([("seeds_per_job", "all")], ["seeds_per_job", '"all"', "change it"]),
+    "truth for a number": ([("seeds_per_job", True)], ["seeds_per_job", "true", "change it"]),
+    "nothing for a number": ([("seeds_per_job", None)], ["seeds_per_job", "null", "change it"]),
+    "fraction for a count": ([(f"{PROBLEM}.epochs", 2.5)], [f"{PROBLEM}.epochs", "2.5", "change it"]),
+    "nothing for a method": ([("methods.none", None)], ["methods.none", "null", "change it"]),
+    "negative seeds": ([("seeds.report", -1)], ["seeds.report", "-1", "below 1", "raise it"]),
+    "no steps": ([(f"{OPTIMIZER}.lr", 0)], [f"{OPTIMIZER}.lr", "0", "raise it"]),
+    "negative strength": ([("methods.l2.strength", -0.5)], ["methods.l2.strength", "-0.5", "below 0", "raise it"]),
+    "negative strength in a list": ([("methods.l2.strength", [0.1, -0.5])], ["methods.l2.strength.1", "-0.5", "raise it"]),
+    "no methods": ([("methods", {})], ["methods", "empty", "name at least one"]),
+    "no strengths": ([("methods.l2.strength", [])], ["methods.l2.strength", "empty", "name at least one"]),
+    "no settings": ([("settings", {})], ["settings", "empty", "name at least one"]),
+    "strength twice": ([("methods.l2.strength", [0.1, 0.1])], ["methods.l2.strength", "0.1", "remove one"]),
+    "unknown activation": ([("settings.row.network.activation", "rleu")], ["row.network.activation", '"rleu"', "did you mean 'relu'?"]),
+    "unknown operator": ([("curvature.operators", ["ggn"])], ["curvature.operators.0", '"ggn"', "known: fisher"]),
+    "bad name": ([("study", "My Study")], ["study", '"My Study"', "rename it"]),
+    "unknown method": ([("methods.wasserstien", {"strength": 1})], ["methods", "'wasserstien'", "did you mean 'wasserstein'?"]),
+    "unknown hyper-parameter": ([("methods.l2.strenght", 1)], ["methods.l2", "'strenght'", "did you mean 'strength'?"]),
+    "hyper-parameter of a method without": ([("methods.none.strength", 1)], ["methods.none", "'strength'", "none has none; remove it"]),
+    "missing hyper-parameter": ([("methods.l2", {})], ["methods.l2", "lacks", "'strength'", "add"]),
+    "unknown setting of a method": ([("methods.l2.settings", ["rwo"])], ["methods.l2.settings", "'rwo'", "did you mean 'row'?"]),
+    "unknown dataset": ([(f"{PROBLEM}.dataset", "minst")], [f"{PROBLEM}.dataset", "'minst'", "did you mean 'mnist'?"]),
+    "batch above samples": ([(f"{PROBLEM}.batch", 65)], [f"{PROBLEM}.batch", "65", "64 samples", "lower batch or raise samples"]),
+    "curvature on too many": ([(f"{PROBLEM}.samples", 31)], ["curvature.samples", "32", "row", "31 samples", "lower curvature.samples"]),
+    "not a number": ([(f"{OPTIMIZER}.lr", math.nan)], [f"{OPTIMIZER}.lr", "NaN"]),
+    "infinite lr": ([(f"{OPTIMIZER}.lr", math.inf)], [f"{OPTIMIZER}.lr", "Infinity"]),
+    "strength not a number": ([("methods.l2.strength", math.nan)], ["methods.l2.strength", "NaN"]),
+    "infinite strength in a list": ([("methods.l2.strength", [0.1, math.inf])], ["methods.l2.strength.1", "Infinity"]),
+    "infinite count": ([(f"{PROBLEM}.tasks", math.inf)], [f"{PROBLEM}.tasks", "Infinity", "change it"]),
+}
+
+
+@pytest.mark.parametrize(("changes", "fragments"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_with_key_value_and_what_to_do(changes, fragments):
+    (line,) = refusal(*changes)
+    for fragment in fragments:
+        assert fragment in line, line
+
+
+def test_each_mistake_has_a_line_of_its_own():
+    lines = refusal((f"{OPTIMIZER}.lr", "1e-3"), ("seeds.report", -1), ("curvature.evry", 2), ("seeds_per_job", 0))
+    assert len(lines) == 4
+    for key in (f"{OPTIMIZER}.lr", "seeds.report", "'evry'", "seeds_per_job"):
+        assert sum(key in line for line in lines) == 1
+    lines = refusal((f"{PROBLEM}.batch", 65), ("methods.l2.strenght", 1), ("methods.nune", {}), ("settings.other.problem.dataset", "x"))
+    assert len(lines) == 4
+
+
+def test_a_file_that_is_no_mapping_is_refused_too():
+    for nothing in (None, [], "text"):
+        with pytest.raises(StudyError, match=r"studies/x\.yaml: the config is "):
+            study.read(nothing, SCHEMA, where="studies/x.yaml")
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1e3", "1.25e-4", "3e-05", "1E-3", "64", "0.5"])
+def test_the_number_to_write_for_a_text_is_the_same_number_and_no_text_to_yaml(text):
+    (line,) = refusal((f"{OPTIMIZER}.lr", text))
+    assert yaml.safe_load(line.rpartition("write ")[2]) == float(text)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf"])
+def test_a_text_that_python_takes_for_a_number_is_not_to_be_written(text):
+    (line,) = refusal((f"{OPTIMIZER}.lr", text))
+    assert f"write {text}" not in line
+
+
+@pytest.mark.parametrize(
+    "key", [f"{PROBLEM}.samples", f"{PROBLEM}.tasks", "seeds.report", "seeds_per_job", "settings.row.network.width", "curvature.samples"]
+)
+def test_a_count_written_with_a_point_is_refused_since_nothing_can_be_counted_by_it(key):
+    (line,) = refusal((key, 64.0))
+    assert f"{key} is 64.0" in line
+    assert "change it" in line
+
+
+def test_the_number_to_write_for_a_count_is_a_count():
+    (line,) = refusal((f"{PROBLEM}.epochs", "1e2"))
+    value = yaml.safe_load(line.rpartition("write ")[2])
+    assert study.read(changed((f"{PROBLEM}.epochs", value)), SCHEMA).settings["row"].problem.epochs == 100
+    assert type(value) is int
+
+
+def drawn_study(seeds, per_job, methods=None):
+    return study.read(changed(("seeds.report", seeds), ("seeds_per_job", per_job), ("methods", methods or CONFIG["methods"])), SCHEMA)
+
+
+@given(seeds=st.integers(1, 60), per_job=st.integers(1, 80))
+def test_blocks_partition_the_seeds_in_order(seeds, per_job):
+    blocks = [study.block_seeds(block) for block in drawn_study(seeds, per_job).blocks()]
+    assert [seed for block in blocks for seed in block] == list(range(seeds))
+    assert all(len(block) == per_job for block in blocks[:-1])
+    assert 1 <= len(blocks[-1]) <= per_job
+
+
+def test_blocks_are_named_by_their_first_and_last_seed():
+    assert drawn_study(5, 2).blocks() == ["0-1", "2-3", "4"]
+    assert drawn_study(3, 1).blocks() == ["0", "1", "2"]
+    assert drawn_study(12, 20).blocks() == ["0-11"]
+    assert study.block_seeds("9-11") == [9, 10, 11]
+
+
+def test_methods_are_trained_where_they_are_limited_to_and_a_fresh_network_everywhere():
+    found = study.read(CONFIG, SCHEMA)
+    assert found.methods_of("row") == ["none", "l2", "wasserstein", "fresh"]
+    assert found.methods_of("other") == ["none", "l2", "fresh"]
+    assert drawn_study(1, 1, {"fresh": {}, "none": {}}).methods_of("row") == ["fresh", "none"]
+
+
+def test_cohorts_are_every_setting_method_and_block_once():
+    found = study.read(CONFIG, SCHEMA)
+    folders = [cohort.folder for cohort in found.cohorts()]
+    methods = {"row": ["none", "l2", "wasserstein", "fresh"], "other": ["none", "l2", "fresh"]}
+    expected = [f"{setting}/{method}/{block}" for setting in methods for method in methods[setting] for block in ("0-1", "2-3", "4")]
+    assert folders == expected
+    assert [cohort.folder for cohort in found.cohorts("other")] == expected[12:]
+
+
+@given(values=st.lists(st.floats(0, 10), min_size=1, max_size=5, unique=True))
+def test_a_list_of_values_makes_one_arm_of_each_and_a_number_one_arm(values):
+    found = drawn_study(1, 1, {"l2": {"strength": values}, "l2_init": {"strength": values[0], "settings": ["row"]}, "none": {}})
+    assert found.arms("l2") == [{"strength": value} for value in values]
+    assert found.arms("l2_init") == [{"strength": values[0]}]
+    assert found.arms("none") == found.arms("fresh") == [{}]
+
+
+@given(values=st.lists(st.floats(0, 10), min_size=2, max_size=2, unique=True))
+def test_two_arms_have_two_names(values):
+    first, second = (arm_name("l2", {"strength": value}) for value in values)
+    assert first != second
+
+
+def test_arms_are_named_by_method_and_values():
+    assert arm_name("l2", {"strength": 0.001}) == "l2(strength=0.001)"
+    assert arm_name("none", {}) == "none"
+
+
+def several(methods):
+    """A study with a method of several hyper-parameters, which none of the shipped ones has."""
+    found = study.read(CONFIG, SCHEMA)
+    return study.Study(found.name, found.seeds, found.seeds_per_job, found.settings, methods, found.curvature)
+
+
+def test_several_lists_make_an_arm_of_each_combination():
+    arms = several({"x": {"a": [1, 2], "b": [3, 4], "c": 5}}).arms("x")
+    assert len(arms) == 4
+    assert {(arm["a"], arm["b"], arm["c"]) for arm in arms} == {(1, 3, 5), (1, 4, 5), (2, 3, 5), (2, 4, 5)}
+
+
+def turned(value):
+    """The same value with the keys of every mapping in the opposite order."""
+    return {key: turned(inner) for key, inner in reversed(value.items())} if isinstance(value, dict) else value
+
+
+def test_what_a_training_job_knows_does_not_depend_on_the_order_of_keys():
+    one, other = study.read(CONFIG, SCHEMA), study.read(turned(CONFIG), SCHEMA)
+    for cohort in one.cohorts():
+        text = one.training(cohort.setting, cohort.method, cohort.seeds)
+        assert text == other.training(cohort.setting, cohort.method, cohort.seeds)
+    grid = {"x": {"a": [1, 2], "b": [3, 4]}}
+    assert several(grid).training("row", "x", "0") == several(turned(grid)).training("row", "x", "0")
+
+
+def test_a_training_job_knows_just_what_it_uses():
+    found = study.read(CONFIG, SCHEMA)
+    known = json.loads(found.training("row", "l2", "2-3"))
+    assert known == {
+        "setting": CONFIG["settings"]["row"],
+        "method": "l2",
+        "arms": [{"strength": 0.001}, {"strength": 0.01}],
+        "seeds": [2, 3],
+    }
+    elsewhere = changed(
+        ("study", "x"), ("seeds.report", 4), ("curvature.every", 2), ("methods.none", GONE), ("settings.other.network.width", 9)
+    )
+    assert study.read(elsewhere, SCHEMA).training("row", "l2", "2-3") == found.training("row", "l2", "2-3")
+    for key, value in [(f"{PROBLEM}.epochs", 3), (f"{OPTIMIZER}.lr", 0.1), ("methods.l2.strength", 0.5), ("settings.row.network.width", 9)]:
+        assert study.read(changed((key, value)), SCHEMA).training("row", "l2", "2-3") != found.training("row", "l2", "2-3")

@@ -1,0 +1,176 @@
+"""What tests of the workflow share: real copies of the repository, and one tiny study that was built from nothing to its report."""
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDY = Path(__file__).with_name("study.yaml")
+NOWHERE = "http://127.0.0.1:9"  # nothing listens there, so a test that needs a network fails
+
+
+@dataclass
+class Project:
+    """A copy of the repository in which snakemake can run.
+
+    Attributes:
+        root: of the copy.
+        env: environment of its commands.
+    """
+
+    root: Path
+    env: dict[str, str]
+
+    @property
+    def results(self) -> Path:
+        """Where the tiny study's results lie."""
+        return self.root / "results" / "tiny"
+
+    def run(self, *command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        """A command in the project; stderr follows stdout in `stdout`."""
+        env = self.env | options.pop("env", {})
+        said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.run(list(map(str, command)), cwd=self.root, env=env, check=False, timeout=300, **said, **options)
+
+    def snakemake(self, *options: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        """Snakemake on two cores."""
+        return self.run(sys.executable, "-m", "snakemake", "--cores", "2", *options, **more)
+
+    def build(self, *options: str, **more: Any) -> None:
+        """Snakemake, which must succeed."""
+        done = self.snakemake(*options, **more)
+        assert done.returncode == 0, done.stdout[-6000:]
+
+    def plan(self, *options: str, **more: Any) -> set[str]:
+        """The jobs that snakemake would run: a rule's name and its wildcards, such as ``train_cohort digits_labels_relu/l2/0``."""
+        done = self.snakemake("--dry-run", *options, **more)
+        assert done.returncode == 0, done.stdout[-6000:]
+        jobs = set()
+        for rule, body in re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)*)", done.stdout, re.MULTILINE):
+            wildcards = re.search(r"^ {4}wildcards: (.*)$", body, re.MULTILINE)
+            values = [pair.partition("=")[2] for pair in wildcards[1].split(", ")] if wildcards else []
+            jobs.add(f"{rule} {'/'.join(values)}".strip())
+        assert bool(jobs) != ("Nothing to be done" in done.stdout), done.stdout[-6000:]
+        return jobs
+
+    def config(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Change the project's config, in place."""
+        path = self.root / "config.yaml"
+        config = yaml.safe_load(path.read_text())
+        change(config)
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+
+    def contents(self, folder: str = "results/tiny") -> dict[str, str]:
+        """Digest of every file below a folder of the project, by its path there."""
+        root = self.root / folder
+        files = sorted(path for path in root.rglob("*") if path.is_file())
+        return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    def lasting(self) -> dict[str, str]:
+        """Digest of every result that must be the same wherever and whenever it is made."""
+        kinds = {".nc", ".csv", ".svg", ".pdf", ".png"}
+        return {name: digest for name, digest in self.contents().items() if Path(name).suffix in kinds}
+
+    def append(self, path: str, text: str) -> None:
+        """Add lines to a file of the project."""
+        with (self.root / path).open("a") as file:
+            file.write(text)
+
+
+@pytest.fixture(scope="session")
+def env(tmp_path_factory):
+    """The environment's tools first, compiled modules and caches shared by all jobs, no data root, no network."""
+    cache = tmp_path_factory.mktemp("cache")
+    env = {
+        key: value for key, value in os.environ.items() if key not in {"PLASTICITY_DATA", "PYTHONDONTWRITEBYTECODE", "SNAKEMAKE_PROFILE"}
+    }
+    return env | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPYCACHEPREFIX": str(cache / "modules"),
+        "MPLCONFIGDIR": str(cache / "matplotlib"),
+        **{f"{scheme}_proxy": NOWHERE for scheme in ("http", "https", "HTTP", "HTTPS", "all")},
+        "no_proxy": "",
+    }
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory, env):
+    """A new project with nothing built, whose config is the tiny study; gone when the session ends."""
+    made = []
+
+    def make() -> Project:
+        root = tmp_path_factory.mktemp("project")
+        made.append(root)
+        listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+        for name in filter(None, listed.stdout.split("\0")):
+            if (ROOT / name).is_file():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, root / name)
+        shutil.copy(STUDY, root / "config.yaml")
+        return Project(root, env)
+
+    yield make
+    for root in made:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def unbuilt(clone):
+    """A project with no results: to look at, not to change."""
+    return clone()
+
+
+@pytest.fixture(scope="session")
+def built(clone):
+    """The tiny study, built from nothing: to look at, not to change."""
+    project = clone()
+    project.build()
+    return project
+
+
+@pytest.fixture
+def copy(built, tmp_path):
+    """The built study in another folder, to be changed."""
+    root = tmp_path / "copy"
+    shutil.copytree(built.root, root, symlinks=True)
+    yield Project(root, built.env)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def killed(clone):
+    """The tiny study, killed in the midst of training with all its jobs, and what lay there then; not yet built again."""
+    project = clone()
+    command = [sys.executable, "-m", "snakemake", "--cores", "2"]
+    out = (project.root / "killed.out").open("w")
+    running = subprocess.Popen(command, cwd=project.root, env=project.env, stdout=out, stderr=out, start_new_session=True)
+    limit = time.monotonic() + 120
+    while not list(project.results.glob("runs/*/*/*/checkpoints.nc.part")):
+        assert running.poll() is None, (project.root / "killed.out").read_text()
+        assert time.monotonic() < limit, (project.root / "killed.out").read_text()
+        time.sleep(0.001)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    out.close()
+    return project, sorted(project.contents())
+
+
+@pytest.fixture(scope="session")
+def again(killed):
+    """The tiny study from nothing once more, in another folder, though it was killed while it trained."""
+    project, _ = killed
+    project.build("--unlock")
+    project.build("--rerun-incomplete")
+    return project

@@ -1,0 +1,284 @@
+"""What a person gets who made a mistake, or had bad luck: one sentence, no traceback, and nothing lost that was computed before."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import netCDF4
+import pytest
+import yaml
+
+RELU = "digits_labels_relu"
+SETTING = f"settings.{RELU}"
+NONE = f"runs/{RELU}/none/0"
+
+
+def refused(done, *parts):
+    """The one line that says what is wrong, which must hold all parts; with no traceback beside it."""
+    assert done.returncode != 0, done.stdout[-3000:]
+    assert "Traceback" not in done.stdout, done.stdout[-3000:]
+    assert "mistake in the code" not in done.stdout
+    assert "unexpected error" not in done.stdout, done.stdout[-3000:]
+    lines = [line for line in done.stdout.splitlines() if all(part in line for part in parts)]
+    assert lines, f"no line has all of {parts}:\n{done.stdout[-3000:]}"
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def mistaken(built, tmp_path_factory):
+    """The built study, whose config is going to be wrong."""
+    root = tmp_path_factory.mktemp("mistaken") / "project"
+    shutil.copytree(built.root, root, symlinks=True)
+    yield type(built)(root, built.env)
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def put(key, value):
+    """A change of a config: the value at a dotted key."""
+
+    def change(config):
+        *path, last = key.split(".")
+        for name in path:
+            config = config[name]
+        config[last] = value
+
+    return change
+
+
+MISTAKES = {
+    "a misspelt key": (put(f"{SETTING}.problem.sampels", 9), [f"{SETTING}.problem", "'sampels'", "did you mean 'samples'?"]),
+    "a number that YAML reads as text": (put(f"{SETTING}.optimizer.lr", "1e-3"), [f"{SETTING}.optimizer.lr", "'1e-3'", "write 1.0e-03"]),
+    "an unknown method": (put("methods.l3", {}), ["methods", "'l3'", "fresh, l2, l2_init, none, wasserstein"]),
+    "a negative number of seeds": (put("seeds.report", -2), ["seeds.report", "-2", "raise it"]),
+    "no methods": (put("methods", {}), ["methods", "empty", "name at least one"]),
+    "an unknown hyper-parameter": (put("methods.l2.strenght", 1), ["methods.l2", "'strenght'", "did you mean 'strength'?"]),
+    "a negative strength": (put("methods.l2_init.strength", -0.5), ["methods.l2_init.strength", "-0.5", "raise it"]),
+    "a step size that is no number": (put(f"{SETTING}.optimizer.lr", float("nan")), [f"{SETTING}.optimizer.lr", "NaN"]),
+    "an infinite step size": (put(f"{SETTING}.optimizer.lr", float("inf")), [f"{SETTING}.optimizer.lr", "Infinity"]),
+    "a strength that is no number": (put("methods.l2_init.strength", float("nan")), ["methods.l2_init.strength", "NaN"]),
+    "a batch larger than the samples": (put(f"{SETTING}.problem.batch", 257), [f"{SETTING}.problem.batch", "257", "256", "lower batch"]),
+    "an unknown dataset": (put(f"{SETTING}.problem.dataset", "mnits"), [f"{SETTING}.problem.dataset", "'mnits'", "did you mean 'mnist'?"]),
+}
+
+
+def test_the_config_without_a_mistake_is_accepted(mistaken, built):
+    shutil.copy(built.root / "config.yaml", mistaken.root / "config.yaml")
+    mistaken.config(put("study", "tiny"))
+    assert mistaken.snakemake("--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_the_config_is_said_in_a_sentence_before_anything_runs(mistaken, built, name):
+    change, parts = MISTAKES[name]
+    shutil.copy(built.root / "config.yaml", mistaken.root / "config.yaml")
+    mistaken.config(change)
+    line = refused(mistaken.snakemake(), "config.yaml: ", *parts)
+    assert not re.search(r"<class|NoneType|OrderedDict", line)
+    assert mistaken.contents() == built.contents()
+
+
+BROKEN = {
+    "a syntax error": ("study: tiny\nseeds: {report: 2\nmethods: [\n", ["config.yaml"]),
+    "an empty file": ("", ["config.yaml", "study"]),
+    "only comments": ("# nothing yet\n", ["config.yaml", "study"]),
+    "a list": ("- study\n- seeds\n", ["config.yaml"]),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_config_that_is_none_is_said_in_a_sentence(mistaken, built, name):
+    text, parts = BROKEN[name]
+    (mistaken.root / "config.yaml").write_text(text)
+    refused(mistaken.snakemake(), *parts)
+    assert mistaken.contents() == built.contents()
+
+
+def test_more_images_than_the_dataset_has_are_refused_by_name_and_number(copy):
+    copy.config(put(f"{SETTING}.problem.samples", 1798))
+    refused(copy.snakemake(f"results/tiny/{NONE}/outcomes.nc"), "samples", "1798", "1797", "lower it")
+
+
+# Data
+
+
+def mnist(project, root, *options):
+    """Prepare MNIST from a data root."""
+    return project.snakemake("data", "--configfile", "studies/mnist.yaml", *options, env={"PLASTICITY_DATA": str(root)})
+
+
+def nothing_new(project):
+    """No result of the MNIST study, whole or in part."""
+    return not [path for path in (project.root / "results" / "mnist").rglob("*") if path.suffix in {".nc", ".part"}]
+
+
+def test_a_data_root_that_is_not_there_is_named(unbuilt, tmp_path):
+    refused(mnist(unbuilt, tmp_path / "away"), str(tmp_path / "away"), "data_root", "PLASTICITY_DATA", "train-images-idx3-ubyte.gz")
+    assert nothing_new(unbuilt)
+
+
+def test_without_files_and_network_it_is_said_which_files_to_put_where(unbuilt, tmp_path):
+    refused(mnist(unbuilt, tmp_path), "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", str(tmp_path / "MNIST/raw"))
+    assert nothing_new(unbuilt)
+    assert not list(tmp_path.rglob("*.gz"))
+
+
+def test_altered_files_of_mnist_are_refused_by_name(unbuilt, tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
+        (raw / name).write_bytes(b"\x1f\x8b" + bytes(100))
+    refused(mnist(unbuilt, tmp_path), str(raw / "train-images-idx3-ubyte.gz"), "truncated or altered", "replace it")
+    assert nothing_new(unbuilt)
+    assert len(list(raw.iterdir())) == 2
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("harm", ["truncated", "altered"])
+def test_a_real_file_of_mnist_with_a_flaw_is_refused(unbuilt, tmp_path, harm):
+    given = Path(os.environ.get("PLASTICITY_DATA", "")) / "MNIST" / "raw"
+    if "PLASTICITY_DATA" not in os.environ or not (given / "train-labels-idx1-ubyte.gz").exists():
+        pytest.skip("PLASTICITY_DATA does not name a folder with MNIST/raw/*.gz")
+    raw = tmp_path / "MNIST" / "raw"
+    shutil.copytree(given, raw, copy_function=shutil.copyfile)
+    labels = bytearray((raw / "train-labels-idx1-ubyte.gz").read_bytes())
+    if harm == "truncated":
+        del labels[-1:]
+    else:
+        labels[len(labels) // 2] ^= 1
+    (raw / "train-labels-idx1-ubyte.gz").write_bytes(labels)
+    refused(mnist(unbuilt, tmp_path), str(raw / "train-labels-idx1-ubyte.gz"), "truncated or altered")
+    assert nothing_new(unbuilt)
+
+
+# Results that are broken, or cannot be written
+
+
+def test_a_file_where_the_results_go_is_named(unbuilt, clone):
+    project = clone()
+    shutil.rmtree(project.root / "results")
+    (project.root / "results").write_text("in the way")
+    refused(project.snakemake(), str(project.root / "results"), "cannot be written to")
+    assert (project.root / "results").read_text() == "in the way"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_results_that_may_not_be_written_are_named_before_anything_runs(unbuilt):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "project")
+        shutil.copytree(unbuilt.root, root, ignore=shutil.ignore_patterns(".snakemake"))
+        (root / "results" / "tiny").mkdir()
+        (root / ".snakemake").mkdir()
+        Path(folder).chmod(0o755)
+        os.chown(root / ".snakemake", 65534, 65534)
+        home = Path(folder, "home")
+        home.mkdir()
+        os.chown(home, 65534, 65534)
+        env = {"HOME": str(home), "PYTHONPYCACHEPREFIX": str(home), "MPLCONFIGDIR": str(home)}
+        project = type(unbuilt)(root, unbuilt.env)
+        probe = project.run(sys.executable, "-c", "import snakemake", env=env, user=65534, group=65534, extra_groups=[])
+        if probe.returncode:
+            pytest.skip("nobody may not read the environment")
+        done = project.snakemake(env=env, user=65534, group=65534, extra_groups=[])
+        refused(done, str(root / "results"), "cannot be written to", "permissions")
+        assert not list((root / "results" / "tiny").iterdir())
+
+
+def test_a_damaged_dataset_is_named_with_what_to_do(copy):
+    shutil.rmtree(copy.results / "runs")
+    data = copy.results / "data" / "digits.nc"
+    data.write_bytes(data.read_bytes()[:5000])
+    kept = copy.contents("results/tiny/tables") | copy.contents("results/tiny/figures")
+    refused(copy.snakemake(f"results/tiny/{NONE}/outcomes.nc"), "results/tiny/data/digits.nc", "cannot be read", "delete it")
+    assert not list(copy.results.glob("runs/**/*.nc*"))
+    assert copy.contents("results/tiny/tables") | copy.contents("results/tiny/figures") == kept
+    data.unlink()
+    copy.build(f"results/tiny/{NONE}/outcomes.nc")
+
+
+@pytest.mark.parametrize("harm", ["truncated", "empty", "not netCDF"])
+def test_damaged_checkpoints_are_named_with_what_to_do(copy, built, harm):
+    cohort = copy.results / NONE
+    checkpoints = cohort / "checkpoints.nc"
+    (cohort / "measures.nc").unlink()
+    whole = checkpoints.read_bytes()
+    checkpoints.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "not netCDF": b"x" * len(whole)}[harm])
+    refused(copy.snakemake(f"results/tiny/{NONE}/measures.nc"), f"results/tiny/{NONE}/checkpoints.nc", "cannot be read", "delete it")
+    assert not (cohort / "measures.nc").exists()
+    checkpoints.unlink()
+    copy.build(f"results/tiny/{NONE}/measures.nc")
+    assert copy.contents(f"results/tiny/{NONE}") == built.contents(f"results/tiny/{NONE}")
+
+
+# Training by hand
+
+
+def by_hand(project, folder, code=None, **network):
+    """Train the cohort of `NONE` into another folder, as its rule would."""
+    with netCDF4.Dataset(project.results / NONE / "outcomes.nc") as outcomes:
+        settings, digest = json.loads(outcomes.settings), json.loads(outcomes.code)
+    settings["setting"]["network"] |= network
+    given = {"--data": project.results / "data/digits.nc", "--outcomes": folder / "outcomes.nc", "--checkpoints": folder / "checkpoints.nc"}
+    given |= {"--settings": json.dumps(settings), "--code": json.dumps(digest | (code or {}))}
+    return project.run(sys.executable, "workflow/scripts/train.py", *(word for pair in given.items() for word in pair))
+
+
+def test_an_entry_can_be_started_by_hand_and_makes_the_same_bytes(built, tmp_path):
+    done = by_hand(built, tmp_path)
+    assert done.returncode == 0, done.stdout
+    for name in ("outcomes.nc", "checkpoints.nc"):
+        assert (tmp_path / name).read_bytes() == (built.results / NONE / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["workflow/scripts/plasticity/networks.py", "workflow/scripts/plasticity/gone.py"])
+def test_a_job_whose_code_was_edited_while_it_was_queued_says_so_and_stops(built, tmp_path, name):
+    done = by_hand(built, tmp_path, code={name: "0" * 12})
+    refused(done, name, "was edited after this job was planned", "start snakemake again")
+    assert done.returncode == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+@pytest.mark.parametrize("pages", [1, 4, 8, 64])
+def test_a_full_disk_is_said_in_a_sentence_and_leaves_no_half_file(built, tmp_path, pages):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = f"size={4 * pages}k"
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", disk], capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount")
+    try:
+        refused(by_hand(built, disk, width=64), str(disk), "could not be written", "free space")
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+# Killed
+
+
+def test_a_study_that_was_killed_is_taken_up_again_and_ends_as_if_it_had_not_been(killed, again, built):
+    _, left = killed
+    assert any(name.endswith(".part") for name in left), "it was not killed in the midst of writing"
+    assert "report.html" not in left
+    assert sorted(again.contents()) == sorted(built.contents()), "no .part is left, and nothing is missing"
+    assert again.lasting() == built.lasting()
+    assert again.plan() == set()
+
+
+def test_after_a_kill_it_is_said_that_the_folder_is_locked_and_how_to_unlock_it(copy):
+    locks = copy.root / ".snakemake" / "locks"
+    locks.mkdir(exist_ok=True)
+    (locks / "0.output.lock").write_text("results/tiny/report.html\n")
+    copy.append("workflow/scripts/plasticity/figures/scatter.py", "\nADDED = 1\n")
+    before = copy.contents()
+    refused(copy.snakemake(), "--unlock")
+    assert copy.contents() == before
+
+
+def test_shipped_configs_name_no_folder_of_this_machine(unbuilt):
+    for path in [unbuilt.root / "config.yaml", *(unbuilt.root / "studies").glob("*.yaml")]:
+        assert not Path(yaml.safe_load(path.read_text())["data_root"]).is_absolute(), path

@@ -1,0 +1,100 @@
+"""The checks on a study's results: a spoiled dataset is named in one line, and nothing is drawn from it."""
+
+import shutil
+import sys
+
+import pytest
+import xarray as xr
+
+RELU = "digits_labels_relu"
+
+
+def negative(data):
+    """An error below zero."""
+    data["final_error"][0, 1, 2] = -0.25
+    return data
+
+
+def ascending(data):
+    """The largest eigenvalue last."""
+    data["fisher_eigenvalue"] = data["fisher_eigenvalue"].isel(rank=slice(None, None, -1)).assign_coords(rank=data["rank"])
+    return data
+
+
+def one_seed_less(data):
+    """The first seed taken out."""
+    return data.isel(seed=[1])
+
+
+def a_gap(data):
+    """An outcome missing of a member that did not diverge."""
+    data["final_loss"][1, 0, 3] = float("nan")
+    return data
+
+
+def without_the_yardstick(data):
+    """No fresh network per task."""
+    return data.drop_sel(arm="fresh")
+
+
+def a_wrong_trace(data):
+    """Twice the trace."""
+    data["fisher_trace"] *= 2
+    return data
+
+
+HARMS = {
+    negative: "final_error leaves [0, 1]",
+    ascending: "fisher: eigenvalues do not descend",
+    one_seed_less: "seeds are missing: only [1] are there",
+    a_gap: "final_loss is missing for a member that did not diverge",
+    without_the_yardstick: "the fresh network per task is missing",
+    a_wrong_trace: "fisher: eigenvalues do not add up to the trace",
+}
+
+
+def spoil(path, harm):
+    """Change a dataset where it lies."""
+    with xr.open_dataset(path) as data:
+        spoiled = harm(data.load().copy(deep=True))
+    path.unlink()
+    spoiled.to_netcdf(path)
+
+
+def checked(project, datasets, verdict):
+    """The checks by hand, as the rule calls them."""
+    tables = [project.results / "tables" / f"{name}.csv" for name in ("outcomes", "correlations")]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/results"]
+    return project.run(*command, "--datasets", *datasets, "--tables", *tables, "--verdict", verdict)
+
+
+def test_results_as_they_were_made_pass_every_check(built, tmp_path):
+    done = checked(built, sorted((built.results / "datasets").glob("*.nc")), tmp_path / "checks.txt")
+    assert done.returncode == 0, done.stdout
+    passed = (tmp_path / "checks.txt").read_text().splitlines()
+    assert sorted(passed) == sorted((built.results / "checks.txt").read_text().splitlines())
+    assert len(passed) == len(set(passed)) > 10
+
+
+@pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
+def test_a_spoiled_dataset_is_found_and_no_verdict_is_written(built, tmp_path, harm):
+    path = tmp_path / f"{RELU}.nc"
+    shutil.copy(built.results / "datasets" / path.name, path)
+    spoil(path, harm)
+    done = checked(built, [path], tmp_path / "checks.txt")
+    assert done.returncode == 1
+    assert [line for line in done.stdout.splitlines() if line.startswith("E ") and HARMS[harm] in line], done.stdout
+    assert not (tmp_path / "checks.txt").exists()
+
+
+def test_the_rule_says_what_is_wrong_in_a_line_and_draws_nothing(copy):
+    shutil.rmtree(copy.results / "figures")
+    (copy.results / "report.html").unlink()
+    spoil(copy.results / "datasets" / f"{RELU}.nc", negative)
+    done = copy.snakemake()
+    assert done.returncode != 0
+    assert [line for line in done.stdout.splitlines() if "final_error leaves [0, 1]" in line], done.stdout[-3000:]
+    assert "Traceback" not in done.stdout
+    assert not (copy.results / "figures").exists()
+    assert not (copy.results / "report.html").exists()
+    assert not (copy.results / "checks.txt").exists()

@@ -1,0 +1,429 @@
+"""A whole study from nothing to its report: what it leaves, what its files promise, and what runs again after a change."""
+
+import base64
+import html
+import json
+import os
+import platform
+import re
+import shutil
+
+import netCDF4
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import yaml
+
+from plasticity import registry
+
+RELU, TANH = "digits_labels_relu", "digits_labels_tanh"
+METHODS = {RELU: ["none", "l2", "l2_init", "fresh"], TANH: ["none", "l2_init", "fresh"]}
+SEEDS = ["0", "1"]
+COHORTS = [f"{setting}/{method}/{seed}" for setting in METHODS for method in METHODS[setting] for seed in SEEDS]
+FIGURES = registry.names("figures")
+ARMS = {
+    RELU: ["none", "l2(strength=0.001)", "l2(strength=0.01)", "l2_init(strength=0.001)", "fresh"],
+    TANH: ["none", "l2_init(strength=0.001)", "fresh"],
+}
+STAGES = {"outcomes.nc": "train", "checkpoints.nc": "train", "measures.nc": "curvature"}
+FILES = [
+    "data/digits.nc",
+    *(f"runs/{cohort}/{name}" for cohort in COHORTS for name in STAGES),
+    *(f"datasets/{setting}.nc" for setting in METHODS),
+    "tables/outcomes.csv",
+    "tables/correlations.csv",
+    "checks.txt",
+    *(f"figures/{figure}.{suffix}" for figure in FIGURES for suffix in ("svg", "pdf", "png")),
+    "report.html",
+]
+JOBS = [
+    "data/digits",
+    *(f"runs/{cohort}/{stage}" for cohort in COHORTS for stage in ("train", "curvature")),
+    *(f"datasets/{setting}" for setting in METHODS),
+    "tables",
+    "checks",
+    *(f"figures/{figure}" for figure in FIGURES),
+    "report",
+]
+ORDER = ["arm", "seed", "task", "moment", "block", "rank"]
+
+TRAIN = {f"train_cohort {cohort}" for cohort in COHORTS}
+MEASURE = {f"measure_cohort {cohort}" for cohort in COHORTS}
+GATHER = {f"gather {setting}" for setting in METHODS}
+DRAW = {f"figure_{figure}" for figure in FIGURES}
+LAST = {"report", "all"}
+END = {"analyse", "check", *DRAW, *LAST}
+
+
+def of(jobs, part):
+    """Those of the jobs whose wildcards hold `part`."""
+    return {job for job in jobs if part in job}
+
+
+# What is there
+
+
+def test_a_study_leaves_just_the_files_of_the_design(built):
+    logs, benchmarks = [f"logs/{job}.log" for job in JOBS], [f"benchmarks/{job}.tsv" for job in JOBS]
+    assert sorted(built.contents()) == sorted([*FILES, *logs, *benchmarks])
+    assert all((built.results / name).stat().st_size for name in [*FILES, *logs, *benchmarks])
+
+
+def every_file(built):
+    paths = sorted(built.results.rglob("*.nc"))
+    assert len(paths) == 1 + 3 * len(COHORTS) + len(METHODS)
+    return paths
+
+
+def test_every_variable_and_coordinate_says_what_it_is_and_no_coordinate_has_a_fill_value(built):
+    for path in every_file(built):
+        with netCDF4.Dataset(path) as file:
+            for name, values in file.variables.items():
+                assert len(values.long_name.split()) >= 1, (path, name)
+                assert values.units == "1", (path, name)
+                assert "standard_name" not in values.ncattrs(), (path, name)
+                assert not (name in file.dimensions and "_FillValue" in values.ncattrs()), (path, name)
+                assert values.dtype is str or values.dtype.name in {"float32", "float64", "int64", "int8", "uint8"}, (path, name)
+                large = values.dtype is not str and values.size * values.dtype.itemsize > 2**20
+                assert values.filters() is None or values.filters()["zlib"] == large, (path, name)
+
+
+def test_every_file_says_what_it_was_made_of_and_nothing_of_where_or_when(built):
+    told = re.compile(
+        rf"\b{re.escape(platform.node())}\b|{re.escape(str(built.root))}|\d{{4}}-\d\d-\d\d|\d\d:\d\d:\d\d|slurm|job_?id", re.IGNORECASE
+    )
+    for path in every_file(built):
+        with netCDF4.Dataset(path) as file:
+            assert {"title", "source", "settings", "code", "versions"} == set(file.ncattrs()), path
+            settings, code, versions = (json.loads(file.getncattr(name)) for name in ("settings", "code", "versions"))
+            source = STAGES.get(path.name, {"data": "prepare", "datasets": "gather"}.get(path.parent.name))
+            assert file.source == source, path
+            assert f"workflow/scripts/{source}.py" in code, path
+            assert all((built.root / name).is_file() and re.fullmatch("[0-9a-f]{12}", digest) for name, digest in code.items()), path
+            assert {"python", "numpy", "torch", "xarray"} <= set(versions), path
+            texts = [file.getncattr(name) for name in file.ncattrs()]
+            texts += [str(values.getncattr(name)) for values in file.variables.values() for name in values.ncattrs()]
+            assert not told.search("\n".join(texts)), (path, told.search("\n".join(texts)))
+            assert isinstance(settings, dict), path
+
+
+def test_the_settings_in_a_cohorts_files_are_those_of_the_config(built):
+    config = yaml.safe_load((built.root / "config.yaml").read_text())
+    for cohort in COHORTS:
+        setting, method, seed = cohort.split("/")
+        strengths = {"l2": [0.001, 0.01], "l2_init": [0.001]}.get(method)
+        arms = [{"strength": strength} for strength in strengths] if strengths else [{}]
+        with xr.open_dataset(built.results / "runs" / cohort / "outcomes.nc") as outcomes:
+            assert json.loads(outcomes.settings) == {
+                "setting": config["settings"][setting],
+                "method": method,
+                "arms": arms,
+                "seeds": [int(seed)],
+            }
+            assert f"workflow/scripts/plasticity/methods/{method}.py" in outcomes.code
+            others = {"none", "l2", "l2_init", "fresh", "wasserstein"} - {method}
+            assert not any(f"methods/{other}.py" in outcomes.code for other in others)
+        with xr.open_dataset(built.results / "runs" / cohort / "measures.nc") as measures:
+            assert json.loads(measures.settings) == config["curvature"]
+
+
+@pytest.mark.parametrize("cohort", [f"{RELU}/l2/1", f"{TANH}/fresh/0"])
+def test_a_cohorts_files_have_the_dims_of_the_contract(built, cohort):
+    arms = [arm for arm in ARMS[cohort.split("/")[0]] if arm.partition("(")[0] == cohort.split("/")[1]]
+    sizes = {"arm": len(arms), "seed": 1, "task": 5}
+    folder = built.results / "runs" / cohort
+    with xr.open_dataset(folder / "outcomes.nc") as outcomes:
+        assert set(outcomes.data_vars) == {"final_error", "final_loss", "online_error", "update_norm", "status"}
+        assert all(values.dims == ("arm", "seed", "task") for values in outcomes.data_vars.values())
+        assert dict(outcomes.sizes) == sizes
+        assert list(outcomes.status.flag_values) == [0, 1]
+        assert outcomes.status.flag_meanings.split() == ["trained", "diverged"]
+    with xr.open_dataset(folder / "measures.nc") as measures:
+        assert dict(measures.sizes) == {**sizes, "moment": 2, "block": 4, "rank": 32}
+        for name, values in measures.data_vars.items():
+            assert list(values.dims) == [dim for dim in ORDER if dim in values.dims], name
+            assert {"arm", "seed", "task", "block"} <= set(values.dims), name
+        assert list(measures.moment.values) == ["old", "new"]
+        assert measures.block.values[-1] == "all"
+    with netCDF4.Dataset(folder / "checkpoints.nc") as checkpoints:
+        parameters = [values for values in checkpoints.variables.values() if values.ndim > 1]
+        assert sum(np.prod(values.shape[3:]) for values in parameters) == 64 * 8 + 8 + 8 * 8 + 8 + 8 * 10 + 10
+        for values in parameters:
+            assert values.dimensions[:3] == ("arm", "seed", "task")
+            assert values.chunking()[2] == 1, "a chunk is one task"
+    for name in STAGES:
+        with xr.open_dataset(folder / name) as data:
+            assert list(data.arm.values) == arms
+            assert list(data.seed.values) == [int(cohort.split("/")[2])]
+            assert list(data.task.values) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("setting", METHODS)
+def test_a_dataset_holds_every_member_as_its_cohort_has_it(built, setting):
+    with xr.open_dataset(built.results / "datasets" / f"{setting}.nc") as data:
+        assert list(data.arm.values) == ARMS[setting]
+        assert list(data.seed.values) == [0, 1]
+        assert data.fresh_final_error.dims == ("seed", "task")
+        assert np.array_equal(data.fresh_final_error, data.final_error.sel(arm="fresh"))
+        assert not data.final_error.sel(arm="none").equals(data.final_error.sel(arm="fresh"))
+        for method in METHODS[setting]:
+            for seed in SEEDS:
+                for name in ("outcomes.nc", "measures.nc"):
+                    with xr.open_dataset(built.results / "runs" / setting / method / seed / name) as cohort:
+                        for variable, values in cohort.data_vars.items():
+                            assert data[variable].sel(arm=cohort.arm, seed=cohort.seed).equals(values), (method, seed, variable)
+
+
+def test_the_prepared_dataset_is_the_one_that_scikit_learn_ships(built):
+    sklearn = pytest.importorskip("sklearn.datasets")
+    digits = sklearn.load_digits()
+    with xr.open_dataset(built.results / "data" / "digits.nc") as data:
+        assert np.array_equal(data.image[:, 0], digits.images)
+        assert np.array_equal(data.label, digits.target)
+
+
+def test_eigenvalues_descend_and_seeds_arms_and_settings_differ(built):
+    with (
+        xr.open_dataset(built.results / "datasets" / f"{RELU}.nc") as data,
+        xr.open_dataset(built.results / "datasets" / f"{TANH}.nc") as tanh,
+    ):
+        assert (data.fisher_eigenvalue.diff("rank").fillna(-1) <= 0).all()
+        losses = [*data.final_loss.stack(run=["arm", "seed"]).T.values, *tanh.final_loss.stack(run=["arm", "seed"]).T.values]
+        assert len({tuple(run) for run in losses}) == 2 * (5 + 3)
+
+
+def test_the_report_holds_every_figure_and_table_with_its_caption(built):
+    page = (built.results / "report.html").read_text()
+    captions = {f"figures/{name}.svg": f"figure_{name}.rst" for name in FIGURES}
+    captions |= {f"tables/{name}.csv": f"table_{name}.rst" for name in ("outcomes", "correlations")}
+    for name, source in captions.items():
+        key = f'"results/tiny/{name}": '
+        assert key in page, f"{name} is not in the report"
+        entry, _ = json.JSONDecoder().raw_decode(page, page.index(key) + len(key))
+        data = base64.b64decode(entry["data_uri"].partition("base64,")[2])
+        assert data == (built.results / name).read_bytes(), f"{name} is not the file that was drawn"
+        caption = (built.root / "workflow" / "report" / source).read_text().replace("**", "")
+        caption = re.sub(
+            r"{{ snakemake.config(\S+) }}", lambda found: {'["seeds"]["report"]': "2", '["curvature"]["samples"]': "32"}[found[1]], caption
+        )
+        assert html.unescape(re.sub(r"<[^>]+>", "", entry["caption"])).split() == caption.split(), name
+
+
+# The same again
+
+
+def test_a_second_call_has_nothing_to_do(copy):
+    assert copy.plan() == set()
+
+
+def test_a_study_built_elsewhere_has_the_same_bytes(built, again):
+    assert len(built.lasting()) == 1 + 3 * len(COHORTS) + len(METHODS) + 2 + 3 * len(FIGURES)
+    assert again.lasting() == built.lasting()
+
+
+def test_a_study_that_moved_has_nothing_to_do(copy):
+    moved = copy.root.with_name("moved")
+    copy.root.rename(moved)
+    copy.root = moved
+    assert copy.plan() == set()
+
+
+# What runs again
+
+
+def comment(project):
+    project.append("workflow/scripts/plasticity/networks.py", "\n\n# a word more\n")
+
+
+def touch(project):
+    for path in sorted(project.root.rglob("*")):
+        if path.is_file() and ".snakemake" not in path.parts:
+            os.utime(path)
+
+
+def reorder(project):
+    def turned(value):
+        return {key: turned(inner) for key, inner in reversed(value.items())} if isinstance(value, dict) else value
+
+    path = project.root / "config.yaml"
+    path.write_text(yaml.safe_dump(turned(yaml.safe_load(path.read_text())), sort_keys=False))
+
+
+def edit(path):
+    return lambda project: project.append(path, "\nADDED = 1\n")
+
+
+def restyle(project):
+    project.append("workflow/scripts/plasticity/figures/style.mplstyle", "\nlines.markersize: 3\n")
+
+
+def add_a_method(project):
+    methods = project.root / "workflow/scripts/plasticity/methods"
+    shutil.copy(methods / "l2.py", methods / "lasso.py")
+
+
+def config(change):
+    return lambda project: project.config(change)
+
+
+def swap(part, one, other):
+    def change(config):
+        values = config["settings"][RELU][part]
+        values[one], values[other] = values[other], values[one]
+
+    return config(change)
+
+
+NEW_SEED = {
+    f"{rule} {setting}/{method}/2" for rule in ("train_cohort", "measure_cohort") for setting in METHODS for method in METHODS[setting]
+}
+LIBRARY = "workflow/scripts/plasticity"
+CHANGES = {
+    "a comment in a module": (comment, set()),
+    "every file touched": (touch, set()),
+    "the order of the config's keys": (reorder, set()),
+    "another data_root": (config(lambda config: config.update(data_root="elsewhere")), set()),
+    "a new method, not yet used": (add_a_method, set()),
+    "a real change in networks.py": (edit(f"{LIBRARY}/networks.py"), TRAIN | MEASURE | GATHER | END),
+    "a real change in one method": (edit(f"{LIBRARY}/methods/l2.py"), of(TRAIN | MEASURE, "/l2/") | of(GATHER, RELU) | END),
+    "a real change in the operator": (edit(f"{LIBRARY}/operators/fisher.py"), MEASURE | GATHER | END),
+    "a real change in one figure": (edit(f"{LIBRARY}/figures/scatter.py"), {"figure_scatter", *LAST}),
+    "a real change in the statistics": (edit(f"{LIBRARY}/statistics.py"), {"analyse", "check", *DRAW, *LAST}),
+    "a change of the style": (restyle, {*DRAW, *LAST}),
+    "another check": (edit("tests/results/test_results.py"), {"check", *DRAW, *LAST}),
+    "one more seed": (config(lambda config: config["seeds"].update(report=3)), NEW_SEED | GATHER | END),
+    "one more strength": (
+        config(lambda config: config["methods"]["l2"]["strength"].append(0.1)),
+        of(TRAIN | MEASURE, "/l2/") | of(GATHER, RELU) | END,
+    ),
+    "more curvature samples": (config(lambda config: config["curvature"].update(samples=64)), MEASURE | GATHER | END),
+    "width and depth swapped": (swap("network", "width", "depth"), of(TRAIN | MEASURE | GATHER, RELU) | END),
+    "epochs and tasks swapped": (swap("problem", "epochs", "tasks"), of(TRAIN | MEASURE | GATHER, RELU) | END),
+    "another activation in one setting": (
+        config(lambda config: config["settings"][TANH]["network"].update(activation="identity")),
+        of(TRAIN | MEASURE | GATHER, TANH) | END,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_runs_again_just_what_it_concerns(copy, name):
+    change, expected = CHANGES[name]
+    change(copy)
+    assert copy.plan() == expected
+
+
+def test_another_place_of_the_data_runs_nothing_again(copy):
+    assert copy.plan(env={"PLASTICITY_DATA": "/nowhere"}) == set()
+
+
+# Targets
+
+
+PREPARE = {"prepare digits"}
+TARGETS = {
+    "data": PREPARE,
+    "train": PREPARE | TRAIN,
+    "curvature": PREPARE | TRAIN | MEASURE,
+    "datasets": PREPARE | TRAIN | MEASURE | GATHER,
+    "tables": PREPARE | TRAIN | MEASURE | GATHER | {"analyse"},
+    "checks": PREPARE | TRAIN | MEASURE | GATHER | {"analyse", "check"},
+    "figure_scatter": PREPARE | TRAIN | MEASURE | GATHER | {"analyse", "check"},
+    "figures": PREPARE | TRAIN | MEASURE | GATHER | {"analyse", "check", *DRAW},
+    "report": PREPARE | TRAIN | MEASURE | GATHER | {"analyse", "check", *DRAW},
+}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_target_plans_just_its_part(unbuilt, target):
+    assert unbuilt.plan(target) == TARGETS[target] | {target}
+
+
+RULES = ["train_cohort", "measure_cohort"]
+
+
+def resources(project, *options):
+    """What each planned job of training and of curvature asks for, by rule."""
+    done = project.snakemake("--dry-run", "curvature", *options)
+    assert done.returncode == 0, done.stdout[-6000:]
+    found = {}
+    for rule, values in re.findall(r"^rule (\w+):\n(?: {4}.*\n)*? {4}resources: (.*)\n", done.stdout, re.MULTILINE):
+        found.setdefault(rule, []).append(dict(pair.split("=", 1) for pair in values.split(", ")))
+    return found
+
+
+def test_the_cluster_profile_asks_for_a_gpu_to_train_and_for_more_memory_and_time_at_each_attempt(unbuilt):
+    first, second = (resources(unbuilt, "--profile", "slurm", "--attempt", attempt) for attempt in ("1", "2"))
+    assert {rule: len(first[rule]) for rule in RULES} == {"train_cohort": len(TRAIN), "measure_cohort": len(MEASURE)}
+    assert all(job["gres"].strip("'") == "gpu:1" for job in first["train_cohort"])
+    assert not any("gres" in job for job in first["measure_cohort"])
+    for rule in RULES:
+        for one, other in zip(first[rule], second[rule], strict=True):
+            assert int(other["mem_mb"]) == 2 * int(one["mem_mb"])
+            assert int(other["runtime"]) == 2 * int(one["runtime"])
+
+
+def test_a_configfile_takes_the_place_of_the_default_study(unbuilt):
+    jobs = unbuilt.plan("--configfile", "studies/mnist.yaml")
+    assert {"prepare mnist", "train_cohort mnist_labels_relu/none/0-4", "gather mnist_labels_relu", "all"} < jobs
+    assert not any("digits" in job for job in jobs)
+
+
+# Packed otherwise, and a member that diverges
+
+
+@pytest.fixture(scope="module")
+def packed(clone):
+    """Both seeds in one job, one setting, and an arm that diverges beside one that does not."""
+    project = clone()
+
+    def change(config):
+        config["seeds_per_job"] = 2
+        del config["settings"][TANH]
+        config["methods"]["l2_init"]["strength"] = [0.001, 1.0e39]
+
+    project.config(change)
+    project.build()
+    return project
+
+
+DIVERGED = "l2_init(strength=1e+39)"
+
+
+def test_a_members_numbers_do_not_depend_on_the_members_beside_it(built, packed):
+    assert sorted(path.name for path in (packed.results / "runs").glob("*/*/*")) == ["0-1"] * 4
+    with xr.open_dataset(built.results / f"datasets/{RELU}.nc") as one, xr.open_dataset(packed.results / f"datasets/{RELU}.nc") as two:
+        assert set(two.arm.values) == {*ARMS[RELU], DIVERGED}
+        two = two.sel(arm=one.arm)
+        for name in ("final_loss", "update_norm", "weight_norm", "fisher_trace"):
+            np.testing.assert_allclose(two[name], one[name], rtol=1e-4)
+        for name in ("final_error", "online_error"):
+            np.testing.assert_allclose(two[name], one[name], atol=1 / 256)
+
+
+def test_tables_do_not_depend_on_how_seeds_are_packed(built, packed):
+    keys = ["setting", "arm", "outcome", "stage"]
+    one, two = (pd.read_csv(project.results / "tables/outcomes.csv", keep_default_na=False).set_index(keys) for project in (built, packed))
+    one = one.loc[[RELU]]
+    two = two.loc[one.index]
+    assert (one["note"] == two["note"]).all()
+    for name in ("mean", "low", "high", "seeds", "tasks"):
+        np.testing.assert_allclose(two[name].astype(float), one[name].astype(float), rtol=1e-3, atol=1e-3)
+
+
+def test_a_member_that_diverges_is_flagged_and_the_study_is_finished(packed):
+    with xr.open_dataset(packed.results / f"datasets/{RELU}.nc") as data:
+        assert (data.status.sel(arm=DIVERGED) == 1).all()
+        assert (data.status.drop_sel(arm=DIVERGED) == 0).all()
+        for name in ("final_error", "final_loss", "online_error", "update_norm"):
+            assert data[name].sel(arm=DIVERGED).isnull().all()
+            assert data[name].drop_sel(arm=DIVERGED).notnull().all()
+    table = pd.read_csv(packed.results / "tables/outcomes.csv", keep_default_na=False)
+    assert table.loc[table["arm"] == DIVERGED, "note"].str.contains("diverged").all()
+    assert not table.loc[table["arm"] != DIVERGED, "note"].str.contains("diverged").any()
+    assert (table.loc[table["arm"] == DIVERGED, "mean"] == "").all()
+    for figure in FIGURES:
+        assert (packed.results / f"figures/{figure}.svg").stat().st_size > 5000
+    assert DIVERGED in (packed.results / "tables/correlations.csv").read_text()
+    assert (packed.results / "report.html").exists()
