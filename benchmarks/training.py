@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
-from plasticity import datasets, training
+from plasticity import datasets, networks, training
 from plasticity.lockstep import settle
 from plasticity.settings import Network, Optimizer, Problem, Setting
 
@@ -44,7 +44,7 @@ def plain_time(setting: Setting, data: xr.Dataset) -> float:
     problem = setting.problem
     inputs = torch.from_numpy(data["image"].values).flatten(1).float() / 255
     labels = torch.from_numpy(data["label"].values)
-    network = training.network_of(setting, data)[1:]
+    network = networks.fitting(setting.network, data)[1:]
     optimizer = torch.optim.Adam(network.parameters(), lr=setting.optimizer.lr, fused=True)
     start = time.perf_counter()
     for _ in range(problem.tasks * problem.epochs):

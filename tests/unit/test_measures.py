@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from plasticity import contracts, measures, tasks
+from plasticity import contracts, measures, networks, tasks
 from plasticity.checkpoints import Checkpoints, writer
 from plasticity.lockstep import Parameters
 from plasticity.settings import Curvature, Network, Optimizer, Problem, Setting
@@ -219,7 +219,7 @@ def test_a_unit_is_dormant_by_its_share_of_its_layers_mean_magnitude_whatever_th
 
 
 def test_hidden_activations_leave_no_hook_behind(data):
-    network = measures.network_of(setting(), data)
+    network = networks.fitting(setting().network, data)
     flat = torch.randn(2, 148, generator=torch.Generator().manual_seed(0))
     found = measures.hidden_activations(network, Parameters(flat, SHAPES), torch.randn(2, 4, 2, 2, 3))
     assert {name: tuple(values.shape) for name, values in found.items()} == {"hidden_1": (2, 4, 6), "hidden_2": (2, 4, 6)}

@@ -17,7 +17,7 @@ class Parameters:
     """The members' parameters, stacked.
 
     Attributes:
-        flat: all parameters, shape ``(member, parameter)``; a leaf, which the optimizer steps on.
+        flat: all parameters, shape ``(member, parameter)``; a leaf, which penalties may look at.
         tensors: views into `flat` by name, shapes ``(member, …)``; leaves too, which the network computes with.
     """
 
@@ -29,8 +29,8 @@ class Parameters:
             name: part.unflatten(1, tuple(shape)).requires_grad_() for (name, shape), part in zip(shapes.items(), parts, strict=True)
         }
 
-    def backward(self, losses: Tensor) -> None:
-        """Set `flat.grad` to each member's gradient of its own loss.
+    def gradient(self, losses: Tensor) -> Tensor:
+        """Each member's gradient of its own loss, shape ``(member, parameter)``.
 
         Args:
             losses: shape ``(member,)``, computed from `tensors`, from `flat`, or from both.
@@ -38,7 +38,7 @@ class Parameters:
         *parts, rest = torch.autograd.grad(losses.sum(), [*self.tensors.values(), self.flat], allow_unused=True)
         parts = [torch.zeros_like(tensor) if part is None else part for part, tensor in zip(parts, self.tensors.values(), strict=True)]
         gradient = torch.cat([part.flatten(1) for part in parts], dim=1)
-        self.flat.grad = gradient if rest is None else gradient.add_(rest)
+        return gradient if rest is None else gradient.add_(rest)
 
 
 def rows(members: Sequence[Mapping[str, Tensor]]) -> Tensor:

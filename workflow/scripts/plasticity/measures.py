@@ -12,14 +12,12 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from plasticity import registry, spectra, tasks
+from plasticity import networks, registry, spectra, tasks
 from plasticity.checkpoints import Checkpoints
 from plasticity.contracts import MEMBER, Variable
 from plasticity.lockstep import Parameters, forward
 from plasticity.losses import cross_entropy
-from plasticity.networks import ACTIVATIONS
 from plasticity.settings import Curvature, Setting
-from plasticity.training import network_of
 
 DORMANT = 0.025  # Sokar et al. 2023 (ReDo), arXiv 2302.12902
 ALL = "all"
@@ -57,7 +55,7 @@ def measure(
         Variables by name, dims as the netCDF contract has them, and their coordinates. NaN where there is nothing to
         measure: no old data at task 0, a diverged member.
     """
-    network = network_of(setting, data)
+    network = networks.fitting(setting.network, data)
     blocks = [*_layers(checkpoints.shapes), ALL]
     chosen = range(0, checkpoints.tasks, curvature.every)
     found: dict[int, dict[str, Tensor]] = {}
@@ -117,7 +115,7 @@ def hidden_activations(network: nn.Module, parameters: Parameters, inputs: Tenso
         nonlocal layer
         if next(module.parameters(recurse=False), None) is not None:
             layer = name
-        elif isinstance(module, tuple(cast(type, kind) for kind in ACTIVATIONS.values())):
+        elif isinstance(module, tuple(cast(type, kind) for kind in networks.ACTIVATIONS.values())):
             seen[layer] = outputs.flatten(2)
 
     hooks = [

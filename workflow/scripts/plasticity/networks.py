@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
+import xarray as xr
 from torch import Tensor, nn
 
 from plasticity.randomness import generator
@@ -43,6 +44,12 @@ KINDS: dict[str, Callable[[tuple[int, int, int], int, Network], nn.Module]] = {"
 def build(network: Network, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """The module that a config describes; its weights are not to be used: `initial` draws them."""
     return KINDS[network.kind](shape, classes, network)
+
+
+def fitting(network: Network, data: xr.Dataset) -> nn.Module:
+    """The module that a config describes, for the images and classes of a prepared dataset."""
+    channel, row, column = (data.sizes[dim] for dim in ("channel", "row", "column"))
+    return build(network, (channel, row, column), int(data["label"].max()) + 1)
 
 
 def initial(module: nn.Module, network: Network, seed: int, task: int = 0) -> dict[str, Tensor]:

@@ -9,15 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor, nn
+from torch import Tensor
 
-from plasticity import networks, registry, tasks
+from plasticity import networks, optimizers, registry, tasks
 from plasticity.lockstep import Parameters, forward, rows
 from plasticity.losses import cross_entropy, mistakes
 from plasticity.methods import Intervention
-from plasticity.settings import Optimizer, Setting
-
-OPTIMIZERS = {"adam": torch.optim.Adam}
+from plasticity.settings import Setting
 
 
 @dataclass
@@ -43,10 +41,10 @@ class Cohort:
     dtype: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
-        self.network = network_of(self.setting, self.data)
+        self.network = networks.fitting(self.setting.network, self.data)
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self.network.named_parameters()}
         self.parameters = Parameters(self.fresh(task=0), self.shapes)
-        self.optimizer = optimizer_of(self.setting.optimizer, self.parameters)
+        self.optimizer = optimizers.build(self.setting.optimizer, self.parameters.flat)
         self.intervention = self._intervention()
         self.intervention.begin(self.parameters)
 
@@ -64,18 +62,6 @@ class Cohort:
         return intervention
 
 
-def network_of(setting: Setting, data: xr.Dataset) -> nn.Module:
-    """The network that a setting describes, shaped for a dataset."""
-    channel, row, column = (data.sizes[dim] for dim in ("channel", "row", "column"))
-    return networks.build(setting.network, (channel, row, column), int(data["label"].max()) + 1)
-
-
-def optimizer_of(optimizer: Optimizer, parameters: Parameters) -> torch.optim.Optimizer:
-    """The optimizer that a setting describes, over all members' parameters as one tensor."""
-    # on a CPU the fused step rounds a row by where it lies, and a member's numbers must not depend on its neighbours
-    return OPTIMIZERS[optimizer.kind]([parameters.flat], lr=optimizer.lr, fused=parameters.flat.is_cuda)
-
-
 def train(cohort: Cohort, save: Callable[[int, Tensor], None], progress: Callable[[range], Iterable[int]] = iter) -> dict[str, np.ndarray]:
     """Train a cohort through all tasks of its problem.
 
@@ -91,7 +77,6 @@ def train(cohort: Cohort, save: Callable[[int, Tensor], None], progress: Callabl
     """
     problem, parameters = cohort.setting.problem, cohort.parameters
     outcomes: list[dict[str, Tensor]] = []
-    before = parameters.flat.detach().clone()
     for task in progress(range(problem.tasks)):
         inputs, labels = (part.to(cohort.device) for part in tasks.stacked(problem, cohort.data, cohort.seeds, task))
         inputs = inputs.to(cohort.dtype)
@@ -106,10 +91,10 @@ def train(cohort: Cohort, save: Callable[[int, Tensor], None], progress: Callabl
             x_epoch, y_epoch = _chosen(cohort, inputs, epoch), _chosen(cohort, labels, epoch)
             for x, y in zip(x_epoch.unbind(dim=1), y_epoch.unbind(dim=1), strict=True):
                 outputs = forward(cohort.network, parameters.tensors, x)
-                parameters.backward(cross_entropy(outputs, y).mean(dim=1) + cohort.intervention.penalty(parameters))
-                before.copy_(parameters.flat.detach())
-                cohort.optimizer.step()
-                moved += torch.linalg.vector_norm(before.sub_(parameters.flat.detach()), dim=1)
+                losses = cross_entropy(outputs, y).mean(dim=1) + cohort.intervention.penalty(parameters)
+                update = cohort.optimizer.update(parameters.gradient(losses))
+                parameters.flat.detach().add_(update)
+                moved += torch.linalg.vector_norm(update, dim=1)
                 answers.append(outputs.detach())
             wrong += mistakes(torch.stack(answers, dim=1), y_epoch).sum(dim=(1, 2))
 

@@ -6,10 +6,10 @@ as its first dim, and each hyper-parameter is a tensor of shape ``(member,)``, s
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from plasticity.lockstep import Parameters
+from plasticity.optimizers import Adam
 
 
 @dataclass
@@ -23,11 +23,11 @@ class Intervention:
         """What is added to each member's loss, shape ``(member,)``."""
         return parameters.flat.new_zeros(len(parameters.flat))
 
-    def switch(self, parameters: Parameters, optimizer: torch.optim.Optimizer, fresh: Tensor) -> None:
+    def switch(self, parameters: Parameters, optimizer: Adam, fresh: Tensor) -> None:
         """Called when a task begins, task 0 too, under `torch.no_grad`.
 
         Args:
             parameters: to be changed in place.
-            optimizer: with its state, whose parameter is `parameters.flat`.
+            optimizer: with its state, shaped like `parameters.flat`.
             fresh: newly drawn initial parameters for this task, shaped like `parameters.flat`.
         """
