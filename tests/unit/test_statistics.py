@@ -159,3 +159,12 @@ def test_tasks_that_were_not_measured_are_left_out(data):
     found = row(statistics.correlations({"s": data}), arm="none", measure="weight_norm", block="all")
     assert found["tasks"] == TASKS // 2
     assert found["seeds"] == SEEDS
+
+
+def test_measures_are_summed_up_as_outcomes_are(data):
+    table = statistics.measures({"s": data})
+    runs = data["feature_rank"].sel(arm="none", moment="old", block="hidden_1").values[:, 1:]  # no old data at task 0
+    found = row(table, arm="none", measure="feature_rank", moment="old", block="hidden_1", stage="late")
+    assert found["mean"] == pytest.approx(runs[:, -1:].mean())
+    assert (found["low"], found["high"]) == pytest.approx(statistics.interval(runs[:, -1:].mean(axis=1)))
+    assert row(table, arm="none", measure="weight_norm", moment="", block="all", stage="all")["tasks"] == TASKS

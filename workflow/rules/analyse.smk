@@ -15,6 +15,12 @@ rule analyse:
             category="Tables",
             labels={"table": "outcomes of every arm"},
         ),
+        measures=report(
+            f"results/{STUDY.name}/tables/measures.csv",
+            caption="../report/table_measures.rst",
+            category="Tables",
+            labels={"table": "measures of every arm"},
+        ),
         correlations=report(
             f"results/{STUDY.name}/tables/correlations.csv",
             caption="../report/table_correlations.rst",
@@ -34,5 +40,5 @@ rule analyse:
     params:
         code=code("analyse"),
     shell:
-        "python workflow/scripts/analyse.py --datasets {input} --outcomes {output.outcomes} --correlations {output.correlations}"
-        " --code {params.code:q} --log {log}"
+        "python workflow/scripts/analyse.py --datasets {input} --outcomes {output.outcomes} --measures {output.measures}"
+        " --correlations {output.correlations} --code {params.code:q} --log {log}"

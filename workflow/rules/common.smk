@@ -15,7 +15,7 @@ from plasticity import provenance, registry
 from plasticity.errors import StudyError
 from plasticity.study import as_json, block_seeds, read
 
-TABLES = ["outcomes", "correlations"]
+TABLES = ["outcomes", "measures", "correlations"]
 FIGURES = registry.names("figures")
 FORMATS = ["svg", "pdf", "png"]
 

@@ -2,13 +2,15 @@
 
 from plasticity import contracts, jobs, statistics
 
+TABLES = {"outcomes": statistics.outcomes, "measures": statistics.measures, "correlations": statistics.correlations}
+
 
 def main(job: jobs.Job) -> None:
     datasets = {path.stem: contracts.read(path) for path in job.paths["datasets"]}
-    for name, table in {"outcomes": statistics.outcomes(datasets), "correlations": statistics.correlations(datasets)}.items():
-        with contracts.whole(job.path(name)) as part:
-            table.to_csv(part, index=False, float_format="%.6g")
+    for name, table in TABLES.items():
+        with contracts.whole(job.path(name)) as part, contracts.explained(job.path(name)):
+            table(datasets).to_csv(part, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, paths=["datasets", "outcomes", "correlations"])
+    jobs.start(main, __doc__, paths=["datasets", *TABLES])

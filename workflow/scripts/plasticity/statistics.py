@@ -44,43 +44,67 @@ def stages(tasks: int) -> dict[str, slice]:
 
 
 def outcomes(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """Outcomes of every arm: early, late, overall, and the change from early to late, means over tasks and then over seeds.
+    """Outcomes of every arm: early, late, overall, and the change from early to late.
 
     Args:
         datasets: of each setting, by name.
 
     Returns:
-        One row per setting, arm, outcome and stage: ``mean, low, high, seeds, tasks, note``. Diverged members are left out
-        and counted in the note.
+        One row per setting, arm, outcome and stage, with the numbers of `by_stage`.
     """
     rows = []
     for setting, data in datasets.items():
-        data = with_gap(data)
         for arm in data.arm.values:
             for outcome in OUTCOMES:
-                runs = data[outcome].sel(arm=arm).values
-                kept = runs[np.isfinite(runs).all(axis=1)]
-                cut = stages(runs.shape[1])
-                means = {stage: kept[:, window].mean(axis=1) for stage, window in cut.items()}
-                means["change"] = means["late"] - means["early"]
-                for stage, values in means.items():
-                    window = cut.get(stage, cut["early"])
-                    low, high = interval(values)
-                    rows.append(
-                        {
-                            "setting": setting,
-                            "arm": arm,
-                            "outcome": outcome,
-                            "stage": stage,
-                            "mean": values.mean() if len(values) else np.nan,
-                            "low": low,
-                            "high": high,
-                            "seeds": len(values),
-                            "tasks": window.stop - window.start,
-                            "note": _note(len(runs), len(kept)),
-                        }
-                    )
+                runs = with_gap(data)[outcome].sel(arm=arm).values
+                rows += [{"setting": setting, "arm": arm, "outcome": outcome, **numbers} for numbers in by_stage(runs)]
     return pd.DataFrame(rows)
+
+
+def measures(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
+    """Measures of every arm at the tasks' starts: early, late, overall, and the change from early to late.
+
+    Args:
+        datasets: of each setting, by name.
+
+    Returns:
+        One row per setting, arm, measure, moment, block and stage, with the numbers of `by_stage`.
+    """
+    rows = []
+    for setting, data in datasets.items():
+        for keys, measure in series(data):
+            for arm in data.arm.values:
+                runs = measure.sel(arm=arm).dropna("task", how="all").values
+                rows += [{"setting": setting, "arm": arm, **keys, **numbers} for numbers in by_stage(runs)]
+    return pd.DataFrame(rows)
+
+
+def by_stage(runs: np.ndarray) -> Iterator[dict[str, object]]:
+    """Means over the tasks of each stage, then over seeds, with their intervals.
+
+    Args:
+        runs: shape ``(seed, task)``; a seed that is not finite throughout is left out and counted in the note.
+
+    Yields:
+        ``stage, mean, low, high, seeds, tasks, note`` for each of `stages` and for the change from early to late.
+    """
+    kept = runs[np.isfinite(runs).all(axis=1)]
+    cut = stages(runs.shape[1])
+    means = {stage: kept[:, window].mean(axis=1) for stage, window in cut.items() if runs.shape[1]}
+    if means:
+        means["change"] = means["late"] - means["early"]
+    for stage, values in means.items():
+        low, high = interval(values)
+        window = cut.get(stage, cut["early"])
+        yield {
+            "stage": stage,
+            "mean": values.mean() if len(values) else np.nan,
+            "low": low,
+            "high": high,
+            "seeds": len(values),
+            "tasks": window.stop - window.start,
+            "note": _note(len(runs), len(kept)),
+        }
 
 
 def correlations(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:

@@ -1,0 +1,52 @@
+"""Numbers in the README are those of the tables beside its picture, and its commands and files exist."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+RESULT = " ".join(README.partition("*The default study")[2].partition("## Two commands")[0].split())
+OUTCOMES = pd.read_csv(ROOT / "docs/gallery/digits_outcomes.csv").set_index(["setting", "arm", "outcome", "stage"])
+CORRELATIONS = pd.read_csv(ROOT / "docs/gallery/digits_correlations.csv").set_index(["setting", "arm", "measure", "moment", "block"])
+
+
+def error(setting, arm, stage):
+    return OUTCOMES.loc[(f"digits_labels_{setting}", arm, "final_error", stage)]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "numbers"),
+    [
+        ("from {:.3f} on the first five tasks", [error("relu", "none", "early")["mean"]]),
+        ("to {:.3f} [{:.3f}, {:.3f}] on the last five", error("relu", "none", "late")[["mean", "low", "high"]]),
+        ("stays at {:.3f}", [error("relu", "fresh", "late")["mean"]]),
+        ("({:.3f} late, {:.3f} early)", [error("identity", "none", stage)["mean"] for stage in ("late", "early")]),
+        ("the error rises to {:.3f} all the same", [error("leaky_relu", "none", "late")["mean"]]),
+        ("its error rises to {:.3f}", [error("relu", "l2(strength=0.001)", "late")["mean"]]),
+        (
+            "ρ = {:.2f} within a run",
+            [CORRELATIONS.loc[("digits_labels_relu", "none", "fisher_effective_rank", "new", "all"), "estimate"]],
+        ),
+        (
+            "weight norm ({:.2f})",
+            [CORRELATIONS.xs(("digits_labels_relu", "none", "weight_norm", "all"), level=(0, 1, 2, 4))["estimate"].iloc[0]],
+        ),
+    ],
+)
+def test_a_number_is_that_of_the_table(sentence, numbers):
+    assert sentence.format(*numbers).replace("-", "−") in RESULT
+
+
+def test_every_file_that_is_linked_is_there():
+    for page in (ROOT / "README.md", ROOT / "docs/gallery/README.md", ROOT / "results/README.md"):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_every_make_target_that_is_named_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set(re.findall(r"(?<!snake)make ([a-z]+)", README))
+    assert {"run", "test", "env", "help"} <= named <= targets
