@@ -85,8 +85,8 @@ def test_fresh_takes_the_new_draw_in_place_and_forgets_the_optimizers_state():
 
 
 def stepped(parameters):
-    optimizer = Adam(parameters.flat.detach(), lr=0.1)
-    optimizer.update(torch.ones_like(parameters.flat))
+    optimizer = Adam(parameters.padded, lr=0.1)
+    optimizer.step(parameters.padded, torch.ones_like(parameters.padded))
     return optimizer
 
 

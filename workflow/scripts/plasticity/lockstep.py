@@ -5,40 +5,70 @@ step over one tensor, a penalty can look at all weights at once, and a checkpoin
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
+LANES = 16  # numbers in the widest vector: rows start at whole vectors, so that how one is rounded does not depend on its place
+
 
 class Parameters:
-    """The members' parameters, stacked.
+    """The members' parameters, stacked, and their gradients.
 
     Attributes:
         flat: all parameters, shape ``(member, parameter)``; a leaf, which penalties may look at.
         tensors: views into `flat` by name, shapes ``(member, …)``; leaves too, which the network computes with.
+        padded, padded_gradient: what the optimizer works on, contiguous; `flat` and its gradient are their first columns.
     """
 
     def __init__(self, flat: Tensor, shapes: Mapping[str, Sequence[int]]) -> None:
-        """Take `flat`, of shape ``(member, parameter)``, as the parameters of the given names and shapes, in that order."""
-        self.flat = flat.requires_grad_()
-        parts = flat.detach().split([torch.Size(shape).numel() for shape in shapes.values()], dim=1)
+        """Copy `flat`, of shape ``(member, parameter)``, as the parameters of the given names and shapes, in that order."""
+        width = flat.shape[1]
+        self.padded = nn.functional.pad(flat.detach(), (0, -width % LANES))
+        self.padded_gradient = torch.zeros_like(self.padded)
+        sizes = [torch.Size(shape).numel() for shape in shapes.values()]
+        parts, slopes = (matrix[:, :width].split(sizes, dim=1) for matrix in (self.padded, self.padded_gradient))
+        self.flat = self.padded[:, :width].requires_grad_()
         self.tensors = {
             name: part.unflatten(1, tuple(shape)).requires_grad_() for (name, shape), part in zip(shapes.items(), parts, strict=True)
         }
+        self._slopes = {
+            id(tensor): slope.unflatten(1, tensor.shape[1:]) for tensor, slope in zip(self.tensors.values(), slopes, strict=True)
+        }
+        self._linears: list[_Linear] = []
+
+    def forward(self, network: nn.Module, inputs: Tensor) -> Tensor:
+        """As the function `forward`, with linear layers noted, so that `gradient` can write theirs where it belongs."""
+        with _LockStep() as mode:
+            outputs: Tensor = functional_call(network, self.tensors, (inputs,))
+        self._linears = mode.linears
+        return outputs
 
     def gradient(self, losses: Tensor) -> Tensor:
-        """Each member's gradient of its own loss, shape ``(member, parameter)``.
+        """Each member's gradient of its own loss, shape ``(member, parameter)``: a view into `padded_gradient`.
+
+        A linear layer's is the product of its outputs' gradients and its inputs, written straight into its columns.
 
         Args:
             losses: shape ``(member,)``, computed from `tensors`, from `flat`, or from both.
         """
-        *parts, rest = torch.autograd.grad(losses.sum(), [*self.tensors.values(), self.flat], allow_unused=True)
-        parts = [torch.zeros_like(tensor) if part is None else part for part, tensor in zip(parts, self.tensors.values(), strict=True)]
-        gradient = torch.cat([part.flatten(1) for part in parts], dim=1)
-        return gradient if rest is None else gradient.add_(rest)
+        linears, self._linears = self._linears, []
+        products = {id(tensor) for linear in linears for tensor in (linear.weight, linear.bias)}
+        others = [tensor for tensor in self.tensors.values() if id(tensor) not in products]
+        wanted = [*(linear.outputs for linear in linears), *others, self.flat]
+        *found, penalty = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
+        gradient = self.padded_gradient[:, : self.flat.shape[1]]
+        for tensor, slope in zip(others, found[len(linears) :], strict=True):
+            self._slopes[id(tensor)].copy_(torch.zeros_like(tensor) if slope is None else slope)
+        with torch.no_grad():
+            for linear, delta in zip(linears, found, strict=False):
+                torch.bmm(delta.mT, linear.inputs, out=self._slopes[id(linear.weight)])
+                if linear.bias is not None:
+                    torch.sum(delta, dim=1, out=self._slopes[id(linear.bias)])
+        return gradient if penalty is None else gradient.add_(penalty)
 
 
 def rows(members: Sequence[Mapping[str, Tensor]]) -> Tensor:
@@ -68,18 +98,34 @@ def forward(network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> T
     return outputs
 
 
-def _linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear` with a weight per member."""
-    return inputs @ weight.mT if bias is None else torch.baddbmm(bias[:, None], inputs, weight.mT)
+class _Linear(NamedTuple):
+    """A linear layer's call: what its gradient is made of."""
+
+    weight: Tensor
+    bias: Tensor | None
+    inputs: Tensor
+    outputs: Tensor
 
 
 class _LockStep(TorchFunctionMode):
-    """Replaces functions that take one set of weights by those that take one per member."""
+    """Replaces functions that take one set of weights by those that take one per member.
 
-    STACKED: ClassVar[dict[object, Callable[..., Tensor]]] = {nn.functional.linear: _linear}
+    Attributes:
+        linears: the calls of linear layers so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linears: list[_Linear] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        stacked: Callable[..., Any] = self.STACKED.get(func, func)
-        return stacked(*args, **(kwargs or {}))
+        if func is nn.functional.linear:
+            return self._linear(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        outputs = inputs @ weight.mT if bias is None else torch.baddbmm(bias[:, None], inputs, weight.mT)
+        self.linears.append(_Linear(weight, bias, inputs, outputs))
+        return outputs

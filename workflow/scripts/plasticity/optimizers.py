@@ -1,10 +1,8 @@
 """Optimizers over all members at once: one matrix of parameters, a row per member.
 
-Ours, not `torch.optim`'s: that one's import of the compiler takes three seconds a job, and its fused step on a CPU rounds a row by
-where it lies in memory, so that a member's numbers would depend on its neighbours.
+torch's fused kernel without `torch.optim` around it, whose import of the compiler takes three seconds a job. On a CPU the kernel rounds
+the last few numbers of a matrix otherwise than the rest; rows padded to whole vectors keep a member's numbers independent of its place.
 """
-
-import math
 
 import torch
 from torch import Tensor
@@ -17,7 +15,7 @@ class Adam:
 
     Attributes:
         first, second: running means of the gradient and of its square, shape ``(member, parameter)``.
-        steps: taken since the state was last forgotten.
+        steps: taken since the state was last forgotten, a float tensor.
     """
 
     BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -26,22 +24,33 @@ class Adam:
         """Start without memory, for parameters of shape ``(member, parameter)``."""
         self.lr = lr
         self.first, self.second = torch.zeros_like(parameters), torch.zeros_like(parameters)
-        self.steps = 0
+        self.steps = torch.zeros((), device=parameters.device)
 
     def forget(self) -> None:
         """Clear the state, as if no step had been taken."""
         self.first.zero_()
         self.second.zero_()
-        self.steps = 0
+        self.steps.zero_()
 
-    def update(self, gradient: Tensor) -> Tensor:
-        """What to add to the parameters, given the gradient of this step; both of shape ``(member, parameter)``."""
+    def step(self, parameters: Tensor, gradient: Tensor) -> None:
+        """Take a step, in place; both of shape ``(member, parameter)``, each row a whole number of vectors."""
         self.steps += 1
-        decay, decay_squares = self.BETAS
-        self.first.lerp_(gradient, 1 - decay)
-        self.second.mul_(decay_squares).addcmul_(gradient, gradient, value=1 - decay_squares)
-        scale = self.second.sqrt().div_(math.sqrt(1 - decay_squares**self.steps)).add_(self.EPSILON)
-        return torch.div(self.first, scale, out=scale).mul_(-self.lr / (1 - decay**self.steps))
+        beta1, beta2 = self.BETAS
+        torch._fused_adam_(
+            [parameters],
+            [gradient],
+            [self.first],
+            [self.second],
+            [],  # only AMSGrad keeps a maximum
+            [self.steps],
+            lr=self.lr,
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=0.0,
+            eps=self.EPSILON,
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 KINDS = {"adam": Adam}
@@ -49,4 +58,4 @@ KINDS = {"adam": Adam}
 
 def build(optimizer: Optimizer, parameters: Tensor) -> Adam:
     """The optimizer that a setting describes, for parameters of shape ``(member, parameter)``."""
-    return KINDS[optimizer.kind](parameters.detach(), optimizer.lr)
+    return KINDS[optimizer.kind](parameters, optimizer.lr)

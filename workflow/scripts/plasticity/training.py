@@ -17,6 +17,8 @@ from plasticity.losses import cross_entropy, mistakes
 from plasticity.methods import Intervention
 from plasticity.settings import Setting
 
+UPDATE_NORM_EVERY = 8  # steps: a step's norm costs a third of the step
+
 
 @dataclass
 class Cohort:
@@ -44,7 +46,7 @@ class Cohort:
         self.network = networks.fitting(self.setting.network, self.data)
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self.network.named_parameters()}
         self.parameters = Parameters(self.fresh(task=0), self.shapes)
-        self.optimizer = optimizers.build(self.setting.optimizer, self.parameters.flat)
+        self.optimizer = optimizers.build(self.setting.optimizer, self.parameters.padded)
         self.intervention = self._intervention()
         self.intervention.begin(self.parameters)
 
@@ -85,17 +87,19 @@ def train(cohort: Cohort, save: Callable[[int, Tensor], None], progress: Callabl
             cohort.intervention.switch(parameters, cohort.optimizer, cohort.fresh(task))
         save(task, parameters.flat.detach().unflatten(0, (len(cohort.arms), len(cohort.seeds))))
 
-        wrong, moved = (parameters.flat.new_zeros(len(parameters.flat)) for _ in range(2))
+        step, wrong, moves = 0, parameters.flat.new_zeros(len(parameters.flat)), []
         for epoch in order.unbind(dim=1):
             answers = []
             x_epoch, y_epoch = _chosen(cohort, inputs, epoch), _chosen(cohort, labels, epoch)
             for x, y in zip(x_epoch.unbind(dim=1), y_epoch.unbind(dim=1), strict=True):
-                outputs = forward(cohort.network, parameters.tensors, x)
-                losses = cross_entropy(outputs, y).mean(dim=1) + cohort.intervention.penalty(parameters)
-                update = cohort.optimizer.update(parameters.gradient(losses))
-                parameters.flat.detach().add_(update)
-                moved += torch.linalg.vector_norm(update, dim=1)
+                outputs = parameters.forward(cohort.network, x)
+                parameters.gradient(cross_entropy(outputs, y).mean(dim=1) + cohort.intervention.penalty(parameters))
+                before = parameters.padded.clone() if step % UPDATE_NORM_EVERY == 0 else None
+                cohort.optimizer.step(parameters.padded, parameters.padded_gradient)
+                if before is not None:
+                    moves.append(torch.linalg.vector_norm(before.sub_(parameters.padded), dim=1))
                 answers.append(outputs.detach())
+                step += 1
             wrong += mistakes(torch.stack(answers, dim=1), y_epoch).sum(dim=(1, 2))
 
         everything = torch.arange(problem.samples, device=cohort.device).expand(len(cohort.seeds), -1)
@@ -106,7 +110,7 @@ def train(cohort: Cohort, save: Callable[[int, Tensor], None], progress: Callabl
                 "final_error": mistakes(outputs, y).mean(dim=1),
                 "final_loss": cross_entropy(outputs, y).mean(dim=1),
                 "online_error": wrong / order[0].numel(),
-                "update_norm": moved / problem.steps,
+                "update_norm": torch.stack(moves, dim=1).mean(dim=1),
             }
             finite = outcome["final_loss"].isfinite() & parameters.flat.isfinite().all(dim=1)
         outcomes.append({name: values.where(finite, torch.nan) for name, values in outcome.items()} | {"status": (~finite).to(torch.int8)})
@@ -117,5 +121,6 @@ def train(cohort: Cohort, save: Callable[[int, Tensor], None], progress: Callabl
 
 def _chosen(cohort: Cohort, values: Tensor, samples: Tensor) -> Tensor:
     """The chosen samples of each seed, for all members: ``(seed, n, …)`` and ``(seed, *samples)`` → ``(member, *samples, …)``."""
-    chosen = torch.stack([values_of_seed[samples_of_seed] for values_of_seed, samples_of_seed in zip(values, samples, strict=True)])
-    return chosen.repeat(len(cohort.arms), *[1] * (chosen.ndim - 1))
+    first = torch.arange(len(values), device=values.device) * values.shape[1]
+    places = samples + first.view(-1, *[1] * (samples.ndim - 1))
+    return values.flatten(0, 1)[places.repeat(len(cohort.arms), *[1] * (samples.ndim - 1))]
