@@ -23,7 +23,7 @@ help: ## list these targets
 env: $(INSTALLED) ## make .venv, exactly what envs/requirements.txt pins
 
 run: env ## the study in config.yaml, from data to report (another one: ARGS="--configfile studies/….yaml")
-	snakemake --cores all $(ARGS)
+	snakemake --cores all --rerun-incomplete $(ARGS)
 
 test: env ## every test (fewer: ARGS="tests/unit -k fisher")
 	pytest $(ARGS)
@@ -54,5 +54,5 @@ $(INSTALLED): $(LOCK)
 	$(PYTHON) -m venv --without-pip .venv
 	.venv/bin/python -m venv .venv/uv
 	.venv/uv/bin/pip install --quiet --disable-pip-version-check --only-binary :all: uv==0.13.9
-	$(UV) pip sync --quiet --python .venv/bin/python --require-hashes $(LOCK)
+	$(UV) pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes $(LOCK)
 	touch $@

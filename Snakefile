@@ -13,7 +13,7 @@ min_version("9.27")
 report: "workflow/report/workflow.rst"
 
 
-if "settings" not in config:
+if not workflow.overwrite_configfiles:
 
     # a study is one complete config: a --configfile takes the place of the default study, and is not mixed with it
     configfile: "config.yaml"

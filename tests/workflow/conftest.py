@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +96,14 @@ class Project:
 def env(tmp_path_factory):
     """The environment's tools first, compiled modules and caches shared by all jobs, no data root, no network."""
     cache = tmp_path_factory.mktemp("cache")
+    # an environment that was installed without its modules compiled would have every job compile torch anew
+    modules = {} if Path(cache_from_source(yaml.__file__)).exists() else {"PYTHONPYCACHEPREFIX": str(cache / "modules")}
     env = {
         key: value for key, value in os.environ.items() if key not in {"PLASTICITY_DATA", "PYTHONDONTWRITEBYTECODE", "SNAKEMAKE_PROFILE"}
     }
     return env | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPYCACHEPREFIX": str(cache / "modules"),
+        **modules,
         "MPLCONFIGDIR": str(cache / "matplotlib"),
         **{f"{scheme}_proxy": NOWHERE for scheme in ("http", "https", "HTTP", "HTTPS", "all")},
         "no_proxy": "",
@@ -140,13 +145,36 @@ def built(clone):
     return project
 
 
+@contextmanager
+def copied(project: Project, root: Path) -> Iterator[Project]:
+    """The project in another folder, for as long as it is needed."""
+    shutil.copytree(project.root, root, symlinks=True)
+    yield Project(root, project.env)
+    shutil.rmtree(root, ignore_errors=True)
+
+
 @pytest.fixture
 def copy(built, tmp_path):
     """The built study in another folder, to be changed."""
-    root = tmp_path / "copy"
-    shutil.copytree(built.root, root, symlinks=True)
-    yield Project(root, built.env)
-    shutil.rmtree(root, ignore_errors=True)
+    with copied(built, tmp_path / "copy") as project:
+        yield project
+
+
+@pytest.fixture(scope="session")
+def ahead(built, tmp_path_factory):
+    """``ahead(change)`` sets off a dry run of a changed copy on a second core, whose ``result()`` is its plan."""
+    pool = ThreadPoolExecutor(2)
+
+    def plan(change: Callable[[Project], object]) -> set[str]:
+        with copied(built, tmp_path_factory.mktemp("ahead") / "copy") as project:
+            change(project)
+            return project.plan()
+
+    def start(change: Callable[[Project], object]) -> Future[set[str]]:
+        return pool.submit(plan, change)
+
+    yield start
+    pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ def mnist(clone):
     for setting in config["settings"].values():
         setting["problem"] |= {"samples": 300, "epochs": 1, "tasks": 3}
     config["curvature"]["samples"] = 64
-    (project.root / "small.yaml").write_text(yaml.safe_dump(config))
+    (project.root / "small.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     project.build("--configfile", "small.yaml", env={"PLASTICITY_DATA": str(GIVEN)})
     assert state() == before, "the data root was written to"
     return project

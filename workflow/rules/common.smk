@@ -1,4 +1,5 @@
 # Every function of the workflow: the study read once, and what each rule takes of it. No rules here.
+import functools
 import os
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.basedir)
 SCRIPTS = ROOT / "workflow" / "scripts"
-STYLE = SCRIPTS / "plasticity" / "figures" / "style.mplstyle"
+STYLE = "workflow/scripts/plasticity/figures/style.mplstyle"
 CHECKS = ROOT / "tests" / "results"
 sys.path.insert(0, str(SCRIPTS))
 
@@ -61,6 +62,7 @@ def targets(pattern, **wildcards):
     return expand(f"results/{STUDY.name}/{pattern}", **wildcards)
 
 
+@functools.cache
 def code(entry, *named):
     """A rule's param `code`: the digest of its entry, with what it imports and the files that its settings name."""
     files = [registry.path(kind, name) for kind, name in named]
@@ -75,6 +77,11 @@ def dataset_of(wildcards):
 def training_of(wildcards):
     """What a training job takes of the config."""
     return STUDY.training(wildcards.setting, wildcards.method, wildcards.seeds)
+
+
+def gathering_of(wildcards):
+    """What a setting's dataset takes of the config."""
+    return STUDY.gathering(wildcards.setting)
 
 
 def cohorts_of(wildcards, file):

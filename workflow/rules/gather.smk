@@ -22,7 +22,8 @@ rule gather:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
+        settings=gathering_of,
         code=code("gather"),
     shell:
         "python workflow/scripts/gather.py --outcomes {input.outcomes} --measures {input.measures} --output {output}"
-        " --code {params.code:q} --log {log}"
+        " --settings {params.settings:q} --code {params.code:q} --log {log}"

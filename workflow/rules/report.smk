@@ -16,7 +16,7 @@ rule report:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
-        settings=as_json(config),
+        settings=as_json(config | {"data_root": "data"}),  # where the data lie is in no result
         code=code("report"),
     shell:
         "python workflow/scripts/report.py --output {output}" " --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -13,9 +13,9 @@ def main(job: jobs.Job) -> None:
     tasks = setting.problem.tasks
     with checkpoints.writer(job.path("checkpoints"), cohort.shapes, arms, seeds, tasks, job.stamp) as save:
         values = training.train(cohort, save, logs.progress(f"train {job.path('outcomes').parent}"))
-        coordinates = {"arm": arms, "seed": seeds, "task": range(tasks)}
-        data = contracts.dataset(outcomes.TABLE, values, coordinates, "outcomes of a cohort", job.stamp)
-        contracts.write(outcomes.with_flags(data), job.path("outcomes"))
+    coordinates = {"arm": arms, "seed": seeds, "task": range(tasks)}
+    data = contracts.dataset(outcomes.TABLE, values, coordinates, "outcomes of a cohort", job.stamp)
+    contracts.write(outcomes.with_flags(data), job.path("outcomes"))
     if values["status"].any():
         logs.log.warning("%d of %d members diverged; see the variable `status`", values["status"][..., -1].sum(), len(arms) * len(seeds))
 

@@ -37,19 +37,19 @@ def writer(
     with contracts.whole(path) as part:
         with contracts.explained(path):
             file = netCDF4.Dataset(part, "w")
-        file.setncatts({"title": "parameters at the start of each task", **stamp})
-        for dim, values in {"arm": np.array(arms, object), "seed": np.array(seeds), "task": np.arange(tasks)}.items():
-            file.createDimension(dim, len(values))
-            coordinate = file.createVariable(dim, str if dim == "arm" else "i8", (dim,))
-            coordinate[:] = values
-            coordinate.setncatts({"long_name": contracts.COORDINATES[dim], "units": "1"})
-        for name, shape in shapes.items():
-            dims = [f"{name}_{axis}" for axis in range(len(shape))]
-            for dim, size in zip(dims, shape, strict=True):
-                file.createDimension(dim, size)
-            chunk = (len(arms), len(seeds), 1, *shape)
-            variable = file.createVariable(name, "f4", ("arm", "seed", "task", *dims), chunksizes=chunk, fill_value=False)
-            variable.setncatts({"long_name": f"parameter {name}", "units": "1"})
+            file.setncatts({"title": "parameters at the start of each task", **stamp})
+            for dim, values in {"arm": np.array(arms, object), "seed": np.array(seeds), "task": np.arange(tasks)}.items():
+                file.createDimension(dim, len(values))
+                coordinate = file.createVariable(dim, str if dim == "arm" else "i8", (dim,))
+                coordinate[:] = values
+                coordinate.setncatts({"long_name": contracts.COORDINATES[dim], "units": "1"})
+            for name, shape in shapes.items():
+                dims = [f"{name}_{axis}" for axis in range(len(shape))]
+                for dim, size in zip(dims, shape, strict=True):
+                    file.createDimension(dim, size)
+                chunk = (len(arms), len(seeds), 1, *shape)
+                variable = file.createVariable(name, "f4", ("arm", "seed", "task", *dims), chunksizes=chunk, fill_value=False)
+                variable.setncatts({"long_name": f"parameter {name}", "units": "1"})
 
         def save(task: int, parameters: Tensor) -> None:
             sizes = [torch.Size(shape).numel() for shape in shapes.values()]

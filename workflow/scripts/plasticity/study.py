@@ -14,7 +14,7 @@ import yaml
 
 from plasticity import registry
 from plasticity.errors import StudyError
-from plasticity.settings import YARDSTICK, Curvature, Setting
+from plasticity.settings import YARDSTICK, Curvature, Setting, arm_name
 
 KINDS = {
     "object": "mapping ({} is an empty one)",
@@ -81,6 +81,12 @@ class Study:
         return as_json(
             {"setting": asdict(self.settings[setting]), "method": method, "arms": self.arms(method), "seeds": block_seeds(seeds)}
         )
+
+    def gathering(self, setting: str) -> str:
+        """What a setting's dataset must say of itself, as sorted JSON: its problem, network and optimizer, its arms in order, its seeds."""
+        arms = [arm_name(method, arm) for method in self.methods_of(setting) for arm in self.arms(method)]
+        values = {"setting": asdict(self.settings[setting]), "arms": arms, "seeds": self.seeds, "curvature": asdict(self.curvature)}
+        return as_json(values)
 
 
 def as_json(value: object) -> str:
