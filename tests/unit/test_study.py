@@ -227,7 +227,7 @@ def test_methods_are_trained_where_they_are_limited_to_and_a_fresh_network_every
     found = study.read(CONFIG, SCHEMA)
     assert found.methods_of("row") == ["none", "l2", "wasserstein", "fresh"]
     assert found.methods_of("other") == ["none", "l2", "fresh"]
-    assert drawn_study(1, 1, {"fresh": {}, "none": {}}).methods_of("row") == ["fresh", "none"]
+    assert drawn_study(1, 1, {"fresh": {}, "none": {}}).methods_of("row") == ["none", "fresh"]
 
 
 def test_cohorts_are_every_setting_method_and_block_once():

@@ -51,9 +51,9 @@ class Study:
     curvature: Curvature
 
     def methods_of(self, setting: str) -> list[str]:
-        """Methods trained in a setting: those of the config and the yardstick, a fresh network per task."""
+        """Methods trained in a setting, the yardstick last: the same order whatever the config's, so that a turned config reruns nothing."""
         chosen = [name for name, options in self.methods.items() if setting in options.get("settings", self.settings)]
-        return list(dict.fromkeys([*chosen, YARDSTICK]))
+        return sorted({*chosen, YARDSTICK}, key=lambda name: (name == YARDSTICK, name != "none", name))
 
     def arms(self, method: str) -> list[dict[str, float]]:
         """Each combination of a method's hyper-parameters: those by name, the values of each in the order of the config."""
