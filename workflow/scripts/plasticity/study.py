@@ -51,7 +51,7 @@ class Study:
     curvature: Curvature
 
     def methods_of(self, setting: str) -> list[str]:
-        """Methods trained in a setting, the yardstick last: the same order whatever the config's, so that a turned config reruns nothing."""
+        """Methods trained in a setting, the yardstick last; in an order of our own, so that a turned config reruns nothing."""
         chosen = [name for name, options in self.methods.items() if setting in options.get("settings", self.settings)]
         return sorted({*chosen, YARDSTICK}, key=lambda name: (name == YARDSTICK, name != "none", name))
 
