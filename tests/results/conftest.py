@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from plasticity import contracts
+from plasticity import contracts, statistics
 
 
 def pytest_addoption(parser):
@@ -28,7 +27,7 @@ def data(request):
 
 @pytest.fixture(scope="session")
 def table(request):
-    return pd.read_csv(request.param, keep_default_na=False, na_values={name: [""] for name in ("estimate", "mean", "low", "high")})
+    return statistics.read_table(request.param)
 
 
 def pytest_sessionfinish(session, exitstatus):

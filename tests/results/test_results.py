@@ -34,10 +34,12 @@ def test_an_outcome_is_missing_just_where_the_member_diverged(data):
 
 
 def test_a_fresh_network_learns_every_task_alike(data):
-    errors = data["fresh_final_error"].dropna("seed", how="any").mean("seed")
-    if np.isnan(errors).all():  # every fresh network diverged: the status says so
+    errors = data["fresh_final_error"].dropna("seed", how="any").mean("seed").values
+    early, late = np.array_split(errors, 2)
+    if len(late) < 4 or np.isnan(errors).any():  # too few tasks to tell, or every fresh network diverged: the status says so
         return
-    assert abs(errors[: len(errors) // 2].mean() - errors[len(errors) // 2 :].mean()) < 0.1, "a fresh network's error drifts over the tasks"
+    noise = np.sqrt(early.var(ddof=1) / len(early) + late.var(ddof=1) / len(late))
+    assert abs(early.mean() - late.mean()) < 0.1 + 4 * noise, "a fresh network's error drifts over the tasks"
 
 
 def test_a_spectrum_agrees_with_its_numbers(data):

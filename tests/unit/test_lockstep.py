@@ -99,3 +99,32 @@ def test_a_member_of_nan_harms_no_other():
     gradient = parameters.gradient(forward(network, parameters.tensors, inputs).square().sum(dim=(1, 2)))
     assert gradient[1].isnan().any()
     assert torch.equal(gradient[[0, 2, 3]], healthy[[0, 2, 3]])
+
+
+def test_a_penalty_on_the_tensors_counts_beside_the_networks_loss():
+    network, parameters, inputs = drawn()
+
+    def losses():
+        return parameters.forward(network, inputs).square().sum(dim=(1, 2))
+
+    alone = parameters.gradient(losses()).clone()
+    penalty = sum(tensor.flatten(1).pow(3).sum(dim=1) for tensor in parameters.tensors.values())
+    together = parameters.gradient(losses() + penalty)
+    torch.testing.assert_close(together - alone, 3 * parameters.flat.detach().square(), rtol=1e-9, atol=1e-9)
+
+
+def test_a_layer_that_is_called_twice_has_both_its_gradients():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, inputs):
+            return self.layer(torch.tanh(self.layer(inputs)))
+
+    torch.manual_seed(0)
+    network, inputs = Twice().double(), torch.randn(2, 5, 3).double()
+    parameters = Parameters(torch.randn(2, 12).double(), {"layer.weight": (3, 3), "layer.bias": (3,)})
+    noted = parameters.gradient(parameters.forward(network, inputs).square().sum(dim=(1, 2))).clone()
+    plain = parameters.gradient(forward(network, parameters.tensors, inputs).square().sum(dim=(1, 2)))
+    torch.testing.assert_close(noted, plain, rtol=1e-12, atol=1e-12)

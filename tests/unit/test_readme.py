@@ -25,6 +25,11 @@ def error(setting, arm, stage):
         ("stays at {:.3f}", [error("relu", "fresh", "late")["mean"]]),
         ("({:.3f} late, {:.3f} early)", [error("identity", "none", stage)["mean"] for stage in ("late", "early")]),
         ("the error rises to {:.3f} all the same", [error("leaky_relu", "none", "late")["mean"]]),
+        ("keeps both the rank and the error ({:.3f} late)", [error("relu", "l2_init(strength=0.01)", "late")["mean"]]),
+        (
+            "keeps neither at the two strengths tried ({:.3f}, {:.3f})",
+            [error("relu", f"wasserstein(strength={strength})", "late")["mean"] for strength in (0.001, 0.01)],
+        ),
         ("its error rises to {:.3f}", [error("relu", "l2(strength=0.001)", "late")["mean"]]),
         (
             "ρ = {:.2f} within a run",

@@ -263,6 +263,10 @@ def add_a_method(project):
     shutil.copy(methods / "l2.py", methods / "lasso.py")
 
 
+def recaption(project):
+    project.append("workflow/report/figure_scatter.rst", "\nOne word more.\n")
+
+
 def config(change):
     return lambda project: project.config(change)
 
@@ -291,6 +295,7 @@ CHANGES = {
     "a real change in one figure": (edit(f"{LIBRARY}/figures/scatter.py"), {"figure_scatter", *LAST}),
     "a real change in the statistics": (edit(f"{LIBRARY}/statistics.py"), {"analyse", "check", *DRAW, *LAST}),
     "a change of the style": (restyle, {*DRAW, *LAST}),
+    "another caption": (recaption, LAST),
     "another check": (edit("tests/results/test_results.py"), {"check", *DRAW, *LAST}),
     "one more seed": (config(lambda config: config["seeds"].update(report=3)), NEW_SEED | GATHER | END),
     "one more strength": (

@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 SCRIPTS = ROOT / "workflow" / "scripts"
 STYLE = "workflow/scripts/plasticity/figures/style.mplstyle"
+CAPTIONS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "workflow" / "report").glob("*.rst"))
 CHECKS = ROOT / "tests" / "results"
 sys.path.insert(0, str(SCRIPTS))
 
@@ -46,7 +47,7 @@ refuse_unwritable(RESULTS.absolute())
 DATASETS = sorted({setting.problem.dataset for setting in STUDY.settings.values()})
 COHORTS = [cohort.folder for cohort in STUDY.cohorts()]
 # not a param: where the data lie changes no result
-os.environ.setdefault("PLASTICITY_DATA", config["data_root"])
+os.environ["PLASTICITY_DATA"] = os.environ.get("PLASTICITY_DATA") or config["data_root"]
 
 
 wildcard_constraints:
@@ -54,7 +55,6 @@ wildcard_constraints:
     setting="|".join(STUDY.settings),
     method="|".join(registry.names("methods")),
     seeds=r"\d+(-\d+)?",
-    cohort="[^.]+",
 
 
 def targets(pattern, **wildcards):
@@ -89,10 +89,17 @@ def cohorts_of(wildcards, file):
     return [f"results/{STUDY.name}/runs/{cohort.folder}/{file}" for cohort in STUDY.cohorts(wildcards.setting)]
 
 
-def member_tasks(wildcards):
-    """How many tasks all members of a cohort live through: the size of its job."""
+def training_minutes(wildcards, attempt):
+    """Time to ask for: half an hour, and a second per 500 steps of a member, of which a slow machine takes more."""
+    problem = STUDY.settings[wildcards.setting].problem
     members = len(STUDY.arms(wildcards.method)) * len(block_seeds(wildcards.seeds))
-    return members * STUDY.settings[wildcards.setting].problem.tasks
+    return (30 + members * problem.tasks * problem.steps // 30_000) * attempt
+
+
+def curvature_minutes(wildcards, attempt):
+    """Time to ask for: half an hour, and five seconds for each checkpoint of a member."""
+    members = len(STUDY.arms(wildcards.method)) * len(block_seeds(wildcards.seeds))
+    return (30 + members * STUDY.settings[wildcards.setting].problem.tasks // 12) * attempt
 
 
 def checks_code():

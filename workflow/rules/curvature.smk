@@ -20,7 +20,7 @@ rule measure_cohort:
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: (30 + member_tasks(wildcards) // 4) * attempt,
+        runtime=curvature_minutes,
     params:
         settings=as_json(vars(STUDY.curvature)),
         code=code("curvature", *(("operators", name) for name in STUDY.curvature.operators)),

@@ -3,6 +3,7 @@ rule report:
     input:
         targets("figures/{figure}.{format}", figure=FIGURES, format=FORMATS),
         targets("tables/{table}.csv", table=TABLES),
+        CAPTIONS,
     output:
         f"results/{STUDY.name}/report.html",
     log:

@@ -20,7 +20,7 @@ rule train_cohort:
     threads: 1
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: (30 + member_tasks(wildcards) // 4) * attempt,
+        runtime=training_minutes,
     params:
         settings=training_of,
         code=lambda wildcards: code("train", ("methods", wildcards.method)),

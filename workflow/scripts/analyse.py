@@ -7,9 +7,10 @@ TABLES = {"outcomes": statistics.outcomes, "measures": statistics.measures, "cor
 
 def main(job: jobs.Job) -> None:
     datasets = {path.stem: contracts.read(path) for path in job.paths["datasets"]}
-    for name, table in TABLES.items():
-        with contracts.whole(job.path(name)) as part, contracts.explained(job.path(name)):
-            table(datasets).to_csv(part, index=False, float_format="%.6g")
+    for name, make in TABLES.items():
+        table, path = make(datasets), job.path(name)
+        with contracts.whole(path) as part, contracts.explained(path):
+            table.to_csv(part, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":

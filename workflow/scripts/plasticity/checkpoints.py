@@ -53,8 +53,9 @@ def writer(
 
         def save(task: int, parameters: Tensor) -> None:
             sizes = [torch.Size(shape).numel() for shape in shapes.values()]
+            parts = parameters.cpu().split(sizes, dim=-1)
             with contracts.explained(path):
-                for (name, shape), values in zip(shapes.items(), parameters.cpu().split(sizes, dim=-1), strict=True):
+                for (name, shape), values in zip(shapes.items(), parts, strict=True):
                     file[name][:, :, task] = values.unflatten(-1, tuple(shape)).numpy()
                 file.sync()  # a full disk shows now, not when all is trained
 

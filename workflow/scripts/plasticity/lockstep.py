@@ -42,33 +42,46 @@ class Parameters:
 
     def forward(self, network: nn.Module, inputs: Tensor) -> Tensor:
         """As the function `forward`, with linear layers noted, so that `gradient` can write theirs where it belongs."""
-        with _LockStep() as mode:
+        self._linears = []
+        with _LockStep(self._linears):
             outputs: Tensor = functional_call(network, self.tensors, (inputs,))
-        self._linears = mode.linears
         return outputs
 
     def gradient(self, losses: Tensor) -> Tensor:
         """Each member's gradient of its own loss, shape ``(member, parameter)``: a view into `padded_gradient`.
 
-        A linear layer's is the product of its outputs' gradients and its inputs, written straight into its columns.
+        A noted linear layer's is the product of its outputs' gradients and its inputs, written straight into its columns; all else
+        (other layers, penalties) comes from autograd and is added.
 
         Args:
             losses: shape ``(member,)``, computed from `tensors`, from `flat`, or from both.
         """
         linears, self._linears = self._linears, []
-        products = {id(tensor) for linear in linears for tensor in (linear.weight, linear.bias)}
-        others = [tensor for tensor in self.tensors.values() if id(tensor) not in products]
-        wanted = [*(linear.outputs for linear in linears), *others, self.flat]
-        *found, penalty = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
-        gradient = self.padded_gradient[:, : self.flat.shape[1]]
-        for tensor, slope in zip(others, found[len(linears) :], strict=True):
-            self._slopes[id(tensor)].copy_(torch.zeros_like(tensor) if slope is None else slope)
+        wanted = [*(linear.outputs for linear in linears), *self.tensors.values(), self.flat]
+        found = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
+        deltas, parts, rest = found[: len(linears)], found[len(linears) : -1], found[-1]
+        written: set[int] = set()
         with torch.no_grad():
-            for linear, delta in zip(linears, found, strict=False):
-                torch.bmm(delta.mT, linear.inputs, out=self._slopes[id(linear.weight)])
+            for linear, delta in zip(linears, deltas, strict=True):
+                self._write(written, linear.weight, torch.bmm, delta.mT, linear.inputs)
                 if linear.bias is not None:
-                    torch.sum(delta, dim=1, out=self._slopes[id(linear.bias)])
-        return gradient if penalty is None else gradient.add_(penalty)
+                    self._write(written, linear.bias, torch.sum, delta, 1)
+            for tensor, part in zip(self.tensors.values(), parts, strict=True):
+                if part is not None:
+                    self._write(written, tensor, torch.mul, part, 1.0)
+                elif id(tensor) not in written:
+                    self._slopes[id(tensor)].zero_()
+        gradient = self.padded_gradient[:, : self.flat.shape[1]]
+        return gradient if rest is None else gradient.add_(rest)
+
+    def _write(self, written: set[int], tensor: Tensor, product: Callable[..., Tensor], *factors: object) -> None:
+        """Put a product where a tensor's gradient belongs, or add it to what is there already."""
+        slope = self._slopes[id(tensor)]
+        if id(tensor) in written:
+            slope.add_(product(*factors))
+        else:
+            product(*factors, out=slope)
+            written.add(id(tensor))
 
 
 def rows(members: Sequence[Mapping[str, Tensor]]) -> Tensor:
@@ -110,13 +123,13 @@ class _Linear(NamedTuple):
 class _LockStep(TorchFunctionMode):
     """Replaces functions that take one set of weights by those that take one per member.
 
-    Attributes:
-        linears: the calls of linear layers so far.
+    Args:
+        linears: where to note the calls of linear layers; autograd then stops at their weights.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, linears: list[_Linear] | None = None) -> None:
         super().__init__()
-        self.linears: list[_Linear] = []
+        self.linears = linears
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -126,6 +139,13 @@ class _LockStep(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        outputs = inputs @ weight.mT if bias is None else torch.baddbmm(bias[:, None], inputs, weight.mT)
-        self.linears.append(_Linear(weight, bias, inputs, outputs))
+        if self.linears is None:
+            return _stacked_linear(inputs, weight, bias)
+        outputs = _stacked_linear(inputs, weight.detach(), None if bias is None else bias.detach())
+        self.linears.append(_Linear(weight, bias, inputs, outputs.requires_grad_()))
         return outputs
+
+
+def _stacked_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`torch.nn.functional.linear` with a weight per member."""
+    return inputs @ weight.mT if bias is None else torch.baddbmm(bias[:, None], inputs, weight.mT)

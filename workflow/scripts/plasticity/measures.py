@@ -32,7 +32,7 @@ TABLE = {
 OPERATORS = {"fisher": "empirical Fisher (mean outer product of per-sample gradients on the given labels)"}
 for _operator, _meaning in OPERATORS.items():
     TABLE |= {f"{_operator}_{name}": Variable(_DATA, f"{what}, of the {_meaning}") for name, what in spectra.SUMMARY.items()}
-    TABLE[f"{_operator}_eigenvalue"] = Variable((*_DATA, "rank"), f"eigenvalues, descending, of the {_meaning}")
+    TABLE[f"{_operator}_eigenvalue"] = Variable((*_DATA, "rank"), f"eigenvalues, descending, of the {_meaning}", "float64")
 
 
 def measure(
@@ -57,14 +57,27 @@ def measure(
     """
     network = networks.fitting(setting.network, data)
     blocks = [*_layers(checkpoints.shapes), ALL]
+    operators = {name: registry.load("operators", name).gram_blocks for name in curvature.operators}
+
+    def on_data_of(task: int, parameters: Parameters) -> dict[str, Tensor]:
+        """Measures by name, shapes ``(member, block)`` and ``(member, block, rank)``; NaN before the first task."""
+        inputs, labels = tasks.stacked(setting.problem, data, checkpoints.seeds, max(task, 0))
+        arms = len(checkpoints.arms)
+        inputs, labels = inputs.double().repeat(arms, 1, 1, 1, 1), labels.repeat(arms, 1)
+        values = unit_measures(hidden_activations(network, parameters, inputs), blocks)
+        few = slice(0, curvature.samples)
+        for operator, gram_blocks in operators.items():
+            grams = gram_blocks(network, cross_entropy, inputs[:, few], labels[:, few], parameters.tensors)
+            grams[ALL] = cast(Tensor, sum(grams.values()))
+            spectrum = spectra.eigenvalues(torch.stack([grams[block] for block in blocks], dim=1))
+            values |= {f"{operator}_{name}": number for name, number in spectra.summary(spectrum).items()}
+        return values if task >= 0 else {name: torch.full_like(number, torch.nan) for name, number in values.items()}
+
     chosen = range(0, checkpoints.tasks, curvature.every)
     found: dict[int, dict[str, Tensor]] = {}
     for task in progress(chosen):
         parameters = Parameters(checkpoints.at(task), checkpoints.shapes)
-        moments = [
-            _moment(network, parameters, setting, curvature, data, checkpoints, task - 1 if moment == "old" else task, blocks)
-            for moment in curvature.moments
-        ]
+        moments = [on_data_of(task - (moment == "old"), parameters) for moment in curvature.moments]
         found[task] = {name: torch.stack([values[name] for values in moments], dim=1) for name in moments[0]}
         found[task]["weight_norm"] = weight_norm(parameters, blocks)
 
@@ -79,31 +92,6 @@ def measure(
         "rank": list(range(curvature.samples)),
     }
     return variables, coordinates
-
-
-def _moment(
-    network: nn.Module,
-    parameters: Parameters,
-    setting: Setting,
-    curvature: Curvature,
-    data: xr.Dataset,
-    checkpoints: Checkpoints,
-    task: int,
-    blocks: list[str],
-) -> dict[str, Tensor]:
-    """Measures on the data of one task, by name, shapes ``(member, block)`` and ``(member, block, rank)``."""
-    inputs, labels = tasks.stacked(setting.problem, data, checkpoints.seeds, max(task, 0))
-    arms = len(checkpoints.arms)
-    inputs, labels = inputs.double().repeat(arms, 1, 1, 1, 1), labels.repeat(arms, 1)
-    values = unit_measures(hidden_activations(network, parameters, inputs), blocks)
-    for operator in curvature.operators:
-        grams = registry.load("operators", operator).gram_blocks(
-            network, cross_entropy, inputs[:, : curvature.samples], labels[:, : curvature.samples], parameters.tensors
-        )
-        grams[ALL] = cast(Tensor, sum(grams.values()))
-        spectrum = spectra.eigenvalues(torch.stack([grams[block] for block in blocks], dim=1))
-        values |= {f"{operator}_{name}": number for name, number in spectra.summary(spectrum).items()}
-    return values if task >= 0 else {name: torch.full_like(number, torch.nan) for name, number in values.items()}
 
 
 def hidden_activations(network: nn.Module, parameters: Parameters, inputs: Tensor) -> dict[str, Tensor]:

@@ -100,4 +100,5 @@ def _imports(path: Path) -> list[Path]:
             prefixes = [SCRIPTS.joinpath(*parts[:end]) for end in range(1, len(parts) + 1)]
             candidates = [file for prefix in prefixes for file in (prefix / "__init__.py", prefix.with_suffix(".py"))]
             files += [file for file in candidates if file.is_file()]
-    return files
+    own = path.parent / "__init__.py"
+    return [*files, own] if own.is_file() else files

@@ -5,6 +5,7 @@ resampling: tasks of one run are not independent of each other.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,11 @@ from statsmodels.stats.weightstats import DescrStatsW
 OUTCOMES = ("final_error", "gap", "online_error", "final_loss")
 LEVEL = 0.95
 FEWEST_TASKS = 4  # a rank correlation of fewer says nothing
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of the study; an empty cell is a missing number, or empty text."""
+    return pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in ("estimate", "mean", "low", "high")})
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

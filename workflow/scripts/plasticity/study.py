@@ -119,7 +119,7 @@ def read(config: Mapping[str, Any], schema: Path, where: str = "config.yaml") ->
         name=config["study"],
         seeds=config["seeds"]["report"],
         seeds_per_job=config["seeds_per_job"],
-        settings={name: Setting.of(values) for name, values in config["settings"].items()},
+        settings={name: Setting.of(values) for name, values in sorted(config["settings"].items())},
         methods={name: dict(options) for name, options in config["methods"].items()},
         curvature=Curvature(tuple(curvature["operators"]), curvature["samples"], tuple(curvature["moments"]), curvature["every"]),
     )

@@ -17,8 +17,6 @@ from plasticity.losses import cross_entropy, mistakes
 from plasticity.methods import Intervention
 from plasticity.settings import Setting
 
-UPDATE_NORM_EVERY = 8  # steps: a step's norm costs a third of the step
-
 
 @dataclass
 class Cohort:
@@ -79,6 +77,7 @@ def train(cohort: Cohort, save: Callable[[int, Tensor], None], progress: Callabl
     """
     problem, parameters = cohort.setting.problem, cohort.parameters
     outcomes: list[dict[str, Tensor]] = []
+    before = torch.empty_like(parameters.padded)
     for task in progress(range(problem.tasks)):
         inputs, labels = (part.to(cohort.device) for part in tasks.stacked(problem, cohort.data, cohort.seeds, task))
         inputs = inputs.to(cohort.dtype)
@@ -87,19 +86,17 @@ def train(cohort: Cohort, save: Callable[[int, Tensor], None], progress: Callabl
             cohort.intervention.switch(parameters, cohort.optimizer, cohort.fresh(task))
         save(task, parameters.flat.detach().unflatten(0, (len(cohort.arms), len(cohort.seeds))))
 
-        step, wrong, moves = 0, parameters.flat.new_zeros(len(parameters.flat)), []
+        wrong, moved = (parameters.padded.new_zeros(len(parameters.padded)) for _ in range(2))
         for epoch in order.unbind(dim=1):
             answers = []
             x_epoch, y_epoch = _chosen(cohort, inputs, epoch), _chosen(cohort, labels, epoch)
             for x, y in zip(x_epoch.unbind(dim=1), y_epoch.unbind(dim=1), strict=True):
                 outputs = parameters.forward(cohort.network, x)
                 parameters.gradient(cross_entropy(outputs, y).mean(dim=1) + cohort.intervention.penalty(parameters))
-                before = parameters.padded.clone() if step % UPDATE_NORM_EVERY == 0 else None
+                before.copy_(parameters.padded)
                 cohort.optimizer.step(parameters.padded, parameters.padded_gradient)
-                if before is not None:
-                    moves.append(torch.linalg.vector_norm(before.sub_(parameters.padded), dim=1))
+                moved += torch.linalg.vector_norm(before.sub_(parameters.padded), dim=1)
                 answers.append(outputs.detach())
-                step += 1
             wrong += mistakes(torch.stack(answers, dim=1), y_epoch).sum(dim=(1, 2))
 
         everything = torch.arange(problem.samples, device=cohort.device).expand(len(cohort.seeds), -1)
@@ -110,7 +107,7 @@ def train(cohort: Cohort, save: Callable[[int, Tensor], None], progress: Callabl
                 "final_error": mistakes(outputs, y).mean(dim=1),
                 "final_loss": cross_entropy(outputs, y).mean(dim=1),
                 "online_error": wrong / order[0].numel(),
-                "update_norm": torch.stack(moves, dim=1).mean(dim=1),
+                "update_norm": moved / problem.steps,
             }
             finite = outcome["final_loss"].isfinite() & parameters.flat.isfinite().all(dim=1)
         outcomes.append({name: values.where(finite, torch.nan) for name, values in outcome.items()} | {"status": (~finite).to(torch.int8)})

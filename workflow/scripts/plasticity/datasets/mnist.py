@@ -2,9 +2,9 @@
 
 import gzip
 import shutil
+import socket
 import tempfile
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 from torchvision.datasets import MNIST
@@ -13,6 +13,7 @@ from torchvision.datasets.utils import check_integrity, download_url
 from plasticity.errors import StudyError
 
 MAXIMUM = 255
+TIMEOUT = 30  # seconds without an answer that mean there is no network
 
 
 def load(root: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -52,12 +53,14 @@ def load(root: Path) -> tuple[np.ndarray, np.ndarray]:
 def _download(missing: list[tuple[str, str]], raw: Path) -> None:
     """Fetch the original files, each checked by torchvision against its md5."""
     names = " and ".join(name for name, _ in missing)
+    socket.setdefaulttimeout(TIMEOUT)
     for name, md5 in missing:
         for mirror in MNIST.mirrors:
             try:
                 download_url(mirror + name, str(raw), name, md5)
                 break
-            except (URLError, OSError, RuntimeError):
+            except (OSError, RuntimeError) as error:  # no network, no permission, a wrong checksum
                 (raw / name).unlink(missing_ok=True)
+                reason = error
         else:
-            raise StudyError(f"no network to download MNIST from: put the original {names} into {raw}")
+            raise StudyError(f"MNIST could not be downloaded ({reason}): put the original {names} into {raw}")

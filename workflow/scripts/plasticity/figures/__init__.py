@@ -11,7 +11,6 @@ from typing import Any, Literal
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -43,11 +42,6 @@ LABELS = {
 def style(path: Path) -> AbstractContextManager[None]:
     """The style file, for as long as a figure is drawn."""
     return plt.style.context(path)
-
-
-def table(path: Path) -> pd.DataFrame:
-    """A table of the study, with empty cells of text as empty text."""
-    return pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in ("estimate", "mean", "low", "high")})
 
 
 def save(figure: Figure, paths: Sequence[Path], stamp: Mapping[str, str]) -> None:
