@@ -47,7 +47,7 @@ refuse_unwritable(RESULTS.absolute())
 DATASETS = sorted({setting.problem.dataset for setting in STUDY.settings.values()})
 COHORTS = [cohort.folder for cohort in STUDY.cohorts()]
 # not a param: where the data lie changes no result
-os.environ["PLASTICITY_DATA"] = os.environ.get("PLASTICITY_DATA") or config["data_root"]
+os.environ.update(PLASTICITY_DATA=os.environ.get("PLASTICITY_DATA") or config["data_root"])
 
 
 wildcard_constraints:
