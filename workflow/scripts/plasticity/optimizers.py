@@ -1,6 +1,6 @@
 """Optimizers over all members at once: one matrix of parameters, a row per member.
 
-torch's fused kernel without `torch.optim` around it, whose import of the compiler takes three seconds a job. On a CPU the kernel rounds
+torch's fused kernel without `torch.optim` around it, which imports the compiler, for seconds in every job. On a CPU the kernel rounds
 the last few numbers of a matrix otherwise than the rest; rows padded to whole vectors keep a member's numbers independent of its place.
 """
 

@@ -16,7 +16,7 @@ from plasticity import registry
 from plasticity.errors import StudyError
 from plasticity.settings import YARDSTICK, Curvature, Setting, arm_name
 
-KINDS = {
+TYPE_NAMES = {
     "object": "mapping ({} is an empty one)",
     "array": "list",
     "string": "text",
@@ -158,7 +158,7 @@ def _mistakes(config: Mapping[str, Any], schema: Path) -> Iterator[str]:
             case "type" if number := _meant(error.instance, error.validator_value):
                 yield f"{key} is the text {error.instance!r} to YAML, not a number: write {number}"
             case "type":
-                yield f"{key} is {value}, which is no {KINDS[error.validator_value]}{meaning}: change it"
+                yield f"{key} is {value}, which is no {TYPE_NAMES[error.validator_value]}{meaning}: change it"
             case "enum":
                 yield f"{key} is {value}, which is unknown: {_hint(error.instance, error.validator_value)}"
             case "minimum":
