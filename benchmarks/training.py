@@ -42,10 +42,10 @@ CORES = len(os.sched_getaffinity(0))
 
 # image shape, images, batch, epochs (and quick ones) of a task, network
 CASES = {
-    "MNIST labels of L2 Init, 784-100-100-10": ((1, 28, 28), 1200, 16, (20, 5), Network("mlp", width=100, depth=2, activation="relu")),
-    "digits, 64-64-64-64-10": ((1, 8, 8), 1280, 64, (40, 10), Network("mlp", width=64, depth=3, activation="relu")),
-    "CIFAR-10 with the CNN of L2 Init": ((3, 32, 32), 1200, 16, (4, 0), Network("cnn", width=100, depth=0, activation="relu")),
-    "CIFAR-10 with ResNet-18": ((3, 32, 32), 32, 16, (1, 0), Network("resnet18", width=64, depth=0, activation="relu")),
+    "MNIST labels of L2 Init, 784-100-100-10": ((1, 28, 28), 1200, 16, (20, 5), Network("mlp", "relu", {"width": 100, "depth": 2})),
+    "digits, 64-64-64-64-10": ((1, 8, 8), 1280, 64, (40, 10), Network("mlp", "relu", {"width": 64, "depth": 3})),
+    "CIFAR-10 with the CNN of L2 Init": ((3, 32, 32), 1200, 16, (4, 0), Network("cnn", "relu", {"width": 100})),
+    "CIFAR-10 with ResNet-18": ((3, 32, 32), 32, 16, (1, 0), Network("resnet18", "relu", {"width": 64})),
 }
 
 
@@ -67,7 +67,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 def plain_loop(setting: Setting, data: xr.Dataset, *, as_peers_write_it: bool) -> Callable[[], None]:
     """All steps of one task on one network, without any bookkeeping but a peer's own."""
-    problem, network = setting.problem, networks.fitting(setting.network, data).to(DEVICE)
+    problem, network = setting.problem, networks.fitting(setting, data).to(DEVICE)
     inputs, labels = torch.from_numpy(data["image"].values).float() / 255, torch.from_numpy(data["label"].values)
 
     def peers() -> None:
@@ -128,7 +128,7 @@ def side_by_side(setting: Setting, data: xr.Dataset, seeds: int) -> float:
 
 def floor(setting: Setting, data: xr.Dataset) -> float:
     """Seconds that a member's step must take: what it moves and computes, at the rates of this machine (see above)."""
-    network = networks.fitting(setting.network, data).to(DEVICE)
+    network = networks.fitting(setting, data).to(DEVICE)
     inputs = torch.rand(setting.problem.batch, *(data.sizes[dim] for dim in ("channel", "row", "column")), device=DEVICE)
     with FlopCounterMode(display=False) as counter:
         network(inputs).logsumexp(dim=1).sum().backward()
@@ -145,7 +145,7 @@ def compare(name: str, *, quick: bool) -> None:
     """Print one problem's table."""
     shape, count, batch, epochs, network = CASES[name]
     problem = Problem("random", "shuffle_labels", count, batch, epochs[quick], tasks=1)
-    setting, data, runs = Setting(problem, network, Optimizer("adam", lr=0.001)), images(shape, count), 2
+    setting, data, runs = Setting(problem, network, Optimizer("adam", {"lr": 0.001})), images(shape, count), 2
     times: dict[str, float] = {}
 
     for way, as_peers in (("DataLoader loop, as peers write it", True), ("best plain loop: fused Adam", False)):

@@ -14,8 +14,8 @@ from plasticity.training import Members
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=30, batch=7, epochs=2, tasks=3),
-    Network("mlp", width=11, depth=2, activation="relu"),
-    Optimizer("adam", lr=0.003),
+    Network("mlp", "relu", {"width": 11, "depth": 2}),
+    Optimizer("adam", {"lr": 0.003}),
 )
 EVERYONE = [({"strength": strength}, seed) for strength in (0.01, 1e30) for seed in (0, 1, 2, 3)]  # half of them diverge
 TASKS = [0, 2]
@@ -40,7 +40,7 @@ def job(data, tmp_path, monkeypatch):
     def run(hold, folder="resume", stop_after=None):
         kept, sizes = Stopping(tmp_path / folder, {}), []
         kept.left = stop_after or kept.left
-        shapes = {name: tuple(tensor.shape) for name, tensor in networks.fitting(SETTING.network, data).named_parameters()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in networks.fitting(SETTING, data).named_parameters()}
         kept.folder.mkdir(exist_ok=True)
         rows = Rows(kept.folder / "rows.f4", TASKS, len(EVERYONE), shapes)
         monkeypatch.setattr(cohort, "Members", lambda *given: sizes.append(len(given[2])) or Members(*given))

@@ -382,8 +382,8 @@ def test_a_disk_that_is_full_before_the_first_state_is_said_in_a_sentence(tmp_pa
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=20, batch=10, epochs=2, tasks=4),
-    Network("mlp", width=4, depth=1, activation="relu"),
-    Optimizer("adam", lr=0.01),
+    Network("mlp", "relu", {"width": 4, "depth": 1}),
+    Optimizer("adam", {"lr": 0.01}),
 )
 EVERYONE = [({"strength": strength}, seed) for strength in (0.01, 0.1) for seed in (0, 1, 2)]
 
@@ -391,7 +391,7 @@ EVERYONE = [({"strength": strength}, seed) for strength in (0.01, 0.1) for seed 
 @pytest.fixture
 def job(data, tmp_path, monkeypatch):
     """``job(stop_after)`` trains in waves of two members; a job that is stopped after so many tasks leaves its state behind."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in networks.fitting(SETTING.network, data).named_parameters()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in networks.fitting(SETTING, data).named_parameters()}
     need = cohort.memory.per_member(SETTING, data)
     learned, learn = [], training.Members.learn
 

@@ -1,13 +1,13 @@
 """Prepare a dataset: original files, checked, to one described netCDF file."""
 
 from plasticity import contracts, datasets, jobs, registry
+from plasticity.settings import Dataset
 
 
 def main(job: jobs.Job) -> None:
-    name = job.settings["dataset"]
-    source = registry.load("datasets", name)
-    images, labels = source.load(job.path("root"))
-    contracts.write(datasets.describe(name, images, labels, source.MAXIMUM, job.stamp), job.path("output"))
+    name, chosen = job.settings["name"], Dataset.of(job.settings["dataset"])
+    source: datasets.Source = registry.build("datasets", chosen.kind, chosen.options)
+    contracts.write(datasets.describe(name, source.load(job.path("root")), job.stamp), job.path("output"))
 
 
 if __name__ == "__main__":

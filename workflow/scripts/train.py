@@ -13,7 +13,7 @@ def main(job: jobs.Job) -> None:
     arms = [arm_name(method, arm) for arm in job.settings["arms"]]
     everyone = list(itertools.product(job.settings["arms"], seeds))
     data = contracts.read(job.path("data"))
-    shapes = {name: tuple(tensor.shape) for name, tensor in networks.fitting(setting.network, data).named_parameters()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in networks.fitting(setting, data).named_parameters()}
     tasks = range(0, setting.problem.tasks, training.checkpoint_every)
 
     with resume.held(job.path("outcomes").parent / "resume", job.stamp | {"data": resume.digest(job.path("data"))}) as kept:

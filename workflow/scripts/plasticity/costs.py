@@ -56,7 +56,7 @@ def cost(
     members = len(arms) * sum(map(len, blocks))
     largest_block = max(blocks, key=len)
     largest = list(itertools.product(arms, largest_block))
-    parameters = sum(tensor.numel() for tensor in networks.fitting(setting.network, data).parameters())
+    parameters = sum(tensor.numel() for tensor in networks.fitting(setting, data).parameters())
     kept = len(range(0, problem.tasks, training.checkpoint_every))
     epoch = dataclasses.replace(setting, problem=dataclasses.replace(problem, epochs=1, tasks=2))
     trained = Members(epoch, method, largest, data, training)

@@ -1,4 +1,7 @@
-"""Losses of each sample, for any leading dims."""
+"""Losses and errors of each sample, for any leading dims."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,3 +15,18 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
 def mistakes(outputs: Tensor, labels: Tensor) -> Tensor:
     """1 where the largest output is not the label's, else 0: ``(…, n, class)`` and ``(…, n)`` → ``(…, n)``."""
     return (outputs.argmax(dim=-1) != labels).to(outputs.dtype)
+
+
+def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Squared difference of the one output and its target: ``(…, n, 1)`` and ``(…, n)`` → ``(…, n)``."""
+    return (outputs.squeeze(-1) - targets).square()
+
+
+class Loss(NamedTuple):
+    """What is minimised, and the error that is reported."""
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    error: Callable[[Tensor, Tensor], Tensor]
+
+
+KINDS = {"cross_entropy": Loss(cross_entropy, mistakes), "squared_error": Loss(squared_error, squared_error)}

@@ -55,7 +55,7 @@ def measure(
         Variables by name, dims as the netCDF contract has them, and their coordinates. NaN where there is nothing to
         measure: no old data at task 0, a diverged member.
     """
-    network = networks.fitting(setting.network, data)
+    network = networks.fitting(setting, data)
     blocks = [*_layers(checkpoints.shapes), ALL]
     operators = {name: registry.load("operators", name).gram_blocks for name in curvature.operators}
 

@@ -19,13 +19,13 @@ COPIES = 22  # of its parameters that a member needs: gradient, optimizer's mean
 
 def per_member(setting: Setting, data: xr.Dataset) -> int:
     """Bytes that one member takes while it trains in float32: parameters with their copies, its task's data, activations."""
-    problem, network = setting.problem, networks.fitting(setting.network, data)
+    problem, network = setting.problem, networks.fitting(setting, data)
     pixels = math.prod(data.sizes[dim] for dim in ("channel", "row", "column"))
     parameters = sum(tensor.numel() for tensor in network.parameters())
     looked_at = min(CHUNK, problem.samples)  # without gradients, which while learning are there beside what they are made of
     at_once = max(problem.batch, looked_at) * pixels + max(3 * problem.batch, looked_at) * activations(network, data)
     # the next task's data is made while the last one's is there; the order of a task's samples is int64
-    return 4 * (COPIES * parameters + 5 * problem.samples * pixels + at_once + 2 * problem.steps * problem.batch)
+    return 4 * (COPIES * parameters + 5 * (problem.samples + problem.test_samples) * pixels + at_once + 2 * problem.steps * problem.batch)
 
 
 def activations(network: nn.Module, data: xr.Dataset) -> int:

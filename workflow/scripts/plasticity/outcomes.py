@@ -15,11 +15,17 @@ TABLE = {
     "update_norm": Variable(MEMBER, "norm of a step's change of the parameters, mean over the task, estimated from some of its steps"),
     "error_curve": Variable((*MEMBER, "step"), "mean error on each batch before the step on it, over the stretch of steps that ends here"),
     "loss_curve": Variable((*MEMBER, "step"), "mean loss on each batch before the step on it, over the stretch of steps that ends here"),
+    "test_error": Variable(MEMBER, "error on images of the task that were kept out of its training, after its last step"),
     "status": Variable(MEMBER, "what became of the member", "int8"),
 }
 FRESH = {
     "fresh_final_error": Variable(("seed", "task"), "final error of a freshly initialised network given the same task and budget"),
 }
+
+
+def table(problem: Problem) -> dict[str, Variable]:
+    """The outcomes that a problem has: without test images, no error on them."""
+    return {name: variable for name, variable in TABLE.items() if problem.test_samples or name != "test_error"}
 
 
 def curve_steps(problem: Problem, training: Training) -> list[int]:

@@ -6,8 +6,10 @@ retrains no other. Standard library only, so that the launcher can list and chec
 
 import ast
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 HERE = Path(__file__).parent
 
@@ -27,8 +29,19 @@ def load(kind: str, name: str) -> ModuleType:
     return importlib.import_module(f"plasticity.{kind}.{name}")
 
 
-def fields(kind: str, name: str) -> list[str]:
-    """The annotated fields of the classes in that file, read without importing it: a method's hyper-parameters."""
-    tree = ast.parse(path(kind, name).read_text())
-    bodies = [node.body for node in tree.body if isinstance(node, ast.ClassDef)]
-    return [line.target.id for body in bodies for line in body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
+def build(kind: str, name: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - what it is depends on the kind
+    """An instance of the file's class, with its fields."""
+    return getattr(load(kind, name), _class(kind))(**options)
+
+
+def fields(kind: str, name: str) -> dict[str, bool]:
+    """The annotated fields of the file's class, read without importing it, and whether each must be given: what a config may set."""
+    tree = ast.parse(path(kind, name).read_text(encoding="utf-8"))
+    bodies = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == _class(kind)]
+    lines = [line for body in bodies for line in body if isinstance(line, ast.AnnAssign)]
+    return {line.target.id: line.value is None for line in lines if isinstance(line.target, ast.Name)}
+
+
+def _class(kind: str) -> str:
+    """The kind in the singular: a file of `methods` has a class `Method`."""
+    return kind.removesuffix("s").capitalize()

@@ -1,45 +1,82 @@
 """Settings as typed values. They cross from the launcher to a job as JSON, and nobody else looks into a dictionary."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 YARDSTICK = "fresh"  # the method that every arm is compared to
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A dataset, how its tasks change, and the budget per task."""
+class Choice:
+    """Something that a config chooses by the name of a file; `options` are those that the file itself declares."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Build from a mapping: as a config holds it, options beside the other keys, or as `dataclasses.asdict` gives it back."""
+        own = {key: values[key] for key in cls.keys() if key in values}
+        others = {key: value for key, value in values.items() if key not in own and key != "options"}
+        return cls(**own, options=others | values.get("options", {}))
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """The keys that every file's choice has, beside the options of its own."""
+        return [one.name for one in fields(cls) if one.name != "options"]
+
+
+@dataclass(frozen=True)
+class Dataset(Choice):
+    """Where images and labels come from: a file of `datasets/`."""
+
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Problem(Choice):
+    """A dataset, how its tasks change (a file of `changes/`), and the budget per task: in epochs or in steps."""
 
     dataset: str
     change: str
     samples: int
     batch: int
-    epochs: int
-    tasks: int
+    epochs: int | None = None
+    tasks: int = 1
+    steps_per_task: int | None = None
+    test_samples: int = 0
+    separable: bool = False
+    head: str = "kept"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
         """Optimizer steps per task: whole batches only."""
-        return self.epochs * (self.samples // self.batch)
+        return self.steps_per_task or (self.epochs or 0) * self.steps_per_epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in one pass over the samples."""
+        return self.samples // self.batch
 
 
 @dataclass(frozen=True)
-class Network:
-    """The network that learns."""
+class Network(Choice):
+    """The network that learns: a file of `networks/`."""
 
     kind: str
-    width: int
-    depth: int
     activation: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    initialization: str = "he"
+    matched: bool = False
 
 
 @dataclass(frozen=True)
-class Optimizer:
-    """How it learns."""
+class Optimizer(Choice):
+    """How it learns: a file of `optimizers/`."""
 
     kind: str
-    lr: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+    at_switch: str = "kept"
 
 
 @dataclass(frozen=True)
@@ -52,8 +89,8 @@ class Setting:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Setting":
-        """Build from the nested mapping that a config holds and `dataclasses.asdict` gives back."""
-        return cls(Problem(**values["problem"]), Network(**values["network"]), Optimizer(**values["optimizer"]))
+        """Build from the nested mapping that a config holds, or that `dataclasses.asdict` gives back."""
+        return cls(Problem.of(values["problem"]), Network.of(values["network"]), Optimizer.of(values["optimizer"]))
 
 
 @dataclass(frozen=True)

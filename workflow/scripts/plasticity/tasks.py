@@ -1,50 +1,38 @@
 """Tasks as pure functions of (problem, seed, index): any stage rebuilds any task, and none depends on how many there are."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
+from plasticity import changes
 from plasticity.errors import StudyError
 from plasticity.randomness import generator
 from plasticity.settings import Problem
 
-
-def subset(problem: Problem, data: xr.Dataset, seed: int) -> tuple[Tensor, Tensor]:
-    """The images that all tasks of a seed share, standardised per channel, with their true labels.
-
-    Args:
-        problem: how many samples are drawn, without replacement.
-        data: a prepared dataset, as `prepare` writes it.
-        seed: whose draw.
-
-    Returns:
-        Inputs ``(n, channel, row, column)`` in float32, labels ``(n,)`` in int64.
-
-    Raises:
-        StudyError: the dataset has fewer images than the problem asks for.
-    """
-    if problem.samples > data.sizes["sample"]:
-        raise StudyError(f"problem.samples is {problem.samples}, but {problem.dataset} has only {data.sizes['sample']} images: lower it")
-    chosen = generator(seed, "subset").permutation(data.sizes["sample"])[: problem.samples]
-    pixels = torch.from_numpy(data["image"].values[chosen]).float() / float(data["image"].attrs["valid_max"])
-    mean, std = (torch.from_numpy(data[name].values)[:, None, None] for name in ("channel_mean", "channel_std"))
-    return (pixels - mean) / std, torch.from_numpy(data["label"].values[chosen])
-
-
-def shuffle_labels(inputs: Tensor, labels: Tensor, seed: int, index: int) -> tuple[Tensor, Tensor]:
-    """Labels permuted across the images, anew for every task, task 0 too; class counts are kept (arXiv 2308.11958, section 4)."""
-    return inputs, labels[torch.from_numpy(generator(seed, "labels", index).permutation(len(labels)))]
-
-
-CHANGES: dict[str, Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]] = {"shuffle_labels": shuffle_labels}
+CONDITION = 1e6  # singular values further apart than this are more than float32 resolves
 
 
 def task(problem: Problem, data: xr.Dataset, seed: int, index: int) -> tuple[Tensor, Tensor]:
-    """Inputs and labels of one task, in the order of the subset; shapes as `subset` gives them."""
-    return CHANGES[problem.change](*subset(problem, data, seed), seed, index)
+    """Inputs, standardised per channel, and labels of one task: its `samples` to train on, then its `test_samples`.
+
+    Args:
+        problem: how many images, and how tasks change.
+        data: a prepared dataset, as `prepare` writes it.
+        seed: whose task.
+        index: of the task, from 0.
+
+    Returns:
+        Inputs ``(n, channel, row, column)`` in float32; labels ``(n,)``, int64 classes or float32 targets.
+
+    Raises:
+        StudyError: the dataset cannot give what the problem asks for.
+    """
+    change, which = changes.of(problem), changes.Task(problem, data.sizes["class"], seed, index)
+    chosen, labels = change.choose(which, data["label"].values)
+    pixels = torch.from_numpy(data["image"].values[chosen]).float() / float(data["image"].attrs["valid_max"])
+    mean, std = (torch.from_numpy(data[name].values)[:, None, None] for name in ("channel_mean", "channel_std"))
+    return change.alter(which, (pixels - mean) / std, torch.from_numpy(labels))
 
 
 def stacked(problem: Problem, data: xr.Dataset, seeds: list[int], index: int) -> tuple[Tensor, Tensor]:
@@ -54,7 +42,30 @@ def stacked(problem: Problem, data: xr.Dataset, seeds: list[int], index: int) ->
 
 
 def batches(problem: Problem, seed: int, index: int) -> np.ndarray:
-    """Which samples each step of a task sees, shape ``(epoch, step, batch)``: a new order every epoch, the last partial batch dropped."""
-    draw = generator(seed, "batches", index)
-    whole = problem.samples // problem.batch * problem.batch
-    return np.stack([draw.permutation(problem.samples)[:whole].reshape(-1, problem.batch) for _ in range(problem.epochs)])
+    """Which samples each step of a task sees, shape ``(step, batch)``: a new order every epoch, the last partial batch dropped."""
+    draw, per_epoch = generator(seed, "batches", index), problem.steps_per_epoch
+    epochs = [draw.permutation(problem.samples)[: per_epoch * problem.batch] for _ in range(-(-problem.steps // per_epoch))]
+    return np.concatenate(epochs).reshape(-1, problem.batch)[: problem.steps]
+
+
+def refuse_inseparable(problem: Problem, data: xr.Dataset, seed: int) -> float:
+    """Make sure that a linear map fits any labels of a seed's images: the rows of [X, 1] are linearly independent.
+
+    Returns:
+        Condition number of [X, 1], of task 0: its largest singular value over its smallest.
+
+    Raises:
+        StudyError: naming the rank, or the condition number where it is beyond `CONDITION`.
+    """
+    inputs, _ = task(problem, data, seed, 0)
+    images = inputs[: problem.samples].flatten(1).double().numpy()
+    values = np.linalg.svd(np.hstack([images, np.ones((len(images), 1))]), compute_uv=False)
+    n, rank = len(images), int((values > values[0] * max(images.shape) * np.finfo(float).eps).sum())
+    condition = float(values[0] / values[-1]) if rank == n else np.inf
+    if condition > CONDITION:
+        found = f"[X, 1] has a condition number of {condition:.0e}" if rank == n else f"[X, 1] has rank {rank}"
+        raise StudyError(
+            f"the {n} images of {problem.dataset} that seed {seed} draws are not linearly separable under any labels ({found}): "
+            "lower problem.samples, or take problem.separable away"
+        )
+    return condition

@@ -14,16 +14,16 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from plasticity import networks, optimizers, outcomes, registry, tasks
+from plasticity import changes, losses, networks, optimizers, outcomes, registry, tasks
 from plasticity.graphs import Captured
 from plasticity.lockstep import Parameters, rows
-from plasticity.losses import cross_entropy, mistakes
 from plasticity.methods import Intervention
 from plasticity.randomness import generator
 from plasticity.settings import Setting, Training
 
 WATCHED, STRETCHES = 10, 50  # first steps of a task whose norms are all taken; stretches after them, of at least as many steps
 CHUNK = 256  # samples at once where all of a task's data is looked at
+AT_ONCE = 64  # steps whose outputs are kept until their errors are taken together
 
 
 class Members:
@@ -63,9 +63,13 @@ class Members:
         self.seeds = list(dict.fromkeys(seeds))
         self._seed_of = torch.tensor([self.seeds.index(seed) for seed in seeds], device=self.device)
 
-        self.network = networks.fitting(setting.network, data)
+        self._loss, self._error = losses.KINDS[changes.of(setting.problem).LOSS]
+        self.network = networks.fitting(setting, data)
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self.network.named_parameters()}
         self.parameters = Parameters(self._fresh(task=0), self.shapes)
+        self._head = torch.cat(
+            [torch.full((math.prod(shape),), name.startswith("output."), device=self.device) for name, shape in self.shapes.items()]
+        )
         self._forward = self.parameters.bind(self.network)
         self._precision = torch.autocast(self.device.type, torch.bfloat16) if training.precision == "bfloat16" else nullcontext()
         self.optimizer = optimizers.build(setting.optimizer, self.parameters.padded)
@@ -79,7 +83,7 @@ class Members:
         sizes = {"task": setting.problem.tasks, "step": len(self._ends)}
         self.outcomes = {
             name: torch.full((len(members), *(sizes[dim] for dim in variable.dims[2:])), torch.nan)
-            for name, variable in outcomes.TABLE.items()
+            for name, variable in outcomes.table(setting.problem).items()
         }
         # what a captured step reads and writes stays where it is
         self._inputs, self._labels = self._data()
@@ -112,30 +116,37 @@ class Members:
         inputs, labels = self._data()
         self._inputs.copy_(inputs)
         self._labels.copy_(labels)
+        fresh = self._fresh(self.task)
         with torch.no_grad():
-            self.intervention.switch(self.parameters, self.optimizer, self._fresh(self.task))
+            if self.task and self.setting.problem.head == "fresh":
+                self.parameters.flat.copy_(fresh.where(self._head, self.parameters.flat))
+                self.optimizer.forget_of(self._head)
+            if self.task and self.setting.optimizer.at_switch == "reset":
+                self.optimizer.forget()
+            self.intervention.switch(self.parameters, self.optimizer, fresh)
             self.parameters.padded.masked_fill_(~self.alive[:, None], torch.nan)
 
     def learn(self) -> None:
         """Take all steps of the task, and record its outcomes."""
         problem, parameters = self.setting.problem, self.parameters.padded
         before, moved = torch.empty_like(parameters), parameters.new_zeros(len(parameters))
-        order = torch.from_numpy(np.stack([tasks.batches(problem, seed, self.task) for seed in self.seeds], axis=2)).to(self.device)
-        counts = watched(problem.steps, self.task).reshape(problem.epochs, -1).tolist()
+        order = torch.from_numpy(np.stack([tasks.batches(problem, seed, self.task) for seed in self.seeds], axis=1)).to(self.device)
+        counts = watched(problem.steps, self.task).tolist()
         errors, losses = [], []
-        for epoch, stands_for in zip(order, counts, strict=True):
-            samples = self._places(epoch).flatten(1)
+        for first in range(0, problem.steps, AT_ONCE):
+            stretch = slice(first, first + AT_ONCE)
+            samples = self._places(order[stretch]).flatten(1)
             answers = []
-            for batch, count in zip(samples, stands_for, strict=True):
+            for batch, count in zip(samples, counts[stretch], strict=True):
                 if count:
                     before.copy_(parameters)
                 answers.append(self._take_step(batch))
                 if count:
                     moved += count * torch.linalg.vector_norm(before.sub_(parameters), dim=1)
             outputs, labels = torch.stack(answers), self._labels[samples].unflatten(1, (len(parameters), -1))
-            errors.append(mistakes(outputs, labels).mean(dim=-1))
+            errors.append(self._error(outputs, labels).mean(dim=-1))
             # a row for each step and member: how a number is rounded depends on its place in its row
-            losses.append(cross_entropy(outputs.flatten(0, 1), labels.flatten(0, 1)).mean(dim=-1).view_as(errors[-1]))
+            losses.append(self._loss(outputs.flatten(0, 1), labels.flatten(0, 1)).mean(dim=-1).view_as(errors[-1]))
         self._record(torch.cat(errors), torch.cat(losses), moved / problem.steps)
         self.task += 1
 
@@ -146,7 +157,7 @@ class Members:
         members, batch = len(self.alive), self.setting.problem.batch
         with self._precision:
             outputs = self._forward(self._x.view(members, batch, *self._x.shape[1:])).to(self.dtype)
-        losses = cross_entropy(outputs, self._y.view(members, batch))
+        losses = self._loss(outputs, self._y.view(members, batch))
         self.parameters.gradient(losses, self.intervention.penalty(self.parameters))
         self.optimizer.step(self.parameters.padded, self.parameters.padded_gradient)
         return outputs.detach()
@@ -154,10 +165,11 @@ class Members:
     def _record(self, errors: Tensor, losses: Tensor, update_norm: Tensor) -> None:
         """Outcomes of the task; errors and losses of each step's batch before the step, shape ``(step, member)``."""
         errors, losses = (values.double().T.contiguous() for values in (errors, losses))
-        final_error, final_loss = self._evaluate()
+        problem = self.setting.problem
+        final_error, final_loss = self._evaluate(range(problem.samples))
         self.alive &= final_loss.isfinite()
-        for numbers in (self.parameters.padded, *self.optimizer.state().values()):
-            self.alive &= numbers.isfinite().flatten(-1).all(dim=-1)
+        for numbers in (self.parameters.padded, *self.optimizer.means.values()):
+            self.alive &= numbers.isfinite().all(dim=1)
         found = {
             "final_error": final_error,
             "final_loss": final_loss,
@@ -166,33 +178,36 @@ class Members:
             "error_curve": torch.stack([part.mean(dim=1) for part in errors.tensor_split(self._ends[:-1], dim=1)], dim=1),
             "loss_curve": torch.stack([part.mean(dim=1) for part in losses.tensor_split(self._ends[:-1], dim=1)], dim=1),
         }
+        if problem.test_samples:
+            found["test_error"], _ = self._evaluate(range(problem.samples, problem.samples + problem.test_samples))
         for name, values in found.items():
             mask = self.alive.view(-1, *[1] * (values.ndim - 1))
             self.outcomes[name][:, self.task] = values.where(mask, torch.nan).float().cpu()
         self.outcomes["status"][:, self.task] = (~self.alive).float().cpu()
 
     @torch.no_grad()
-    def _evaluate(self) -> tuple[Tensor, Tensor]:
-        """Each member's error and loss on all of the task's data."""
-        n, members = self.setting.problem.samples, len(self.alive)
-        error, loss = (torch.zeros(members, dtype=torch.float64, device=self.device) for _ in range(2))
+    def _evaluate(self, which: range) -> tuple[Tensor, Tensor]:
+        """Each member's error and loss on some of the task's samples."""
+        error, loss = (torch.zeros(len(self.alive), dtype=torch.float64, device=self.device) for _ in range(2))
+        samples = torch.tensor(which, device=self.device).expand(len(self.seeds), -1)
         # equal parts: with batch norm, a small one at the end would have statistics of its own
-        for samples in torch.arange(n, device=self.device).expand(len(self.seeds), n).tensor_split(math.ceil(n / CHUNK), dim=1):
-            places = self._places(samples)
+        for part in samples.tensor_split(math.ceil(len(which) / CHUNK), dim=1):
+            places = self._places(part)
             outputs, labels = self._forward(self._inputs[places]), self._labels[places]
-            error += mistakes(outputs, labels).sum(dim=1)
-            loss += cross_entropy(outputs, labels).sum(dim=1)
-        return error / n, loss / n
+            error += self._error(outputs, labels).sum(dim=1)
+            loss += self._loss(outputs, labels).sum(dim=1)
+        return error / len(which), loss / len(which)
 
     def _places(self, samples: Tensor) -> Tensor:
         """Where each member's samples lie in the task's data: ``(…, seed, n)`` → ``(…, member, n)``."""
-        first = torch.arange(len(self.seeds), device=self.device) * self.setting.problem.samples
+        first = torch.arange(len(self.seeds), device=self.device) * (len(self._inputs) // len(self.seeds))
         return (samples + first[:, None]).index_select(-2, self._seed_of)
 
     def _data(self) -> tuple[Tensor, Tensor]:
         """The next task's inputs ``(seed × n, …)`` and labels ``(seed × n,)``."""
         inputs, labels = tasks.stacked(self.setting.problem, self.data, self.seeds, self.task)
-        return inputs.flatten(0, 1).to(self.device, self.dtype), labels.flatten().to(self.device)
+        kind = self.dtype if labels.is_floating_point() else labels.dtype
+        return inputs.flatten(0, 1).to(self.device, self.dtype), labels.flatten().to(self.device, kind)
 
     def _fresh(self, task: int) -> Tensor:
         """Newly drawn initial parameters, shape ``(member, parameter)``; the same for every arm of a seed."""

@@ -5,10 +5,13 @@ from pathlib import Path
 import numpy as np
 import sklearn.datasets
 
-MAXIMUM = 16
+from plasticity.datasets import Images, Source
 
 
-def load(root: Path) -> tuple[np.ndarray, np.ndarray]:
-    """All images and labels; `root` is not looked at."""
-    digits = sklearn.datasets.load_digits()
-    return digits.images.astype(np.uint8)[:, None], digits.target.astype(np.int64)
+class Dataset(Source):
+    """All images; the data root is not looked at."""
+
+    def load(self, root: Path) -> Images:
+        digits = sklearn.datasets.load_digits()
+        names = [str(name) for name in digits.target_names]
+        return Images(digits.images.astype(np.uint8)[:, None], digits.target.astype(np.int64), names, maximum=16)

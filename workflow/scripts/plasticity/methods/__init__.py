@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from plasticity.lockstep import Parameters
-from plasticity.optimizers import Adam
+from plasticity.optimizers import Memory
 
 
 @dataclass
@@ -27,11 +27,11 @@ class Intervention:
         """What is added to each member's loss, shape ``(member,)``; None for nothing."""
         return None
 
-    def switch(self, parameters: Parameters, optimizer: Adam, fresh: Tensor) -> None:
+    def switch(self, parameters: Parameters, optimizer: Memory, fresh: Tensor) -> None:
         """Called when a task begins, task 0 too, under `torch.no_grad`.
 
         Args:
             parameters: to be changed in place.
-            optimizer: with its state, shaped like `parameters.flat`.
+            optimizer: with its memory.
             fresh: newly drawn initial parameters for this task, shaped like `parameters.flat`.
         """

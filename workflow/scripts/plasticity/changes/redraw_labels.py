@@ -1,0 +1,29 @@
+"""A fraction of the labels is redrawn at every task: how abrupt must a change be? (Asked by Lyle et al. 2023, arXiv 2303.01486.)"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from plasticity.changes import Task, Unchanged
+
+
+@dataclass(frozen=True)
+class Change(Unchanged):
+    """Images drawn anew for each task hand their labels on to one another; all others keep those of the task before.
+
+    So class counts are kept, and with a `fraction` of 1 no image keeps its label but by chance. Test images keep their true labels.
+    `first_task`: `changed` (all labels shuffled) or `original` (the true ones).
+    """
+
+    fraction: float
+    first_task: str = "changed"
+
+    def alter(self, task: Task, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        n, now = task.problem.samples, labels.clone()
+        if self.first_task == "changed":
+            now[:n] = labels[task.permutation("labels", n, index=0)]
+        for index in range(1, task.index + 1):
+            redrawn = task.permutation("labels", n, index)[: round(self.fraction * n)]
+            now[redrawn] = now[redrawn.roll(1)]
+        return inputs, now
