@@ -27,7 +27,7 @@ NAN = (1, 0, 2)  # arm, seed, task of the member that has diverged
 
 def setting(activation="relu"):
     problem = Problem("tiny", "shuffle_labels", samples=20, batch=5, epochs=1, tasks=TASKS)
-    return Setting(problem, Network("mlp", activation, {"width": 6, "depth": 2}), Optimizer("adam", {"lr": 0.001}))
+    return Setting(problem, Network("mlp", activation, options={"width": 6, "depth": 2}), Optimizer("adam", options={"lr": 0.001}))
 
 
 @pytest.fixture(scope="module")

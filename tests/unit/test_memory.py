@@ -21,9 +21,14 @@ def images(channels, size):
 @pytest.mark.parametrize(
     ("network", "channels", "size", "expected"),
     [
-        (Network("mlp", "relu", {"width": 8, "depth": 3}), 2, 5, [50, 8, 8, 8, 8, 8, 8, 3]),  # flattened, three layers with an activation each, output
         (
-            Network("cnn", "tanh", {"width": 7}),
+            Network("mlp", "relu", options={"width": 8, "depth": 3}),
+            2,
+            5,
+            [50, 8, 8, 8, 8, 8, 8, 3],
+        ),  # flattened, three layers with an activation each, output
+        (
+            Network("cnn", "tanh", options={"width": 7}),
             2,
             20,
             [16 * 16 * 16, 16 * 16 * 16, 16 * 8 * 8, 16 * 4 * 4, 16 * 4 * 4, 16 * 2 * 2, 64, 7, 7, 7, 7, 3],
@@ -37,7 +42,7 @@ def test_activations_are_what_each_layer_puts_out_for_one_image(network, channel
 
 def test_counting_activations_leaves_the_network_as_it_was():
     data = images(1, 16)
-    network = networks.fitting(Network("cnn", "relu", {"width": 7}), data)
+    network = networks.fitting(Network("cnn", "relu", options={"width": 7}), data)
     memory.activations(network, data)
     assert not any(layer._forward_hooks for layer in network.modules())
 
@@ -77,7 +82,7 @@ def peak():  # of this process alone: that of getrusage begins with its parent's
 
 def measure(network, samples, size, method, arm, *numbers):
     data = describe("drawn", np.random.default_rng(0).integers(0, 9, (samples, 1, size, size), np.uint8), np.arange(samples) % 10, 9, {})
-    setting = Setting(Problem("drawn", "shuffle_labels", samples, 16, 1, 2), Network(*network), Optimizer("adam", {"lr": 0.001}))
+    setting = Setting(Problem("drawn", "shuffle_labels", samples, 16, 1, 2), Network(*network), Optimizer("adam", options={"lr": 0.001}))
     peaks = []
     for members in numbers:
         train(Members(setting, method, [(arm, seed) for seed in range(members)], data, device=torch.device("cpu")))

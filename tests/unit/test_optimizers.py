@@ -12,7 +12,7 @@ def test_adam_is_torchs_on_each_member(seed):
     torch.manual_seed(seed)
     rows = torch.randn(3, 11).double()
     gradients = torch.randn(30, 3, 11).double() * torch.logspace(-9, 3, 11)
-    ours, optimizer = rows.clone(), optimizers.build(Optimizer("adam", {"lr": 0.01}), rows)
+    ours, optimizer = rows.clone(), optimizers.build(Optimizer("adam", options={"lr": 0.01}), rows)
     for gradient in gradients:
         optimizer.step(ours, gradient)
     for member, row in enumerate(rows):

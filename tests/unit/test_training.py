@@ -20,11 +20,13 @@ from plasticity.training import Members, train, watched
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=30, batch=7, epochs=10, tasks=6),
-    Network("mlp", "relu", {"width": 8, "depth": 2}),
-    Optimizer("adam", {"lr": 0.003}),
+    Network("mlp", "relu", options={"width": 8, "depth": 2}),
+    Optimizer("adam", options={"lr": 0.003}),
 )
 SHORT = replace(SETTING, problem=replace(SETTING.problem, epochs=3, tasks=4))
-ODD = replace(SETTING, network=replace(SETTING.network, width=11))  # rows that fill no whole number of the processor's vectors
+ODD = replace(
+    SETTING, network=replace(SETTING.network, options={"width": 11, "depth": 2})
+)  # rows that fill no whole number of the processor's vectors
 ARMS = {"none": [{}], "fresh": [{}]} | {name: [{"strength": 0.01}, {"strength": 0.3}] for name in ("l2", "l2_init", "wasserstein")}
 RECORDED = Training(curve_points=7)  # stretches of a task's 40 steps that are not all as long
 BFLOAT16 = replace(RECORDED, precision="bfloat16")
@@ -143,12 +145,14 @@ def test_each_member_is_trained_as_by_a_plain_loop_over_its_network(data, method
     assert_trained_as_by_a_plain_loop(data, method, arms, setting)
 
 
-@pytest.mark.parametrize(("network", "size"), [(Network("cnn", "tanh", {"width": 6}), 16), (Network("resnet18", "relu", {"width": 2}), 6)])
+@pytest.mark.parametrize(
+    ("network", "size"), [(Network("cnn", "tanh", options={"width": 6}), 16), (Network("resnet18", "relu", options={"width": 2}), 6)]
+)
 def test_members_of_a_convolutional_network_are_too(network, size):
     draw = np.random.default_rng(0)
     data = describe("small", draw.integers(0, 10, (40, 1, size, size), np.uint8), np.arange(40) % 3, 9, {})
     problem = replace(SETTING.problem, tasks=5)
-    setting = Setting(problem, network, Optimizer("adam", {"lr": 0.001}))  # with larger steps rounding errors grow beyond 1e-10
+    setting = Setting(problem, network, Optimizer("adam", options={"lr": 0.001}))  # with larger steps rounding errors grow beyond 1e-10
     assert_trained_as_by_a_plain_loop(data, "wasserstein", [{"strength": 0.01}], setting)
 
 
@@ -234,8 +238,8 @@ MANY = list(range(24))  # seeds
 CHAOS = replace(
     SETTING,  # in which rounding errors grow to the size of the parameters within a task
     problem=replace(SETTING.problem, epochs=20),
-    network=Network("mlp", "tanh", {"width": 12, "depth": 6}),
-    optimizer=Optimizer("adam", {"lr": 0.05}),
+    network=Network("mlp", "tanh", options={"width": 12, "depth": 6}),
+    optimizer=Optimizer("adam", options={"lr": 0.05}),
 )
 
 
@@ -289,7 +293,7 @@ def test_products_in_bfloat16_are_near_and_all_else_stays_in_float32(data):
 
 
 def test_the_final_loss_is_looked_at_in_float32_whatever_is_learned_in(data):
-    at_rest = replace(SHORT, optimizer=Optimizer("adam", {"lr": 1e-30}))  # it never moves
+    at_rest = replace(SHORT, optimizer=Optimizer("adam", options={"lr": 1e-30}))  # it never moves
     lower, single = (trained(data, "none", [{}], [0, 1], at_rest, torch.float32, chosen)[0] for chosen in (BFLOAT16, RECORDED))
     np.testing.assert_array_equal(lower["final_loss"], single["final_loss"])
     assert (lower["loss_curve"] != single["loss_curve"]).any()

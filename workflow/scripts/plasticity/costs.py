@@ -58,12 +58,13 @@ def cost(
     largest = list(itertools.product(arms, largest_block))
     parameters = sum(tensor.numel() for tensor in networks.fitting(setting, data).parameters())
     kept = len(range(0, problem.tasks, training.checkpoint_every))
-    epoch = dataclasses.replace(setting, problem=dataclasses.replace(problem, epochs=1, tasks=2))
-    trained = Members(epoch, method, largest, data, training)
+    steps = min(problem.steps, problem.steps_per_epoch)
+    short = dataclasses.replace(setting, problem=dataclasses.replace(problem, steps_per_task=steps, tasks=2))
+    trained = Members(short, method, largest, data, training)
     trained.learn()  # the first time, libraries choose their kernels
     start = time.perf_counter()
     trained.learn()
-    epochs = problem.tasks * problem.epochs * members / len(largest)
+    epochs = problem.tasks * problem.steps / steps * members / len(largest)
     return Cost(
         jobs=len(blocks),
         members=members,

@@ -49,7 +49,7 @@ class Parameters:
         Nothing is swapped in and out at a call, and linear layers are noted, so that `gradient` can write theirs where it belongs: each
         call that autograd follows is to be followed by one of `gradient`.
         """
-        if not _broadcasts(network):
+        if not broadcasts(network):
             return lambda inputs: forward(network, self.tensors, inputs)
         bound = copy.deepcopy(network)
         for name, layer in bound.named_modules():
@@ -130,7 +130,7 @@ def forward(network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> T
         outputs: Tensor = functional_call(network, tensors, (inputs,))
         return outputs
 
-    if _broadcasts(network):
+    if broadcasts(network):
         with _LockStep():
             return one(tensors, inputs)
     if inputs.device.type != "cpu":
@@ -140,7 +140,7 @@ def forward(network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> T
     return torch.stack([one(dict(zip(tensors, member, strict=True)), x) for member, x in zip(members, inputs.unbind(), strict=True)])
 
 
-def _broadcasts(network: nn.Module) -> bool:
+def broadcasts(network: nn.Module) -> bool:
     """Whether every layer has parameters of its own and takes a leading dim of members as it is, linear ones replaced."""
     own = len(list(network.named_parameters(remove_duplicate=False))) == len(list(network.parameters()))
     return own and all(

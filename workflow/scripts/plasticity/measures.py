@@ -5,6 +5,7 @@ is NaN there (the output layer has no units to be dead, the whole network has no
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -12,11 +13,10 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from plasticity import networks, registry, spectra, tasks
+from plasticity import changes, losses, networks, registry, spectra, tasks
 from plasticity.checkpoints import Checkpoints
 from plasticity.contracts import MEMBER, Variable
-from plasticity.lockstep import Parameters, forward
-from plasticity.losses import cross_entropy
+from plasticity.lockstep import Parameters, broadcasts, forward
 from plasticity.settings import Curvature, Setting
 
 DORMANT = 0.025  # Sokar et al. 2023 (ReDo), arXiv 2302.12902
@@ -55,19 +55,20 @@ def measure(
         Variables by name, dims as the netCDF contract has them, and their coordinates. NaN where there is nothing to
         measure: no old data at task 0, a diverged member.
     """
-    network = networks.fitting(setting, data)
+    network = networks.fitting(setting, data).double().eval()  # batch norm's statistics are constants where curvature is taken
+    loss = losses.KINDS[changes.of(setting.problem).LOSS].loss
     blocks = [*_layers(checkpoints.shapes), ALL]
     operators = {name: registry.load("operators", name).gram_blocks for name in curvature.operators}
 
     def on_data_of(task: int, parameters: Parameters) -> dict[str, Tensor]:
         """Measures by name, shapes ``(member, block)`` and ``(member, block, rank)``; NaN before the first task."""
         inputs, labels = tasks.stacked(setting.problem, data, checkpoints.seeds, max(task, 0))
-        arms = len(checkpoints.arms)
-        inputs, labels = inputs.double().repeat(arms, 1, 1, 1, 1), labels.repeat(arms, 1)
-        values = unit_measures(hidden_activations(network, parameters, inputs), blocks)
+        samples, arms = setting.problem.samples, len(checkpoints.arms)
+        inputs, labels = (values[:, :samples].repeat(arms, *[1] * (values.ndim - 1)) for values in (inputs.double(), labels))
+        values = unit_measures(of_members(hidden_activations, network, parameters, inputs), blocks)
         few = slice(0, curvature.samples)
         for operator, gram_blocks in operators.items():
-            grams = gram_blocks(network, cross_entropy, inputs[:, few], labels[:, few], parameters.tensors)
+            grams = of_members(partial(gram_blocks, loss=loss), network, parameters, inputs[:, few], labels[:, few])
             grams[ALL] = cast(Tensor, sum(grams.values()))
             spectrum = spectra.eigenvalues(torch.stack([grams[block] for block in blocks], dim=1))
             values |= {f"{operator}_{name}": number for name, number in spectra.summary(spectrum).items()}
@@ -94,8 +95,36 @@ def measure(
     return variables, coordinates
 
 
-def hidden_activations(network: nn.Module, parameters: Parameters, inputs: Tensor) -> dict[str, Tensor]:
-    """Outputs of each activation, keyed by the layer before it, shape ``(member, n, unit)``."""
+def of_members(function: Callable[..., dict[str, Tensor]], network: nn.Module, parameters: Parameters, *data: Tensor) -> dict[str, Tensor]:
+    """What a function of a network and its data finds, for all members: at once where the network broadcasts, else one after the other.
+
+    Args:
+        function: called as ``function(network, *data, tensors=…)`` for all members, as ``function(network, *data)`` for one.
+        network: to hold the parameters of the one.
+        parameters: of all members.
+        data: with the member as first dim.
+    """
+    if broadcasts(network):
+        return function(network, *data, tensors=parameters.tensors)
+    found = []
+    for member, own in enumerate(zip(*data, strict=True)):
+        network.load_state_dict({name: tensor[member] for name, tensor in parameters.tensors.items()})
+        found.append(function(network, *own))
+    return {name: torch.stack([values[name] for values in found]) for name in found[0]}
+
+
+def hidden_activations(network: nn.Module, inputs: Tensor, tensors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Outputs of each activation, keyed by the layer before it, one column a unit.
+
+    Args:
+        network: with parameters of its own, or made for `tensors`.
+        inputs: shape ``(n, …)``, or ``(member, n, …)`` with `tensors`.
+        tensors: parameters of many members by name, shapes ``(member, …)``.
+
+    Returns:
+        Shape ``(n, unit)``, or ``(member, n, unit)`` with `tensors`. A convolution's units are its channels, with a row for every place of
+        every image; a transformer's tokens are rows, too.
+    """
     seen: dict[str, Tensor] = {}
     layer = ""
 
@@ -104,7 +133,8 @@ def hidden_activations(network: nn.Module, parameters: Parameters, inputs: Tenso
         if next(module.parameters(recurse=False), None) is not None:
             layer = name
         elif isinstance(module, tuple(cast(type, kind) for kind in networks.ACTIVATIONS.values())):
-            seen[layer] = outputs.flatten(2)
+            units = outputs.movedim(1, -1) if outputs.ndim == 4 else outputs
+            seen[layer] = units.flatten(0 if tensors is None else 1, -2)
 
     hooks = [
         module.register_forward_hook(lambda module, _, outputs, name=name: note(name, module, outputs))
@@ -112,7 +142,7 @@ def hidden_activations(network: nn.Module, parameters: Parameters, inputs: Tenso
     ]
     try:
         with torch.no_grad():
-            forward(network, parameters.tensors, inputs)
+            network(inputs) if tensors is None else forward(network, tensors, inputs)
     finally:
         for hook in hooks:
             hook.remove()

@@ -15,18 +15,18 @@ from plasticity.lockstep import forward
 
 def gram_blocks(
     network: nn.Module,
-    loss: Callable[[Tensor, Tensor], Tensor],
     inputs: Tensor,
     targets: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
     tensors: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Gram matrices of the per-sample gradients, layer by layer; their sum is that of the whole network.
 
     Args:
         network: made of layers that act on each sample alone; its parameters all sit in `nn.Linear` layers.
-        loss: per-sample loss, called as ``loss(outputs, targets)``, shape ``(…, n)``.
         inputs: shape ``(n, …)``, or ``(member, n, …)`` with `tensors`.
         targets: shape ``(n, …)``, or ``(member, n, …)`` with `tensors`.
+        loss: per-sample loss, called as ``loss(outputs, targets)``, shape ``(…, n)``.
         tensors: parameters of many members by name, shapes ``(member, …)``, requiring gradients, in place of the network's own.
 
     Returns:
