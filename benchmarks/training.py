@@ -53,7 +53,7 @@ def images(shape: tuple[int, int, int], count: int) -> xr.Dataset:
     """Random pixels, and labels of ten classes."""
     draw = np.random.default_rng(0)
     labels = np.concatenate([np.arange(10), draw.integers(0, 10, count - 10)])
-    return datasets.describe("random", draw.integers(0, 256, (count, *shape), np.uint8), labels, 255, {})
+    return datasets.describe("random", datasets.Images(draw.integers(0, 256, (count, *shape), np.uint8), labels, list("0123456789")), {})
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -71,7 +71,7 @@ def plain_loop(setting: Setting, data: xr.Dataset, *, as_peers_write_it: bool) -
     inputs, labels = torch.from_numpy(data["image"].values).float() / 255, torch.from_numpy(data["label"].values)
 
     def peers() -> None:
-        optimizer = torch.optim.Adam(network.parameters(), lr=setting.optimizer.lr)
+        optimizer = torch.optim.Adam(network.parameters(), lr=setting.optimizer.options["lr"])
         for _ in range(problem.epochs):
             for x, y in DataLoader(TensorDataset(inputs, labels), problem.batch, shuffle=True):
                 outputs = network(x.to(DEVICE))
@@ -83,7 +83,7 @@ def plain_loop(setting: Setting, data: xr.Dataset, *, as_peers_write_it: bool) -
 
     def best() -> None:
         x, y = inputs.to(DEVICE), labels.to(DEVICE)
-        optimizer = torch.optim.Adam(network.parameters(), lr=setting.optimizer.lr, fused=True)
+        optimizer = torch.optim.Adam(network.parameters(), lr=setting.optimizer.options["lr"], fused=True)
         for _ in range(problem.epochs):
             for samples in torch.randperm(problem.samples, device=DEVICE).split(problem.batch):
                 optimizer.zero_grad()

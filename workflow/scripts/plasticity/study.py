@@ -190,6 +190,8 @@ def _mistakes(config: Mapping[str, Any], schema: Path) -> Iterator[str]:
                 yield f"{key} is {value}, above {error.validator_value}{meaning}: lower it"
             case "exclusiveMaximum":
                 yield f"{key} is {value}, not below {error.validator_value}{meaning}: lower it"
+            case "minItems" | "maxItems" if error.validator_value > 1:
+                yield f"{key} is {value}, and not {error.validator_value} values{meaning}: change it"
             case "minProperties" | "minItems":
                 yield f"{key} is empty{meaning}: name at least one"
             case "uniqueItems":
