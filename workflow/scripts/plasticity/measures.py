@@ -21,6 +21,7 @@ from plasticity.settings import Curvature, Setting
 
 DORMANT = 0.025  # Sokar et al. 2023 (ReDo), arXiv 2302.12902
 ALL = "all"
+AT_ONCE = 2**25  # pixels of tasks' data that are in memory at a time
 
 _DATA, _BLOCK = (*MEMBER, "moment", "block"), (*MEMBER, "block")
 TABLE = {
@@ -60,30 +61,36 @@ def measure(
     blocks = [*_layers(checkpoints.shapes), ALL]
     operators = {name: registry.load("operators", name).gram_blocks for name in curvature.operators}
 
-    def on_data_of(task: int, parameters: Parameters) -> dict[str, Tensor]:
-        """Measures by name, shapes ``(member, block)`` and ``(member, block, rank)``; NaN before the first task."""
-        inputs, labels = tasks.stacked(setting.problem, data, checkpoints.seeds, max(task, 0))
-        samples, arms = setting.problem.samples, len(checkpoints.arms)
-        inputs, labels = (values[:, :samples].repeat(arms, *[1] * (values.ndim - 1)) for values in (inputs.double(), labels))
-        values = unit_measures(of_members(hidden_activations, network, parameters, inputs), blocks)
-        few = slice(0, curvature.samples)
-        for operator, gram_blocks in operators.items():
-            grams = of_members(partial(gram_blocks, loss=loss), network, parameters, inputs[:, few], labels[:, few])
-            grams[ALL] = cast(Tensor, sum(grams.values()))
-            spectrum = spectra.eigenvalues(torch.stack([grams[block] for block in blocks], dim=1))
-            values |= {f"{operator}_{name}": number for name, number in spectra.summary(spectrum).items()}
-        return values if task >= 0 else {name: torch.full_like(number, torch.nan) for name, number in values.items()}
+    def on_data_of(task: int, seeds: list[int], rows: Tensor) -> dict[str, Tensor]:
+        """Measures of some seeds of all arms, by name, shapes ``(arm, seed, block)`` and ``(…, rank)``; NaN before the first task."""
+        inputs, labels = tasks.stacked(setting.problem, data, seeds, max(task, 0))
+        inputs, labels = inputs[:, : setting.problem.samples].double(), labels[:, : setting.problem.samples]
+        few, found = slice(0, curvature.samples), []
+        for of_arm in rows:
+            parameters = Parameters(of_arm, checkpoints.shapes)
+            values = unit_measures(of_members(hidden_activations, network, parameters, inputs), blocks)
+            for operator, gram_blocks in operators.items():
+                grams = of_members(partial(gram_blocks, loss=loss), network, parameters, inputs[:, few], labels[:, few])
+                grams[ALL] = cast(Tensor, sum(grams.values()))
+                spectrum = spectra.eigenvalues(torch.stack([grams[block] for block in blocks], dim=1))
+                values |= {f"{operator}_{name}": number for name, number in spectra.summary(spectrum).items()}
+            found.append(values if task >= 0 else {name: torch.full_like(number, torch.nan) for name, number in values.items()})
+        return {name: torch.stack([values[name] for values in found]) for name in found[0]}
+
+    def at(task: int) -> dict[str, Tensor]:
+        """All measures of a task, shapes ``(arm, seed, …)``; only some seeds' data are in memory at a time."""
+        rows, found = checkpoints.at(task).unflatten(0, (len(checkpoints.arms), -1)), []
+        some = max(1, AT_ONCE // (setting.problem.samples * data["image"][0].size))
+        for seeds, of_seeds in zip(torch.tensor(checkpoints.seeds).split(some), rows.split(some, dim=1), strict=True):
+            moments = [on_data_of(task - (moment == "old"), seeds.tolist(), of_seeds) for moment in curvature.moments]
+            found.append({name: torch.stack([values[name] for values in moments], dim=2) for name in moments[0]})
+        measured = {name: torch.cat([values[name] for values in found], dim=1) for name in found[0]}
+        norms = weight_norm(Parameters(rows.flatten(0, 1), checkpoints.shapes), blocks)
+        return measured | {"weight_norm": norms.unflatten(0, rows.shape[:2])}
 
     chosen = [task for task in checkpoints.tasks if task % curvature.every == 0]
-    found: dict[int, dict[str, Tensor]] = {}
-    for task in progress(chosen):
-        parameters = Parameters(checkpoints.at(task), checkpoints.shapes)
-        moments = [on_data_of(task - (moment == "old"), parameters) for moment in curvature.moments]
-        found[task] = {name: torch.stack([values[name] for values in moments], dim=1) for name in moments[0]}
-        found[task]["weight_norm"] = weight_norm(parameters, blocks)
-
-    members = (len(checkpoints.arms), len(checkpoints.seeds))
-    variables = {name: torch.stack([found[task][name] for task in chosen], dim=1).unflatten(0, members).numpy() for name in found[0]}
+    found = [at(task) for task in progress(chosen)]
+    variables = {name: torch.stack([values[name] for values in found], dim=2).numpy() for name in found[0]}
     coordinates: dict[str, list[object]] = {
         "arm": list(checkpoints.arms),
         "seed": list(checkpoints.seeds),
