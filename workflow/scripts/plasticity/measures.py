@@ -6,7 +6,7 @@ is NaN there (the output layer has no units to be dead, the whole network has no
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ import xarray as xr
 from torch import Tensor, nn
 
 from plasticity import changes, losses, networks, registry, spectra, tasks
-from plasticity.checkpoints import Checkpoints
 from plasticity.contracts import MEMBER, Variable
 from plasticity.lockstep import Parameters, broadcasts, forward
 from plasticity.settings import Curvature, Setting
@@ -36,8 +35,20 @@ for _operator, _meaning in OPERATORS.items():
     TABLE[f"{_operator}_eigenvalue"] = Variable((*_DATA, "rank"), f"eigenvalues, descending, of the {_meaning}", "float64")
 
 
+class Standing(Protocol):
+    """Where members of a cohort stood at the start of tasks: `checkpoints.Checkpoints`, or what has the same."""
+
+    arms: list[str]
+    seeds: list[int]
+    tasks: list[int]
+    shapes: dict[str, tuple[int, ...]]
+
+    def at(self, task: int) -> Tensor:
+        """Parameters in float64, shape ``(member, parameter)``, arms outermost."""
+
+
 def measure(
-    checkpoints: Checkpoints,
+    checkpoints: Standing,
     setting: Setting,
     curvature: Curvature,
     data: xr.Dataset,

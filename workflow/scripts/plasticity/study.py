@@ -89,13 +89,13 @@ class Study:
         return as_json({"name": dataset, "dataset": asdict(self.datasets[dataset])})
 
     def costing(self) -> str:
-        """What the cost of training depends on, as sorted JSON: every setting, and each method's arms and blocks of seeds in it."""
+        """What the cost of a study depends on, as sorted JSON: every setting, and each method's arms and blocks of seeds in it."""
         blocks = [block_seeds(block) for block in self.blocks()]
         members = {
             name: {method: {"arms": self.arms(method), "blocks": blocks} for method in self.methods_of(name)} for name in self.settings
         }
         settings = {name: asdict(setting) for name, setting in self.settings.items()}
-        return as_json({"settings": settings, "members": members, "training": asdict(self.training)})
+        return as_json({"settings": settings, "members": members, "training": asdict(self.training), "curvature": asdict(self.curvature)})
 
     def gathering(self, setting: str) -> str:
         """What a setting's dataset must say of itself, as sorted JSON: its problem, network and optimizer, its arms in order, its seeds."""
