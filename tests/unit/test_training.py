@@ -11,7 +11,7 @@ import torch
 from scipy.stats import ks_2samp
 from torch import Tensor, nn
 
-from plasticity import changes, networks, registry, tasks, training
+from plasticity import activations, changes, networks, registry, tasks, training
 from plasticity.datasets import Images, describe
 from plasticity.lockstep import Parameters
 from plasticity.methods import Intervention
@@ -79,7 +79,7 @@ def plain_network(setting, data):
     """One network; an mlp is written out."""
     if setting.network.kind != "mlp":
         return networks.fitting(setting, data).double()
-    activation = networks.ACTIVATIONS[setting.network.activation]
+    activation = activations.KINDS[setting.network.activation]
     hidden = [nn.Linear(12, 8), activation(), nn.Linear(8, 8), activation()]
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(8, changes.of(setting.problem).outputs(4))).double()
 

@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from plasticity import changes, losses, networks, registry, spectra, tasks
+from plasticity import activations, changes, losses, networks, registry, spectra, tasks
 from plasticity.contracts import MEMBER, Variable
 from plasticity.lockstep import Parameters, broadcasts, forward
 from plasticity.settings import Curvature, Setting
@@ -150,7 +150,7 @@ def hidden_activations(network: nn.Module, inputs: Tensor, tensors: dict[str, Te
         nonlocal layer
         if next(module.parameters(recurse=False), None) is not None:
             layer = name
-        elif isinstance(module, tuple(cast(type, kind) for kind in networks.ACTIVATIONS.values())):
+        elif isinstance(module, activations.MODULES):
             units = outputs.movedim(1, -1) if outputs.ndim == 4 else outputs
             seen[layer] = units.flatten(0 if tensors is None else 1, -2)
 
