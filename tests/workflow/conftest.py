@@ -161,6 +161,13 @@ def copy(built, tmp_path):
         yield project
 
 
+@pytest.fixture(scope="module")
+def another(built, tmp_path_factory):
+    """The built study in another folder, to be changed by the tests of one file."""
+    with copied(built, tmp_path_factory.mktemp("another") / "copy") as project:
+        yield project
+
+
 @pytest.fixture(scope="session")
 def ahead(built, tmp_path_factory):
     """``ahead(change)`` sets off a dry run of a changed copy on a second core, whose ``result()`` is its plan."""

@@ -1,4 +1,4 @@
-"""Say what a study will cost: jobs, members, steps, checkpoints, disk and memory, counted; time, from an epoch of each on this machine."""
+"""Say what a study will cost: jobs, members, steps, disk and memory are counted; times are those of some steps on this machine."""
 
 from plasticity import contracts, costs, jobs, lockstep
 from plasticity.settings import Curvature, Setting, Training
@@ -11,9 +11,10 @@ def main(job: jobs.Job) -> None:
     found = {}
     for name, values in job.settings["settings"].items():
         setting = Setting.of(values)
+        data = datasets[setting.problem.dataset]
+        measured = costs.measuring(setting, data, curvature)
         for method, members in job.settings["members"][name].items():
-            data = datasets[setting.problem.dataset]
-            found[name, method] = costs.cost(setting, method, members["arms"], members["blocks"], data, training, curvature)
+            found[name, method] = costs.cost(setting, method, members["arms"], members["blocks"], data, training, curvature, measured)
     print(costs.table(found))
     print("Time is that of one core of this machine, or of its GPU, all jobs together; a job needs about 0.7 GB of memory besides.")
 

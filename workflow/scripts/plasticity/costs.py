@@ -11,8 +11,11 @@ import xarray as xr
 from torch import Tensor
 
 from plasticity import measures, memory, networks, tasks
+from plasticity.lockstep import rows
 from plasticity.settings import Curvature, Setting, Training
 from plasticity.training import Members
+
+STEPS = 64  # that are timed
 
 
 class Cost(NamedTuple):
@@ -42,17 +45,39 @@ class Cost(NamedTuple):
 
 @dataclasses.dataclass
 class Standing:
-    """Members where they stand, as one checkpoint of one arm."""
+    """Two members as they begin: what `measures.measure` asks of a checkpoint."""
 
-    arms: list[str]
-    seeds: list[int]
-    tasks: list[int]
-    shapes: dict[str, tuple[int, ...]]
     parameters: Tensor
+    shapes: dict[str, tuple[int, ...]]
+    arms: list[str] = dataclasses.field(default_factory=lambda: ["none"])
+    seeds: list[int] = dataclasses.field(default_factory=lambda: [0, 1])
+    tasks: list[int] = dataclasses.field(default_factory=lambda: [0])
 
     def at(self, task: int) -> Tensor:
-        """Their parameters, whatever the task; shape ``(member, parameter)``."""
+        """Their parameters, shape ``(member, parameter)``."""
         return self.parameters
+
+
+class Measuring(NamedTuple):
+    """What it takes to measure one checkpoint of one member: seconds, and bytes before compression."""
+
+    seconds: float
+    disk: float
+
+
+def measuring(setting: Setting, data: xr.Dataset, curvature: Curvature) -> Measuring:
+    """Measure two members of a setting as they begin.
+
+    Raises:
+        StudyError: a dataset that cannot give what the problem asks for.
+    """
+    network = networks.fitting(setting, data)
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
+    begun = Standing(rows([networks.initial(network, setting.network, seed) for seed in (0, 1)]), shapes)
+    start = time.perf_counter()
+    variables, _ = measures.measure(begun, setting, curvature, data)
+    disk = sum(array.size * np.dtype(measures.TABLE[name].dtype).itemsize for name, array in variables.items())
+    return Measuring((time.perf_counter() - start) / 2, disk / 2)
 
 
 def cost(
@@ -63,8 +88,9 @@ def cost(
     data: xr.Dataset,
     training: Training,
     curvature: Curvature,
+    measured: Measuring,
 ) -> Cost:
-    """Count and time one method in one setting: its largest job trains for one epoch, and one arm of two seeds is measured once.
+    """Count and time one method in one setting; its largest job trains for an epoch, or for the first `STEPS` steps of one.
 
     Args:
         setting: problem, network and optimizer.
@@ -73,7 +99,8 @@ def cost(
         blocks: the seeds of each job.
         data: the prepared dataset.
         training: precision, and what is recorded.
-        curvature: what is measured, and when.
+        curvature: when it is measured.
+        measured: what that takes.
 
     Raises:
         StudyError: a dataset that cannot give what the problem asks for.
@@ -81,35 +108,30 @@ def cost(
     problem = setting.problem
     if problem.separable:
         tasks.refuse_inseparable(problem, data, blocks[0][0])
-    members = len(arms) * sum(map(len, blocks))
-    largest_block = max(blocks, key=len)
+    members, largest_block = len(arms) * sum(map(len, blocks)), max(blocks, key=len)
     largest = list(itertools.product(arms, largest_block))
     parameters = sum(tensor.numel() for tensor in networks.fitting(setting, data).parameters())
     checkpoints = len(range(0, problem.tasks, training.checkpoint_every))
-    steps = min(problem.steps, problem.steps_per_epoch)
-    short = dataclasses.replace(setting, problem=dataclasses.replace(problem, steps_per_task=steps, tasks=2))
-    trained = Members(short, method, largest, data, training)
+    measurements = members * len(range(0, problem.tasks, curvature.every))
+    # fewer samples than the task has, so that steps and the look at all samples after them stay in proportion
+    samples = min(problem.samples, STEPS * problem.batch)
+    steps = min(problem.steps, samples // problem.batch)
+    short = dataclasses.replace(problem, samples=samples, test_samples=0, tasks=2, steps_per_task=steps)
+    trained = Members(dataclasses.replace(setting, problem=short), method, largest, data, training)
     trained.learn()  # the first time, libraries choose their kernels
     start = time.perf_counter()
     trained.learn()
-    epoch = time.perf_counter() - start
-
-    few = trained.seeds[:2]
-    standing = Standing([method], few, [0], trained.shapes, trained.parameters.flat.detach().double().cpu()[: len(few)])
-    start = time.perf_counter()
-    variables, _ = measures.measure(standing, setting, curvature, data)
-    measured = len(range(0, problem.tasks, curvature.every)) * members / len(few)
-    kept = sum(array.size * np.dtype(measures.TABLE[name].dtype).itemsize for name, array in variables.items())
+    seconds = (time.perf_counter() - start) * problem.tasks * problem.steps / steps * members / len(largest)
     return Cost(
         jobs=len(blocks),
         members=members,
         steps=problem.tasks * problem.steps,
         checkpoints=checkpoints,
         parameters=parameters,
-        disk=4 * parameters * checkpoints * members + round(2 * kept * measured),
+        disk=4 * parameters * checkpoints * members + round(2 * measured.disk * measurements),
         memory=len(largest) * memory.per_member(setting, data),
-        training=epoch * problem.tasks * problem.steps / steps * members / len(largest) / 3600,
-        measuring=(time.perf_counter() - start) * measured / 3600,
+        training=seconds / 3600,
+        measuring=measured.seconds * measurements / 3600,
     )
 
 

@@ -1,0 +1,75 @@
+"""A dataset, a problem and a network of one's own, added as docs/extending.md says: by doing it."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
+BLOCKS = re.findall(r"^```(\w+)\n# (\S+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+FILES = {path: text for language, path, text in BLOCKS if language == "python"}
+(CONFIG,) = (yaml.safe_load(text) for language, path, text in BLOCKS if path == "config.yaml")
+SETTING = "mine_rotated_residual"
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_each_is_one_file_of_less_than_thirty_lines(path):
+    assert len(FILES[path].strip().splitlines()) < 30
+
+
+@pytest.fixture(scope="module")
+def extended(another):
+    """A built study to which all that the page shows was added; and what would then run, before and after the config names it."""
+    project = another
+    for path, text in FILES.items():
+        (project.root / path).write_text(text, encoding="utf-8")
+    draw, root = np.random.default_rng(0), project.root / "data"
+    root.mkdir()
+    np.savez(root / "mine.npz", images=draw.integers(0, 256, (300, 3, 6, 6), np.uint8), labels=np.arange(300) % 5)
+    before = project.plan()
+
+    def add(config):
+        config["settings"] |= CONFIG["settings"]
+        config["datasets"] = CONFIG["datasets"]
+
+    project.config(add)
+    return project, before, project.plan("train")
+
+
+def test_new_files_rerun_nothing_and_a_new_setting_runs_itself_alone(extended):
+    _, before, after = extended
+    assert not before
+    assert {job for job in after if job != "train"} == {"prepare mine"} | {
+        f"train_cohort {SETTING}/{method}/{seed}" for method in ("none", "l2_init", "fresh") for seed in "01"
+    }
+
+
+def test_the_new_setting_comes_to_its_dataset(extended):
+    project, _, _ = extended
+    project.build(f"results/tiny/datasets/{SETTING}.nc")
+    with xr.open_dataset(project.results / "datasets" / f"{SETTING}.nc") as found:
+        assert (found.status == 0).all()
+        assert found.test_error.notnull().all()
+        assert list(found.block.values) == ["hidden_1", "hidden_2", "output", "all"]
+        assert found.fisher_effective_rank.sel(moment="new").notnull().all()
+    with xr.open_dataset(project.results / "data" / "mine.nc") as data:
+        assert data.sizes["class"] == 5
+
+
+def test_what_is_wrong_with_the_new_file_of_data_is_said_in_a_sentence(extended):
+    project, _, _ = extended
+    (project.root / "data" / "mine.npz").write_bytes(b"torn")
+    done = project.snakemake("--forcerun", "prepare", "--", "results/tiny/data/mine.nc")
+    assert done.returncode != 0
+    assert re.search(r"data/mine\.npz is no npz file with images and labels .*: put one there", done.stdout), done.stdout[-3000:]
+    assert "Traceback" not in done.stdout
+
+
+def test_an_option_that_the_new_file_needs_is_asked_for(extended):
+    project, _, _ = extended
+    project.config(lambda config: config["settings"][SETTING]["network"].pop("width"))
+    done = project.snakemake("--dry-run")
+    assert f"settings.{SETTING}.network lacks 'width', which residual needs: add it" in done.stdout, done.stdout[-3000:]
