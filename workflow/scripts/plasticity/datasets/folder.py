@@ -199,7 +199,7 @@ class Dataset(Source):
                 except UnidentifiedImageError:
                     flaws[index] = "no image"
                 except Exception as error:  # noqa: BLE001 - Pillow raises whatever a torn file leads it to
-                    flaws[index] = str(error)
+                    flaws[index] = str(error) or type(error).__name__
 
         Image.init()  # in each thread alone, it may miss formats that another thread is just about to register
         files, cores, waiting = found.read(entries), len(os.sched_getaffinity(0)), deque[Future[None]]()
@@ -365,7 +365,10 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     """
     try:
         if not tarfile.is_tarfile(path):
-            raise StudyError(f"{path} is no tar archive: let the dataset's option path name one, or unpack it and name the folder")
+            raise StudyError(
+                f"{path} is no tar archive, or is truncated or altered at its start: replace it by the original file, "
+                "or unpack it and let the dataset's option path name the folder"
+            )
         with tarfile.open(path) as tar:
             yield tar
     except DAMAGE as error:
@@ -377,7 +380,7 @@ def _walk(tar: tarfile.TarFile, archives: Collection[int]) -> Iterator[tuple[tup
     for member in _members(tar):
         yield (member.offset,), tar, member
         if member.offset in archives:
-            with tarfile.open(fileobj=_content(tar, member)) as inner:
+            with tarfile.open(fileobj=_content(tar, member), mode="r:") as inner:
                 for one in _members(inner):
                     yield (member.offset, one.offset), inner, one
 
