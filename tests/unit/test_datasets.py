@@ -90,7 +90,7 @@ def served(tmp_path):
     place = tmp_path / "served"
     place.mkdir()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=place)) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
         thread.start()
         yield place, f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
@@ -227,7 +227,7 @@ def test_idx_files_with_a_flaw_are_refused_by_name(tmp_path, monkeypatch, offlin
 def test_idx_files_are_downloaded_where_there_is_a_network(tmp_path, monkeypatch, served, kind):
     place, address = served
     images, _ = put_idx(place, IDX[kind], monkeypatch)
-    monkeypatch.setattr(IDX[kind], "mirrors", [f"{address}away/", f"{address}{IDX[kind].__name__}/raw/"])
+    monkeypatch.setattr(IDX[kind], "mirrors", ["http://127.0.0.1:1/", f"{address}{IDX[kind].__name__}/raw/"])
     (tmp_path / "root").mkdir()
     assert np.array_equal(load(kind, tmp_path / "root").images, images[:, None])
 
@@ -268,6 +268,8 @@ UNFIT_FILES = {
     "none": ([], ["[]", "at least one of data_batch_1"]),
     "no list": ("data_batch_1", ["'data_batch_1'", "must be a list"]),
     "no name": ([1], ["names 1"]),
+    "a list": ([["test_batch"]], ["names ['test_batch']"]),
+    "a number": (5, ["5", "must be a list"]),
     "twice": (["test_batch", "data_batch_1", "test_batch"], ["twice", "remove one"]),
 }
 
@@ -542,6 +544,7 @@ UNFIT_OPTIONS = {
     "no classes": ({"classes": 0}, ["classes is 0", "from 1 on"]),
     "a list of no classes": ({"classes": []}, ["classes is []"]),
     "a class as text": ({"classes": "ant"}, ["classes is 'ant'", "a list"]),
+    "a fraction of classes": ({"classes": 2.5}, ["classes is 2.5", "a list"]),
     "a class as a number": ({"classes": ["ant", 3]}, ["classes is ['ant', 3]", "names"]),
     "a class twice": ({"classes": ["ant", "ant"]}, ["different names"]),
     "more classes than there are": ({"classes": 30}, ["classes is 30", "holds 3 classes"]),
@@ -792,7 +795,7 @@ def test_preparing_never_holds_the_images_twice(tmp_path, path):
             shutil.copy(tmp_path / "many" / name, tmp_path / "many" / name.replace("0", str(copy)))
     (tmp_path / "many" / "ant" / "0.png").write_text("no image")
     pack(tmp_path / "many", tmp_path / "many.tar")
-    small, side = 8, 700
+    small, side = 8, 500
     done = subprocess.run(
         [sys.executable, "-c", PEAK, str(tmp_path), json.dumps([(path, small), (path, side)])],
         env=os.environ | {"PYTHONPATH": "workflow/scripts", "OMP_NUM_THREADS": "1"},
@@ -804,7 +807,7 @@ def test_preparing_never_holds_the_images_twice(tmp_path, path):
     base, peak = json.loads(done.stdout)
     array = 200 * 3 * side**2
     assert peak - base > array / 2, "the peak is not that of the images"
-    assert peak - base < 1.5 * array
+    assert peak - base < 1.3 * array + 2**26, "more than the images and the cache that netCDF writes through"
 
 
 # real files
