@@ -229,6 +229,11 @@ def test_idx_files_are_downloaded_where_there_is_a_network(tmp_path, monkeypatch
     images, _ = put_idx(place, IDX[kind], monkeypatch)
     monkeypatch.setattr(IDX[kind], "mirrors", ["http://127.0.0.1:1/", f"{address}{IDX[kind].__name__}/raw/"])
     (tmp_path / "root").mkdir()
+    (place / IDX[kind].__name__ / "raw" / "train-labels-idx1-ubyte.gz").rename(place / "kept")
+    (place / IDX[kind].__name__ / "raw" / "train-labels-idx1-ubyte.gz").write_text("not the original")
+    refused(["could not be downloaded", "corrupted"], kind, tmp_path / "root")
+    assert len(list(tmp_path.glob("root/*/raw/*"))) == 1, "what is not the original is not kept"
+    (place / "kept").rename(place / IDX[kind].__name__ / "raw" / "train-labels-idx1-ubyte.gz")
     assert np.array_equal(load(kind, tmp_path / "root").images, images[:, None])
 
 
@@ -291,6 +296,12 @@ def test_missing_files_of_cifar_are_named_where_there_is_no_network(tmp_path, mo
     (tmp_path / "cifar-10-batches-py" / "batches.meta").unlink()
     refused([f"batches.meta into {place}", "cifar-10-python.tar.gz"], "cifar10", tmp_path, files=["data_batch_1"])
     refused(["data_root", "PLASTICITY_DATA", "cifar-10-batches-py"], "cifar10", tmp_path / "away")
+
+
+def test_an_archive_that_was_there_is_not_removed_where_a_download_fails(tmp_path, offline):
+    (tmp_path / CIFAR10.filename).write_text("somebody's")
+    refused(["could not be downloaded"], "cifar10", tmp_path)
+    assert (tmp_path / CIFAR10.filename).read_text() == "somebody's"
 
 
 def test_nothing_is_downloaded_into_a_data_root_that_is_read_only(tmp_path, monkeypatch):
@@ -598,6 +609,8 @@ DAMAGES = {
     "compressed and cut early": ("a.tar.gz", lambda path, content: content[:200]),
     "compressed and altered": ("a.tar.gz", lambda path, content: content[:-300] + bytes(8) + content[-292:]),
     "compressed with a wrong checksum": ("a.tar.gz", lambda path, content: content[:-8] + bytes(4) + content[-4:]),
+    "compressed and altered behind the members": ("a.tar.gz", lambda path, content: content[:-18] + bytes([255] * 8) + content[-10:]),
+    "xz and altered": ("a.tar.xz", lambda path, content: content[:4000] + bytes(80) + content[4080:]),
     "xz and cut": ("a.tar.xz", lambda path, content: content[: len(content) * 2 // 3]),
     "bz2 and cut": ("a.tar.bz2", lambda path, content: content[: len(content) * 2 // 3]),
 }
@@ -663,6 +676,15 @@ def test_imagenet_is_found_in_archives(tmp_path, wordnet, arcname):
     place, expected = wordnet
     path = pack(place, tmp_path / "i.tar.gz", "w:gz", arcname, seed=1)
     assert equal(load("imagenet", tmp_path, path="i.tar.gz", side=8, md5=md5(path)), expected)
+
+
+def test_images_outside_the_place_of_the_class_folders_are_not_taken(tmp_path, wordnet):
+    place, expected = wordnet
+    path = pack(place, tmp_path / "i.tar", arcname="train/")
+    with tarfile.open(path, "a") as tar:
+        for name in ("n01440764/a.JPEG", "trainee/n01440764/b.JPEG", "val/n01440764/c.JPEG", "train/d.JPEG"):
+            tar.add(place / "n01440764" / "images" / "n01440764_2.JPEG", name)
+    assert equal(load("imagenet", tmp_path, path="i.tar", side=8), expected)
 
 
 def test_tiny_imagenet_is_found_by_its_own_folder_whatever_else_is_in_it(tmp_path, wordnet):
