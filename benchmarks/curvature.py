@@ -26,7 +26,7 @@ from plasticity.operators.fisher import gram_blocks
 
 def by_gram(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     """Ours."""
-    return spectra.eigenvalues(torch.stack(list(gram_blocks(network, cross_entropy, inputs, labels).values())).sum(dim=0))
+    return spectra.eigenvalues(torch.stack(list(gram_blocks(network, inputs, labels, cross_entropy).values())).sum(dim=0))
 
 
 def by_vmap(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:

@@ -42,10 +42,10 @@ CORES = len(os.sched_getaffinity(0))
 
 # image shape, images, batch, epochs (and quick ones) of a task, network
 CASES = {
-    "MNIST labels of L2 Init, 784-100-100-10": ((1, 28, 28), 1200, 16, (20, 5), Network("mlp", "relu", {"width": 100, "depth": 2})),
-    "digits, 64-64-64-64-10": ((1, 8, 8), 1280, 64, (40, 10), Network("mlp", "relu", {"width": 64, "depth": 3})),
-    "CIFAR-10 with the CNN of L2 Init": ((3, 32, 32), 1200, 16, (4, 0), Network("cnn", "relu", {"width": 100})),
-    "CIFAR-10 with ResNet-18": ((3, 32, 32), 32, 16, (1, 0), Network("resnet18", "relu", {"width": 64})),
+    "MNIST labels of L2 Init, 784-100-100-10": ((1, 28, 28), 1200, 16, (20, 5), Network("mlp", "relu", options={"width": 100, "depth": 2})),
+    "digits, 64-64-64-64-10": ((1, 8, 8), 1280, 64, (40, 10), Network("mlp", "relu", options={"width": 64, "depth": 3})),
+    "CIFAR-10 with the CNN of L2 Init": ((3, 32, 32), 1200, 16, (4, 0), Network("cnn", "relu", options={"width": 100})),
+    "CIFAR-10 with ResNet-18": ((3, 32, 32), 32, 16, (1, 0), Network("resnet18", "relu", options={"width": 64})),
 }
 
 
@@ -53,7 +53,7 @@ def images(shape: tuple[int, int, int], count: int) -> xr.Dataset:
     """Random pixels, and labels of ten classes."""
     draw = np.random.default_rng(0)
     labels = np.concatenate([np.arange(10), draw.integers(0, 10, count - 10)])
-    return datasets.describe("random", draw.integers(0, 256, (count, *shape), np.uint8), labels, 255, {})
+    return datasets.describe("random", datasets.Images(draw.integers(0, 256, (count, *shape), np.uint8), labels, list("0123456789")), {})
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -71,7 +71,7 @@ def plain_loop(setting: Setting, data: xr.Dataset, *, as_peers_write_it: bool) -
     inputs, labels = torch.from_numpy(data["image"].values).float() / 255, torch.from_numpy(data["label"].values)
 
     def peers() -> None:
-        optimizer = torch.optim.Adam(network.parameters(), lr=setting.optimizer.lr)
+        optimizer = torch.optim.Adam(network.parameters(), lr=setting.optimizer.options["lr"])
         for _ in range(problem.epochs):
             for x, y in DataLoader(TensorDataset(inputs, labels), problem.batch, shuffle=True):
                 outputs = network(x.to(DEVICE))
@@ -83,7 +83,7 @@ def plain_loop(setting: Setting, data: xr.Dataset, *, as_peers_write_it: bool) -
 
     def best() -> None:
         x, y = inputs.to(DEVICE), labels.to(DEVICE)
-        optimizer = torch.optim.Adam(network.parameters(), lr=setting.optimizer.lr, fused=True)
+        optimizer = torch.optim.Adam(network.parameters(), lr=setting.optimizer.options["lr"], fused=True)
         for _ in range(problem.epochs):
             for samples in torch.randperm(problem.samples, device=DEVICE).split(problem.batch):
                 optimizer.zero_grad()
@@ -145,7 +145,7 @@ def compare(name: str, *, quick: bool) -> None:
     """Print one problem's table."""
     shape, count, batch, epochs, network = CASES[name]
     problem = Problem("random", "shuffle_labels", count, batch, epochs[quick], tasks=1)
-    setting, data, runs = Setting(problem, network, Optimizer("adam", {"lr": 0.001})), images(shape, count), 2
+    setting, data, runs = Setting(problem, network, Optimizer("adam", options={"lr": 0.001})), images(shape, count), 2
     times: dict[str, float] = {}
 
     for way, as_peers in (("DataLoader loop, as peers write it", True), ("best plain loop: fused Adam", False)):

@@ -14,8 +14,8 @@ from plasticity.training import Members
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=30, batch=7, epochs=2, tasks=3),
-    Network("mlp", "relu", {"width": 11, "depth": 2}),
-    Optimizer("adam", {"lr": 0.003}),
+    Network("mlp", "relu", options={"width": 11, "depth": 2}),
+    Optimizer("adam", options={"lr": 0.003}),
 )
 EVERYONE = [({"strength": strength}, seed) for strength in (0.01, 1e30) for seed in (0, 1, 2, 3)]  # half of them diverge
 TASKS = [0, 2]

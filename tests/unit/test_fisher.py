@@ -50,7 +50,7 @@ def gradient_rows(network, tensors, x, y):
 def test_each_gram_block_is_that_of_the_layers_per_sample_gradients(activation, seed):
     network, x, y, _ = drawn(seed, activation)
     expected = {layer: rows @ rows.T / SAMPLES for layer, rows in gradient_rows(network, dict(network.named_parameters()), x, y).items()}
-    grams = gram_blocks(network, cross_entropy, x, y)
+    grams = gram_blocks(network, x, y, cross_entropy)
     assert list(grams) == list(expected)
     for layer, gram in grams.items():
         torch.testing.assert_close(gram, expected[layer], rtol=1e-12, atol=1e-14)
@@ -60,7 +60,7 @@ def test_each_gram_block_is_that_of_the_layers_per_sample_gradients(activation, 
 @pytest.mark.parametrize("seed", range(4))
 def test_stacked_members_have_the_grams_of_each_alone(activation, seed):
     network, x, y, tensors = drawn(seed, activation, members=3)
-    grams = gram_blocks(network, cross_entropy, x, y, tensors)
+    grams = gram_blocks(network, x, y, cross_entropy, tensors)
     for member in range(3):
         alone = {name: tensor[member] for name, tensor in tensors.items()}
         for layer, rows in gradient_rows(network, alone, x[member], y[member]).items():
@@ -73,7 +73,7 @@ def test_eigenvalues_are_those_of_the_fisher_formed_densely(activation, seed):
     network, x, y, _ = drawn(seed, activation)
     rows = torch.cat(list(gradient_rows(network, dict(network.named_parameters()), x, y).values()), dim=1)
     dense = eigenvalues(rows.T @ rows / SAMPLES)
-    found = eigenvalues(sum(gram_blocks(network, cross_entropy, x, y).values()))
+    found = eigenvalues(sum(gram_blocks(network, x, y, cross_entropy).values()))
     large = dense[dense > 1e-8 * dense[0]]
     assert len(large) <= SAMPLES
     assert (found[: len(large)] / large - 1).abs().le(1e-6).all()
@@ -83,30 +83,30 @@ def test_eigenvalues_are_those_of_the_fisher_formed_densely(activation, seed):
 def test_the_trace_is_the_mean_squared_gradient_norm():
     network, x, y, _ = drawn(3, nn.Tanh)
     norms = [rows.square().sum(dim=1) for rows in gradient_rows(network, dict(network.named_parameters()), x, y).values()]
-    trace = sum(gram.trace() for gram in gram_blocks(network, cross_entropy, x, y).values())
+    trace = sum(gram.trace() for gram in gram_blocks(network, x, y, cross_entropy).values())
     assert trace.item() == pytest.approx(sum(norms).mean().item(), rel=1e-12)
 
 
 def test_a_parameter_that_the_identity_does_not_cover_is_refused_by_name():
     network = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
     with pytest.raises(ValueError, match=r"1\.weight, 1\.bias"):
-        gram_blocks(network, cross_entropy, torch.randn(2, 3), torch.zeros(2, dtype=torch.long))
+        gram_blocks(network, torch.randn(2, 3), torch.zeros(2, dtype=torch.long), cross_entropy)
 
 
 def test_a_member_of_nan_harms_no_other():
     network, x, y, tensors = drawn(1, nn.ReLU, members=3)
-    healthy = gram_blocks(network, cross_entropy, x, y, tensors)
+    healthy = gram_blocks(network, x, y, cross_entropy, tensors)
     with torch.no_grad():
         for tensor in tensors.values():
             tensor[1] = torch.nan
-    for layer, gram in gram_blocks(network, cross_entropy, x, y, tensors).items():
+    for layer, gram in gram_blocks(network, x, y, cross_entropy, tensors).items():
         assert gram[1].isnan().all()
         assert torch.equal(gram[[0, 2]], healthy[layer][[0, 2]])
 
 
 def test_hooks_are_gone_afterwards_even_when_the_loss_fails():
     network, x, y, _ = drawn(1, nn.ReLU)
-    gram_blocks(network, cross_entropy, x, y)
+    gram_blocks(network, x, y, cross_entropy)
     with pytest.raises(ZeroDivisionError):
-        gram_blocks(network, lambda outputs, targets: 1 / 0, x, y)
+        gram_blocks(network, x, y, lambda outputs, targets: 1 / 0)
     assert not any(layer._forward_hooks for layer in network.modules())

@@ -9,7 +9,7 @@ import torch
 
 from plasticity import cohort, memory, networks, registry
 from plasticity.checkpoints import Rows
-from plasticity.datasets import describe
+from plasticity.datasets import Images, describe
 from plasticity.resume import Resume
 from plasticity.settings import Network, Optimizer, Problem, Setting, Training
 from plasticity.training import Members, train
@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=30, batch=7, epochs=10, tasks=6),
-    Network("mlp", "tanh", {"width": 11, "depth": 2}),
-    Optimizer("adam", {"lr": 0.003}),
+    Network("mlp", "tanh", options={"width": 11, "depth": 2}),
+    Optimizer("adam", options={"lr": 0.003}),
 )
 SHORT = replace(SETTING, problem=replace(SETTING.problem, epochs=3, tasks=3))
 WIDE = replace(SHORT, network=replace(SHORT.network, width=300))  # other kernels than for small matrices and short rows
@@ -56,8 +56,8 @@ def test_members_are_trained_as_on_a_cpu(data, method):
 @pytest.mark.parametrize(("kind", "width", "size"), [("cnn", 6, 16), ("resnet18", 2, 6)])
 def test_convolutional_members_that_go_at_once_are_trained_as_on_a_cpu_one_after_the_other(kind, width, size):
     images = np.random.default_rng(0).integers(0, 10, (40, 1, size, size), np.uint8)
-    data = describe("small", images, np.arange(40) % 3, 9, {})
-    setting = Setting(SHORT.problem, Network(kind, "relu", {"width": width}), Optimizer("adam", {"lr": 0.0003}))
+    data = describe("small", Images(images, np.arange(40) % 3, list("abc"), 9), {})
+    setting = Setting(SHORT.problem, Network(kind, "relu", options={"width": width}), Optimizer("adam", options={"lr": 0.0003}))
     assert_as_on_a_cpu(data, "l2_init", setting)
 
 

@@ -27,7 +27,7 @@ NAN = (1, 0, 2)  # arm, seed, task of the member that has diverged
 
 def setting(activation="relu"):
     problem = Problem("tiny", "shuffle_labels", samples=20, batch=5, epochs=1, tasks=TASKS)
-    return Setting(problem, Network("mlp", activation, {"width": 6, "depth": 2}), Optimizer("adam", {"lr": 0.001}))
+    return Setting(problem, Network("mlp", activation, options={"width": 6, "depth": 2}), Optimizer("adam", options={"lr": 0.001}))
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +222,6 @@ def test_a_unit_is_dormant_by_its_share_of_its_layers_mean_magnitude_whatever_th
 def test_hidden_activations_leave_no_hook_behind(data):
     network = networks.fitting(setting(), data)
     flat = torch.randn(2, 148, generator=torch.Generator().manual_seed(0))
-    found = measures.hidden_activations(network, Parameters(flat, SHAPES), torch.randn(2, 4, 2, 2, 3))
+    found = measures.hidden_activations(network, torch.randn(2, 4, 2, 2, 3), Parameters(flat, SHAPES).tensors)
     assert {name: tuple(values.shape) for name, values in found.items()} == {"hidden_1": (2, 4, 6), "hidden_2": (2, 4, 6)}
     assert not any(module._forward_hooks for module in network.modules())

@@ -10,20 +10,30 @@ import pytest
 import torch
 
 from plasticity import memory, networks, provenance
-from plasticity.datasets import describe
-from plasticity.settings import Network
+from plasticity.datasets import Images, describe
+from plasticity.settings import Network, Optimizer, Problem, Setting
 
 
 def images(channels, size):
-    return describe("blank", np.zeros((4, channels, size, size), np.uint8), np.arange(4) % 3, 1, {})
+    return describe("blank", Images(np.zeros((4, channels, size, size), np.uint8), np.arange(4) % 3, list("abc"), 1), {})
+
+
+def fitting(network, data):
+    problem = Problem("blank", "shuffle_labels", samples=4, batch=2, epochs=1, tasks=1)
+    return networks.fitting(Setting(problem, network, Optimizer("adam", options={"lr": 0.001})), data)
 
 
 @pytest.mark.parametrize(
     ("network", "channels", "size", "expected"),
     [
-        (Network("mlp", "relu", {"width": 8, "depth": 3}), 2, 5, [50, 8, 8, 8, 8, 8, 8, 3]),  # flattened, three layers with an activation each, output
         (
-            Network("cnn", "tanh", {"width": 7}),
+            Network("mlp", "relu", options={"width": 8, "depth": 3}),
+            2,
+            5,
+            [50, 8, 8, 8, 8, 8, 8, 3],
+        ),  # flattened, three layers with an activation each, output
+        (
+            Network("cnn", "tanh", options={"width": 7}),
             2,
             20,
             [16 * 16 * 16, 16 * 16 * 16, 16 * 8 * 8, 16 * 4 * 4, 16 * 4 * 4, 16 * 2 * 2, 64, 7, 7, 7, 7, 3],
@@ -32,12 +42,12 @@ def images(channels, size):
 )
 def test_activations_are_what_each_layer_puts_out_for_one_image(network, channels, size, expected):
     data = images(channels, size)
-    assert memory.activations(networks.fitting(network, data), data) == sum(expected)
+    assert memory.activations(fitting(network, data), data) == sum(expected)
 
 
 def test_counting_activations_leaves_the_network_as_it_was():
     data = images(1, 16)
-    network = networks.fitting(Network("cnn", "relu", {"width": 7}), data)
+    network = fitting(Network("cnn", "relu", options={"width": 7}), data)
     memory.activations(network, data)
     assert not any(layer._forward_hooks for layer in network.modules())
 
@@ -58,16 +68,16 @@ def test_on_a_gpu_members_may_take_what_is_free_there_whatever_was_granted(monke
 
 
 CASES = {  # network, samples, pixels in a row, method, its arm, few and many members
-    "parameters": [("mlp", 400, 2, "relu"), 64, 16, "l2_init", {"strength": 0.1}, 2, 12],
-    "data": [("mlp", 4, 1, "relu"), 1500, 28, "none", {}, 2, 12],
-    "convolutions": [("cnn", 100, 0, "relu"), 128, 28, "none", {}, 2, 9],
+    "parameters": [{"kind": "mlp", "activation": "relu", "width": 400, "depth": 2}, 64, 16, "l2_init", {"strength": 0.1}, 2, 12],
+    "data": [{"kind": "mlp", "activation": "relu", "width": 4, "depth": 1}, 1500, 28, "none", {}, 2, 12],
+    "convolutions": [{"kind": "cnn", "activation": "relu", "width": 100}, 128, 28, "none", {}, 2, 9],
 }
 PEAKS = """
 import json, os, sys
 import numpy as np
 import torch
 from plasticity import lockstep, memory
-from plasticity.datasets import describe
+from plasticity.datasets import Images, describe
 from plasticity.settings import Network, Optimizer, Problem, Setting
 from plasticity.training import Members, train
 
@@ -76,8 +86,9 @@ def peak():  # of this process alone: that of getrusage begins with its parent's
         return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 def measure(network, samples, size, method, arm, *numbers):
-    data = describe("drawn", np.random.default_rng(0).integers(0, 9, (samples, 1, size, size), np.uint8), np.arange(samples) % 10, 9, {})
-    setting = Setting(Problem("drawn", "shuffle_labels", samples, 16, 1, 2), Network(*network), Optimizer("adam", {"lr": 0.001}))
+    drawn = np.random.default_rng(0).integers(0, 9, (samples, 1, size, size), np.uint8)
+    data = describe("drawn", Images(drawn, np.arange(samples) % 10, list("0123456789"), 9), {})
+    setting = Setting(Problem("drawn", "shuffle_labels", samples, 16, 1, 2), Network.of(network), Optimizer("adam", options={"lr": 0.001}))
     peaks = []
     for members in numbers:
         train(Members(setting, method, [(arm, seed) for seed in range(members)], data, device=torch.device("cpu")))
@@ -85,7 +96,7 @@ def measure(network, samples, size, method, arm, *numbers):
     return memory.per_member(setting, data), peaks
 
 lockstep.settle()
-measure(("mlp", 2, 1, "relu"), 16, 2, "none", {}, 1)
+measure({"kind": "mlp", "activation": "relu", "width": 2, "depth": 1}, 16, 2, "none", {}, 1)
 print(peak(), flush=True)
 for name, case in json.loads(sys.argv[1]).items():
     if os.fork():

@@ -17,16 +17,16 @@ from plasticity.settings import Network
 
 SHAPE = (2, 2, 3)
 KINDS = {  # a small network of each kind, and the images it sees
-    "mlp": (Network("mlp", "tanh", {"width": 5, "depth": 2}), SHAPE),
-    "cnn": (Network("cnn", "tanh", {"width": 6}), (2, 16, 21)),
-    "resnet18": (Network("resnet18", "tanh", {"width": 3}), (2, 9, 8)),
+    "mlp": (Network("mlp", "tanh", options={"width": 5, "depth": 2}), SHAPE),
+    "cnn": (Network("cnn", "tanh", options={"width": 6}), (2, 16, 21)),
+    "resnet18": (Network("resnet18", "tanh", options={"width": 3}), (2, 9, 8)),
 }
 GAINS = {"relu": 2, "leaky_relu": 2 / 1.0001, "tanh": 25 / 9, "identity": 1}  # squared
 
 
 @pytest.mark.parametrize(("activation", "gain"), GAINS.items())
 def test_weights_are_normal_with_variance_gain_squared_over_fan_in_and_biases_zero(activation, gain):
-    network = Network("mlp", activation, {"width": 128, "depth": 2})
+    network = Network("mlp", activation, options={"width": 128, "depth": 2})
     module = networks.build(network, (4, 8, 8), 64)
     parameters = networks.initial(module, network, seed=3)
     for layer, fan_in, squared in [("hidden_1", 256, gain), ("hidden_2", 128, gain), ("output", 128, 1)]:
@@ -39,7 +39,7 @@ def test_weights_are_normal_with_variance_gain_squared_over_fan_in_and_biases_ze
 
 
 def test_weights_keep_the_mean_square_of_a_signal_through_relu_layers():
-    network = Network("mlp", "relu", {"width": 400, "depth": 6})
+    network = Network("mlp", "relu", options={"width": 400, "depth": 6})
     module = networks.build(network, (1, 20, 20), 400).double()
     torch.manual_seed(0)
     inputs = torch.randn(200, 1, 20, 20).double()
@@ -48,7 +48,7 @@ def test_weights_keep_the_mean_square_of_a_signal_through_relu_layers():
 
 
 def test_layers_are_named_by_their_depth_and_shaped_by_the_config():
-    module = networks.build(Network("mlp", "tanh", {"width": 5, "depth": 2}), SHAPE, 4)
+    module = networks.build(Network("mlp", "tanh", options={"width": 5, "depth": 2}), SHAPE, 4)
     assert {name: tuple(parameter.shape) for name, parameter in module.named_parameters()} == {
         "hidden_1.weight": (5, 12),
         "hidden_1.bias": (5,),
@@ -72,7 +72,7 @@ def test_activations_are_what_they_are_called(activation, value):
 
 
 def test_a_draw_is_known_by_its_seed_and_task_and_by_nothing_else():
-    network = Network("mlp", "relu", {"width": 5, "depth": 2})
+    network = Network("mlp", "relu", options={"width": 5, "depth": 2})
 
     def draw(seed, task):
         return networks.initial(networks.build(network, SHAPE, 4), network, seed, task)["hidden_2.weight"]
@@ -85,14 +85,14 @@ def test_a_draw_is_known_by_its_seed_and_task_and_by_nothing_else():
 
 
 def test_seed_and_draw_of_a_layer_do_not_depend_on_the_layers_after_it():
-    shallow, deep = (Network("mlp", "relu", {"width": 5, "depth": depth}) for depth in (1, 4))
+    shallow, deep = (Network("mlp", "relu", options={"width": 5, "depth": depth}) for depth in (1, 4))
     weights = [networks.initial(networks.build(network, SHAPE, 4), network, 0)["hidden_1.weight"] for network in (shallow, deep)]
     assert torch.equal(*weights)
 
 
 def test_a_network_of_identities_is_linear_in_its_input_and_one_of_relus_is_not():
     def curvature_along_a_line(activation):
-        network = Network("mlp", activation, {"width": 7, "depth": 3})
+        network = Network("mlp", activation, options={"width": 7, "depth": 3})
         module = networks.build(network, SHAPE, 4).double()
         torch.manual_seed(0)
         a, b = torch.randn(2, 10, *SHAPE).double()
@@ -113,7 +113,7 @@ def example(request):
 
 
 def count(kind, width, shape, classes):
-    module = networks.build(Network(kind, "relu", {"width": width}), shape, classes)
+    module = networks.build(Network(kind, "relu", options={"width": width}), shape, classes)
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -126,13 +126,13 @@ def test_the_kinds_have_as_many_parameters_as_is_known_of_them():
 @pytest.mark.parametrize("kind", ["cnn", "resnet18"])
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (2, 16, 23)])
 def test_images_of_any_size_give_a_number_per_class(kind, shape):
-    module = networks.build(Network(kind, "relu", {"width": 4}), shape, 7)
+    module = networks.build(Network(kind, "relu", options={"width": 4}), shape, 7)
     assert module(torch.randn(5, *shape)).shape == (5, 7)
 
 
 def test_depth_plays_no_part_in_cnn_and_resnet18():
     for kind in ("cnn", "resnet18"):
-        shallow, deep = (networks.build(Network(kind, "relu", {"width": 4}), (1, 16, 16), 3) for depth in (1, 5))
+        shallow, deep = (networks.build(Network(kind, "relu", options={"width": 4}), (1, 16, 16), 3) for depth in (1, 5))
         assert str(shallow) == str(deep)
 
 
@@ -142,7 +142,7 @@ def test_resnet18_is_the_one_of_torchvision_with_a_stem_for_small_images():
     for layer in reference.modules():
         if hasattr(layer, "relu"):
             layer.relu = nn.Tanh()
-    module = networks.build(Network("resnet18", "tanh", {"width": 64}), (3, 16, 16), 10)
+    module = networks.build(Network("resnet18", "tanh", options={"width": 64}), (3, 16, 16), 10)
     draw = torch.Generator().manual_seed(0)
     for mine, theirs in zip(module.parameters(), reference.parameters(), strict=True):
         mine.data = torch.randn(theirs.shape, generator=draw, dtype=torch.float64) / math.sqrt(theirs[0].numel())
@@ -152,7 +152,7 @@ def test_resnet18_is_the_one_of_torchvision_with_a_stem_for_small_images():
 
 
 def test_the_cnn_convolves_without_padding_and_pools_each_activation():
-    module = networks.build(Network("cnn", "tanh", {"width": 6}), (2, 17, 22), 4).double()
+    module = networks.build(Network("cnn", "tanh", options={"width": 6}), (2, 17, 22), 4).double()
     p = dict(module.named_parameters())
 
     def layer(function, name, x):
@@ -167,10 +167,10 @@ def test_the_cnn_convolves_without_padding_and_pools_each_activation():
 
 
 def test_layers_of_cnn_and_resnet18_are_named_by_what_they_are_and_where():
-    cnn = networks.build(Network("cnn", "relu", {"width": 6}), (1, 16, 16), 4)
+    cnn = networks.build(Network("cnn", "relu", options={"width": 6}), (1, 16, 16), 4)
     names = "conv_1 activation_1 pool_1 conv_2 activation_2 pool_2 flatten hidden_1 activation_3 hidden_2 activation_4 output"
     assert [name for name, _ in cnn.named_children()] == names.split()
-    resnet = networks.build(Network("resnet18", "relu", {"width": 6}), (1, 8, 8), 4)
+    resnet = networks.build(Network("resnet18", "relu", options={"width": 6}), (1, 8, 8), 4)
     stages = [f"stage_{stage}" for stage in range(1, 5)]
     assert [name for name, _ in resnet.named_children()] == ["conv_1", "norm_1", "activation_1", *stages, "pool", "flatten", "output"]
     block = [f"{layer}_{place}" for place in (1, 2) for layer in ("conv", "norm", "activation")]
@@ -181,7 +181,7 @@ def test_layers_of_cnn_and_resnet18_are_named_by_what_they_are_and_where():
 
 
 def test_a_watcher_of_calls_finds_the_seventeen_activations_of_resnet18_each_after_its_norm():
-    module = networks.build(Network("resnet18", "relu", {"width": 2}), (1, 8, 8), 3)
+    module = networks.build(Network("resnet18", "relu", options={"width": 2}), (1, 8, 8), 3)
     called = []
     for name, layer in module.named_modules():
         if isinstance(layer, (nn.BatchNorm2d, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Identity)):
@@ -196,7 +196,7 @@ def test_a_watcher_of_calls_finds_the_seventeen_activations_of_resnet18_each_aft
 def test_images_too_small_for_the_cnn_are_refused_with_the_size_that_it_needs(size):
     sentence = rf"at least 16 × 16 pixels, and these have {size[0]} × {size[1]}: choose another network\.kind$"
     with pytest.raises(StudyError, match=sentence):
-        networks.build(Network("cnn", "relu", {"width": 6}), (1, *size), 4)
+        networks.build(Network("cnn", "relu", options={"width": 6}), (1, *size), 4)
 
 
 def test_a_network_is_a_function_of_its_parameters_and_its_batch_alone(example):
@@ -250,7 +250,7 @@ def test_initial_parameters_are_drawn_in_the_order_of_the_parameters_with_nothin
     ],
 )
 def test_the_variance_of_a_layers_weights_is_gain_squared_over_fan_in(kind, fan_ins):
-    network = Network(kind, "relu", {"width": 16})
+    network = Network(kind, "relu", options={"width": 16})
     parameters = networks.initial(networks.build(network, (2, 16, 16), 40), network, seed=3)
     for layer, fan_in in fan_ins.items():
         z = parameters[f"{layer}.weight"].flatten() * math.sqrt(fan_in / (1 if layer == "output" else 2))
@@ -259,11 +259,11 @@ def test_the_variance_of_a_layers_weights_is_gain_squared_over_fan_in(kind, fan_
 
 
 def test_the_fan_in_of_a_grouped_convolution_is_what_one_output_sees():
-    weight = networks.initial(nn.Conv2d(8, 512, (3, 5), groups=4), Network("cnn", "relu", {"width": 1}), seed=0)["weight"]
+    weight = networks.initial(nn.Conv2d(8, 512, (3, 5), groups=4), Network("cnn", "relu", options={"width": 1}), seed=0)["weight"]
     assert abs(weight.square().mean() * (8 / 4 * 15) / 2 - 1) < 4 * math.sqrt(2 / weight.numel())
 
 
 def test_a_layer_without_a_rule_is_refused_by_its_name_and_kind():
     module = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.LayerNorm(3)))
     with pytest.raises(StudyError, match=r"does not know how to draw 1\.0\.weight, of a LayerNorm: add a rule"):
-        networks.initial(module, Network("mlp", "relu", {"width": 3, "depth": 1}), seed=0)
+        networks.initial(module, Network("mlp", "relu", options={"width": 3, "depth": 1}), seed=0)

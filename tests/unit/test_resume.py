@@ -382,8 +382,8 @@ def test_a_disk_that_is_full_before_the_first_state_is_said_in_a_sentence(tmp_pa
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=20, batch=10, epochs=2, tasks=4),
-    Network("mlp", "relu", {"width": 4, "depth": 1}),
-    Optimizer("adam", {"lr": 0.01}),
+    Network("mlp", "relu", options={"width": 4, "depth": 1}),
+    Optimizer("adam", options={"lr": 0.01}),
 )
 EVERYONE = [({"strength": strength}, seed) for strength in (0.01, 0.1) for seed in (0, 1, 2)]
 

@@ -4,7 +4,8 @@ import copy
 import json
 import math
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict, is_dataclass, replace
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 
 import jsonschema
@@ -13,9 +14,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plasticity import study
+from plasticity import registry, study
 from plasticity.errors import StudyError
-from plasticity.settings import Curvature, Setting, Training, arm_name
+from plasticity.settings import Curvature, Dataset, Network, Optimizer, Problem, Setting, Training, arm_name
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -119,12 +120,20 @@ def test_defaults_that_the_schema_names_may_be_left_out_and_are_what_it_says():
     defaults = {path: inner["default"] for path, inner in properties(schema) if "default" in inner}
     recorded = {path[1]: value for path, value in defaults.items() if path[0] == "training" and len(path) == 2}
     assert recorded == asdict(Training())
-    assert set(defaults) - {("training", name) for name in recorded} == {
-        ("seeds", "tune"),
-        ("training",),
-        ("statistics",),
-        ("statistics", "hypotheses"),
-    }
+    folders = {"datasets": Dataset, "problem": Problem, "network": Network, "optimizer": Optimizer}
+    left_out = {name for name in defaults if name[0] not in {"training", "settings"} and not (name[0] == "datasets" and len(name) > 1)}
+    assert left_out == {("seeds", "tune"), ("datasets",), ("statistics",), ("statistics", "hypotheses")}
+    for part, typed in folders.items():
+        told = {path[-1]: value for path, value in defaults.items() if part in path and len(path) > 1}
+        folder = {"problem": "changes"}.get(part, part if part == "datasets" else f"{part}s")
+        classes = [typed, *(getattr(registry.load(folder, name), registry._class(folder)) for name in registry.names(folder))]
+        fields = [field for one in classes if is_dataclass(one) for field in dataclass_fields(one)]
+        for key, value in told.items():
+            found = {field.default for field in fields if field.name == key}
+            assert found == {tuple(value) if isinstance(value, list) else value}, (part, key)
+        described = dict(properties(schema))
+        keys = {path[-1] for path in described if part in path}
+        assert {field.name for field in fields} - {"options"} <= keys, part
     assert (
         study.read(changed(("training", {})), SCHEMA) == study.read(changed(("training", recorded)), SCHEMA) == study.read(CONFIG, SCHEMA)
     )
@@ -157,7 +166,7 @@ MISTAKES = {
     "bad name": ([("study", "My Study")], ["study", '"My Study"', "rename it"]),
     "unknown method": ([("methods.wasserstien", {"strength": 1})], ["methods", "'wasserstien'", "did you mean 'wasserstein'?"]),
     "unknown hyper-parameter": ([("methods.l2.strenght", 1)], ["methods.l2", "'strenght'", "did you mean 'strength'?"]),
-    "hyper-parameter of a method without": ([("methods.none.strength", 1)], ["methods.none", "'strength'", "none has none; remove it"]),
+    "hyper-parameter of a method without": ([("methods.none.strength", 1)], ["methods.none", "'strength'", "known: settings"]),
     "missing hyper-parameter": ([("methods.l2", {})], ["methods.l2", "lacks", "'strength'", "add"]),
     "unknown setting of a method": ([("methods.l2.settings", ["rwo"])], ["methods.l2.settings", "'rwo'", "did you mean 'row'?"]),
     "unknown dataset": ([(f"{PROBLEM}.dataset", "minst")], [f"{PROBLEM}.dataset", "'minst'", "did you mean 'mnist'?"]),
@@ -181,6 +190,32 @@ MISTAKES = {
     "curvature at each task and checkpoints at some": (
         [("training", {"checkpoint_every": 2})],
         ["curvature.every", "1", "only every 2 tasks", "training.checkpoint_every", "multiple"],
+    ),
+    "missing key under another name": ([(f"{PROBLEM}.samples", GONE), (f"{PROBLEM}.sampels", 64)], ["lacks 'samples'", "is it 'sampels'?"]),
+    "unknown change": ([(f"{PROBLEM}.change", "shuffle_label")], [f"{PROBLEM}.change", "did you mean 'shuffle_labels'?"]),
+    "option of another change": ([(f"{PROBLEM}.fraction", 0.5)], [PROBLEM, "unknown key 'fraction'", "first_task"]),
+    "missing option of a change": ([(f"{PROBLEM}.change", "redraw_labels")], [PROBLEM, "lacks 'fraction'", "redraw_labels", "add it"]),
+    "more than all": (
+        [(f"{PROBLEM}.change", "redraw_labels"), (f"{PROBLEM}.fraction", 1.5)],
+        [f"{PROBLEM}.fraction", "1.5", "above 1", "lower it"],
+    ),
+    "two budgets": ([(f"{PROBLEM}.steps_per_task", 5)], [PROBLEM, "both epochs and steps_per_task", "give one of them"]),
+    "no budget": ([(f"{PROBLEM}.epochs", GONE)], [PROBLEM, "neither epochs and steps_per_task", "give one of them"]),
+    "unknown network": ([("settings.row.network.kind", "mpl")], ["row.network.kind", "'mpl'", "did you mean 'mlp'?"]),
+    "option of another network": ([("settings.row.network.patch", 4)], ["row.network", "unknown key 'patch'", "depth"]),
+    "missing option of a network": ([("settings.row.network.width", GONE)], ["row.network", "lacks 'width'", "mlp", "add it"]),
+    "unknown initialisation": (
+        [("settings.row.network.initialization", "kaiming")],
+        ["row.network.initialization", "he, xavier, orthogonal, pytorch"],
+    ),
+    "unknown optimizer": ([(f"{OPTIMIZER}.kind", "adamm")], [f"{OPTIMIZER}.kind", "'adamm'", "did you mean 'adam'?"]),
+    "option of another optimizer": ([(f"{OPTIMIZER}.momentum", 0.5)], [OPTIMIZER, "unknown key 'momentum'", "betas"]),
+    "a mean that never moves": ([(f"{OPTIMIZER}.betas", [0.9, 1])], [f"{OPTIMIZER}.betas.1", "1", "not below 1", "lower it"]),
+    "one beta": ([(f"{OPTIMIZER}.betas", [0.9])], [f"{OPTIMIZER}.betas", "[0.9]", "not 2 values"]),
+    "options of a dataset without": ([("datasets", {"digits": {"side": 3}})], ["datasets.digits", "unknown key 'side'"]),
+    "a dataset of an unknown kind": (
+        [("datasets", {"mine": {"kind": "foldr"}})],
+        ["datasets.mine.kind", "'foldr'", "did you mean 'folder'?"],
     ),
     "infinite count": ([(f"{PROBLEM}.tasks", math.inf)], [f"{PROBLEM}.tasks", "Infinity", "change it"]),
 }
@@ -319,7 +354,7 @@ def test_a_training_job_knows_just_what_it_uses():
     found = study.read(CONFIG, SCHEMA)
     known = json.loads(found.training_job("row", "l2", "2-3"))
     assert known == {
-        "setting": CONFIG["settings"]["row"],
+        "setting": asdict(Setting.of(CONFIG["settings"]["row"])),
         "training": {"checkpoint_every": 1, "curve_points": 10, "precision": "float32"},
         "method": "l2",
         "arms": [{"strength": 0.001}, {"strength": 0.01}],

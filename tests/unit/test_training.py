@@ -11,8 +11,8 @@ import torch
 from scipy.stats import ks_2samp
 from torch import Tensor, nn
 
-from plasticity import networks, registry, tasks, training
-from plasticity.datasets import describe
+from plasticity import activations, changes, networks, registry, tasks, training
+from plasticity.datasets import Images, describe
 from plasticity.lockstep import Parameters
 from plasticity.methods import Intervention
 from plasticity.settings import Network, Optimizer, Problem, Setting, Training
@@ -20,11 +20,12 @@ from plasticity.training import Members, train, watched
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=30, batch=7, epochs=10, tasks=6),
-    Network("mlp", "relu", {"width": 8, "depth": 2}),
-    Optimizer("adam", {"lr": 0.003}),
+    Network("mlp", "relu", options={"width": 8, "depth": 2}),
+    Optimizer("adam", options={"lr": 0.003}),
 )
 SHORT = replace(SETTING, problem=replace(SETTING.problem, epochs=3, tasks=4))
-ODD = replace(SETTING, network=replace(SETTING.network, width=11))  # rows that fill no whole number of the processor's vectors
+# rows that fill no whole number of the processor's vectors
+ODD = replace(SETTING, network=replace(SETTING.network, options={"width": 11, "depth": 2}))
 ARMS = {"none": [{}], "fresh": [{}]} | {name: [{"strength": 0.01}, {"strength": 0.3}] for name in ("l2", "l2_init", "wasserstein")}
 RECORDED = Training(curve_points=7)  # stretches of a task's 40 steps that are not all as long
 BFLOAT16 = replace(RECORDED, precision="bfloat16")
@@ -68,54 +69,79 @@ def penalty(method, strength, module, start):
     return 0.0
 
 
+def plain_optimizer(setting, module):
+    """An optimizer of torch's own."""
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[setting.optimizer.kind]
+    return kind(module.parameters(), **setting.optimizer.options, fused=False, foreach=False)
+
+
 def plain_network(setting, data):
     """One network; an mlp is written out."""
     if setting.network.kind != "mlp":
         return networks.fitting(setting, data).double()
-    activation = networks.ACTIVATIONS[setting.network.activation]
+    activation = activations.KINDS[setting.network.activation]
     hidden = [nn.Linear(12, 8), activation(), nn.Linear(8, 8), activation()]
-    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(8, 4)).double()
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(8, changes.of(setting.problem).outputs(4))).double()
 
 
 def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
     """One member, one network: outcomes of each task, and the parameters at each task's start and at the end."""
     problem = setting.problem
     module = plain_network(setting, data)
+    regression = setting.problem.change == "flip_bits"
+
+    def losses_of(outputs, labels):
+        return (outputs[:, 0] - labels) ** 2 if regression else nn.functional.cross_entropy(outputs, labels, reduction="none")
+
+    def errors_of(outputs, labels):
+        return losses_of(outputs, labels) if regression else (outputs.argmax(dim=1) != labels).double()
 
     def reset(task):
         drawn = networks.initial(networks.fitting(setting, data), setting.network, seed, task)
         with torch.no_grad():
             for parameter, value in zip(module.parameters(), drawn.values(), strict=True):
                 parameter.copy_(value)
-        return torch.optim.Adam(module.parameters(), lr=setting.optimizer.lr, fused=False, foreach=False)
+        return plain_optimizer(setting, module)
 
     def flat():
         return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
 
     optimizer = reset(0)
     start = [parameter.detach().clone() for parameter in module.parameters()]
-    outcomes, states = {name: [] for name in NUMBERS}, []
+    outcomes, states = {name: [] for name in [*NUMBERS, *["test_error"] * bool(problem.test_samples)]}, []
     for task in range(problem.tasks):
         inputs, labels = tasks.task(problem, data, seed, task)
-        inputs = inputs.double()
+        inputs, labels = inputs.double(), labels.double() if regression else labels
         if method == "fresh":
             optimizer = reset(task)
+        elif task and problem.head == "fresh":
+            drawn = networks.initial(networks.fitting(setting, data), setting.network, seed, task)
+            with torch.no_grad():
+                for parameter, value in zip(list(module.parameters())[-2:], list(drawn.values())[-2:], strict=True):
+                    parameter.copy_(value)
+                    for name, remembered in optimizer.state[parameter].items():
+                        if name != "step":
+                            remembered.zero_()
+        if task and setting.optimizer.at_switch == "reset":
+            optimizer = plain_optimizer(setting, module)
         states.append(flat())
         errors, losses, moves = [], [], []
-        for samples in torch.from_numpy(tasks.batches(problem, seed, task)).flatten(0, 1):
+        for samples in torch.from_numpy(tasks.batches(problem, seed, task)):
             outputs = module(inputs[samples])
             optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(outputs, labels[samples])
+            loss = losses_of(outputs, labels[samples]).mean()
             (loss + penalty(method, strength, module, start)).backward()
             before = flat()
             optimizer.step()
-            errors.append((outputs.argmax(dim=1) != labels[samples]).double().mean().item())
+            errors.append(errors_of(outputs, labels[samples]).mean().item())
             losses.append(loss.item())
             moves.append((flat() - before).norm().item())
         with torch.no_grad():
-            outputs = module(inputs)
-        outcomes["final_error"].append((outputs.argmax(dim=1) != labels).double().mean())
-        outcomes["final_loss"].append(nn.functional.cross_entropy(outputs, labels))
+            outputs, n = module(inputs), problem.samples
+        outcomes["final_error"].append(errors_of(outputs[:n], labels[:n]).mean())
+        outcomes["final_loss"].append(losses_of(outputs[:n], labels[:n]).mean())
+        if problem.test_samples:
+            outcomes["test_error"].append(errors_of(outputs[n:], labels[n:]).mean())
         outcomes["online_error"].append(sum(errors) / len(errors))
         outcomes["update_norm"].append(np.dot(watched(len(moves), task), moves) / len(moves))
         ends = [len(errors) * point // points for point in range(points + 1)]
@@ -132,7 +158,8 @@ def assert_trained_as_by_a_plain_loop(data, method, arms, setting):
         for s, seed in enumerate([0, 3]):
             expected, expected_states = trained_plainly(data, method, arm.get("strength"), seed, setting)
             torch.testing.assert_close(states[:, a, s], expected_states, rtol=0, atol=1e-10)
-            for name in NUMBERS:  # they are float32
+            assert outcomes.keys() - {"status"} == expected.keys()
+            for name in expected:  # they are float32
                 np.testing.assert_allclose(outcomes[name][a, s], expected[name], rtol=1.2e-7, atol=1e-10, err_msg=name)
 
 
@@ -143,13 +170,40 @@ def test_each_member_is_trained_as_by_a_plain_loop_over_its_network(data, method
     assert_trained_as_by_a_plain_loop(data, method, arms, setting)
 
 
-@pytest.mark.parametrize(("network", "size"), [(Network("cnn", "tanh", {"width": 6}), 16), (Network("resnet18", "relu", {"width": 2}), 6)])
+@pytest.mark.parametrize(
+    ("network", "size"), [(Network("cnn", "tanh", options={"width": 6}), 16), (Network("resnet18", "relu", options={"width": 2}), 6)]
+)
 def test_members_of_a_convolutional_network_are_too(network, size):
     draw = np.random.default_rng(0)
-    data = describe("small", draw.integers(0, 10, (40, 1, size, size), np.uint8), np.arange(40) % 3, 9, {})
+    data = describe("small", Images(draw.integers(0, 10, (40, 1, size, size), np.uint8), np.arange(40) % 3, list("abc"), 9), {})
     problem = replace(SETTING.problem, tasks=5)
-    setting = Setting(problem, network, Optimizer("adam", {"lr": 0.001}))  # with larger steps rounding errors grow beyond 1e-10
+    setting = Setting(problem, network, Optimizer("adam", options={"lr": 0.001}))  # with larger steps rounding errors grow beyond 1e-10
     assert_trained_as_by_a_plain_loop(data, "wasserstein", [{"strength": 0.01}], setting)
+
+
+WAYS = {
+    "a fresh head": {"problem": {"head": "fresh"}},
+    "a fresh head with momentum": {
+        "problem": {"head": "fresh"},
+        "optimizer": {"kind": "sgd", "options": {"lr": 0.01, "momentum": 0.9}},
+    },
+    "pairs of classes": {"problem": {"change": "class_pairs", "samples": 16, "test_samples": 3, "epochs": 17, "head": "fresh"}},
+    "an optimizer that forgets": {"optimizer": {"at_switch": "reset"}},
+    "test images": {"problem": {"change": "permute_pixels", "test_samples": 17}},
+    "a budget in steps": {"problem": {"change": "remap_labels", "epochs": None, "steps_per_task": 39}},
+    "regression": {
+        "problem": {"change": "flip_bits", "options": {"flipping": 5}, "test_samples": 5},
+        "optimizer": {"options": {"lr": 0.001}},
+    },
+    "sgd": {"optimizer": {"kind": "sgd", "options": {"lr": 0.03}}},
+    "adamw": {"optimizer": {"kind": "adamw", "options": {"lr": 0.003, "betas": [0.8, 0.99], "weight_decay": 0.1}}},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_members_of_every_kind_of_problem_and_optimizer_are_too(data, way):
+    setting = replace(SETTING, **{part: replace(getattr(SETTING, part), **changed) for part, changed in WAYS[way].items()})
+    assert_trained_as_by_a_plain_loop(data, "l2_init", [{"strength": 0.01}], setting)
 
 
 def test_learning_happens_and_outcomes_are_of_the_right_size(data):
@@ -234,8 +288,8 @@ MANY = list(range(24))  # seeds
 CHAOS = replace(
     SETTING,  # in which rounding errors grow to the size of the parameters within a task
     problem=replace(SETTING.problem, epochs=20),
-    network=Network("mlp", "tanh", {"width": 12, "depth": 6}),
-    optimizer=Optimizer("adam", {"lr": 0.05}),
+    network=Network("mlp", "tanh", options={"width": 12, "depth": 6}),
+    optimizer=Optimizer("adam", options={"lr": 0.05}),
 )
 
 
@@ -289,7 +343,7 @@ def test_products_in_bfloat16_are_near_and_all_else_stays_in_float32(data):
 
 
 def test_the_final_loss_is_looked_at_in_float32_whatever_is_learned_in(data):
-    at_rest = replace(SHORT, optimizer=Optimizer("adam", {"lr": 1e-30}))  # it never moves
+    at_rest = replace(SHORT, optimizer=Optimizer("adam", options={"lr": 1e-30}))  # it never moves
     lower, single = (trained(data, "none", [{}], [0, 1], at_rest, torch.float32, chosen)[0] for chosen in (BFLOAT16, RECORDED))
     np.testing.assert_array_equal(lower["final_loss"], single["final_loss"])
     assert (lower["loss_curve"] != single["loss_curve"]).any()

@@ -44,15 +44,13 @@ if Path.cwd().resolve() != ROOT.resolve():
 STUDY = study()
 RESULTS = Path("results") / STUDY.name
 refuse_unwritable(RESULTS.absolute())
-DATASETS = sorted({setting.problem.dataset for setting in STUDY.settings.values()})
 COHORTS = [cohort.folder for cohort in STUDY.cohorts()]
-METHODS = sorted({cohort.method for cohort in STUDY.cohorts()})
 # not a param: where the data lie changes no result
 os.environ.update(PLASTICITY_DATA=os.environ.get("PLASTICITY_DATA") or config["data_root"])
 
 
 wildcard_constraints:
-    dataset="|".join(registry.names("datasets")),
+    dataset="|".join(STUDY.datasets),
     setting="|".join(STUDY.settings),
     method="|".join(registry.names("methods")),
     seeds=r"\d+(-\d+)?",
@@ -73,6 +71,19 @@ def code(entry, *named):
 def dataset_of(wildcards):
     """The prepared dataset of a setting."""
     return f"results/{STUDY.name}/data/{STUDY.settings[wildcards.setting].problem.dataset}.nc"
+
+
+def files_of(setting, optimizer=True):
+    """The files that a setting names, besides its dataset: how tasks change, the network, and what it learns with."""
+    chosen = STUDY.settings[setting]
+    named = [("changes", chosen.problem.change), ("networks", chosen.network.kind)]
+    return [*named, ("optimizers", chosen.optimizer.kind)] if optimizer else named
+
+
+def files_of_study():
+    """The files that all settings and their methods name."""
+    named = {file for setting in STUDY.settings for file in files_of(setting)}
+    return sorted(named | {("methods", cohort.method) for cohort in STUDY.cohorts()})
 
 
 def training_of(wildcards):

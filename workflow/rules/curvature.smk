@@ -23,7 +23,9 @@ rule measure_cohort:
         runtime=curvature_minutes,
     params:
         settings=as_json(vars(STUDY.curvature)),
-        code=code("curvature", *(("operators", name) for name in STUDY.curvature.operators)),
+        code=lambda wildcards: code(
+            "curvature", *(("operators", name) for name in STUDY.curvature.operators), *files_of(wildcards.setting, optimizer=False)
+        ),
     shell:
         "python workflow/scripts/curvature.py --data {input.data} --checkpoints {input.checkpoints} --output {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

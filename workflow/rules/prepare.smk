@@ -1,7 +1,7 @@
 # data: original files, checked, to one described netCDF file per dataset
 rule data:
     input:
-        targets("data/{dataset}.nc", dataset=DATASETS),
+        targets("data/{dataset}.nc", dataset=STUDY.datasets),
     localrule: True
 
 
@@ -16,11 +16,11 @@ rule prepare:
     conda:
         "../../envs/environment.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        settings=lambda wildcards: as_json({"dataset": wildcards.dataset}),
-        code=lambda wildcards: code("prepare", ("datasets", wildcards.dataset)),
+        settings=lambda wildcards: STUDY.preparing(wildcards.dataset),
+        code=lambda wildcards: code("prepare", ("datasets", STUDY.datasets[wildcards.dataset].kind)),
     shell:
         'python workflow/scripts/prepare.py --root "$PLASTICITY_DATA" --output {output}'
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from plasticity import logs, memory
+from plasticity import logs, memory, tasks
 from plasticity.checkpoints import Rows
 from plasticity.resume import Resume
 from plasticity.settings import Setting, Training
@@ -39,7 +39,14 @@ def train_in_waves(
 
     Returns:
         Outcomes by name, shape ``(member, task)`` or ``(member, task, step)``.
+
+    Raises:
+        StudyError: images that must be linearly separable and are not.
     """
+    if setting.problem.separable:
+        for seed in dict.fromkeys(seed for _, seed in everyone):
+            condition = tasks.refuse_inseparable(setting.problem, data, seed)
+            logs.log.info("the images of seed %d are linearly separable under any labels; condition number %.0f", seed, condition)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     need, free = memory.per_member(setting, data), memory.available(device, granted)
     waves = math.ceil(len(everyone) / max(1, free // need))

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
+from plasticity import activations
+
 LANES = 16  # numbers in the widest vector: rows start at whole vectors, so that how one is rounded does not depend on its place
-ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Identity, nn.GELU, nn.SiLU, nn.Sigmoid)
+ELEMENTWISE = (*activations.MODULES, nn.GELU, nn.SiLU, nn.Sigmoid)
 
 
 class Parameters:
@@ -49,12 +51,16 @@ class Parameters:
         Nothing is swapped in and out at a call, and linear layers are noted, so that `gradient` can write theirs where it belongs: each
         call that autograd follows is to be followed by one of `gradient`.
         """
-        if not _broadcasts(network):
+        if not broadcasts(network):
             return lambda inputs: forward(network, self.tensors, inputs)
         bound = copy.deepcopy(network)
         for name, layer in bound.named_modules():
             if isinstance(layer, nn.Linear):
                 layer.forward = partial(self._linear, f"{name}.weight", f"{name}.bias")  # type: ignore[method-assign]
+            elif isinstance(layer, nn.LayerNorm):
+                own = {"weight": self.tensors[f"{name}.weight"], "bias": self.tensors[f"{name}.bias"]}
+                shape = layer.normalized_shape
+                layer.forward = partial(_stacked_layer_norm, normalized_shape=shape, **own, eps=layer.eps)  # type: ignore[method-assign]
         return bound
 
     def gradient(self, losses: Tensor, penalties: Tensor | None = None) -> Tensor:
@@ -114,8 +120,8 @@ def settle() -> None:
 def forward(network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> Tensor:
     """Outputs of all members, each on its own inputs.
 
-    Linear layers with element-wise functions between them are batched matrix products. Any other network is vmapped on a GPU; on a
-    CPU, whose grouped convolutions are slower than single ones, its members go one after the other.
+    Linear layers with layer norms and element-wise functions between them are batched matrix products. Any other network is vmapped on
+    a GPU; on a CPU, whose grouped convolutions are slower than single ones, its members go one after the other.
 
     Args:
         network: a plain module.
@@ -130,7 +136,7 @@ def forward(network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> T
         outputs: Tensor = functional_call(network, tensors, (inputs,))
         return outputs
 
-    if _broadcasts(network):
+    if broadcasts(network):
         with _LockStep():
             return one(tensors, inputs)
     if inputs.device.type != "cpu":
@@ -140,11 +146,13 @@ def forward(network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> T
     return torch.stack([one(dict(zip(tensors, member, strict=True)), x) for member, x in zip(members, inputs.unbind(), strict=True)])
 
 
-def _broadcasts(network: nn.Module) -> bool:
-    """Whether every layer has parameters of its own and takes a leading dim of members as it is, linear ones replaced."""
+def broadcasts(network: nn.Module) -> bool:
+    """Whether every layer has parameters of its own and takes a leading dim of members as it is, linear ones and layer norms replaced."""
     own = len(list(network.named_parameters(remove_duplicate=False))) == len(list(network.parameters()))
     return own and all(
-        isinstance(layer, (nn.Sequential, nn.Linear, *ELEMENTWISE)) or (isinstance(layer, nn.Flatten) and layer.start_dim < 0)
+        isinstance(layer, (nn.Sequential, nn.Linear, *ELEMENTWISE))
+        or (isinstance(layer, nn.Flatten) and layer.start_dim < 0)
+        or (isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) == 1 and layer.bias is not None)
         for layer in network.modules()
     )
 
@@ -163,9 +171,23 @@ class _LockStep(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        return (_stacked_linear if func is nn.functional.linear else func)(*args, **(kwargs or {}))
+        return _STACKED.get(func, func)(*args, **(kwargs or {}))
 
 
 def _stacked_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear` with a weight per member; as weights times inputs, which is faster where inputs are few."""
     return (weight @ inputs.mT).mT if bias is None else torch.baddbmm(bias[..., None], weight, inputs.mT).mT
+
+
+def _stacked_layer_norm(inputs: Tensor, normalized_shape: Sequence[int], weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """`torch.nn.functional.layer_norm` with a weight and a bias per member.
+
+    A product and a sum, not `torch.addcmul`, which may round the last few numbers of a tensor in another way.
+    """
+    return nn.functional.layer_norm(inputs, normalized_shape, eps=eps) * weight[:, None] + bias[:, None]
+
+
+_STACKED: dict[Callable[..., Any], Callable[..., Any]] = {
+    nn.functional.linear: _stacked_linear,
+    nn.functional.layer_norm: _stacked_layer_norm,
+}

@@ -5,22 +5,22 @@ is NaN there (the output layer has no units to be dead, the whole network has no
 """
 
 from collections.abc import Callable, Iterable
-from typing import cast
+from functools import partial
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from plasticity import networks, registry, spectra, tasks
-from plasticity.checkpoints import Checkpoints
+from plasticity import activations, changes, losses, networks, registry, spectra, tasks
 from plasticity.contracts import MEMBER, Variable
-from plasticity.lockstep import Parameters, forward
-from plasticity.losses import cross_entropy
+from plasticity.lockstep import Parameters, broadcasts, forward
 from plasticity.settings import Curvature, Setting
 
 DORMANT = 0.025  # Sokar et al. 2023 (ReDo), arXiv 2302.12902
 ALL = "all"
+AT_ONCE = 2**25  # pixels of tasks' data that are in memory at a time
 
 _DATA, _BLOCK = (*MEMBER, "moment", "block"), (*MEMBER, "block")
 TABLE = {
@@ -35,8 +35,20 @@ for _operator, _meaning in OPERATORS.items():
     TABLE[f"{_operator}_eigenvalue"] = Variable((*_DATA, "rank"), f"eigenvalues, descending, of the {_meaning}", "float64")
 
 
+class Standing(Protocol):
+    """Where members of a cohort stood at the start of tasks: `checkpoints.Checkpoints`, or what has the same."""
+
+    arms: list[str]
+    seeds: list[int]
+    tasks: list[int]
+    shapes: dict[str, tuple[int, ...]]
+
+    def at(self, task: int) -> Tensor:
+        """Parameters in float64, shape ``(member, parameter)``, arms outermost."""
+
+
 def measure(
-    checkpoints: Checkpoints,
+    checkpoints: Standing,
     setting: Setting,
     curvature: Curvature,
     data: xr.Dataset,
@@ -55,34 +67,41 @@ def measure(
         Variables by name, dims as the netCDF contract has them, and their coordinates. NaN where there is nothing to
         measure: no old data at task 0, a diverged member.
     """
-    network = networks.fitting(setting, data)
+    network = networks.fitting(setting, data).double().eval()  # batch norm's statistics are constants where curvature is taken
+    loss = losses.KINDS[changes.of(setting.problem).LOSS].loss
     blocks = [*_layers(checkpoints.shapes), ALL]
     operators = {name: registry.load("operators", name).gram_blocks for name in curvature.operators}
 
-    def on_data_of(task: int, parameters: Parameters) -> dict[str, Tensor]:
-        """Measures by name, shapes ``(member, block)`` and ``(member, block, rank)``; NaN before the first task."""
-        inputs, labels = tasks.stacked(setting.problem, data, checkpoints.seeds, max(task, 0))
-        arms = len(checkpoints.arms)
-        inputs, labels = inputs.double().repeat(arms, 1, 1, 1, 1), labels.repeat(arms, 1)
-        values = unit_measures(hidden_activations(network, parameters, inputs), blocks)
-        few = slice(0, curvature.samples)
-        for operator, gram_blocks in operators.items():
-            grams = gram_blocks(network, cross_entropy, inputs[:, few], labels[:, few], parameters.tensors)
-            grams[ALL] = cast(Tensor, sum(grams.values()))
-            spectrum = spectra.eigenvalues(torch.stack([grams[block] for block in blocks], dim=1))
-            values |= {f"{operator}_{name}": number for name, number in spectra.summary(spectrum).items()}
-        return values if task >= 0 else {name: torch.full_like(number, torch.nan) for name, number in values.items()}
+    def on_data_of(task: int, seeds: list[int], rows: Tensor) -> dict[str, Tensor]:
+        """Measures of some seeds of all arms, by name, shapes ``(arm, seed, block)`` and ``(…, rank)``; NaN before the first task."""
+        inputs, labels = tasks.stacked(setting.problem, data, seeds, max(task, 0))
+        inputs, labels = inputs[:, : setting.problem.samples].double(), labels[:, : setting.problem.samples]
+        few, found = slice(0, curvature.samples), []
+        for of_arm in rows:
+            parameters = Parameters(of_arm, checkpoints.shapes)
+            values = unit_measures(of_members(hidden_activations, network, parameters, inputs), blocks)
+            for operator, gram_blocks in operators.items():
+                grams = of_members(partial(gram_blocks, loss=loss), network, parameters, inputs[:, few], labels[:, few])
+                grams[ALL] = cast(Tensor, sum(grams.values()))
+                spectrum = spectra.eigenvalues(torch.stack([grams[block] for block in blocks], dim=1))
+                values |= {f"{operator}_{name}": number for name, number in spectra.summary(spectrum).items()}
+            found.append(values if task >= 0 else {name: torch.full_like(number, torch.nan) for name, number in values.items()})
+        return {name: torch.stack([values[name] for values in found]) for name in found[0]}
+
+    def at(task: int) -> dict[str, Tensor]:
+        """All measures of a task, shapes ``(arm, seed, …)``; only some seeds' data are in memory at a time."""
+        rows, found = checkpoints.at(task).unflatten(0, (len(checkpoints.arms), -1)), []
+        some = max(1, AT_ONCE // (setting.problem.samples * data["image"][0].size))
+        for seeds, of_seeds in zip(torch.tensor(checkpoints.seeds).split(some), rows.split(some, dim=1), strict=True):
+            moments = [on_data_of(task - (moment == "old"), seeds.tolist(), of_seeds) for moment in curvature.moments]
+            found.append({name: torch.stack([values[name] for values in moments], dim=2) for name in moments[0]})
+        measured = {name: torch.cat([values[name] for values in found], dim=1) for name in found[0]}
+        norms = weight_norm(Parameters(rows.flatten(0, 1), checkpoints.shapes), blocks)
+        return measured | {"weight_norm": norms.unflatten(0, rows.shape[:2])}
 
     chosen = [task for task in checkpoints.tasks if task % curvature.every == 0]
-    found: dict[int, dict[str, Tensor]] = {}
-    for task in progress(chosen):
-        parameters = Parameters(checkpoints.at(task), checkpoints.shapes)
-        moments = [on_data_of(task - (moment == "old"), parameters) for moment in curvature.moments]
-        found[task] = {name: torch.stack([values[name] for values in moments], dim=1) for name in moments[0]}
-        found[task]["weight_norm"] = weight_norm(parameters, blocks)
-
-    members = (len(checkpoints.arms), len(checkpoints.seeds))
-    variables = {name: torch.stack([found[task][name] for task in chosen], dim=1).unflatten(0, members).numpy() for name in found[0]}
+    found = [at(task) for task in progress(chosen)]
+    variables = {name: torch.stack([values[name] for values in found], dim=2).numpy() for name in found[0]}
     coordinates: dict[str, list[object]] = {
         "arm": list(checkpoints.arms),
         "seed": list(checkpoints.seeds),
@@ -94,8 +113,36 @@ def measure(
     return variables, coordinates
 
 
-def hidden_activations(network: nn.Module, parameters: Parameters, inputs: Tensor) -> dict[str, Tensor]:
-    """Outputs of each activation, keyed by the layer before it, shape ``(member, n, unit)``."""
+def of_members(function: Callable[..., dict[str, Tensor]], network: nn.Module, parameters: Parameters, *data: Tensor) -> dict[str, Tensor]:
+    """What a function of a network and its data finds, for all members: at once where the network broadcasts, else one after the other.
+
+    Args:
+        function: called as ``function(network, *data, tensors=…)`` for all members, as ``function(network, *data)`` for one.
+        network: to hold the parameters of the one.
+        parameters: of all members.
+        data: with the member as first dim.
+    """
+    if broadcasts(network):
+        return function(network, *data, tensors=parameters.tensors)
+    found = []
+    for member, own in enumerate(zip(*data, strict=True)):
+        network.load_state_dict({name: tensor[member] for name, tensor in parameters.tensors.items()})
+        found.append(function(network, *own))
+    return {name: torch.stack([values[name] for values in found]) for name in found[0]}
+
+
+def hidden_activations(network: nn.Module, inputs: Tensor, tensors: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Outputs of each activation, keyed by the layer before it, one column a unit.
+
+    Args:
+        network: with parameters of its own, or made for `tensors`.
+        inputs: shape ``(n, …)``, or ``(member, n, …)`` with `tensors`.
+        tensors: parameters of many members by name, shapes ``(member, …)``.
+
+    Returns:
+        Shape ``(n, unit)``, or ``(member, n, unit)`` with `tensors`. A convolution's units are its channels, with a row for every place of
+        every image; a transformer's tokens are rows, too.
+    """
     seen: dict[str, Tensor] = {}
     layer = ""
 
@@ -103,8 +150,9 @@ def hidden_activations(network: nn.Module, parameters: Parameters, inputs: Tenso
         nonlocal layer
         if next(module.parameters(recurse=False), None) is not None:
             layer = name
-        elif isinstance(module, tuple(cast(type, kind) for kind in networks.ACTIVATIONS.values())):
-            seen[layer] = outputs.flatten(2)
+        elif isinstance(module, activations.MODULES):
+            units = outputs.movedim(1, -1) if outputs.ndim == 4 else outputs
+            seen[layer] = units.flatten(0 if tensors is None else 1, -2)
 
     hooks = [
         module.register_forward_hook(lambda module, _, outputs, name=name: note(name, module, outputs))
@@ -112,7 +160,7 @@ def hidden_activations(network: nn.Module, parameters: Parameters, inputs: Tenso
     ]
     try:
         with torch.no_grad():
-            forward(network, parameters.tensors, inputs)
+            network(inputs) if tensors is None else forward(network, tensors, inputs)
     finally:
         for hook in hooks:
             hook.remove()

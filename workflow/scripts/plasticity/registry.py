@@ -29,7 +29,7 @@ def load(kind: str, name: str) -> ModuleType:
     return importlib.import_module(f"plasticity.{kind}.{name}")
 
 
-def build(kind: str, name: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - what it is depends on the kind
+def build(kind: str, name: str, options: Mapping[str, Any]) -> Any:
     """An instance of the file's class, with its fields."""
     return getattr(load(kind, name), _class(kind))(**options)
 

@@ -11,16 +11,18 @@ YARDSTICK = "fresh"  # the method that every arm is compared to
 class Choice:
     """Something that a config chooses by the name of a file; `options` are those that the file itself declares."""
 
+    options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
         """Build from a mapping: as a config holds it, options beside the other keys, or as `dataclasses.asdict` gives it back."""
-        own = {key: values[key] for key in cls.keys() if key in values}
-        others = {key: value for key, value in values.items() if key not in own and key != "options"}
+        own = {key: value for key, value in values.items() if key in cls.common()}
+        others = {key: value for key, value in values.items() if key not in {*own, "options"}}
         return cls(**own, options=others | values.get("options", {}))
 
     @classmethod
-    def keys(cls) -> list[str]:
-        """The keys that every file's choice has, beside the options of its own."""
+    def common(cls) -> list[str]:
+        """The keys that a config may set whatever the file."""
         return [one.name for one in fields(cls) if one.name != "options"]
 
 
@@ -29,7 +31,6 @@ class Dataset(Choice):
     """Where images and labels come from: a file of `datasets/`."""
 
     kind: str
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,6 @@ class Problem(Choice):
     test_samples: int = 0
     separable: bool = False
     head: str = "kept"
-    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -65,7 +65,6 @@ class Network(Choice):
 
     kind: str
     activation: str
-    options: Mapping[str, Any] = field(default_factory=dict)
     initialization: str = "he"
     matched: bool = False
 
@@ -75,7 +74,6 @@ class Optimizer(Choice):
     """How it learns: a file of `optimizers/`."""
 
     kind: str
-    options: Mapping[str, Any] = field(default_factory=dict)
     at_switch: str = "kept"
 
 

@@ -4,7 +4,7 @@ import difflib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import yaml
 
 from plasticity import registry
 from plasticity.errors import StudyError
-from plasticity.settings import YARDSTICK, Curvature, Setting, Training, arm_name
+from plasticity.settings import YARDSTICK, Curvature, Dataset, Network, Optimizer, Problem, Setting, Training, arm_name
 
 TYPE_NAMES = {
     "object": "mapping ({} is an empty one)",
@@ -22,6 +22,7 @@ TYPE_NAMES = {
     "string": "text",
     "integer": "whole number without a point",
     "number": "finite number",
+    "boolean": "true or false",
 }
 
 
@@ -46,6 +47,7 @@ class Study:
     name: str
     seeds: int
     seeds_per_job: int
+    datasets: dict[str, Dataset]
     settings: dict[str, Setting]
     methods: dict[str, dict[str, Any]]
     training: Training
@@ -82,14 +84,18 @@ class Study:
         members = {"method": method, "arms": self.arms(method), "seeds": block_seeds(seeds)}
         return as_json({"setting": asdict(self.settings[setting]), "training": asdict(self.training), **members})
 
+    def preparing(self, dataset: str) -> str:
+        """What preparing a dataset must know, as sorted JSON."""
+        return as_json({"name": dataset, "dataset": asdict(self.datasets[dataset])})
+
     def costing(self) -> str:
-        """What the cost of training depends on, as sorted JSON: every setting, and each method's arms and blocks of seeds in it."""
+        """What the cost of a study depends on, as sorted JSON: every setting, and each method's arms and blocks of seeds in it."""
         blocks = [block_seeds(block) for block in self.blocks()]
         members = {
             name: {method: {"arms": self.arms(method), "blocks": blocks} for method in self.methods_of(name)} for name in self.settings
         }
         settings = {name: asdict(setting) for name, setting in self.settings.items()}
-        return as_json({"settings": settings, "members": members, "training": asdict(self.training)})
+        return as_json({"settings": settings, "members": members, "training": asdict(self.training), "curvature": asdict(self.curvature)})
 
     def gathering(self, setting: str) -> str:
         """What a setting's dataset must say of itself, as sorted JSON: its problem, network and optimizer, its arms in order, its seeds."""
@@ -120,14 +126,16 @@ def read(config: Mapping[str, Any], schema: Path, where: str = "config.yaml") ->
     Raises:
         StudyError: naming the key, its value and what to do, one line per mistake.
     """
-    mistakes = list(_mistakes(config, schema)) or list(_contradictions(config))
+    mistakes = list(_mistakes(config, schema)) or [*_misnamed(config), *_contradictions(config)]
     if mistakes:
         raise StudyError("\n".join(f"{where}: {mistake}" for mistake in mistakes))
     curvature = config["curvature"]
+    used = sorted({setting["problem"]["dataset"] for setting in config["settings"].values()})
     return Study(
         name=config["study"],
         seeds=config["seeds"]["report"],
         seeds_per_job=config["seeds_per_job"],
+        datasets={name: Dataset.of({"kind": name} | config.get("datasets", {}).get(name, {})) for name in used},
         settings={name: Setting.of(values) for name, values in sorted(config["settings"].items())},
         methods={name: dict(options) for name, options in config["methods"].items()},
         training=Training(**config.get("training", {})),
@@ -164,17 +172,26 @@ def _mistakes(config: Mapping[str, Any], schema: Path) -> Iterator[str]:
                     yield f"{key} has an unknown key {unknown!r}: {_hint(unknown, known)}"
             case "required":
                 missing = [name for name in error.validator_value if name not in error.instance]
-                yield f"{key} lacks {' and '.join(map(repr, missing))}: add it"
+                others = [name for name in error.instance if name not in error.schema["properties"]]
+                close = [f", or is it {other!r}?" for name in missing for other in difflib.get_close_matches(name, others, n=1)]
+                yield f"{key} lacks {' and '.join(map(repr, missing))}: add it{''.join(close)}"
             case "type" if number := _meant(error.instance, error.validator_value):
                 yield f"{key} is the text {error.instance!r} to YAML, not a number: write {number}"
             case "type":
-                yield f"{key} is {value}, which is no {TYPE_NAMES[error.validator_value]}{meaning}: change it"
+                types = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
+                yield f"{key} is {value}, which is no {' or '.join(TYPE_NAMES[name] for name in types)}{meaning}: change it"
             case "enum":
                 yield f"{key} is {value}, which is unknown: {_hint(error.instance, error.validator_value)}"
             case "minimum":
                 yield f"{key} is {value}, below {error.validator_value}{meaning}: raise it"
             case "exclusiveMinimum":
                 yield f"{key} is {value}, not above {error.validator_value}{meaning}: raise it"
+            case "maximum":
+                yield f"{key} is {value}, above {error.validator_value}{meaning}: lower it"
+            case "exclusiveMaximum":
+                yield f"{key} is {value}, not below {error.validator_value}{meaning}: lower it"
+            case "minItems" | "maxItems" if error.validator_value > 1:
+                yield f"{key} is {value}, and not {error.validator_value} values{meaning}: change it"
             case "minProperties" | "minItems":
                 yield f"{key} is empty{meaning}: name at least one"
             case "uniqueItems":
@@ -185,13 +202,47 @@ def _mistakes(config: Mapping[str, Any], schema: Path) -> Iterator[str]:
                 yield f"{key} is {value}: {error.message}{meaning}"
 
 
+def _misnamed(config: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences for names that no file has, and for options that the file behind a name does not have, or needs."""
+    described = config.get("datasets", {})
+    for name, values in described.items():
+        yield from _misfits("datasets", f"datasets.{name}", "kind", {"kind": name} | values, Dataset.common())
+    for name, setting in config["settings"].items():
+        where, dataset = f"settings.{name}", setting["problem"]["dataset"]
+        if dataset not in described:
+            yield from _misfits("datasets", f"{where}.problem", "dataset", {"dataset": dataset}, ["dataset"], list(described))
+        yield from _misfits("changes", f"{where}.problem", "change", setting["problem"], Problem.common())
+        yield from _misfits("networks", f"{where}.network", "kind", setting["network"], Network.common())
+        yield from _misfits("optimizers", f"{where}.optimizer", "kind", setting["optimizer"], Optimizer.common())
+    for name, options in config["methods"].items():
+        if name not in registry.names("methods"):
+            yield f"methods has an unknown method {name!r}: {_hint(name, registry.names('methods'))}"
+        else:
+            yield from _misfits("methods", f"methods.{name}", "method", {"method": name} | options, ["method", "settings"])
+        for setting in options.get("settings", []):
+            if setting not in config["settings"]:
+                yield f"methods.{name}.settings names {setting!r}, which is unknown: {_hint(setting, list(config['settings']))}"
+
+
+def _misfits(folder: str, where: str, key: str, values: Mapping[str, Any], common: list[str], others: Sequence[str] = ()) -> Iterator[str]:
+    """Sentences for one choice: its name, at `key`, has no file in the folder; the file lacks an option, or needs one that is not given."""
+    name = values[key]
+    if name not in registry.names(folder):
+        yield f"{where}.{key} is {name!r}, which is unknown: {_hint(name, [*registry.names(folder), *others])}"
+        return
+    known = registry.fields(folder, name)
+    for option in sorted(values.keys() - known.keys() - set(common)):
+        yield f"{where} has an unknown key {option!r}: {_hint(option, [*(one for one in common if one != key), *known])}"
+    for option in (option for option, needed in known.items() if needed and option not in values):
+        yield f"{where} lacks {option!r}, which {name} needs: add it"
+
+
 def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
     """Sentences for what fits the schema and still cannot be."""
-    datasets, methods = registry.names("datasets"), registry.names("methods")
     for name, setting in config["settings"].items():
         problem = setting["problem"]
-        if problem["dataset"] not in datasets:
-            yield f"settings.{name}.problem.dataset is {problem['dataset']!r}, which is unknown: {_hint(problem['dataset'], datasets)}"
+        if ("epochs" in problem) == ("steps_per_task" in problem):
+            yield f"settings.{name}.problem has {'both' if 'epochs' in problem else 'neither'} epochs and steps_per_task: give one of them"
         if problem["batch"] > problem["samples"]:
             yield (
                 f"settings.{name}.problem.batch is {problem['batch']}, more than its {problem['samples']} samples, "
@@ -208,21 +259,9 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
             f"curvature.every is {config['curvature']['every']}, but there is a checkpoint only every {recorded} tasks "
             "(training.checkpoint_every): make the one a multiple of the other"
         )
-    for name, options in config["methods"].items():
-        if name not in methods:
-            yield f"methods has an unknown method {name!r}: {_hint(name, methods)}"
-            continue
-        known, given = registry.fields("methods", name), set(options) - {"settings"}
-        for key in sorted(given - set(known)):
-            yield f"methods.{name} has an unknown hyper-parameter {key!r}: {_hint(key, known) if known else f'{name} has none; remove it'}"
-        for key in sorted(set(known) - given):
-            yield f"methods.{name} lacks its hyper-parameter {key!r}: add a number or a list of numbers"
-        for setting in options.get("settings", []):
-            if setting not in config["settings"]:
-                yield f"methods.{name}.settings names {setting!r}, which is unknown: {_hint(setting, list(config['settings']))}"
 
 
-def _meant(value: object, kind: str) -> str | None:
+def _meant(value: object, kind: str | list[str]) -> str | None:
     """The number that a text was meant to be, as YAML reads it: 1e-3 → 1.0e-03, or 100 where a count is asked for."""
     try:
         number = float(value) if isinstance(value, str) else math.nan
@@ -230,7 +269,7 @@ def _meant(value: object, kind: str) -> str | None:
         return None
     if not math.isfinite(number):
         return None
-    if kind == "integer":
+    if "number" not in kind:
         return str(int(number)) if number.is_integer() else None
     return next(text for digits in range(1, 18) if float(text := f"{number:.{digits}e}") == number)
 

@@ -58,7 +58,8 @@ class Unchanged:
             labels: of the whole dataset, shape ``(sample,)``.
 
         Returns:
-            Places in the dataset, none twice, and labels; shape ``(n,)``, images to train on before test images. Here one draw for all tasks.
+            Places in the dataset, none twice, and labels, both of shape ``(n,)``; images to train on come before test images. Here one
+            draw for all tasks.
 
         Raises:
             StudyError: the dataset has too few images.

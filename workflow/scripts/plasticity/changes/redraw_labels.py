@@ -1,8 +1,7 @@
-"""A fraction of the labels is redrawn at every task: how abrupt must a change be? (Asked by Lyle et al. 2023, arXiv 2303.01486.)"""
+"""A fraction of the labels is redrawn at every task, to ask how abrupt a change must be (Lyle et al. 2023, arXiv 2303.01486)."""
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from plasticity.changes import Task, Unchanged

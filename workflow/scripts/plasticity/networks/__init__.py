@@ -1,53 +1,88 @@
 """Networks, one file each: a class `Network` whose fields are its options, and which builds a plain module.
 
-The modules know nothing of members and seeds. The law of their initial weights is here.
+The modules know nothing of members and seeds. The laws of their initial weights are here.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from plasticity import changes, registry
+from plasticity import activations, changes, registry
+from plasticity.activations import Activation
 from plasticity.errors import StudyError
+from plasticity.normalization import BatchNorm
 from plasticity.randomness import generator
 from plasticity.settings import Network, Setting
-
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "tanh": nn.Tanh,
-    "identity": nn.Identity,
-}
-GAINS = {"relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + 0.01**2)), "tanh": 5 / 3, "identity": 1.0}
 
 
 @dataclass(frozen=True)
 class Architecture:
     """The base of all: what a file's class must do."""
 
-    def build(self, shape: tuple[int, int, int], outputs: int, activation: Callable[[], nn.Module]) -> nn.Module:
+    @property
+    def step(self) -> int:
+        """Which multiples its option `width` may be, where it has one."""
+        return 1
+
+    def build(self, shape: tuple[int, int, int], outputs: int, activation: Activation) -> nn.Module:
         """A module whose last linear layer is called `output`; its weights are not to be used: `initial` draws them.
 
         Args:
             shape: of one image, ``(channel, row, column)``.
             outputs: how many.
-            activation: makes one.
+            activation: makes one; the layer after it has `activation.expansion` times as many inputs.
 
         Raises:
-            StudyError: images that it cannot look at.
+            StudyError: images that it cannot look at, options that contradict each other.
         """
         raise NotImplementedError
 
 
+class Positions(nn.Module):
+    """Adds to each token a learned vector of its place."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(tokens, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens in, tokens out, both of shape ``(n, token, width)``."""
+        return x + self.weight
+
+
 def build(network: Network, shape: tuple[int, int, int], outputs: int) -> nn.Module:
-    """The module that a config describes; its weights are not to be used: `initial` draws them."""
-    architecture: Architecture = registry.build("networks", network.kind, network.options)
-    return architecture.build(shape, outputs, ACTIVATIONS[network.activation])
+    """The module that a config describes; its weights are not to be used: `initial` draws them.
+
+    A `matched` network whose activation makes more than one unit of each is narrower than its option `width` says: it has as nearly
+    as can be the number of parameters that it would have with relu.
+    """
+    architecture = registry.build("networks", network.kind, network.options)
+    activation = activations.KINDS[network.activation]
+    if network.matched and activation.expansion > 1:
+        architecture = _matched(architecture, shape, outputs, activation)
+    module: nn.Module = architecture.build(shape, outputs, activation)
+    return module
+
+
+def _matched(architecture: Any, shape: tuple[int, int, int], outputs: int, activation: Activation) -> Architecture:
+    """The same but for its width: the one that `build` promises; the number of parameters grows with it."""
+
+    def count(one: Architecture, activation: Activation = activation) -> int:
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in one.build(shape, outputs, activation).parameters())
+
+    wanted = count(architecture, activations.KINDS["relu"])
+    widths = range(architecture.step, architecture.width + 1, architecture.step)
+    choices: list[Architecture] = [replace(architecture, width=width) for width in widths]
+    enough = bisect_left(choices, wanted, key=count)
+    return min(choices[max(0, enough - 1) : enough + 1], key=lambda one: abs(count(one) - wanted))
 
 
 def fitting(setting: Setting, data: xr.Dataset) -> nn.Module:
@@ -60,8 +95,16 @@ def fitting(setting: Setting, data: xr.Dataset) -> nn.Module:
 def initial(module: nn.Module, network: Network, seed: int, task: int = 0) -> dict[str, Tensor]:
     """Fresh parameters by name, in float64, in the order of `named_parameters`, in which they are drawn.
 
-    Linear layers and convolutions as in He et al. 2015 (arXiv 1502.01852): normal with variance gain² / fan-in, where the fan-in
-    is the number of inputs that one output sees. Weights of batch norm are 1, all biases 0.
+    The law of linear layers and convolutions is `network.initialization`. Their fan-in is the number of inputs that one output sees,
+    their fan-out that of outputs times the places of the kernel; biases are 0 unless it says otherwise:
+
+    - he: normal with variance gain² / fan-in (He et al. 2015, arXiv 1502.01852).
+    - xavier: normal with variance gain² · 2 / (fan-in + fan-out) (Glorot & Bengio 2010, equation 12).
+    - orthogonal: gain times a matrix, a row per output, whose rows or columns (whichever are fewer) are orthonormal, uniform among
+      those (Saxe et al. 2013, arXiv 1312.6120).
+    - pytorch: weights and biases uniform between ±1 / √fan-in, which torch starts from.
+
+    Weights of norm layers are 1, their biases 0. Positions are normal with deviation 0.02.
 
     Args:
         module: whose shapes.
@@ -77,14 +120,40 @@ def initial(module: nn.Module, network: Network, seed: int, task: int = 0) -> di
     parameters = {}
     for name, parameter in module.named_parameters():
         layer = module.get_submodule(name.rpartition(".")[0])
-        if not isinstance(layer, (nn.Linear, nn.Conv2d, nn.BatchNorm2d)):
+        if isinstance(layer, (nn.LayerNorm, nn.GroupNorm, BatchNorm)):
+            value = np.full(parameter.shape, float(parameter is layer.weight))
+        elif isinstance(layer, Positions):
+            value = draw.normal(0, 0.02, parameter.shape)
+        elif not isinstance(layer, (nn.Linear, nn.Conv2d)):
             raise StudyError(f"networks.initial does not know how to draw {name}, of a {type(layer).__name__}: add a rule for such layers")
-        if parameter is layer.bias:
+        elif network.initialization == "pytorch":
+            value = draw.uniform(-1, 1, parameter.shape) / math.sqrt(layer.weight[0].numel())
+        elif parameter is layer.bias:
             value = np.zeros(parameter.shape)
-        elif isinstance(layer, nn.BatchNorm2d):
-            value = np.ones(parameter.shape)
         else:
-            gain = 1.0 if layer in last else GAINS[network.activation]
-            value = draw.normal(0, gain / math.sqrt(parameter[0].numel()), parameter.shape)
+            gain = 1.0 if layer in last else activations.KINDS[network.activation].gain
+            value = _LAWS[network.initialization](draw, parameter.shape, gain)
         parameters[name] = torch.from_numpy(value)
     return parameters
+
+
+def _he(draw: np.random.Generator, shape: Sequence[int], gain: float) -> np.ndarray:
+    return draw.normal(0, gain / math.sqrt(math.prod(shape[1:])), shape)
+
+
+def _xavier(draw: np.random.Generator, shape: Sequence[int], gain: float) -> np.ndarray:
+    return draw.normal(0, gain * math.sqrt(2 / (math.prod(shape[1:]) + shape[0] * math.prod(shape[2:]))), shape)
+
+
+def _orthogonal(draw: np.random.Generator, shape: Sequence[int], gain: float) -> np.ndarray:
+    rows, columns = shape[0], math.prod(shape[1:])
+    Q, R = np.linalg.qr(draw.normal(size=(max(rows, columns), min(rows, columns))))
+    Q *= np.sign(np.diag(R))  # or it would not be uniform (Mezzadri 2006, arXiv math-ph/0609050)
+    return gain * (Q if rows >= columns else Q.T).reshape(shape)
+
+
+_LAWS: dict[str, Callable[[np.random.Generator, Sequence[int], float], np.ndarray]] = {
+    "he": _he,
+    "xavier": _xavier,
+    "orthogonal": _orthogonal,
+}

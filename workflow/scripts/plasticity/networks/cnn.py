@@ -1,38 +1,49 @@
 """The network that L2-init was studied on (Kumar et al. 2023, arXiv 2308.11958): two convolutions, two hidden layers, `output`."""
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
+from plasticity import normalization
+from plasticity.activations import Activation
 from plasticity.errors import StudyError
 from plasticity.networks import Architecture
+
+CHANNELS = 16
 
 
 @dataclass(frozen=True)
 class Network(Architecture):
-    """The convolutions have 16 channels and no padding; the hidden layers have that study's 100 units unless `width` says otherwise."""
+    """The convolutions have 16 channels and no padding; the hidden layers have that study's 100 units unless `width` says otherwise.
+
+    With a `norm` (`layer` or `batch`) one is before each activation: `norm_1` … `norm_4`.
+    """
 
     width: int = 100
+    norm: str = "none"
 
-    def build(self, shape: tuple[int, int, int], outputs: int, activation: Callable[[], nn.Module]) -> nn.Sequential:
+    def build(self, shape: tuple[int, int, int], outputs: int, activation: Activation) -> nn.Sequential:
         channel, row, column = shape
         if min(row, column) < 16:
             raise StudyError(f"a cnn needs images of at least 16 × 16 pixels, and these have {row} × {column}: choose another network.kind")
-        return nn.Sequential(
-            OrderedDict(
-                conv_1=nn.Conv2d(channel, 16, 5),
-                activation_1=activation(),
-                pool_1=nn.MaxPool2d(2),
-                conv_2=nn.Conv2d(16, 16, 5),
-                activation_2=activation(),
-                pool_2=nn.MaxPool2d(2),
-                flatten=nn.Flatten(-3),
-                hidden_1=nn.Linear(16 * ((row - 12) // 4) * ((column - 12) // 4), self.width),
-                activation_3=activation(),
-                hidden_2=nn.Linear(self.width, self.width),
-                activation_4=activation(),
-                output=nn.Linear(self.width, outputs),
-            )
-        )
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+
+        def activate(place: int, units: int, dim: int) -> int:
+            """Add norm and activation; how many units they put out."""
+            if self.norm != "none":
+                layers[f"norm_{place}"] = normalization.build(self.norm, units, dim)
+            layers[f"activation_{place}"] = activation(dim)
+            return activation.expansion * units
+
+        for place in (1, 2):
+            layers[f"conv_{place}"] = nn.Conv2d(channel, CHANNELS, 5)
+            channel = activate(place, CHANNELS, -3)
+            layers[f"pool_{place}"] = nn.MaxPool2d(2)
+        layers["flatten"] = nn.Flatten(-3)
+        inputs = channel * ((row - 12) // 4) * ((column - 12) // 4)
+        for place in (1, 2):
+            layers[f"hidden_{place}"] = nn.Linear(inputs, self.width)
+            inputs = activate(place + 2, self.width, -1)
+        layers["output"] = nn.Linear(inputs, outputs)
+        return nn.Sequential(layers)

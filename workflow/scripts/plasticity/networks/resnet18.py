@@ -1,11 +1,12 @@
 """ResNet-18 (He et al. 2015, arXiv 1512.03385) for small images: a 3 × 3 stem with stride 1, no max-pool."""
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from plasticity import normalization
+from plasticity.activations import Activation
 from plasticity.networks import Architecture
 
 
@@ -13,54 +14,47 @@ from plasticity.networks import Architecture
 class Network(Architecture):
     """`width` is that of the first of four stages, each twice as wide as the one before; 64 is the standard.
 
-    Batch norm takes the statistics of the batch at hand, in training and in measuring alike, and keeps none: so a network is a pure
-    function of its parameters and its batch, and a sample's output depends on the others of its batch.
+    `norm` is `batch`, `layer` or `none`; without one the convolutions have biases.
     """
 
     width: int = 64
+    norm: str = "batch"
 
-    def build(self, shape: tuple[int, int, int], outputs: int, activation: Callable[[], nn.Module]) -> nn.Sequential:
-        width = self.width
-        return nn.Sequential(
-            OrderedDict(
-                conv_1=nn.Conv2d(shape[0], width, 3, padding=1, bias=False),
-                norm_1=nn.BatchNorm2d(width, track_running_stats=False),
-                activation_1=activation(),
-                stage_1=_stage(width, width, activation),
-                stage_2=_stage(width, 2 * width, activation),
-                stage_3=_stage(2 * width, 4 * width, activation),
-                stage_4=_stage(4 * width, 8 * width, activation),
-                pool=nn.AdaptiveAvgPool2d(1),
-                flatten=nn.Flatten(-3),
-                output=nn.Linear(8 * width, outputs),
-            )
+    def build(self, shape: tuple[int, int, int], outputs: int, activation: Activation) -> nn.Sequential:
+        stem = _convolution(shape[0], self.width, 3, 1, self.norm)
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            conv_1=stem, norm_1=normalization.build(self.norm, self.width, -3), activation_1=activation(-3)
         )
-
-
-def _stage(inputs: int, outputs: int, activation: Callable[[], nn.Module]) -> nn.Sequential:
-    """Two blocks; the first changes the number of channels."""
-    blocks: OrderedDict[str, nn.Module] = OrderedDict(
-        block_1=Block(inputs, outputs, activation), block_2=Block(outputs, outputs, activation)
-    )
-    return nn.Sequential(blocks)
+        channels = activation.expansion * self.width
+        for stage in range(1, 5):
+            width = self.width * 2 ** (stage - 1)
+            first = Block(channels, width, 1 if stage == 1 else 2, self.norm, activation)
+            channels = activation.expansion * width
+            second = Block(channels, width, 1, self.norm, activation)
+            layers[f"stage_{stage}"] = nn.Sequential(OrderedDict(block_1=first, block_2=second))
+        layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(-3), "output": nn.Linear(channels, outputs)}
+        return nn.Sequential(layers)
 
 
 class Block(nn.Module):
-    """Two convolutions and a shortcut around them; with twice the channels it leaves half the rows and columns."""
+    """Two convolutions and a shortcut around them; with a stride of 2 it leaves half the rows and columns.
 
-    def __init__(self, inputs: int, outputs: int, activation: Callable[[], nn.Module]) -> None:
+    Where the number of channels changes, as it does in every block after an activation that doubles it, the shortcut is a 1 × 1
+    convolution (that paper's option B).
+    """
+
+    def __init__(self, inputs: int, width: int, stride: int, norm: str, activation: Activation) -> None:
         super().__init__()
-        stride = outputs // inputs
-        self.conv_1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.norm_1 = nn.BatchNorm2d(outputs, track_running_stats=False)
-        self.activation_1 = activation()
-        self.conv_2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm_2 = nn.BatchNorm2d(outputs, track_running_stats=False)
-        self.activation_2 = activation()
+        self.conv_1 = _convolution(inputs, width, 3, stride, norm)
+        self.norm_1 = normalization.build(norm, width, -3)
+        self.activation_1 = activation(-3)
+        self.conv_2 = _convolution(activation.expansion * width, width, 3, 1, norm)
+        self.norm_2 = normalization.build(norm, width, -3)
+        self.activation_2 = activation(-3)
         self.shortcut = nn.Sequential()  # not nn.Identity, which is one of the activations
-        if stride > 1:
-            self.shortcut.conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.shortcut.norm = nn.BatchNorm2d(outputs, track_running_stats=False)
+        if inputs != width:
+            self.shortcut.conv = _convolution(inputs, width, 1, stride, norm)
+            self.shortcut.norm = normalization.build(norm, width, -3)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images in, features out, both of shape ``(n, channel, row, column)``."""
@@ -68,3 +62,8 @@ class Block(nn.Module):
         x = self.activation_1(self.norm_1(self.conv_1(x)))
         outputs: Tensor = self.activation_2(self.norm_2(self.conv_2(x)) + shortcut)
         return outputs
+
+
+def _convolution(inputs: int, outputs: int, size: int, stride: int, norm: str) -> nn.Conv2d:
+    """One that keeps rows and columns, but for the stride; a norm has a bias of its own."""
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=norm == "none")

@@ -34,7 +34,7 @@ class Memory:
             remembered.zero_()
 
     def forget_of(self, where: Tensor) -> None:
-        """Clear the running means of some parameters, a mask of shape ``(parameter,)`` or ``(member, parameter)``; the steps stay counted."""
+        """Clear the means of some parameters, a mask of shape ``(parameter,)`` or ``(member, parameter)``; the steps stay counted."""
         for mean in self.means.values():
             mean[:, : where.shape[-1]].masked_fill_(where, 0)
 
