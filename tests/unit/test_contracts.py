@@ -21,7 +21,14 @@ COORDINATES = {
     "block": ["hidden_1", "all"],
     "step": [2, 5],
 }
-SIZES = {name: len(values) for name, values in COORDINATES.items()} | {"rank": 5, "sample": 6, "channel": 2, "row": 3, "column": 4}
+SIZES = {name: len(values) for name, values in COORDINATES.items()} | {
+    "rank": 5,
+    "sample": 6,
+    "channel": 2,
+    "row": 3,
+    "column": 4,
+    "class": 7,
+}
 
 
 def drawn(names, scale=1.0):
@@ -31,6 +38,8 @@ def drawn(names, scale=1.0):
     for name in names:
         dims, _, dtype = TABLE[name]
         values = draw.uniform(0, 2, [SIZES[dim] for dim in dims]) * scale
+        if dtype == "str":
+            values = np.array(["cat", "bär", "", "T-shirt/top", "a b", "nought", "x" * 50])
         if dtype == "float32":
             values.flat[0] = np.nan
         variables[name] = values.astype(dtype)
@@ -81,7 +90,7 @@ def test_coordinates_have_no_fill_value_and_integers_neither(tmp_path, everythin
     contracts.write(everything, tmp_path / "a.nc")
     with netCDF4.Dataset(tmp_path / "a.nc") as file:
         for name, values in file.variables.items():
-            assert ("_FillValue" in values.ncattrs()) == (name not in COORDINATES and values.dtype.kind == "f"), name
+            assert ("_FillValue" in values.ncattrs()) == (name not in COORDINATES and np.dtype(values.dtype).kind == "f"), name
 
 
 def test_a_coordinate_of_fractions_has_no_fill_value_either(tmp_path):
@@ -90,9 +99,9 @@ def test_a_coordinate_of_fractions_has_no_fill_value_either(tmp_path):
         assert "_FillValue" not in file["task"].ncattrs()
 
 
-def test_every_dim_but_those_of_images_has_a_described_coordinate():
+def test_every_dim_but_those_of_images_and_classes_has_a_described_coordinate():
     dims = {dim for names, _, _ in TABLE.values() for dim in names}
-    assert dims - {"sample", "channel", "row", "column"} == set(contracts.COORDINATES)
+    assert dims - {"sample", "channel", "row", "column", "class"} == set(contracts.COORDINATES)
 
 
 def test_a_status_says_what_its_values_mean(tmp_path):

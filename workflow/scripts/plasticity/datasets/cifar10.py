@@ -52,10 +52,10 @@ class Dataset(Source):
             StudyError: naming the file.
         """
         known = ", ".join(KNOWN)
-        if isinstance(self.files, str) or not self.files:
+        if not isinstance(self.files, (list, tuple)) or not self.files:
             raise StudyError(f"the dataset's option files is {self.files!r}, but must be a list of at least one of {known}")
         for name in self.files:
-            if name not in KNOWN:
+            if not isinstance(name, str) or name not in KNOWN:
                 close = difflib.get_close_matches(str(name), KNOWN, n=1)
                 hint = f"did you mean {close[0]!r}? Known: " if close else "known: "
                 raise StudyError(f"the dataset's option files names {name!r}, which is no file of CIFAR-10: {hint}{known}")

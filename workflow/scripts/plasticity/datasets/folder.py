@@ -104,8 +104,13 @@ class Dataset(Source):
             self._refuse_too_few(name, len(held), path)
             entries += held[: self.per_class]
             labels += [label] * (len(entries) - len(labels))
-        images, readable = self._decoded(found, entries)
-        kept = np.array(labels, np.int64)[readable]
+        images, flaws = self._decoded(found, entries)
+        self._report([f"{entry.name} ({flaw})" for entry, flaw in zip(entries, flaws, strict=True) if flaw], len(entries), path)
+        readable = np.array([not flaw for flaw in flaws])
+        for new, old in enumerate(np.flatnonzero(readable)):  # in place: the array may be as large as the memory
+            if new != old:
+                images[new] = images[old]
+        images, kept = images[: readable.sum()], np.array(labels, np.int64)[readable]
         if (left := np.bincount(kept, minlength=len(classes)) == 0).any():
             name = classes[int(left.argmax())]
             raise StudyError(f"no image of the class {name!r} of {path} can be read: replace them, or leave that class out of classes")
@@ -172,14 +177,14 @@ class Dataset(Source):
                 "lower per_class, or choose other classes"
             )
 
-    def _decoded(self, found: Found, entries: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray]:
-        """Read and decode images on all cores.
+    def _decoded(self, found: Found, entries: Sequence[Entry]) -> tuple[np.ndarray, Sequence[str | None]]:
+        """Read and decode images on all cores, each into its place: which thread is first does not matter.
 
         Returns:
-            The images that can be read, shape ``(image, 3, side, side)``, and which of the entries can, shape ``(entry,)``.
+            The images, shape ``(entry, 3, side, side)``, and what is wrong with each: None where it can be read.
 
         Raises:
-            StudyError: images that cannot be read where they are not skipped; not enough memory.
+            StudyError: not enough memory.
         """
         shape = (len(entries), 3, self.side, self.side)
         try:
@@ -199,7 +204,7 @@ class Dataset(Source):
                 except UnidentifiedImageError:
                     flaws[index] = "no image"
                 except Exception as error:  # noqa: BLE001 - Pillow raises whatever a torn file leads it to
-                    flaws[index] = str(error)
+                    flaws[index] = str(error) or type(error).__name__
 
         Image.init()  # in each thread alone, it may miss formats that another thread is just about to register
         files, cores, waiting = found.read(entries), len(os.sched_getaffinity(0)), deque[Future[None]]()
@@ -210,20 +215,22 @@ class Dataset(Source):
                     waiting.popleft().result()
             for one in waiting:
                 one.result()
-        unreadable = [f"{entry.name} ({flaw})" for entry, flaw in zip(entries, flaws, strict=True) if flaw is not None]
+        return images, flaws
+
+    def _report(self, unreadable: Sequence[str], count: int, path: Path) -> None:
+        """Say which of so many images cannot be read.
+
+        Raises:
+            StudyError: they are not to be skipped.
+        """
         if unreadable and self.unreadable == "refuse":
             more = " …" if len(unreadable) > NAMED else ""
             raise StudyError(
-                f"{len(unreadable)} of {len(entries)} images of {found.path} cannot be read: {', '.join(unreadable[:NAMED])}{more}: "
+                f"{len(unreadable)} of {count} images of {path} cannot be read: {', '.join(unreadable[:NAMED])}{more}: "
                 "replace them, or set the dataset's option unreadable to skip"
             )
-        for one_flaw in unreadable:
-            logs.log.warning("left out of %s, as it cannot be read: %s", found.path.name, one_flaw)
-        readable = np.array([flaw is None for flaw in flaws])
-        for new, old in enumerate(np.flatnonzero(readable)):  # in place: the array may be as large as the memory
-            if new != old:
-                images[new] = images[old]
-        return images[: readable.sum()], readable
+        for one in unreadable:
+            logs.log.warning("left out of %s, as it cannot be read: %s", path.name, one)
 
     def _refuse_unfit_options(self) -> None:
         """Refuse options of other types or beyond their range.
@@ -239,7 +246,7 @@ class Dataset(Source):
         if isinstance(self.classes, int):
             datasets.refuse_uncountable(classes=self.classes)
         elif self.classes is not None:
-            named = [] if isinstance(self.classes, str) else list(self.classes)
+            named = self.classes if isinstance(self.classes, (list, tuple)) else []
             if not named or not all(isinstance(name, str) for name in named) or len(set(named)) < len(named):
                 raise StudyError(f"the dataset's option classes is {self.classes!r}, but must be a number or a list of different names")
         if self.unreadable not in ("refuse", "skip"):
@@ -365,7 +372,10 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     """
     try:
         if not tarfile.is_tarfile(path):
-            raise StudyError(f"{path} is no tar archive: let the dataset's option path name one, or unpack it and name the folder")
+            raise StudyError(
+                f"{path} is no tar archive, or is truncated or altered at its start: replace it by the original file, "
+                "or unpack it and let the dataset's option path name the folder"
+            )
         with tarfile.open(path) as tar:
             yield tar
     except DAMAGE as error:
@@ -377,7 +387,7 @@ def _walk(tar: tarfile.TarFile, archives: Collection[int]) -> Iterator[tuple[tup
     for member in _members(tar):
         yield (member.offset,), tar, member
         if member.offset in archives:
-            with tarfile.open(fileobj=_content(tar, member)) as inner:
+            with tarfile.open(fileobj=_content(tar, member), mode="r:") as inner:
                 for one in _members(inner):
                     yield (member.offset, one.offset), inner, one
 
