@@ -343,7 +343,7 @@ def test_layer_norms_of_all_members_are_one_call_that_leaves_out_their_weights(m
     assert seen == [((*lead, 6), None, None, 1e-5), ((*lead, 5), None, None, 0.1), ((*lead, 3), None, None, 1e-5)]
 
 
-@pytest.mark.parametrize("samples", [2, 7, 16])
+@pytest.mark.parametrize("samples", [1, 2, 7, 16])
 @pytest.mark.parametrize("width", [3, 16, 37])
 @pytest.mark.parametrize(("activation", "norm"), [*((name, "none") for name in activations.KINDS), ("gelu", "layer"), ("fourier", "layer")])
 def test_a_members_numbers_do_not_depend_on_its_place_or_on_the_others_to_the_bit(activation, norm, width, samples):
