@@ -5,7 +5,9 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from plasticity.lockstep import Parameters, forward, rows
+from plasticity import activations, networks
+from plasticity.lockstep import Parameters, broadcasts, forward, rows
+from plasticity.settings import Network
 
 MEMBERS, SAMPLES = 4, 6
 
@@ -38,6 +40,15 @@ def mlp(activation=nn.Tanh, bias=True):
     return nn.Sequential(nn.Flatten(-3), nn.Linear(6, 5, bias=bias), activation(), nn.Linear(5, 3))
 
 
+def normalised(activation=nn.Tanh):
+    layers = [nn.LayerNorm(6), nn.Linear(6, 5), nn.LayerNorm(5, eps=0.1), activation(), nn.Linear(5, 3), nn.LayerNorm(3)]
+    return nn.Sequential(nn.Flatten(-3), *layers)
+
+
+def built(kind, activation, shape=(1, 2, 3), **options):
+    return lambda: networks.build(Network(kind, activation, options={"width": 4} | options), shape, 2)
+
+
 def shared():
     layer = nn.Linear(6, 6)
     return nn.Sequential(nn.Flatten(-3), layer, nn.Tanh(), layer)
@@ -49,8 +60,12 @@ def convolutions():
 
 
 NETWORKS = {
-    **{activation.__name__.lower(): lambda activation=activation: mlp(activation) for activation in (nn.ReLU, nn.LeakyReLU, nn.Tanh)},
-    "identity": lambda: mlp(nn.Identity),
+    **{name: built("mlp", name, width=5, depth=1) for name in activations.KINDS},
+    "layer norm": normalised,
+    "mlp with layer norm": built("mlp", "fourier", depth=2, norm="layer"),
+    "mlp with batch norm": built("mlp", "crelu", depth=2, norm="batch"),
+    "vit": built("vit", "gelu", patch=1, depth=1, heads=2),
+    "resnet18": built("resnet18", "crelu", width=1, norm="layer"),
     "no bias": lambda: mlp(bias=False),
     "nested": lambda: nn.Sequential(mlp(), nn.Tanh(), nn.Sequential(nn.Linear(3, 2), nn.GELU())),
     "shared layer": shared,
@@ -301,3 +316,49 @@ def test_tied_weights_take_the_general_way():
         hidden = torch.tanh(inputs[member].flatten(1) @ W.T + a)
         found = torch.autograd.grad((hidden @ W.T + b).square().sum(dim=1).mean(), [W, a, b])
         torch.testing.assert_close(gradient[member], torch.cat([part.flatten() for part in found]), rtol=1e-11, atol=1e-11)
+
+
+BROADCASTING = ["layer norm", "mlp with layer norm", *activations.KINDS]
+
+
+def test_layers_in_a_row_and_layer_norms_of_units_broadcast_and_no_other_norm_does():
+    assert all(broadcasts(NETWORKS[name]()) for name in BROADCASTING)
+    assert not any(broadcasts(NETWORKS[name]()) for name in ("mlp with batch norm", "vit", "resnet18", "convolution"))
+    for norm in (nn.LayerNorm((2, 3)), nn.LayerNorm(3, bias=False), nn.LayerNorm(3, elementwise_affine=False)):
+        assert not broadcasts(nn.Sequential(norm))
+
+
+def test_layer_norms_of_all_members_are_one_call_that_leaves_out_their_weights(monkeypatch):
+    network, parameters, inputs = drawn(normalised())
+    seen, layer_norm = [], nn.functional.layer_norm
+
+    def noted(x, shape, weight=None, bias=None, eps=1e-5):
+        seen.append((tuple(x.shape), weight, bias, eps))
+        return layer_norm(x, shape, weight, bias, eps)
+
+    bound = parameters.bind(network)
+    monkeypatch.setattr(nn.functional, "layer_norm", noted)
+    bound(inputs)
+    lead = (MEMBERS, SAMPLES)
+    assert seen == [((*lead, 6), None, None, 1e-5), ((*lead, 5), None, None, 0.1), ((*lead, 3), None, None, 1e-5)]
+
+
+@pytest.mark.parametrize("samples", [1, 2, 7, 16])
+@pytest.mark.parametrize("width", [3, 16, 37])
+@pytest.mark.parametrize(("activation", "norm"), [*((name, "none") for name in activations.KINDS), ("gelu", "layer"), ("fourier", "layer")])
+def test_a_members_numbers_do_not_depend_on_its_place_or_on_the_others_to_the_bit(activation, norm, width, samples):
+    network = built("mlp", activation, width=width, depth=2, norm=norm)()
+    shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+    torch.manual_seed(0)
+    flat = torch.randn(5, sum(parameter.numel() for parameter in network.parameters()))
+    inputs = torch.randn(5, samples, 1, 2, 3)
+
+    def numbers(members):
+        parameters = Parameters(flat[members], shapes)
+        outputs = parameters.bind(network)(inputs[members])
+        return outputs.detach(), parameters.gradient(squares(outputs)).clone(), forward(network, parameters.tensors, inputs[members])
+
+    together = numbers([0, 1, 2, 3, 4])
+    for members in ([4, 3, 2, 1, 0], [1, 4], [2]):
+        for found, expected in zip(numbers(members), together, strict=True):
+            assert torch.equal(found, expected[members])

@@ -147,9 +147,11 @@ def _xavier(draw: np.random.Generator, shape: Sequence[int], gain: float) -> np.
 
 def _orthogonal(draw: np.random.Generator, shape: Sequence[int], gain: float) -> np.ndarray:
     rows, columns = shape[0], math.prod(shape[1:])
-    Q, R = np.linalg.qr(draw.normal(size=(max(rows, columns), min(rows, columns))))
-    Q *= np.sign(np.diag(R))  # or it would not be uniform (Mezzadri 2006, arXiv math-ph/0609050)
-    return gain * (Q if rows >= columns else Q.T).reshape(shape)
+    # torch's, which keeps to the one thread of `lockstep.settle`: the same bytes on any number of cores
+    Q, R = torch.linalg.qr(torch.from_numpy(draw.normal(size=(max(rows, columns), min(rows, columns)))))
+    Q = Q * R.diagonal().sign()  # or it would not be uniform (Mezzadri 2006, arXiv math-ph/0609050)
+    weights: np.ndarray = gain * (Q if rows >= columns else Q.T).numpy().reshape(shape)
+    return weights
 
 
 _LAWS: dict[str, Callable[[np.random.Generator, Sequence[int], float], np.ndarray]] = {

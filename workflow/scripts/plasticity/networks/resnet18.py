@@ -39,8 +39,8 @@ class Network(Architecture):
 class Block(nn.Module):
     """Two convolutions and a shortcut around them; with a stride of 2 it leaves half the rows and columns.
 
-    Where the number of channels changes, as it does in every block after an activation that doubles it, the shortcut is a 1 × 1
-    convolution (that paper's option B).
+    Where it does, and where the number of channels changes (as it does in most blocks if the activation doubles it), the shortcut is a
+    1 × 1 convolution (that paper's option B).
     """
 
     def __init__(self, inputs: int, width: int, stride: int, norm: str, activation: Activation) -> None:
@@ -52,7 +52,7 @@ class Block(nn.Module):
         self.norm_2 = normalization.build(norm, width, -3)
         self.activation_2 = activation(-3)
         self.shortcut = nn.Sequential()  # not nn.Identity, which is one of the activations
-        if inputs != width:
+        if stride > 1 or inputs != width:
             self.shortcut.conv = _convolution(inputs, width, 1, stride, norm)
             self.shortcut.norm = normalization.build(norm, width, -3)
 
