@@ -22,7 +22,9 @@ SETTING = Setting(
     Optimizer("adam", options={"lr": 0.003}),
 )
 SHORT = replace(SETTING, problem=replace(SETTING.problem, epochs=3, tasks=3))
-WIDE = replace(SHORT, network=replace(SHORT.network, width=300))  # other kernels than for small matrices and short rows
+WIDE = replace(
+    SHORT, network=replace(SHORT.network, options={"width": 300, "depth": 2})
+)  # other kernels than for small matrices and short rows
 BFLOAT16 = Training(precision="bfloat16")
 
 

@@ -19,7 +19,7 @@ from plasticity.errors import StudyError
 from plasticity.networks.vit import Patches
 from plasticity.normalization import BatchNorm
 from plasticity.randomness import generator
-from plasticity.settings import Network
+from plasticity.settings import Network, Optimizer, Problem, Setting
 
 SHAPE = (2, 2, 3)
 KINDS = {  # a small network of each kind, and the images it sees
@@ -600,3 +600,14 @@ def test_resnet18_with_an_activation_that_doubles_has_a_convolution_in_the_short
     assert len(shortcuts) == 8
     assert [layer.in_channels // layer.out_channels for layer in shortcuts.values()] == [2, 2] + [1, 2] * 3
     assert [layer.stride[0] for layer in shortcuts.values()] == [1, 1] + [2, 1] * 3
+
+
+@pytest.mark.parametrize("few", [{"batch": 1}, {"test_samples": 1}])
+def test_batch_norm_of_one_image_is_refused_with_what_to_do(data, few):
+    problem = Problem("tiny", "shuffle_labels", **({"samples": 20, "batch": 5, "epochs": 1} | few))
+    network = Network("mlp", "relu", options={"width": 4, "depth": 1, "norm": "batch"})
+    setting = Setting(problem, network, Optimizer("sgd", options={"lr": 0.1}))
+    with pytest.raises(StudyError, match=r"batch norm has no statistics of one image: raise problem\.batch or problem\.test_samples"):
+        networks.fitting(setting, data)
+    without = replace(setting, network=replace(network, options={"width": 4, "depth": 1}))
+    assert networks.fitting(without, data)

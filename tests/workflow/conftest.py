@@ -44,9 +44,9 @@ class Project:
 
     def run(self, *command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         """A command in the project; stderr follows stdout in `stdout`."""
-        env = self.env | options.pop("env", {})
+        env, timeout = self.env | options.pop("env", {}), options.pop("timeout", 300)
         said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.run(list(map(str, command)), cwd=self.root, env=env, check=False, timeout=300, **said, **options)
+        return subprocess.run(list(map(str, command)), cwd=self.root, env=env, check=False, timeout=timeout, **said, **options)
 
     def snakemake(self, *options: str, **more: Any) -> subprocess.CompletedProcess[str]:
         """Snakemake on two cores."""

@@ -227,7 +227,7 @@ def test_an_entry_can_be_started_by_hand_and_makes_the_same_bytes(built, tmp_pat
         assert (tmp_path / name).read_bytes() == (built.results / NONE / name).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["workflow/scripts/plasticity/networks.py", "workflow/scripts/plasticity/gone.py"])
+@pytest.mark.parametrize("name", ["workflow/scripts/plasticity/networks/mlp.py", "workflow/scripts/plasticity/gone.py"])
 def test_a_job_whose_code_was_edited_while_it_was_queued_says_so_and_stops(built, tmp_path, name):
     done = by_hand(built, tmp_path, code={name: "0" * 12})
     refused(done, name, "was edited after this job was planned", "start snakemake again")

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+from dataclasses import asdict
 
 import netCDF4
 import numpy as np
@@ -16,6 +17,7 @@ import xarray as xr
 import yaml
 
 from plasticity import registry
+from plasticity.settings import Setting
 
 RELU, TANH = "digits_labels_relu", "digits_labels_tanh"
 METHODS = {RELU: ["none", "l2", "l2_init", "fresh"], TANH: ["none", "l2_init", "fresh"]}
@@ -117,7 +119,7 @@ def test_the_settings_in_a_cohorts_files_are_those_of_the_config(built):
         arms = [{"strength": strength} for strength in strengths] if strengths else [{}]
         with xr.open_dataset(built.results / "runs" / cohort / "outcomes.nc") as outcomes:
             assert json.loads(outcomes.settings) == {
-                "setting": config["settings"][setting],
+                "setting": asdict(Setting.of(config["settings"][setting])),
                 "training": {"checkpoint_every": 1, "curve_points": 10, "precision": "float32"},
                 "method": method,
                 "arms": arms,
@@ -238,7 +240,7 @@ def test_a_study_that_moved_has_nothing_to_do(copy):
 
 
 def comment(project):
-    project.append("workflow/scripts/plasticity/networks.py", "\n\n# a word more\n")
+    project.append("workflow/scripts/plasticity/networks/__init__.py", "\n\n# a word more\n")
 
 
 def touch(project):
@@ -294,7 +296,15 @@ CHANGES = {
     "the order of the config's keys": (reorder, set()),
     "another data_root": (config(lambda config: config.update(data_root="elsewhere")), set()),
     "a new method, not yet used": (add_a_method, set()),
-    "a real change in networks.py": (edit(f"{LIBRARY}/networks.py"), TRAIN | MEASURE | GATHER | END),
+    "a real change in what all networks share": (edit(f"{LIBRARY}/networks/__init__.py"), TRAIN | MEASURE | GATHER | END),
+    "a real change in the network": (edit(f"{LIBRARY}/networks/mlp.py"), TRAIN | MEASURE | GATHER | END),
+    "a real change in a network that no setting names": (edit(f"{LIBRARY}/networks/cnn.py"), set()),
+    "a real change in how tasks change": (edit(f"{LIBRARY}/changes/shuffle_labels.py"), TRAIN | MEASURE | GATHER | END),
+    "a real change in a change that no setting names": (edit(f"{LIBRARY}/changes/class_pairs.py"), set()),
+    "a real change in the optimizer": (edit(f"{LIBRARY}/optimizers/adam.py"), TRAIN | MEASURE | GATHER | END),
+    "a real change in an optimizer that no setting names": (edit(f"{LIBRARY}/optimizers/sgd.py"), set()),
+    "a real change in the dataset": (edit(f"{LIBRARY}/datasets/digits.py"), {"prepare digits"} | TRAIN | MEASURE | GATHER | END),
+    "a real change in a dataset that no setting names": (edit(f"{LIBRARY}/datasets/mnist.py"), set()),
     "a real change in one method": (edit(f"{LIBRARY}/methods/l2.py"), of(TRAIN | MEASURE, "/l2/") | of(GATHER, RELU) | END),
     "a real change in the operator": (edit(f"{LIBRARY}/operators/fisher.py"), MEASURE | GATHER | END),
     "a real change in one figure": (edit(f"{LIBRARY}/figures/scatter.py"), {"figure_scatter", *LAST}),
@@ -318,6 +328,11 @@ CHANGES = {
     "more curvature samples": (config(lambda config: config["curvature"].update(samples=64)), MEASURE | GATHER | END),
     "width and depth swapped": (swap("network", "width", "depth"), of(TRAIN | MEASURE | GATHER, RELU) | END),
     "epochs and tasks swapped": (swap("problem", "epochs", "tasks"), of(TRAIN | MEASURE | GATHER, RELU) | END),
+    "an optimizer that forgets, in one setting": (
+        config(lambda config: config["settings"][TANH]["optimizer"].update(at_switch="reset")),
+        of(TRAIN | MEASURE | GATHER, TANH) | END,
+    ),
+    "an option of a dataset that no setting names": (config(lambda config: config.update(datasets={"cifar10": {}})), {"report", "all"}),
     "another activation in one setting": (
         config(lambda config: config["settings"][TANH]["network"].update(activation="identity")),
         of(TRAIN | MEASURE | GATHER, TANH) | END,
@@ -412,7 +427,7 @@ def test_what_a_study_costs_is_said_and_nothing_is_made(copy, built):
 
 def test_a_configfile_takes_the_place_of_the_default_study(unbuilt):
     jobs = unbuilt.plan("--configfile", "studies/mnist.yaml")
-    assert {"prepare mnist", "train_cohort mnist_labels_relu/none/0-4", "gather mnist_labels_relu", "all"} < jobs
+    assert {"prepare mnist", "train_cohort mnist_labels_relu/none/0-9", "gather mnist_labels_relu", "all"} < jobs
     assert not any("digits" in job for job in jobs)
 
 

@@ -86,10 +86,19 @@ def _matched(architecture: Any, shape: tuple[int, int, int], outputs: int, activ
 
 
 def fitting(setting: Setting, data: xr.Dataset) -> nn.Module:
-    """The module that a setting describes, for the images of a prepared dataset and the outputs of its problem."""
+    """The module that a setting describes, for the images of a prepared dataset and the outputs of its problem.
+
+    Raises:
+        StudyError: images that it cannot look at, options that contradict each other or the problem.
+    """
     channel, row, column = (data.sizes[dim] for dim in ("channel", "row", "column"))
     outputs = changes.of(setting.problem).outputs(data.sizes["class"])
-    return build(setting.network, (channel, row, column), outputs)
+    network, problem = build(setting.network, (channel, row, column), outputs), setting.problem
+    if 1 in (problem.batch, problem.test_samples) and any(isinstance(layer, BatchNorm) for layer in network.modules()):
+        raise StudyError(
+            "batch norm has no statistics of one image: raise problem.batch or problem.test_samples, or set another network.norm"
+        )
+    return network
 
 
 def initial(module: nn.Module, network: Network, seed: int, task: int = 0) -> dict[str, Tensor]:
