@@ -214,7 +214,7 @@ def by_hand(project, folder, code=None, **network):
     """Train the cohort of `NONE` into another folder, as its rule would."""
     with netCDF4.Dataset(project.results / NONE / "outcomes.nc") as outcomes:
         settings, digest = json.loads(outcomes.settings), json.loads(outcomes.code)
-    settings["setting"]["network"] |= network
+    settings["setting"]["network"]["options"] |= network
     given = {"--data": project.results / "data/digits.nc", "--outcomes": folder / "outcomes.nc", "--checkpoints": folder / "checkpoints.nc"}
     given |= {"--settings": json.dumps(settings), "--code": json.dumps(digest | (code or {}))}
     return project.run(sys.executable, "workflow/scripts/train.py", *(word for pair in given.items() for word in pair))
