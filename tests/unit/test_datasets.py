@@ -267,21 +267,9 @@ def test_files_of_cifar_are_read_in_the_order_that_is_asked_for_and_no_other_is_
     assert read.classes == ["air", "bird", "cat"]
 
 
-UNFIT_FILES = {
-    "unknown": (["data_bach_1"], ["'data_bach_1'", "did you mean 'data_batch_1'?", "test_batch"]),
-    "outside": (["../secret"], ["'../secret'", "known: data_batch_1"]),
-    "none": ([], ["[]", "at least one of data_batch_1"]),
-    "no list": ("data_batch_1", ["'data_batch_1'", "must be a list"]),
-    "no name": ([1], ["names 1"]),
-    "a list": ([["test_batch"]], ["names ['test_batch']"]),
-    "a number": (5, ["5", "must be a list"]),
-    "twice": (["test_batch", "data_batch_1", "test_batch"], ["twice", "remove one"]),
-}
-
-
-@pytest.mark.parametrize(("files", "words"), UNFIT_FILES.values(), ids=UNFIT_FILES)
-def test_files_that_cifar_does_not_have_are_refused(tmp_path, offline, files, words):
-    refused([*words, "files"], "cifar10", tmp_path, files=files)
+@pytest.mark.parametrize("file", ["data_bach_1", "../secret"])
+def test_files_that_cifar_does_not_have_are_refused(tmp_path, offline, file):
+    refused(["option files", f"'{file}'", "known are data_batch_1", "test_batch"], "cifar10", tmp_path, files=["data_batch_1", file])
 
 
 def test_missing_files_of_cifar_are_named_where_there_is_no_network(tmp_path, monkeypatch, offline):
@@ -542,26 +530,12 @@ def test_too_little_memory_is_no_unreadable_image(tmp_path, pets, monkeypatch):
 
 UNFIT_OPTIONS = {
     "no such path": ({"path": "dogs"}, ["/dogs", "tar archive", "below data_root"]),
-    "a path that is absolute": ({"path": "/pets"}, ["'/pets'", "below data_root"]),
-    "a path that climbs": ({"path": "../pets"}, ["'../pets'", "below data_root"]),
     "no class folders": ({"path": "pets/ant"}, ["/pets/ant", "no class folders"]),
-    "side 0": ({"side": 0}, ["side is 0", "from 1 on"]),
-    "side of text": ({"side": "8"}, ["side is '8'", "whole number"]),
-    "side of a truth": ({"side": True}, ["side is True", "whole number"]),
-    "side of a fraction": ({"side": 8.5}, ["side is 8.5", "whole number"]),
     "side beyond memory": ({"side": 10**7}, ["12 images of 10000000 × 10000000", "memory", "lower side"]),
-    "per_class 0": ({"per_class": 0}, ["per_class is 0", "from 1 on"]),
     "too many per class": ({"per_class": 4}, ["per_class is 4", "'ant'", "holds 3 images", "lower per_class"]),
-    "no classes": ({"classes": 0}, ["classes is 0", "from 1 on"]),
-    "a list of no classes": ({"classes": []}, ["classes is []"]),
-    "a class as text": ({"classes": "ant"}, ["classes is 'ant'", "a list"]),
-    "a fraction of classes": ({"classes": 2.5}, ["classes is 2.5", "a list"]),
-    "a class as a number": ({"classes": ["ant", 3]}, ["classes is ['ant', 3]", "names"]),
-    "a class twice": ({"classes": ["ant", "ant"]}, ["different names"]),
     "more classes than there are": ({"classes": 30}, ["classes is 30", "holds 3 classes"]),
     "an unknown class": ({"classes": ["ant", "bea"]}, ["'bea'", "did you mean 'bee'?"]),
     "a class far from all": ({"classes": ["xyz"]}, ["'xyz'", "3 classes, from 'ant' to 'cat'"]),
-    "another way with flaws": ({"unreadable": "ignore"}, ["unreadable is 'ignore'", "refuse or skip"]),
     "md5 of a folder": ({"md5": "0" * 32}, ["md5", "is a folder", "leave md5 out"]),
 }
 
@@ -777,12 +751,6 @@ def test_bits_are_fair_and_the_same_each_time():
     assert equal(load("bits", Path("nowhere")), bits)
     assert load("bits", Path("nowhere"), inputs=3, images=7).images.shape == (7, 1, 1, 3)
     assert datasets.describe("bits", bits, {}).image.attrs["valid_max"] == 1
-
-
-@pytest.mark.parametrize("option", ["inputs", "images"])
-@pytest.mark.parametrize("value", [0, -1, 1.5, "20", None, True])
-def test_bits_are_counted_in_whole_numbers(option, value):
-    refused([f"{option} is {value!r}", "from 1 on"], "bits", Path("nowhere"), **{option: value})
 
 
 # memory

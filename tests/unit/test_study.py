@@ -212,6 +212,31 @@ MISTAKES = {
     "option of another optimizer": ([(f"{OPTIMIZER}.momentum", 0.5)], [OPTIMIZER, "unknown key 'momentum'", "betas"]),
     "a mean that never moves": ([(f"{OPTIMIZER}.betas", [0.9, 1])], [f"{OPTIMIZER}.betas.1", "1", "not below 1", "lower it"]),
     "one beta": ([(f"{OPTIMIZER}.betas", [0.9])], [f"{OPTIMIZER}.betas", "[0.9]", "not 2 values"]),
+    "side 0": ([("datasets", {"imagenet": {"side": 0}})], ["datasets.imagenet.side", "0", "below 1", "raise it"]),
+    "side of text": ([("datasets", {"imagenet": {"side": "8"}})], ["datasets.imagenet.side", "'8'", "write 8"]),
+    "no classes": ([("datasets", {"imagenet": {"side": 8, "classes": 0}})], ["datasets.imagenet.classes", "0", "raise it"]),
+    "a list of no classes": (
+        [("datasets", {"imagenet": {"side": 8, "classes": []}})],
+        ["datasets.imagenet.classes", "empty", "name at least one"],
+    ),
+    "a class as text": (
+        [("datasets", {"imagenet": {"side": 8, "classes": "ant"}})],
+        ["datasets.imagenet.classes", '"ant"', "whole number", "or list"],
+    ),
+    "a class twice": ([("datasets", {"imagenet": {"side": 8, "classes": ["a", "a"]}})], ["datasets.imagenet.classes", "remove one"]),
+    "another way with flaws": (
+        [("datasets", {"imagenet": {"side": 8, "unreadable": "ignore"}})],
+        ["datasets.imagenet.unreadable", '"ignore"', "known: refuse, skip"],
+    ),
+    "no checksum": ([("datasets", {"imagenet": {"side": 8, "md5": "abc"}})], ["datasets.imagenet.md5", '"abc"']),
+    "a dataset without what it needs": (
+        [("datasets", {"birds": {"kind": "folder", "side": 8}})],
+        ["datasets.birds", "lacks 'path'", "folder", "add it"],
+    ),
+    "no files": ([("datasets", {"cifar10": {"files": []}})], ["datasets.cifar10.files", "empty", "name at least one"]),
+    "a file twice": ([("datasets", {"cifar10": {"files": ["a", "a"]}})], ["datasets.cifar10.files", "remove one"]),
+    "a file for a list": ([("datasets", {"cifar10": {"files": "data_batch_1"}})], ["datasets.cifar10.files", "list", "change it"]),
+    "one bit": ([("datasets", {"bits": {"inputs": 1}})], ["datasets.bits.inputs", "1", "below 2", "raise it"]),
     "options of a dataset without": ([("datasets", {"digits": {"side": 3}})], ["datasets.digits", "unknown key 'side'"]),
     "a dataset of an unknown kind": (
         [("datasets", {"mine": {"kind": "foldr"}})],

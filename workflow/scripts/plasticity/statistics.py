@@ -13,7 +13,7 @@ import xarray as xr
 from scipy.stats import rankdata
 from statsmodels.stats.weightstats import DescrStatsW
 
-OUTCOMES = ("final_error", "gap", "online_error", "final_loss")
+OUTCOMES = ("final_error", "gap", "online_error", "final_loss", "test_error")
 LEVEL = 0.95
 FEWEST_TASKS = 4  # a rank correlation of fewer says nothing
 
@@ -61,7 +61,7 @@ def outcomes(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     rows = []
     for setting, data in datasets.items():
         for arm in data.arm.values:
-            for outcome in OUTCOMES:
+            for outcome in (name for name in OUTCOMES if name != "test_error" or name in data):
                 runs = with_gap(data)[outcome].sel(arm=arm).values
                 rows += [{"setting": setting, "arm": arm, "outcome": outcome, **numbers} for numbers in by_stage(runs)]
     return pd.DataFrame(rows)

@@ -45,6 +45,7 @@ class Unchanged:
     """The base of all: the same images with their true labels, task after task."""
 
     LOSS = "cross_entropy"  # a name in losses.KINDS
+    ALIKE = True  # whether tasks are equally hard for a fresh network, but for chance
 
     def outputs(self, classes: int) -> int:
         """How many outputs a network needs, where the dataset has so many classes."""

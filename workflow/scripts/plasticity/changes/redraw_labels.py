@@ -15,6 +15,8 @@ class Change(Unchanged):
     `first_task`: `changed` (all labels shuffled) or `original` (the true ones).
     """
 
+    ALIKE = False  # the truth is learned sooner than what has less and less to do with the images
+
     fraction: float
     first_task: str = "changed"
 

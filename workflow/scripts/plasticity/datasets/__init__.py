@@ -115,17 +115,6 @@ def refuse_altered(path: Path, md5: str) -> None:
         raise StudyError(f"{path} is truncated or altered (its md5 is {found}, not {md5}): replace it by the original file")
 
 
-def refuse_uncountable(**options: object) -> None:
-    """Refuse options that are no whole numbers from 1 on.
-
-    Raises:
-        StudyError: naming the option.
-    """
-    for option, value in options.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise StudyError(f"the dataset's option {option} is {value!r}, but must be a whole number from 1 on")
-
-
 def _refuse_unfit_labels(name: str, loaded: Images) -> None:
     """Refuse labels that do not go with the images or the classes.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plasticity import datasets, randomness
+from plasticity import randomness
 from plasticity.datasets import Images, Source
 
 
@@ -22,6 +22,5 @@ class Dataset(Source):
     images: int = 10_000
 
     def load(self, root: Path) -> Images:
-        datasets.refuse_uncountable(inputs=self.inputs, images=self.images)
         bits = randomness.generator(0, "bits dataset").integers(0, 2, (self.images, 1, 1, self.inputs), np.uint8)
         return Images(bits, np.zeros(self.images, np.int64), ["none"], maximum=1)

@@ -88,7 +88,6 @@ class Dataset(Source):
     md5: str | None = None
 
     def load(self, root: Path) -> Images:
-        self._refuse_unfit_options()
         datasets.refuse_missing_root(root, self.path)
         path = self.find(root)
         if md5 := self.checksum(path):
@@ -231,26 +230,6 @@ class Dataset(Source):
             )
         for one in unreadable:
             logs.log.warning("left out of %s, as it cannot be read: %s", path.name, one)
-
-    def _refuse_unfit_options(self) -> None:
-        """Refuse options of other types or beyond their range.
-
-        Raises:
-            StudyError: naming the option.
-        """
-        if not isinstance(self.path, str) or Path(self.path).is_absolute() or ".." in Path(self.path).parts:
-            raise StudyError(f"the dataset's option path is {self.path!r}, but must be a path below data_root")
-        datasets.refuse_uncountable(side=self.side)
-        if self.per_class is not None:
-            datasets.refuse_uncountable(per_class=self.per_class)
-        if isinstance(self.classes, int):
-            datasets.refuse_uncountable(classes=self.classes)
-        elif self.classes is not None:
-            named = self.classes if isinstance(self.classes, (list, tuple)) else []
-            if not named or not all(isinstance(name, str) for name in named) or len(set(named)) < len(named):
-                raise StudyError(f"the dataset's option classes is {self.classes!r}, but must be a number or a list of different names")
-        if self.unreadable not in ("refuse", "skip"):
-            raise StudyError(f"the dataset's option unreadable is {self.unreadable!r}, but must be refuse or skip")
 
 
 def fitted(file: Path | BytesIO, side: int) -> np.ndarray:
