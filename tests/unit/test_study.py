@@ -20,7 +20,7 @@ from plasticity.settings import Curvature, Dataset, Network, Optimizer, Problem,
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
-SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "studies").glob("*.yaml"))]
+SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "studies").rglob("*.yaml"))]
 
 CONFIG = yaml.safe_load("""
 study: small
@@ -77,6 +77,40 @@ def test_shipped_studies_are_valid(path):
     found = study.read(config, SCHEMA)
     assert found.name == config["study"]
     assert len(found.cohorts()) == sum(len(found.methods_of(name)) for name in found.settings) * len(found.blocks())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.name)
+def test_a_small_twin_has_the_same_settings_and_less_of_them(path):
+    study, twin = (yaml.safe_load(one.read_text(encoding="utf-8")) for one in (path, path.parent / "small" / path.name))
+    assert twin["study"] == f"{study['study']}_small"
+    assert list(twin["settings"]) == list(study["settings"])
+    assert set(twin["methods"]) <= set(study["methods"])
+    budget = {"samples", "batch", "epochs", "tasks"}
+    for name, setting in study["settings"].items():
+        large, small = setting["problem"], twin["settings"][name]["problem"]
+        assert twin["settings"][name] == setting | {"problem": large | {key: small[key] for key in budget}}, name
+        assert small["samples"] * small["epochs"] * small["tasks"] <= large["samples"] * large["epochs"] * large["tasks"] / 100, name
+
+
+def test_the_papers_settings_are_there():
+    settings = yaml.safe_load((ROOT / "studies" / "paper.yaml").read_text(encoding="utf-8"))["settings"]
+    separable = {values["network"]["activation"] for values in settings.values() if values["problem"].get("separable")}
+    assert separable == {"relu", "leaky_relu", "tanh", "identity"}
+    found = {
+        (values["problem"]["dataset"], values["problem"]["change"], values["network"]["kind"], values["optimizer"]["kind"])
+        for values in settings.values()
+        if "separable" not in values["problem"]
+    }
+    assert found >= {
+        ("mnist", "shuffle_labels", "mlp", "adam"),
+        ("mnist", "shuffle_labels", "mlp", "sgd"),
+        ("mnist", "permute_pixels", "mlp", "adam"),
+        ("mnist", "remap_labels", "mlp", "adam"),
+        ("cifar10", "shuffle_labels", "mlp", "adam"),
+        ("cifar10", "shuffle_labels", "cnn", "adam"),
+        ("cifar10", "permute_pixels", "mlp", "adam"),
+        ("imagenet", "class_pairs", "cnn", "adam"),
+    }
 
 
 def test_a_config_is_typed_as_it_is_written():

@@ -1,0 +1,94 @@
+"""What a study will cost: counted numbers against counts by hand; times are only there and add up."""
+
+from dataclasses import replace
+
+import pytest
+
+from plasticity import costs, measures, memory
+from plasticity.errors import StudyError
+from plasticity.settings import Curvature, Network, Optimizer, Problem, Setting, Training
+
+SETTING = Setting(
+    Problem("tiny", "shuffle_labels", samples=40, batch=7, epochs=3, tasks=11, test_samples=5),
+    Network("mlp", "relu", options={"width": 8, "depth": 1}),
+    Optimizer("adam", options={"lr": 0.003}),
+)
+PARAMETERS = 12 * 8 + 8 + 8 * 4 + 4
+CURVATURE = Curvature(("fisher",), samples=9, moments=("old", "new"), every=4)
+ARMS, BLOCKS = [{"strength": 0.1}, {"strength": 0.2}, {"strength": 0.3}], [[0, 1, 2], [3]]
+
+
+def cost(data, setting=SETTING, measured=costs.Measuring(0.5, 1000.0)):  # noqa: B008 - it is a tuple
+    return costs.cost(setting, "l2", ARMS, BLOCKS, data, Training(checkpoint_every=2), CURVATURE, measured)
+
+
+def test_what_can_be_counted_is_counted(data):
+    found = cost(data)
+    assert (found.jobs, found.members, found.parameters) == (2, 12, PARAMETERS)
+    assert found.steps == 11 * 3 * 5
+    assert found.checkpoints == 6  # tasks 0, 2 … 10
+    measurements = 12 * 3  # tasks 0, 4, 8
+    assert found.disk == 4 * PARAMETERS * 6 * 12 + 2 * 1000 * measurements
+    assert found.measuring == pytest.approx(0.5 * measurements / 3600)
+    assert found.training > 0
+    assert found.memory == 9 * memory.per_member(SETTING, data)  # of the job with three seeds of three arms
+
+
+def test_a_budget_in_steps_costs_as_much_as_the_same_in_epochs(data):
+    in_steps = replace(SETTING, problem=replace(SETTING.problem, epochs=None, steps_per_task=15))
+    assert cost(data, in_steps)[:7] == cost(data)[:7]
+
+
+def test_measuring_counts_what_one_member_leaves_at_one_task(data):
+    network_blocks, moments, rank = 3, 2, 9
+    with_data = sum(len(set(variable.dims) & {"moment"}) and "rank" not in variable.dims for variable in measures.TABLE.values())
+    found = costs.measuring(SETTING, data, CURVATURE)
+    numbers = with_data * moments * network_blocks + network_blocks  # and the weight norm
+    assert found.disk == 4 * numbers + 8 * moments * network_blocks * rank
+    assert found.seconds > 0
+
+
+def test_what_a_dataset_cannot_give_is_said_before_anything_runs(data):
+    separable = replace(SETTING, problem=replace(SETTING.problem, separable=True))
+    with pytest.raises(StudyError, match="not linearly separable"):
+        cost(data, separable)
+    with pytest.raises(StudyError, match=r"problem\.samples .*takes 66 images"):
+        costs.measuring(replace(SETTING, problem=replace(SETTING.problem, samples=61)), data, CURVATURE)
+
+
+def test_the_table_has_a_line_for_each_and_their_sum():
+    one = costs.Cost(2, 12, 1500000, 6, 89610, 3 * 10**9, 10**8, 1.5, 0.25)
+    head, *lines, total = costs.table({("setting_a", "none"): one, ("b", "l2"): one}).splitlines()
+    assert head.split() == [
+        "setting",
+        "method",
+        "jobs",
+        "members",
+        "steps",
+        "checkpoints",
+        "parameters",
+        "disk",
+        "a",
+        "job",
+        "training",
+        "curvature",
+    ]
+    assert lines[0].split() == [
+        "setting_a",
+        "none",
+        "2",
+        "12",
+        "1,500,000",
+        "6",
+        "89,610",
+        "3.00",
+        "GB",
+        "0.10",
+        "GB",
+        "1.5",
+        "h",
+        "15.0",
+        "min",
+    ]
+    assert total.split() == ["all", "4", "24", "6.00", "GB", "3.0", "h", "30.0", "min"]
+    assert len({len(line) for line in (head, *lines, total)}) == 1
