@@ -1,13 +1,15 @@
 """Measures of checkpoints against plain networks, one member and one sample at a time, in float64."""
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from plasticity import contracts, measures, networks, tasks
+from plasticity import contracts, datasets, measures, networks, tasks
 from plasticity.checkpoints import Checkpoints, Rows, write
 from plasticity.lockstep import Parameters
 from plasticity.settings import Curvature, Network, Optimizer, Problem, Setting
@@ -225,3 +227,91 @@ def test_hidden_activations_leave_no_hook_behind(data):
     found = measures.hidden_activations(network, torch.randn(2, 4, 2, 2, 3), Parameters(flat, SHAPES).tensors)
     assert {name: tuple(values.shape) for name, values in found.items()} == {"hidden_1": (2, 4, 6), "hidden_2": (2, 4, 6)}
     assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_measures_do_not_depend_on_how_many_seeds_data_are_in_memory(checkpoints, data, monkeypatch):
+    together = measured(checkpoints, data)
+    monkeypatch.setattr(measures, "AT_ONCE", 1)
+    for name, values in measured(checkpoints, data).items():
+        np.testing.assert_allclose(values, together[name], rtol=1e-12, err_msg=name)
+
+
+# networks whose members go one after the other
+
+
+@pytest.fixture(scope="module", params=["cnn", "resnet18"])
+def convolutional(request, tmp_path_factory):
+    """A setting with a convolutional network, its data, and checkpoints of two arms and two seeds."""
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 10, (40, 2, 16, 16), np.uint8)
+    data = datasets.describe("small", datasets.Images(images, np.arange(40) % 3, list("abc"), 9), {})
+    problem = Problem("small", "shuffle_labels", samples=20, batch=5, epochs=1, tasks=2, test_samples=7)
+    setting = Setting(problem, Network(request.param, "relu", options={"width": 2}), Optimizer("sgd", options={"lr": 0.1}))
+    network = networks.fitting(setting, data)
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
+    folder = tmp_path_factory.mktemp(request.param)
+    rows = Rows(folder / "rows", range(2), 4, shapes)
+    for task in range(2):
+        drawn = [networks.initial(network, setting.network, seed, task) for seed in range(4)]
+        rows.write(0, task, torch.stack([torch.cat([tensor.flatten() for tensor in one.values()]) for one in drawn]))
+    write(folder / "c.nc", rows, ARMS, SEEDS, {"settings": "{}"})
+    return setting, data, Checkpoints(folder / "c.nc")
+
+
+def test_the_fisher_of_convolutional_members_is_that_of_each_ones_samples_one_by_one(convolutional):
+    setting, data, checkpoints = convolutional
+    values, coordinates = measures.measure(checkpoints, setting, Curvature(("fisher",), 6, ("old", "new"), 1), data)
+    network = networks.fitting(setting, data).double().eval()
+    for arm, seed, task in [(0, 0, 1), (1, 1, 1), (1, 0, 0)]:
+        nn.utils.vector_to_parameters(checkpoints.at(task)[2 * arm + seed], network.parameters())
+        inputs, labels = tasks.task(setting.problem, data, SEEDS[seed], task)
+        losses = nn.functional.cross_entropy(network(inputs[:6].double()), labels[:6], reduction="none")
+        rows = [
+            torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)]) for loss in losses
+        ]
+        gram = torch.stack(rows) @ torch.stack(rows).T / 6
+        expected = torch.linalg.eigvalsh(gram).flip(0).clamp(min=0)
+        found = values["fisher_eigenvalue"][arm, seed, task, 1, coordinates["block"].index("all")]
+        np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12 * expected[0])
+
+
+def test_a_convolutions_units_are_its_channels(convolutional):
+    setting, data, checkpoints = convolutional
+    values, coordinates = measures.measure(checkpoints, setting, Curvature(("fisher",), 6, ("new",), 1), data)
+    network = networks.fitting(setting, data).double().eval()
+    nn.utils.vector_to_parameters(checkpoints.at(1)[3], network.parameters())
+    inputs, _ = tasks.task(setting.problem, data, SEEDS[1], 1)
+    seen = []
+    network.activation_1.register_forward_hook(lambda module, given, outputs: seen.append(outputs.detach()))
+    network(inputs[:20].double())
+    channels = seen[0].transpose(0, 1).flatten(1)
+    block = coordinates["block"].index("conv_1" if setting.network.kind == "cnn" else "norm_1")
+    assert values["dead_fraction"][1, 1, 1, 0, block] == (channels == 0).all(dim=1).double().mean()
+    singular = torch.linalg.svdvals(channels)
+    rank = int((singular.cumsum(0) < 0.99 * singular.sum()).sum()) + 1
+    assert values["feature_rank"][1, 1, 1, 0, block] == rank
+
+
+def test_the_curvature_of_regression_is_that_of_squared_errors(checkpoints):
+    draw = np.random.default_rng(0)
+    data = datasets.describe("bits", datasets.Images(draw.integers(0, 2, (60, 1, 1, 12), np.uint8), np.zeros(60, int), ["none"], 1), {})
+    problem = Problem("bits", "flip_bits", samples=20, batch=5, epochs=1, tasks=TASKS, options={"flipping": 4})
+    regression = replace(setting(), problem=problem)
+    network = networks.fitting(regression, data).double()
+    few = replace_output(checkpoints, network)
+    values, _ = measures.measure(few, regression, Curvature(("fisher",), 7, ("new",), 1), data)
+    nn.utils.vector_to_parameters(few.at(0)[0], network.parameters())
+    inputs, targets = tasks.task(problem, data, few.seeds[0], 0)
+    norms = []
+    for x, y in zip(inputs[:7].double(), targets[:7], strict=True):
+        gradients = torch.autograd.grad((network(x[None])[0, 0] - y) ** 2, list(network.parameters()))
+        norms.append(sum(float((gradient**2).sum()) for gradient in gradients))
+    assert values["fisher_trace"][0, 0, 0, 0, -1] == pytest.approx(np.mean(norms), rel=1e-5)
+
+
+def replace_output(checkpoints, network):
+    """Checkpoints of another network with drawn parameters, of the same members."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
+    size = sum(tensor.numel() for tensor in network.parameters())
+    drawn = torch.randn(len(ARMS) * len(SEEDS), size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return SimpleNamespace(arms=checkpoints.arms, seeds=checkpoints.seeds, tasks=[0], shapes=shapes, at=lambda task: drawn)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torchvision.datasets.imagenet import ARCHIVE_META
 
+from plasticity.classfolders import Found
 from plasticity.datasets import folder
 from plasticity.errors import StudyError
 
@@ -48,7 +49,7 @@ class Dataset(folder.Dataset):
         """The md5 that the archive must have: the one that was given, or that of the original."""
         return self.md5 or (ARCHIVE_MD5 if path.name == ARCHIVE else None)
 
-    def offered(self, found: folder.Found) -> tuple[str, list[str]]:
+    def offered(self, found: Found) -> tuple[str, list[str]]:
         """Where the class folders are, and their names; folders of other names are no classes.
 
         Raises:
