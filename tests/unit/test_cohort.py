@@ -1,13 +1,16 @@
 """A cohort in waves: whatever memory holds, the same bits, and one line that tells of it."""
 
 import gc
+import re
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from plasticity import cohort, memory, networks
 from plasticity.checkpoints import Rows
+from plasticity.errors import StudyError
 from plasticity.resume import Resume
 from plasticity.settings import Network, Optimizer, Problem, Setting, Training
 from plasticity.training import Members
@@ -114,3 +117,21 @@ def test_the_log_says_what_memory_it_took(job, caplog):
     caplog.set_level("INFO", "plasticity")
     job(hold=8.1)
     assert [line for line in caplog.messages if line.startswith("trained; at most ") and line.endswith(" GiB of memory")]
+
+
+def test_images_that_must_be_separable_are_looked_at_before_anything_is_trained(data, tmp_path, caplog):
+    def trained(samples):
+        setting = replace(SETTING, problem=replace(SETTING.problem, samples=samples, separable=True))
+        shapes = {name: tuple(tensor.shape) for name, tensor in networks.fitting(setting, data).named_parameters()}
+        rows = Rows(tmp_path / "rows.f4", TASKS, 2, shapes)
+        cohort.train_in_waves(setting, "none", [({}, 0), ({}, 7)], data, Training(), rows, Resume(tmp_path, {}))
+
+    with caplog.at_level("INFO"):
+        trained(8)
+    found = re.findall(r"images of seed (\d) are linearly separable under any labels; condition number (\d+)", caplog.text)
+    assert [seed for seed, _ in found] == ["0", "7"]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(StudyError, match="not linearly separable"):
+        trained(30)
+    assert not list(tmp_path.iterdir())

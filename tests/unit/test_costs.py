@@ -34,6 +34,14 @@ def test_what_can_be_counted_is_counted(data):
     assert found.memory == 9 * memory.per_member(SETTING, data)  # of the job with three seeds of three arms
 
 
+@pytest.mark.parametrize(("steps", "timed"), [(15, 5), (2, 2), (1500, 5)])
+def test_training_takes_as_long_as_some_steps_of_the_largest_job_took_for_all_steps_of_all_jobs(data, monkeypatch, steps, timed):
+    clock = iter([100.0, 107.0])  # seven seconds for an epoch of nine members
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: next(clock))
+    setting = replace(SETTING, problem=replace(SETTING.problem, epochs=None, steps_per_task=steps))
+    assert cost(data, setting).training == pytest.approx(7 * 11 * steps / timed * 12 / 9 / 3600)
+
+
 def test_a_budget_in_steps_costs_as_much_as_the_same_in_epochs(data):
     in_steps = replace(SETTING, problem=replace(SETTING.problem, epochs=None, steps_per_task=15))
     assert cost(data, in_steps)[:7] == cost(data)[:7]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from plasticity.losses import cross_entropy, mistakes
+from plasticity.losses import cross_entropy, mistakes, squared_error
 
 
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
@@ -29,3 +29,8 @@ def test_cross_entropy_of_known_outputs():
 def test_mistakes_are_where_the_largest_output_is_not_the_labels():
     outputs = torch.tensor([[[3.0, 1.0], [1.0, 3.0]], [[-1.0, -2.0], [0.0, 5.0]]])
     assert mistakes(outputs, torch.tensor([[0, 0], [1, 1]])).tolist() == [[0.0, 1.0], [1.0, 0.0]]
+
+
+def test_squared_errors_are_of_the_one_output():
+    outputs = torch.tensor([[[3.0], [1.0]], [[-1.0], [0.0]]])
+    assert squared_error(outputs, torch.tensor([[1.0, 1.0], [2.0, 0.5]])).tolist() == [[4.0, 0.0], [9.0, 0.25]]

@@ -292,6 +292,14 @@ def test_a_convolutions_units_are_its_channels(convolutional):
     assert values["feature_rank"][1, 1, 1, 0, block] == rank
 
 
+def test_images_to_test_on_are_not_measured(convolutional):
+    setting, data, checkpoints = convolutional
+    without = replace(setting, problem=replace(setting.problem, test_samples=0))
+    found, expected = (measures.measure(checkpoints, one, Curvature(("fisher",), 20, ("new",), 1), data)[0] for one in (setting, without))
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+
+
 def test_the_curvature_of_regression_is_that_of_squared_errors(checkpoints):
     draw = np.random.default_rng(0)
     data = datasets.describe("bits", datasets.Images(draw.integers(0, 2, (60, 1, 1, 12), np.uint8), np.zeros(60, int), ["none"], 1), {})

@@ -170,6 +170,14 @@ def test_pairs_are_two_classes_in_equal_shares_and_all_have_their_turn(seed, ind
     assert len(set(seen)) == 2 * turn
 
 
+def test_pairs_come_in_another_order_at_the_next_turn():
+    problem, labels = problem_of("class_pairs"), np.arange(400) % 8
+    turns = [
+        [changes.of(problem).choose(changes.Task(problem, 8, 0, index), labels)[0] for index in turn] for turn in (range(4), range(4, 8))
+    ]
+    assert [sorted(set(labels[places])) for places in turns[0]] != [sorted(set(labels[places])) for places in turns[1]]
+
+
 @given(seed=SEEDS, new=st.integers(1, 2))
 def test_classes_come_one_after_the_other_and_stay(data, seed, new):
     labels = np.arange(240) % 4
