@@ -47,7 +47,7 @@ def job(data, tmp_path, monkeypatch):
         kept.folder.mkdir(exist_ok=True)
         rows = Rows(kept.folder / "rows.f4", TASKS, len(EVERYONE), shapes)
         monkeypatch.setattr(cohort, "Members", lambda *given: sizes.append(len(given[2])) or Members(*given))
-        granted = memory.BASE + int(hold * memory.per_member(SETTING, data))
+        granted = memory.BASE + data.nbytes + int(hold * memory.per_member(SETTING, data))
         outcomes = cohort.train_in_waves(SETTING, "l2", EVERYONE, data, Training(), rows, kept, granted)
         return outcomes, np.stack([rows.read(task) for task in TASKS]), sizes
 

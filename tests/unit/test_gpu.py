@@ -105,7 +105,7 @@ def test_waves_take_less_memory_than_was_said_and_than_all_at_once_and_change_ou
         """Outcomes, and the peak of what was held above what was there before."""
         folder = tmp_path / str(hold)
         folder.mkdir()
-        monkeypatch.setattr(memory, "available", lambda device, granted: hold * need)
+        monkeypatch.setattr(memory, "available", lambda device, granted, held: hold * need)
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         rows = Rows(folder / "rows.f4", [0], len(everyone), shapes)

@@ -53,18 +53,19 @@ def test_counting_activations_leaves_the_network_as_it_was():
 
 
 def test_on_a_cpu_members_may_take_what_was_granted_less_what_the_process_takes_anyway():
-    assert memory.available(torch.device("cpu"), memory.BASE + 12345) == 12345
-    assert memory.available(torch.device("cpu"), memory.BASE // 2) == 0
+    assert memory.available(torch.device("cpu"), memory.BASE + 12345, 0) == 12345
+    assert memory.available(torch.device("cpu"), memory.BASE + 12345, 2345) == 10000, "the dataset is there already"
+    assert memory.available(torch.device("cpu"), memory.BASE // 2, 0) == 0
 
 
 def test_where_nothing_was_said_of_memory_members_may_take_the_machines(monkeypatch):
     monkeypatch.setattr(memory.os, "sysconf", {"SC_PHYS_PAGES": 10**6, "SC_PAGE_SIZE": 4096}.get)
-    assert memory.available(torch.device("cpu"), None) == 4096 * 10**6 - memory.BASE
+    assert memory.available(torch.device("cpu"), None, 0) == 4096 * 10**6 - memory.BASE
 
 
 def test_on_a_gpu_members_may_take_what_is_free_there_whatever_was_granted(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (777, 999))
-    assert memory.available(torch.device("cuda"), 10**12) == 777
+    assert memory.available(torch.device("cuda"), 10**12, 5) == 777
 
 
 CASES = {  # network, samples, pixels in a row, method, its arm, few and many members

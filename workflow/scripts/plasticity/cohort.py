@@ -48,7 +48,7 @@ def train_in_waves(
             condition = tasks.refuse_inseparable(setting.problem, data, seed)
             logs.log.info("the images of seed %d are linearly separable under any labels; condition number %.0f", seed, condition)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    need, free = memory.per_member(setting, data), memory.available(device, granted)
+    need, free = memory.per_member(setting, data), memory.available(device, granted, data.nbytes)
     waves = math.ceil(len(everyone) / max(1, free // need))
     if waves > 1:
         said = f"{len(everyone)} members need about {len(everyone) * need / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free"

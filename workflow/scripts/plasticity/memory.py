@@ -44,12 +44,15 @@ def activations(network: nn.Module, data: xr.Dataset) -> int:
     return counted
 
 
-def available(device: torch.device, granted: int | None) -> int:
-    """Bytes that members may take: free ones of a GPU; on a CPU those that the job was granted, or all of the machine's, less `BASE`."""
+def available(device: torch.device, granted: int | None, held: int) -> int:
+    """Bytes that members may take.
+
+    Those of a GPU that are free; on a CPU those that the job was granted, or all of the machine's, less `BASE` and what is `held` already.
+    """
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
-    return max(0, (granted or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) - BASE)
+    return max(0, (granted or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) - BASE - held)
 
 
 def peak(device: torch.device) -> str:

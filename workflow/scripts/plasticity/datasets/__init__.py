@@ -4,6 +4,7 @@ A file that is missing, torn or altered is a `StudyError`.
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,9 +36,10 @@ class Images(NamedTuple):
     maximum: int = 255
 
 
-class Source:
+class Source(ABC):
     """The base of all: what a file's class must do."""
 
+    @abstractmethod
     def load(self, root: Path) -> Images:
         """Images and labels.
 
@@ -47,7 +49,6 @@ class Source:
         Raises:
             StudyError: a file that is missing and cannot be got, or whose checksum is wrong; an option that does not fit.
         """
-        raise NotImplementedError
 
 
 TABLE = {

@@ -4,6 +4,7 @@ The modules know nothing of members and seeds. The laws of their initial weights
 """
 
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from plasticity.settings import Network, Setting
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Architecture(ABC):
     """The base of all: what a file's class must do."""
 
     @property
@@ -31,6 +32,7 @@ class Architecture:
         """Which multiples its option `width` may be, where it has one."""
         return 1
 
+    @abstractmethod
     def build(self, shape: tuple[int, int, int], outputs: int, activation: Activation) -> nn.Module:
         """A module whose last linear layer is called `output`; its weights are not to be used: `initial` draws them.
 
@@ -42,7 +44,6 @@ class Architecture:
         Raises:
             StudyError: images that it cannot look at, options that contradict each other.
         """
-        raise NotImplementedError
 
 
 class Positions(nn.Module):

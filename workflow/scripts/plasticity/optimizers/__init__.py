@@ -5,24 +5,26 @@ imports the compiler, for seconds in every job. On a CPU a kernel rounds the las
 padded to whole vectors keep a member's numbers independent of its place.
 """
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor
 
 from plasticity import registry, settings
 
 
-class Memory:
+class Memory(ABC):
     """The base of all: running means by name, shaped like the parameters, and the number of steps."""
 
     means: dict[str, Tensor]
     steps: Tensor
 
+    @abstractmethod
     def begin(self, parameters: Tensor) -> None:
         """Start without memory, for parameters of shape ``(member, parameter)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, parameters: Tensor, gradient: Tensor) -> None:
         """Take a step, in place; both of shape ``(member, parameter)``, each row a whole number of vectors."""
-        raise NotImplementedError
 
     def state(self) -> dict[str, Tensor]:
         """What it remembers, by name: the tensors themselves."""
