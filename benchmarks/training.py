@@ -48,6 +48,8 @@ CASES = {
     "CIFAR-10 with ResNet-18": ((3, 32, 32), 32, 16, (1, 0), Network("resnet18", "relu", options={"width": 64})),
 }
 
+PENALTIES = ("l2", "wasserstein")
+
 
 def images(shape: tuple[int, int, int], count: int) -> xr.Dataset:
     """Random pixels, and labels of ten classes."""
@@ -93,10 +95,10 @@ def plain_loop(setting: Setting, data: xr.Dataset, *, as_peers_write_it: bool) -
     return peers if as_peers_write_it else best
 
 
-def cohort(setting: Setting, data: xr.Dataset, seeds: int) -> Callable[[], None]:
+def cohort(setting: Setting, data: xr.Dataset, seeds: int, method: str = "none", **arm: float) -> Callable[[], None]:
     """All steps of one task by all members, and what is recorded of it."""
     settle()
-    members = training.Members(setting, "none", [({}, seed) for seed in range(seeds)], data, device=DEVICE)
+    members = training.Members(setting, method, [(arm, seed) for seed in range(seeds)], data, device=DEVICE)
 
     def learn() -> None:
         members.task = 0
@@ -162,6 +164,11 @@ def compare(name: str, *, quick: bool) -> None:
         run()
         times[f"cohort of {seeds}"] = min(seconds(run) for _ in range(runs)) / (problem.steps * seeds)
         del run
+    for method in PENALTIES if network.kind == "mlp" else ():
+        run = cohort(setting, data, 10, method, strength=0.001)
+        run()
+        times[f"cohort of 10, {method}"] = min(seconds(run) for _ in range(runs)) / (problem.steps * 10)
+        del run
     if DEVICE.type == "cpu" and not quick:
         times["cohorts of 10, one a core"] = side_by_side(setting, data, 10) / (problem.steps * 10 * CORES)
 
@@ -170,6 +177,8 @@ def compare(name: str, *, quick: bool) -> None:
     print(f"{'way':36}{'µs a seed-step':>16}{'seed-steps/s':>14}{'× peers':>9}{'× plain':>9}{'of floor':>10}")
     for way, value in {**times, "floor, counted": lowest}.items():
         print(f"{way:36}{1e6 * value:16.0f}{1 / value:14.0f}{peers / value:9.2f}{plain / value:9.2f}{value / lowest:10.2f}")
+    ratios = {method: times[way] / times["cohort of 10"] for method in PENALTIES if (way := f"cohort of 10, {method}") in times}
+    print(*(f"a step with {method} takes {ratio:.2f} times as long as one without" for method, ratio in ratios.items()), sep="\n")
 
 
 def main() -> None:

@@ -375,7 +375,8 @@ def test_a_member_that_diverges_midway_keeps_its_numbers_until_then_and_is_froze
         def poisoned(parameters):
             poison = torch.zeros(4, dtype=torch.float64)
             poison[1] = torch.inf if next(calls) == 2 * SHORT.problem.steps + 5 else 0  # once, within task 2
-            return (penalty(parameters) if method == "l2" else 0) + poison * parameters.flat.sum(dim=1)
+            l2 = (penalty(parameters).strength / 2 * parameters.flat.square().sum(dim=1)) if method == "l2" else 0
+            return l2 + poison * parameters.flat.sum(dim=1)
 
         members.intervention.penalty = poisoned
 

@@ -20,6 +20,18 @@ LANES = 16  # numbers in the widest vector: rows start at whole vectors, so that
 ELEMENTWISE = (*activations.MODULES, nn.GELU, nn.SiLU, nn.Sigmoid)
 
 
+class Pull(NamedTuple):
+    """The penalty strength · ½ ‖θ − target‖², whose gradient strength · (θ − target) needs no autograd.
+
+    Attributes:
+        strength: shape ``(member,)``.
+        target: of shape ``(member, parameter)``, or what broadcasts to it.
+    """
+
+    strength: Tensor
+    target: Tensor
+
+
 class Parameters:
     """The members' parameters, stacked, and their gradients.
 
@@ -63,7 +75,7 @@ class Parameters:
                 layer.forward = partial(_stacked_layer_norm, normalized_shape=shape, **own, eps=layer.eps)  # type: ignore[method-assign]
         return bound
 
-    def gradient(self, losses: Tensor, penalties: Tensor | None = None) -> Tensor:
+    def gradient(self, losses: Tensor, penalties: Tensor | Pull | None = None) -> Tensor:
         """Each member's gradient of its own loss, shape ``(member, parameter)``: a view into `padded_gradient`.
 
         That of a noted linear layer is the product of its outputs' gradients and its inputs, written straight into its columns; autograd
@@ -71,7 +83,7 @@ class Parameters:
 
         Args:
             losses: of each sample, shape ``(member, n)``, by a bound network or from `tensors`; a member's loss is their mean.
-            penalties: what is added to it, shape ``(member,)``, from `flat`, from `tensors`, or from both.
+            penalties: what is added to it, shape ``(member,)``, from `flat`, from `tensors`, or from both; or a `Pull`.
 
         Raises:
             RuntimeError: by the bound network, at its second call before this one.
@@ -86,7 +98,9 @@ class Parameters:
                 torch.sum(delta, 1, out=self._slopes[layer.bias])
         for name, part in zip(others, found[len(noted) :], strict=True):
             self._slopes[name].zero_() if part is None else self._slopes[name].copy_(part)
-        if penalties is not None:
+        if isinstance(penalties, Pull):
+            self._all_slopes[0] += penalties.strength[:, None] * (self.flat.detach() - penalties.target)
+        elif penalties is not None:
             for slope, part in zip(self._all_slopes, torch.autograd.grad(penalties.sum(), self._leaves, allow_unused=True), strict=True):
                 if part is not None:
                     slope += part

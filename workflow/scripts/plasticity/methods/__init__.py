@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from plasticity.lockstep import Parameters
+from plasticity.lockstep import Parameters, Pull
 from plasticity.optimizers import Memory
 
 
@@ -20,11 +20,11 @@ class Intervention:
         """Called once, with the initial parameters."""
 
     def state(self) -> dict[str, Tensor]:
-        """Tensors by name that change while training, besides parameters and optimizer: a resumed run takes them up again."""
+        """Tensors by name that change while training and that a resumed run must take up again; besides parameters and optimizer."""
         return {}
 
-    def penalty(self, parameters: Parameters) -> Tensor | None:
-        """What is added to each member's loss, shape ``(member,)``; None for nothing."""
+    def penalty(self, parameters: Parameters) -> Tensor | Pull | None:
+        """What is added to each member's loss, shape ``(member,)``; a `Pull`, where it is one, is cheaper; None for nothing."""
         return None
 
     def switch(self, parameters: Parameters, optimizer: Memory, fresh: Tensor) -> None:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from plasticity.lockstep import Parameters
+from plasticity.lockstep import Parameters, Pull
 from plasticity.methods import Intervention
 
 
@@ -14,5 +15,5 @@ class Method(Intervention):
 
     strength: Tensor
 
-    def penalty(self, parameters: Parameters) -> Tensor:
-        return self.strength / 2 * parameters.flat.square().sum(dim=1)
+    def penalty(self, parameters: Parameters) -> Pull:
+        return Pull(self.strength, torch.zeros_like(self.strength)[:, None])

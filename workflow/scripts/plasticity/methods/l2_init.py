@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from plasticity.lockstep import Parameters
+from plasticity.lockstep import Parameters, Pull
 from plasticity.methods import Intervention
 
 
@@ -17,5 +17,5 @@ class Method(Intervention):
     def begin(self, parameters: Parameters) -> None:
         self.initial = parameters.flat.detach().clone()
 
-    def penalty(self, parameters: Parameters) -> Tensor:
-        return self.strength / 2 * (parameters.flat - self.initial).square().sum(dim=1)
+    def penalty(self, parameters: Parameters) -> Pull:
+        return Pull(self.strength, self.initial)

@@ -6,11 +6,10 @@ so a tensor's distance is that of its sorted values. Weights may move freely as 
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from plasticity.lockstep import Parameters
+from plasticity.lockstep import Parameters, Pull
 from plasticity.methods import Intervention
 
 
@@ -26,15 +25,29 @@ class Method(Intervention):
 
     def begin(self, parameters: Parameters) -> None:
         self.initial = {name: tensor.detach().flatten(1).sort(dim=1).values for name, tensor in parameters.tensors.items()}
+        # memory that is used at every step: to ask for it anew takes as long as to fill it
+        self._target = torch.empty_like(parameters.flat)
+        self._partners = dict(zip(self.initial, self._target.split([row.shape[1] for row in self.initial.values()], dim=1), strict=True))
+        self._order = {name: torch.empty(values.shape, dtype=torch.int64, device=values.device) for name, values in self.initial.items()}
 
-    def penalty(self, parameters: Parameters) -> Tensor:
-        partners = [
-            torch.empty_like(self.initial[name]).scatter_(1, _order(tensor.detach().flatten(1)), self.initial[name])
-            for name, tensor in parameters.tensors.items()
-        ]
-        return self.strength / 2 * (parameters.flat - torch.cat(partners, dim=1)).square().sum(dim=1)
+    def penalty(self, parameters: Parameters) -> Pull:
+        for name, tensor in parameters.tensors.items():
+            order(tensor.detach().flatten(1), out=self._order[name])
+            self._partners[name].scatter_(1, self._order[name], self.initial[name])
+        return Pull(self.strength, self._target)
 
 
-def _order(values: Tensor) -> Tensor:
-    """Indices that sort each row; on a CPU by numpy, whose argsort is vectorised."""
-    return torch.from_numpy(np.argsort(values.numpy(), axis=1)) if values.device.type == "cpu" else values.argsort(dim=1)
+def order(values: Tensor, out: Tensor) -> None:
+    """Indices that sort each row, into `out`, of the same shape.
+
+    On a CPU sorting numbers is three times as fast as sorting indices by them, so float32 goes with its index into one whole number: its
+    bits, turned so that they count upwards, and the index below them.
+    """
+    if values.device.type != "cpu" or values.dtype != torch.float32:
+        out.copy_(values.argsort(dim=1))
+        return
+    bits = values.view(torch.int32)
+    out.copy_((bits >> 31).bitwise_and_(0x7FFFFFFF).bitwise_xor_(bits))  # of a negative number larger bits are a smaller number
+    out.bitwise_left_shift_(32).bitwise_or_(torch.arange(values.shape[1]))
+    out.numpy().sort(axis=1)
+    out.bitwise_and_(0xFFFFFFFF)
