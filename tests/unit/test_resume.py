@@ -404,7 +404,7 @@ def job(data, tmp_path, monkeypatch):
     def train(stop_after=None, members=2, folder=tmp_path):
         learned.clear()
         train.stop_after = stop_after
-        granted = cohort.memory.BASE + members * need
+        granted = cohort.memory.BASE + data.nbytes + members * need
         with resume.held(folder / "resume", STAMP) as kept:
             rows = checkpoints.Rows(kept.folder / "checkpoints.f4", range(0, 4, 2), len(EVERYONE), shapes)
             values = cohort.train_in_waves(SETTING, "l2", EVERYONE, data, Training(), rows, kept, granted)
