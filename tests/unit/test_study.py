@@ -234,7 +234,7 @@ MISTAKES = {
         [f"{PROBLEM}.fraction", "1.5", "above 1", "lower it"],
     ),
     "two budgets": ([(f"{PROBLEM}.steps_per_task", 5)], [PROBLEM, "both epochs and steps_per_task", "give one of them"]),
-    "no budget": ([(f"{PROBLEM}.epochs", GONE)], [PROBLEM, "neither epochs and steps_per_task", "give one of them"]),
+    "no budget": ([(f"{PROBLEM}.epochs", GONE)], [PROBLEM, "neither epochs nor steps_per_task", "give one of them"]),
     "unknown network": ([("settings.row.network.kind", "mpl")], ["row.network.kind", "'mpl'", "did you mean 'mlp'?"]),
     "option of another network": ([("settings.row.network.patch", 4)], ["row.network", "unknown key 'patch'", "depth"]),
     "missing option of a network": ([("settings.row.network.width", GONE)], ["row.network", "lacks 'width'", "mlp", "add it"]),

@@ -242,7 +242,8 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
     for name, setting in config["settings"].items():
         problem = setting["problem"]
         if ("epochs" in problem) == ("steps_per_task" in problem):
-            yield f"settings.{name}.problem has {'both' if 'epochs' in problem else 'neither'} epochs and steps_per_task: give one of them"
+            has = "both epochs and" if "epochs" in problem else "neither epochs nor"
+            yield f"settings.{name}.problem has {has} steps_per_task: give one of them"
         if problem["batch"] > problem["samples"]:
             yield (
                 f"settings.{name}.problem.batch is {problem['batch']}, more than its {problem['samples']} samples, "

@@ -24,7 +24,7 @@ class Task:
         problem: with the number of `samples` to train on, and of `test_samples` after them.
         classes: how many the dataset has.
         seed: whose task.
-        index: the how manieth, from 0.
+        index: its place among the seed's tasks, from 0.
     """
 
     problem: Problem

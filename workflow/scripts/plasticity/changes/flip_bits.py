@@ -16,7 +16,7 @@ HIDDEN, BETA = 100, 0.7  # units of the target network; how far below the larges
 class Change(Unchanged):
     """The first `flipping` inputs are the same in all images of a task, and one of them, drawn, differs from the task before.
 
-    The others are those of the image. A target is the output of a fixed random network of the seed's own, as in that study's code: it
+    The others are those of the image. A target is the output of a fixed random network of the seed's own, as that study describes it: it
     looks at 0 and 1, has linear threshold units with weights and biases ±1, and sums those that fire with weights ±1 and a bias ±1.
     """
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from plasticity.lockstep import Parameters, Pull
-from plasticity.optimizers import Memory
+from plasticity.optimizers import Descent
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Intervention:
         """What is added to each member's loss, shape ``(member,)``; a `Pull`, where it is one, is cheaper; None for nothing."""
         return None
 
-    def switch(self, parameters: Parameters, optimizer: Memory, fresh: Tensor) -> None:
+    def switch(self, parameters: Parameters, optimizer: Descent, fresh: Tensor) -> None:
         """Called when a task begins, task 0 too, under `torch.no_grad`.
 
         Args:

@@ -4,12 +4,12 @@ from torch import Tensor
 
 from plasticity.lockstep import Parameters
 from plasticity.methods import Intervention
-from plasticity.optimizers import Memory
+from plasticity.optimizers import Descent
 
 
 class Method(Intervention):
     """Parameters drawn anew and the optimizer's state forgotten at every task."""
 
-    def switch(self, parameters: Parameters, optimizer: Memory, fresh: Tensor) -> None:
+    def switch(self, parameters: Parameters, optimizer: Descent, fresh: Tensor) -> None:
         parameters.flat.copy_(fresh)
         optimizer.forget()

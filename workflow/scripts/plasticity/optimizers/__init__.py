@@ -12,7 +12,7 @@ from torch import Tensor
 from plasticity import registry, settings
 
 
-class Memory(ABC):
+class Descent(ABC):
     """The base of all: running means by name, shaped like the parameters, and the number of steps."""
 
     means: dict[str, Tensor]
@@ -41,8 +41,8 @@ class Memory(ABC):
             mean[:, : where.shape[-1]].masked_fill_(where, 0)
 
 
-def build(optimizer: settings.Optimizer, parameters: Tensor) -> Memory:
+def build(optimizer: settings.Optimizer, parameters: Tensor) -> Descent:
     """The optimizer that a setting describes, for parameters of shape ``(member, parameter)``."""
-    built: Memory = registry.build("optimizers", optimizer.kind, optimizer.options)
+    built: Descent = registry.build("optimizers", optimizer.kind, optimizer.options)
     built.begin(parameters)
     return built

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plasticity.optimizers import Memory
+from plasticity.optimizers import Descent
 
 EPSILON = 1e-8
 
 
 @dataclass
-class Optimizer(Memory):
+class Optimizer(Descent):
     """With PyTorch's defaults but for the step size."""
 
     lr: float

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plasticity.optimizers import Memory
+from plasticity.optimizers import Descent
 
 
 @dataclass
-class Optimizer(Memory):
+class Optimizer(Descent):
     """As in PyTorch: v ← momentum · v + g, θ ← θ − lr · v."""
 
     lr: float
