@@ -7,7 +7,9 @@ import torch
 
 from plasticity import networks, registry
 from plasticity.learner import Learner
+from plasticity.lockstep import settle
 from plasticity.methods import Intervention, build
+from plasticity.methods.wasserstein import order
 from plasticity.settings import Network, Optimizer, Problem, Setting
 
 SETTING = Setting(
@@ -157,6 +159,39 @@ def test_wasserstein_pairs_by_rank_whatever_the_numbers(dtype):
             assert torch.equal(partner.sort().values, initial[member, part].sort().values)
             apart = now[:, None] < now
             assert (partner[:, None] <= partner)[apart].all()
+
+
+@pytest.fixture
+def settled():
+    """Numbers as a job has them."""
+    threads = torch.get_num_threads()
+    settle()
+    yield
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("zeros", [1.0, 0.5])
+@pytest.mark.parametrize("size", [2, 10, 64, 128, 129, 1000])
+@pytest.mark.usefixtures("settled")
+def test_weights_that_are_zero_are_ordered_where_denormal_numbers_are_flushed(size, zeros):
+    draw = torch.Generator().manual_seed(0)
+    values = torch.randn(3, size, generator=draw).where(torch.rand(3, size, generator=draw) >= zeros, 0)
+    values[1] *= -1  # among them −0
+    found = order(values, torch.empty_like(values, dtype=torch.float64))
+    assert torch.equal(found, values.argsort(dim=1, stable=True))
+
+
+@pytest.mark.usefixtures("settled")
+def test_each_bias_that_is_zero_has_a_partner_of_its_own():
+    initial = torch.randn(3, SIZE, generator=torch.Generator().manual_seed(3))
+    learner = learner_of(initial, torch.float32, members=3)
+    intervention = build("wasserstein", [{"strength": 1.0}] * 3, learner)["wasserstein"]
+    with torch.no_grad():
+        learner.parameters.flat.zero_()
+    target = intervention.penalty(learner).target
+    for part in (slice(0, 12), slice(12, 15), slice(15, 21), slice(21, 23)):
+        assert torch.equal(target[:, part], initial[:, part].sort(dim=1).values)
 
 
 def test_wasserstein_of_a_shift_is_its_square_times_half_the_strength_per_value():

@@ -19,6 +19,7 @@ from plasticity.lockstep import Pull
 from plasticity.methods import Intervention, default
 
 INDEX = 2**29 - 1  # the bits of a float64 that a float32 leaves free
+NORMAL = 2.0**-1000  # of all float32 numbers, only 0 is changed by adding it
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Method(Intervention):
         tensors = {name: tensor.detach().flatten(1) for name, tensor in learner.parameters.tensors.items()}
         self.initial = {name: values.sort(dim=1).values for name, values in tensors.items()}
         # room to work in at every step: asking for it anew took a quarter of the step
-        self._target = torch.empty_like(learner.parameters.flat)
+        self._target = torch.zeros_like(learner.parameters.flat)
         self._partners = {name: of_tensor.flatten(1) for name, of_tensor in learner.parameters.split(self._target).items()}
         self._keys = {name: torch.empty_like(values, dtype=torch.float64) for name, values in tensors.items()}
         # members whose ranks are found together; they are the same in whatever thread
@@ -70,10 +71,11 @@ def order(values: Tensor, keys: Tensor) -> Tensor:
     """Indices that sort the last dim of `values`; what is in `keys`, of the same shape in float64, is lost.
 
     On a CPU sorting numbers is three times as fast as sorting indices by them, so each float32 goes with its index into one number: as a
-    float64 it has bits to spare below its last.
+    float64 it has bits to spare below its last. An index beside a 0 alone would be a denormal number, which is 0 to a processor that is
+    told to flush them: numpy then writes some index twice.
     """
     if values.device.type != "cpu" or values.dtype != torch.float32:
         return values.argsort(dim=-1)
-    indices = keys.copy_(values).view(torch.int64).bitwise_or_(torch.arange(values.shape[-1]))
+    indices = keys.copy_(values).add_(NORMAL).view(torch.int64).bitwise_or_(torch.arange(values.shape[-1]))
     keys.numpy().sort(axis=-1)
     return indices.bitwise_and_(INDEX)
