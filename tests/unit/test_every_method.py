@@ -13,8 +13,12 @@ from plasticity.training import train
 
 # rows that fill no whole number of the processor's vectors
 ODD = changed(network={"options": {"width": 11, "depth": 2}})
+# so wide that products of one matrix are another routine's than those of several
+WIDE = changed(problem={"batch": 16, "tasks": 2}, network={"options": {"width": 100, "depth": 2}})
 EVERY = ARMS | COMPOSED
-ON_CNN = ["continual_backprop", "dropout", "l2_er", "neuroplastic_expansion", "redo", "shrink_perturb"]
+ON_CNN = {
+    method: ARMS[method] for method in ("continual_backprop", "dropout", "l2_er", "neuroplastic_expansion", "redo", "shrink_perturb")
+} | {method: [arm | {"kernels": "flat"} for arm in ARMS[method]] for method in ("spectral", "parseval")}
 
 
 def bits(values):
@@ -32,21 +36,22 @@ def test_each_method_is_in_the_table():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("setting", [ODD, WIDE], ids=["odd", "wide"])
 @pytest.mark.parametrize("method", EVERY)
-def test_a_members_numbers_depend_on_no_other_arm_and_no_other_seed(data, method, dtype):
+def test_a_members_numbers_are_those_that_it_has_alone(data, method, setting, dtype):
     arms = EVERY[method]
-    block, states = trained(data, method, arms, [0, 1, 2], ODD, dtype)
-    one, states_alone = trained(data, method, arms[1:], [2], ODD, dtype)
+    block, states = trained(data, method, arms, [0, 1, 2], setting, dtype)
+    one, states_alone = trained(data, method, arms[1:], [2], setting, dtype)
     assert torch.equal(states[:, 5:], states_alone)
     assert share(block, [5]) == share(one, [0])
     assert arms[0] == arms[1] or not torch.equal(states[:, 2], states[:, 5])
 
 
 @pytest.mark.parametrize("method", ON_CNN)
-def test_with_convolutions_they_depend_on_no_other_either(method):
+def test_with_convolutions_they_are_too(method):
     data, setting = images(16), changed(CNN, problem={"tasks": 2, "epochs": 2})
-    block, states = trained(data, method, ARMS[method], [0, 1], setting, torch.float32)
-    one, states_alone = trained(data, method, ARMS[method][1:], [1], setting, torch.float32)
+    block, states = trained(data, method, ON_CNN[method], [0, 1], setting, torch.float32)
+    one, states_alone = trained(data, method, ON_CNN[method][1:], [1], setting, torch.float32)
     assert torch.equal(states[:, 3:], states_alone)
     assert share(block, [3]) == share(one, [0])
 

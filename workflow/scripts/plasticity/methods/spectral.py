@@ -38,9 +38,9 @@ class Method(Intervention):
         norms, squares = [], []
         for name, W in matrices.of_layers(learner, self.kernels).items():
             with torch.no_grad():
-                left = _unit(W @ self.right[name])
-                self.right[name].copy_(_unit(W.mT @ left))
-            norms.append((left.mT @ W @ self.right[name]).flatten(1))
+                left = _unit(_product(W, self.right[name]))
+                self.right[name].copy_(_unit(_product(W.mT, left)))
+            norms.append(_product(_product(left.mT, W), self.right[name]).flatten(1))
         for name, tensor in learner.parameters.tensors.items():
             layer, _, part = name.rpartition(".")
             if part == "bias":
@@ -51,6 +51,12 @@ class Method(Intervention):
         distances = [(norm.abs().clamp(min=least) ** power - 1).square() for norm in norms]
         distances += [square.clamp(min=least) ** power for square in squares]
         return self.strength * torch.cat(distances, dim=1).sum(dim=1)
+
+
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    """Of matrices, shapes ``(member, matrix, …, …)``; a lone member's would be another routine's, which rounds in another way."""
+    product: Tensor = (one.expand(2, -1, -1, -1) @ other.expand(2, -1, -1, -1))[:1] if len(one) == 1 else one @ other
+    return product
 
 
 def _unit(vector: Tensor) -> Tensor:
