@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from cohorts import ARMS as EVERY
+from cohorts import COMPOSED, seen
 
 from plasticity import costs, measures, memory
 from plasticity.errors import StudyError
@@ -42,6 +44,13 @@ def test_training_takes_as_long_as_some_steps_of_the_largest_job_took_for_all_st
     assert cost(data, setting).training == pytest.approx(7 * 11 * steps / timed * 12 / 9 / 3600)
 
 
+@pytest.mark.parametrize("method", EVERY | COMPOSED)
+def test_each_method_has_its_cost(data, method):
+    arms, setting = (EVERY | COMPOSED)[method], seen(SETTING, method)
+    found = costs.cost(setting, method, arms, [[0]], data, Training(), CURVATURE, costs.Measuring(0.5, 1000.0))
+    assert found.training > 0
+
+
 def test_a_budget_in_steps_costs_as_much_as_the_same_in_epochs(data):
     in_steps = replace(SETTING, problem=replace(SETTING.problem, epochs=None, steps_per_task=15))
     assert cost(data, in_steps)[:7] == cost(data)[:7]
@@ -66,7 +75,9 @@ def test_what_a_dataset_cannot_give_is_said_before_anything_runs(data):
 
 def test_the_table_has_a_line_for_each_and_their_sum():
     one = costs.Cost(2, 12, 1500000, 6, 89610, 3 * 10**9, 10**8, 1.5, 0.25)
-    head, *lines, total = costs.table({("setting_a", "none"): one, ("b", "l2"): one}).splitlines()
+    long = "layer_norm+weight_decay tuning"
+    head, *lines, total = costs.table({("setting_a", "none"): one, ("b", long): one}).splitlines()
+    assert f" {long} " in lines[1]
     assert head.split() == [
         "setting",
         "method",

@@ -118,7 +118,9 @@ def cost(
     steps = min(problem.steps, samples // problem.batch)
     short = dataclasses.replace(problem, samples=samples, test_samples=0, tasks=2, steps_per_task=steps)
     trained = Members(dataclasses.replace(setting, problem=short), method, largest, data, training)
+    trained.switch()
     trained.learn()  # the first time, libraries choose their kernels
+    trained.switch()
     start = time.perf_counter()
     trained.learn()
     seconds = (time.perf_counter() - start) * problem.tasks * problem.steps / steps * members / len(largest)
@@ -142,22 +144,22 @@ def unmeasured(cost: Cost) -> Cost:
 
 def table(costs: Mapping[tuple[str, str], Cost]) -> str:
     """A line for each setting and method, and their sum."""
-    longest = max(len(setting) for setting, _ in costs)
+    setting_width, method_width = (max(map(len, labels)) for labels in zip(*costs, ("setting", "method"), strict=True))
     heads = ("jobs", "members", "steps", "checkpoints", "parameters", "disk", "a job", "training", "curvature")
-    lines = [_line(f"{'setting':{longest}}", "method", heads)]
+    rows: list[tuple[str, str, Iterable[object]]] = [("setting", "method", heads)]
     for (setting, method), cost in costs.items():
         counts = (cost.jobs, cost.members, f"{cost.steps:,}", f"{cost.checkpoints:,}", f"{cost.parameters:,}")
         spent = (_size(cost.disk), _size(cost.memory), _duration(cost.training), _duration(cost.measuring))
-        lines.append(_line(f"{setting:{longest}}", method, (*counts, *spent)))
+        rows.append((setting, method, (*counts, *spent)))
     jobs, members, disk, training, measuring = (
         sum(getattr(cost, name) for cost in costs.values()) for name in ("jobs", "members", "disk", "training", "measuring")
     )
     all_of_it = (jobs, members, "", "", "", _size(disk), "", _duration(training), _duration(measuring))
-    return "\n".join([*lines, _line(f"{'all':{longest}}", "", all_of_it)])
-
-
-def _line(setting: str, method: str, cells: Iterable[object]) -> str:
-    return f"{setting}  {method:20}" + "".join(f"{cell!s:>12}" for cell in cells)
+    rows.append(("all", "", all_of_it))
+    return "\n".join(
+        f"{setting:{setting_width}}  {method:{method_width}}" + "".join(f"{cell!s:>12}" for cell in cells)
+        for setting, method, cells in rows
+    )
 
 
 def _size(count: int) -> str:
