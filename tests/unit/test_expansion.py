@@ -1,6 +1,7 @@
 """Neuroplastic expansion against plain loops over one member's layers."""
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from cohorts import ARMS, CNN, begun, changed, images, of_member, steps_of, trained
 
 from plasticity.methods.neuroplastic_expansion import erdos_renyi
+from plasticity.training import train
 
 METHOD = "neuroplastic_expansion"
 ARM = {"density": 0.3, "growth": 0.1, "prune": 0.5, "most": 0.7, "period": 2}
@@ -132,3 +134,23 @@ def test_a_members_weights_that_are_there_depend_on_its_own_arm_alone(data):
     assert torch.equal(states[:, :1], alone)
     assert (states[0, 0] == 0).sum() > (states[0, 1] == 0).sum()
     assert not together.outcomes["status"].any()
+
+
+@pytest.mark.parametrize("other", ["full_reset", "last_layer_reset", "shrink_perturb", "shrink_perturb_switch", "hare_tortoise"])
+def test_weights_that_are_not_there_stay_so_beside_another_method_in_whatever_order(data, other):
+    arm = {f"{METHOD}.{key}": value for key, value in ARM.items()} | {f"{other}.{key}": value for key, value in ARMS[other][0].items()}
+    runs = []
+    for order in permutations([METHOD, other]):
+        members, seen = begun(data, "+".join(order), [arm], [0, 1]), []
+
+        def look(members=members, seen=seen):
+            seen.append(members.learner.parameters.flat.detach().clone())
+            assert not seen[-1][~members.interventions[METHOD].there].any()
+
+        take = members._take_step
+        members._take_step = lambda samples, take=take, look=look: (look(), take(samples))[1]
+        train(members, lambda task, parameters, look=look: look())
+        look()
+        runs.append(seen)
+    assert len(runs[0]) == 3 * 12 + 3 + 1
+    assert other == "hare_tortoise" or all(map(torch.equal, *runs))  # its slow copy begins where the network stands then

@@ -2,7 +2,8 @@
 
 What a method does not override, it leaves alone. All members of a cohort are treated at once: every tensor has the member
 as its first dim, and each hyper-parameter is a tensor of shape ``(member,)``, since arms differ in it; a field of type `str` is an
-option that all arms share. A config composes methods by ``+``: each acts as it does alone, in the order in which they are named.
+option that all arms share. A config composes methods by ``+``: each acts as it does alone, in the order in which they are named, but
+for one that acts `LAST`.
 
 Constants say what can be known before anything runs; a file's class may assign them (literals only, they are read, not imported).
 """
@@ -32,6 +33,7 @@ class Intervention:
         WHOLE: hyper-parameters that are whole numbers.
         CHOICES: the values of options.
         WATCHES: whether `gates` or `learner.hidden` are used.
+        LAST: whether it acts after those that it is composed with, wherever its name stands: what it keeps up, no other may undo.
     """
 
     NETWORK: ClassVar[Mapping[str, object]] = {}
@@ -41,6 +43,7 @@ class Intervention:
     WHOLE: ClassVar[Sequence[str]] = []
     CHOICES: ClassVar[Mapping[str, Sequence[str]]] = {}
     WATCHES: ClassVar[bool] = False
+    LAST: ClassVar[bool] = False
 
     def begin(self, learner: Learner) -> None:
         """Called once, with the initial parameters.
@@ -69,7 +72,7 @@ class Intervention:
 
 
 def build(method: str, arms: Sequence[Mapping[str, float | str]], learner: Learner) -> dict[str, Intervention]:
-    """The methods that a name composes, by their own names, for members with these hyper-parameters."""
+    """The methods that a name composes, by their own names and in the order in which they act, for members with these hyper-parameters."""
     built = {}
     for part in parts(method):
         given = [hyper_parameters(method, part, arm) for arm in arms]
@@ -79,7 +82,7 @@ def build(method: str, arms: Sequence[Mapping[str, float | str]], learner: Learn
             setattr(intervention, name, torch.tensor(values, device=learner.device, dtype=learner.dtype))
         intervention.begin(learner)
         built[part] = intervention
-    return built
+    return dict(sorted(built.items(), key=lambda item: item[1].LAST))
 
 
 def default(value: float) -> Tensor:

@@ -9,7 +9,7 @@ are always there.
 
 Left free, or left out: one step's batch gives the gradient; growth is constant, as in the authors' runs; what is pruned is
 small, as in their code, where the paper speaks of dormant units; experience review is about a replay buffer, and nothing
-follows the end of growth.
+follows the end of growth. Composed with others it acts last: what they make of weights that are not there is undone.
 """
 
 import math
@@ -30,6 +30,7 @@ class Method(Intervention):
     CLAIM = "which units start anew"
     AT_MOST = {"density": 1, "growth": 1, "prune": 1, "most": 1}
     WHOLE = ["period"]
+    LAST = True
 
     density: Tensor
     growth: Tensor = default(0.008)
@@ -55,7 +56,7 @@ class Method(Intervention):
         return {"there": self.there}
 
     def switch(self, learner: Learner) -> None:
-        learner.parameters.flat.mul_(self.there)  # a problem's `head: fresh` draws all of it
+        learner.parameters.flat.mul_(self.there)  # whatever drew or moved all of them
 
     def after_step(self, learner: Learner) -> None:
         learner.parameters.flat.mul_(self.there)
