@@ -42,6 +42,11 @@ def test_weight_decay_shrinks_all_but_norms_by_the_learning_rate_times_the_stren
         assert all(torch.equal(step.means[mean][name], w) for mean, of_mean in step.stepped_means.items() for name, w in of_mean.items())
 
 
+def test_weights_that_decay_by_more_than_all_of_them_are_zero_and_change_no_sign():
+    _, steps, _ = steps_of(images(6), "weight_decay", [{"strength": strength} for strength in (100, 150)], [0], NORMED)
+    assert not any(values.any() for step in steps for name, values in step.after.items() if "norm" not in name)
+
+
 @pytest.mark.parametrize("initialization", LAWS)
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_weight_clipping_keeps_each_layer_within_its_bound(kind, initialization):

@@ -1,7 +1,7 @@
 """Decoupled weight decay: after each step θ ← (1 − lr · strength) θ (Loshchilov & Hutter 2019, arXiv 1711.05101).
 
-Unlike `l2`, not scaled by the optimizer. All parameters but those of norm layers, whose scale the function does not depend
-on alike.
+Unlike `l2`, not scaled by the optimizer. All weights and biases shrink, but for those of norm layers, which stay as they are.
+Where lr · strength is above 1 the factor is 0: no sign changes.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Method(Intervention):
     strength: Tensor
 
     def begin(self, learner: Learner) -> None:
-        kept = 1 - learner.setting.optimizer.options["lr"] * self.strength
+        kept = (1 - learner.setting.optimizer.options["lr"] * self.strength).clamp(min=0)
         self._kept = kept[:, None].where(~learner.of_norms(), 1)
 
     def after_step(self, learner: Learner) -> None:
