@@ -131,5 +131,11 @@ def hyper_parameters(method: str, part: str, arm: Mapping[str, Any]) -> dict[str
 
 def arm_name(method: str, arm: Mapping[str, float | str]) -> str:
     """How files and figures call an arm: ``l2(strength=0.001)``, or the bare method where it has no hyper-parameters."""
-    values = ", ".join(f"{key}={value}" if isinstance(value, str) else f"{key}={value:.12g}" for key, value in arm.items())
+    values = ", ".join(f"{key}={value if isinstance(value, str) else _written(value)}" for key, value in arm.items())
     return f"{method}({values})" if values else method
+
+
+def _written(number: float) -> str:
+    """In twelve digits where they say it all, so that two numbers are never written alike."""
+    short = f"{number:.12g}"
+    return short if float(short) == number else repr(number)
