@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from plasticity import networks, registry
+from plasticity.errors import StudyError
 from plasticity.learner import Learner
 from plasticity.lockstep import settle
 from plasticity.methods import Intervention, build
@@ -212,3 +213,26 @@ def test_a_methods_fields_are_its_hyper_parameters(method):
     assert issubclass(kind, Intervention)
     needed = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(kind)}
     assert {name: field.required for name, field in registry.fields("methods", method).items()} == needed
+
+
+def built_with(monkeypatch, types, arms):
+    """A method `mine` whose fields are of these types."""
+    learner, kind = (
+        learner_of(members=len(arms)),
+        dataclasses.make_dataclass("Method", types, bases=(Intervention,), namespace={"__module__": __name__}),
+    )
+    monkeypatch.setattr(registry, "build", lambda folder, name, options: kind(**options))
+    return build("mine", arms, learner)["mine"]
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, "torch.Tensor"])
+def test_a_tensors_type_may_be_a_text(monkeypatch, kind):
+    built = built_with(monkeypatch, [("rate", kind), ("mode", str)], [{"rate": rate, "mode": "a"} for rate in (0.5, 2)])
+    assert built.rate.tolist() == [0.5, 2]
+    assert built.mode == "a"
+
+
+@pytest.mark.parametrize("kind", [float, bool, torch.Tensor | None])
+def test_a_field_that_is_neither_a_tensor_nor_a_text_is_refused(monkeypatch, kind):
+    with pytest.raises(StudyError, match=r"^methods/mine\.py: rate is neither a Tensor, .* nor a str, .*: choose$"):
+        built_with(monkeypatch, [("rate", kind)], [{"rate": 0.5}])

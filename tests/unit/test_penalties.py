@@ -7,7 +7,7 @@ import pytest
 import torch
 from cohorts import LAWS, deviation
 
-from plasticity import methods, networks, spectra
+from plasticity import methods, networks, registry, spectra
 from plasticity.errors import StudyError
 from plasticity.learner import Learner
 from plasticity.methods.l2_er import entropy_rank
@@ -186,6 +186,16 @@ def test_parseval_of_weights_that_start_orthogonal_is_zero_and_of_others_is_not(
 def test_convolutions_are_refused_until_it_is_said_how_they_are_matrices(method):
     with pytest.raises(StudyError, match=r"conv_1 is a convolution, .*: add kernels: flat"):
         of_method(method, [{"strength": 1}], learner_of(CNN, members=1))
+
+
+@pytest.mark.parametrize("method", ["spectral", "parseval"])
+def test_the_launcher_knows_the_networks_of_the_house_that_have_convolutions(method):
+    options = {"mlp": {"width": 4, "depth": 1}}
+    built = {
+        kind: networks.build(Network(kind, "relu", options=options.get(kind, {})), (1, 16, 16), 2) for kind in registry.names("networks")
+    }
+    convolutional = [kind for kind, network in built.items() if any(isinstance(layer, torch.nn.Conv2d) for layer in network.modules())]
+    assert registry.constant("methods", method, "NEEDS") == {"kernels": convolutional}
 
 
 def activations_of(tensors, inputs):

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import re
+import shutil
 from dataclasses import asdict, is_dataclass, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
@@ -311,6 +312,7 @@ def test_a_mistake_is_one_line_with_key_value_and_what_to_do(changes, fragments)
 
 
 REDO, BACKPROP = {"redo.threshold": 0.1, "redo.period": 3}, {"continual_backprop.rate": 0.1}
+CNN = {"kind": "cnn", "activation": "relu"}
 VIT = {"kind": "vit", "activation": "relu"}
 ACTIVATION = "settings.row.network.activation"
 METHODS = {
@@ -367,6 +369,22 @@ METHODS = {
         [],
         ["self_normalized_resets does not work with network.activation: crelu", "which crelu sets", "choose one"],
     ),
+    "layer norm where there is one": (
+        {"layer_norm": {}},
+        [("settings.row.network.norm", "layer")],
+        ["layer_norm", "in row", "network.norm: layer", "limit it by `settings`"],
+    ),
+    "a yardstick of some settings": ({"fresh": {"settings": ["row"]}}, [], ["methods.fresh", "`settings`", "yardstick", "remove them"]),
+    "singular values of convolutions": (
+        {"spectral": {"strength": 1}},
+        [("settings.row.network", CNN)],
+        ["methods.spectral", "in row", "network.kind: cnn", "needs 'kernels'", "add it"],
+    ),
+    "orthogonal convolutions beside a norm": (
+        {"layer_norm + parseval": {"parseval.strength": 1}},
+        [("settings.row.network", {**CNN, "kind": "resnet18"})],
+        ["methods.layer_norm + parseval", "in row", "network.kind: resnet18", "needs 'parseval.kernels'", "add it"],
+    ),
     "layer norm where there is no norm": (
         {"layer_norm": {}},
         [("settings.row.network", VIT)],
@@ -380,6 +398,62 @@ def test_a_mistake_about_methods_is_one_line_with_what_to_do(methods, changes, f
     (line,) = refusal(("methods", methods), *changes)
     for fragment in fragments:
         assert fragment in line, line
+
+
+def test_what_convolutions_need_is_not_asked_of_other_networks_and_may_be_given():
+    spectral, network = {"spectral": {"strength": 1}}, ("settings.row.network", CNN)
+    assert study.read(changed(("methods", spectral)), SCHEMA)
+    assert study.read(changed(("methods", {"spectral": {"strength": 1, "kernels": "flat"}}), network), SCHEMA)
+    assert study.read(changed(("methods", {"spectral": {"strength": 1, "settings": ["other"]}}), network), SCHEMA)
+
+
+@pytest.fixture
+def method_file(tmp_path, monkeypatch):
+    """Writes the body of the class of a method `mine`, in a copy of the library's files that the launcher reads."""
+    shutil.copytree(registry.HERE, tmp_path / "library")
+    monkeypatch.setattr(registry, "HERE", tmp_path / "library")
+
+    def write(*body):
+        (tmp_path / "library/methods/mine.py").write_text("\n    ".join(["class Method(Intervention):", *body]), encoding="utf-8")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("body", "fragments"),
+    [
+        (["mode: str"], ["methods/mine.py", "mode", "CHOICES"]),
+        (["mode: str = 'a'", "CHOICES = {'mod': ['a']}"], ["methods/mine.py", "mode", "CHOICES"]),
+        (["mode: bool"], ["methods/mine.py", "mode is of type bool", "Tensor", "str"]),
+    ],
+)
+def test_a_field_of_a_method_that_no_config_could_set_is_a_line_too(method_file, body, fragments):
+    method_file(*body)
+    with pytest.raises(StudyError) as refused:
+        study.read(changed(("methods", {"mine": {"mode": 1}})), SCHEMA)
+    (line,) = str(refused.value).splitlines()
+    assert all(fragment in line for fragment in fragments), line
+
+
+def test_constants_may_say_that_they_are_of_the_class_and_are_no_fields(method_file):
+    method_file(
+        "CHOICES: ClassVar[dict[str, list[str]]] = {'mode': ['a', 'b']}",
+        "WATCHES: typing.ClassVar[bool]",
+        "mode: str",
+        "rate: torch.Tensor",
+    )
+    assert registry.fields("methods", "mine") == {"mode": ("str", True), "rate": ("torch.Tensor", True)}
+    assert registry.constant("methods", "mine", "CHOICES") == {"mode": ["a", "b"]}
+    assert registry.constant("methods", "mine", "WATCHES") is None
+    (line,) = refusal(("methods", {"mine": {"mode": "c", "rate": 1}}))
+    assert "methods.mine.mode is 'c'" in line
+
+
+@pytest.mark.parametrize("value", ["1 / 2", "LARGEST", "{[]: 1}"])
+def test_a_constant_that_must_be_run_to_be_known_is_a_sentence(method_file, value):
+    method_file(f"AT_MOST = {value}")
+    with pytest.raises(StudyError, match=rf"^methods/mine\.py: AT_MOST is {re.escape(value)}, .*: write its value out$"):
+        study.read(changed(("methods", {"mine": {}})), SCHEMA)
 
 
 def test_what_is_refused_in_one_setting_may_be_limited_to_another():
@@ -498,6 +572,13 @@ def test_two_arms_have_two_names(values):
 def test_arms_are_named_by_method_and_values():
     assert arm_name("l2", {"strength": 0.001}) == "l2(strength=0.001)"
     assert arm_name("none", {}) == "none"
+    assert arm_name("l2+redo", {"l2.strength": 1e-5, "redo.period": 1000, "kernels": "flat"}) == (
+        "l2+redo(l2.strength=1e-05, redo.period=1000, kernels=flat)"
+    )
+
+
+def test_two_arms_that_differ_in_the_thirteenth_digit_have_two_names():
+    assert arm_name("l2", {"strength": 0.1}) != arm_name("l2", {"strength": 0.1 + 1e-14})
 
 
 def several(methods):

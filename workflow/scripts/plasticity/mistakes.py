@@ -12,7 +12,7 @@ import jsonschema
 import yaml
 
 from plasticity import registry
-from plasticity.settings import Dataset, Network, Optimizer, Problem, parts
+from plasticity.settings import YARDSTICK, Dataset, Network, Optimizer, Problem, parts
 
 TYPE_NAMES = {
     "object": "mapping ({} is an empty one)",
@@ -128,12 +128,17 @@ def _misnamed_method(name: str, options: Mapping[str, Any]) -> Iterator[str]:
         most |= {prefix + key: value for key, value in (registry.constant("methods", part, "AT_MOST") or {}).items()}
         choices |= {prefix + key: values for key, values in (registry.constant("methods", part, "CHOICES") or {}).items()}
         whole += [prefix + key for key in registry.constant("methods", part, "WHOLE") or []]
+        for key, field in registry.fields("methods", part).items():
+            if field.type not in ("Tensor", "torch.Tensor", "str"):
+                yield f"methods/{part}.py: {key} is of type {field.type}: make it a Tensor (a number of each arm) or a str (of all)"
+            elif field.type == "str" and prefix + key not in choices:
+                yield f"methods/{part}.py does not say which texts {key} may be: name them in CHOICES"
     for option in sorted(options.keys() - fields.keys() - {"settings"}):
         yield f"{where} has an unknown key {option!r}: {_hint(option, ['settings', *fields])}"
     for option, field in fields.items():
         values = options.get(option, [])
         for value in values if isinstance(values, list) else [values]:
-            if field.type == "str" and value not in choices[option]:
+            if field.type == "str" and value not in choices.get(option, [value]):
                 yield f"{where}.{option} is {value!r}, which is unknown: {_hint(value, choices[option])}"
             elif field.type != "str" and isinstance(value, str):
                 yield f"{where}.{option} is the text {value!r} to YAML, not a number: write {_meant(value, 'number') or 'one'}"
@@ -161,6 +166,8 @@ def _misfits(folder: str, where: str, key: str, values: Mapping[str, Any], commo
 def _opposed(config: Mapping[str, Any]) -> Iterator[str]:
     """Sentences for methods that cannot be composed, or not with the network of a setting."""
     seen: dict[tuple[str, ...], str] = {}
+    if "settings" in config["methods"].get(YARDSTICK, {}):
+        yield f"methods.{YARDSTICK} is limited by `settings`, but it is the yardstick of every setting: remove them"
     for name, options in config["methods"].items():
         chosen = parts(name)
         if (same := tuple(chosen)) in seen:
@@ -186,6 +193,10 @@ def _opposed(config: Mapping[str, Any]) -> Iterator[str]:
             for key, values in (registry.constant("methods", part, "REFUSES") or {}).items():
                 if network.get(key) in values:
                     yield f"{where}: {part} does not work with network.{key}: {network[key]}; limit it by `settings`"
+            for key, kinds in (registry.constant("methods", part, "NEEDS") or {}).items():
+                option = f"{part}.{key}" if "+" in name else key
+                if network["kind"] in kinds and option not in options:
+                    yield f"{where}: with network.kind: {network['kind']} it needs {option!r}; add it, or limit it by `settings`"
 
 
 def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:

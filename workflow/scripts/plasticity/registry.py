@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from plasticity.errors import StudyError
+
 HERE = Path(__file__).parent
 
 
@@ -44,13 +46,26 @@ class Field(NamedTuple):
 def fields(kind: str, name: str) -> dict[str, Field]:
     """The annotated fields of the file's class, read without importing it: what a config may set."""
     lines = [line for line in _body(kind, name) if isinstance(line, ast.AnnAssign)]
-    return {line.target.id: Field(ast.unparse(line.annotation), line.value is None) for line in lines if isinstance(line.target, ast.Name)}
+    found = {ast.unparse(line.target): Field(ast.unparse(line.annotation), line.value is None) for line in lines}
+    return {field: what for field, what in found.items() if "ClassVar" not in what.type}
 
 
 def constant(kind: str, name: str, constant: str) -> Any:
-    """A literal that the file's class assigns to a name in capitals, read without importing it; None if it has none."""
-    lines = [line for line in _body(kind, name) if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == constant]
-    return ast.literal_eval(lines[-1].value) if lines else None
+    """A literal that the file's class assigns to a name in capitals, read without importing it; None if it has none.
+
+    Raises:
+        StudyError: it is no literal.
+    """
+    found = None
+    for line in _body(kind, name):
+        match line:
+            case ast.Assign([ast.Name(target)], value) | ast.AnnAssign(ast.Name(target), value=ast.expr() as value) if target == constant:
+                try:
+                    found = ast.literal_eval(value)
+                except (ValueError, TypeError) as error:
+                    what = f"{kind}/{name}.py: {constant} is {ast.unparse(value)}"
+                    raise StudyError(f"{what}, which cannot be known without running it: write its value out") from error
+    return found
 
 
 def network_of(method: str) -> dict[str, Any]:

@@ -10,12 +10,13 @@ Constants say what can be known before anything runs; a file's class may assign 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import ClassVar, get_type_hints
 
 import torch
 from torch import Tensor
 
 from plasticity import registry
+from plasticity.errors import StudyError
 from plasticity.learner import Learner
 from plasticity.lockstep import Pull
 from plasticity.settings import hyper_parameters, parts
@@ -28,16 +29,18 @@ class Intervention:
     Attributes:
         NETWORK: what the method changes of the setting's network: keys of the config's `network`, with their values.
         REFUSES: values of the config's `network` that it cannot work with, by key.
+        NEEDS: its options that must be given with some kinds of network, by option.
         CLAIM: what it must have for itself; two methods with the same claim contradict each other, and "everything" any other.
         AT_MOST: the largest values of hyper-parameters that have one; all are 0 or more.
         WHOLE: hyper-parameters that are whole numbers.
-        CHOICES: the values of options.
+        CHOICES: the values of options; each field of type `str` has some.
         WATCHES: whether `gates` or `learner.hidden` are used.
         LAST: whether it acts after those that it is composed with, wherever its name stands: what it keeps up, no other may undo.
     """
 
     NETWORK: ClassVar[Mapping[str, object]] = {}
     REFUSES: ClassVar[Mapping[str, Sequence[str]]] = {}
+    NEEDS: ClassVar[Mapping[str, Sequence[str]]] = {}
     CLAIM: ClassVar[str | None] = None
     AT_MOST: ClassVar[Mapping[str, float]] = {}
     WHOLE: ClassVar[Sequence[str]] = []
@@ -64,7 +67,12 @@ class Intervention:
         return {}
 
     def penalty(self, learner: Learner) -> Tensor | Pull | None:
-        """What is added to each member's loss, shape ``(member,)``; a `Pull`, where it is one, is cheaper; None for nothing."""
+        """What is added to each member's loss, shape ``(member,)``; a `Pull`, where it is one, is cheaper; None for nothing.
+
+        On a GPU it is part of a step that is captured as a CUDA graph, unless a method watches: Python runs it in the first few steps, and
+        the same kernels are launched ever after. So what changes from step to step is in tensors, changed in place, not in numbers or new
+        tensors of Python's, and nothing waits for the device (`item`, `tolist`, an `if` on a tensor).
+        """
         return None
 
     def after_step(self, learner: Learner) -> None:
@@ -72,12 +80,21 @@ class Intervention:
 
 
 def build(method: str, arms: Sequence[Mapping[str, float | str]], learner: Learner) -> dict[str, Intervention]:
-    """The methods that a name composes, by their own names and in the order in which they act, for members with these hyper-parameters."""
+    """The methods that a name composes, by their own names and in the order in which they act, for members with these hyper-parameters.
+
+    Raises:
+        StudyError: a network that a method cannot work with, a field that is no hyper-parameter.
+    """
     built = {}
     for part in parts(method):
         given = [hyper_parameters(method, part, arm) for arm in arms]
         intervention = registry.build("methods", part, given[0])
-        for name in (field.name for field in fields(intervention) if field.type is Tensor):
+        types = get_type_hints(type(intervention))
+        for name in (field.name for field in fields(intervention) if types[field.name] is not str):
+            if types[name] is not Tensor:
+                raise StudyError(
+                    f"methods/{part}.py: {name} is neither a Tensor, a number of each arm, nor a str, which all arms share: choose"
+                )
             values = [own[name] if name in own else getattr(type(intervention), name) for own in given]
             setattr(intervention, name, torch.tensor(values, device=learner.device, dtype=learner.dtype))
         intervention.begin(learner)

@@ -12,3 +12,4 @@ class Method(Intervention):
     """The network is the setting's but for its `norm`."""
 
     NETWORK = {"norm": "layer"}
+    REFUSES = {"norm": ["layer"]}

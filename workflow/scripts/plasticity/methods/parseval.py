@@ -22,6 +22,7 @@ class Method(Intervention):
     """The last layer, the biases and norms are left alone."""
 
     CHOICES = {"kernels": ["flat", "places"]}
+    NEEDS = {"kernels": ["cnn", "resnet18"]}
 
     strength: Tensor
     kernels: str = ""

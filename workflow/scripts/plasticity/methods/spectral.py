@@ -21,6 +21,7 @@ class Method(Intervention):
     """The published grids of strengths are powers of ten; `power` is theirs."""
 
     CHOICES = {"kernels": ["flat", "places"]}
+    NEEDS = {"kernels": ["cnn", "resnet18"]}
 
     strength: Tensor
     power: Tensor = default(2)
