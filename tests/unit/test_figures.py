@@ -144,6 +144,15 @@ def test_a_method_has_its_column_its_arms_and_its_colour():
     assert lines(first)["l2(strength=0.01)"].get_linewidth() > lines(first)["l2(strength=0.001)"].get_linewidth()
 
 
+def test_lines_of_many_arms_grow_no_thicker_than_the_fourth():
+    arms = [f"l2(strength={place})" for place in range(7)]
+    widths = [
+        lines(drawn("regularizers", {"a_b_relu": setting(arms=["none", *arms, "fresh"])}).axes[0])[arm].get_linewidth() for arm in arms
+    ]
+    assert widths[:4] == sorted(set(widths))
+    assert set(widths[3:]) == {widths[3]}
+
+
 def test_every_method_of_the_house_has_a_colour_and_a_dash_of_its_own():
     methods = list(figures.COLOURS)
     assert len({figures.COLOURS[method] for method in methods}) == len(methods)

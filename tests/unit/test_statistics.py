@@ -150,6 +150,14 @@ def test_blocks_that_lack_a_measure_and_spectra_have_no_row(data):
     assert "fisher_eigenvalue" not in set(table["measure"])
 
 
+def test_a_block_that_an_arms_network_lacks_has_no_row_of_that_arm(data):
+    data["feature_rank"].loc[{"arm": "none", "block": "hidden_1"}] = np.nan
+    table = statistics.correlations({"s": data})
+    arms = table.loc[(table["measure"] == "feature_rank") & (table["block"] == "hidden_1"), "arm"]
+    assert set(arms) == set(ARMS) - {"none"}
+    assert set(table["arm"]) == set(ARMS)
+
+
 def test_a_constant_measure_and_too_few_tasks_say_so_in_place_of_a_number(data):
     data["weight_norm"][...] = 1.0
     found = row(statistics.correlations({"s": data}), arm="none", measure="weight_norm", block="all")
@@ -199,6 +207,8 @@ def test_the_summary_is_a_row_an_arm_of_means_over_the_first_and_the_last_tasks(
         assert (found["final_error_late_low"], found["final_error_late_high"]) == pytest.approx(statistics.interval(late))
 
 
-def test_the_summary_of_a_study_without_new_data_takes_the_old(data):
+def test_the_summary_of_a_study_without_new_data_has_no_ranks_since_those_are_of_the_coming_task(data):
     data = data.assign(fisher_effective_rank=data["feature_rank"].fillna(3.0)).sel(moment=["old"])
-    assert (statistics.summary({"digits": data})["fisher_effective_rank_late"] == 3).all()
+    table = statistics.summary({"digits": data})
+    assert not [name for name in table if "rank" in name]
+    assert table["final_error_early"].notna().all()

@@ -77,12 +77,13 @@ def summary(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
         datasets: of each setting, by name.
 
     Returns:
-        One row per setting and arm, with ``{name}_{stage}`` and its ``_low`` and ``_high`` for each of these numbers, all layers together.
+        One row per setting and arm, with ``{name}_{stage}`` and its ``_low`` and ``_high`` for each of these numbers, all layers together;
+        no ranks in a study that looks at old data alone.
     """
     rows = []
     for setting, data in ((name, with_gaps(data)) for name, data in datasets.items()):
-        moment = "new" if "new" in data.moment else data.moment.values[0]
-        ranks = {name: data[name].sel(block="all", moment=moment) for name in map(str, data) if name.endswith("_effective_rank")}
+        names = [name for name in map(str, data) if name.endswith("_effective_rank") and "new" in data.moment]
+        ranks = {name: data[name].sel(block="all", moment="new") for name in names}
         for arm in data.arm.values:
             row = {"setting": setting, "arm": arm}
             for name, values in {"final_error": data["final_error"], "final_error_gap": data["final_error_gap"], **ranks}.items():
@@ -174,15 +175,16 @@ def correlations(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
         datasets: of each setting, by name.
 
     Returns:
-        One row per setting, arm, measure, moment and block: the mean over seeds as ``estimate``, ``low, high, seeds, tasks,
-        note``. No number where the measure or the error is constant, or the tasks are too few: the note says so.
+        One row per setting, arm, measure, moment and block that the arm's network has: the mean over seeds as ``estimate``,
+        ``low, high, seeds, tasks, note``. No number where the measure or the error is constant, or the tasks are too few: the note says so.
     """
     rows = []
     for setting, data in datasets.items():
         for keys, measure in series(data):
             for arm in data.arm.values:
                 x, y = measure.sel(arm=arm).values, data["final_error"].sel(arm=arm).values
-                rows.append({"setting": setting, "arm": arm, **keys, "outcome": "final_error", **association(x, y)})
+                if np.isfinite(x).any():
+                    rows.append({"setting": setting, "arm": arm, **keys, "outcome": "final_error", **association(x, y)})
     return pd.DataFrame(rows)
 
 

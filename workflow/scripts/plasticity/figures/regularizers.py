@@ -30,7 +30,7 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame])
                 for reference in REFERENCES:
                     figures.curve(axis, figures.series(data, name, reference), reference, reference)
                 for rank, arm in enumerate(arm for arm in data.arm.values if figures.method_of(arm) == method and arm not in REFERENCES):
-                    figures.curve(axis, figures.series(data, name, arm), arm, method, linewidth=0.9 + 0.9 * rank)
+                    figures.curve(axis, figures.series(data, name, arm), arm, method, linewidth=0.9 + 0.9 * min(rank, 3))
         for column in rows.T[len(methods[setting]) or 1 :]:
             for axis in column:
                 axis.set_visible(False)
