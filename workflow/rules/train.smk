@@ -18,7 +18,7 @@ rule train_cohort:
         f"results/{STUDY.name}/benchmarks/runs/{{setting}}/{{method}}/{{seeds}}/train.tsv"
     conda:
         "../../envs/environment.yaml"
-    threads: 1
+    threads: 1  # Wasserstein's ranks take any further core that the job may use
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: training_minutes(wildcards.setting, STUDY.reported(wildcards.method), wildcards.seeds, attempt),

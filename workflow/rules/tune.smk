@@ -16,7 +16,7 @@ rule tune_cohort:
         f"results/{STUDY.name}/benchmarks/tuning/{{setting}}/{{method}}/{{seeds}}/tune.tsv"
     conda:
         "../../envs/environment.yaml"
-    threads: 1
+    threads: 1  # Wasserstein's ranks take any further core that the job may use
     resources:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: training_minutes(wildcards.setting, STUDY.arms(wildcards.method), wildcards.seeds, attempt),

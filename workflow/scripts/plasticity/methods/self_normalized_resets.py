@@ -5,7 +5,7 @@ when its age reaches the 1 − `rejection` quantile of its own waiting times: in
 at the start, outgoing weights 0, forgotten by the optimizer.
 
 Left free is how the quantile is estimated. The authors keep a histogram of each unit's waits, or their mean; here waits have
-a geometric law with their mean so far (from one wait of one step on), so the quantile is −ln(rejection) · mean. 0 is never.
+an exponential law with their mean so far (from one wait of one step on), so the quantile is −ln(rejection) · mean. 0 is never.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
 """Shrink and perturb after every step: θ ← (1 − shrink) θ + perturb · ε (Ash & Adams 2020, arXiv 1910.08475).
 
 At every step as in Kumar et al. 2023 (arXiv 2308.11958), where ε is a newly initialised network. Left free: here ε has the
-deviation of each tensor's initial law and its shape (uniform with initialization `pytorch`, else normal), so it is that law
-itself but for `orthogonal`; what starts as a constant 0 is not perturbed; norm layers are left alone. The optimizer's means
-stay.
+deviation of each tensor's initial law, and is uniform with initialization `pytorch`, else normal: that law itself, but for
+`orthogonal`, and for a vit's positions with `pytorch`, which begin as normal numbers; what starts as a constant 0 is not
+perturbed; norm layers are left alone. The optimizer's means stay.
 """
 
 import math
