@@ -105,7 +105,7 @@ def test_every_dim_but_those_of_images_and_classes_has_a_described_coordinate():
 
 
 def test_a_status_says_what_its_values_mean(tmp_path):
-    contracts.write(outcomes.with_flags(drawn(outcomes.TABLE)), tmp_path / "a.nc")
+    contracts.write(drawn(outcomes.TABLE), tmp_path / "a.nc")
     status = contracts.read(tmp_path / "a.nc")["status"]
     assert status.dtype == status.attrs["flag_values"].dtype == np.int8
     assert dict(zip(status.attrs["flag_meanings"].split(), status.attrs["flag_values"].tolist(), strict=True)) == outcomes.STATUS

@@ -23,10 +23,10 @@ rule measure_cohort:
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=curvature_minutes,
     params:
-        settings=as_json(vars(STUDY.curvature)),
+        settings=as_json(asdict(STUDY.curvature)),
         code=lambda wildcards: code(
             "curvature", *(("operators", name) for name in STUDY.curvature.operators), *files_of(wildcards.setting, optimizer=False)
         ),
     shell:
         "python workflow/scripts/curvature.py --data {input.data} --choice {input.choice} --checkpoints {input.checkpoints} --output {output}"
-        " --settings {params.settings:q} --code {params.code:q} --log {log}"
+        " --settings {params.settings:q} --code {params.code:q} --log {log} --memory {resources.mem_mb}"

@@ -7,7 +7,7 @@ from plasticity.settings import Curvature, Setting, Training
 def main(job: jobs.Job) -> None:
     lockstep.settle()
     datasets = {path.stem: contracts.read(path) for path in job.paths["data"]}
-    training, curvature = Training(**job.settings["training"]), Curvature(**job.settings["curvature"])
+    training, curvature = Training(**job.settings["training"]), Curvature.of(job.settings["curvature"])
     found: dict[tuple[str, str], costs.Cost] = {}
     measured: dict[str, costs.Measuring] = {}
     for members in job.settings["members"]:

@@ -1,8 +1,10 @@
-"""Measure a cohort's checkpoints: curvature, features, units and weights at the start of every task."""
+"""Measure a cohort's checkpoints: curvature, features, units, weights. A job that was killed goes on from its last task."""
 
 import json
 
-from plasticity import contracts, jobs, lockstep, logs, measures
+import torch
+
+from plasticity import contracts, jobs, lockstep, logs, measures, memory, resume
 from plasticity.checkpoints import Checkpoints
 from plasticity.kept import Kept
 from plasticity.settings import Curvature, Setting
@@ -10,24 +12,29 @@ from plasticity.settings import Curvature, Setting
 
 def main(job: jobs.Job) -> None:
     lockstep.settle()
-    kept = None
+    output, kept = job.path("output"), None
+    made_of = job.stamp | {name: contracts.digest(job.path(name)) for name in ("data", "checkpoints")}
     if job.paths["choice"]:
         arm = json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"]
-        made_of = {name: contracts.digest(job.path(name)) for name in ("data", "checkpoints")}
-        kept = Kept(job.path("output").parent, arm, job.stamp | made_of, [job.path("output")])
-    if kept and kept.take_back():
-        return
-    checkpoints = Checkpoints(job.path("checkpoints"))
-    variables, coordinates = measures.measure(
-        checkpoints,
-        Setting.of(json.loads(checkpoints.settings)["setting"]),
-        Curvature(**job.settings),
-        contracts.read(job.path("data")),
-        logs.progress(f"curvature {job.path('output').parent}"),
-    )
-    contracts.write(contracts.dataset(measures.TABLE, variables, coordinates, "measures of a cohort", job.stamp), job.path("output"))
-    if kept:
-        kept.keep()
+        kept = Kept(output.parent, arm, made_of, [output])
+    with resume.held(output.parent / "resume_curvature", made_of) as state:
+        if kept and kept.take_back():
+            return
+        checkpoints, curvature = Checkpoints(job.path("checkpoints")), Curvature.of(job.settings)
+        data = contracts.read(job.path("data"))
+        variables, coordinates = measures.measure(
+            checkpoints,
+            Setting.of(json.loads(checkpoints.settings)["setting"]),
+            curvature,
+            data,
+            logs.progress(f"curvature {output.parent}"),
+            state,
+            memory.available(torch.device("cpu"), job.memory, data.nbytes),
+        )
+        described = measures.table(curvature)
+        contracts.write(contracts.dataset(described, variables, coordinates, "measures of a cohort", job.stamp), output)
+        if kept:
+            kept.keep()
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ COORDINATES = {
     "arm": "method with one choice of its hyper-parameters",
     "seed": "seed of the member's draws",
     "task": "index of the task, from 0",
-    "moment": "data at the task's start: old (the ended task's) or new (the coming task's)",
-    "block": "layer whose parameters, or units, are meant; all: the whole network",
+    "moment": "at the task's start: old (the ended task's data), new (the coming task's), fresh (the coming task's, a network drawn anew)",
+    "block": "layer whose parameters, or units, are meant; last_two: the last two layers; all: the whole network",
     "step": "steps of the task that are taken by then",
     "rank": "index of the eigenvalue, from the largest",
+    "grid": "eigenvalue over the largest magnitude: equally spaced in an asinh of it, linear near 0, logarithmic beyond 0.01",
 }
 
 MEMBER = ("arm", "seed", "task")
@@ -37,11 +38,21 @@ class Variable(NamedTuple):
         dims: in their fixed order.
         meaning: its long name.
         dtype: in which it is stored.
+        flags: what its numbers mean, where they stand for words.
     """
 
     dims: tuple[str, ...]
     meaning: str
     dtype: str = "float32"
+    flags: Mapping[str, int] | None = None
+
+    @property
+    def attributes(self) -> dict[str, object]:
+        """As CF names them."""
+        said: dict[str, object] = {"long_name": self.meaning, "units": "1"}
+        if self.flags:
+            said |= {"flag_values": np.array(list(self.flags.values()), self.dtype), "flag_meanings": " ".join(self.flags)}
+        return said
 
 
 def dataset(
@@ -64,7 +75,7 @@ def dataset(
         KeyError: a name that the table does not have: a mistake in our code, not a user's.
     """
     described = {
-        name: xr.Variable(table[name].dims, np.asarray(values, table[name].dtype), {"long_name": table[name].meaning, "units": "1"})
+        name: xr.Variable(table[name].dims, np.asarray(values, table[name].dtype), table[name].attributes)
         for name, values in variables.items()
     }
     along = {name: (name, values, {"long_name": COORDINATES[name], "units": "1"}) for name, values in coordinates.items()}

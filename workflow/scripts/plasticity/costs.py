@@ -12,7 +12,7 @@ from torch import Tensor
 
 from plasticity import measures, memory, networks, tasks
 from plasticity.lockstep import rows
-from plasticity.settings import Curvature, Setting, Training
+from plasticity.settings import Curvature, Setting, Spectra, Training
 from plasticity.training import Members
 
 STEPS = 64  # that are timed
@@ -74,10 +74,23 @@ def measuring(setting: Setting, data: xr.Dataset, curvature: Curvature) -> Measu
     network = networks.fitting(setting, data)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
     begun = Standing(rows([networks.initial(network, setting.network, seed) for seed in (0, 1)]), shapes)
-    start = time.perf_counter()
-    variables, _ = measures.measure(begun, setting, curvature, data)
-    disk = sum(array.size * np.dtype(measures.TABLE[name].dtype).itemsize for name, array in variables.items())
-    return Measuring((time.perf_counter() - start) / 2, disk / 2)
+    seconds = disk = 0.0
+    for every, of_operators in _by_frequency(curvature).items():
+        start = time.perf_counter()
+        variables, _ = measures.measure(begun, setting, dataclasses.replace(curvature, operators=of_operators), data)
+        share = curvature.every / every / len(begun.seeds)  # of the tasks that are measured
+        seconds += (time.perf_counter() - start) * share
+        described = measures.table(curvature)
+        disk += share * sum(array.size * np.dtype(described[name].dtype).itemsize for name, array in variables.items())
+    return Measuring(seconds, disk)
+
+
+def _by_frequency(curvature: Curvature) -> dict[int, dict[str, Spectra]]:
+    """The operators that are taken at every so many tasks."""
+    found: dict[int, dict[str, Spectra]] = {}
+    for name, how in curvature.operators.items():
+        found.setdefault(how.every, {})[name] = how
+    return found
 
 
 def cost(

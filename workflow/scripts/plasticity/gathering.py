@@ -3,11 +3,14 @@
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import xarray as xr
 
 from plasticity.errors import StudyError
 from plasticity.outcomes import FRESH
 from plasticity.settings import YARDSTICK
+
+UNMEASURED = {"curvature_status": np.int8(3)}  # not_asked_for; NaN for all others
 
 
 def gather(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -27,7 +30,7 @@ def gather(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Dataset]) -> xr
     of_networks = sorted((list(measure.block.values) for measure in measures), key=len, reverse=True)
     blocks = list(dict.fromkeys(itertools.chain(*of_networks)))
     cohorts = [
-        outcome.merge(measure.reindex(task=outcome.task, block=blocks), join="exact")
+        outcome.merge(measure.reindex(task=outcome.task, block=blocks, fill_value=UNMEASURED), join="exact")
         for outcome, measure in zip(outcomes, measures, strict=True)
     ]
     arms: dict[tuple[str, ...], list[xr.Dataset]] = {}

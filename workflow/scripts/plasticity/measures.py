@@ -1,11 +1,11 @@
 """What might explain a loss of plasticity, measured on checkpoints: curvature, features, units, weights.
 
-All members of a cohort at once, in float64. A block is a layer by its name, or `all`; a measure that a block does not have
-is NaN there (the output layer has no units to be dead, the whole network has no single feature matrix).
+All members of a cohort at once, in float64. A block is a layer by its name, the last two layers, or `all`; a measure that a block does not
+have is NaN there (the output layer has no units to be dead, several layers have no single feature matrix).
 """
 
-from collections.abc import Callable, Iterable
-from functools import partial
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
 import numpy as np
@@ -13,26 +13,50 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from plasticity import changes, losses, networks, registry, spectra, tasks
+from plasticity import changes, losses, networks, operators, registry, spectra, tasks
 from plasticity.contracts import MEMBER, Variable
+from plasticity.lanczos import Quadrature
 from plasticity.lockstep import Parameters, Watch, broadcasts, forward
-from plasticity.settings import Curvature, Setting
+from plasticity.logs import log
+from plasticity.operators import ALL, LAST_TWO
+from plasticity.randomness import generator
+from plasticity.settings import Curvature, Setting, Spectra
 
 DORMANT = 0.025  # Sokar et al. 2023 (ReDo), arXiv 2302.12902
-ALL = "all"
-AT_ONCE = 2**25  # pixels of tasks' data that are in memory at a time
+AT_ONCE = 2**25  # pixels of tasks' data, or numbers of matrices, that are in memory at a time
+STATUS = {"measured": 0, "diverged": 1, "no_data": 2, "not_asked_for": 3}
 
 _DATA, _BLOCK = (*MEMBER, "moment", "block"), (*MEMBER, "block")
-TABLE = {
+UNITS = {
     "weight_norm": Variable(_BLOCK, "Euclidean norm of the parameters at the task's start"),
     "feature_rank": Variable(_DATA, "effective rank (0.99) of the layer's activations on the task's data"),
     "dead_fraction": Variable(_DATA, "share of units that are zero on all of the task's data"),
     "dormant_fraction": Variable(_DATA, "share of units with a ReDo score of at most 0.025"),
+    "curvature_status": Variable((*MEMBER, "moment"), "whether there was something to measure", "int8", STATUS),
 }
-OPERATORS = {"fisher": "empirical Fisher (mean outer product of per-sample gradients on the given labels)"}
-for _operator, _meaning in OPERATORS.items():
-    TABLE |= {f"{_operator}_{name}": Variable(_DATA, f"{what}, of the {_meaning}") for name, what in spectra.SUMMARY.items()}
-    TABLE[f"{_operator}_eigenvalue"] = Variable((*_DATA, "rank"), f"eigenvalues, descending, of the {_meaning}", "float64")
+
+
+def table(curvature: Curvature) -> dict[str, Variable]:
+    """What is measured: each operator's numbers, all of its eigenvalues, and where they may be estimates, their errors and a density."""
+    found = dict(UNITS)
+    numbers = spectra.meanings(curvature.levels) | {
+        "gradient_overlap": f"share of the square of the coming task's gradient in the span of the top {curvature.top} eigenvectors"
+    }
+    for operator, how in curvature.operators.items():
+        of = f", of the {registry.constant('operators', operator, 'MEANING')}"
+        may_be_estimated = _may_be_estimated(operator, how)
+        ends = f"eigenvalues, descending: all, or of an estimate the {curvature.top} largest, then as many smallest"
+        found |= {f"{operator}_{name}": Variable(_DATA, what + of) for name, what in numbers.items()}
+        values = ends if may_be_estimated else "eigenvalues, descending"
+        found[f"{operator}_eigenvalue"] = Variable((*_DATA, "rank"), values + of, "float64")
+        if may_be_estimated:
+            found |= {f"{operator}_{name}_standard_error": Variable(_DATA, f"standard error: {what}{of}") for name, what in numbers.items()}
+            found |= {
+                f"{operator}_eigenvalue_error": Variable((*_DATA, "rank"), f"bound on the error of each eigenvalue (its residual){of}"),
+                f"{operator}_density": Variable((*_DATA, "grid"), f"share of the eigenvalues per unit of asinh, smoothed{of}"),
+                f"{operator}_density_error": Variable(_DATA, f"bound (95 %) on the largest error of the density{of}"),
+            }
+    return found
 
 
 class Standing(Protocol):
@@ -47,12 +71,24 @@ class Standing(Protocol):
         """Parameters in float64, shape ``(member, parameter)``, arms outermost."""
 
 
+class Keeping(Protocol):
+    """Where the measures of a task are kept until all are there: `resume.Resume`."""
+
+    def save(self, place: int, state: Mapping[str, np.ndarray], /) -> None:
+        """Keep a state."""
+
+    def load(self, place: int, /) -> dict[str, np.ndarray] | None:
+        """The state that was kept, or None."""
+
+
 def measure(
     checkpoints: Standing,
     setting: Setting,
     curvature: Curvature,
     data: xr.Dataset,
     progress: Callable[[list[int]], Iterable[int]] = iter,
+    kept: Keeping | None = None,
+    memory: float = float("inf"),
 ) -> tuple[dict[str, np.ndarray], dict[str, list[object]]]:
     """Measures of a cohort at the start of every measured task.
 
@@ -62,73 +98,188 @@ def measure(
         curvature: which operators, on how many samples of which moments' data, at which tasks.
         data: the prepared dataset.
         progress: wraps the loop over tasks.
+        kept: where each task's measures are kept, and found again by a job that is started anew.
+        memory: bytes that the matrix of an exact spectrum, with what its eigenvalues take, may take.
 
     Returns:
         Variables by name, dims as the netCDF contract has them, and their coordinates. NaN where there is nothing to
-        measure: no old data at task 0, a diverged member.
+        measure: no old data at task 0, a diverged member, an operator that is not asked for at that task.
+
+    Raises:
+        StudyError: a network of which no operator can be taken; an exact spectrum that does not fit, where none may be estimated.
     """
     network = networks.fitting(setting, data).double().eval()  # batch norm's statistics are constants where curvature is taken
     loss = losses.KINDS[changes.of(setting.problem).LOSS].loss
-    blocks = [*_layers(checkpoints.shapes), ALL]
-    operators = {name: registry.load("operators", name).gram_blocks for name in curvature.operators}
+    blocks = operators.blocks_of(network)
+    outputs = changes.of(setting.problem).outputs(data.sizes["class"])
+    matrix = max((min(how.exact_up_to, how.samples * outputs) ** 2 for how in curvature.operators.values()), default=1)
+    some = max(1, AT_ONCE // max(matrix, setting.problem.samples * data["image"][0].size))
+    checked: set[str] = set()
 
-    def on_data_of(task: int, seeds: list[int], rows: Tensor) -> dict[str, Tensor]:
-        """Measures of some seeds of all arms, by name, shapes ``(arm, seed, block)`` and ``(…, rank)``; NaN before the first task."""
-        inputs, labels = tasks.stacked(setting.problem, data, seeds, max(task, 0))
-        inputs, labels = inputs[:, : setting.problem.samples].double(), labels[:, : setting.problem.samples]
-        few, found = slice(0, curvature.samples), []
+    def taken(name: str, data: _Data, tensors: dict[str, Tensor] | None, check: bool = False) -> operators.Operator:
+        """An operator of members, or of the network itself, on the first samples of a task."""
+        few = slice(0, curvature.operators[name].samples)
+        inputs, targets = (values[:, few] if tensors else values[few] for values in data)
+        operator: operators.Operator = registry.load("operators", name).Operator(network, inputs, targets, loss, tensors, check=check)
+        return operator
+
+    def spectra_at(
+        moment: str, task: int, seeds: Sequence[int], here: _Data, coming: _Data, tensors: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Numbers of all operators that are asked for there, shapes ``(…, block)`` and more: of members, or of the network itself."""
+
+        def starts(block: str, vectors: int, d: int) -> Tensor:
+            drawn = [_probes(seed, task, block, vectors, d) for seed in seeds]
+            return torch.stack(drawn) if tensors else drawn[0]
+
+        found: dict[str, Tensor] = {}
+        for name, how in curvature.operators.items():
+            if task % how.every or moment not in how.moments:
+                continue
+            found_of = taken(name, here, tensors, check=name not in checked).spectra(
+                {block: layers for block, layers in blocks.items() if (block if block in (LAST_TWO, ALL) else "layers") in how.blocks},
+                exact_up_to=how.exact_up_to,
+                estimate=Quadrature(how.steps, how.probes, how.probe_block) if how.estimate else None,
+                starts=starts,
+                gradient=taken(name, coming, tensors).gradient(),
+                top=curvature.top,
+                memory=memory,
+            )
+            checked.add(name)
+            kept_of = _side_by_side(found_of, blocks, curvature, _may_be_estimated(name, how))
+            found |= {f"{name}_{number}": values for number, values in kept_of.items()}
+        return found
+
+    def on_data_of(moment: str, task: int, seeds: list[int], rows: Tensor) -> dict[str, Tensor]:
+        """Measures of some seeds of all arms, by name, shapes ``(arm, seed, block)`` and more; NaN before the first task."""
+        inputs, labels = tasks.stacked(setting.problem, data, seeds, max(task - (moment == "old"), 0))
+        all_inputs, labels = inputs[:, : setting.problem.samples].double(), labels[:, : setting.problem.samples]
+        coming = all_inputs, labels
+        if moment == "old":
+            new = tasks.stacked(setting.problem, data, seeds, task)
+            coming = new[0][:, : setting.problem.samples].double(), new[1][:, : setting.problem.samples]
+        found = []
         for of_arm in rows:
-            parameters = Parameters(of_arm, checkpoints.shapes)
-            values = unit_measures(hidden_activations(network, parameters.tensors, inputs), blocks)
-            for operator, gram_blocks in operators.items():
-                grams = of_members(partial(gram_blocks, loss=loss), network, parameters, inputs[:, few], labels[:, few])
-                grams[ALL] = cast(Tensor, sum(grams.values()))
-                spectrum = spectra.eigenvalues(torch.stack([grams[block] for block in blocks], dim=1))
-                values |= {f"{operator}_{name}": number for name, number in spectra.summary(spectrum).items()}
-            found.append(values if task >= 0 else {name: torch.full_like(number, torch.nan) for name, number in values.items()})
+            alive = of_arm.isfinite().all(dim=-1)
+            parameters = Parameters(of_arm.where(alive[:, None], 0), checkpoints.shapes)
+            values = unit_measures(hidden_activations(network, parameters.tensors, all_inputs), blocks)
+            if broadcasts(network):
+                values |= spectra_at(moment, task, seeds, (all_inputs, labels), coming, parameters.tensors)
+            else:
+                one_by_one = []
+                for member, seed in enumerate(seeds):
+                    network.load_state_dict({name: tensor[member] for name, tensor in parameters.tensors.items()})
+                    own, next_ = ((values[member], targets[member]) for values, targets in ((all_inputs, labels), coming))
+                    one_by_one.append(spectra_at(moment, task, [seed], own, next_))
+                values |= {name: torch.stack([one[name] for one in one_by_one]) for name in one_by_one[0]}
+            there = alive & (moment != "old" or task > 0)
+            values = {name: number.detach().where(there.view(-1, *[1] * (number.ndim - 1)), torch.nan) for name, number in values.items()}
+            status = torch.full_like(alive, STATUS["measured" if moment != "old" or task else "no_data"], dtype=torch.int8)
+            found.append(values | {"curvature_status": status.where(alive, STATUS["diverged"])})
         return {name: torch.stack([values[name] for values in found]) for name in found[0]}
 
-    def at(task: int) -> dict[str, Tensor]:
+    def at(task: int) -> dict[str, np.ndarray]:
         """All measures of a task, shapes ``(arm, seed, …)``; only some seeds' data are in memory at a time."""
         rows, found = checkpoints.at(task).unflatten(0, (len(checkpoints.arms), -1)), []
-        some = max(1, AT_ONCE // (setting.problem.samples * data["image"][0].size))
         for seeds, of_seeds in zip(torch.tensor(checkpoints.seeds).split(some), rows.split(some, dim=1), strict=True):
-            moments = [on_data_of(task - (moment == "old"), seeds.tolist(), of_seeds) for moment in curvature.moments]
-            found.append({name: torch.stack([values[name] for values in moments], dim=2) for name in moments[0]})
-        measured = {name: torch.cat([values[name] for values in found], dim=1) for name in found[0]}
+            moments = []
+            for moment in curvature.moments:
+                if moment == "fresh":  # the same for every arm
+                    drawn = [networks.initial(network, setting.network, seed, task) for seed in seeds.tolist()]
+                    fresh = torch.stack([torch.cat([tensor.flatten() for tensor in one.values()]) for one in drawn]).float().double()
+                    values = on_data_of(moment, task, seeds.tolist(), fresh[None])
+                    moments.append({name: number.expand(len(rows), *number.shape[1:]) for name, number in values.items()})
+                else:
+                    moments.append(on_data_of(moment, task, seeds.tolist(), of_seeds))
+            found.append(_stacked([{name: number.numpy() for name, number in values.items()} for values in moments]))
+        measured = {name: np.concatenate([values[name] for values in found], axis=1) for name in found[0]}
         norms = weight_norm(Parameters(rows.flatten(0, 1), checkpoints.shapes), blocks)
-        return measured | {"weight_norm": norms.unflatten(0, rows.shape[:2])}
+        return measured | {"weight_norm": norms.unflatten(0, rows.shape[:2]).numpy()}
 
-    chosen = [task for task in checkpoints.tasks if task % curvature.every == 0]
-    found = [at(task) for task in progress(chosen)]
-    variables = {name: torch.stack([values[name] for values in found], dim=2).numpy() for name in found[0]}
+    chosen, found = [task for task in checkpoints.tasks if task % curvature.every == 0], []
+    for task in progress(chosen):
+        values = kept.load(task) if kept else None
+        if values is None:
+            values = at(task)
+            if diverged := int((values["curvature_status"] == STATUS["diverged"]).any(axis=2).sum()):
+                log.warning("task %d: %d members have parameters that are not finite, and are not measured", task, diverged)
+            if kept:
+                kept.save(task, values)
+        found.append(values)
+    variables = _stacked(found)
+    width = max((array.shape[-1] for name, array in variables.items() if name.endswith(("_eigenvalue", "_eigenvalue_error"))), default=0)
+    for name in (name for name in variables if name.endswith(("_eigenvalue", "_eigenvalue_error"))):
+        variables[name] = _padded(variables[name], width)
+    described = table(curvature)
     coordinates: dict[str, list[object]] = {
         "arm": list(checkpoints.arms),
         "seed": list(checkpoints.seeds),
         "task": list(chosen),
         "moment": list(curvature.moments),
         "block": list(blocks),
-        "rank": list(range(curvature.samples)),
+        "rank": list(range(width)),
+        "grid": spectra.grid().tolist(),
     }
-    return variables, coordinates
+    variables = {name: array for name, array in variables.items() if name in described}
+    dims = {dim for name in variables for dim in described[name].dims}
+    return variables, {dim: values for dim, values in coordinates.items() if dim in dims}
 
 
-def of_members(function: Callable[..., dict[str, Tensor]], network: nn.Module, parameters: Parameters, *data: Tensor) -> dict[str, Tensor]:
-    """What a function of a network and its data finds, for all members: at once where the network broadcasts, else one after the other.
+_Data = tuple[Tensor, Tensor]  # inputs and targets of a task
 
-    Args:
-        function: called as ``function(network, *data, tensors=…)`` for all members, as ``function(network, *data)`` for one.
-        network: to hold the parameters of the one.
-        parameters: of all members.
-        data: with the member as first dim.
-    """
-    if broadcasts(network):
-        return function(network, *data, tensors=parameters.tensors)
-    found = []
-    for member, own in enumerate(zip(*data, strict=True)):
-        network.load_state_dict({name: tensor[member] for name, tensor in parameters.tensors.items()})
-        found.append(function(network, *own))
-    return {name: torch.stack([values[name] for values in found]) for name in found[0]}
+
+@functools.lru_cache(maxsize=64)
+def _probes(seed: int, task: int, block: str, vectors: int, d: int) -> Tensor:
+    """Normal draws, shape ``(vectors, d)``: the same for every arm, moment and operator, whose differences they then blur less."""
+    return torch.from_numpy(generator(seed, f"probes {block}", task).normal(size=(vectors, d)))
+
+
+def _may_be_estimated(operator: str, how: Spectra) -> bool:
+    """Whether a number of an operator may have an error."""
+    return how.estimate and not registry.constant("operators", operator, "EXACT")
+
+
+def _side_by_side(taken: Mapping[str, spectra.Spectrum], blocks: Iterable[str], curvature: Curvature, estimated: bool) -> dict[str, Tensor]:
+    """Everything that is kept of an operator's spectra, by name, shapes ``(…, block)`` and more; NaN for a block that was not taken."""
+    of_blocks: dict[str, dict[str, Tensor]] = {}
+    for block, spectrum in taken.items():
+        numbers, errors = spectra.summary(spectrum, curvature.levels)
+        numbers["gradient_overlap"] = cast(Tensor, spectrum.overlap)
+        exact = torch.zeros_like(numbers["gradient_overlap"])
+        errors["gradient_overlap"] = exact if spectrum.overlap_error is None else spectrum.overlap_error
+        of_blocks[block] = numbers | {f"{name}_standard_error": error for name, error in errors.items()}
+        if estimated:
+            of_blocks[block]["density"], of_blocks[block]["density_error"] = spectra.density(spectrum)
+        ends = spectrum.values if spectrum.ends is None else spectrum.ends
+        of_blocks[block]["eigenvalue"] = ends
+        of_blocks[block]["eigenvalue_error"] = torch.zeros_like(ends) if spectrum.residuals is None else spectrum.residuals
+    first = next(iter(of_blocks.values()))
+    width = max(values["eigenvalue"].shape[-1] for values in of_blocks.values())
+    stacked = {}
+    for name, number in first.items():
+        dim = number.ndim - (name in ("density", "eigenvalue", "eigenvalue_error"))
+        columns = [of_blocks[block][name] if block in of_blocks else torch.full_like(number, torch.nan) for block in blocks]
+        if name in ("eigenvalue", "eigenvalue_error"):
+            columns = [nn.functional.pad(column, (0, width - column.shape[-1]), value=torch.nan) for column in columns]
+        stacked[name] = torch.stack(columns, dim=dim)
+    return stacked
+
+
+def _stacked(found: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays ``(arm, seed, …)`` of each moment, or of each task, as one, ``(arm, seed, moment, …)``; NaN for one that lacks them."""
+    stacked = {}
+    for name in dict.fromkeys(name for values in found for name in values):
+        there = [values[name] for values in found if name in values]
+        width = max(array.shape[-1] for array in there)
+        missing = np.full_like(there[0], np.nan) if there[0].dtype.kind == "f" else there[0]
+        stacked[name] = np.stack([_padded(values.get(name, missing), width) for values in found], axis=2)
+    return stacked
+
+
+def _padded(array: np.ndarray, width: int) -> np.ndarray:
+    """With NaN behind its last dim, so that it has some width."""
+    missing = width - array.shape[-1]
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)], constant_values=np.nan) if missing else array
 
 
 @torch.no_grad()
@@ -148,18 +299,18 @@ def hidden_activations(network: nn.Module, tensors: dict[str, Tensor], inputs: T
     return watch.hidden
 
 
-def unit_measures(activations: dict[str, Tensor], blocks: list[str]) -> dict[str, Tensor]:
+def unit_measures(activations: dict[str, Tensor], blocks: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
     """Feature rank, dead and dormant fraction of each block that has units, shape ``(member, block)``.
 
-    A layer's feature rank is the effective rank of its ``(n, unit)`` matrix of activations, uncentred. Over `all`, the
-    fractions are of all hidden units; a rank of all layers together is not defined.
+    A layer's feature rank is the effective rank of its ``(n, unit)`` matrix of activations, uncentred. Over several layers, the
+    fractions are of all hidden units; a rank of several layers together is not defined.
     """
     magnitudes = {name: a.abs().mean(dim=1) for name, a in activations.items()}
     ranks = {name: feature_rank(a) for name, a in activations.items()}
     missing = torch.full_like(next(iter(ranks.values())), torch.nan)
 
     def fraction(is_counted: Callable[[Tensor], Tensor], block: str) -> Tensor:
-        names = [name for name in magnitudes if block in (ALL, name)]
+        names = [name for name in magnitudes if name in blocks[block]]
         if not names:
             return missing
         share = torch.cat([is_counted(magnitudes[name]) for name in names], dim=1).to(missing.dtype).mean(dim=1)
@@ -196,11 +347,11 @@ def feature_rank(activations: Tensor) -> Tensor:
     return spectra.effective_rank(spectra.eigenvalues(gram).sqrt())
 
 
-def weight_norm(parameters: Parameters, blocks: list[str]) -> Tensor:
+def weight_norm(parameters: Parameters, blocks: Mapping[str, Sequence[str]]) -> Tensor:
     """Euclidean norm of each block's parameters, shape ``(member, block)``."""
     squares = {name: tensor.detach().flatten(1).square().sum(dim=1) for name, tensor in parameters.tensors.items()}
     return torch.stack(
-        [cast(Tensor, sum(square for name, square in squares.items() if block in (ALL, _layer(name)))).sqrt() for block in blocks],
+        [cast(Tensor, sum(square for name, square in squares.items() if _layer(name) in layers)).sqrt() for layers in blocks.values()],
         dim=1,
     )
 
@@ -208,8 +359,3 @@ def weight_norm(parameters: Parameters, blocks: list[str]) -> Tensor:
 def _layer(parameter: str) -> str:
     """The layer that a parameter belongs to: ``hidden_1.weight`` → ``hidden_1``."""
     return parameter.rpartition(".")[0]
-
-
-def _layers(shapes: Iterable[str]) -> list[str]:
-    """Layers in order, without repetition."""
-    return list(dict.fromkeys(_layer(name) for name in shapes))

@@ -201,6 +201,9 @@ def _opposed(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
     """Sentences for what fits the schema and still cannot be."""
+    curvature, recorded = config["curvature"], config.get("training", {}).get("checkpoint_every", 1)
+    own = curvature["operators"] if isinstance(curvature["operators"], dict) else {}
+    taken = {"curvature": curvature} | {f"curvature.operators.{name}": curvature | keys for name, keys in own.items() if keys}
     for name, setting in config["settings"].items():
         problem = setting["problem"]
         if ("epochs" in problem) == ("steps_per_task" in problem):
@@ -211,11 +214,12 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
                 f"settings.{name}.problem.batch is {problem['batch']}, more than its {problem['samples']} samples, "
                 "so no step would be taken: lower batch or raise samples"
             )
-        if config["curvature"]["samples"] > problem["samples"]:
-            yield (
-                f"curvature.samples is {config['curvature']['samples']}, but a task of {name} has only "
-                f"{problem['samples']} samples: lower curvature.samples"
-            )
+        for key, of_operator in taken.items():
+            if of_operator["samples"] > problem["samples"]:
+                yield (
+                    f"{key}.samples is {of_operator['samples']}, but a task of {name} has only {problem['samples']} samples: "
+                    f"lower {key}.samples"
+                )
     if "tuning" in config and not config["seeds"].get("tune", 0):
         yield "tuning says what arms are chosen by, but seeds.tune is 0, so none are chosen: raise seeds.tune or remove tuning"
     elif config.get("tuning", {}).get("outcome") == "test_error":
@@ -224,12 +228,19 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
         for name in sorted(where & config["settings"].keys()):
             if not config["settings"][name]["problem"].get("test_samples", 0):
                 yield f"tuning.outcome is test_error, but settings.{name}.problem has no test_samples: add some, or choose another outcome"
-    recorded = config.get("training", {}).get("checkpoint_every", 1)
-    if config["curvature"]["every"] % recorded:
+    if curvature["every"] % recorded:
         yield (
-            f"curvature.every is {config['curvature']['every']}, but there is a checkpoint only every {recorded} tasks "
+            f"curvature.every is {curvature['every']}, but there is a checkpoint only every {recorded} tasks "
             "(training.checkpoint_every): make the one a multiple of the other"
         )
+    for key, of_operator in taken.items():
+        if unmeasured := [moment for moment in of_operator["moments"] if moment not in curvature["moments"]]:
+            yield f"{key}.moments has {' and '.join(unmeasured)}, which curvature.moments lacks: add it there"
+        if of_operator["every"] % curvature["every"]:
+            yield (
+                f"{key}.every is {of_operator['every']}, but tasks are measured at every {curvature['every']} (curvature.every): "
+                "make the one a multiple of the other"
+            )
 
 
 def _has_arms(options: Mapping[str, Any]) -> bool:

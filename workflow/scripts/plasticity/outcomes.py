@@ -1,8 +1,5 @@
 """Outcomes: what plasticity is. Recorded while a cohort trains, per member and task."""
 
-import numpy as np
-import xarray as xr
-
 from plasticity.contracts import MEMBER, Variable
 from plasticity.settings import Problem, Training
 
@@ -16,7 +13,7 @@ TABLE = {
     "error_curve": Variable((*MEMBER, "step"), "mean error on each batch before the step on it, over the stretch of steps that ends here"),
     "loss_curve": Variable((*MEMBER, "step"), "mean loss on each batch before the step on it, over the stretch of steps that ends here"),
     "test_error": Variable(MEMBER, "error on images of the task that were kept out of its training, after its last step"),
-    "status": Variable(MEMBER, "what became of the member", "int8"),
+    "status": Variable(MEMBER, "what became of the member", "int8", STATUS),
 }
 LOWER_IS_BETTER = ("final_error", "online_error", "final_loss", "test_error")  # what arms are chosen by, and compared to the yardstick in
 FRESH = {
@@ -40,9 +37,3 @@ def curve_steps(problem: Problem, training: Training) -> list[int]:
     """The steps of a task at which its learning curve has a point: equal stretches end there, the last at the task's end."""
     points = min(training.curve_points, problem.steps)
     return [problem.steps * point // points for point in range(1, points + 1)]
-
-
-def with_flags(data: xr.Dataset) -> xr.Dataset:
-    """The outcomes of a cohort with what the numbers in `status` mean."""
-    flags = {"flag_values": np.array(list(STATUS.values()), np.int8), "flag_meanings": " ".join(STATUS)}
-    return data.assign(status=data["status"].assign_attrs(flags))

@@ -1,4 +1,4 @@
-"""What a training job has reached, in a folder beside its results until they are whole: a job that was killed goes on from there.
+"""What a job has reached, in a folder beside its results until they are whole: a job that was killed goes on from there.
 
 Snakemake knows nothing of the folder (it deletes what it knows before it tries again). States are stamped with settings, code, versions
 and data; one that is foreign or torn is refused in a sentence. While a job lives it holds a lock, which the kernel lets go when it dies.
@@ -23,7 +23,7 @@ LOCK = "lock"
 
 
 class Resume:
-    """States by the index of their first member, one npz file each: a format without code, with a checksum of every array.
+    """States by a number (a wave's first member, a task), one npz file each: a format without code, with a checksum of every array.
 
     Attributes:
         folder: where they lie.
@@ -33,18 +33,18 @@ class Resume:
     def __init__(self, folder: Path, stamp: Mapping[str, str]) -> None:
         self.folder, self.stamp = folder, json.dumps(stamp, sort_keys=True)
 
-    def save(self, first: int, state: Mapping[str, np.ndarray]) -> None:
+    def save(self, place: int, state: Mapping[str, np.ndarray]) -> None:
         """Put a state in the place of the former one.
 
         Raises:
             StudyError: no space, no permission; the former state stays.
         """
-        with contracts.whole(self._path(first)) as part, contracts.explained(self._path(first)), part.open("wb") as file:
+        with contracts.whole(self._path(place)) as part, contracts.explained(self._path(place)), part.open("wb") as file:
             np.savez(file, allow_pickle=False, stamp=np.array(self.stamp), names=np.array(list(state)), **state)
 
-    def load(self, first: int) -> dict[str, np.ndarray] | None:
+    def load(self, place: int) -> dict[str, np.ndarray] | None:
         """The state that was saved last, or None: there is none, or it is torn, which the log says."""
-        path = self._path(first)
+        path = self._path(place)
         if not path.exists():
             return None
         try:
@@ -56,7 +56,7 @@ class Resume:
             if str(state.pop("stamp")) != self.stamp or state.pop("names").tolist() != list(state):
                 raise ValueError("it is not whole")
         except Exception as error:  # noqa: BLE001 - what is torn can fail in any way
-            log.warning("%s is torn (%s), so training starts afresh", path, error)
+            log.warning("%s is torn (%s), so it starts afresh", path, error)
             return None
         return state
 
@@ -70,13 +70,13 @@ class Resume:
             except Exception:  # noqa: BLE001 - torn, as `load` will say
                 continue
             if different := [name for name in wanted if made_with.get(name) != wanted[name]]:
-                log.warning("%s was made with other %s, so training starts afresh", path, " and ".join(different))
+                log.warning("%s was made with other %s, so it starts afresh", path, " and ".join(different))
                 with contracts.explained(path):
                     _empty(self.folder)
                 return
 
-    def _path(self, first: int) -> Path:
-        return self.folder / f"state_{first}.npz"
+    def _path(self, place: int) -> Path:
+        return self.folder / f"state_{place}.npz"
 
 
 @contextmanager
@@ -100,9 +100,9 @@ def held(folder: Path, stamp: Mapping[str, str]) -> Iterator[Resume]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().decode() or "another process"
-            raise StudyError(f"{folder.parent} is being trained by {holder}: wait for it, or end it") from None
+            raise StudyError(f"{folder.parent} is being worked on by {holder}: wait for it, or end it") from None
         except OSError as error:
-            log.warning("%s cannot be locked (%s): see to it that no second job trains the same", lock, error.strerror)
+            log.warning("%s cannot be locked (%s): see to it that no second job makes the same", lock, error.strerror)
         try:
             there = os.path.samestat(os.fstat(file.fileno()), lock.stat())
         except FileNotFoundError:

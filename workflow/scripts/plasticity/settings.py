@@ -101,13 +101,42 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Curvature:
-    """What is computed from the checkpoints, and when."""
+class Spectra:
+    """How an operator's spectra are taken: on what, how exactly, and how often."""
 
-    operators: tuple[str, ...]
     samples: int
+    every: int
+    moments: tuple[str, ...]
+    blocks: tuple[str, ...] = ("layers", "last_two", "all")
+    exact_up_to: int = 2048
+    estimate: bool = True
+    steps: int = 64
+    probes: int = 4
+    probe_block: int = 1
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """What is computed from the checkpoints, and when: at every so many tasks each operator, and all other measures at `every`."""
+
+    operators: Mapping[str, Spectra]
     moments: tuple[str, ...]
     every: int
+    levels: tuple[float, ...] = (0.99,)
+    top: int = 10
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Build from a mapping: as a config holds it, an operator's own keys before the common ones, or as `asdict` gives it back."""
+        common = {one.name: values[one.name] for one in fields(Spectra) if one.name in values}
+        named = values["operators"] if isinstance(values["operators"], Mapping) else {name: {} for name in values["operators"]}
+        taken = {name: common | own for name, own in sorted(named.items())}
+        lists: dict[str, tuple[str, ...]] = {"moments": (), "blocks": Spectra.blocks}
+        operators = {
+            name: Spectra(**own | {key: tuple(own.get(key, default)) for key, default in lists.items()}) for name, own in taken.items()
+        }
+        levels, top = tuple(values.get("levels", cls.levels)), values.get("top", cls.top)
+        return cls(operators, tuple(values["moments"]), values["every"], levels, top)
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,6 @@ def read(config: Mapping[str, Any], schema: Path, where: str = "config.yaml") ->
     """
     if found := mistakes.of(config, schema):
         raise StudyError("\n".join(f"{where}: {mistake}" for mistake in found))
-    curvature = config["curvature"]
     used = sorted({setting["problem"]["dataset"] for setting in config["settings"].values()})
     return Study(
         name=config["study"],
@@ -172,7 +171,7 @@ def read(config: Mapping[str, Any], schema: Path, where: str = "config.yaml") ->
         settings={name: Setting.of(values) for name, values in sorted(config["settings"].items())},
         methods={"+".join(parts(name)): dict(options) for name, options in config["methods"].items()},
         training=Training(**config.get("training", {})),
-        curvature=Curvature(tuple(curvature["operators"]), curvature["samples"], tuple(curvature["moments"]), curvature["every"]),
+        curvature=Curvature.of(config["curvature"]),
         tuning_seeds=config["seeds"].get("tune", 0),
         criterion=Criterion(**config.get("tuning", {})),
     )
