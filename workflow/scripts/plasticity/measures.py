@@ -116,6 +116,12 @@ def measure(
     some = max(1, AT_ONCE // max(matrix, setting.problem.samples * data["image"][0].size))
     checked: set[str] = set()
 
+    @functools.lru_cache(maxsize=2)
+    def data_of(task: int, seeds: tuple[int, ...]) -> _Data:
+        """A task's samples to train on, of some seeds."""
+        inputs, labels = tasks.stacked(setting.problem, data, list(seeds), task)
+        return inputs[:, : setting.problem.samples].double(), labels[:, : setting.problem.samples]
+
     def taken(name: str, data: _Data, tensors: dict[str, Tensor] | None, check: bool = False) -> operators.Operator:
         """An operator of members, or of the network itself, on the first samples of a task."""
         few = slice(0, curvature.operators[name].samples)
@@ -152,24 +158,18 @@ def measure(
 
     def on_data_of(moment: str, task: int, seeds: list[int], rows: Tensor) -> dict[str, Tensor]:
         """Measures of some seeds of all arms, by name, shapes ``(arm, seed, block)`` and more; NaN before the first task."""
-        inputs, labels = tasks.stacked(setting.problem, data, seeds, max(task - (moment == "old"), 0))
-        all_inputs, labels = inputs[:, : setting.problem.samples].double(), labels[:, : setting.problem.samples]
-        coming = all_inputs, labels
-        if moment == "old":
-            new = tasks.stacked(setting.problem, data, seeds, task)
-            coming = new[0][:, : setting.problem.samples].double(), new[1][:, : setting.problem.samples]
-        found = []
+        here, coming, found = data_of(max(task - (moment == "old"), 0), tuple(seeds)), data_of(task, tuple(seeds)), []
         for of_arm in rows:
             alive = of_arm.isfinite().all(dim=-1)
             parameters = Parameters(of_arm.where(alive[:, None], 0), checkpoints.shapes)
-            values = unit_measures(hidden_activations(network, parameters.tensors, all_inputs), blocks)
+            values = unit_measures(hidden_activations(network, parameters.tensors, here[0]), blocks)
             if broadcasts(network):
-                values |= spectra_at(moment, task, seeds, (all_inputs, labels), coming, parameters.tensors)
+                values |= spectra_at(moment, task, seeds, here, coming, parameters.tensors)
             else:
                 one_by_one = []
                 for member, seed in enumerate(seeds):
                     network.load_state_dict({name: tensor[member] for name, tensor in parameters.tensors.items()})
-                    own, next_ = ((values[member], targets[member]) for values, targets in ((all_inputs, labels), coming))
+                    own, next_ = ((inputs[member], targets[member]) for inputs, targets in (here, coming))
                     one_by_one.append(spectra_at(moment, task, [seed], own, next_))
                 values |= {name: torch.stack([one[name] for one in one_by_one]) for name in one_by_one[0]}
             there = alive & (moment != "old" or task > 0)
@@ -207,10 +207,11 @@ def measure(
                 kept.save(task, values)
         found.append(values)
     variables = _stacked(found)
-    width = max((array.shape[-1] for name, array in variables.items() if name.endswith(("_eigenvalue", "_eigenvalue_error"))), default=0)
-    for name in (name for name in variables if name.endswith(("_eigenvalue", "_eigenvalue_error"))):
-        variables[name] = _padded(variables[name], width)
     described = table(curvature)
+    variables = {name: array for name, array in variables.items() if name in described}
+    ranked = [name for name in variables if "rank" in described[name].dims]
+    width = max((variables[name].shape[-1] for name in ranked), default=0)
+    variables |= {name: _padded(variables[name], width) for name in ranked}
     coordinates: dict[str, list[object]] = {
         "arm": list(checkpoints.arms),
         "seed": list(checkpoints.seeds),
@@ -220,7 +221,6 @@ def measure(
         "rank": list(range(width)),
         "grid": spectra.grid().tolist(),
     }
-    variables = {name: array for name, array in variables.items() if name in described}
     dims = {dim for name in variables for dim in described[name].dims}
     return variables, {dim: values for dim, values in coordinates.items() if dim in dims}
 
@@ -241,28 +241,38 @@ def _may_be_estimated(operator: str, how: Spectra) -> bool:
 
 def _side_by_side(taken: Mapping[str, spectra.Spectrum], blocks: Iterable[str], curvature: Curvature, estimated: bool) -> dict[str, Tensor]:
     """Everything that is kept of an operator's spectra, by name, shapes ``(…, block)`` and more; NaN for a block that was not taken."""
-    of_blocks: dict[str, dict[str, Tensor]] = {}
-    for block, spectrum in taken.items():
-        numbers, errors = spectra.summary(spectrum, curvature.levels)
-        numbers["gradient_overlap"] = cast(Tensor, spectrum.overlap)
-        exact = torch.zeros_like(numbers["gradient_overlap"])
-        errors["gradient_overlap"] = exact if spectrum.overlap_error is None else spectrum.overlap_error
-        of_blocks[block] = numbers | {f"{name}_standard_error": error for name, error in errors.items()}
-        if estimated:
-            of_blocks[block]["density"], of_blocks[block]["density_error"] = spectra.density(spectrum)
-        ends = spectrum.values if spectrum.ends is None else spectrum.ends
-        of_blocks[block]["eigenvalue"] = ends
-        of_blocks[block]["eigenvalue_error"] = torch.zeros_like(ends) if spectrum.residuals is None else spectrum.residuals
-    first = next(iter(of_blocks.values()))
-    width = max(values["eigenvalue"].shape[-1] for values in of_blocks.values())
-    stacked = {}
-    for name, number in first.items():
-        dim = number.ndim - (name in ("density", "eigenvalue", "eigenvalue_error"))
-        columns = [of_blocks[block][name] if block in of_blocks else torch.full_like(number, torch.nan) for block in blocks]
-        if name in ("eigenvalue", "eigenvalue_error"):
-            columns = [nn.functional.pad(column, (0, width - column.shape[-1]), value=torch.nan) for column in columns]
-        stacked[name] = torch.stack(columns, dim=dim)
-    return stacked
+    every = list(taken.values())
+    exact = torch.zeros_like(cast(Tensor, every[0].overlap))
+    if all(spectrum.weights is None and spectrum.values.shape == every[0].values.shape for spectrum in every):  # at once, which is faster
+        numbers, errors = spectra.summary(
+            spectra.Spectrum(torch.stack([spectrum.values for spectrum in every], dim=-2), 0), curvature.levels
+        )
+    else:
+        summaries = [spectra.summary(spectrum, curvature.levels) for spectrum in every]
+        numbers, errors = (
+            {name: torch.stack([one[part][name] for one in summaries], -1) for name in summaries[0][part]} for part in (0, 1)
+        )
+    numbers["gradient_overlap"] = torch.stack([cast(Tensor, spectrum.overlap) for spectrum in every], dim=-1)
+    errors["gradient_overlap"] = torch.stack([exact if one.overlap_error is None else one.overlap_error for one in every], dim=-1)
+    found = numbers | {f"{name}_standard_error": error for name, error in errors.items()}
+    ends = [one.values if one.ends is None else one.ends for one in every]
+    bounds = [torch.zeros_like(end) if one.residuals is None else one.residuals for one, end in zip(every, ends, strict=True)]
+    width = max(end.shape[-1] for end in ends)
+    rows = {"eigenvalue": ends, "eigenvalue_error": bounds}
+    if estimated:
+        densities, limits = zip(*(spectra.density(spectrum) for spectrum in every), strict=True)
+        rows["density"], found["density_error"] = list(densities), torch.stack(limits, dim=-1)
+    for name, of_blocks in rows.items():
+        wide = [nn.functional.pad(row, (0, max(width - row.shape[-1], 0)), value=torch.nan) for row in of_blocks]
+        found[name] = torch.stack(wide if name != "density" else of_blocks, dim=-2)
+    places = {block: place for place, block in enumerate(taken)}
+    return {name: _at_places(number, [places.get(block) for block in blocks], exact.ndim) for name, number in found.items()}
+
+
+def _at_places(values: Tensor, places: Sequence[int | None], dim: int) -> Tensor:
+    """Slices along a dim, in the order of their places; NaN where there is none."""
+    missing = torch.full_like(values.select(dim, 0), torch.nan)
+    return torch.stack([missing if place is None else values.select(dim, place) for place in places], dim=dim)
 
 
 def _stacked(found: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

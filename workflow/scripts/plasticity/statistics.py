@@ -197,7 +197,7 @@ def series(data: xr.Dataset) -> Iterator[tuple[dict[str, str], xr.DataArray]]:
     # an update norm is that of a whole task: what is known at a task's start is the ended task's
     yield {"measure": "update_norm", "moment": "old", "block": "all"}, data["update_norm"].shift(task=1)
     for name, values in data.data_vars.items():
-        if "block" in values.dims and "rank" not in values.dims:
+        if "block" in values.dims and not {"rank", "grid"} & set(values.dims) and not str(name).endswith("_error"):
             for block in values.block.values:
                 for moment in values.moment.values if "moment" in values.dims else [""]:
                     chosen = values.sel({"block": block} | ({"moment": moment} if moment else {}))

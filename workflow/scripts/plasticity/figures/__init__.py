@@ -25,6 +25,8 @@ mpl.use("Agg")
 COLOURS = {"none": "#000000", YARDSTICK: "#8c8c8c", "l2": "#e69f00", "l2_init": "#0072b2", "wasserstein": "#d55e00"}
 SPARE = ("#009e73", "#cc79a7", "#56b4e9", "#7a5195", "#a05a2c")
 DASHES = {"none": "-", YARDSTICK: ":", "l2": "-.", "l2_init": "--", "wasserstein": (0, (5, 1, 1, 1, 1, 1))}
+# name and colour of each operator
+OPERATORS = {"fisher": ("Fisher", "#0072b2"), "ggn": ("GGN", "#e69f00"), "hessian": ("Hessian", "#d55e00"), "ntk": ("NTK", "#009e73")}
 PAGE = 7.0  # inches
 LABELS = {
     "final_error": "final error",
@@ -58,10 +60,12 @@ def save(figure: Figure, paths: Sequence[Path], stamp: Mapping[str, str]) -> Non
     plt.close(figure)
 
 
-def panels(rows: int, columns: int, height: float, sharey: Literal["row", "col"] = "row") -> tuple[Figure, np.ndarray]:
-    """A grid of axes as wide as a page (wider with more than four columns), each row `height` inches high, sharing their x axis."""
+def panels(
+    rows: int, columns: int, height: float, sharey: Literal["row", "col"] = "row", sharex: Literal["none", "col"] = "col"
+) -> tuple[Figure, np.ndarray]:
+    """A grid of axes as wide as a page (wider with more than four columns), each row `height` inches high."""
     width = PAGE * max(1.0, columns / 4)
-    figure, axes = plt.subplots(rows, columns, figsize=(width, rows * height + 0.5), squeeze=False, sharex="col", sharey=sharey)
+    figure, axes = plt.subplots(rows, columns, figsize=(width, rows * height + 0.5), squeeze=False, sharex=sharex, sharey=sharey)
     return figure, axes
 
 
@@ -79,7 +83,7 @@ def over_tasks(axes: np.ndarray, datasets: Mapping[str, xr.Dataset], rows: Seque
 
 
 def series(data: xr.Dataset, name: str, arm: str, moment: str = "new", block: str | None = None) -> xr.DataArray:
-    """One arm's values of an outcome or a measure, dims ``(seed, task)``; all NaN where the study did not measure it.
+    """One arm's values of an outcome or a measure, dims ``(seed, task, …)``; all NaN where the study did not measure it.
 
     Where no block is named, that of the whole network; of the feature rank, which it does not have, that of the last hidden layer.
     """
@@ -93,7 +97,7 @@ def series(data: xr.Dataset, name: str, arm: str, moment: str = "new", block: st
         values = values.sel(block=block) if block else values.dropna("block", how="all")
         if "block" in values.dims:
             values = values.isel(block=-1) if values.sizes["block"] else missing
-    return values.transpose("seed", "task")
+    return values.transpose("seed", "task", ...)
 
 
 def curve(axis: Axes, values: xr.DataArray, label: str, method: str, **options: Any) -> None:
