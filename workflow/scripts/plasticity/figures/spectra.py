@@ -26,6 +26,8 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame])
             if not axis.lines:
                 axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color="0.5")
     for axis, operator in zip(axes[:, 0], there, strict=False):
+        if axis.lines:
+            axis.legend(handlelength=1)
         kind = "density of eigenvalues" if axis.get_xscale() == "symlog" else "eigenvalue"
         axis.set_ylabel(f"{figures.OPERATORS[operator][0]}:\n{kind}")
     figure.align_ylabels()
@@ -51,9 +53,8 @@ def _spectra(axis: Axes, data: xr.Dataset, operator: str) -> None:
     if estimated:
         axis.set_xscale("symlog", linthresh=BEYOND)
         axis.set_xticks([-1, -BEYOND, 0, BEYOND, 1], ["−1", "", "0", "", "1"])
-        axis.set_xlabel("eigenvalue over the largest magnitude")
+        axis.set_xlabel("λ / largest |λ|")
     else:
         axis.set(xscale="log", xlabel="index of the eigenvalue")
     axis.set_yscale("log")
     axis.set_ylim(bottom=max(axis.get_ylim()[0], axis.get_ylim()[1] / 1e8))
-    axis.legend(handlelength=1)
