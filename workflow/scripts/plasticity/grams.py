@@ -50,7 +50,7 @@ class Grams(Mapping[str, Tensor]):
 
     Attributes:
         samples: n.
-        columns: of each sample.
+        rows: of each matrix, n · column.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Grams(Mapping[str, Tensor]):
             for hook in hooks:
                 hook.remove()
         S = columns(outputs, targets, loss)
-        self.samples, self.columns = outputs.shape[-2], S.shape[-1]
+        self.samples, self.rows = outputs.shape[-2], outputs.shape[-2] * S.shape[-1]
         ruled = [name for name, own in self._layers.items() if len(seen[name]) == 1 and _ruled(network, name, own)]
         ends = [seen[name][0][1] for name in ruled]
         taken = [torch.autograd.grad((outputs * s).sum(), ends, retain_graph=True) for s in S.unbind(-1)] if ruled else []
@@ -117,9 +117,8 @@ class Grams(Mapping[str, Tensor]):
 
     def over(self, names: Iterable[str]) -> Tensor:
         """Shares of several layers together: K of the block that they make."""
-        rows = self.samples * self.columns
         calls = [self._calls[name] for name in names]
-        K = calls[0].deltas.new_zeros(*calls[0].deltas.shape[: self._member], rows, rows)
+        K = calls[0].deltas.new_zeros(*calls[0].deltas.shape[: self._member], self.rows, self.rows)
         for call in calls:
             _add(K, call)
         return K.div_(self.samples)

@@ -15,6 +15,7 @@ from torch import Tensor
 from plasticity.spectra import Spectrum, eigenvectors
 
 CONVERGED = 1e-2  # residual of an eigenvector that is taken out, over its eigenvalue's magnitude: the eigenvalue's error is of its square
+AT_ONCE = 2**25  # numbers of the probes' bases that are in memory at a time, if they are more than one's
 Product = Callable[[Tensor], Tensor]
 
 
@@ -73,12 +74,14 @@ def quadrature(product: Product, starts: Tensor, steps: int, top: int, gradient:
     order = (values.abs() * converged).nan_to_num().argsort(dim=-1, descending=True)[..., : int(converged.sum(dim=-1).max())]
     taken = converged.gather(-1, order)
     chosen = vectors.gather(-1, order[..., None, :].expand(*vectors.shape[:-1], -1)) * taken[..., None, :]
-    rest = krylov(product, starts[1:], steps, removed=chosen.mT.to(basis.dtype) @ basis)
+    removed = chosen.mT.to(basis.dtype) @ basis
+    some = max(1, AT_ONCE // ((rows + removed.shape[-2]) * starts[0].numel() // block))
+    matrices = torch.cat([krylov(product, start, steps, removed).matrix for start in starts[1:].split(some)])
     left = (d - taken.sum(dim=-1)).double()
 
     def nodes(size: int) -> tuple[Tensor, Tensor]:
         """Those of a part of the space, with what was taken out before them."""
-        found, of_start = eigenvectors(rest.matrix[..., :size, :size])
+        found, of_start = eigenvectors(matrices[..., :size, :size])
         weights = of_start[..., :block, :].square().sum(dim=-2) * (left / block)[..., None]
         shape = (*found.shape[:-1], order.shape[-1])
         known = (values.gather(-1, order) * taken).expand(shape), taken.to(values.dtype).expand(shape)

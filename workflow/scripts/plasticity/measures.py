@@ -111,8 +111,7 @@ def measure(
     network = networks.fitting(setting, data).double().eval()  # batch norm's statistics are constants where curvature is taken
     loss = losses.KINDS[changes.of(setting.problem).LOSS].loss
     blocks = operators.blocks_of(network)
-    outputs = changes.of(setting.problem).outputs(data.sizes["class"])
-    matrix = max((min(how.exact_up_to, how.samples * outputs) ** 2 for how in curvature.operators.values()), default=1)
+    matrix = max(how.exact_up_to**2 for how in curvature.operators.values())
     some = max(1, AT_ONCE // max(matrix, setting.problem.samples * data["image"][0].size))
     checked: set[str] = set()
 

@@ -106,15 +106,17 @@ class Operator(ABC):
             StudyError: a spectrum that is neither small enough nor may be estimated.
         """
         grams, found = self.grams(), {}
+        members = len(self.inputs) if self._member else 1
         single: Operator | None = None
         for block, names in (blocks or self.blocks()).items():
             d = sum(self.tensors[own][0].numel() if self._member else self.tensors[own].numel() for own in self._own(names))
             along = None if gradient is None else torch.cat([gradient[own].flatten(int(self._member)) for own in self._own(names)], dim=-1)
-            rows = min(d if grams is None else grams.samples * grams.columns, d)
             smallest = 0 if estimate is None else 2 * estimate.steps * estimate.block
-            needs = rows**2 * 8 * (2 if gradient is None else 4)
+            small = grams if grams is not None and grams.rows <= exact_up_to else None
+            rows = d if small is None else small.rows
+            needs = members * rows**2 * 8 * (2 if gradient is None else 4)
             if rows <= max(exact_up_to, smallest) and needs <= memory:
-                found[block] = self._exact(grams, names, d, along, gradient, top)
+                found[block] = self._exact(small, names, d, along, gradient, top)
                 continue
             reason = f"the exact spectrum of the {self.NAME} on {block} takes a matrix of {rows:,} rows"
             reason += f" and {needs / 1e9:.1f} GB, and there are {memory / 1e9:.1f}" if needs > memory else f", more than {exact_up_to:,}"
@@ -124,6 +126,10 @@ class Operator(ABC):
                 log.warning("%s: it is estimated", reason)
             vectors = (1 + estimate.probes) * estimate.block
             drawn = self._draw(vectors, d) if starts is None else starts(block, vectors, d)
+            needs = members * d * 4 * 3 * estimate.steps * estimate.block
+            if needs > memory:
+                available = f"and there are {memory / 1e9:.1f}: take fewer steps, or ask for more"
+                raise StudyError(f"an estimate of the {self.NAME} on {block} keeps {needs / 1e9:.1f} GB of vectors, {available}")
             single = single or self._in_float32()
             drawn = drawn.to(single.inputs).unflatten(-2, (-1, estimate.block)).movedim(-3, 0)
             found[block] = quadrature(single.product(names), drawn, estimate.steps, top, None if along is None else along.float())
