@@ -62,7 +62,7 @@ class Grams(Mapping[str, Tensor]):
         loss: Loss,
         tensors: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Call the network, forward and backward.
+        """Call the network.
 
         Args:
             columns: S of the operator.
@@ -78,30 +78,35 @@ class Grams(Mapping[str, Tensor]):
         """
         if tensors is not None and not broadcasts(network):
             raise StudyError("this network does not broadcast: its members come one after the other")
-        self._member, self._layers = tensors is not None, layers(network)
-        seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self._layers}
+        self._network, self._member, self._layers = network, tensors is not None, layers(network)
+        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self._layers}
         hooks = [
-            network.get_submodule(name).register_forward_hook(lambda _, a, z, name=name: seen[name].append((a[0].detach(), z)))
+            network.get_submodule(name).register_forward_hook(lambda _, a, z, name=name: self._seen[name].append((a[0].detach(), z)))
             for name in self._layers
         ]
         try:
             with torch.enable_grad():
-                outputs = network(inputs) if tensors is None else forward(network, dict(tensors), inputs)
+                self._outputs = network(inputs) if tensors is None else forward(network, dict(tensors), inputs)
         finally:
             for hook in hooks:
                 hook.remove()
-        S = columns(outputs, targets, loss)
-        self.samples, self.rows = outputs.shape[-2], outputs.shape[-2] * S.shape[-1]
+        self._S = columns(self._outputs, targets, loss)
+        self.samples, self.rows = self._S.shape[-3], self._S.shape[-3] * self._S.shape[-1]
+
+    @functools.cached_property
+    def _calls(self) -> dict[str, Call]:
+        """Each layer's call: the backward passes, when they are needed for the first time."""
+        network, seen = self._network, self._seen
         ruled = [name for name, own in self._layers.items() if len(seen[name]) == 1 and _ruled(network, name, own)]
         ends = [seen[name][0][1] for name in ruled]
-        taken = [torch.autograd.grad((outputs * s).sum(), ends, retain_graph=True) for s in S.unbind(-1)] if ruled else []
-        of_layers = {name: torch.stack(deltas, dim=1 + self._member) for name, deltas in zip(ruled, zip(*taken, strict=True), strict=True)}
+        taken = [torch.autograd.grad((self._outputs * s).sum(), ends, retain_graph=True) for s in self._S.unbind(-1)] if ruled else []
+        deltas = {name: torch.stack(of_layer, dim=1 + self._member) for name, of_layer in zip(ruled, zip(*taken, strict=True), strict=True)}
         if strays := [name for name in self._layers if name not in ruled]:
             _say(tuple(f"{name} ({type(network.get_submodule(name)).__name__})" for name in strays))
-        self._calls = {
-            name: _call(network.get_submodule(name), seen[name][0][0], of_layers[name], self._member)
+        return {
+            name: _call(network.get_submodule(name), seen[name][0][0], deltas[name], self._member)
             if name in ruled
-            else _one_by_one([network.get_parameter(one) for one in own], outputs, S)
+            else _one_by_one([network.get_parameter(one) for one in own], self._outputs, self._S)
             for name, own in self._layers.items()
         }
 
