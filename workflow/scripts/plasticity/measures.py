@@ -206,11 +206,11 @@ def measure(
             if kept:
                 kept.save(task, values)
         found.append(values)
-    variables = _stacked(found)
-    width = max((array.shape[-1] for name, array in variables.items() if name.endswith(("_eigenvalue", "_eigenvalue_error"))), default=0)
-    for name in (name for name in variables if name.endswith(("_eigenvalue", "_eigenvalue_error"))):
-        variables[name] = _padded(variables[name], width)
     described = table(curvature)
+    variables = {name: array for name, array in _stacked(found).items() if name in described}
+    spectra_of = [name for name in variables if "rank" in described[name].dims]
+    width = max((variables[name].shape[-1] for name in spectra_of), default=0)
+    variables |= {name: _padded(variables[name], width) for name in spectra_of}
     coordinates: dict[str, list[object]] = {
         "arm": list(checkpoints.arms),
         "seed": list(checkpoints.seeds),
@@ -220,7 +220,6 @@ def measure(
         "rank": list(range(width)),
         "grid": spectra.grid().tolist(),
     }
-    variables = {name: array for name, array in variables.items() if name in described}
     dims = {dim for name in variables for dim in described[name].dims}
     return variables, {dim: values for dim, values in coordinates.items() if dim in dims}
 
