@@ -10,8 +10,10 @@ import xarray as xr
 
 from plasticity import contracts, datasets, measures, outcomes
 from plasticity.errors import StudyError
+from plasticity.settings import Curvature
 
-TABLE = {**datasets.TABLE, **outcomes.TABLE, **measures.TABLE}
+CURVATURE = Curvature.of({"operators": ["fisher", "hessian"], "samples": 9, "moments": ["old", "new"], "every": 1, "levels": [0.99, 0.5]})
+TABLE = {**datasets.TABLE, **outcomes.TABLE, **measures.table(CURVATURE)}
 STAMP = {"source": "test", "settings": "{}", "code": "{}", "versions": "{}"}
 COORDINATES = {
     "arm": ["none", "l2(strength=1)"],
@@ -23,6 +25,7 @@ COORDINATES = {
 }
 SIZES = {name: len(values) for name, values in COORDINATES.items()} | {
     "rank": 5,
+    "grid": 3,
     "sample": 6,
     "channel": 2,
     "row": 3,
@@ -36,7 +39,7 @@ def drawn(names, scale=1.0):
     draw = np.random.default_rng(0)
     variables = {}
     for name in names:
-        dims, _, dtype = TABLE[name]
+        dims, _, dtype, _ = TABLE[name]
         values = draw.uniform(0, 2, [SIZES[dim] for dim in dims]) * scale
         if dtype == "str":
             values = np.array(["cat", "bär", "", "T-shirt/top", "a b", "nought", "x" * 50])
@@ -45,7 +48,7 @@ def drawn(names, scale=1.0):
         variables[name] = values.astype(dtype)
     used = {dim for name in names for dim in TABLE[name][0]}
     coordinates = {name: values for name, values in COORDINATES.items() if name in used}
-    coordinates |= {"rank": range(5)} if "rank" in used else {}
+    coordinates |= {dim: range(SIZES[dim]) for dim in ("rank", "grid") if dim in used}
     return contracts.dataset(TABLE, variables, coordinates, "drawn", STAMP)
 
 
@@ -75,7 +78,7 @@ def test_large_arrays_are_compressed_without_loss_and_small_ones_are_not(tmp_pat
 def test_dims_types_and_descriptions_are_those_of_the_contract(tmp_path, everything):
     contracts.write(everything, tmp_path / "a.nc")
     with netCDF4.Dataset(tmp_path / "a.nc") as file:
-        for name, (dims, meaning, dtype) in TABLE.items():
+        for name, (dims, meaning, dtype, _) in TABLE.items():
             assert file[name].dimensions == dims
             assert file[name].dtype == np.dtype(dtype)
             assert file[name].long_name == meaning
@@ -100,16 +103,21 @@ def test_a_coordinate_of_fractions_has_no_fill_value_either(tmp_path):
 
 
 def test_every_dim_but_those_of_images_and_classes_has_a_described_coordinate():
-    dims = {dim for names, _, _ in TABLE.values() for dim in names}
+    dims = {dim for variable in TABLE.values() for dim in variable.dims}
     assert dims - {"sample", "channel", "row", "column", "class"} == set(contracts.COORDINATES)
 
 
-def test_a_status_says_what_its_values_mean(tmp_path):
-    contracts.write(drawn(outcomes.TABLE), tmp_path / "a.nc")
-    status = contracts.read(tmp_path / "a.nc")["status"]
+@pytest.mark.parametrize(("name", "meanings"), {"status": outcomes.STATUS, "curvature_status": measures.STATUS}.items())
+def test_a_status_says_what_its_values_mean(tmp_path, everything, name, meanings):
+    contracts.write(everything, tmp_path / "a.nc")
+    status = contracts.read(tmp_path / "a.nc")[name]
     assert status.dtype == status.attrs["flag_values"].dtype == np.int8
-    assert dict(zip(status.attrs["flag_meanings"].split(), status.attrs["flag_values"].tolist(), strict=True)) == outcomes.STATUS
-    assert status.attrs["long_name"] == outcomes.TABLE["status"].meaning
+    assert dict(zip(status.attrs["flag_meanings"].split(), status.attrs["flag_values"].tolist(), strict=True)) == meanings
+    assert status.attrs["long_name"] == TABLE[name].meaning
+
+
+def test_only_a_status_has_flags(everything):
+    assert {name for name, values in everything.items() if "flag_values" in values.attrs} == {"status", "curvature_status"}
 
 
 def test_a_name_that_is_not_in_the_contract_cannot_enter_a_file():

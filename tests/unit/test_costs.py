@@ -16,7 +16,7 @@ SETTING = Setting(
     Optimizer("adam", options={"lr": 0.003}),
 )
 PARAMETERS = 12 * 8 + 8 + 8 * 4 + 4
-CURVATURE = Curvature(("fisher",), samples=9, moments=("old", "new"), every=4)
+CURVATURE = Curvature.of({"operators": ["fisher"], "samples": 9, "moments": ["old", "new"], "every": 4})
 ARMS, BLOCKS = [{"strength": 0.1}, {"strength": 0.2}, {"strength": 0.3}], [[0, 1, 2], [3]]
 
 
@@ -57,11 +57,11 @@ def test_a_budget_in_steps_costs_as_much_as_the_same_in_epochs(data):
 
 
 def test_measuring_counts_what_one_member_leaves_at_one_task(data):
-    network_blocks, moments, rank = 3, 2, 9
-    with_data = sum(len(set(variable.dims) & {"moment"}) and "rank" not in variable.dims for variable in measures.TABLE.values())
+    network_blocks, moments, rank = 4, 2, 9  # two layers, the last two, all
+    of_blocks = [name for name, variable in measures.table(CURVATURE).items() if variable.dims[-2:] == ("moment", "block")]
     found = costs.measuring(SETTING, data, CURVATURE)
-    numbers = with_data * moments * network_blocks + network_blocks  # and the weight norm
-    assert found.disk == 4 * numbers + 8 * moments * network_blocks * rank
+    numbers = len(of_blocks) * moments * network_blocks + network_blocks  # and the weight norm
+    assert found.disk == 4 * numbers + 8 * moments * network_blocks * rank + moments  # and the status
     assert found.seconds > 0
 
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from plasticity import contracts, figures, measures, outcomes, registry, statistics
+from plasticity.settings import Curvature
 
 STYLE = Path(figures.__file__).with_name("style.mplstyle")
 BLOCKS = ["hidden_1", "hidden_2", "output", "all"]
+CURVATURE = Curvature.of({"operators": ["fisher"], "samples": 9, "moments": ["old", "new"], "every": 1})
 ARMS = ["none", "l2(strength=0.001)", "l2(strength=0.01)", "wasserstein(strength=0.01)", "fresh"]
 
 
@@ -20,7 +22,7 @@ def setting(seed=0, arms=ARMS, seeds=3, tasks=6, moments=("old", "new")):
     """A setting's dataset as the contract has it, with drawn numbers."""
     draw = np.random.default_rng(seed)
     sizes = {"arm": len(arms), "seed": seeds, "task": tasks, "moment": len(moments), "block": len(BLOCKS), "rank": 5, "step": 4}
-    table = outcomes.TABLE | measures.TABLE
+    table = outcomes.TABLE | measures.table(CURVATURE)
     values = {name: draw.uniform(0.1, 0.9, [sizes[dim] for dim in variable.dims]) for name, variable in table.items()}
     values["feature_rank"][..., 2:] = np.nan
     coordinates = {"arm": arms, "seed": range(seeds), "task": range(tasks), "moment": list(moments), "block": BLOCKS}

@@ -294,7 +294,7 @@ def test_a_second_process_says_in_a_sentence_who_trains_and_the_first_ends_as_if
     job = make()
     first = job.paused(at=("learn", 1))
     assert job.run(log="other.log") == 1
-    sentence = f"{job.folder} is being trained by process {first} on {platform.node()}, slurm job "
+    sentence = f"{job.folder} is being worked on by process {first} on {platform.node()}, slurm job "
     assert job.text("said").startswith(sentence), "and no traceback"
     assert job.text("said").endswith(": wait for it, or end it\n")
     assert sentence in job.text("other.log")
@@ -334,7 +334,7 @@ def test_of_many_processes_at_once_each_trains_or_says_why_not_and_none_spoils_t
     statuses = [job.end(pid) for pid in pids]
     assert set(statuses) == {0, 1}
     refusals = re.findall(
-        "is being trained by process|is being trained by another process|was finished by another process just now", job.text("said")
+        "is being worked on by process|is being worked on by another process|was finished by another process just now", job.text("said")
     )
     assert len(refusals) == statuses.count(1)
     assert "Traceback" not in job.text("said")

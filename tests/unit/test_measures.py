@@ -22,7 +22,7 @@ SHAPES = {
     "output.weight": (4, 6),
     "output.bias": (4,),
 }
-BLOCKS = ["hidden_1", "hidden_2", "output", "all"]
+BLOCKS = ["hidden_1", "hidden_2", "output", "last_two", "all"]
 ARMS, SEEDS, TASKS = ["a", "b"], [3, 8], 4
 NAN = (1, 0, 2)  # arm, seed, task of the member that has diverged
 
@@ -45,10 +45,16 @@ def checkpoints(tmp_path_factory):
     return Checkpoints(path)
 
 
-def measured(checkpoints, data, activation="relu", samples=9, moments=("old", "new"), every=1):
-    curvature = Curvature(("fisher",), samples, tuple(moments), every)
-    values, coordinates = measures.measure(checkpoints, setting(activation), curvature, data)
-    return contracts.dataset(measures.TABLE, values, coordinates, "measures", {})
+def curvature(operators=("fisher",), samples=9, moments=("old", "new"), every=1, **keys):
+    """What a config asks for: operators as a list, or as a mapping from each to the keys of its own."""
+    operators = operators if isinstance(operators, dict) else list(operators)
+    return Curvature.of({"operators": operators, "samples": samples, "moments": list(moments), "every": every} | keys)
+
+
+def measured(checkpoints, data, activation="relu", **keys):
+    asked = curvature(**keys)
+    values, coordinates = measures.measure(checkpoints, setting(activation), asked, data)
+    return contracts.dataset(measures.table(asked), values, coordinates, "measures", {})
 
 
 def alone(row, activation):
@@ -66,7 +72,7 @@ def fisher(network, inputs, labels):
         loss = nn.functional.cross_entropy(network(x[None]), y[None])
         rows.append(torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, list(network.parameters()))]))
     rows = torch.stack(rows)
-    parts = dict(zip(BLOCKS, [*rows.split([78, 42, 28], dim=1), rows], strict=True))
+    parts = dict(zip(BLOCKS, [*rows.split([78, 42, 28], dim=1), rows[:, 78:], rows], strict=True))
     return {block: part.T @ part / len(inputs) for block, part in parts.items()}
 
 
@@ -79,7 +85,8 @@ def test_fisher_of_every_member_moment_and_block_is_that_of_its_own_network_and_
                 for moment in ("old", "new"):
                     here = found.sel(arm=name, seed=seed, task=task, moment=moment)
                     if (arm, SEEDS.index(seed), task) == NAN or (task, moment) == (0, "old"):
-                        assert all(here[variable].isnull().all() for variable in found if "moment" in found[variable].dims)
+                        numbers = [variable for variable in found if "moment" in found[variable].dims and found[variable].dtype.kind == "f"]
+                        assert all(here[variable].isnull().all() for variable in numbers)
                         continue
                     row = checkpoints.at(task)[arm * len(SEEDS) + SEEDS.index(seed)]
                     inputs, labels = tasks.task(setting().problem, data, seed, task - (moment == "old"))
@@ -112,20 +119,21 @@ def test_units_and_features_are_measured_on_all_of_the_tasks_images(checkpoints,
         for variable, by_loops in {"dead_fraction": dead_by_loops, "dormant_fraction": dormant_by_loops}.items():
             assert here[variable].sel(block="all").item() == pytest.approx(sum(map(by_loops, layers.values())) / 2, rel=1e-6)
             assert here[variable].sel(block="output").isnull()
-        assert here["feature_rank"].sel(block=["output", "all"]).isnull().all()
+        assert here["feature_rank"].sel(block=["output", "last_two", "all"]).isnull().all()
+        assert here["dead_fraction"].sel(block="last_two") == here["dead_fraction"].sel(block="hidden_2")
         assert (here["dead_fraction"].sel(block="hidden_1") >= 0.5) == (activation == "relu")
 
 
 def test_weight_norm_is_that_of_each_layers_weights_and_biases(checkpoints, data):
     found = measured(checkpoints, data)["weight_norm"].sel(arm="a", seed=8, task=1).values
     row = checkpoints.at(1)[1].numpy()
-    parts = [row[:78], row[78:120], row[120:], row]
+    parts = [row[:78], row[78:120], row[120:], row[78:], row]
     np.testing.assert_allclose(found, [math.sqrt(sum(w * w for w in part)) for part in parts], rtol=1e-6)
 
 
 def test_a_member_of_nan_is_nan_everywhere_and_no_other_is(checkpoints, data):
     found = measured(checkpoints, data)
-    for name, values in found.data_vars.items():
+    for name, values in found.drop_vars("curvature_status").data_vars.items():
         here = values.isel(moment=-1) if "moment" in values.dims else values
         if name in ("feature_rank", "dead_fraction", "dormant_fraction"):
             here = here.sel(block=["hidden_1", "hidden_2"])
@@ -162,7 +170,7 @@ def test_names_and_coordinates_are_those_of_the_contract(checkpoints, data):
     assert found["rank"].values.tolist() == list(range(9))
     assert found["arm"].values.tolist() == ARMS
     assert found["seed"].values.tolist() == SEEDS
-    assert set(found.data_vars) == set(measures.TABLE)
+    assert set(found.data_vars) == set(measures.table(curvature()))
 
 
 def rank_by_singular_values(features, level=0.99):
@@ -199,13 +207,14 @@ def test_feature_rank_of_planted_features():
 
 def test_dead_and_dormant_fractions_of_known_units():
     activations = torch.tensor([[[0.0, 1.0, 100.0, 0.0], [0.0, 0.0, 100.0, 2.0]]]).double()
-    values = measures.unit_measures({"hidden_1": activations, "hidden_2": torch.ones(1, 2, 4).double()}, ["hidden_1", "hidden_2", "all"])
+    layers = {"hidden_1": ["hidden_1"], "hidden_2": ["hidden_2"]}
+    values = measures.unit_measures({"hidden_1": activations, "hidden_2": torch.ones(1, 2, 4).double()}, layers | {"all": list(layers)})
     assert values["dead_fraction"].tolist() == [[0.25, 0.0, 0.125]]
     assert values["dormant_fraction"].tolist() == [[0.5, 0.0, 0.25]]  # scores 0, 0.5, 100 and 1, over their mean 25.375
 
 
 def test_a_silent_layer_is_all_dead_and_dormant():
-    values = measures.unit_measures({"hidden_1": torch.zeros(2, 5, 3).double()}, ["hidden_1"])
+    values = measures.unit_measures({"hidden_1": torch.zeros(2, 5, 3).double()}, {"hidden_1": ["hidden_1"]})
     assert values["dead_fraction"].tolist() == values["dormant_fraction"].tolist() == [[1.0], [1.0]]
     assert values["feature_rank"].tolist() == [[0.0], [0.0]]
 
@@ -216,7 +225,7 @@ def test_a_unit_is_dormant_by_its_share_of_its_layers_mean_magnitude_whatever_th
     activations = draw.normal(size=(3, 7, 50)) * draw.lognormal(sigma=3, size=50)
     expected = [dormant_by_loops(member) for member in activations]
     assert all(0.1 < fraction < 0.95 for fraction in expected)
-    values = measures.unit_measures({"hidden_1": torch.from_numpy(scale * activations)}, ["hidden_1"])
+    values = measures.unit_measures({"hidden_1": torch.from_numpy(scale * activations)}, {"hidden_1": ["hidden_1"]})
     assert values["dormant_fraction"].flatten().tolist() == pytest.approx(expected)
     assert not values["dead_fraction"].any()
 
@@ -260,7 +269,7 @@ def convolutional(request, tmp_path_factory):
 
 def test_the_fisher_of_convolutional_members_is_that_of_each_ones_samples_one_by_one(convolutional):
     setting, data, checkpoints = convolutional
-    values, coordinates = measures.measure(checkpoints, setting, Curvature(("fisher",), 6, ("old", "new"), 1), data)
+    values, coordinates = measures.measure(checkpoints, setting, curvature(samples=6), data)
     network = networks.fitting(setting, data).double().eval()
     for arm, seed, task in [(0, 0, 1), (1, 1, 1), (1, 0, 0)]:
         nn.utils.vector_to_parameters(checkpoints.at(task)[2 * arm + seed], network.parameters())
@@ -277,7 +286,7 @@ def test_the_fisher_of_convolutional_members_is_that_of_each_ones_samples_one_by
 
 def test_a_convolutions_units_are_its_channels(convolutional):
     setting, data, checkpoints = convolutional
-    values, coordinates = measures.measure(checkpoints, setting, Curvature(("fisher",), 6, ("new",), 1), data)
+    values, coordinates = measures.measure(checkpoints, setting, curvature(samples=6, moments=["new"]), data)
     network = networks.fitting(setting, data).double().eval()
     nn.utils.vector_to_parameters(checkpoints.at(1)[3], network.parameters())
     inputs, _ = tasks.task(setting.problem, data, SEEDS[1], 1)
@@ -295,7 +304,7 @@ def test_a_convolutions_units_are_its_channels(convolutional):
 def test_images_to_test_on_are_not_measured(convolutional):
     setting, data, checkpoints = convolutional
     without = replace(setting, problem=replace(setting.problem, test_samples=0))
-    found, expected = (measures.measure(checkpoints, one, Curvature(("fisher",), 20, ("new",), 1), data)[0] for one in (setting, without))
+    found, expected = (measures.measure(checkpoints, one, curvature(samples=20, moments=["new"]), data)[0] for one in (setting, without))
     for name, values in found.items():
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
 
@@ -307,7 +316,7 @@ def test_the_curvature_of_regression_is_that_of_squared_errors(checkpoints):
     regression = replace(setting(), problem=problem)
     network = networks.fitting(regression, data).double()
     few = replace_output(checkpoints, network)
-    values, _ = measures.measure(few, regression, Curvature(("fisher",), 7, ("new",), 1), data)
+    values, _ = measures.measure(few, regression, curvature(samples=7, moments=["new"]), data)
     nn.utils.vector_to_parameters(few.at(0)[0], network.parameters())
     inputs, targets = tasks.task(problem, data, few.seeds[0], 0)
     norms = []

@@ -89,7 +89,7 @@ def refused(kept, caplog):
         return False
     (line,) = caplog.messages
     assert line.startswith(f"{kept.folder}/state_0.npz is torn (")
-    assert line.endswith("), so training starts afresh")
+    assert line.endswith("), so it starts afresh")
     return True
 
 
@@ -215,7 +215,7 @@ def test_a_state_made_with_something_else_is_refused_and_it_is_said_with_what(tm
     with resume.held(tmp_path / "resume", STAMP) as kept:
         assert kept.load(0) is None
         assert kept.load(2) is None
-    said = f"{kept.folder}/state_0.npz was made with other {' and '.join(names)}, so training starts afresh"
+    said = f"{kept.folder}/state_0.npz was made with other {' and '.join(names)}, so it starts afresh"
     assert caplog.messages == [said]
 
 
@@ -262,7 +262,7 @@ def holder(tmp_path):
 
 
 def test_while_the_holder_lives_a_second_is_refused_and_told_who_it_is(holder, tmp_path):
-    said = f"{tmp_path} is being trained by process {holder.pid} on {platform.node()}, slurm job 1234: wait for it, or end it"
+    said = f"{tmp_path} is being worked on by process {holder.pid} on {platform.node()}, slurm job 1234: wait for it, or end it"
     assert refusal(tmp_path / "resume") == said
 
 
@@ -325,7 +325,7 @@ def test_a_lock_that_cannot_be_taken_is_warned_of_and_training_goes_on(tmp_path,
     monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
     with resume.held(tmp_path / "resume", STAMP) as kept:
         kept.save(0, STATE)
-    assert caplog.messages == [f"{kept.folder}/lock cannot be locked (No locks available): see to it that no second job trains the same"]
+    assert caplog.messages == [f"{kept.folder}/lock cannot be locked (No locks available): see to it that no second job makes the same"]
     assert not kept.folder.exists()
 
 

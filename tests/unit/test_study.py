@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from plasticity import outcomes, registry, study
 from plasticity.errors import StudyError
-from plasticity.settings import Criterion, Curvature, Dataset, Network, Optimizer, Problem, Setting, Training, arm_name
+from plasticity.settings import Criterion, Curvature, Dataset, Network, Optimizer, Problem, Setting, Spectra, Training, arm_name
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -120,7 +120,7 @@ def test_a_config_is_typed_as_it_is_written():
     assert list(found.settings) == ["other", "row"]  # by name, whatever the order in the config
     assert found.settings["other"] == Setting.of(CONFIG["settings"]["other"])
     assert found.training == Training()
-    assert found.curvature == Curvature(("fisher",), 32, ("old", "new"), 1)
+    assert found.curvature == Curvature({"fisher": Spectra(32, 1, ("old", "new"))}, ("old", "new"), 1)
 
 
 def test_what_training_records_and_its_precision_are_typed_as_they_are_written():
@@ -204,7 +204,7 @@ MISTAKES = {
     "no settings": ([("settings", {})], ["settings", "empty", "name at least one"]),
     "strength twice": ([("methods.l2.strength", [0.1, 0.1])], ["methods.l2.strength", "0.1", "remove one"]),
     "unknown activation": ([("settings.row.network.activation", "rleu")], ["row.network.activation", '"rleu"', "did you mean 'relu'?"]),
-    "unknown operator": ([("curvature.operators", ["ggn"])], ["curvature.operators.0", '"ggn"', "known: fisher"]),
+    "unknown operator": ([("curvature.operators", ["ggm"])], ["curvature.operators.0", '"ggm"', "did you mean 'ggn'?"]),
     "bad name": ([("study", "My Study")], ["study", '"My Study"', "rename it"]),
     "unknown method": ([("methods.wasserstien", {"strength": 1})], ["methods", "'wasserstien'", "did you mean 'wasserstein'?"]),
     "unknown hyper-parameter": ([("methods.l2.strenght", 1)], ["methods.l2", "'strenght'", "did you mean 'strength'?"]),

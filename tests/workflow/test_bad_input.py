@@ -274,7 +274,9 @@ def test_a_cohort_that_another_process_trains_is_left_to_it_and_said_in_a_senten
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write("process 1 on another, slurm job 2")
         file.flush()
-        refused(copy.snakemake(str(outcomes.relative_to(copy.root))), f"{NONE} is being trained by process 1 on another, slurm job 2: wait")
+        refused(
+            copy.snakemake(str(outcomes.relative_to(copy.root))), f"{NONE} is being worked on by process 1 on another, slurm job 2: wait"
+        )
         assert not outcomes.exists()
     copy.build(str(outcomes.relative_to(copy.root)))
     assert copy.contents(f"results/tiny/{NONE}") == built.contents(f"results/tiny/{NONE}")

@@ -19,7 +19,7 @@ import yaml
 from jinja2 import Template
 
 from plasticity import registry
-from plasticity.settings import Setting
+from plasticity.settings import Curvature, Setting
 
 RELU, TANH = "digits_labels_relu", "digits_labels_tanh"
 METHODS = {RELU: ["none", "l2", "l2_init", "fresh"], TANH: ["none", "l2_init", "fresh"]}
@@ -131,7 +131,7 @@ def test_the_settings_in_a_cohorts_files_are_those_of_the_config(built):
             others = {"none", "l2", "l2_init", "fresh", "wasserstein"} - {method}
             assert not any(f"methods/{other}.py" in outcomes.code for other in others)
         with xr.open_dataset(built.results / "runs" / cohort / "measures.nc") as measures:
-            assert json.loads(measures.settings) == config["curvature"]
+            assert json.loads(measures.settings) == json.loads(json.dumps(asdict(Curvature.of(config["curvature"]))))
 
 
 @pytest.mark.parametrize("cohort", [f"{RELU}/l2/1", f"{TANH}/fresh/0"])
@@ -149,12 +149,13 @@ def test_a_cohorts_files_have_the_dims_of_the_contract(built, cohort):
         assert list(outcomes.status.flag_values) == [0, 1]
         assert outcomes.status.flag_meanings.split() == ["trained", "diverged"]
     with xr.open_dataset(folder / "measures.nc") as measures:
-        assert dict(measures.sizes) == {**sizes, "moment": 2, "block": 4, "rank": 32}
+        assert dict(measures.sizes) == {**sizes, "moment": 2, "block": 5, "rank": 32}
         for name, values in measures.data_vars.items():
             assert list(values.dims) == [dim for dim in ORDER if dim in values.dims], name
-            assert {"arm", "seed", "task", "block"} <= set(values.dims), name
+            assert {"arm", "seed", "task"} <= set(values.dims), name
+            assert "block" in values.dims or name == "curvature_status", name
         assert list(measures.moment.values) == ["old", "new"]
-        assert measures.block.values[-1] == "all"
+        assert list(measures.block.values) == ["hidden_1", "hidden_2", "output", "last_two", "all"]
     with netCDF4.Dataset(folder / "checkpoints.nc") as checkpoints:
         parameters = [values for values in checkpoints.variables.values() if values.ndim > 1]
         assert sum(np.prod(values.shape[3:]) for values in parameters) == 64 * 8 + 8 + 8 * 8 + 8 + 8 * 10 + 10

@@ -90,7 +90,7 @@ def train_in_waves(
     while first < len(everyone):
         state = kept.load(first)
         if state is not None and not rows.reach(first + len(state["alive"]), int(state["task"])):
-            logs.log.warning("%s is torn (its end is missing), so training starts afresh", rows.path)
+            logs.log.warning("%s is torn (its end is missing), so it starts afresh", rows.path)
             state = None
         # a wave that was begun is finished as it was begun, whatever fits by now
         size = math.ceil(len(everyone) / waves) if state is None else len(state["alive"])

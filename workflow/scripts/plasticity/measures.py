@@ -205,12 +205,11 @@ def measure(
             if kept:
                 kept.save(task, values)
         found.append(values)
-    variables = _stacked(found)
     described = table(curvature)
-    variables = {name: array for name, array in variables.items() if name in described}
-    ranked = [name for name in variables if "rank" in described[name].dims]
-    width = max((variables[name].shape[-1] for name in ranked), default=0)
-    variables |= {name: _padded(variables[name], width) for name in ranked}
+    variables = {name: array for name, array in _stacked(found).items() if name in described}
+    spectra_of = [name for name in variables if "rank" in described[name].dims]
+    width = max((variables[name].shape[-1] for name in spectra_of), default=0)
+    variables |= {name: _padded(variables[name], width) for name in spectra_of}
     coordinates: dict[str, list[object]] = {
         "arm": list(checkpoints.arms),
         "seed": list(checkpoints.seeds),
