@@ -415,8 +415,9 @@ def memory(quick: bool) -> None:
     for kind, n in ((fisher, 128 if quick else 512), (ggn, 64 if quick else 256)):
         network, inputs, labels = batch(n)
         outputs = 1 if kind is fisher else WIDTHS[-1]
+        network, inputs = network.double(), inputs.double()
         with Peak() as peak:
-            grams = kind.Operator(network.double(), inputs.double(), labels, cross_entropy, check=False).grams()
+            grams = kind.Operator(network, inputs, labels, cross_entropy, check=False).grams()
             grams.over(grams)
         matrix = (n * outputs) ** 2 * 8
         activations = n * (WIDTHS[0] + 2 * sum(WIDTHS[1:-1]) + WIDTHS[-1]) * 8
