@@ -78,7 +78,7 @@ def show(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> N
 
 def seconds(quick: bool) -> float:
     """That a race may take."""
-    return 2 if quick else 40
+    return 2 if quick else 20
 
 
 def ratios(took: Mapping[str, float]) -> list[list[object]]:
@@ -329,7 +329,7 @@ def equal_error(quick: bool) -> None:
     """Errors are those of many repeats on the dense matrix, whose products are the operator's; times are of the operator itself."""
     network, inputs, labels = trained()
     how = Quadrature()
-    probes, repeats = 320 if quick else 1280, 16 if quick else 64
+    probes, repeats = (160, 8) if quick else (640, 32)
     operator = hessian.Operator(network, inputs, labels, cross_entropy, check=False)
     names = operator.blocks()["all"]
     double = operator_in_double(network, inputs, labels)
