@@ -237,6 +237,7 @@ def _add(K: Tensor, call: Call) -> None:
                     products = (deltas[..., piece, s, :] @ deltas[..., t, :].mT).unflatten(-1, (n, k)).unflatten(-3, (-1, k))
                     products *= similar[..., first : first + some, None, :, None]
                     K[..., piece, :] += products.flatten(-4, -3).flatten(-2)
+                    del products  # or it would live beside the next
         return
     inputs = nn.functional.pad(call.inputs, (0, 1), value=1.0) if call.bias else call.inputs
     for deltas in call.deltas.split(max(1, AT_ONCE // (n * k * wide)), dim=-1):

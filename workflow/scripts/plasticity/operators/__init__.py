@@ -193,6 +193,8 @@ class Operator(ABC):
         if batched:
             return list(pull(outputs, inputs, vectors, retain_graph=True, is_grads_batched=True, materialize_grads=True))
         found = [pull(outputs, inputs, one, retain_graph=True, materialize_grads=True) for one in zip(*vectors, strict=True)]
+        if len(found) == 1:
+            return [one[None] for one in found[0]]  # without a copy
         return [torch.stack(of_input) for of_input in zip(*found, strict=True)]
 
     def _split(self, vectors: Tensor, own: Sequence[str]) -> list[Tensor]:
