@@ -204,7 +204,7 @@ MISTAKES = {
     "no settings": ([("settings", {})], ["settings", "empty", "name at least one"]),
     "strength twice": ([("methods.l2.strength", [0.1, 0.1])], ["methods.l2.strength", "0.1", "remove one"]),
     "unknown activation": ([("settings.row.network.activation", "rleu")], ["row.network.activation", '"rleu"', "did you mean 'relu'?"]),
-    "unknown operator": ([("curvature.operators", ["ggm"])], ["curvature.operators.0", '"ggm"', "did you mean 'ggn'?"]),
+    "unknown operator": ([("curvature.operators", ["ggm"])], ["curvature.operators", "'ggm'", "did you mean 'ggn'?"]),
     "bad name": ([("study", "My Study")], ["study", '"My Study"', "rename it"]),
     "unknown method": ([("methods.wasserstien", {"strength": 1})], ["methods", "'wasserstien'", "did you mean 'wasserstein'?"]),
     "unknown hyper-parameter": ([("methods.l2.strenght", 1)], ["methods.l2", "'strenght'", "did you mean 'strength'?"]),

@@ -1,4 +1,4 @@
-"""A method, a dataset, a problem and a network of one's own, added as docs/extending.md says: by doing it."""
+"""A method, a dataset, a problem, a network and an operator of one's own, added as docs/extending.md says: by doing it."""
 
 import re
 from pathlib import Path
@@ -35,6 +35,7 @@ def extended(another):
         config["settings"] |= CONFIG["settings"]
         config["datasets"] = CONFIG["datasets"]
         config["methods"] |= CONFIG["methods"]
+        config["curvature"]["operators"] = CONFIG["curvature"]["operators"]
 
     project.config(add)
     return project, before, project.plan("train")
@@ -72,8 +73,10 @@ def test_the_new_setting_comes_to_its_dataset(extended):
     with xr.open_dataset(project.results / "datasets" / f"{SETTING}.nc") as found:
         assert (found.status == 0).all()
         assert found.test_error.notnull().all()
-        assert list(found.block.values) == ["hidden_1", "hidden_2", "output", "all"]
-        assert found.fisher_effective_rank.sel(moment="new").notnull().all()
+        assert list(found.block.values) == ["hidden_1", "hidden_2", "output", "last_two", "all"]
+        given, predicted = (found[f"{operator}_trace"].sel(moment="new", block="all") for operator in ("fisher", "predicted_fisher"))
+        assert (0 < predicted).all()
+        assert (predicted < given).mean() > 0.9  # the likeliest label has the least loss, and its gradient is small
     with xr.open_dataset(project.results / "data" / "mine.nc") as data:
         assert data.sizes["class"] == 5
 

@@ -95,6 +95,9 @@ def _unfit(config: Mapping[str, Any], schema: Path) -> Iterator[str]:
 
 def _misnamed(config: Mapping[str, Any]) -> Iterator[str]:
     """Sentences for names that no file has, and for options that the file behind a name does not have, or needs."""
+    known = registry.names("operators")
+    for name in (name for name in config["curvature"]["operators"] if name not in known):
+        yield f"curvature.operators has an unknown operator {name!r}: {_hint(name, known)}"
     described = config.get("datasets", {})
     for name, values in described.items():
         yield from _misfits("datasets", f"datasets.{name}", "kind", {"kind": name} | values, Dataset.common())
