@@ -1,9 +1,9 @@
 """Curvature against named peers: time, error at equal cost, memory.
 
-    python benchmarks/curvature.py [--quick]
+    python benchmarks/curvature.py [--quick] [--threads N]
 
-Needs torch and scipy only. Two threads, unless others are asked for; times are the best of several runs, in which all ways of a part take
-turns. Parts:
+Needs torch and scipy only. One thread, as a job of the pipeline has, unless more are asked for (beside other work they wait for each
+other); times are the best of several runs, in which all ways of a part take turns. Parts:
 
 1. all eigenvalues of the Fisher: per-sample gradients by vmap and their Gram matrix; a public loop over samples with an SVD;
 2. all eigenvalues of the GGN: per-sample Jacobians by vmap and their Gram matrix;
@@ -457,7 +457,7 @@ def cohort(quick: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer samples, steps and runs")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="1, as a job of the pipeline has")
     asked = parser.parse_args()
     quick, threads = asked.quick, asked.threads
     torch.set_num_threads(threads)
