@@ -248,6 +248,7 @@ def _probes(seed: int, task: int, block: str, vectors: int, d: int) -> Tensor:
     return torch.from_numpy(generator(seed, f"probes {block}", task).normal(size=(vectors, d)))
 
 
+@functools.cache
 def _always_exact(operator: str) -> bool:
     """Whether an operator's spectra are never estimated."""
     return bool(registry.constant("operators", operator, "EXACT"))
