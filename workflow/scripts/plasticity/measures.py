@@ -179,10 +179,15 @@ def measure(
         norms = weight_norm(Parameters(rows.flatten(0, 1), checkpoints.shapes), blocks)
         return measured | {"weight_norm": norms.unflatten(0, rows.shape[:2]).numpy()}
 
-    chosen, found = [task for task in checkpoints.tasks if task % curvature.every == 0], []
+    chosen, known = [task for task in checkpoints.tasks if task % curvature.every == 0], 0
+    found: list[dict[str, np.ndarray]] = []
     for task in progress(chosen):
         values = None if kept is None else kept.load(task)
-        if values is None:
+        if values is not None:
+            known += 1
+        else:
+            if 0 < known == len(found):
+                log.info("going on after task %d of %d", known, len(chosen))
             values = at(task)
             if diverged := int((values["curvature_status"] == STATUS["diverged"]).any(axis=2).sum()):
                 log.warning("task %d: %d members have parameters that are not finite, and are not measured", task, diverged)

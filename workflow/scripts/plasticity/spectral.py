@@ -44,6 +44,7 @@ def probes(seed: int, task: int, block: str, vectors: int, d: int) -> Tensor:
     return torch.from_numpy(generator(seed, f"probes {block}", task).normal(size=(vectors, d)))
 
 
+@functools.cache
 def always_exact(operator: str) -> bool:
     """Whether an operator's spectra are never estimated."""
     return bool(registry.constant("operators", operator, "EXACT"))
