@@ -4,14 +4,15 @@ from itertools import pairwise
 
 import pytest
 import torch
+from dense import written_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
 
-from plasticity import activations, networks
-from plasticity.normalization import BatchNorm
-from plasticity.operators.fisher import gram_blocks
+from plasticity import activations, grams, networks
+from plasticity.errors import StudyError
+from plasticity.operators import fisher
 from plasticity.settings import Network
 from plasticity.spectra import eigenvalues
 
@@ -22,6 +23,10 @@ SAMPLES = 7
 def cross_entropy(outputs, targets):
     losses = nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction="none")
     return losses.view(targets.shape)
+
+
+def gram_blocks(*arguments):
+    return dict(fisher.Operator(*arguments).grams())
 
 
 def drawn(seed, activation, members=None):
@@ -42,10 +47,12 @@ def gradient_rows(network, tensors, x, y):
     samples = []
     for i in range(len(x)):
         loss = cross_entropy(functional_call(network, tensors, (x[i : i + 1],)), y[i : i + 1]).sum()
-        samples.append(dict(zip(tensors, torch.autograd.grad(loss, list(tensors.values())), strict=True)))
+        samples.append(dict(zip(tensors, torch.autograd.grad(loss, list(tensors.values()), materialize_grads=True), strict=True)))
     layers = dict.fromkeys(name.rpartition(".")[0] for name in tensors)
     return {
-        layer: torch.stack([torch.cat([g.flatten() for name, g in sample.items() if name.startswith(f"{layer}.")]) for sample in samples])
+        layer: torch.stack(
+            [torch.cat([g.flatten() for name, g in sample.items() if name.rpartition(".")[0] == layer]) for sample in samples]
+        )
         for layer in layers
     }
 
@@ -116,44 +123,13 @@ def built(kind, activation, seed, samples=SAMPLES):
     return network, torch.randn(samples, *shape).double(), torch.randint(3, (samples,))
 
 
-class Frozen(nn.Module):
-    """A batch norm whose mean and variance are given numbers: what it is to one sample."""
-
-    def __init__(self, layer, x):
-        super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
-        dims = [0, *range(2, x.ndim)]
-        self.mean, self.variance = x.detach().mean(dims), x.detach().var(dims, correction=0)
-
-    def forward(self, x):
-        mean, variance, weight, bias = (v.view(-1, *[1] * (x.ndim - 2)) for v in (self.mean, self.variance, self.weight, self.bias))
-        return (x - mean) / (variance + 1e-5).sqrt() * weight + bias
-
-
-def frozen(network, x):
-    """The network with each batch norm's statistics on a batch as constants."""
-    seen = {}
-    hooks = [
-        layer.register_forward_hook(lambda layer, a, _, name=name: seen.update({name: Frozen(layer, a[0])}))
-        for name, layer in network.named_modules()
-        if isinstance(layer, BatchNorm)
-    ]
-    network(x)
-    for hook in hooks:
-        hook.remove()
-    copy = nn.Sequential(network)
-    for name, layer in seen.items():
-        copy.set_submodule(f"0.{name}", layer)
-    return copy[0]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=12)
 @given(activation=st.sampled_from(sorted(activations.KINDS)), seed=st.integers(0, 9), samples=st.integers(4, 6))
 def test_the_gram_blocks_of_every_network_are_those_of_gradients_taken_one_sample_at_a_time(kind, activation, seed, samples):
     network, x, y = built(kind, activation, seed, samples)
     grams = gram_blocks(network, x, y, cross_entropy)
-    network = frozen(network, x)
+    network = written_out(network, x)
     expected = gradient_rows(network, dict(network.named_parameters()), x, y)
     assert grams.keys() == expected.keys()
     for layer, rows in expected.items():
@@ -197,45 +173,174 @@ def test_stacked_members_of_an_mlp_have_the_grams_of_each_alone_with_those_of_it
             torch.testing.assert_close(grams[layer][member], gram, rtol=1e-10, atol=1e-13)
 
 
-REFUSED = {
-    "0.weight, 0.bias$": nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False)),
-    "1.weight, 1.bias$": nn.Sequential(nn.Linear(3, 3), BatchNorm(3)),  # in training mode
-    "1.weight$": nn.Sequential(nn.Linear(3, 3), nn.PReLU()),
-    "0.weight$": nn.Sequential(nn.Conv2d(2, 2, 1, groups=2, bias=False)),
-}
+class Net(nn.Module):
+    """A network of some layers and a function that calls them."""
+
+    def __init__(self, forward, **layers):
+        super().__init__()
+        self.call = forward
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x):
+        return self.call(self, x)
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_parameter_that_no_identity_covers_is_refused_by_name(name):
-    with pytest.raises(ValueError, match=f"^no Gram identity for {name}"):
-        gram_blocks(REFUSED[name], torch.randn(2, 3), torch.zeros(2, dtype=torch.long), cross_entropy)
-
-
-class Twice(nn.Module):
-    """One layer, called twice."""
+class Scale(nn.Module):
+    """Parameters of which torch knows no layer, in two shapes."""
 
     def __init__(self):
         super().__init__()
-        self.layer = nn.Linear(3, 3)
+        self.factor, self.shift = nn.Parameter(torch.tensor(0.7)), nn.Parameter(torch.randn(3))
 
     def forward(self, x):
-        return self.layer(torch.tanh(self.layer(x)))
+        return self.factor * x + self.shift
 
 
-def test_a_layer_that_is_called_twice_and_layers_that_share_a_weight_are_refused():
-    network, layer, twin, x, y = Twice(), nn.Linear(3, 3), nn.Linear(3, 3), torch.randn(2, 3), torch.zeros(2, dtype=torch.long)
-    with pytest.raises(ValueError, match="for layer, which is called twice"):
-        gram_blocks(network, x, y, cross_entropy)
-    assert not network.layer._forward_hooks
-    twin.weight = layer.weight
-    with pytest.raises(ValueError, match="layers that share a parameter"):
-        gram_blocks(nn.Sequential(layer, twin), x, y, cross_entropy)
+class Scaled(nn.Linear):
+    """A linear layer that is none."""
+
+    def forward(self, x):
+        return 3 * super().forward(x)
+
+
+def tied():
+    network = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3), nn.Linear(3, 3))
+    network[2].weight = network[0].weight
+    return network
+
+
+def normed():
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    network(torch.randn(9, 3))
+    return network
+
+
+def with_frozen_bias():
+    network = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+    network[0].bias.requires_grad_(False)
+    return network
+
+
+def by_its_norm():
+    network = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3))
+    nn.utils.parametrizations.weight_norm(network[0])
+    return network
+
+
+MULTIHEAD = {"embed_dim": 3, "num_heads": 1, "batch_first": True}
+UNCOVERED = {  # a network, the shape of what it sees, and the layers that the warning names
+    "a convolution of sequences": (
+        lambda: nn.Sequential(nn.Conv1d(2, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(6, 3)),
+        (2, 3),
+        ["0 (Conv1d)"],
+    ),
+    "a grouped convolution": (
+        lambda: nn.Sequential(nn.Conv2d(2, 2, 2, groups=2), nn.Flatten(), nn.Linear(8, 3)),
+        (2, 3, 3),
+        ["0 (Conv2d)"],
+    ),
+    "a convolution with reflected edges": (
+        lambda: nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.Flatten(), nn.Linear(18, 3)),
+        (1, 3, 3),
+        ["0 (Conv2d)"],
+    ),
+    "a custom layer": (lambda: nn.Sequential(nn.Linear(3, 3), Scale(), nn.Linear(3, 3)), (3,), ["1 (Scale)"]),
+    "a class made from a linear layer": (lambda: nn.Sequential(Scaled(3, 3), nn.Tanh(), nn.Linear(3, 3)), (3,), ["0 (Scaled)"]),
+    "a learned slope": (lambda: nn.Sequential(nn.Linear(3, 3), nn.PReLU()), (3,), ["1 (PReLU)"]),
+    "a layer that is called twice": (
+        lambda: Net(lambda net, x: net.last(net.layer(torch.tanh(net.layer(x)))), layer=nn.Linear(3, 3), last=nn.Linear(3, 3)),
+        (3,),
+        ["layer (Linear)"],
+    ),
+    "a weight that is also used elsewhere": (
+        lambda: Net(lambda net, x: torch.tanh(net.layer(x)) @ net.layer.weight, layer=nn.Linear(3, 3)),
+        (3,),
+        ["layer (Linear)"],
+    ),
+    "a layer that is never called": (
+        lambda: Net(lambda net, x: net.layer(x), layer=nn.Linear(3, 3), idle=nn.Linear(3, 3)),
+        (3,),
+        ["idle (Linear)"],
+    ),
+    "tied weights": (tied, (3,), ["0 (Linear)", "2 (Linear)"]),
+    "torch's batch norm": (normed, (3,), ["1 (BatchNorm1d)"]),
+    "a norm without a bias": (lambda: nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3, bias=False)), (3,), ["1 (LayerNorm)"]),
+    "a frozen bias": (with_frozen_bias, (3,), ["0 (Linear)"]),
+    "a weight by its norm and direction": (
+        by_its_norm,
+        (3,),
+        ["0 (ParametrizedLinear)", "0.parametrizations.weight (ParametrizationList)"],
+    ),
+    "torch's attention": (
+        lambda: Net(
+            lambda net, x: net.last(net.attention(x, x, x, need_weights=False)[0].mean(1)),
+            attention=nn.MultiheadAttention(**MULTIHEAD),
+            last=nn.Linear(3, 3),
+        ),
+        (2, 3),
+        ["attention (MultiheadAttention)", "attention.out_proj (NonDynamicallyQuantizableLinear)"],
+    ),
+    "a recurrent layer": (
+        lambda: Net(lambda net, x: net.last(net.cell(x)[0][:, -1]), cell=nn.GRU(3, 2, batch_first=True), last=nn.Linear(2, 3)),
+        (2, 3),
+        ["cell (GRU)"],
+    ),
+    "an embedding": (lambda: nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(6, 3)), (2,), ["0 (Embedding)"]),
+    "samples that are not in front": (
+        lambda: Net(lambda net, x: net.last(torch.tanh(net.first(x.transpose(0, 1))).mean(0)), first=nn.Linear(3, 4), last=nn.Linear(4, 3)),
+        (2, 3),
+        ["first (Linear)"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNCOVERED)
+def test_layers_that_no_identity_covers_have_the_grams_of_their_gradients_and_a_warning_names_them(kind, caplog):
+    grams._say.cache_clear()
+    torch.manual_seed(0)
+    make, shape, names = UNCOVERED[kind]
+    network, x, y = make().double().eval(), torch.randn(5, *shape).double(), torch.randint(3, (5,))
+    if kind == "an embedding":
+        x = torch.randint(7, x.shape)
+    found = fisher.Operator(network, x, y, cross_entropy).grams()
+    expected = gradient_rows(network, {name: p for name, p in network.named_parameters() if p.requires_grad}, x, y)
+    assert list(found) == list(expected)
+    for layer, rows in expected.items():
+        torch.testing.assert_close(found[layer], rows @ rows.T / 5, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(found.over(found), sum(rows @ rows.T / 5 for rows in expected.values()), rtol=1e-10, atol=1e-13)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"no identity covers {', '.join(names)}: these gradients are taken sample by sample, which is slower"
+    ]
+
+
+def test_activations_in_place_change_nothing():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+    x, y = torch.randn(5, 3).double(), torch.randint(3, (5,))
+    expected = gram_blocks(network, x, y, cross_entropy)
+    network[1].inplace = True
+    for layer, gram in gram_blocks(network, x, y, cross_entropy).items():
+        torch.testing.assert_close(gram, expected[layer], rtol=1e-12, atol=1e-14)
+
+
+def test_frozen_parameters_of_members_leave_the_others_grams_as_they_are_alone():
+    network, x, y, tensors = drawn(1, nn.Tanh, members=3)
+    network[0].bias.requires_grad_(False)
+    tensors["0.bias"] = tensors["0.bias"].detach()
+    found = gram_blocks(network, x, y, cross_entropy, tensors)
+    for member in range(3):
+        alone = {name: tensor[member] for name, tensor in tensors.items()}
+        rows = gradient_rows(network, alone, x[member], y[member])
+        rows["0"] = rows["0"][:, : network[0].weight.numel()]
+        for layer, gram in found.items():
+            torch.testing.assert_close(gram[member], rows[layer] @ rows[layer].T / SAMPLES, rtol=1e-11, atol=1e-13)
 
 
 def test_stacked_members_of_a_network_that_does_not_broadcast_are_refused():
     network, x, y = built("vit", "relu", 0)
     tensors = {name: parameter[None] for name, parameter in network.named_parameters()}
-    with pytest.raises(ValueError, match="does not broadcast: its members come one after the other"):
+    with pytest.raises(StudyError, match="does not broadcast: its members come one after the other"):
         gram_blocks(network, x[None], y[None], cross_entropy, tensors)
 
 

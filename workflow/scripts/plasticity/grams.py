@@ -14,11 +14,13 @@ its inputs a and from δ, what gᵢ is at its outputs:
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call
 
 from plasticity.errors import StudyError
@@ -43,6 +45,14 @@ class Call(NamedTuple):
     inputs: Tensor | None
     deltas: Tensor
     bias: bool
+
+
+class _Seen(NamedTuple):
+    """A layer's call in the forward pass: its inputs; where gradients at its outputs are found, even if changed in place; their shape."""
+
+    inputs: Tensor
+    outputs: GradientEdge
+    shape: torch.Size
 
 
 class Grams(Mapping[str, Tensor]):
@@ -79,9 +89,16 @@ class Grams(Mapping[str, Tensor]):
         if tensors is not None and not broadcasts(network):
             raise StudyError("this network does not broadcast: its members come one after the other")
         self._network, self._member, self._layers = network, tensors is not None, layers(network)
-        self._seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self._layers}
-        hooks = [
-            network.get_submodule(name).register_forward_hook(lambda _, a, z, name=name: self._seen[name].append((a[0].detach(), z)))
+        self._tensors = dict(network.named_parameters()) if tensors is None else tensors
+        self._seen: dict[str, list[_Seen]] = {name: [] for name in self._layers}
+
+        def note(name: str, inputs: object, outputs: object) -> None:
+            match inputs, outputs:
+                case (Tensor() as a, *_), Tensor(requires_grad=True) as z:
+                    self._seen[name].append(_Seen(a.detach(), get_gradient_edge(z), z.shape))
+
+        hooks = [  # before others, which may change what a layer puts out
+            network.get_submodule(name).register_forward_hook(lambda _, a, z, name=name: note(name, a, z), prepend=True)
             for name in self._layers
         ]
         try:
@@ -96,19 +113,30 @@ class Grams(Mapping[str, Tensor]):
     @functools.cached_property
     def _calls(self) -> dict[str, Call]:
         """Each layer's call: the backward passes, when they are needed for the first time."""
-        network, seen = self._network, self._seen
-        ruled = [name for name, own in self._layers.items() if len(seen[name]) == 1 and _ruled(network, name, own)]
-        ends = [seen[name][0][1] for name in ruled]
+        network, seen, ruled = self._network, self._seen, self._ruled()
+        ends = [seen[name][0].outputs for name in ruled]
         taken = [torch.autograd.grad((self._outputs * s).sum(), ends, retain_graph=True) for s in self._S.unbind(-1)] if ruled else []
         deltas = {name: torch.stack(of_layer, dim=1 + self._member) for name, of_layer in zip(ruled, zip(*taken, strict=True), strict=True)}
         if strays := [name for name in self._layers if name not in ruled]:
             _say(tuple(f"{name} ({type(network.get_submodule(name)).__name__})" for name in strays))
         return {
-            name: _call(network.get_submodule(name), seen[name][0][0], deltas[name], self._member)
+            name: _call(network.get_submodule(name), seen[name][0].inputs, deltas[name], self._member)
             if name in ruled
-            else _one_by_one([network.get_parameter(one) for one in own], self._outputs, self._S)
+            else _one_by_one([self._tensors[one] for one in own], self._outputs, self._S)
             for name, own in self._layers.items()
         }
+
+    def _ruled(self) -> list[str]:
+        """The layers of which an identity covers all parameters: called once, samples in front, and used by nothing else."""
+        uses = _uses(self._outputs)
+        return [
+            name
+            for name, own in self._layers.items()
+            if len(self._seen[name]) == 1
+            and self._seen[name][0].shape[self._member] == self.samples
+            and all(uses[id(self._tensors[one])] <= 1 for one in own)
+            and _has_rule(self._network.get_submodule(name), {one.rpartition(".")[2] for one in own})
+        ]
 
     def __getitem__(self, layer: str) -> Tensor:
         """Share of one layer, ``(n·column, n·column)`` with the column last, symmetric and positive semi-definite; with members first."""
@@ -155,21 +183,32 @@ def layers(network: nn.Module) -> dict[str, list[str]]:
     return found
 
 
-def _ruled(network: nn.Module, name: str, own: list[str]) -> bool:
-    """Whether there is an identity for a layer, by which all of its parameters, and no other layer's, are covered."""
-    layer = network.get_submodule(name)
-    users = [parameter for _, parameter in network.named_parameters(remove_duplicate=False)]
-    if any(sum(parameter is user for user in users) > 1 for parameter in layer.parameters(recurse=False)):
+def _has_rule(layer: nn.Module, own: set[str]) -> bool:
+    """Whether there is an identity for a layer with these parameters; a class made from a known one may compute anything."""
+    if own != ({"weight", "bias"} if getattr(layer, "bias", None) is not None else {"weight"}):
         return False
-    if len(own) < len(list(layer.parameters(recurse=False))):
-        return False
-    if isinstance(layer, nn.Conv2d):
-        return layer.groups == 1 and not isinstance(layer.padding, str) and layer.padding_mode == "zeros"
-    if isinstance(layer, BatchNorm):
-        return not layer.training
-    if isinstance(layer, (nn.LayerNorm, nn.GroupNorm)):
-        return layer.bias is not None
-    return isinstance(layer, (nn.Linear, Positions))
+    match layer:
+        case nn.Conv2d():
+            simple = layer.groups == 1 and not isinstance(layer.padding, str) and layer.padding_mode == "zeros"
+            return simple and type(layer) is nn.Conv2d
+        case BatchNorm():
+            return not layer.training and type(layer) is BatchNorm
+    return type(layer) in (nn.Linear, Positions) or (type(layer) in (nn.LayerNorm, nn.GroupNorm) and "bias" in own)
+
+
+def _uses(outputs: Tensor) -> Counter[int]:
+    """How often each leaf is used on the way to outputs, by its id."""
+    found: Counter[int] = Counter()
+    waiting = [outputs.grad_fn]
+    met = set(waiting)
+    while waiting:
+        for node, _ in getattr(waiting.pop(), "next_functions", ()):
+            if hasattr(node, "variable"):
+                found[id(node.variable)] += 1
+            elif node not in met:
+                met.add(node)
+                waiting.append(node)
+    return found
 
 
 def _call(layer: nn.Module, inputs: Tensor, deltas: Tensor, member: bool) -> Call:
@@ -202,14 +241,13 @@ def _span(values: Tensor, dims: slice) -> tuple[int, int]:
     return dims.start, values.ndim + dims.stop - 1
 
 
-def _one_by_one(own: list[nn.Parameter], outputs: Tensor, S: Tensor) -> Call:
-    """The gradients of parameters, a backward pass for each sample and column."""
-    rows = [
-        torch.cat([slope.flatten() for slope in torch.autograd.grad(outputs[i] @ s, own, retain_graph=True, materialize_grads=True)])
-        for i in range(len(outputs))
-        for s in S[i].unbind(-1)
-    ]
-    return Call(None, torch.stack(rows).unflatten(0, (len(outputs), -1))[..., None, :], bias=False)
+def _one_by_one(own: Sequence[Tensor], outputs: Tensor, S: Tensor) -> Call:
+    """The gradients of parameters, a backward pass for each sample and column, of all members at once."""
+    lead = outputs.ndim - 2
+    products = (outputs[..., None, :] @ S).squeeze(-2)
+    found = [torch.autograd.grad(one.sum(), own, retain_graph=True, materialize_grads=True) for one in products.flatten(lead).unbind(-1)]
+    rows = torch.stack([torch.cat([slope.flatten(lead) for slope in slopes], dim=-1) for slopes in found], dim=lead)
+    return Call(None, rows.unflatten(lead, products.shape[lead:])[..., None, :], bias=False)
 
 
 @functools.cache

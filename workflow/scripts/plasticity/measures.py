@@ -5,6 +5,7 @@ have is NaN there (the output layer has no units to be dead, several layers have
 """
 
 import functools
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
@@ -111,7 +112,7 @@ def measure(
     network = networks.fitting(setting, data).double().eval()  # batch norm's statistics are constants where curvature is taken
     loss = losses.KINDS[changes.of(setting.problem).LOSS].loss
     blocks = operators.blocks_of(network)
-    matrix = max(how.exact_up_to**2 for how in curvature.operators.values())
+    matrix = max((how.samples**2 for name, how in curvature.operators.items() if _always_exact(name)), default=1)  # others come one by one
     some = max(1, AT_ONCE // max(matrix, setting.problem.samples * data["image"][0].size))
     checked: set[str] = set()
 
@@ -124,35 +125,50 @@ def measure(
     def taken(name: str, data: _Data, tensors: dict[str, Tensor] | None, check: bool = False) -> operators.Operator:
         """An operator of members, or of the network itself, on the first samples of a task."""
         few = slice(0, curvature.operators[name].samples)
-        inputs, targets = (values[:, few] if tensors else values[few] for values in data)
+        inputs, targets = (values[:, few].clone() if tensors else values[few] for values in data)
         operator: operators.Operator = registry.load("operators", name).Operator(network, inputs, targets, loss, tensors, check=check)
         return operator
 
-    def spectra_at(
-        moment: str, task: int, seeds: Sequence[int], here: _Data, coming: _Data, tensors: dict[str, Tensor] | None = None
+    def spectra_of(
+        name: str, task: int, seeds: Sequence[int], here: _Data, coming: _Data, tensors: dict[str, Tensor] | None
     ) -> dict[str, Tensor]:
-        """Numbers of all operators that are asked for there, shapes ``(…, block)`` and more: of members, or of the network itself."""
+        """Numbers of an operator, shapes ``(…, block)`` and more: of members, or of the network itself."""
+        how = curvature.operators[name]
 
         def starts(block: str, vectors: int, d: int) -> Tensor:
             drawn = [_probes(seed, task, block, vectors, d) for seed in seeds]
             return torch.stack(drawn) if tensors else drawn[0]
 
+        found = taken(name, here, tensors, check=name not in checked).spectra(
+            {block: layers for block, layers in blocks.items() if (block if block in (LAST_TWO, ALL) else "layers") in how.blocks},
+            exact_up_to=sys.maxsize if _always_exact(name) else how.exact_up_to,
+            estimate=Quadrature(how.steps, how.probes, how.probe_block) if _may_be_estimated(name, how) else None,
+            starts=starts,
+            gradient=taken(name, coming, tensors).gradient(),
+            top=curvature.top,
+            memory=memory,
+        )
+        checked.add(name)
+        return _side_by_side(found, blocks, curvature, _may_be_estimated(name, how))
+
+    def spectra_at(
+        moment: str, task: int, seeds: Sequence[int], here: _Data, coming: _Data, tensors: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Numbers of all operators that are asked for there, shapes ``(…, block)`` and more: of members, or of the network itself."""
         found: dict[str, Tensor] = {}
         for name, how in curvature.operators.items():
             if task % how.every or moment not in how.moments:
                 continue
-            found_of = taken(name, here, tensors, check=name not in checked).spectra(
-                {block: layers for block, layers in blocks.items() if (block if block in (LAST_TWO, ALL) else "layers") in how.blocks},
-                exact_up_to=how.exact_up_to,
-                estimate=Quadrature(how.steps, how.probes, how.probe_block) if how.estimate else None,
-                starts=starts,
-                gradient=taken(name, coming, tensors).gradient(),
-                top=curvature.top,
-                memory=memory,
-            )
-            checked.add(name)
-            kept_of = _side_by_side(found_of, blocks, curvature, _may_be_estimated(name, how))
-            found |= {f"{name}_{number}": values for number, values in kept_of.items()}
+            if tensors is None or _always_exact(name):
+                numbers = spectra_of(name, task, seeds, here, coming, tensors)
+            else:  # an estimate's last bits depend on what is computed with it; one by one it takes no longer
+                members = []
+                for member, seed in enumerate(seeds):
+                    its = slice(member, member + 1)
+                    own = {key: tensor[its].detach().clone().requires_grad_() for key, tensor in tensors.items()}
+                    members.append(spectra_of(name, task, [seed], (here[0][its], here[1][its]), (coming[0][its], coming[1][its]), own))
+                numbers = {number: torch.cat([values[number] for values in members]) for number in members[0]}
+            found |= {f"{name}_{number}": values for number, values in numbers.items()}
         return found
 
     def on_data_of(moment: str, task: int, seeds: list[int], rows: Tensor) -> dict[str, Tensor]:
@@ -197,19 +213,19 @@ def measure(
 
     chosen, found = [task for task in checkpoints.tasks if task % curvature.every == 0], []
     for task in progress(chosen):
-        values = kept.load(task) if kept else None
+        values = None if kept is None else kept.load(task)
         if values is None:
             values = at(task)
             if diverged := int((values["curvature_status"] == STATUS["diverged"]).any(axis=2).sum()):
                 log.warning("task %d: %d members have parameters that are not finite, and are not measured", task, diverged)
-            if kept:
+            if kept is not None:
                 kept.save(task, values)
         found.append(values)
     described = table(curvature)
     variables = {name: array for name, array in _stacked(found).items() if name in described}
-    spectra_of = [name for name in variables if "rank" in described[name].dims]
-    width = max((variables[name].shape[-1] for name in spectra_of), default=0)
-    variables |= {name: _padded(variables[name], width) for name in spectra_of}
+    ranked = [name for name in variables if "rank" in described[name].dims]
+    width = max((variables[name].shape[-1] for name in ranked), default=0)
+    variables |= {name: _padded(variables[name], width) for name in ranked}
     coordinates: dict[str, list[object]] = {
         "arm": list(checkpoints.arms),
         "seed": list(checkpoints.seeds),
@@ -232,9 +248,14 @@ def _probes(seed: int, task: int, block: str, vectors: int, d: int) -> Tensor:
     return torch.from_numpy(generator(seed, f"probes {block}", task).normal(size=(vectors, d)))
 
 
+def _always_exact(operator: str) -> bool:
+    """Whether an operator's spectra are never estimated."""
+    return bool(registry.constant("operators", operator, "EXACT"))
+
+
 def _may_be_estimated(operator: str, how: Spectra) -> bool:
     """Whether a number of an operator may have an error."""
-    return how.estimate and not registry.constant("operators", operator, "EXACT")
+    return how.estimate and not _always_exact(operator)
 
 
 def _side_by_side(taken: Mapping[str, spectra.Spectrum], blocks: Iterable[str], curvature: Curvature, estimated: bool) -> dict[str, Tensor]:

@@ -60,6 +60,7 @@ class Operator(ABC):
         self.network, self.inputs, self.targets, self.loss = network, inputs, targets, loss
         self.tensors: dict[str, Tensor] = dict(network.named_parameters() if tensors is None else tensors)
         self._member = tensors is not None
+        self._like = next(iter(self.tensors.values()))  # whose type and device vectors have
         if check:
             self._check()
 
@@ -131,7 +132,7 @@ class Operator(ABC):
                 available = f"and there are {memory / 1e9:.1f}: take fewer steps, or ask for more"
                 raise StudyError(f"an estimate of the {self.NAME} on {block} keeps {needs / 1e9:.1f} GB of vectors, {available}")
             single = single or self._in_float32()
-            drawn = drawn.to(single.inputs).unflatten(-2, (-1, estimate.block)).movedim(-3, 0)
+            drawn = drawn.to(single._like).unflatten(-2, (-1, estimate.block)).movedim(-3, 0)
             found[block] = quadrature(single.product(names), drawn, estimate.steps, top, None if along is None else along.float())
         return found
 
@@ -139,7 +140,8 @@ class Operator(ABC):
         """The same in float32: what that loses is far below an estimate's own error (docs/curvature.md)."""
         targets = self.targets.float() if self.targets.is_floating_point() else self.targets
         tensors = {name: tensor.detach().float().requires_grad_() for name, tensor in self.tensors.items()} if self._member else None
-        return type(self)(copy.deepcopy(self.network).float(), self.inputs.float(), targets, self.loss, tensors, check=False)
+        inputs = self.inputs.float() if self.inputs.is_floating_point() else self.inputs
+        return type(self)(copy.deepcopy(self.network).float(), inputs, targets, self.loss, tensors, check=False)
 
     def blocks(self) -> dict[str, list[str]]:
         """The layers of every block: each layer, the last two, all of them."""
@@ -158,8 +160,8 @@ class Operator(ABC):
         shares = (vectors.mT @ coordinates[..., None]).squeeze(-1).square()
         noise = ROUND_OFF * torch.finfo(values.dtype).eps * values.abs().amax(dim=-1, keepdim=True)
         if grams is not None:
-            shares = shares / values.clamp(min=torch.finfo(values.dtype).tiny)
-            shares, values = shares.where(values > noise, 0), values.clamp(min=0)
+            shares, values = shares / values.clamp(min=torch.finfo(values.dtype).tiny), values.clamp(min=0)
+        shares = shares.where(values.abs() > noise, 0)  # what the operator does not see is none of its top
         tied = values >= values[..., min(top, values.shape[-1]) - 1, None] - noise  # equal eigenvalues have one span
         overlap = (shares * tied).sum(dim=-1) / along.square().sum(dim=-1)
         return Spectrum(values, d, overlap=overlap.where(values.isfinite().all(dim=-1), torch.nan))
@@ -167,7 +169,7 @@ class Operator(ABC):
     def _dense(self, names: Sequence[str], d: int) -> Tensor:
         """The operator as a matrix, shape ``(…, d, d)``."""
         product, lead = self.product(names), [len(self.inputs)] if self._member else []
-        basis = torch.eye(d).to(self.inputs)
+        basis = torch.eye(d).to(self._like)
         columns = [product(some[:, None].expand(-1, *lead, -1) if lead else some) for some in basis.split(VECTORS)]
         matrix = torch.cat(columns).movedim(0, -1)
         return (matrix + matrix.mT) / 2
@@ -218,11 +220,23 @@ class Operator(ABC):
         """See to it that everything is the same twice, and that samples do not see each other."""
         names = list(layers(self.network))
         d = sum(self.tensors[own][0].numel() if self._member else self.tensors[own].numel() for own in self._own(names))
-        vector = self._draw(1, d).to(self.inputs).movedim(-2, 0)
+        vector = self._draw(1, d).to(self._like).movedim(-2, 0)
+
+        shape, wanted = self.loss(self._outputs(), self.targets).shape, self.inputs.shape[: 1 + self._member]
+        if shape != wanted:
+            reduced = f"and gives shape {tuple(shape)} where {tuple(wanted)} is wanted: leave the mean to the operator"
+            raise StudyError(f"the {self.NAME} cannot be taken: its loss is not of each sample, {reduced}")
 
         def look() -> dict[str, Tensor]:
-            gradient = self._join([part[None] for part in self.gradient().values()])
-            return {"loss": self._mean_loss().detach(), "gradient": gradient, "product with a vector": self.product(names)(vector).detach()}
+            found = {"loss": self._mean_loss().detach(), "gradient": self._join([part[None] for part in self.gradient().values()])}
+            try:
+                return found | {"product with a vector": self.product(names)(vector).detach()}
+            except RuntimeError as error:  # torch has no second derivative of some functions
+                if not any(words in str(error) for words in ("is not implemented", "differentiate twice")):
+                    raise
+                if self.grams() is None:
+                    raise StudyError(f"the {self.NAME} takes second derivatives, and torch has none here: {error}") from error
+                return found
 
         suspects = [f"{name} ({type(layer).__name__})" for name, layer in self.network.named_modules() if layer.training and name]
         hint = f"; in training mode are {', '.join(suspects)}: call network.eval()" if suspects else ""
@@ -235,7 +249,8 @@ class Operator(ABC):
                 outputs = forward(self.network, self.tensors, inputs) if self._member else self.network(inputs)
                 first = self.loss(outputs, self.targets)[..., 0].sum()
             slopes = torch.autograd.grad(first, inputs, materialize_grads=True)[0]
-            if slopes[:, 1:].any() if self._member else slopes[1:].any():
+            others = (slopes[:, 1:] if self._member else slopes[1:]).nan_to_num(0, 0, 0)  # parameters that are not finite give NaN
+            if others.any():
                 raise StudyError(f"the {self.NAME} cannot be taken: the loss of one sample depends on others, as with batch norm{hint}")
 
 
