@@ -13,7 +13,7 @@ from cohorts import trained
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
-from plasticity import contracts, datasets, measures, networks, spectra, tasks
+from plasticity import contracts, datasets, measures, networks, spectra, spectral, tasks
 from plasticity.checkpoints import Checkpoints, Rows, write
 from plasticity.errors import StudyError
 from plasticity.lockstep import Parameters
@@ -532,12 +532,12 @@ def test_a_members_numbers_do_not_depend_on_the_seeds_beside_it_or_on_how_many_a
 
 
 def test_probes_are_the_same_for_every_arm_moment_and_operator_and_others_for_every_seed_task_and_block():
-    one = measures._probes(3, 1, "all", 4, 50)
-    assert torch.equal(one, measures._probes(3, 1, "all", 4, 50))
-    for other in (measures._probes(4, 1, "all", 4, 50), measures._probes(3, 2, "all", 4, 50), measures._probes(3, 1, "last_two", 4, 50)):
+    one = spectral.probes(3, 1, "all", 4, 50)
+    assert torch.equal(one, spectral.probes(3, 1, "all", 4, 50))
+    for other in (spectral.probes(4, 1, "all", 4, 50), spectral.probes(3, 2, "all", 4, 50), spectral.probes(3, 1, "last_two", 4, 50)):
         assert not torch.equal(one, other)
-    assert measures._probes(3, 1, "all", 4, 50).dtype == torch.float64
-    assert abs(measures._probes(0, 0, "all", 4, 10**4).std() - 1) < 0.02
+    assert spectral.probes(3, 1, "all", 4, 50).dtype == torch.float64
+    assert abs(spectral.probes(0, 0, "all", 4, 10**4).std() - 1) < 0.02
 
 
 class Memory(dict):

@@ -113,7 +113,7 @@ class Operator(ABC):
             d = sum(self.tensors[own][0].numel() if self._member else self.tensors[own].numel() for own in self._own(names))
             along = None if gradient is None else torch.cat([gradient[own].flatten(int(self._member)) for own in self._own(names)], dim=-1)
             smallest = 0 if estimate is None else 2 * estimate.steps * estimate.block
-            small = grams if grams is not None and grams.rows <= exact_up_to else None
+            small = grams if grams is not None and grams.rows <= max(exact_up_to, d) else None
             rows = d if small is None else small.rows
             needs = members * rows**2 * 8 * (2 if gradient is None else 4)
             if rows <= max(exact_up_to, smallest) and needs <= memory:
