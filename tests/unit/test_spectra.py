@@ -145,17 +145,13 @@ def test_the_summary_has_the_names_that_it_describes_each_numbers_own_value_and_
 
 
 @pytest.mark.parametrize("rank", [*RANKS, spectra.negative_fraction])
-@given(values=SIGNED.filter(any), data=st.data())
-def test_a_value_split_into_two_nodes_of_half_weight_changes_nothing(rank, values, data):
+@given(values=SIGNED.filter(any))
+def test_a_value_split_into_two_nodes_of_half_weight_changes_nothing(rank, values):
     known = rank(tensor(values)).item()
-    counted = {"weights": torch.ones(len(values), dtype=torch.float64)}
     same = {"rel": 1e-9, "abs": 1 - 1e-9 if rank is spectra.effective_rank else 1e-9}  # weighted, it need not be whole
-    assert rank(tensor(values), **counted).item() == pytest.approx(known, **same)
-        known, rel=1e-9, abs=1 - 1e-9 if rank is spectra.effective_rank else 1e-9
-    )
-    counted["weights"] = torch.full((2 * len(values),), 0.5, dtype=torch.float64)
-    twice = rank(tensor(values + values), **counted).item()
-    assert twice == pytest.approx(known, **same)
+    ones, halves = (torch.full((count,), 1 / part, dtype=torch.float64) for part, count in ((1, len(values)), (2, 2 * len(values))))
+    assert rank(tensor(values), weights=ones).item() == pytest.approx(known, **same)
+    assert rank(tensor(values + values), weights=halves).item() == pytest.approx(known, **same)
 
 
 def test_the_negative_fraction_is_that_of_the_magnitudes():
