@@ -131,29 +131,101 @@ def test_of_a_spectrum_of_zeros_counts_are_zero_and_ratios_are_nan():
     assert spectra.entropy_rank(zeros).isnan()
 
 
-def test_the_summary_has_the_names_that_it_describes_each_numbers_own_value_and_no_errors():
-    values = tensor([[4.0, 2.0, 2.0], [1.0, 0.0, 0.0]])
-    levels = (0.99, 0.5)
-    summary, errors = spectra.summary(spectra.Spectrum(values, size=3), levels)
-    assert set(summary) == set(errors) == set(spectra.meanings(levels))
-    assert summary["trace"].tolist() == [8.0, 1.0]
-    assert summary["top_eigenvalue"].tolist() == [4.0, 1.0]
-    assert summary["effective_rank_at_0_5"].tolist() == [1.0, 1.0]
-    for rank in RANKS:
-        assert torch.equal(summary[rank.__name__], rank(values))
+def test_the_numbers_of_a_spectrum_that_is_known_are_those_of_its_values_without_errors():
+    values = tensor([[4.0, 2.0, -2.0], [1.0, 0.0, 0.0]])
+    numbers, errors = spectra.summary(spectra.Spectrum(values, 5), levels=[0.9, 0.99, 0.5])
+    assert numbers.keys() == errors.keys() == spectra.meanings([0.9, 0.99, 0.5]).keys()
+    assert numbers["trace"].tolist() == [4.0, 1.0]
+    assert numbers["top_eigenvalue"].tolist() == [4.0, 1.0]
+    assert numbers["negative_fraction"].tolist() == [0.25, 0.0]
+    assert numbers["absolute_epsilon_rank"].tolist() == [3.0, 1.0]
+    assert torch.equal(numbers["effective_rank"], spectra.effective_rank(values, 0.9))
+    assert torch.equal(numbers["effective_rank_at_0_99"], spectra.effective_rank(values, 0.99))
+    assert numbers["effective_rank_at_0_5"].tolist() == [1.0, 1.0]
+    for rank in RANKS[1:]:
+        assert torch.equal(numbers[rank.__name__], rank(values))
     assert not any(error.any() for error in errors.values())
 
 
-@pytest.mark.parametrize("rank", [*RANKS, spectra.negative_fraction])
-@given(values=SIGNED.filter(any))
-def test_a_value_split_into_two_nodes_of_half_weight_changes_nothing(rank, values):
-    known = rank(tensor(values)).item()
-    same = {"rel": 1e-9, "abs": 1 - 1e-9 if rank is spectra.effective_rank else 1e-9}  # weighted, it need not be whole
-    ones, halves = (torch.full((count,), 1 / part, dtype=torch.float64) for part, count in ((1, len(values)), (2, 2 * len(values))))
-    assert rank(tensor(values), weights=ones).item() == pytest.approx(known, **same)
-    assert rank(tensor(values + values), weights=halves).item() == pytest.approx(known, **same)
+def known(number, expected):
+    """Whether a number is what it should be, NaN where that is NaN."""
+    return number.item() == pytest.approx(expected.item(), rel=1e-12, nan_ok=True)
 
 
-def test_the_negative_fraction_is_that_of_the_magnitudes():
-    assert spectra.negative_fraction(tensor([3.0, -1.0])).item() == 0.25
-    assert spectra.negative_fraction(tensor([3.0, -1.0]), tensor([1.0, 3.0])).item() == 0.5
+@given(SIGNED, st.sampled_from([0.5, 0.9, 0.99, 0.999, 1.0]))
+def test_values_that_stand_for_one_eigenvalue_each_have_the_numbers_of_eigenvalues(values, level):
+    expected = spectra.numbers(tensor(values), levels=[level])
+    for name, number in spectra.numbers(tensor(values), torch.ones(len(values)).double(), [level]).items():
+        assert known(number, expected[name]), name
+
+
+@given(SIGNED, st.data())
+def test_a_value_that_stands_for_several_eigenvalues_has_the_numbers_of_as_many(values, data):
+    counts = data.draw(st.lists(st.integers(1, 4), min_size=len(values), max_size=len(values)))
+    expected = spectra.numbers(tensor(values).repeat_interleave(torch.tensor(counts)))
+    for name, number in spectra.numbers(tensor(values), tensor([float(count) for count in counts])).items():
+        assert known(number, expected[name]), name
+
+
+@given(SIGNED, st.data())
+def test_a_value_as_two_of_half_its_weight_changes_nothing(values, data):
+    weights = tensor(data.draw(st.lists(st.floats(0.01, 100), min_size=len(values), max_size=len(values))))
+    place = data.draw(st.integers(0, len(values) - 1))
+    halves = weights.clone()
+    halves[place] /= 2
+    whole = spectra.numbers(tensor(values), weights)
+    split = spectra.numbers(torch.cat([tensor(values), tensor(values)[[place]]]), torch.cat([halves, halves[[place]]]))
+    for name, number in split.items():
+        assert known(number, whole[name]), name
+
+
+def test_what_stands_for_no_eigenvalue_changes_nothing():
+    values, weights = tensor([4.0, -2.0, 1.0]), tensor([1.5, 2.0, 30.0])
+    with_zeros = spectra.numbers(tensor([4.0, 3.0, -2.0, 1.0, 0.5]), tensor([1.5, 0.0, 2.0, 30.0, 0.0]))
+    for name, number in spectra.numbers(values, weights).items():
+        assert known(with_zeros[name], number), name
+
+
+def estimate(values, weights, coarse=None):
+    """Of three probes with nodes of their own."""
+    values, weights = tensor(values), tensor(weights)
+    return spectra.Spectrum(values, 100, weights, coarse or (values, weights))
+
+
+def test_the_standard_error_of_a_mean_of_probes_is_the_classical_one():
+    """Of the trace, which is linear in the weights, the jackknife is the deviation of the probes' traces over √3."""
+    weights = [[1.0, 20.0], [1.0, 26.0], [1.0, 23.0]]
+    spectrum = estimate([[5.0, 1.0], [5.0, 1.0], [5.0, 1.0]], weights)
+    numbers, errors = spectra.summary(spectrum)
+    assert numbers["trace"].item() == pytest.approx(28)
+    assert errors["trace"].item() == pytest.approx(3 / math.sqrt(3))
+    assert numbers["epsilon_rank"].item() == pytest.approx(24)
+    assert errors["epsilon_rank"].item() == pytest.approx(math.hypot(3 / math.sqrt(3), 23 / 2))
+    assert errors["top_eigenvalue"] == 0
+
+
+def test_the_standard_error_has_what_more_steps_moved_and_the_residual_of_the_top():
+    nodes = [[5.0, 1.0]] * 3, [[1.0, 20.0]] * 3
+    spectrum = estimate(*nodes, coarse=(tensor([[5.0, 2.0]] * 3), tensor([[1.0, 20.0]] * 3)))
+    assert spectra.summary(spectrum)[1]["trace"].item() == pytest.approx(20)
+    assert spectra.summary(spectrum._replace(residuals=tensor([0.3, 0.1])))[1]["top_eigenvalue"].item() == pytest.approx(0.3)
+
+
+def test_a_density_has_a_bell_for_each_eigenvalue_where_the_axis_has_it():
+    place, height = int((spectra.GRID - 0.5).abs().argmin()), 1 / (spectra.WIDTH * math.sqrt(2 * math.pi))
+    values = torch.cat([tensor([7.0]), 7 * spectra.grid()[[place, place]]])
+    found, bound = spectra.density(spectra.Spectrum(values, 10))
+    assert bound == 0
+    assert found[place].item() == pytest.approx(2 / 10 * height)
+    assert found[spectra.GRID.abs().argmin()].item() == pytest.approx(7 / 10 * height)  # of the seven that no value is given of
+    assert torch.trapezoid(found, spectra.GRID).item() == pytest.approx(
+        1 - 0.16 / 10, abs=0.001
+    )  # the axis ends a width beyond the largest
+
+
+def test_the_density_of_an_estimate_whose_probes_agree_is_that_of_its_eigenvalues():
+    values = tensor([3.0, 1.0, -0.5])
+    whole = spectra.density(spectra.Spectrum(values, 10))[0]
+    found, bound = spectra.density(spectra.Spectrum(values.expand(3, -1), 10, torch.ones(3, 3).double(), (values, torch.ones(3).double())))
+    torch.testing.assert_close(found, whole)
+    assert bound < 1e-12

@@ -118,6 +118,7 @@ def krylov(product: Product, start: Tensor, steps: int, removed: Tensor | None =
         Of shape ``(probe, …)``, with ``steps · block`` rows.
     """
     *lead, block, d = start.shape
+    further = removed is not None  # and so draws others: what the first space drew may lie in the removed rows
     removed = start.new_zeros(*lead[1:], 0, d) if removed is None else removed
     known, rows, batch = removed.shape[-2], steps * block, math.prod(lead)
     basis = start.new_empty(*lead, known + rows, d)
@@ -125,22 +126,31 @@ def krylov(product: Product, start: Tensor, steps: int, removed: Tensor | None =
     basis = basis.flatten(0, -3)
     matrix = torch.zeros(batch, rows, rows, dtype=torch.float64, device=start.device)
     scale = torch.zeros(batch, dtype=torch.float64, device=start.device)
-    draw = torch.Generator(start.device).manual_seed(0)
 
-    def orthonormal(vectors: Tensor, filled: int) -> Tensor:
+    def norm(vectors: Tensor) -> Tensor:
+        """In float64: squares of small numbers are zero in float32."""
+        found: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True, dtype=torch.float64)
+        return found
+
+    def orthonormal(vectors: Tensor, lengths: Tensor, filled: int) -> Tensor:
         """Put vectors, orthogonal to the first rows already, behind them; their coefficients in the new rows, ``(batch, new, vector)``."""
         coefficients = torch.zeros(batch, block, block, dtype=torch.float64, device=start.device)
         for place in range(block):
             one, end = vectors[:, place : place + 1], filled + place
-            if place:
-                shares = one @ basis[:, filled:end].mT
-                one = torch.baddbmm(one, shares, basis[:, filled:end], alpha=-1)
-                coefficients[:, :place, place] = shares[:, 0].double()
-            length = torch.linalg.vector_norm(one, dim=-1, keepdim=True)
-            lost = length[:, 0, 0].double() <= 100 * torch.finfo(start.dtype).eps * scale
-            coefficients[:, place, place] = length[:, 0, 0].double().where(~lost, 0)
-            torch.div(one, length, out=basis[:, end : end + 1])
+            length, again = lengths[:, place : place + 1], torch.ones_like(one[..., :1])
+            for first in (filled, 0) if place else ():
+                shares = (one @ basis[:, first:end].mT) * again
+                one = torch.baddbmm(one, shares, basis[:, first:end], alpha=-1)
+                coefficients[:, :place, place] += shares[:, 0, filled - first :].double()
+                before, length = length, norm(one)
+                again = (length < before / 2).to(one.dtype)  # of what is left, other rows have more than round-off
+                if not again.any():
+                    break
+            lost = length[:, 0, 0] <= 100 * torch.finfo(start.dtype).eps * scale
+            coefficients[:, place, place] = length[:, 0, 0].where(~lost, 0)
+            torch.div(one, length.to(one.dtype), out=basis[:, end : end + 1])
             if lost.any():
+                draw = torch.Generator(start.device).manual_seed(2 * (end - known) + further)
                 spare = torch.randn(d, generator=draw, dtype=one.dtype, device=one.device).expand_as(one)
                 for _ in range(2):
                     spare = spare - (spare @ basis[:, :end].mT) @ basis[:, :end]
@@ -150,21 +160,27 @@ def krylov(product: Product, start: Tensor, steps: int, removed: Tensor | None =
     start = start.flatten(0, -3)
     for _ in range(2 if known else 0):
         start = start - (start @ basis[:, :known].mT) @ basis[:, :known]
-    orthonormal(start, known)
+    orthonormal(start, norm(start), known)
     for row in range(0, rows, block):
         filled = known + row + block
         newest = basis[:, filled - block : filled].unflatten(0, lead).movedim(-2, 1).flatten(0, 1)
         vectors = product(newest).unflatten(0, (lead[0], block)).movedim(1, -2).reshape(batch, block, d)
-        for first in (max(known, filled - 2 * block), 0):  # what is large, then what is left of it in all directions
-            near = vectors @ basis[:, first:filled].mT
+        again = torch.ones_like(vectors[:, :1, :1])
+        for first in (max(known, filled - 2 * block), 0, 0):  # what is large, then what is left of it in all directions
+            near = (vectors @ basis[:, first:filled].mT) * again
             vectors = torch.baddbmm(vectors, near, basis[:, first:filled], alpha=-1)
             diagonal = near[..., -block:].double()
             matrix[:, row : row + block, row : row + block] += (diagonal + diagonal.mT) / 2
+            scale = norm(near)[..., 0].amax(dim=-1).maximum(scale)
+            if first == 0:  # twice is enough, unless most of it was elsewhere
+                lengths = norm(vectors)
+                again = (norm(near) > lengths).any(dim=1, keepdim=True).to(vectors.dtype)
+                if not again.any():
+                    break
         if row + block < rows:
-            below = orthonormal(vectors, filled)
+            below = orthonormal(vectors, lengths, filled)
             matrix[:, row + block : row + 2 * block, row : row + block] = below
             matrix[:, row : row + block, row + block : row + 2 * block] = below.mT
-            scale = matrix[:, : row + 2 * block, row:].abs().amax(dim=(-2, -1)).maximum(scale)
     below = torch.linalg.qr(vectors.mT.double(), mode="r").R
     found = (basis[:, known:], matrix, below)
     return Krylov(*(one.unflatten(0, lead) for one in found))

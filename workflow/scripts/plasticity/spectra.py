@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 from scipy.special import stdtrit
-from torch import Tensor
+from torch import Tensor, nn
 
 EPSILON = 1e-3
 NUMBERS = {
@@ -25,6 +25,7 @@ GRID = torch.linspace(-1.05, 1.05, 85, dtype=torch.float64)  # of a density: hal
 WIDTH = 0.05
 BEND = 0.01  # share of the largest magnitude below which the density's axis is linear, and above which logarithmic
 CONFIDENCE = 0.95
+ROUND_OFF = 1e-9  # of a count of eigenvalues, by which it is not raised to the next whole number
 PLACES = 16  # of a density that vary by themselves, about: its range over two widths
 
 
@@ -92,7 +93,7 @@ def effective_rank(values: Tensor, level: float = 0.99, weights: Tensor | None =
     Args:
         values: eigenvalues of an operator or singular values of features, shape ``(…, n)``, any order and sign.
         level: share of the total, in (0, 1].
-        weights: how many eigenvalues each value stands for, of the same shape; the rank need not be whole then.
+        weights: how many eigenvalues each value stands for, of the same shape.
 
     Returns:
         Shape ``(…)``; 0 where every value is zero, NaN where any is.
@@ -110,6 +111,7 @@ def effective_rank(values: Tensor, level: float = 0.99, weights: Tensor | None =
         missing = wanted - (captured - masses).gather(-1, place)
         before = (counts.cumsum(dim=-1) - counts).gather(-1, place)
         rank = (before + missing / magnitudes.gather(-1, place).clamp(min=torch.finfo(values.dtype).tiny)).squeeze(-1)
+        rank = (rank * (1 - ROUND_OFF)).ceil()
         rank = rank.where(captured[..., -1] > 0, 0)
     return rank.where(values.isfinite().all(dim=-1), torch.nan)
 
@@ -220,8 +222,8 @@ def _coarseness(values: Tensor, weights: Tensor, levels: Sequence[float]) -> dic
     reached |= {"epsilon_rank": magnitudes > EPSILON * magnitudes[..., :1], "absolute_epsilon_rank": magnitudes > EPSILON}
     found = {}
     for name, inside in reached.items():
-        first_outside = inside.sum(dim=-1, keepdim=True).clamp(max=values.shape[-1] - 1)
-        beside = counts.gather(-1, first_outside).maximum(counts.gather(-1, (first_outside - 1).clamp(min=0)))
+        cut = inside.sum(dim=-1, keepdim=True)
+        beside = nn.functional.pad(counts, (1, 1)).unfold(-1, 2, 1).amax(dim=-1).gather(-1, cut)
         found[name] = beside.squeeze(-1).mean(dim=0) / 2
     return found
 
