@@ -131,12 +131,29 @@ def test_of_a_spectrum_of_zeros_counts_are_zero_and_ratios_are_nan():
     assert spectra.entropy_rank(zeros).isnan()
 
 
-def test_the_summary_has_the_names_that_it_describes_and_each_numbers_own_value():
+def test_the_summary_has_the_names_that_it_describes_each_numbers_own_value_and_no_errors():
     values = tensor([[4.0, 2.0, 2.0], [1.0, 0.0, 0.0]])
-    summary = spectra.summary(values)
-    assert set(summary) == {*spectra.SUMMARY, "eigenvalue"}
+    levels = (0.99, 0.5)
+    summary, errors = spectra.summary(spectra.Spectrum(values, size=3), levels)
+    assert set(summary) == set(errors) == set(spectra.meanings(levels))
     assert summary["trace"].tolist() == [8.0, 1.0]
     assert summary["top_eigenvalue"].tolist() == [4.0, 1.0]
-    assert torch.equal(summary["eigenvalue"], values)
+    assert summary["effective_rank_at_0_5"].tolist() == [1.0, 1.0]
     for rank in RANKS:
         assert torch.equal(summary[rank.__name__], rank(values))
+    assert not any(error.any() for error in errors.values())
+
+
+@pytest.mark.parametrize("rank", [*RANKS, spectra.negative_fraction])
+@given(values=SIGNED.filter(any))
+def test_a_value_split_into_two_nodes_of_half_weight_changes_nothing(rank, values):
+    known = rank(tensor(values)).item()
+    same = {"rel": 1e-9, "abs": 1 - 1e-9 if rank is spectra.effective_rank else 1e-9}  # weighted, it need not be whole
+    ones, halves = (torch.full((count,), 1 / part, dtype=torch.float64) for part, count in ((1, len(values)), (2, 2 * len(values))))
+    assert rank(tensor(values), weights=ones).item() == pytest.approx(known, **same)
+    assert rank(tensor(values + values), weights=halves).item() == pytest.approx(known, **same)
+
+
+def test_the_negative_fraction_is_that_of_the_magnitudes():
+    assert spectra.negative_fraction(tensor([3.0, -1.0])).item() == 0.25
+    assert spectra.negative_fraction(tensor([3.0, -1.0]), tensor([1.0, 3.0])).item() == 0.5
