@@ -540,6 +540,14 @@ def test_probes_are_the_same_for_every_arm_moment_and_operator_and_others_for_ev
     assert abs(spectral.probes(0, 0, "all", 4, 10**4).std() - 1) < 0.02
 
 
+def test_every_member_is_estimated_from_probes_of_its_own_seed_task_and_block(checkpoints, data, monkeypatch):
+    seen, probes = set(), spectral.probes
+    monkeypatch.setattr(spectral, "probes", lambda *about: seen.add(about) or probes(*about))
+    measured(checkpoints, data, operators=["hessian"], moments=["new"], **ESTIMATED)
+    sizes = {block: part.stop - part.start for block, part in LATER.items()}
+    assert seen == {(seed, task, block, 4, d) for seed in SEEDS for task in range(TASKS) for block, d in sizes.items()}
+
+
 class Memory(dict):
     """Keeps what it is given, as `resume.Resume` does, and stops a job when it is full."""
 
