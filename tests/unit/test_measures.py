@@ -599,6 +599,13 @@ def test_a_spectrum_that_is_larger_than_exact_up_to_and_may_not_be_estimated_is_
         measured(checkpoints, data, operators=["ggn"], exact_up_to=26, estimate=False)
 
 
+def test_that_memory_does_not_hold_the_fisher_is_said_without_a_word_of_estimates(checkpoints, data):
+    with pytest.raises(
+        StudyError, match=r"the Fisher on hidden_1 takes a matrix of 9 rows and .* GB.*: take fewer samples, or ask for more"
+    ):
+        measures.measure(checkpoints, setting(), curvature(), data, memory=1000)
+
+
 def test_the_fisher_is_exact_whatever_may_be_estimated(checkpoints, data):
     xr.testing.assert_identical(measured(checkpoints, data, **ESTIMATED), measured(checkpoints, data))
 

@@ -5,8 +5,10 @@ import torch
 from dense import KINDS, LOSSES, batch, dense, drawn
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from plasticity import spectra
+from plasticity import operators, spectra
+from plasticity.lanczos import Quadrature
 from plasticity.operators import fisher, ggn, hessian, ntk
 
 OPERATORS = {"fisher": fisher, "ggn": ggn, "ntk": ntk, "hessian": hessian}
@@ -62,3 +64,135 @@ def test_spectra_and_overlaps_are_those_of_dense_matrices(kind):
 
     case()
     assert min(compared.values()) > CASES[kind]
+
+
+def members_of(kind, loss, activation="tanh", seeds=(0, 1, 2)):
+    """Networks of the same kind with batches of their own, and all of them stacked."""
+    alone = [drawn(kind, activation, loss, seed) for seed in seeds]
+    named = [dict(network.named_parameters()) for network, *_ in alone]
+    tensors = {name: torch.stack([one[name].detach() for one in named]).requires_grad_() for name in named[0]}
+    return alone, (alone[0][0], *(torch.stack([one[place] for one in alone]) for place in (1, 2)), loss, tensors)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", ["mlp", "mlp without biases", "mlp with layer norm"])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_members_have_the_spectra_that_each_has_alone(name, kind, loss):
+    alone, stacked = members_of(kind, loss)
+    together = of(name, *stacked)
+    gradient = together.gradient()
+    # exact by Gram matrices, or, where those are too large, by products; estimated
+    for limits in ({}, {"exact_up_to": 4}, {"exact_up_to": 4, "estimate": Quadrature(8, 3)}):
+        found = together.spectra(gradient=gradient, top=2, **limits)
+        for member, (network, x, y) in enumerate(alone):
+            operator = of(name, network, x, y, loss)
+            own = operator.gradient()
+            for parameter, slope in own.items():
+                torch.testing.assert_close(gradient[parameter][member], slope, rtol=1e-10, atol=1e-12)
+            for block, spectrum in operator.spectra(gradient=own, top=2, **limits).items():
+                exact = spectrum.weights is None
+                assert exact == (found[block].weights is None)
+                scale = spectrum.values.abs().max().item()
+                tolerance = {"rtol": 1e-8, "atol": 1e-12 * scale} if exact else {"rtol": 1e-3, "atol": 1e-4 * scale}
+                if exact:
+                    torch.testing.assert_close(found[block].values[member], spectrum.values, **tolerance)
+                torch.testing.assert_close(found[block].overlap[member], spectrum.overlap, rtol=1e-3, atol=1e-8 if exact else 1e-3)
+                for (what, number), other in zip(
+                    spectra.summary(spectrum)[0].items(), spectra.summary(found[block])[0].values(), strict=True
+                ):
+                    if exact or what in ("trace", "top_eigenvalue", "stable_rank", "entropy_rank"):
+                        torch.testing.assert_close(other[member], number, rtol=1e-3, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_products_are_those_of_the_dense_matrix_linear_and_symmetric(name, kind):
+    for loss in LOSSES:
+        network, x, y = drawn(kind, "gelu", loss, 7)
+        operator, expected = of(name, network, x, y, loss), dense(network, x, y, loss)
+        for layers in list(operator.blocks().values())[-3:]:
+            A, product = expected.block(name, layers), operator.product(layers)
+            torch.manual_seed(0)
+            u, v, w = torch.randn(3, len(A)).double()
+            found = product(torch.stack([u, v, 2 * u - 3 * v]))
+            close = {"rtol": 1e-9, "atol": 1e-10 * A.abs().max().item() * len(A)}
+            torch.testing.assert_close(found[:2], torch.stack([u, v]) @ A, **close)
+            torch.testing.assert_close(product(w[None])[0], A @ w, **close)  # one alone goes another way
+            torch.testing.assert_close(found[2], 2 * found[0] - 3 * found[1], **close)
+            assert (u @ found[1]).item() == pytest.approx((v @ found[0]).item(), rel=1e-9, abs=close["atol"])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", ["mlp", "mlp without biases", "cnn", "resnet"])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity", "tanh"])
+def test_the_hessian_of_a_layer_is_its_gauss_newton_matrix_where_activations_are_piecewise_linear(activation, kind, loss):
+    network, x, y = drawn(kind, activation, loss, 3)
+    layers = {name: own for name, own in operators.blocks_of(network).items() if name not in ("last_two", "all")}
+    found, expected = of("hessian", network, x, y, loss).spectra(layers), of("ggn", network, x, y, loss).spectra(layers)
+    names = list(layers) if kind != "resnet" else [name for name in layers if "norm" not in name]  # which has a norm behind conv
+    equal = []
+    for name in names:
+        top, rank = expected[name].values[0], min(len(expected[name].values), found[name].size)
+        largest = found[name].values[:rank] if rank < found[name].size else found[name].values
+        equal.append(bool(((largest - expected[name].values[:rank]).abs() <= 1e-9 * top).all()))
+    if activation == "tanh":
+        assert equal[-1]  # the last layer, after which nothing bends
+        assert not any(equal[:-1])
+    else:
+        assert all(equal)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_trace_of_the_fisher_is_the_mean_squared_gradient_norm_and_the_sum_of_its_layers(kind):
+    network, x, y = drawn(kind, "tanh", "cross_entropy", 5)
+    parameters = list(network.parameters())
+    losses = LOSSES["cross_entropy"](network(x), y)  # at once, because a batch norm's constants are the batch's
+    norms = [sum(slope.square().sum() for slope in torch.autograd.grad(one, parameters, retain_graph=True)) for one in losses]
+    for name in OPERATORS:
+        if name == "hessian" and kind == "vit":
+            continue
+        operator = of(name, network, x, y, "cross_entropy")
+        traces = {block: found.values.sum().item() for block, found in operator.spectra().items()}
+        whole, pair = traces.pop("all"), traces.pop("last_two")
+        assert sum(traces.values()) == pytest.approx(whole, rel=1e-9)
+        assert sum(traces[layer] for layer in operator.blocks()["last_two"]) == pytest.approx(pair, rel=1e-9)
+        if name == "fisher":
+            assert whole == pytest.approx(torch.stack(norms).mean().item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_order_of_hidden_units_changes_no_spectrum(name):
+    network, x, y = drawn("mlp with layer norm", "gelu", "cross_entropy", 2)
+    before = of(name, network, x, y, "cross_entropy").spectra()
+    order = torch.randperm(5, generator=torch.Generator().manual_seed(0))
+    first, norm, _, second = network[:4]
+    with torch.no_grad():
+        for own in (first.weight, first.bias, norm.weight, norm.bias):
+            own.copy_(own[order].clone())
+        second.weight.copy_(second.weight[:, order].clone())
+    for block, found in of(name, network, x, y, "cross_entropy").spectra().items():
+        scale = before[block].values.abs().max().item()
+        torch.testing.assert_close(found.values, before[block].values, rtol=1e-9, atol=1e-13 * scale)
+
+
+class Multiplied(nn.Module):
+    """Outputs that are products of parameters: a direction of large curvature that can be repeated exactly."""
+
+    def __init__(self, copies):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(2, 1, bias=False) for _ in range(copies))
+
+    def forward(self, x):
+        return torch.cat([layer(x) for layer in self.layers], dim=-1)
+
+
+@pytest.mark.parametrize("exact_up_to", [1000, 9])
+@pytest.mark.parametrize("name", ["ggn", "ntk", "hessian"])
+def test_equal_eigenvalues_have_one_span_and_what_the_operator_does_not_see_is_none_of_its_top(name, exact_up_to):
+    """Three layers of equal curvature on inputs of one direction: eigenvalues λ, λ, λ, 0, 0, 0."""
+    network, x = Multiplied(3).double(), torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [4.0, 0.0]]).double()
+    operator = of(name, network, x, torch.zeros(4, 3).double(), "squared_distance")
+    gradient = {own: torch.ones(1, 2).double() for own in operator.gradient()}  # half in the span, half in the null space
+    for top in (1, 2, 3, 4, 6):
+        found = operator.spectra(gradient=gradient, top=top, exact_up_to=exact_up_to)["all"]
+        assert found.overlap.item() == pytest.approx(0.5)

@@ -38,6 +38,7 @@ class Operator(ABC):
     """
 
     NAME: str
+    EXACT = False
 
     def __init__(
         self,
@@ -122,7 +123,8 @@ class Operator(ABC):
             reason = f"the exact spectrum of the {self.NAME} on {block} takes a matrix of {rows:,} rows"
             reason += f" and {needs / 1e9:.1f} GB, and there are {memory / 1e9:.1f}" if needs > memory else f", more than {exact_up_to:,}"
             if estimate is None or d < smallest:
-                raise StudyError(f"{reason}: set curvature.estimate to true, take fewer samples, or ask for more memory or rows")
+                way = "set curvature.estimate to true, " if estimate is None and not self.EXACT else ""
+                raise StudyError(f"{reason}: {way}take fewer samples, or ask for more memory or rows")
             if needs > memory:
                 log.warning("%s: it is estimated", reason)
             vectors = (1 + estimate.probes) * estimate.block
@@ -212,9 +214,9 @@ class Operator(ABC):
         return torch.cat([part.flatten(lead) if part.ndim > lead else part.unsqueeze(-1) for part in parts], dim=-1)
 
     def _draw(self, vectors: int, d: int) -> Tensor:
-        """The same normal draws at every call."""
-        lead = [len(self.inputs)] if self._member else []
-        return torch.randn(*lead, vectors, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        """The same normal draws at every call, and for every member: each has what it has alone."""
+        drawn = torch.randn(vectors, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        return drawn.expand(len(self.inputs), -1, -1) if self._member else drawn
 
     def _check(self) -> None:
         """See to it that everything is the same twice, and that samples do not see each other."""
