@@ -120,7 +120,7 @@ class Operator(ABC):
                 found[block] = self._exact(small, names, d, along, gradient, top)
                 continue
             reason = f"the exact spectrum of the {self.NAME} on {block} takes a matrix of {rows:,} rows"
-            reason += f" and {needs / 1e9:.1f} GB, and there are {memory / 1e9:.1f}" if needs > memory else f", more than {exact_up_to:,}"
+            reason += f" and {needs / 1e9:.3g} GB, and there are {memory / 1e9:.3g}" if needs > memory else f", more than {exact_up_to:,}"
             if estimate is None or d < smallest:
                 raise StudyError(f"{reason}: set curvature.estimate to true, take fewer samples, or ask for more memory or rows")
             if needs > memory:
@@ -129,8 +129,8 @@ class Operator(ABC):
             drawn = self._draw(vectors, d) if starts is None else starts(block, vectors, d)
             needs = members * d * 4 * 3 * estimate.steps * estimate.block
             if needs > memory:
-                available = f"and there are {memory / 1e9:.1f}: take fewer steps, or ask for more"
-                raise StudyError(f"an estimate of the {self.NAME} on {block} keeps {needs / 1e9:.1f} GB of vectors, {available}")
+                available = f"and there are {memory / 1e9:.3g}: take fewer steps, or ask for more"
+                raise StudyError(f"an estimate of the {self.NAME} on {block} keeps {needs / 1e9:.3g} GB of vectors, {available}")
             single = single or self._in_float32()
             drawn = drawn.to(single._like).unflatten(-2, (-1, estimate.block)).movedim(-3, 0)
             found[block] = quadrature(single.product(names), drawn, estimate.steps, top, None if along is None else along.float())
@@ -212,9 +212,9 @@ class Operator(ABC):
         return torch.cat([part.flatten(lead) if part.ndim > lead else part.unsqueeze(-1) for part in parts], dim=-1)
 
     def _draw(self, vectors: int, d: int) -> Tensor:
-        """The same normal draws at every call."""
-        lead = [len(self.inputs)] if self._member else []
-        return torch.randn(*lead, vectors, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        """The same normal draws at every call, and for every member: each has what it has alone."""
+        drawn = torch.randn(vectors, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        return drawn.expand(len(self.inputs), -1, -1) if self._member else drawn
 
     def _check(self) -> None:
         """See to it that everything is the same twice, and that samples do not see each other."""
