@@ -121,7 +121,7 @@ class Operator(ABC):
                 found[block] = self._exact(small, names, d, along, gradient, top)
                 continue
             reason = f"the exact spectrum of the {self.NAME} on {block} takes a matrix of {rows:,} rows"
-            reason += f" and {needs / 1e9:.1f} GB, and there are {memory / 1e9:.1f}" if needs > memory else f", more than {exact_up_to:,}"
+            reason += f" and {needs / 1e9:.3g} GB, and there are {memory / 1e9:.3g}" if needs > memory else f", more than {exact_up_to:,}"
             if estimate is None or d < smallest:
                 way = "set curvature.estimate to true, " if estimate is None and not self.EXACT else ""
                 raise StudyError(f"{reason}: {way}take fewer samples, or ask for more memory or rows")
@@ -131,8 +131,8 @@ class Operator(ABC):
             drawn = self._draw(vectors, d) if starts is None else starts(block, vectors, d)
             needs = members * d * 4 * 3 * estimate.steps * estimate.block
             if needs > memory:
-                available = f"and there are {memory / 1e9:.1f}: take fewer steps, or ask for more"
-                raise StudyError(f"an estimate of the {self.NAME} on {block} keeps {needs / 1e9:.1f} GB of vectors, {available}")
+                available = f"and there are {memory / 1e9:.3g}: take fewer steps, or ask for more"
+                raise StudyError(f"an estimate of the {self.NAME} on {block} keeps {needs / 1e9:.3g} GB of vectors, {available}")
             single = single or self._in_float32()
             drawn = drawn.to(single._like).unflatten(-2, (-1, estimate.block)).movedim(-3, 0)
             found[block] = quadrature(single.product(names), drawn, estimate.steps, top, None if along is None else along.float())
