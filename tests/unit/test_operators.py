@@ -6,10 +6,12 @@ from dense import CLASSES, KINDS, LOSSES, batch, dense, drawn
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from plasticity import operators, spectra
 from plasticity.errors import StudyError
-from plasticity.lanczos import Quadrature
+from plasticity.lanczos import Quadrature, quadrature
 from plasticity.normalization import BatchNorm
 from plasticity.operators import fisher, ggn, hessian, ntk
 
@@ -355,3 +357,87 @@ def test_the_columns_of_other_losses_are_as_many_as_outputs():
         assert of("ggn", network, x, y, loss).grams().rows == len(x) * columns
         assert of("ntk", network, x, y, loss).grams().rows == len(x) * columns
         assert of("fisher", network, x, y, loss).grams().rows == len(x)
+
+
+class Peak(TorchDispatchMode):
+    """The bytes of the largest tensor that is made, and the most that are alive at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive, self.most, self.largest = {}, 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (tuple, list)) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self.alive[storage.data_ptr()] = StorageWeakRef(storage), storage.nbytes()
+                self.largest = max(self.largest, storage.nbytes())
+        self.alive = {place: one for place, one in self.alive.items() if not one[0].expired()}
+        self.most = max(self.most, sum(size for _, size in self.alive.values()))
+        return made
+
+
+@pytest.mark.parametrize(("samples", "width"), [(64, 256), (32, 512)])
+@pytest.mark.parametrize("name", ["fisher", "ggn", "ntk"])
+def test_a_gram_matrix_takes_itself_twice_and_the_activations_for_each_column_and_never_a_gradient_of_a_sample(name, samples, width):
+    classes = 10
+    layers = [
+        nn.Linear(20, width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.ReLU(),
+        nn.Linear(width, width),
+        nn.ReLU(),
+        nn.Linear(width, classes),
+    ]
+    network, x, y = nn.Sequential(*layers).double(), torch.randn(samples, 20).double(), torch.randint(classes, (samples,))
+    operator = OPERATORS[name].Operator(network, x, y, LOSSES["cross_entropy"], check=False)
+    with Peak() as peak:
+        grams = operator.grams()
+        K = grams.over(grams)
+    columns = len(K) // samples
+    activations = 8 * samples * (20 + 6 * width + classes)
+    parameters = 8 * sum(parameter.numel() for parameter in network.parameters())
+    assert peak.most <= 2 * 8 * K.numel() + (2 + columns) * activations + parameters
+    if name == "fisher":
+        assert peak.most <= 8 * (samples * classes) ** 2 + 2 * activations + parameters
+    assert peak.largest <= max(8 * K.numel(), parameters, columns * activations)
+    assert peak.most < samples * columns * parameters / 20
+
+
+def digits_like():
+    """A network of four layers, and what it sees."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(3) for layer in (nn.Linear(64, 64), nn.ReLU())]
+    network = nn.Sequential(*layers, nn.Linear(64, 10)).double()
+    for layer in layers[::2]:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    return network, torch.randn(64, 64).double(), torch.randint(10, (64,))
+
+
+def test_estimates_in_float32_are_within_their_errors_of_those_in_float64():
+    network, x, y = digits_like()
+    operator = of("hessian", network, x, y, "cross_entropy")
+    gradient = operator.gradient()
+    found = operator.spectra({"all": operator.blocks()["all"]}, estimate=Quadrature(32, 4), gradient=gradient)["all"]
+    numbers, errors = spectra.summary(found)
+    flat = torch.cat([slope.flatten() for slope in gradient.values()])
+    starts = operator._draw(5, len(flat)).unflatten(0, (-1, 1))
+    finer = quadrature(operator.product(operator.blocks()["all"]), starts, 32, 10, flat)
+    for name, number in spectra.summary(finer)[0].items():
+        assert (numbers[name] - number).abs() <= errors[name] * (1 if name == "top_eigenvalue" else 1e-3), name
+    assert ((found.ends - finer.ends).abs() <= found.residuals + finer.residuals).all()
+    assert found.overlap.item() == pytest.approx(finer.overlap.item(), rel=1e-5)
+    assert (spectra.density(found)[0] - spectra.density(finer)[0]).abs().max() <= 1e-2 * spectra.density(found)[1]
+
+
+@pytest.mark.parametrize("name", ["fisher", "ggn", "ntk"])
+def test_exact_spectra_in_float32_are_those_in_float64_but_for_small_eigenvalues(name):
+    network, x, y = digits_like()
+    exact = of(name, network, x, y, "cross_entropy").spectra()
+    for block, found in of(name, network.float(), x.float(), y, "cross_entropy").spectra().items():
+        values = exact[block].values
+        for number, other in zip(spectra.numbers(found.values).values(), spectra.numbers(values).values(), strict=True):
+            torch.testing.assert_close(number.double(), other, rtol=5e-3, atol=1e-6)
+        torch.testing.assert_close(found.values.double(), values, rtol=1e-5, atol=2e-6 * values[0].item())
