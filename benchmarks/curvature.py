@@ -1,9 +1,9 @@
 """Curvature against named peers: time, error at equal cost, memory.
 
-    python benchmarks/curvature.py [--quick]
+    python benchmarks/curvature.py [--quick] [--threads N]
 
-Needs torch and scipy only. Two threads, unless others are asked for; times are the best of several runs, in which all ways of a part take
-turns. Parts:
+Needs torch and scipy only. One thread, as a job of the pipeline has, unless more are asked for (beside other work they wait for each
+other). All ways of a part take turns, equally many; times are the best, ratios the median of those within a turn. Parts:
 
 1. all eigenvalues of the Fisher: per-sample gradients by vmap and their Gram matrix; a public loop over samples with an SVD;
 2. all eigenvalues of the GGN: per-sample Jacobians by vmap and their Gram matrix;
@@ -17,7 +17,9 @@ turns. Parts:
 
 import argparse
 import itertools
+import os
 import platform
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -56,17 +58,26 @@ def batch(n: int) -> tuple[nn.Module, Tensor, Tensor]:
     return mlp(WIDTHS), torch.randn(n, WIDTHS[0]), torch.randint(WIDTHS[-1], (n,))
 
 
-def race(ways: Mapping[str, Callable[[], object]], seconds: float, slow: Sequence[str] = ()) -> dict[str, float]:
-    """Seconds of each way, the best of the turns that fit in some seconds, at least two; slow ones take every fourth turn."""
-    best, start, turn = dict.fromkeys(ways, float("inf")), time.perf_counter(), 0
-    while turn < 2 or time.perf_counter() - start < seconds:
-        for name, way in ways.items():
-            if name not in slow or turn % 4 == 1:
-                begun = time.perf_counter()
-                way()
-                best[name] = min(best[name], time.perf_counter() - begun)
-        turn += 1
-    return best
+def race(ways: Mapping[str, Callable[[], object]], quick: bool) -> dict[str, list[float]]:
+    """Seconds of each way in each turn; a turn has every way once, every other one in reverse, and the first is not counted.
+
+    All have as many turns: on a busy machine the best of many runs of one way is no match for the best of a few of another.
+    """
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    start, least, most = time.perf_counter(), 2 if quick else 5, 2 if quick else 40
+    for turn in itertools.count():
+        for name in list(ways) if turn % 2 else reversed(ways):
+            begun = time.perf_counter()
+            ways[name]()
+            took[name].append(time.perf_counter() - begun)
+        if turn >= least and time.perf_counter() - start > most:
+            return {name: times[1:] for name, times in took.items()}
+    raise AssertionError
+
+
+def times_as_long(one: Sequence[float], other: Sequence[float]) -> float:
+    """The median of the ratios of each turn: what slows a machine for a while slows both."""
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
 def show(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -76,15 +87,10 @@ def show(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> N
         print(f"{name:48}" + "".join(f"{cell:>13}" for cell in cells), flush=True)
 
 
-def seconds(quick: bool) -> float:
-    """That a race may take."""
-    return 2 if quick else 20
-
-
-def ratios(took: Mapping[str, float]) -> list[list[object]]:
-    """Rows of milliseconds, and how many times as long as the first."""
+def ratios(took: Mapping[str, Sequence[float]]) -> list[list[object]]:
+    """Rows of milliseconds, the best, and how many times as long as the first."""
     first = next(iter(took.values()))
-    return [[name, f"{1e3 * best:.1f}", f"{best / first:.2f}"] for name, best in took.items()]
+    return [[name, f"{1e3 * min(times):.1f}", f"{times_as_long(times, first):.2f}"] for name, times in took.items()]
 
 
 # 1, 2: exact spectra
@@ -141,7 +147,7 @@ def exact_fisher(quick: bool) -> None:
         "vmapped per-sample gradients": lambda: by_vmap(network, inputs, labels),
         "loop over samples + SVD": lambda: by_loop(network, inputs, labels),
     }
-    took = race(ways, seconds(quick), ["loop over samples + SVD"])
+    took = race(ways, quick)
     off = [f"{abs(way()[0] / ours()[0] - 1):.0e}" for way in list(ways.values())[:2]] + [""]
     rows = [[name, ms, one, ratio] for (name, ms, ratio), one in zip(ratios(took), off, strict=True)]
     show(f"1. all eigenvalues of the Fisher, n = {n} (targets: 20, 100)", ["way", "ms", "λ₁ off by", "ratio"], rows)
@@ -163,7 +169,7 @@ def exact_ggn(quick: bool) -> None:
         "  of which its eigenvalues": lambda: spectra.eigenvalues(made),
         peer: lambda: by_jacobians(network, inputs, labels),
     }
-    took = race(ways, seconds(quick), [peer])
+    took = race(ways, quick)
     show(f"2. all eigenvalues of the GGN, n = {n} (target: 600 ms at n = 256)", ["way", "ms", "ratio"], ratios(took))
 
 
@@ -283,13 +289,13 @@ def lanczos(quick: bool) -> None:
         None,
         by_pyhessian(network, inputs, labels, steps)[0][-1],
     ]
-    took = race(ways, seconds(quick), [peer, other])
+    took = race(ways, quick)
     rows = [
         [
             name,
             ms,
             "" if one is None else f"{abs(float(one / largest[0]) - 1):.0e}",
-            f"{took[name] / took['bare Hessian–vector products']:.2f}",
+            f"{times_as_long(took[name], took['bare Hessian–vector products']):.2f}",
             ratio,
         ]
         for (name, ms, ratio), one in zip(ratios(took), largest, strict=True)
@@ -363,16 +369,16 @@ def equal_error(quick: bool) -> None:
             "ours": lambda: quadrature(product, starts, how.steps, 10),
             "plain": lambda: [plain(start, product) for start in starts],
         },
-        seconds(quick),
+        quick,
     )
 
     def row(name: str, probes: float, time_: float, errors: Sequence[float]) -> list[object]:
         cells = [f"{probes * how.steps:.0f}", f"{1e3 * time_:.0f}", *(f"{error:.4f}" for error in errors)]
-        return [name, *cells, f"{probes / (1 + how.probes):.1f}", f"{time_ / took['ours']:.1f}"]
+        return [name, *cells, f"{probes / (1 + how.probes):.1f}", f"{time_ / min(took['ours']):.1f}"]
 
-    a_probe = took["plain"] / len(starts)
-    rows = [row(f"ours: {how.probes} probes and one to take out", len(starts), took["ours"], ours)]
-    rows.append(row("plain, as many products", len(starts), took["plain"], at[len(starts)]))
+    a_probe = times_as_long(took["plain"], took["ours"]) * min(took["ours"]) / len(starts)
+    rows = [row(f"ours: {how.probes} probes and one to take out", len(starts), min(took["ours"]), ours)]
+    rows.append(row("plain, as many products", len(starts), a_probe * len(starts), at[len(starts)]))
     for place, name in enumerate(("trace", "stable rank", "density")):
         count, said = next(((count, "") for count in counts if at[count][place] <= ours[place]), (counts[-1], ", by 1/√probes"))
         wanted = max(1, (at[count][place] / ours[place]) ** 2) * count  # errors of more probes than were drawn are not looked at
@@ -449,7 +455,7 @@ def cohort(quick: bool) -> None:
         for network, x, y in zip(networks, inputs, labels, strict=True):
             measure(fisher.Operator(network, x, y, cross_entropy, check=False))
 
-    took = race({f"{members} members at once": at_once, f"{members} members one by one": one_by_one}, seconds(quick))
+    took = race({f"{members} members at once": at_once, f"{members} members one by one": one_by_one}, quick)
     title = f"6. a checkpoint of {members} × {'-'.join(map(str, widths))}: Fisher on all blocks with overlaps, n = {n}, float64"
     show(title, ["way", "ms", "ratio"], ratios(took))
 
@@ -457,11 +463,12 @@ def cohort(quick: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer samples, steps and runs")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="1, as a job of the pipeline has")
     asked = parser.parse_args()
     quick, threads = asked.quick, asked.threads
     torch.set_num_threads(threads)
-    where = f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}, CPU"
+    load = f"{os.getloadavg()[0]:.0f} on {len(os.sched_getaffinity(0))} cores"
+    where = f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}, CPU, load {load}"
     print(f"torch {torch.__version__} on {where}; MLP {'-'.join(map(str, WIDTHS))} with ReLU, float32")
     for part in (exact_fisher, exact_ggn, lanczos, equal_error, memory, cohort):
         part(quick)

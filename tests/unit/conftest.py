@@ -4,6 +4,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from forking import Forks
 
 from plasticity import datasets
 
@@ -18,3 +19,12 @@ def data():
     draw = np.random.default_rng(0)
     images, labels = draw.integers(0, 10, (60, 2, 2, 3), np.uint8), np.concatenate([np.arange(4), draw.integers(0, 4, 56)])
     return datasets.describe("tiny", datasets.Images(images, labels, list("abcd"), 9), {})
+
+
+@pytest.fixture(scope="module")
+def forks():
+    """One for all tests."""
+    forks = Forks()
+    with forks.process:
+        yield forks
+        forks.process.stdin.close()

@@ -1,8 +1,9 @@
-"""A process that has imported what training needs, and forks a child for each call of the entry: importing takes longer than tiny training.
+"""A process that has imported what jobs need, and forks a child for each call of an entry: importing takes longer than tiny training.
 
 It reads a call in JSON from each line of its input and answers with a line: ``{"argv": […], …}`` with the child's process id,
 ``{"wait": id}`` with its exit status, negative if a signal ended it, and ``{"pause": id}`` with the signal that stopped it. A child
-notes its moments, which are changes of files below a folder and starts of tasks, and sends itself a signal at those that it is told.
+notes its moments, which are changes of files below a folder and starts of tasks or spectra, and sends itself a signal at those that it
+is told.
 """
 
 import json
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import torch.fx.experimental.symbolic_shapes  # noqa: F401 # which torch.autograd.grad imports at its first call
 
-import plasticity.cohort  # noqa: F401 # with all that training needs
+import plasticity.cohort  # with all that training needs
+import plasticity.measures  # noqa: F401 # and measuring
+from plasticity.operators import Operator
 from plasticity.training import Members
 
 CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}  # as Python's audit hooks call them
@@ -46,7 +49,12 @@ def watch(notes, below, fatal=None, number=None, again=False):
         moment("learn")
         learn(members)
 
+    def noted_spectra(operator, *args, **options):
+        moment("spectra")
+        return spectra(operator, *args, **options)
+
     learn, Members.learn = Members.learn, noted
+    spectra, Operator.spectra = Operator.spectra, noted_spectra
     sys.addaudithook(changed)
 
 

@@ -1,12 +1,14 @@
 """What a study will cost: counted numbers against counts by hand; times are only there and add up."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 from cohorts import ARMS as EVERY
-from cohorts import COMPOSED, seen
+from cohorts import COMPOSED, seen, trained
 
-from plasticity import costs, measures, memory
+from plasticity import contracts, costs, measures, memory, networks
 from plasticity.errors import StudyError
 from plasticity.settings import Curvature, Network, Optimizer, Problem, Setting, Training
 
@@ -63,6 +65,33 @@ def test_measuring_counts_what_one_member_leaves_at_one_task(data):
     numbers = len(of_blocks) * moments * network_blocks + network_blocks  # and the weight norm
     assert found.disk == 4 * numbers + 8 * moments * network_blocks * rank + moments  # and the status
     assert found.seconds > 0
+
+
+def test_operators_at_other_tasks_cost_their_share_of_time_and_the_rest_is_counted_once(data, monkeypatch):
+    own = {"fisher": {}, "hessian": {"every": 12, "exact_up_to": 50}, "ggn": {"every": 12}, "ntk": {"every": 8}}
+    asked = Curvature.of({"operators": own, "samples": 9, "moments": ["new"], "every": 4})
+    clock = iter([0, 90, 100, 104, 200, 210, 300, 352, 400, 428])  # libraries; without operators; Fisher; GGN and Hessian; NTK
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: next(clock))
+    found = costs.measuring(SETTING, data, asked)
+    assert found.seconds == pytest.approx((4 + 6 + 48 / 3 + 24 / 2) / 2)  # two members
+    assert next(clock, None) is None
+
+
+def test_operators_at_other_tasks_leave_as_much_as_they_have_in_the_file(data, tmp_path):
+    own = {"fisher": {}, "hessian": {"every": 2}, "ggn": {"every": 2, "samples": 5, "blocks": ["all"]}}
+    asked = Curvature.of({"operators": own, "samples": 9, "moments": ["old", "new"], "every": 1})
+    _, states = trained(data, "none", [{}], [0, 1], setting=SETTING, dtype=torch.float32)
+    shapes = {name: tuple(tensor.shape) for name, tensor in networks.fitting(SETTING, data).named_parameters()}
+    standing = SimpleNamespace(arms=["none"], seeds=[0, 1], tasks=list(range(4)), shapes=shapes, at=lambda task: states[task].double())
+    variables, coordinates = measures.measure(standing, SETTING, asked, data)
+    found = contracts.dataset(measures.table(asked), variables, coordinates, "measures", {})
+    assert costs.measuring(SETTING, data, asked).disk == sum(values.nbytes for values in found.data_vars.values()) / 8
+
+
+def test_measuring_nothing_but_units_has_its_cost_too(data):
+    found = costs.measuring(SETTING, data, replace(CURVATURE, operators={}))
+    assert found.seconds > 0
+    assert found.disk > 0
 
 
 def test_what_a_dataset_cannot_give_is_said_before_anything_runs(data):

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from plasticity import contracts, measures
 from plasticity.errors import StudyError
 from plasticity.gathering import gather
 
 TASKS = 4
 
 
-def cohort(arms, seeds, measured=range(TASKS), blocks=("hidden_1", "output", "all")):
-    """Outcomes whose numbers name their member and task, and measures at some of the tasks."""
+def cohort(arms, seeds, measured=range(TASKS), blocks=("hidden_1", "output", "all"), rank=3):
+    """Outcomes whose numbers name their member and task, and measures at some of the tasks, with spectra of some length."""
 
     def numbers(tasks):
         return np.array([[[100 * hash_of(arm) + 10 * seed + task for task in tasks] for seed in seeds] for arm in arms], float)
@@ -21,9 +22,15 @@ def cohort(arms, seeds, measured=range(TASKS), blocks=("hidden_1", "output", "al
     made = {name: (member, numbers(range(TASKS)) + place) for place, name in enumerate(("final_error", "online_error", "final_loss"))}
     outcomes = xr.Dataset(made, coordinates | {"task": range(TASKS)})
     of_blocks = np.stack([-numbers(measured)] * len(blocks), axis=-1)
-    coordinates |= {"task": list(measured), "block": list(blocks)}
-    measures = xr.Dataset({"weight_norm": (("arm", "seed", "task", "block"), of_blocks)}, coordinates)
-    return outcomes, measures
+    coordinates |= {"task": list(measured), "block": list(blocks), "moment": ["old", "new"], "rank": range(rank)}
+    spectra = np.stack([of_blocks] * rank, axis=-1) - np.arange(rank) / 8
+    status = np.zeros((len(arms), len(seeds), len(measured), 2), np.int8)
+    found = {
+        "weight_norm": (("arm", "seed", "task", "block"), of_blocks),
+        "fisher_eigenvalue": (("arm", "seed", "task", "block", "rank"), spectra),
+        "curvature_status": (("arm", "seed", "task", "moment"), status, {"flag_values": np.arange(4, dtype=np.int8)}),
+    }
+    return outcomes, xr.Dataset(found, coordinates)
 
 
 def hash_of(arm):
@@ -31,8 +38,7 @@ def hash_of(arm):
 
 
 def joined(*cohorts):
-    outcomes, measures = zip(*cohorts, strict=True)
-    return gather(outcomes, measures)
+    return gather(*zip(*cohorts, strict=True))
 
 
 def test_every_number_is_where_its_member_says():
@@ -66,6 +72,36 @@ def test_tasks_without_a_measure_are_missing():
     assert np.isnan(data["weight_norm"].sel(task=[1, 3])).all()
     assert np.isfinite(data["weight_norm"].sel(task=[0, 2])).all()
     assert np.isfinite(data["final_error"]).all()
+
+
+def test_the_status_of_a_task_without_a_measure_says_so_and_stays_an_integer(tmp_path):
+    some = [cohort([arm], [0], measured=[0, 2], blocks=blocks) for arm, blocks in (("none", ("all",)), ("fresh", ("norm_1", "all")))]
+    contracts.write(joined(*some), tmp_path / "a.nc")
+    status = contracts.read(tmp_path / "a.nc")["curvature_status"]
+    assert status.dtype == np.int8
+    assert status.dims == ("arm", "seed", "task", "moment")
+    assert (status.sel(task=[1, 3]) == measures.STATUS["not_asked_for"]).all()
+    assert (status.sel(task=[0, 2]) == measures.STATUS["measured"]).all()
+    assert status.attrs["flag_values"].tolist() == [0, 1, 2, 3]
+
+
+def test_spectra_of_other_lengths_are_padded_and_all_numbers_stay(tmp_path):
+    some = [cohort(["none"], [0]), cohort(["none"], [1], rank=2), cohort(["a"], [0, 1], rank=5), cohort(["fresh"], [0, 1])]
+    data = joined(*some)
+    assert data["rank"].values.tolist() == list(range(5))
+    for (_, measured), length in zip(some, (3, 2, 5, 3), strict=True):
+        here = data["fisher_eigenvalue"].sel(arm=measured.arm, seed=measured.seed)
+        np.testing.assert_array_equal(here.isel(rank=slice(length)), measured["fisher_eigenvalue"])
+        assert here.isel(rank=slice(length, None)).isnull().all()
+    contracts.write(data, tmp_path / "a.nc")
+    assert contracts.read(tmp_path / "a.nc")["rank"].dtype.kind == "i"
+
+
+def test_a_cohort_without_spectra_is_gathered_too():
+    some = [cohort([arm], [0]) for arm in ("none", "fresh")]
+    data = joined(*((outcomes, measured.drop_dims("rank")) for outcomes, measured in some))
+    assert "rank" not in data.dims
+    assert data["weight_norm"].notnull().all()
 
 
 def test_a_missing_seed_is_an_error_and_not_a_gap():

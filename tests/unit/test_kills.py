@@ -7,19 +7,17 @@ import platform
 import random
 import re
 import signal
-import subprocess
-import sys
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from forking import SCRIPTS, Forked
 
 from plasticity import contracts, memory
 from plasticity.settings import Setting
 
-ENTRY = Path(memory.__file__).parents[1] / "train.py"
+ENTRY = SCRIPTS / "train.py"
 TASKS, ARMS, SEEDS = 2, 3, 2
 SETTING = {
     "problem": {"dataset": "tiny", "change": "shuffle_labels", "samples": 48, "batch": 16, "epochs": 1, "tasks": TASKS},
@@ -30,99 +28,30 @@ LONGER = {"epochs": 4, "tasks": 5}  # so that a random moment is likely to be wi
 RESULTS = ["checkpoints.nc", "outcomes.nc"]
 
 
-class Forks:
-    """The process that forks a child for each call of the entry."""
-
-    def __init__(self):
-        # no GPU: the same bytes are promised on a CPU
-        env = os.environ | {"PYTHONPATH": str(ENTRY.parent), "CUDA_VISIBLE_DEVICES": ""}
-        command = [sys.executable, Path(__file__).with_name("forks.py")]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
-
-    def ask(self, **call):
-        """Its answer to a call."""
-        print(json.dumps(call), file=self.process.stdin, flush=True)
-        return int(self.process.stdout.readline())
-
-
 @dataclass
-class Job:
-    """A cohort to be trained, what its processes left, and what they said.
+class Job(Forked):
+    """A cohort to be trained.
 
     Attributes:
-        root: a folder for all that.
-        forks: forks its processes.
         data: the prepared dataset.
         waves: how many the memory that it is granted makes of it.
         problem: changes to that of `SETTING`.
     """
 
-    root: Path
-    forks: Forks
     data: Path
     waves: int = 1
     problem: dict[str, int] = field(default_factory=dict)
 
-    def start(self, log="log", at=None, number=signal.SIGKILL, again=False, largest=None, amid_a_write=False):
-        """Start a process, which gets a signal at a moment of its own, or can make no file larger than so many bytes."""
+    def argv(self):
         setting = SETTING | {"problem": SETTING["problem"] | self.problem}
         settings = {"setting": setting, "training": {"checkpoint_every": 1, "curve_points": 3, "precision": "float32"}}
         settings |= {"method": "l2_init", "arms": [{"strength": 0.01 * arm} for arm in range(ARMS)], "seeds": list(range(SEEDS))}
         argv = [ENTRY, "--data", self.data, "--outcomes", self.folder / "outcomes.nc", "--checkpoints", self.folder / "checkpoints.nc"]
-        argv += ["--settings", json.dumps(settings), "--log", self.root / log]
+        argv += ["--settings", json.dumps(settings)]
         if self.waves > 1:
             need, at_once = memory.per_member(Setting.of(setting), contracts.read(self.data)), ARMS * SEEDS // self.waves
             argv += ["--memory", next(mb for mb in range(10**6) if (mb * 10**6 - memory.BASE) // need == at_once)]
-        watched = {"notes": str(self.root / "notes"), "below": str(self.folder), "fatal": at, "number": number, "again": again}
-        limited = {"size": largest, "fatal": amid_a_write} if largest else None
-        return self.forks.ask(argv=[str(word) for word in argv], said=str(self.root / "said"), watched=watched, limited=limited)
-
-    def end(self, pid):
-        """Wait for a process; its exit status, negative if a signal ended it."""
-        rescue = threading.Timer(60, os.kill, (pid, signal.SIGKILL))
-        rescue.start()
-        try:
-            return self.forks.ask(wait=pid)
-        finally:
-            rescue.cancel()
-
-    def paused(self, at):
-        """Start a process that stops at a moment of its own, until it is sent SIGCONT."""
-        pid = self.start(at=at, number=signal.SIGSTOP)
-        assert self.forks.ask(pause=pid) == signal.SIGSTOP, self.text("said")
-        return pid
-
-    def run(self, **options):
-        """Start a process and wait for it."""
-        return self.end(self.start(**options))
-
-    @property
-    def folder(self):
-        """Where its results go."""
-        return self.root / "out"
-
-    def text(self, name):
-        """What a file says that may not be there yet."""
-        return (self.root / name).read_text() if (self.root / name).exists() else ""
-
-    @property
-    def moments(self):
-        """All of its processes, in their order."""
-        return self.text("notes").splitlines()
-
-    @property
-    def results(self):
-        """Every file that it left, with its bytes."""
-        return {str(path.relative_to(self.folder)): path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
-
-
-@pytest.fixture(scope="module")
-def forks():
-    """One for all tests."""
-    forks = Forks()
-    with forks.process:
-        yield forks
-        forks.process.stdin.close()
+        return argv
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,20 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+from cohorts import trained
+from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import nn
 
-from plasticity import contracts, datasets, measures, networks, tasks
+from plasticity import contracts, datasets, measures, networks, spectra, spectral, tasks
 from plasticity.checkpoints import Checkpoints, Rows, write
+from plasticity.errors import StudyError
 from plasticity.lockstep import Parameters
 from plasticity.settings import Curvature, Network, Optimizer, Problem, Setting
 
@@ -245,6 +250,366 @@ def test_measures_do_not_depend_on_how_many_seeds_data_are_in_memory(checkpoints
         np.testing.assert_allclose(values, together[name], rtol=1e-12, err_msg=name)
 
 
+# operators
+
+
+LATER = {"hidden_1": slice(0, 78), "hidden_2": slice(78, 120), "output": slice(120, 148), "last_two": slice(78, 148), "all": slice(0, 148)}
+OPERATORS = ["fisher", "ggn", "hessian", "ntk"]
+ESTIMATED = {"exact_up_to": 1, "steps": 8, "probes": 3}  # of any block: the smallest has 28 parameters
+HOW = {"exact": {}, "estimated": ESTIMATED | {"blocks": ["last_two"]}}
+
+
+def hessian(function):
+    """Of a function of one vector, by two backward passes: torch's own goes forward, and warns."""
+    return torch.func.jacrev(torch.func.grad(function))
+
+
+def dense(operator, network, inputs, targets, loss=nn.functional.cross_entropy):
+    """An operator as a matrix, by torch.func, and the gradient of the mean loss."""
+    names = [name for name, _ in network.named_parameters()]
+    tensors = [parameter.detach() for parameter in network.parameters()]
+    row = torch.cat([tensor.flatten() for tensor in tensors])
+
+    def outputs(row):
+        parts = row.split([tensor.numel() for tensor in tensors])
+        shaped = {name: part.view(tensor.shape) for name, part, tensor in zip(names, parts, tensors, strict=True)}
+        return torch.func.functional_call(network, shaped, (inputs,))
+
+    def mean_loss(row):
+        return loss(outputs(row), targets)
+
+    gradient = torch.func.grad(mean_loss)(row)
+    if operator == "hessian":
+        return hessian(mean_loss)(row), gradient
+    J, z = torch.func.jacrev(outputs)(row), outputs(row)
+    inner = {
+        "ntk": lambda z, target: torch.eye(len(z), dtype=z.dtype),
+        "ggn": hessian(lambda z, target: loss(z[None], target[None])),
+        "fisher": lambda z, target: torch.outer(*[torch.func.grad(lambda z: loss(z[None], target[None]))(z)] * 2),
+    }[operator]
+    H = torch.stack([inner(one, target) for one, target in zip(z, targets, strict=True)])
+    return torch.einsum("nca,ncd,ndb->ab", J, H, J) / len(inputs), gradient
+
+
+def squared(outputs, targets):
+    return (outputs.squeeze(-1) - targets).square().mean()
+
+
+def numbers(values, levels=(0.99,)):
+    """What a spectrum is summed up by, in plain loops."""
+    magnitudes = sorted((abs(value) for value in values), reverse=True)
+    total = sum(magnitudes)
+    names = ["effective_rank", *(f"effective_rank_at_{level}".replace(".", "_") for level in levels[1:])]
+    return {
+        name: next(k for k in range(1, len(values) + 1) if sum(magnitudes[:k]) >= level * total * (1 - 1e-12))
+        for name, level in zip(names, levels, strict=True)
+    } | {
+        "stable_rank": total / magnitudes[0],
+        "entropy_rank": math.exp(-sum(m / total * math.log(m / total) for m in magnitudes if m > 1e-14 * total)),
+        "epsilon_rank": sum(m > 1e-3 * magnitudes[0] for m in magnitudes),
+        "absolute_epsilon_rank": sum(m > 1e-3 for m in magnitudes),
+        "top_eigenvalue": max(values),
+        "trace": sum(values),
+        "negative_fraction": sum(-value for value in values if value < 0) / total,
+    }
+
+
+def close(here, operator, matrix, gradient, top, levels=(0.99,)):
+    """See to it that what is stored of one block is what a matrix has."""
+    values, vectors = np.linalg.eigh((matrix + matrix.T).numpy() / 2)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    found = here[f"{operator}_eigenvalue"].dropna("rank").values
+    expected = values if operator == "hessian" else np.pad(values, (0, max(0, len(found) - len(values))))[: len(found)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9 * abs(values).max())
+    for name, number in numbers(expected, levels).items():
+        assert here[f"{operator}_{name}"].item() == pytest.approx(number, rel=1e-5, abs=1e-7), name
+    tied = values >= values[top - 1] - 1e-9 * abs(values).max()  # equal eigenvalues have one span
+    overlap = ((vectors[:, tied].T @ gradient.numpy()) ** 2).sum() / (gradient.numpy() ** 2).sum()
+    assert here[f"{operator}_gradient_overlap"].item() == pytest.approx(overlap, rel=1e-5, abs=1e-7)
+
+
+def fresh_row(seed, task, data, activation="relu"):
+    """Parameters of the network that is drawn anew for a task."""
+    network = networks.fitting(setting(activation), data)
+    drawn = networks.initial(network, setting(activation).network, seed, task)
+    return torch.cat([tensor.flatten() for tensor in drawn.values()]).float().double()  # as training has them
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_operator_is_that_of_the_right_parameters_on_the_right_tasks_data(checkpoints, data, operator):
+    keys = {"moments": ["fresh", "old", "new"], "top": 3, "levels": [0.99, 0.9]}
+    found = measured(checkpoints, data, "tanh", operators=[operator], **keys)
+    problem = setting().problem
+    for arm, seed, task in [(0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 3)]:
+        given = {moment: tasks.task(problem, data, SEEDS[seed], max(0, task - (moment == "old"))) for moment in keys["moments"]}
+        given = {moment: (inputs[:9].double(), labels[:9]) for moment, (inputs, labels) in given.items()}
+        for moment in keys["moments"][: 3 if task else 1]:
+            drawn = moment == "fresh"
+            row = fresh_row(SEEDS[seed], task, data, "tanh") if drawn else checkpoints.at(task)[arm * len(SEEDS) + seed]
+            network = alone(row, "tanh")
+            matrix, _ = dense(operator, network, *given[moment])
+            _, coming = dense("fisher", network, *given["new"])
+            for block, part in LATER.items():
+                here = found.isel(arm=arm, seed=seed).sel(task=task, moment=moment, block=block)
+                close(here, operator, matrix[part, part], coming[part], 3, keys["levels"])
+
+
+def test_at_moment_old_the_gradient_is_that_of_the_coming_task_and_not_of_the_ended_one(checkpoints, data):
+    here = measured(checkpoints, data, "tanh", operators=["hessian"], top=3).sel(arm="b", seed=8, task=3, moment="old", block="all")
+    ended, coming = (tasks.task(setting().problem, data, 8, task) for task in (2, 3))
+    network = alone(checkpoints.at(3)[3], "tanh")
+    matrix, of_ended = dense("hessian", network, ended[0][:9].double(), ended[1][:9])
+    _, of_coming = dense("hessian", network, coming[0][:9].double(), coming[1][:9])
+    top = torch.linalg.eigh(matrix).eigenvectors[:, -3:]
+    share = {name: ((top.T @ g).square().sum() / g.square().sum()).item() for name, g in (("ended", of_ended), ("coming", of_coming))}
+    assert here["hessian_gradient_overlap"].item() == pytest.approx(share["coming"], rel=1e-5)
+    assert abs(share["ended"] - share["coming"]) > 0.01
+
+
+def test_fresh_is_what_the_arm_of_fresh_networks_has_at_new_bit_for_bit(data):
+    arms = [{}]
+    _, states = trained(data, "fresh", arms, SEEDS, setting=setting(), dtype=torch.float32)
+    standing = SimpleNamespace(arms=["fresh"], seeds=SEEDS, tasks=list(range(TASKS)), shapes=SHAPES, at=lambda task: states[task].double())
+    for how in HOW.values():
+        found = measured(standing, data, operators=OPERATORS, moments=["new", "fresh"], **how)
+        found = found[[name for name in found if "moment" in found[name].dims]]
+        assert found.sel(moment="new", drop=True).equals(found.sel(moment="fresh", drop=True))
+
+
+def test_fresh_is_the_same_for_every_arm_and_another_for_every_task_and_seed(checkpoints, data):
+    found = measured(checkpoints, data, moments=["fresh"])["fisher_trace"].sel(block="all", moment="fresh")
+    assert found.notnull().all(), "also beside a member that diverged"
+    assert found.sel(arm="a", drop=True).equals(found.sel(arm="b", drop=True))
+    assert len(set(found.sel(arm="a").values.ravel())) == len(SEEDS) * TASKS
+
+
+OWN = {
+    "fisher": {"samples": 6, "moments": ["new"]},
+    "ggn": {"every": 2, "blocks": ["last_two"]},
+    "hessian": {"exact_up_to": 60, "steps": 8, "probes": 3, "moments": ["old", "new"]},
+    "ntk": {"every": 3, "blocks": ["all", "layers"], "moments": ["fresh", "new"]},
+}
+
+
+@pytest.fixture(scope="module")
+def of_their_own(checkpoints, data):
+    """All operators, each with keys of its own."""
+    return measured(checkpoints, data, operators=OWN, moments=["old", "new", "fresh"])
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_what_an_operator_is_not_asked_for_is_missing_and_nothing_else(of_their_own, operator):
+    own = {"every": 1, "moments": ["old", "new", "fresh"], "blocks": ["layers", "last_two", "all"]} | OWN[operator]
+    alive = of_their_own["curvature_status"] == 0
+    layers = ~of_their_own["block"].isin(["last_two", "all"])
+    asked = of_their_own["block"].isin(own["blocks"]) | (layers & ("layers" in own["blocks"]))
+    asked = asked & (of_their_own["task"] % own["every"] == 0) & of_their_own["moment"].isin(own["moments"]) & alive
+    for name in (name for name in of_their_own if name.startswith(f"{operator}_")):
+        there = of_their_own[name].notnull()
+        xr.testing.assert_equal(
+            there.any(set(there.dims) & {"rank", "grid"}), asked.transpose(*(dim for dim in there.dims if dim in asked.dims))
+        )
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_an_operators_own_keys_do_what_the_common_ones_do(of_their_own, checkpoints, data, operator):
+    common = {"moments": ["old", "new", "fresh"]} | OWN[operator]
+    alone = measured(checkpoints, data, operators=[operator], **common)
+    there = {"task": alone["task"], "moment": alone["moment"]}
+    for name in (name for name in alone if name.startswith(f"{operator}_")):
+        here = of_their_own[name].sel(there)
+        if "rank" in here.dims:
+            assert here.isel(rank=slice(alone.sizes["rank"], None)).isnull().all()
+            here = here.isel(rank=slice(alone.sizes["rank"]))
+        xr.testing.assert_equal(here, alone[name])
+
+
+def test_blocks_larger_than_exact_up_to_are_estimated_with_errors_and_the_others_have_none(of_their_own):
+    there = of_their_own["curvature_status"] == 0
+    for name in (name for name in of_their_own if name.startswith("hessian_") and name.endswith("_error")):
+        for block, large in {"hidden_1": True, "hidden_2": False, "output": False, "last_two": True, "all": True}.items():
+            errors = of_their_own[name].sel(block=block, moment="new").where(there.sel(moment="new"), drop=True)
+            if name in ("hessian_effective_rank_standard_error", "hessian_trace_standard_error", "hessian_density_error") and large:
+                assert (errors > 0).mean() > 0.5, (name, block)  # it is exact where so few eigenvalues are not zero that all converge
+            elif not large:
+                assert (errors.fillna(0) == 0).all(), (name, block)
+
+
+def test_an_estimate_keeps_the_largest_and_the_smallest_eigenvalues_and_is_within_its_errors(checkpoints, data):
+    estimated = measured(checkpoints, data, "tanh", operators=["hessian"], top=2, **ESTIMATED).sel(block="all", moment="new")
+    exact = measured(checkpoints, data, "tanh", operators=["hessian"], top=2).sel(block="all", moment="new")
+    assert estimated.sizes["rank"] == 4
+    every = exact["hessian_eigenvalue"].rename(rank="other")
+    off = abs(estimated["hessian_eigenvalue"] - every).min("other")  # from the nearest: a Ritz value may have passed over some
+    assert (off <= 1.01 * estimated["hessian_eigenvalue_error"] + 1e-5 * every.max("other")).where(off.notnull(), True).all()
+    largest = estimated["hessian_eigenvalue"].isel(rank=0) / every.isel(other=0)
+    assert ((largest > 0.98) & (largest < 1 + 1e-5)).where(largest.notnull(), True).all()
+    for name in ("trace", "effective_rank", "negative_fraction"):
+        off = abs(estimated[f"hessian_{name}"] - exact[f"hessian_{name}"]) / estimated[f"hessian_{name}_standard_error"]
+        assert off.max() < 6, name
+        assert off.median() < 2, name
+
+
+def test_eigenvalues_descend_and_missing_ones_come_last(of_their_own):
+    for operator in OPERATORS:
+        values = of_their_own[f"{operator}_eigenvalue"]
+        assert (values.diff("rank").fillna(0) <= 0).all()
+        assert not (values.isnull().isel(rank=slice(None, -1)).values & values.notnull().isel(rank=slice(1, None)).values).any()
+
+
+def test_what_is_measured_of_several_operators_is_as_the_contract_has_it(of_their_own):
+    described = measures.table(curvature(OWN, moments=["old", "new", "fresh"]))
+    assert set(of_their_own.data_vars) == set(described)
+    for name, variable in described.items():
+        assert of_their_own[name].dims == variable.dims
+    for operator in OPERATORS:
+        errors = {name for name in described if name.startswith(f"{operator}_") and name.endswith("_error")}
+        assert bool(errors) == (f"{operator}_density" in described) == (operator != "fisher")
+    assert of_their_own["rank"].values.tolist() == list(range(42)), "as many as the Hessian has on hidden_2"
+    assert of_their_own["grid"].values.tolist() == pytest.approx(spectra.grid().tolist())
+    assert of_their_own["moment"].values.tolist() == ["old", "new", "fresh"]
+
+
+def test_without_an_operator_that_may_be_estimated_there_are_no_errors_and_no_density(checkpoints, data):
+    found = measured(checkpoints, data, operators=["fisher", "ggn"], estimate=False)
+    assert not [name for name in found if "error" in name or "density" in name]
+    assert "grid" not in found.dims
+
+
+def test_levels_have_ranks_of_their_own_and_the_first_has_the_plain_name(checkpoints, data):
+    one = measured(checkpoints, data, levels=[0.99, 0.9, 0.5])
+    other = measured(checkpoints, data, levels=[0.9])
+    assert {name for name in one if "effective_rank" in name} == {
+        *(f"fisher_effective_rank{level}" for level in ("", "_at_0_9", "_at_0_5")),
+    }
+    ranks = [one[f"fisher_effective_rank{level}"] for level in ("", "_at_0_9", "_at_0_5")]
+    assert (ranks[0] >= ranks[1]).where(ranks[0].notnull(), True).all()
+    assert (ranks[1] > ranks[2]).any()
+    np.testing.assert_array_equal(ranks[1], other["fisher_effective_rank"])
+
+
+@pytest.mark.parametrize(
+    ("how", "broken"), [("exact", torch.nan), ("exact", -torch.inf), ("estimated", torch.nan), ("estimated", torch.inf)]
+)
+def test_a_diverged_member_is_missing_and_changes_no_bit_of_the_others(checkpoints, data, how, broken):
+    def at(value):
+        def rows(task):
+            found = checkpoints.at(2).clone() if task == NAN[2] else checkpoints.at(task)
+            found[found.isnan()] = 0.1
+            if task == NAN[2]:
+                found[1, 17] = value  # of the first arm's second seed
+            return found
+
+        return SimpleNamespace(arms=ARMS, seeds=SEEDS, tasks=[1, 2], shapes=SHAPES, at=rows)
+
+    keys = {"operators": OPERATORS, "moments": ["old", "fresh"], **HOW[how]}
+    harmed, whole = (measured(at(value), data, **keys) for value in (broken, 0.1))
+    member = {"arm": 0, "seed": 1, "task": 1}
+    assert harmed["curvature_status"].isel(member).values.tolist() == [1, 0]
+    assert (harmed["curvature_status"] == 1).sum() == 1
+    for name in (name for name in harmed if "moment" in harmed[name].dims and name != "curvature_status"):
+        assert harmed[name].isel(member).sel(moment="old").isnull().all(), name
+        mended = harmed[name].copy()
+        mended[member] = whole[name].isel(member)
+        xr.testing.assert_identical(mended.drop_attrs(), whole[name].drop_attrs())
+        assert whole[name].isel(member).notnull().any()
+
+
+@pytest.mark.parametrize(("how", "samples"), [("exact", 9), ("estimated", 2), ("estimated", 9)])
+def test_a_members_numbers_do_not_depend_on_the_seeds_beside_it_or_on_how_many_are_in_memory(checkpoints, data, monkeypatch, how, samples):
+    def of(seeds):
+        places = [arm * len(SEEDS) + SEEDS.index(seed) for arm in range(len(ARMS)) for seed in seeds]
+        at = lambda task: checkpoints.at(task)[places]  # noqa: E731
+        return SimpleNamespace(arms=ARMS, seeds=seeds, tasks=[1], shapes=SHAPES, at=at)
+
+    keys = {"operators": OPERATORS, "samples": samples, "moments": ["old", "fresh"], **HOW[how]}
+    together = measured(of(SEEDS), data, **keys)
+    for seed in SEEDS:
+        alone = measured(of([seed]), data, **keys)
+        xr.testing.assert_identical(alone, together.sel(seed=[seed]))
+    monkeypatch.setattr(measures, "AT_ONCE", 1)
+    xr.testing.assert_identical(measured(of(SEEDS), data, **keys), together)
+
+
+def test_probes_are_the_same_for_every_arm_moment_and_operator_and_others_for_every_seed_task_and_block():
+    one = spectral.probes(3, 1, "all", 4, 50)
+    assert torch.equal(one, spectral.probes(3, 1, "all", 4, 50))
+    for other in (spectral.probes(4, 1, "all", 4, 50), spectral.probes(3, 2, "all", 4, 50), spectral.probes(3, 1, "last_two", 4, 50)):
+        assert not torch.equal(one, other)
+    assert spectral.probes(3, 1, "all", 4, 50).dtype == torch.float64
+    assert abs(spectral.probes(0, 0, "all", 4, 10**4).std() - 1) < 0.02
+
+
+def test_every_member_is_estimated_from_probes_of_its_own_seed_task_and_block(checkpoints, data, monkeypatch):
+    seen, probes = set(), spectral.probes
+    monkeypatch.setattr(spectral, "probes", lambda *about: seen.add(about) or probes(*about))
+    measured(checkpoints, data, operators=["hessian"], moments=["new"], **ESTIMATED)
+    sizes = {block: part.stop - part.start for block, part in LATER.items()}
+    assert seen == {(seed, task, block, 4, d) for seed in SEEDS for task in range(TASKS) for block, d in sizes.items()}
+
+
+class Memory(dict):
+    """Keeps what it is given, as `resume.Resume` does, and stops a job when it is full."""
+
+    def __init__(self, most=math.inf):
+        super().__init__()
+        self.most = most
+
+    def save(self, place, state):
+        if len(self) == self.most:
+            raise KeyboardInterrupt
+        self[place] = state
+
+    def load(self, place):
+        return self.get(place)
+
+
+def test_a_job_that_is_started_anew_measures_only_the_tasks_that_are_left(checkpoints, data, monkeypatch):
+    asked, seen = curvature(["fisher", "hessian"]), []
+    expected, _ = measures.measure(checkpoints, setting(), asked, data)
+    kept = Memory(2)
+    with pytest.raises(KeyboardInterrupt):
+        measures.measure(checkpoints, setting(), asked, data, kept=kept)
+    assert list(kept) == [0, 1]
+    kept.most = math.inf
+    monkeypatch.setattr(Checkpoints, "at", lambda self, task, at=Checkpoints.at: seen.append(task) or at(self, task))
+    found, _ = measures.measure(checkpoints, setting(), asked, data, kept=kept)
+    assert seen == [2, 3]
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+@pytest.mark.parametrize("estimate", [True, False])
+def test_a_spectrum_that_memory_does_not_hold_is_estimated_or_refused_in_a_sentence(checkpoints, data, caplog, estimate):
+    asked = curvature(["hessian"], steps=8, probes=2, estimate=estimate, blocks=["all", "last_two"])
+    measure = partial(measures.measure, checkpoints, setting(), asked, data, memory=70**2 * 8 * 4)
+    if not estimate:
+        with pytest.raises(StudyError, match=r"Hessian on all takes a matrix of 148 rows and [\d.]+ GB.*: set curvature\.estimate to true"):
+            measure()
+        return
+    found, coordinates = measure()
+    errors = found["hessian_trace_standard_error"][0, 0, 3, 1]
+    assert errors[coordinates["block"].index("all")] > 0
+    assert errors[coordinates["block"].index("last_two")] == 0
+    assert [line for line in caplog.messages if "the exact spectrum of the Hessian on all takes a matrix of 148 rows" in line]
+
+
+def test_a_spectrum_that_is_larger_than_exact_up_to_and_may_not_be_estimated_is_refused_in_a_sentence(checkpoints, data):
+    with pytest.raises(StudyError, match=r"the GGN on hidden_1 takes a matrix of 27 rows, more than 26: set curvature\.estimate to true"):
+        measured(checkpoints, data, operators=["ggn"], exact_up_to=26, estimate=False)
+
+
+def test_that_memory_does_not_hold_the_fisher_is_said_without_a_word_of_estimates(checkpoints, data):
+    with pytest.raises(
+        StudyError, match=r"the Fisher on hidden_1 takes a matrix of 9 rows and .* GB.*: take fewer samples, or ask for more"
+    ):
+        measures.measure(checkpoints, setting(), curvature(), data, memory=1000)
+
+
+def test_the_fisher_is_exact_whatever_may_be_estimated(checkpoints, data):
+    xr.testing.assert_identical(measured(checkpoints, data, **ESTIMATED), measured(checkpoints, data))
+
+
 # networks whose members go one after the other
 
 
@@ -284,6 +649,84 @@ def test_the_fisher_of_convolutional_members_is_that_of_each_ones_samples_one_by
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12 * expected[0])
 
 
+def of_one_member(convolutional):
+    """The second arm's first member at the second task: its setting, data, standing, network, and what the operators are taken on."""
+    setting, data, checkpoints = convolutional
+    row = checkpoints.at(1)[2]
+    standing = SimpleNamespace(arms=["b"], seeds=SEEDS[:1], tasks=[1], shapes=checkpoints.shapes, at=lambda task: row[None])
+    network = networks.fitting(setting, data).double().eval()
+    nn.utils.vector_to_parameters(row, network.parameters())
+    inputs, labels = tasks.task(setting.problem, data, SEEDS[0], 1)
+    return setting, data, standing, network, inputs[:6].double(), labels[:6]
+
+
+def test_the_ggn_of_convolutional_members_is_that_of_their_jacobians(convolutional):
+    setting, data, standing, network, inputs, _ = of_one_member(convolutional)
+    values, coordinates = measures.measure(standing, setting, curvature(["ggn"], samples=6, moments=["new"]), data)
+    outputs, own = network(inputs), dict(network.named_parameters())
+    roots = [torch.linalg.cholesky(torch.diag(p) - torch.outer(p, p) + 1e-15 * torch.eye(3)) for p in outputs.detach().softmax(-1)]
+    rows = [torch.autograd.grad(outputs[i] @ roots[i][:, c], list(own.values()), retain_graph=True) for i in range(6) for c in range(3)]
+    of_layers = {}
+    for place, name in enumerate(own):
+        of_layers.setdefault(name.rpartition(".")[0], []).append(torch.stack([row[place].flatten() for row in rows]))
+    for block in [*of_layers, "all"]:
+        J = torch.cat([part for layer, parts in of_layers.items() if block in (layer, "all") for part in parts], dim=1)
+        expected = torch.linalg.eigvalsh(J @ J.T / 6).flip(0)
+        found = values["ggn_eigenvalue"][0, 0, 0, 0, coordinates["block"].index(block)]
+        np.testing.assert_allclose(found, expected[: len(found)], rtol=1e-6, atol=1e-10 * expected[0])
+
+
+@pytest.mark.parametrize("convolutional", ["cnn"], indirect=True)  # another's layers take long, and the same code
+def test_the_hessian_of_small_layers_of_a_convolutional_network_is_that_of_torch_func(convolutional):
+    setting, data, standing, network, inputs, labels = of_one_member(convolutional)
+    asked = curvature(["hessian"], samples=6, moments=["new"], exact_up_to=40, steps=4, probes=2, blocks=["layers"])
+    values, coordinates = measures.measure(standing, setting, asked, data)
+    own = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    for block in ("hidden_1", "hidden_2", "output"):
+        names = [f"{block}.weight", f"{block}.bias"]
+
+        def loss(row, names=names):
+            parts = row.split([own[name].numel() for name in names])
+            tensors = own | {name: part.view(own[name].shape) for name, part in zip(names, parts, strict=True)}
+            return nn.functional.cross_entropy(torch.func.functional_call(network, tensors, (inputs,)), labels)
+
+        matrix = hessian(loss)(torch.cat([own[name].flatten() for name in names]))
+        found = values["hessian_eigenvalue"][0, 0, 0, 0, coordinates["block"].index(block)]
+        expected = torch.linalg.eigvalsh((matrix + matrix.T) / 2).flip(0)
+        np.testing.assert_allclose(found[: len(expected)], expected, rtol=1e-6, atol=1e-9 * expected.abs().max())
+        assert np.isnan(found[len(expected) :]).all()
+        assert values["hessian_trace_standard_error"][0, 0, 0, 0, coordinates["block"].index(block)] == 0
+    assert (values["hessian_trace_standard_error"][0, 0, 0, 0, :2] > 0).all(), "those of the convolutions are estimated"
+
+
+@pytest.mark.parametrize("operator", ["ggn", "hessian"])
+def test_an_estimate_of_a_convolutional_network_has_its_largest_eigenvalue(convolutional, operator):
+    setting, data, standing, network, inputs, labels = of_one_member(convolutional)
+    asked = curvature([operator], samples=6, moments=["new"], exact_up_to=1, steps=12, probes=2, blocks=["all"])
+    values, coordinates = measures.measure(standing, setting, asked, data)
+    own = list(network.parameters())
+    outputs = network(inputs)
+    if operator == "ggn":
+        p = outputs.detach().softmax(-1)
+        start = torch.zeros_like(outputs, requires_grad=True)
+        pulled = torch.cat([g.flatten() for g in torch.autograd.grad(outputs, own, start, create_graph=True)])
+    slopes = torch.cat([g.flatten() for g in torch.autograd.grad(nn.functional.cross_entropy(outputs, labels), own, create_graph=True)])
+
+    def product(vector):
+        vector = torch.from_numpy(vector).flatten()
+        if operator == "hessian":
+            found = torch.autograd.grad(slopes @ vector, own, retain_graph=True)
+        else:
+            pushed = torch.autograd.grad(pulled @ vector, start, retain_graph=True)[0]
+            found = torch.autograd.grad(outputs, own, (p * pushed - p * (p * pushed).sum(-1, keepdim=True)) / 6, retain_graph=True)
+        return torch.cat([g.flatten() for g in found]).numpy()
+
+    (expected,), _ = eigsh(LinearOperator((len(slopes), len(slopes)), product, dtype=float), k=1, which="LA", v0=np.ones(len(slopes)))
+    block = coordinates["block"].index("all")
+    assert values[f"{operator}_top_eigenvalue"][0, 0, 0, 0, block] == pytest.approx(expected, rel=1e-4)
+    assert values[f"{operator}_top_eigenvalue_standard_error"][0, 0, 0, 0, block] < 1e-2 * expected
+
+
 def test_a_convolutions_units_are_its_channels(convolutional):
     setting, data, checkpoints = convolutional
     values, coordinates = measures.measure(checkpoints, setting, curvature(samples=6, moments=["new"]), data)
@@ -309,21 +752,22 @@ def test_images_to_test_on_are_not_measured(convolutional):
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
 
 
-def test_the_curvature_of_regression_is_that_of_squared_errors(checkpoints):
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_the_curvature_of_regression_is_that_of_squared_errors(checkpoints, operator):
     draw = np.random.default_rng(0)
     data = datasets.describe("bits", datasets.Images(draw.integers(0, 2, (60, 1, 1, 12), np.uint8), np.zeros(60, int), ["none"], 1), {})
     problem = Problem("bits", "flip_bits", samples=20, batch=5, epochs=1, tasks=TASKS, options={"flipping": 4})
-    regression = replace(setting(), problem=problem)
+    regression = replace(setting("tanh"), problem=problem)
     network = networks.fitting(regression, data).double()
-    few = replace_output(checkpoints, network)
-    values, _ = measures.measure(few, regression, curvature(samples=7, moments=["new"]), data)
-    nn.utils.vector_to_parameters(few.at(0)[0], network.parameters())
+    few, asked = replace_output(checkpoints, network), curvature([operator], samples=7, moments=["new"], top=2)
+    found = contracts.dataset(measures.table(asked), *measures.measure(few, regression, asked, data), "measures", {})
+    nn.utils.vector_to_parameters(few.at(0)[2], network.parameters())
     inputs, targets = tasks.task(problem, data, few.seeds[0], 0)
-    norms = []
-    for x, y in zip(inputs[:7].double(), targets[:7], strict=True):
-        gradients = torch.autograd.grad((network(x[None])[0, 0] - y) ** 2, list(network.parameters()))
-        norms.append(sum(float((gradient**2).sum()) for gradient in gradients))
-    assert values["fisher_trace"][0, 0, 0, 0, -1] == pytest.approx(np.mean(norms), rel=1e-5)
+    matrix, gradient = dense(operator, network, inputs[:7].double(), targets[:7].double(), squared)
+    close(found.sel(arm="b", seed=few.seeds[0], task=0, moment="new", block="all"), operator, matrix, gradient, 2)
+    if operator == "ggn":
+        ntk, _ = dense("ntk", network, inputs[:7].double(), targets[:7].double(), squared)
+        torch.testing.assert_close(matrix, 2 * ntk)
 
 
 def replace_output(checkpoints, network):

@@ -5,7 +5,7 @@ import json
 import math
 import re
 import shutil
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import MISSING, asdict, is_dataclass, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
 
@@ -123,6 +123,38 @@ def test_a_config_is_typed_as_it_is_written():
     assert found.curvature == Curvature({"fisher": Spectra(32, 1, ("old", "new"))}, ("old", "new"), 1)
 
 
+def test_an_operators_own_keys_come_before_the_common_ones_and_those_before_the_defaults():
+    own = {"ggn": {"samples": 8, "moments": ["new"], "steps": 9}, "fisher": {}}
+    found = study.read(changed((OPERATORS, own), ("curvature.probes", 7), ("curvature.levels", [0.9])), SCHEMA).curvature
+    assert list(found.operators) == ["fisher", "ggn"]
+    assert found.operators["fisher"] == Spectra(32, 1, ("old", "new"), probes=7)
+    assert found.operators["ggn"] == Spectra(8, 1, ("new",), steps=9, probes=7)
+    assert (found.moments, found.every, found.levels, found.top) == (("old", "new"), 1, (0.9,), 10)
+    assert Curvature.of(json.loads(json.dumps(asdict(found)))) == found
+    as_list, as_mapping = (study.read(changed((OPERATORS, names)), SCHEMA).curvature for names in (["ntk", "ggn"], {"ggn": {}, "ntk": {}}))
+    assert as_list == as_mapping
+
+
+def test_the_defaults_of_curvature_are_what_the_schema_says():
+    described = dict(properties(yaml.safe_load(SCHEMA.read_text())))
+    fields = [*dataclass_fields(Spectra), *dataclass_fields(Curvature)]
+    defaults = {field.name: field.default for field in fields if field.default is not MISSING}
+    assert defaults.pop("blocks") == ("layers", "last_two", "all")
+    assert "(default all three)" in described["curvature", "blocks"]["description"]
+    for key, default in defaults.items():
+        value = json.dumps(list(default) if isinstance(default, tuple) else default)
+        assert re.search(rf"\(default {re.escape(value)}\b|\(default {re.escape(value)}\)", described["curvature", key]["description"]), key
+    assert set(described["curvature", "operators", "*", "samples"]) == set(described["curvature", "samples"])
+    own = {path[-1] for path in described if path[:3] == ("curvature", "operators", "*") and len(path) == 4}
+    assert own == {field.name for field in dataclass_fields(Spectra)}
+    assert {path[1] for path in described if path[0] == "curvature" and len(path) == 2} == own | {"operators", "levels", "top"}
+
+
+def test_every_operator_that_has_a_file_may_be_named():
+    for names in (registry.names("operators"), {name: {} for name in registry.names("operators")}):
+        assert list(study.read(changed((OPERATORS, names)), SCHEMA).curvature.operators) == registry.names("operators")
+
+
 def test_what_training_records_and_its_precision_are_typed_as_they_are_written():
     written = {"checkpoint_every": 4, "curve_points": 3, "precision": "bfloat16"}
     assert study.read(changed(("training", written), ("curvature.every", 8)), SCHEMA).training == Training(4, 3, "bfloat16")
@@ -183,6 +215,7 @@ def test_defaults_that_the_schema_names_may_be_left_out_and_are_what_it_says():
 
 
 PROBLEM, OPTIMIZER = "settings.row.problem", "settings.row.optimizer"
+OPERATORS = "curvature.operators"
 MISTAKES = {
     "misspelt key": ([(f"{PROBLEM}.sampels", 3)], [PROBLEM, "'sampels'", "did you mean 'samples'?"]),
     "misspelt key at the top": ([("curvatur", {})], ["curvatur", "did you mean 'curvature'?"]),
@@ -204,7 +237,38 @@ MISTAKES = {
     "no settings": ([("settings", {})], ["settings", "empty", "name at least one"]),
     "strength twice": ([("methods.l2.strength", [0.1, 0.1])], ["methods.l2.strength", "0.1", "remove one"]),
     "unknown activation": ([("settings.row.network.activation", "rleu")], ["row.network.activation", '"rleu"', "did you mean 'relu'?"]),
-    "unknown operator": ([("curvature.operators", ["ggm"])], ["curvature.operators", "'ggm'", "did you mean 'ggn'?"]),
+    "unknown operator": ([("curvature.operators", ["ggm"])], [OPERATORS, "'ggm'", "did you mean 'ggn'?"]),
+    "unknown operator with keys of its own": ([(f"{OPERATORS}", {"hesian": {}})], [OPERATORS, "'hesian'", "did you mean 'hessian'?"]),
+    "no operator": ([(OPERATORS, [])], [f"{OPERATORS} is empty", "name at least one"]),
+    "no operator in a mapping": ([(OPERATORS, {})], [f"{OPERATORS} is empty", "name at least one"]),
+    "an operator twice": ([(OPERATORS, ["ggn", "ggn"])], [OPERATORS, "with a value twice", "remove one"]),
+    "an operator that is not in a list": ([(OPERATORS, "ggn")], [f'{OPERATORS} is "ggn"', "no list or mapping"]),
+    "nothing for an operator": ([(OPERATORS, {"ggn": None})], [f"{OPERATORS}.ggn is null", "mapping ({} is an empty one)"]),
+    "an operator's key misspelt": ([(OPERATORS, {"ggn": {"sampels": 9}})], [f"{OPERATORS}.ggn", "'sampels'", "did you mean 'samples'?"]),
+    "a key of all operators in one": ([(OPERATORS, {"ggn": {"levels": [0.9]}})], [f"{OPERATORS}.ggn", "unknown key 'levels'"]),
+    "an operator on one image": ([(OPERATORS, {"ggn": {"samples": 1}})], [f"{OPERATORS}.ggn.samples is 1, below 2", "raise it"]),
+    "an operator at some of the tasks between": (
+        [("curvature.every", 2), (OPERATORS, {"ggn": {"every": 3}})],
+        [f"{OPERATORS}.ggn.every is 3", "at every 2 (curvature.every)", "multiple"],
+    ),
+    "an operator at a moment of its own": (
+        [(OPERATORS, {"ggn": {"moments": ["fresh", "new"]}})],
+        [f"{OPERATORS}.ggn.moments has fresh, which curvature.moments lacks", "add it there"],
+    ),
+    "an unknown moment": ([("curvature.moments", ["freshly"])], ["curvature.moments.0", "did you mean 'fresh'?"]),
+    "an unknown block": ([("curvature.blocks", ["layer"])], ["curvature.blocks.0", "did you mean 'layers'?"]),
+    "no block": ([("curvature.blocks", [])], ["curvature.blocks is empty", "name at least one"]),
+    "more than the whole spectrum": ([("curvature.levels", [0.9, 1.5])], ["curvature.levels.1 is 1.5, above 1", "lower it"]),
+    "nothing of the spectrum": ([("curvature.levels", [0])], ["curvature.levels.0 is 0, not above 0", "raise it"]),
+    "a level that is not in a list": ([("curvature.levels", 0.9)], ["curvature.levels is 0.9", "no list"]),
+    "a level twice": ([("curvature.levels", [0.9, 0.9])], ["curvature.levels", "with a value twice"]),
+    "a level as text": ([("curvature.levels", ["9e-1"])], ["curvature.levels.0", "'9e-1'", "write 9.0e-01"]),
+    "one probe": ([("curvature.probes", 1)], ["curvature.probes is 1, below 2", "raise it"]),
+    "one probe of an operator": ([(OPERATORS, {"ggn": {"probes": 1}})], [f"{OPERATORS}.ggn.probes is 1, below 2", "raise it"]),
+    "two steps": ([("curvature.steps", 2)], ["curvature.steps is 2, below 4", "raise it"]),
+    "rows as text": ([(OPERATORS, {"ggn": {"exact_up_to": "1e3"}})], [f"{OPERATORS}.ggn.exact_up_to", "'1e3'", "write 1000"]),
+    "an estimate of a word": ([("curvature.estimate", "no")], ['curvature.estimate is "no"', "no true or false"]),
+    "no eigenvector": ([("curvature.top", 0)], ["curvature.top is 0, below 1", "raise it"]),
     "bad name": ([("study", "My Study")], ["study", '"My Study"', "rename it"]),
     "unknown method": ([("methods.wasserstien", {"strength": 1})], ["methods", "'wasserstien'", "did you mean 'wasserstein'?"]),
     "unknown hyper-parameter": ([("methods.l2.strenght", 1)], ["methods.l2", "'strenght'", "did you mean 'strength'?"]),
@@ -484,6 +548,24 @@ def test_each_mistake_has_a_line_of_its_own():
         assert sum(key in line for line in lines) == 1
     lines = refusal((f"{PROBLEM}.batch", 65), ("methods.l2.strenght", 1), ("methods.nune", {}), ("settings.other.problem.dataset", "x"))
     assert len(lines) == 4
+
+
+def test_too_many_images_for_an_operator_are_said_where_they_are_written():
+    own = {"fisher": {}, "ggn": {"samples": 80}, "hessian": {"samples": 8}}
+    lines = refusal((OPERATORS, own), ("settings.other", GONE), ("curvature.samples", 70))
+    assert lines == [
+        "config.yaml: curvature.samples is 70, but a task of row has only 64 samples: lower curvature.samples",
+        "config.yaml: curvature.operators.ggn.samples is 80, but a task of row has only 64 samples: lower curvature.operators.ggn.samples",
+    ]
+    (line,) = refusal((OPERATORS, {"ggn": {"probes": 3}}), ("settings.other", GONE), ("curvature.samples", 70))
+    assert "curvature.samples is 70" in line
+
+
+def test_images_that_no_operator_takes_may_be_any_number():
+    assert (
+        study.read(changed((OPERATORS, {"ggn": {"samples": 8}}), ("curvature.samples", 100)), SCHEMA).curvature.operators["ggn"].samples
+        == 8
+    )
 
 
 def test_a_file_that_is_no_mapping_is_refused_too():

@@ -63,6 +63,14 @@ MISTAKES = {
         lambda config: config.update(training={"checkpoint_every": 3}, curvature=config["curvature"] | {"every": 2}),
         ["curvature.every is 2", "only every 3 tasks", "training.checkpoint_every", "multiple"],
     ),
+    "a misspelt key of an operator": (
+        put("curvature.operators", {"fisher": {}, "hessian": {"prboes": 3}}),
+        ["curvature.operators.hessian", "'prboes'", "did you mean 'probes'?"],
+    ),
+    "an operator on more images than a task has": (
+        put("curvature.operators", {"ggn": {"samples": 300}}),
+        ["curvature.operators.ggn.samples is 300", "only 256 samples", "lower curvature.operators.ggn.samples"],
+    ),
     "an unknown dataset": (put(f"{SETTING}.problem.dataset", "mnits"), [f"{SETTING}.problem.dataset", "'mnits'", "did you mean 'mnist'?"]),
 }
 
@@ -205,6 +213,14 @@ def test_truncated_checkpoints_are_named_with_what_to_do_and_come_back_as_they_w
     checkpoints.unlink()
     copy.build(f"results/tiny/{NONE}/measures.nc")
     assert copy.contents(f"results/tiny/{NONE}") == built.contents(f"results/tiny/{NONE}")
+
+
+def test_a_spectrum_that_is_too_large_and_may_not_be_estimated_is_said_in_a_sentence_by_its_job(copy):
+    copy.config(lambda config: config["curvature"].update(operators={"hessian": {"estimate": False, "exact_up_to": 90}}))
+    sentence = "the exact spectrum of the Hessian on hidden_1 takes a matrix of 520 rows, more than 90: set curvature.estimate to true"
+    refused(copy.snakemake(f"results/tiny/{NONE}/measures.nc"), sentence)
+    assert sentence in (copy.results / f"logs/{NONE}/curvature.log").read_text()
+    assert not (copy.results / NONE / "measures.nc").exists()
 
 
 # Training by hand

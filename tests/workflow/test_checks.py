@@ -60,7 +60,37 @@ def a_wrong_trace(data):
     return data
 
 
+def a_wrong_top(data):
+    """A largest eigenvalue that no eigenvalue is."""
+    data["fisher_top_eigenvalue"] *= 1.01
+    return data
+
+
+def a_layer_too_much(data):
+    """A layer's numbers and spectrum ten times too large: they agree with each other, and with no other block's."""
+    of_layer = {"block": data["block"].values == "hidden_1"}
+    for name in ("fisher_trace", "fisher_top_eigenvalue", "fisher_eigenvalue"):
+        data[name][of_layer] *= 10
+    return data
+
+
+def more_than_all_of_a_gradient(data):
+    """A share above one."""
+    data["fisher_gradient_overlap"][1, 0, 3, 1, 0] = 1.5
+    return data
+
+
+def curvature_of_no_data(data):
+    """Curvature on old data before the first task."""
+    data["fisher_trace"][:, :, 0] = data["fisher_trace"][:, :, 1]
+    return data
+
+
 HARMS = {
+    a_wrong_top: "fisher: the largest eigenvalue is not the first",
+    a_layer_too_much: "fisher: the layers' traces do not add up to the whole",
+    more_than_all_of_a_gradient: "fisher_gradient_overlap leaves [0, 1]",
+    curvature_of_no_data: "fisher is there where it was not asked for, or could not be taken",
     negative: "final_error leaves [0, 1]",
     ascending: "fisher: eigenvalues do not descend",
     one_seed_less: "seeds are missing: only [1] are there",

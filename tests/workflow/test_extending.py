@@ -75,7 +75,7 @@ def test_the_new_setting_comes_to_its_dataset(extended):
         assert found.test_error.notnull().all()
         assert list(found.block.values) == ["hidden_1", "hidden_2", "output", "last_two", "all"]
         given, predicted = (found[f"{operator}_trace"].sel(moment="new", block="all") for operator in ("fisher", "predicted_fisher"))
-        assert (0 < predicted).all()
+        assert (predicted > 0).all()
         assert (predicted < given).mean() > 0.9  # the likeliest label has the least loss, and its gradient is small
     with xr.open_dataset(project.results / "data" / "mine.nc") as data:
         assert data.sizes["class"] == 5

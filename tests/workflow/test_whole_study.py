@@ -311,6 +311,7 @@ CHANGES = {
     "a real change in a dataset that no setting names": (edit(f"{LIBRARY}/datasets/mnist.py"), set()),
     "a real change in one method": (edit(f"{LIBRARY}/methods/l2.py"), of(TRAIN | MEASURE, "/l2/") | of(GATHER, RELU) | END),
     "a real change in the operator": (edit(f"{LIBRARY}/operators/fisher.py"), MEASURE | GATHER | END),
+    "a real change in an operator that the config does not name": (edit(f"{LIBRARY}/operators/hessian.py"), set()),
     "a real change in one figure": (edit(f"{LIBRARY}/figures/scatter.py"), {"figure_scatter", *LAST}),
     "a real change in the statistics": (edit(f"{LIBRARY}/statistics.py"), {"analyse", "check", *DRAW, *LAST}),
     "a change of the style": (restyle, {*DRAW, *LAST}),
@@ -330,6 +331,17 @@ CHANGES = {
     "another precision": (config(lambda config: config.update(training={"precision": "bfloat16"})), TRAIN | MEASURE | GATHER | END),
     "curvature at fewer tasks": (config(lambda config: config["curvature"].update(every=2)), MEASURE | GATHER | END),
     "more curvature samples": (config(lambda config: config["curvature"].update(samples=64)), MEASURE | GATHER | END),
+    "an estimate with more probes and steps": (
+        config(lambda config: config["curvature"].update(probes=9, steps=9)),
+        MEASURE | GATHER | END,
+    ),
+    "another level of the effective rank": (config(lambda config: config["curvature"].update(levels=[0.9])), MEASURE | GATHER | END),
+    "one more operator": (config(lambda config: config["curvature"].update(operators=["fisher", "ggn"])), MEASURE | GATHER | END),
+    "the same operators as a mapping": (config(lambda config: config["curvature"].update(operators={"fisher": {}})), {"report", "all"}),
+    "defaults of curvature, written": (
+        config(lambda config: config["curvature"].update(levels=[0.99], estimate=True, steps=64, blocks=["layers", "last_two", "all"])),
+        {"report", "all"},
+    ),
     "width and depth swapped": (swap("network", "width", "depth"), of(TRAIN | MEASURE | GATHER, RELU) | END),
     "epochs and tasks swapped": (swap("problem", "epochs", "tasks"), of(TRAIN | MEASURE | GATHER, RELU) | END),
     "an optimizer that forgets, in one setting": (

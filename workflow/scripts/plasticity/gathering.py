@@ -18,7 +18,7 @@ def gather(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Dataset]) -> xr
 
     Args:
         outcomes: of each cohort, dims ``(arm, seed, task)``.
-        measures: of the same cohorts in the same order; tasks that were not measured are NaN.
+        measures: of the same cohorts in the same order; tasks that were not measured are NaN, and what a spectrum lacks to the longest.
 
     Returns:
         All arms and seeds, in the order of the cohorts.
@@ -28,9 +28,11 @@ def gather(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Dataset]) -> xr
     """
     # a network with further layers has all of the others' blocks, and its own in between
     of_networks = sorted((list(measure.block.values) for measure in measures), key=len, reverse=True)
-    blocks = list(dict.fromkeys(itertools.chain(*of_networks)))
+    along: dict[str, object] = {"block": list(dict.fromkeys(itertools.chain(*of_networks)))}
+    if longest := max(measure.sizes.get("rank", 0) for measure in measures):
+        along["rank"] = range(longest)
     cohorts = [
-        outcome.merge(measure.reindex(task=outcome.task, block=blocks, fill_value=UNMEASURED), join="exact")
+        outcome.merge(measure.reindex(along | {"task": outcome.task}, fill_value=UNMEASURED), join="exact")
         for outcome, measure in zip(outcomes, measures, strict=True)
     ]
     arms: dict[tuple[str, ...], list[xr.Dataset]] = {}

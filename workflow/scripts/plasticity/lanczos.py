@@ -15,7 +15,7 @@ from torch import Tensor
 from plasticity.spectra import Spectrum, eigenvectors
 
 CONVERGED = 1e-2  # residual of an eigenvector that is taken out, over its eigenvalue's magnitude: the eigenvalue's error is of its square
-ROUND_OFF = 10  # machine precisions of the largest eigenvalue by which products are off
+ROUND_OFF = 10  # machine precisions, of the largest magnitude, that products may be off by: a residual is not known better
 AT_ONCE = 2**25  # numbers of the probes' bases that are in memory at a time, if they are more than one's
 Product = Callable[[Tensor], Tensor]
 
@@ -90,8 +90,8 @@ def quadrature(product: Product, starts: Tensor, steps: int, top: int, gradient:
 
     ends = torch.cat([torch.arange(min(top, rows // 2)), torch.arange(rows - min(top, rows // 2), rows)])
     fine, coarse = nodes(rows), nodes(rows // 2 // block * block)
-    off = residuals + ROUND_OFF * torch.finfo(starts.dtype).eps * values.abs().amax(dim=-1, keepdim=True)
-    found = Spectrum(fine[0], d, fine[1], coarse, values[..., ends], off[..., ends])
+    noise = ROUND_OFF * torch.finfo(basis.dtype).eps * values.abs().amax(dim=-1, keepdim=True)
+    found = Spectrum(fine[0], d, fine[1], coarse, values[..., ends], residuals[..., ends].maximum(noise))
     if gradient is None:
         return found
     along = (basis @ gradient[..., None]).squeeze(-1).double()

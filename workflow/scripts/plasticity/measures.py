@@ -5,6 +5,7 @@ have is NaN there (the output layer has no units to be dead, several layers have
 """
 
 import functools
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
@@ -13,14 +14,13 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from plasticity import changes, losses, networks, operators, registry, spectra, tasks
+from plasticity import changes, losses, networks, operators, registry, spectra, spectral, tasks
 from plasticity.contracts import MEMBER, Variable
 from plasticity.lanczos import Quadrature
 from plasticity.lockstep import Parameters, Watch, broadcasts, forward
 from plasticity.logs import log
 from plasticity.operators import ALL, LAST_TWO
-from plasticity.randomness import generator
-from plasticity.settings import Curvature, Setting, Spectra
+from plasticity.settings import Curvature, Setting
 
 DORMANT = 0.025  # Sokar et al. 2023 (ReDo), arXiv 2302.12902
 AT_ONCE = 2**25  # pixels of tasks' data, or numbers of matrices, that are in memory at a time
@@ -37,26 +37,8 @@ UNITS = {
 
 
 def table(curvature: Curvature) -> dict[str, Variable]:
-    """What is measured: each operator's numbers, all of its eigenvalues, and where they may be estimates, their errors and a density."""
-    found = dict(UNITS)
-    numbers = spectra.meanings(curvature.levels) | {
-        "gradient_overlap": f"share of the square of the coming task's gradient in the span of the top {curvature.top} eigenvectors"
-    }
-    for operator, how in curvature.operators.items():
-        of = f", of the {registry.constant('operators', operator, 'MEANING')}"
-        may_be_estimated = _may_be_estimated(operator, how)
-        ends = f"eigenvalues, descending: all, or of an estimate the {curvature.top} largest, then as many smallest"
-        found |= {f"{operator}_{name}": Variable(_DATA, what + of) for name, what in numbers.items()}
-        values = ends if may_be_estimated else "eigenvalues, descending"
-        found[f"{operator}_eigenvalue"] = Variable((*_DATA, "rank"), values + of, "float64")
-        if may_be_estimated:
-            found |= {f"{operator}_{name}_standard_error": Variable(_DATA, f"standard error: {what}{of}") for name, what in numbers.items()}
-            found |= {
-                f"{operator}_eigenvalue_error": Variable((*_DATA, "rank"), f"bound on the error of each eigenvalue (its residual){of}"),
-                f"{operator}_density": Variable((*_DATA, "grid"), f"share of the eigenvalues per unit of asinh, smoothed{of}"),
-                f"{operator}_density_error": Variable(_DATA, f"bound (95 %) on the largest error of the density{of}"),
-            }
-    return found
+    """What is measured: that of units and weights, and of operators."""
+    return UNITS | spectral.table(curvature)
 
 
 class Standing(Protocol):
@@ -111,7 +93,7 @@ def measure(
     network = networks.fitting(setting, data).double().eval()  # batch norm's statistics are constants where curvature is taken
     loss = losses.KINDS[changes.of(setting.problem).LOSS].loss
     blocks = operators.blocks_of(network)
-    matrix = max(how.exact_up_to**2 for how in curvature.operators.values())
+    matrix = max((how.samples**2 for name, how in curvature.operators.items() if spectral.always_exact(name)), default=1)
     some = max(1, AT_ONCE // max(matrix, setting.problem.samples * data["image"][0].size))
     checked: set[str] = set()
 
@@ -124,36 +106,46 @@ def measure(
     def taken(name: str, data: _Data, tensors: dict[str, Tensor] | None, check: bool = False) -> operators.Operator:
         """An operator of members, or of the network itself, on the first samples of a task."""
         few = slice(0, curvature.operators[name].samples)
-        inputs, targets = (values[:, few] if tensors else values[few] for values in data)
+        inputs, targets = (values[:, few].clone() if tensors else values[few] for values in data)
         operator: operators.Operator = registry.load("operators", name).Operator(network, inputs, targets, loss, tensors, check=check)
         return operator
 
-    def spectra_at(
-        moment: str, task: int, seeds: Sequence[int], here: _Data, coming: _Data, tensors: dict[str, Tensor] | None = None
+    def spectra_of(
+        name: str, task: int, seeds: Sequence[int], here: _Data, coming: _Data, tensors: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Numbers of all operators that are asked for there, shapes ``(…, block)`` and more: of members, or of the network itself."""
+        """Numbers of an operator, shapes ``(…, block)`` and more: of members, or of the network itself."""
+        how, estimated = curvature.operators[name], spectral.may_be_estimated(name, curvature.operators[name])
+        found = taken(name, here, tensors, check=name not in checked).spectra(
+            {block: layers for block, layers in blocks.items() if (block if block in (LAST_TWO, ALL) else "layers") in how.blocks},
+            exact_up_to=sys.maxsize if spectral.always_exact(name) else how.exact_up_to,
+            estimate=Quadrature(how.steps, how.probes, how.probe_block) if estimated else None,
+            starts=lambda block, vectors, d: spectral.probes(seeds[0], task, block, vectors, d),
+            gradient=taken(name, coming, tensors).gradient(),
+            top=curvature.top,
+            memory=memory,
+        )
+        checked.add(name)
+        numbers = spectral.side_by_side(found, blocks, curvature.levels, estimated)
+        return {f"{name}_{number}": values for number, values in numbers.items()}
 
-        def starts(block: str, vectors: int, d: int) -> Tensor:
-            drawn = [_probes(seed, task, block, vectors, d) for seed in seeds]
-            return torch.stack(drawn) if tensors else drawn[0]
+    def curvature_at(moment: str, task: int, seeds: Sequence[int], here: _Data, coming: _Data, parameters: Parameters) -> dict[str, Tensor]:
+        """Numbers of all operators that are asked for there, shapes ``(member, block)`` and more.
 
+        An estimate's last bits depend on what is computed beside it, so members go one by one where there may be one; it takes no longer.
+        """
+        due = [name for name, how in curvature.operators.items() if task % how.every == 0 and moment in how.moments]
+        together = [name for name in due if broadcasts(network) and spectral.always_exact(name)]
         found: dict[str, Tensor] = {}
-        for name, how in curvature.operators.items():
-            if task % how.every or moment not in how.moments:
-                continue
-            found_of = taken(name, here, tensors, check=name not in checked).spectra(
-                {block: layers for block, layers in blocks.items() if (block if block in (LAST_TWO, ALL) else "layers") in how.blocks},
-                exact_up_to=how.exact_up_to,
-                estimate=Quadrature(how.steps, how.probes, how.probe_block) if how.estimate else None,
-                starts=starts,
-                gradient=taken(name, coming, tensors).gradient(),
-                top=curvature.top,
-                memory=memory,
-            )
-            checked.add(name)
-            kept_of = _side_by_side(found_of, blocks, curvature, _may_be_estimated(name, how))
-            found |= {f"{name}_{number}": values for number, values in kept_of.items()}
-        return found
+        for name in together:
+            found |= spectra_of(name, task, seeds, here, coming, parameters.tensors)
+        one_by_one: list[dict[str, Tensor]] = []
+        for member, seed in enumerate(seeds if len(together) < len(due) else []):
+            network.load_state_dict({name: tensor[member] for name, tensor in parameters.tensors.items()})
+            own, next_ = ((inputs[member], targets[member]) for inputs, targets in (here, coming))
+            one_by_one.append({})
+            for name in (name for name in due if name not in together):
+                one_by_one[-1] |= spectra_of(name, task, [seed], own, next_)
+        return found | {name: torch.stack([one[name] for one in one_by_one]) for name in (one_by_one[0] if one_by_one else [])}
 
     def on_data_of(moment: str, task: int, seeds: list[int], rows: Tensor) -> dict[str, Tensor]:
         """Measures of some seeds of all arms, by name, shapes ``(arm, seed, block)`` and more; NaN before the first task."""
@@ -162,15 +154,7 @@ def measure(
             alive = of_arm.isfinite().all(dim=-1)
             parameters = Parameters(of_arm.where(alive[:, None], 0), checkpoints.shapes)
             values = unit_measures(hidden_activations(network, parameters.tensors, here[0]), blocks)
-            if broadcasts(network):
-                values |= spectra_at(moment, task, seeds, here, coming, parameters.tensors)
-            else:
-                one_by_one = []
-                for member, seed in enumerate(seeds):
-                    network.load_state_dict({name: tensor[member] for name, tensor in parameters.tensors.items()})
-                    own, next_ = ((inputs[member], targets[member]) for inputs, targets in (here, coming))
-                    one_by_one.append(spectra_at(moment, task, [seed], own, next_))
-                values |= {name: torch.stack([one[name] for one in one_by_one]) for name in one_by_one[0]}
+            values |= curvature_at(moment, task, seeds, here, coming, parameters)
             there = alive & (moment != "old" or task > 0)
             values = {name: number.detach().where(there.view(-1, *[1] * (number.ndim - 1)), torch.nan) for name, number in values.items()}
             status = torch.full_like(alive, STATUS["measured" if moment != "old" or task else "no_data"], dtype=torch.int8)
@@ -195,21 +179,26 @@ def measure(
         norms = weight_norm(Parameters(rows.flatten(0, 1), checkpoints.shapes), blocks)
         return measured | {"weight_norm": norms.unflatten(0, rows.shape[:2]).numpy()}
 
-    chosen, found = [task for task in checkpoints.tasks if task % curvature.every == 0], []
+    chosen, known = [task for task in checkpoints.tasks if task % curvature.every == 0], 0
+    found: list[dict[str, np.ndarray]] = []
     for task in progress(chosen):
-        values = kept.load(task) if kept else None
-        if values is None:
+        values = None if kept is None else kept.load(task)
+        if values is not None:
+            known += 1
+        else:
+            if 0 < known == len(found):
+                log.info("going on after task %d of %d", known, len(chosen))
             values = at(task)
             if diverged := int((values["curvature_status"] == STATUS["diverged"]).any(axis=2).sum()):
                 log.warning("task %d: %d members have parameters that are not finite, and are not measured", task, diverged)
-            if kept:
+            if kept is not None:
                 kept.save(task, values)
         found.append(values)
     described = table(curvature)
     variables = {name: array for name, array in _stacked(found).items() if name in described}
-    spectra_of = [name for name in variables if "rank" in described[name].dims]
-    width = max((variables[name].shape[-1] for name in spectra_of), default=0)
-    variables |= {name: _padded(variables[name], width) for name in spectra_of}
+    ranked = [name for name in variables if "rank" in described[name].dims]
+    width = max((variables[name].shape[-1] for name in ranked), default=0)
+    variables |= {name: _padded(variables[name], width) for name in ranked}
     coordinates: dict[str, list[object]] = {
         "arm": list(checkpoints.arms),
         "seed": list(checkpoints.seeds),
@@ -224,53 +213,6 @@ def measure(
 
 
 _Data = tuple[Tensor, Tensor]  # inputs and targets of a task
-
-
-@functools.lru_cache(maxsize=64)
-def _probes(seed: int, task: int, block: str, vectors: int, d: int) -> Tensor:
-    """Normal draws, shape ``(vectors, d)``: the same for every arm, moment and operator, whose differences they then blur less."""
-    return torch.from_numpy(generator(seed, f"probes {block}", task).normal(size=(vectors, d)))
-
-
-def _may_be_estimated(operator: str, how: Spectra) -> bool:
-    """Whether a number of an operator may have an error."""
-    return how.estimate and not registry.constant("operators", operator, "EXACT")
-
-
-def _side_by_side(taken: Mapping[str, spectra.Spectrum], blocks: Iterable[str], curvature: Curvature, estimated: bool) -> dict[str, Tensor]:
-    """Everything that is kept of an operator's spectra, by name, shapes ``(…, block)`` and more; NaN for a block that was not taken."""
-    every = list(taken.values())
-    exact = torch.zeros_like(cast(Tensor, every[0].overlap))
-    if all(spectrum.weights is None and spectrum.values.shape == every[0].values.shape for spectrum in every):  # at once, which is faster
-        numbers, errors = spectra.summary(
-            spectra.Spectrum(torch.stack([spectrum.values for spectrum in every], dim=-2), 0), curvature.levels
-        )
-    else:
-        summaries = [spectra.summary(spectrum, curvature.levels) for spectrum in every]
-        numbers, errors = (
-            {name: torch.stack([one[part][name] for one in summaries], -1) for name in summaries[0][part]} for part in (0, 1)
-        )
-    numbers["gradient_overlap"] = torch.stack([cast(Tensor, spectrum.overlap) for spectrum in every], dim=-1)
-    errors["gradient_overlap"] = torch.stack([exact if one.overlap_error is None else one.overlap_error for one in every], dim=-1)
-    found = numbers | {f"{name}_standard_error": error for name, error in errors.items()}
-    ends = [one.values if one.ends is None else one.ends for one in every]
-    bounds = [torch.zeros_like(end) if one.residuals is None else one.residuals for one, end in zip(every, ends, strict=True)]
-    width = max(end.shape[-1] for end in ends)
-    rows = {"eigenvalue": ends, "eigenvalue_error": bounds}
-    if estimated:
-        densities, limits = zip(*(spectra.density(spectrum) for spectrum in every), strict=True)
-        rows["density"], found["density_error"] = list(densities), torch.stack(limits, dim=-1)
-    for name, of_blocks in rows.items():
-        wide = [nn.functional.pad(row, (0, max(width - row.shape[-1], 0)), value=torch.nan) for row in of_blocks]
-        found[name] = torch.stack(wide if name != "density" else of_blocks, dim=-2)
-    places = {block: place for place, block in enumerate(taken)}
-    return {name: _at_places(number, [places.get(block) for block in blocks], exact.ndim) for name, number in found.items()}
-
-
-def _at_places(values: Tensor, places: Sequence[int | None], dim: int) -> Tensor:
-    """Slices along a dim, in the order of their places; NaN where there is none."""
-    missing = torch.full_like(values.select(dim, 0), torch.nan)
-    return torch.stack([missing if place is None else values.select(dim, place) for place in places], dim=dim)
 
 
 def _stacked(found: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

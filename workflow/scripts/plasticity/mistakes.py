@@ -205,8 +205,6 @@ def _opposed(config: Mapping[str, Any]) -> Iterator[str]:
 def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
     """Sentences for what fits the schema and still cannot be."""
     curvature, recorded = config["curvature"], config.get("training", {}).get("checkpoint_every", 1)
-    own = curvature["operators"] if isinstance(curvature["operators"], dict) else {}
-    taken = {"curvature": curvature} | {f"curvature.operators.{name}": curvature | keys for name, keys in own.items() if keys}
     for name, setting in config["settings"].items():
         problem = setting["problem"]
         if ("epochs" in problem) == ("steps_per_task" in problem):
@@ -217,12 +215,9 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
                 f"settings.{name}.problem.batch is {problem['batch']}, more than its {problem['samples']} samples, "
                 "so no step would be taken: lower batch or raise samples"
             )
-        for key, of_operator in taken.items():
-            if of_operator["samples"] > problem["samples"]:
-                yield (
-                    f"{key}.samples is {of_operator['samples']}, but a task of {name} has only {problem['samples']} samples: "
-                    f"lower {key}.samples"
-                )
+        for key, samples in _of_operators(curvature, "samples").items():
+            if samples > problem["samples"]:
+                yield f"{key} is {samples}, but a task of {name} has only {problem['samples']} samples: lower {key}"
     if "tuning" in config and not config["seeds"].get("tune", 0):
         yield "tuning says what arms are chosen by, but seeds.tune is 0, so none are chosen: raise seeds.tune or remove tuning"
     elif config.get("tuning", {}).get("outcome") == "test_error":
@@ -236,14 +231,25 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
             f"curvature.every is {curvature['every']}, but there is a checkpoint only every {recorded} tasks "
             "(training.checkpoint_every): make the one a multiple of the other"
         )
-    for key, of_operator in taken.items():
-        if unmeasured := [moment for moment in of_operator["moments"] if moment not in curvature["moments"]]:
-            yield f"{key}.moments has {' and '.join(unmeasured)}, which curvature.moments lacks: add it there"
-        if of_operator["every"] % curvature["every"]:
+    for key, moments in _of_operators(curvature, "moments").items():
+        if unmeasured := [moment for moment in moments if moment not in curvature["moments"]]:
+            yield f"{key} has {' and '.join(unmeasured)}, which curvature.moments lacks: add it there"
+    for key, every in _of_operators(curvature, "every").items():
+        if every % curvature["every"]:
             yield (
-                f"{key}.every is {of_operator['every']}, but tasks are measured at every {curvature['every']} (curvature.every): "
+                f"{key} is {every}, but tasks are measured at every {curvature['every']} (curvature.every): "
                 "make the one a multiple of the other"
             )
+
+
+def _of_operators(curvature: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """What the operators have for a key, by where that is written: of their own, or for all that have none."""
+    named = curvature["operators"]
+    own: Mapping[str, Any] = named if isinstance(named, dict) else {name: {} for name in named}
+    places = {
+        name: (f"curvature.operators.{name}.{key}", keys) if key in keys else (f"curvature.{key}", curvature) for name, keys in own.items()
+    }
+    return {place: where[key] for place, where in places.values()}
 
 
 def _has_arms(options: Mapping[str, Any]) -> bool:

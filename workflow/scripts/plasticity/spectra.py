@@ -38,7 +38,7 @@ class Spectrum(NamedTuple):
         weights: how many eigenvalues each node stands for, of its shape; None if all are known.
         coarse: nodes and weights that half the steps give, to tell how far the other half moved a number.
         ends: of an estimate, its largest and its smallest eigenvalues, descending, shape ``(…, end)``.
-        residuals: ‖A v − λ v‖ of these, which bound their errors.
+        residuals: ‖A v − λ v‖ of these, which bound their errors; at least the round-off of the products.
         overlap: share of a gradient's square that lies in the span of the top eigenvectors, shape ``(…)``.
         overlap_error: how far the second half of the steps moved it; None if it is exact.
     """

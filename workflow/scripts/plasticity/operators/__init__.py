@@ -38,6 +38,7 @@ class Operator(ABC):
     """
 
     NAME: str
+    EXACT = False
 
     def __init__(
         self,
@@ -113,7 +114,7 @@ class Operator(ABC):
             d = sum(self.tensors[own][0].numel() if self._member else self.tensors[own].numel() for own in self._own(names))
             along = None if gradient is None else torch.cat([gradient[own].flatten(int(self._member)) for own in self._own(names)], dim=-1)
             smallest = 0 if estimate is None else 2 * estimate.steps * estimate.block
-            small = grams if grams is not None and grams.rows <= exact_up_to else None
+            small = grams if grams is not None and grams.rows <= max(exact_up_to, d) else None
             rows = d if small is None else small.rows
             needs = members * rows**2 * 8 * (2 if gradient is None else 4)
             if rows <= max(exact_up_to, smallest) and needs <= memory:
@@ -122,7 +123,8 @@ class Operator(ABC):
             reason = f"the exact spectrum of the {self.NAME} on {block} takes a matrix of {rows:,} rows"
             reason += f" and {needs / 1e9:.3g} GB, and there are {memory / 1e9:.3g}" if needs > memory else f", more than {exact_up_to:,}"
             if estimate is None or d < smallest:
-                raise StudyError(f"{reason}: set curvature.estimate to true, take fewer samples, or ask for more memory or rows")
+                way = "set curvature.estimate to true, " if estimate is None and not self.EXACT else ""
+                raise StudyError(f"{reason}: {way}take fewer samples, or ask for more memory or rows")
             if needs > memory:
                 log.warning("%s: it is estimated", reason)
             vectors = (1 + estimate.probes) * estimate.block
