@@ -284,8 +284,8 @@ def test_a_spectrum_that_is_too_large_is_refused_with_its_rows(name):
     operator = of(name, *drawn("mlp", "tanh", "cross_entropy", 0), "cross_entropy")
     rows = {"fisher": 5, "ggn": 10, "ntk": 15, "hessian": 20}[name]  # of the last layers with 5 samples, and of the first layer
     operator.spectra({"mine": ["0" if name != "hessian" else "4"]}, exact_up_to=rows, estimate=None)
-    way = "" if operator.EXACT else "set curvature.estimate to true, "
-    sentence = rf"the exact spectrum of the {operator.NAME} on all takes a matrix of \d+ rows, more than 4: {way}take fewer samples"
+    way = "take fewer samples" if operator.EXACT else "set curvature.estimate to true"
+    sentence = rf"the exact spectrum of the {operator.NAME} on all takes a matrix of \d+ rows, more than 4: {way}"
     with pytest.raises(StudyError, match=sentence):
         operator.spectra({"all": ["0", "2", "4"]}, exact_up_to=4, estimate=None)
 

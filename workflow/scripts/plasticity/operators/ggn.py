@@ -37,8 +37,9 @@ class Operator(OuterProducts):
             shift = 1 + z.nan_to_num(0, 0, 0).abs().max()
             if C > 1 and not ((loss(z + shift, targets) - loss(z, targets)).abs() > noise * shift).any():
                 basis = torch.linalg.qr(torch.cat([torch.ones(C, 1).to(H), basis[:, 1:]], dim=1)).Q[:, 1:]  # orthogonal to shifts
+                # p (1 − p) is lost where p is 1 but for round-off; the others of its row are not
                 others = H - torch.diag_embed(H.diagonal(dim1=-2, dim2=-1))
-                H = others - torch.diag_embed(others.sum(dim=-1))  # p (1 − p) of a sure p is round-off, the others of its row are not
+                H = others - torch.diag_embed(others.sum(dim=-1))
         broken = ~H.isfinite().all(dim=(-2, -1))
         values, vectors = torch.linalg.eigh(basis.mT @ H.where(~broken[..., None, None], 0) @ basis)
         if (values[..., 0] < -noise * values.abs().amax()).any():
