@@ -66,6 +66,15 @@ def test_an_exhausted_space_goes_on_to_the_equal_eigenvalues_that_its_start_cann
     torch.testing.assert_close(spectra.eigenvectors(found.matrix[0])[0], spectra.eigenvectors(A)[0], rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_what_a_space_goes_on_from_is_not_what_is_removed_from_the_next(dtype):
+    torch.manual_seed(0)
+    first = krylov(torch.zeros_like, torch.randn(1, 2, 1, 40, dtype=dtype), 8).basis[0]
+    second = krylov(torch.zeros_like, torch.randn(3, 2, 1, 40, dtype=dtype), 8, first).basis
+    both = torch.cat([first.expand(3, -1, -1, -1), second], dim=-2)
+    assert (both @ both.mT - torch.eye(16)).abs().max() < 30 * torch.finfo(dtype).eps
+
+
 def marchenko_pastur(size, samples):
     X = torch.randn(size, samples, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return torch.linalg.eigvalsh(X @ X.T / samples)
