@@ -17,9 +17,10 @@ from scipy import stats
 from plasticity.randomness import generator
 
 CONFIDENCE = 0.95
-FEWEST_SEEDS = 5  # fewer have no bootstrap: it cannot reach beyond the least and the greatest of them
+FEWEST_SEEDS = 8  # of fewer, a bootstrap interval covers too little: it cannot reach beyond the least and the greatest
 EXACT = 7  # up to so many seeds all their permutations are taken
 ROUND_OFF = 1e-12
+BCA, STUDENT = "BCa over seeds", "Student's t over seeds"
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -141,6 +142,23 @@ def student(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.full(values.shape[:-1], np.nan), np.full(values.shape[:-1], np.nan)
     reach = stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1) * stats.sem(values, axis=-1)
     return values.mean(axis=-1) - reach, values.mean(axis=-1) + reach
+
+
+def interval(values: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray, str]:
+    """The interval (95 %) of means over seeds, and its method: BCa, of few seeds Student's t.
+
+    Args:
+        values: shape ``(…, seed)``.
+        draws: of seeds.
+
+    Returns:
+        Low and high, shape ``(…)``, and the method's name, empty where there is no interval.
+    """
+    seeds = values.shape[-1]
+    if seeds < FEWEST_SEEDS:
+        return *student(values), STUDENT if seeds > 1 else ""
+    low, high = bca(of_each(values), seeds, draws)
+    return low.reshape(values.shape[:-1]), high.reshape(values.shape[:-1]), BCA
 
 
 def permuted(pairs: np.ndarray, draws: Draws) -> np.ndarray:
