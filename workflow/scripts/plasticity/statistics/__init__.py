@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-TEXT = {"note", "interval", "moment", "arm", "strongest_null", "worst_setting", "setting", "block"}  # columns that may be empty, and miss no number then
+# columns of words, where an empty cell is no missing number
+TEXT = {"setting", "arm", "versus", "moment", "block", "interval", "note", "family", "strongest_null", "worst_setting", "about", "measure"}
 
 
 def read_table(path: Path) -> pd.DataFrame:

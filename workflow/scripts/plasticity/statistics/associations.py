@@ -15,7 +15,7 @@ from scipy import stats
 from plasticity.statistics import mixed
 from plasticity.statistics.panels import FEWEST_TASKS, Batch, Panel
 from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, Draws, Statistic, bca, interval, permuted
-from plasticity.statistics.trends import FEWEST, NULLS, deviations, matched, nulls, ranked, standardised
+from plasticity.statistics.trends import FEWEST, NULLS, dependent, deviations, matched, nulls, ranked, standardised
 
 KEYS = ["setting", "level", "arm", "outcome", "measure", "moment", "block"]
 NUMBERS = ["estimate", "low", "high", "pearson", "pearson_low", "pearson_high", "p"]
@@ -168,8 +168,9 @@ def _pooled(panel: Panel) -> Iterator[Row]:
         x, y = (np.concatenate([deviations(values) for values in each], axis=1) for each in ([b.x for b in kept], [b.y for b in kept]))
         x, y = (values / np.where(values.std(axis=(1, 2)) > 0, values.std(axis=(1, 2)), np.nan)[:, None, None] for values in (x, y))
         fit = mixed.slopes(x, y)
-        reach = stats.t.ppf(0.975, fit.freedom) * fit.error
-        p = 2 * stats.t.sf(abs(fit.estimate) / fit.error, fit.freedom)
+        freedom, error = x.shape[1] - len(kept), fit.error * dependent(min(len(batch.seeds) for batch in kept))
+        reach = stats.t.ppf(0.975, freedom) * error
+        p = 2 * stats.t.sf(abs(fit.estimate) / error, freedom)
         numbers = {"estimate": fit.estimate, "low": fit.estimate - reach, "high": fit.estimate + reach, "p": p}
         out = sum(batch.members - len(batch.seeds) for batch in kept)
         note = f"{out} diverged or with gaps" if out else ""

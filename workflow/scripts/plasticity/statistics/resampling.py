@@ -37,17 +37,21 @@ class Draws:
     number: int = 1999
     seed: int = 0
 
-    def counts(self, seeds: int) -> np.ndarray:
-        """How often each seed is drawn in each resample, with replacement: shape ``(draw, seed)``."""
-        return _counts(self.number, self.seed, seeds)
+    def places(self, seeds: int, stratum: int = 0) -> np.ndarray:
+        """Which seeds are drawn in each resample, with replacement: shape ``(draw, seed)``; strata are drawn by themselves."""
+        return _places(self.number, self.seed, seeds, stratum)
+
+    def counts(self, seeds: int, stratum: int = 0) -> np.ndarray:
+        """How often each seed is drawn in each of these resamples: shape ``(draw, seed)``."""
+        return _counts(self.number, self.seed, seeds, stratum)
 
     def permutations(self, seeds: int) -> np.ndarray:
         """Orders of the seeds, the first as they are; all there are, of few: shape ``(draw, seed)``."""
         return _permutations(self.number, self.seed, seeds)
 
-    def signs(self, seeds: int) -> np.ndarray:
-        """A sign for each seed, first all plus; all there are, of few: shape ``(draw, seed)``."""
-        return _signs(self.number, self.seed, seeds)
+    def signs(self, seeds: int, stratum: int | None = None) -> np.ndarray:
+        """A sign for each seed, first all plus: shape ``(draw, seed)``. All there are, of few; of a stratum they are always drawn."""
+        return _signs(self.number, self.seed, seeds, stratum)
 
     def shifts(self, seeds: int, tasks: int) -> np.ndarray:
         """Circular shifts, none of them 0 but those of the first draw: shape ``(draw, seed)``."""
@@ -55,8 +59,13 @@ class Draws:
 
 
 @functools.lru_cache(maxsize=64)
-def _counts(number: int, seed: int, seeds: int) -> np.ndarray:
-    return generator(seed, f"resamples of {seeds} seeds").multinomial(seeds, np.full(seeds, 1 / seeds), number).astype(np.float64)
+def _places(number: int, seed: int, seeds: int, stratum: int) -> np.ndarray:
+    return generator(seed, f"resamples of {seeds} seeds", stratum).integers(0, seeds, (number, seeds))
+
+
+@functools.lru_cache(maxsize=64)
+def _counts(number: int, seed: int, seeds: int, stratum: int) -> np.ndarray:
+    return np.stack([(_places(number, seed, seeds, stratum) == one).sum(axis=1) for one in range(seeds)], axis=1).astype(np.float64)
 
 
 @functools.lru_cache(maxsize=64)
@@ -68,10 +77,10 @@ def _permutations(number: int, seed: int, seeds: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def _signs(number: int, seed: int, seeds: int) -> np.ndarray:
-    if 2**seeds <= number + 1:
+def _signs(number: int, seed: int, seeds: int, stratum: int | None) -> np.ndarray:
+    if stratum is None and 2**seeds <= number + 1:
         return np.array(list(itertools.product([1.0, -1.0], repeat=seeds)))
-    return np.vstack([np.ones(seeds), generator(seed, f"signs of {seeds} seeds").choice([1.0, -1.0], (number, seeds))])
+    return np.vstack([np.ones(seeds), generator(seed, f"signs of {seeds} seeds", stratum or 0).choice([1.0, -1.0], (number, seeds))])
 
 
 @functools.lru_cache(maxsize=64)
