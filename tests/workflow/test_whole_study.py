@@ -26,7 +26,8 @@ METHODS = {RELU: ["none", "l2", "l2_init", "fresh"], TANH: ["none", "l2_init", "
 SEEDS = ["0", "1"]
 COHORTS = [f"{setting}/{method}/{seed}" for setting in METHODS for method in METHODS[setting] for seed in SEEDS]
 FIGURES = registry.names("figures")
-TABLES = ["summary", "outcomes", "measures", "correlations", "tuning"]
+TABLES = ["statements", "hypotheses", "summary", "consistency", "counterexamples", "associations", "nulls", "lead_lag", "prediction", "redundancy"]
+TABLES += ["comparisons", "profiles", "outcomes", "measures", "tuning"]
 ARMS = {
     RELU: ["none", "l2(strength=0.001)", "l2(strength=0.01)", "l2_init(strength=0.001)", "fresh"],
     TANH: ["none", "l2_init(strength=0.001)", "fresh"],
@@ -501,7 +502,7 @@ def test_a_member_that_diverges_is_flagged_and_the_study_is_finished(packed):
     assert (table.loc[table["arm"] == DIVERGED, "mean"] == "").all()
     for figure in FIGURES:
         assert (packed.results / f"figures/{figure}.svg").stat().st_size > 5000
-    assert DIVERGED in (packed.results / "tables/correlations.csv").read_text()
+    assert DIVERGED in (packed.results / "tables/associations.csv").read_text()
     assert (packed.results / "report.html").exists()
 
 

@@ -31,20 +31,22 @@ def associations(panels: Sequence[Panel], draws: Draws) -> tuple[pd.DataFrame, p
         draws: of seeds.
 
     Returns:
-        Of the first, one row per level, arm (where the level has one), outcome and variant of a measure: Spearman's correlation (of the pooled
+        Of the first, one row per level, arm (where the level has one), outcome and measure (within runs: every variant of it): Spearman's correlation (of the pooled
         level the slope in standard deviations) as ``estimate``, Pearson's beside it, both with intervals over seeds, ``p`` (within runs that of
         mismatched seeds), ``seeds, tasks, interval, note``. Of the second, the same of each null of `trends.NULLS`.
     """
     rows: list[Row] = []
     beside: list[Row] = []
     for panel in panels:
+        explained = panel.explanations()
         for arm, name in enumerate(panel.arms):
+            where: Row = {"setting": panel.setting, "arm": name}
             for batch in panel.batches(arm):
-                where = {"setting": panel.setting, "arm": name}
                 rows += [{"level": "within_run", **where, **row} for row in _within(batch, panel.outcomes, draws, where, beside)]
+            for batch in explained.batches(arm):
                 rows += [{"level": "between_runs", **where, **row} for row in _between_runs(batch, panel.outcomes, draws)]
-        rows += [{"level": "between_arms", "setting": panel.setting, "arm": "", **row} for row in _between_arms(panel, draws)]
-        rows += [{"level": "pooled", "setting": panel.setting, "arm": "", **row} for row in _pooled(panel.explanations())]
+        rows += [{"level": "between_arms", "setting": panel.setting, "arm": "", **row} for row in _between_arms(explained, draws)]
+        rows += [{"level": "pooled", "setting": panel.setting, "arm": "", **row} for row in _pooled(explained)]
     columns = [*KEYS, *NUMBERS, "seeds", "tasks", "interval", "note"]
     of_nulls = ["setting", "arm", "outcome", "measure", "moment", "block", "null", "estimate", "low", "high", "p"]
     return pd.DataFrame(rows, columns=columns), pd.DataFrame(beside, columns=[*of_nulls, "seeds", "tasks", "interval", "note"])
@@ -59,14 +61,9 @@ def _within(batch: Batch, outcomes: Sequence[str], draws: Draws, where: Row, bes
     spearman, pearson = (matched(of(batch.x), of(batch.y)) for of in (ranked, standardised))
     (low, high, how), (pearson_low, pearson_high, _) = (interval(values, draws) for values in (spearman, pearson))
     tested = nulls(batch.x, batch.y, draws) if seeds >= FEWEST else {}
-    numbers = {
-        "estimate": spearman.mean(axis=-1),
-        "low": low,
-        "high": high,
-        "pearson": pearson.mean(axis=-1),
-        "pearson_low": pearson_low,
-        "pearson_high": pearson_high,
-    }
+    means = {"estimate": spearman.mean(axis=-1), "low": low, "high": high}
+    means |= {"pearson": pearson.mean(axis=-1), "pearson_low": pearson_low, "pearson_high": pearson_high}
+    numbers = {name: np.clip(values, -1, 1) for name, values in means.items()}
     notes = [batch.note] + ["too few seeds for a null"] * (not tested) + ["too few seeds for an interval"] * (not how)
     yield from _rows(batch, outcomes, numbers | ({"p": tested["mismatched"]["p"]} if tested else {}), how, notes)
     for null in NULLS if tested else ():

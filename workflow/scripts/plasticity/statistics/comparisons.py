@@ -12,7 +12,22 @@ from plasticity.statistics.panels import Panel
 from plasticity.statistics.resampling import FEWEST_SEEDS, Draws, bca, extreme, interval
 
 STAGES = ("late", "all")
-COLUMNS = ["setting", "arm", "versus", "outcome", "stage", "statistic", "estimate", "low", "high", "p", "seeds", "tasks", "interval", "note"]
+COLUMNS = [
+    "setting",
+    "arm",
+    "versus",
+    "outcome",
+    "stage",
+    "statistic",
+    "estimate",
+    "low",
+    "high",
+    "p",
+    "seeds",
+    "tasks",
+    "interval",
+    "note",
+]
 STRATIFIED = "stratified bootstrap over seeds"
 THRESHOLDS = {"error": np.linspace(0, 1, 21), "gap": np.linspace(-0.5, 0.5, 21)}
 Row = dict[str, object]
@@ -44,7 +59,9 @@ def comparisons(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
                 where["tasks"] = min(tasks[name] for name in settings)
                 for arm in arms:
                     rows += [{**where, "arm": arm, "versus": "", **row} for row in _alone([one[arm] for one in held], draws)]
-                    for versus in (name for name in ("none", YARDSTICK) if name in arms and name != arm and (arm, name) != (YARDSTICK, "none")):
+                    for versus in (
+                        name for name in ("none", YARDSTICK) if name in arms and name != arm and (arm, name) != (YARDSTICK, "none")
+                    ):
                         pairs = [(one[arm], one[versus]) for one in held]
                         rows += [{**where, "arm": arm, "versus": versus, **row} for row in _paired(pairs, draws)]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -136,7 +153,11 @@ def _paired(pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: Draws) -> Ite
     differences = [one - other for one, other in kept]
     estimate = float(np.mean([one.mean() for one in differences]))
     strata = [None] if len(kept) == 1 else range(len(kept))  # one setting has all signs there are, of few seeds
-    p = float(extreme(np.mean([draws.signs(len(one), stratum) @ one / len(one) for stratum, one in zip(strata, differences, strict=True)], axis=0)))
+    p = float(
+        extreme(
+            np.mean([draws.signs(len(one), stratum) @ one / len(one) for stratum, one in zip(strata, differences, strict=True)], axis=0)
+        )
+    )
     least = 2 / 2 ** sum(map(len, differences))
     if len(kept) == 1:
         low, high, how = interval(differences[0], draws)

@@ -57,9 +57,18 @@ def consistency(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
                 z = np.arctanh(np.clip(matched(ranked(of(batch.x)), ranked(of(batch.y))), -STRONGEST, STRONGEST))
                 for m, key in enumerate(batch.keys):
                     for o, outcome in enumerate(panel.outcomes):
-                        one = {"setting": panel.setting, "z": z[m, o].mean(), "error": wider * stats.sem(z[m, o]), "p": p[m, o], "seeds": seeds}
+                        one = {
+                            "setting": panel.setting,
+                            "z": z[m, o].mean(),
+                            "error": wider * stats.sem(z[m, o]),
+                            "p": p[m, o],
+                            "seeds": seeds,
+                        }
                         found.setdefault((key.measure, outcome, association), []).append(one)
-    rows = [{"measure": m, "outcome": o, "association": a, **_over_settings(pd.DataFrame(all_of), claim(m))} for (m, o, a), all_of in found.items()]
+    rows = [
+        {"measure": m, "outcome": o, "association": a, **_over_settings(pd.DataFrame(all_of), claim(m))}
+        for (m, o, a), all_of in found.items()
+    ]
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["measure", "outcome", "association", *_over_settings(pd.DataFrame(), 0)])
 
 
@@ -114,7 +123,19 @@ def counterexamples(panels: Sequence[Panel], draws: Draws, lost: float, moved: f
         intervals over seeds, and the ``verdict``; counter-examples first.
     """
     rows = [row for panel in panels for row in _judged(panel.explanations(), draws, lost, moved)]
-    columns = ["setting", "arm", "measure", "verdict", "counterexample", "loss", "loss_low", "loss_high", "change", "change_low", "change_high"]
+    columns = [
+        "setting",
+        "arm",
+        "measure",
+        "verdict",
+        "counterexample",
+        "loss",
+        "loss_low",
+        "loss_high",
+        "change",
+        "change_low",
+        "change_high",
+    ]
     table = pd.DataFrame(rows, columns=[*columns, "seeds", "tasks", "interval", "note"])
     return table.sort_values("counterexample", ascending=False, kind="stable", ignore_index=True)
 
@@ -126,7 +147,7 @@ def _judged(panel: Panel, draws: Draws, lost: float, moved: float) -> Iterator[R
         for batch in panel.batches(arm):
             if not len(batch.seeds):
                 continue
-            grown = _change(batch.y[gap])
+            grown = _change(panel.values[gap, arm][batch.seeds])
             loss_low, loss_high, how = interval(grown, draws)
             for key, values in zip(batch.keys, batch.x, strict=True):
                 if not (claimed := claim(key.measure)):

@@ -18,7 +18,22 @@ SURE = 0.05
 EXPLORATORY = "exploratory"
 # tables of tests, and the column that tells their kinds apart
 KINDS = {"associations": "level", "nulls": "null", "lead_lag": "question", "consistency": "association", "comparisons": "statistic"}
-COLUMNS = ["hypothesis", "family", "claim", "setting", "estimate", "low", "high", "p", "p_adjusted", "verdict", "seeds", "tasks", "interval", "note"]
+COLUMNS = [
+    "hypothesis",
+    "family",
+    "claim",
+    "setting",
+    "estimate",
+    "low",
+    "high",
+    "p",
+    "p_adjusted",
+    "verdict",
+    "seeds",
+    "tasks",
+    "interval",
+    "note",
+]
 
 
 def adjusted(tables: Mapping[str, pd.DataFrame], hypotheses: Sequence[Hypothesis]) -> dict[str, pd.DataFrame]:
@@ -65,7 +80,9 @@ def _rows_of(one: Hypothesis, table: pd.DataFrame) -> Sequence[int]:
     found = table[np.logical_and.reduce([table[column] == value for column, value in one.row.items()])]
     if one.settings:
         found = found[found["setting"].isin(one.settings)]
-    if "block" in table and one.block is None:  # the explanation: on the coming task's data, of the whole network or the last layer that has it
+    if (
+        "block" in table and one.block is None
+    ):  # the explanation: on the coming task's data, of the whole network or the last layer that has it
         order = found.assign(new=found["moment"] == "new", whole=found["block"] == "all")
         found = order.sort_values(["new", "whole"], kind="stable").groupby("setting", sort=False).tail(1)
     if found.empty:
@@ -82,7 +99,10 @@ def _verdict(one: Hypothesis, row: pd.Series) -> dict[str, object]:
         verdict = "undecided"
     else:
         verdict = "supported" if right else "contradicted"
-    numbers = {name: row.get(name, np.nan) for name in ("setting", "estimate", "low", "high", "p", "p_adjusted", "seeds", "tasks", "interval", "note")}
+    numbers = {
+        name: row.get(name, np.nan)
+        for name in ("setting", "estimate", "low", "high", "p", "p_adjusted", "seeds", "tasks", "interval", "note")
+    }
     return {"hypothesis": one.name, "family": one.family, "claim": one.claim, **numbers, "verdict": verdict}
 
 

@@ -47,7 +47,9 @@ def _fit(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     """Slope, standard error and spread of one pair, shapes ``(run, task)``; in units in which both have a spread of 1."""
     unit_x, unit_y = x.std(), y.std()
     x, y = (x - x.mean()) / unit_x, (y - y.mean()) / unit_y
-    sums = np.array([np.full(len(x), x.shape[1]), x.sum(axis=1), (x * x).sum(axis=1), y.sum(axis=1), (x * y).sum(axis=1), (y * y).sum(axis=1)])
+    sums = np.array(
+        [np.full(len(x), x.shape[1]), x.sum(axis=1), (x * x).sum(axis=1), y.sum(axis=1), (x * y).sum(axis=1), (y * y).sum(axis=1)]
+    )
     found = minimize(lambda factor: _likelihood(factor, sums)[0], [0.3, 0.0, 0.3], method="L-BFGS-B")
     _, slope, error, sigma = _likelihood(found.x, sums)
     return slope * unit_y / unit_x, error * unit_y / unit_x, float(np.hypot(*found.x[1:]) * sigma) * unit_y / unit_x

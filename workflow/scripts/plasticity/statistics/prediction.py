@@ -258,7 +258,14 @@ def redundancy(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
             kept = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
             for association, of in (("within_run", np.asarray), ("task", deviations)):
                 row: Row = {"setting": panel.setting, "first": first, "second": second, "association": association}
-                row |= {"estimate": np.nan, "low": np.nan, "high": np.nan, "seeds": int(kept.sum()), "tasks": int(tasks.sum()), "interval": ""}
+                row |= {
+                    "estimate": np.nan,
+                    "low": np.nan,
+                    "high": np.nan,
+                    "seeds": int(kept.sum()),
+                    "tasks": int(tasks.sum()),
+                    "interval": "",
+                }
                 if tasks.sum() < FEWEST_TASKS or kept.sum() < (FEWEST if association == "task" else 1):
                     rows.append(row | {"note": "too few"})
                     continue

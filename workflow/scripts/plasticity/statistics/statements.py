@@ -44,13 +44,22 @@ def _row(about: str, statement: str, measure: str = "", setting: str = "") -> di
 def _scatter(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]:
     """Rank of the Fisher against the error, each setting."""
     table = tables["associations"]
-    keys = {"level": "within_run", "arm": "none", "measure": "fisher_effective_rank", "moment": "new", "block": "all", "outcome": "final_error"}
+    keys = {
+        "level": "within_run",
+        "arm": "none",
+        "measure": "fisher_effective_rank",
+        "moment": "new",
+        "block": "all",
+        "outcome": "final_error",
+    }
     for _, row in table[(table[list(keys)] == pd.Series(keys)).all(axis=1)].iterrows():
         if np.isnan(row["estimate"]):
             said = f"{row['setting']}: no correlation ({row['note']})."
         else:
             beaten = row["strongest_null"]
-            more = {"none": "it beats no null", "": "too few seeds for a null"}.get(beaten) or f"the strongest null that it beats: {MEANINGS[beaten]}"
+            more = {"none": "it beats no null", "": "too few seeds for a null"}.get(
+                beaten
+            ) or f"the strongest null that it beats: {MEANINGS[beaten]}"
             said = f"{row['setting']}: ρ = {row['estimate']:.2f} ({_between(row)}, {row['seeds']} seeds); {more}."
         yield _row("scatter", said, row["measure"], row["setting"])
 
@@ -69,7 +78,9 @@ def _consistency(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]
         said += f"in {round(row['beating'] * settings)} the measure beats mismatched seeds (p ≤ {SURE}, unadjusted)"
         if np.isfinite(row["low"]):
             said += f"; over settings ρ = {row['estimate']:.2f} ({_between(row)}, I² = {100 * row['i_squared']:.0f} %"
-            said += f", for the next setting {row['prediction_low']:.2f} to {row['prediction_high']:.2f})" * bool(np.isfinite(row["prediction_low"]))
+            said += f", for the next setting {row['prediction_low']:.2f} to {row['prediction_high']:.2f})" * bool(
+                np.isfinite(row["prediction_low"])
+            )
             said += ")" * (not np.isfinite(row["prediction_low"]))
         yield _row("consistency", f"{said}; worst: {row['worst_setting']} ({row['worst_estimate']:.2f}).", measure)
 
@@ -91,7 +102,10 @@ def _timing(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]:
     table = table[(table["arm"] == "none") & (table["outcome"] == OUTCOME) & table["estimate"].notna()]
     for measure, found in table.groupby("measure", sort=False):
         parts = []
-        for question, said in (("measure_first", "past values of the measure help to predict the outcome"), ("outcome_first", "the reverse holds")):
+        for question, said in (
+            ("measure_first", "past values of the measure help to predict the outcome"),
+            ("outcome_first", "the reverse holds"),
+        ):
             rows = found[found["question"] == question]
             if len(rows):
                 parts.append(f"{said} in {int((rows['p_adjusted'] <= SURE).sum())} of {len(rows)} settings")

@@ -19,7 +19,23 @@ from plasticity.statistics.trends import FEWEST, crossed, dependent, innovations
 FEWEST_TASKS = 12  # fewer have no lags to tell apart
 LAGS = 5
 ORDER = 2  # of Granger's regressions
-COLUMNS = ["setting", "arm", "outcome", "measure", "moment", "block", "question", "lag", "estimate", "low", "high", "p", "seeds", "tasks", "interval"]
+COLUMNS = [
+    "setting",
+    "arm",
+    "outcome",
+    "measure",
+    "moment",
+    "block",
+    "question",
+    "lag",
+    "estimate",
+    "low",
+    "high",
+    "p",
+    "seeds",
+    "tasks",
+    "interval",
+]
 Found = dict[str, np.ndarray | str]
 
 
@@ -56,7 +72,11 @@ def _rows(batch: Batch, outcomes: Sequence[str], draws: Draws) -> Iterator[dict[
             for question, numbers in found.items():
                 values = {name: np.nan if missing else of[m, o] for name, of in numbers.items() if isinstance(of, np.ndarray)}
                 row = asdict(key) | {"outcome": outcome, "question": question, "seeds": seeds, "tasks": tasks}
-                row |= dict.fromkeys(("lag", "estimate", "low", "high", "p"), np.nan) | values
+                row |= dict.fromkeys(("lag", "estimate", "low", "high", "p"), np.nan)
+                if not np.isnan(values.get("estimate", np.nan)):
+                    row |= values
+                else:
+                    missing = missing or "constant"
                 how = numbers.get("interval", "") if np.isfinite(float(row["low"])) else ""
                 yield row | {"interval": how, "note": "; ".join(filter(None, [batch.note, missing]))}
 
@@ -143,7 +163,8 @@ def granger(responses: np.ndarray, causes: np.ndarray, current: bool) -> np.ndar
     target = lagged(responses, 0)[..., None]
     few = _residual(design[..., : len(own)], target)
     all_of = _residual(design, target)
-    return np.asarray((few - all_of) / all_of * (target.shape[-2] - design.shape[-1]))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(all_of > ROUND_OFF * few, (few - all_of) / all_of * (target.shape[-2] - design.shape[-1]), np.nan)
 
 
 def _residual(design: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -94,8 +94,8 @@ def nulls(x: np.ndarray, y: np.ndarray, draws: Draws) -> dict[str, dict[str, np.
         wider = dependent(seeds)
         found[name] = {
             "estimate": estimate,
-            "low": estimate - wider * (estimate - low),
-            "high": estimate + wider * (high - estimate),
+            "low": np.maximum(estimate - wider * (estimate - low), -1 if name != "mismatched" else -2),
+            "high": np.minimum(estimate + wider * (high - estimate), 1 if name != "mismatched" else 2),
             "p": p[name],
             "interval": how,
         }
