@@ -14,7 +14,7 @@ from scipy import stats
 
 from plasticity.statistics import mixed
 from plasticity.statistics.panels import FEWEST_TASKS, Batch, Panel
-from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, Draws, Statistic, bca, interval, permuted
+from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, ROUND_OFF, Draws, Statistic, bca, interval, permuted
 from plasticity.statistics.trends import FEWEST, NULLS, dependent, deviations, matched, nulls, ranked, standardised
 
 KEYS = ["setting", "level", "arm", "outcome", "measure", "moment", "block"]
@@ -162,16 +162,29 @@ def _pooled(panel: Panel) -> Iterator[Row]:
         if not kept or len(kept[0].tasks) < FEWEST_TASKS:
             yield from _rows(batches[0][1], panel.outcomes, {}, "", ["too few"])
             continue
-        x, y = (np.concatenate([deviations(values) for values in each], axis=1) for each in ([b.x for b in kept], [b.y for b in kept]))
-        x, y = (values / np.where(values.std(axis=(1, 2)) > 0, values.std(axis=(1, 2)), np.nan)[:, None, None] for values in (x, y))
-        fit = mixed.slopes(x, y)
-        freedom, error = x.shape[1] - len(kept), fit.error * dependent(min(len(batch.seeds) for batch in kept))
-        reach = stats.t.ppf(0.975, freedom) * error
-        p = 2 * stats.t.sf(abs(fit.estimate) / error, freedom)
-        numbers = {"estimate": fit.estimate, "low": fit.estimate - reach, "high": fit.estimate + reach, "p": p}
+        numbers = pooled([batch.x for batch in kept], [batch.y for batch in kept])
         out = sum(batch.members - len(batch.seeds) for batch in kept)
         note = f"{out} diverged or with gaps" if out else ""
-        yield from _rows(kept[0], panel.outcomes, numbers, "REML, Student's t", [note], runs=x.shape[1])
+        yield from _rows(kept[0], panel.outcomes, numbers, "REML, Student's t", [note], runs=sum(len(batch.seeds) for batch in kept))
+
+
+def pooled(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """The mixed model's slope, in standard deviations of what is left of both without each arm's mean curve.
+
+    Args:
+        x: of each arm, shape ``(measure, seed, task)``.
+        y: of each arm, shape ``(outcome, seed, task)``.
+
+    Returns:
+        ``estimate, low, high, p``, each of shape ``(measure, outcome)``.
+    """
+    apart = [np.concatenate([deviations(values) for values in arms], axis=1) for arms in (x, y)]
+    spreads = [values.std(axis=(1, 2), keepdims=True) for values in apart]
+    fit = mixed.slopes(*(values / np.where(spread > ROUND_OFF, spread, np.nan) for values, spread in zip(apart, spreads, strict=True)))
+    freedom, error = apart[0].shape[1] - len(x), fit.error * dependent(min(values.shape[1] for values in x))
+    reach = stats.t.ppf(0.975, freedom) * error
+    p = 2 * stats.t.sf(abs(fit.estimate) / error, freedom)
+    return {"estimate": fit.estimate, "low": fit.estimate - reach, "high": fit.estimate + reach, "p": p}
 
 
 def _rows(

@@ -181,11 +181,16 @@ def permuted(pairs: np.ndarray, draws: Draws) -> np.ndarray:
         Shape ``(…)``; NaN where a pair is.
     """
     seeds = pairs.shape[-1]
+    centred = pairs - pairs.mean(axis=(-2, -1), keepdims=True)
+    return extreme(matching(seeds, draws) @ centred.reshape(-1, seeds**2).T).reshape(pairs.shape[:-2])
+
+
+def matching(seeds: int, draws: Draws) -> np.ndarray:
+    """What takes the mean over the matched pairs of each permutation, the first as they are: shape ``(draw, seed · seed)``."""
     orders = draws.permutations(seeds)
-    matched = np.zeros((len(orders), seeds, seeds))
-    matched[np.arange(len(orders))[:, None], np.arange(seeds), orders] = 1 / seeds
-    means = (pairs - pairs.mean(axis=(-2, -1), keepdims=True)).reshape(-1, seeds**2) @ matched.reshape(len(orders), -1).T
-    return extreme(means.T).reshape(pairs.shape[:-2])
+    chosen = np.zeros((len(orders), seeds, seeds))
+    chosen[np.arange(len(orders))[:, None], np.arange(seeds), orders] = 1 / seeds
+    return chosen.reshape(len(orders), -1)
 
 
 def extreme(drawn: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 A measure is taken at a task's start, its outcome is what the task ends with: at lag 0 the measure already comes first. Innovations are first differences
 of deviations from the arm's mean curve, so that neither a shared trend nor a slow drift leads or lags. Cross-correlation assumes exchangeable seeds;
-Granger's regressions that two lags are enough; change points that a series has one.
+Granger's regressions are compared to those of mismatched seeds, too; change points that a series has one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,8 +13,8 @@ import pandas as pd
 from scipy import stats
 
 from plasticity.statistics.panels import Batch, Panel
-from plasticity.statistics.resampling import ROUND_OFF, Draws, extreme, interval
-from plasticity.statistics.trends import FEWEST, crossed, dependent, innovations, standardised
+from plasticity.statistics.resampling import ROUND_OFF, Draws, extreme, interval, matching
+from plasticity.statistics.trends import FEWEST, crossed, innovations, standardised
 
 FEWEST_TASKS = 12  # fewer have no lags to tell apart
 LAGS = 5
@@ -49,7 +49,7 @@ def lead_lag(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
     Returns:
         One row per question. `cross_correlation`: the lag (in measured tasks; positive: the measure precedes) at which innovations correlate most, mean
         over seeds, beside the simultaneous 95 % band of mismatched seeds. `measure_first`, `outcome_first`: mean Wald statistic of Granger's test over
-        seeds. `change_point`: by how many tasks the measure's change comes before the outcome's, mean over seeds, with the quartiles in the note.
+        seeds, beside mismatched ones. `change_point`: by how many tasks the measure's change comes before the outcome's, mean over seeds.
     """
     rows = []
     for panel in (panel.explanations() for panel in panels):
@@ -91,8 +91,8 @@ def asked(x: np.ndarray, y: np.ndarray, tasks: np.ndarray, draws: Draws) -> dict
         draws: of seeds.
     """
     moves, responses = innovations(x), innovations(y)
-    first = granger(responses[None], moves[:, None], current=True)
-    second = granger(moves[:, None], responses[None], current=False)
+    first = granger(moves, responses, current=True)
+    second = granger(responses, moves, current=False).transpose(1, 0, 3, 2)
     earlier = (tasks[change_points(y)][None] - tasks[change_points(x)][:, None]).astype(float)
     low, high, how = interval(earlier, draws)
     signs = draws.signs(earlier.shape[-1])
@@ -100,8 +100,8 @@ def asked(x: np.ndarray, y: np.ndarray, tasks: np.ndarray, draws: Draws) -> dict
     lag = np.full(p.shape, float(ORDER))
     return {
         "cross_correlation": cross_correlation(moves, responses, draws),
-        "measure_first": {"lag": lag, "estimate": first.mean(axis=-1), "p": combined(first, ORDER, moves.shape[-1] - ORDER)},
-        "outcome_first": {"lag": lag, "estimate": second.mean(axis=-1), "p": combined(second, ORDER, moves.shape[-1] - ORDER)},
+        "measure_first": {"lag": lag, **_of_matched(first, draws)},
+        "outcome_first": {"lag": lag, **_of_matched(second, draws)},
         "change_point": {"estimate": earlier.mean(axis=-1), "low": low, "high": high, "p": p, "interval": how},
     }
 
@@ -120,73 +120,61 @@ def cross_correlation(x: np.ndarray, y: np.ndarray, draws: Draws) -> Found:
     seeds, tasks = x.shape[1:]
     x, y = stats.rankdata(x, axis=-1), stats.rankdata(y, axis=-1)
     lags = np.arange(-min(LAGS, tasks // 3), min(LAGS, tasks // 3) + 1)
-    orders = draws.permutations(seeds)
-    chosen = np.zeros((len(orders), seeds, seeds))
-    chosen[np.arange(len(orders))[:, None], np.arange(seeds), orders] = 1 / seeds
-    chosen = chosen.reshape(len(orders), -1)
-    means = []
+    chosen = matching(seeds, draws)
+    found = []
     for lag in lags:
         early, late = slice(0, tasks - abs(lag)), slice(abs(lag), tasks)
         pairs = crossed(standardised(x[..., early if lag >= 0 else late]), standardised(y[..., late if lag >= 0 else early]))
-        means.append((pairs - pairs.mean(axis=(-2, -1), keepdims=True)).reshape(-1, seeds**2) @ chosen.T)
-        own = np.diagonal(pairs, axis1=-2, axis2=-1).mean(axis=-1)
-        means[-1] = np.concatenate([own.reshape(-1, 1), means[-1]], axis=1)
-    found = np.array(means)  # (lag, pair, the estimate and all draws)
-    largest = np.abs(found[..., 1:]).max(axis=0)
-    place = np.abs(found[..., 1]).argmax(axis=0)
+        excess = (pairs - pairs.mean(axis=(-2, -1), keepdims=True)).reshape(-1, seeds**2) @ chosen.T
+        found.append((np.diagonal(pairs, axis1=-2, axis2=-1).mean(axis=-1).ravel(), excess))
+    means, drawn = np.array([mean for mean, _ in found]), np.abs([excess for _, excess in found])
+    largest, place = drawn.max(axis=0), drawn[..., 0].argmax(axis=0)
     band = np.quantile(largest, 0.95, axis=-1)
     shape = (len(x), len(y))
     p = (largest >= largest[:, :1] - ROUND_OFF).mean(axis=-1)
-    values = {"lag": lags[place].astype(float), "estimate": found[place, np.arange(len(place)), 0], "low": -band, "high": band, "p": p}
+    values = {"lag": lags[place].astype(float), "estimate": means[place, np.arange(len(place))], "low": -band, "high": band, "p": p}
     return {name: of.reshape(shape) for name, of in values.items()} | {"interval": "simultaneous band of mismatched seeds"}
 
 
-def granger(responses: np.ndarray, causes: np.ndarray, current: bool) -> np.ndarray:
-    """Wald statistic of each run: whether the causes' last values help to predict a response beside its own last `ORDER`.
+def granger(causes: np.ndarray, responses: np.ndarray, current: bool) -> np.ndarray:
+    """Wald statistics: whether a cause's last two values help to predict a response beside its own last two, for all pairs of seeds.
+
+    A difference of white noise is no autoregression of any order, so a table of chi squared would find causes that are none; mismatched seeds are
+    the reference instead. By Frisch and Waugh, all pairs are a few products of matrices.
 
     Args:
-        responses: shape ``(…, seed, task)``.
-        causes: the same, or one that broadcasts with it.
+        causes: shape ``(cause, seed, task)``.
+        responses: shape ``(response, seed, task)``.
         current: whether a cause is known before the response of the same task.
 
     Returns:
-        Shape ``(…, seed)``.
+        Shape ``(cause, response, seed of the cause, seed of the response)``; NaN where a regression has no unique answer.
     """
-    responses, causes = np.broadcast_arrays(responses, causes)
     tasks, offset = responses.shape[-1], 0 if current else 1
 
     def lagged(values: np.ndarray, lag: int) -> np.ndarray:
         return values[..., ORDER + 1 - lag : tasks - lag]
 
-    own = [np.ones_like(lagged(responses, 0)), *(lagged(responses, lag) for lag in range(1, ORDER + 1))]
-    design = np.stack([*own, *(lagged(causes, lag) for lag in range(offset, ORDER + offset))], axis=-1)
-    target = lagged(responses, 0)[..., None]
-    few = _residual(design[..., : len(own)], target)
-    all_of = _residual(design, target)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(all_of > ROUND_OFF * few, (few - all_of) / all_of * (target.shape[-2] - design.shape[-1]), np.nan)
+    target, x = lagged(responses, 0), np.stack([lagged(causes, lag) for lag in range(offset, ORDER + offset)], axis=-1)
+    own = np.linalg.qr(np.stack([np.ones_like(target), *(lagged(responses, lag) for lag in range(1, ORDER + 1))], axis=-1))[0]
+    left = target - (own @ (np.swapaxes(own, -1, -2) @ target[..., None]))[..., 0]
+    explained = np.tensordot(x, own, axes=(2, 2)).transpose(0, 3, 1, 4, 2, 5)  # (cause, response, seed, seed, lag, column)
+    b = np.tensordot(x, left, axes=(2, 2)).transpose(0, 3, 1, 4, 2)
+    gram = (np.swapaxes(x, -1, -2) @ x)[:, None, :, None] - explained @ np.swapaxes(explained, -1, -2)
+    determinant = gram[..., 0, 0] * gram[..., 1, 1] - gram[..., 0, 1] ** 2
+    unique = determinant > ROUND_OFF * gram[..., 0, 0] * gram[..., 1, 1]
+    gain = b[..., 0] ** 2 * gram[..., 1, 1] - 2 * b[..., 0] * b[..., 1] * gram[..., 0, 1] + b[..., 1] ** 2 * gram[..., 0, 0]
+    gain = gain / np.where(unique, determinant, np.nan)
+    rest = (left**2).sum(axis=-1)[None, :, None] - gain
+    return np.asarray(gain / np.where(rest > 0, rest, np.nan) * (target.shape[-1] - 1 - 2 * ORDER))
 
 
-def _residual(design: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Sum of squares that least squares leaves, by a projection on the design's columns."""
-    basis = np.linalg.qr(design)[0]
-    return np.asarray(((target - basis @ (np.swapaxes(basis, -1, -2) @ target)) ** 2).sum(axis=(-2, -1)))
-
-
-def combined(wald: np.ndarray, order: int, tasks: int) -> np.ndarray:
-    """p of the mean Wald statistic over seeds, after Dumitrescu and Hurlin 2012, for few tasks (their equation 33); seeds are dependent as `trends` says.
-
-    Args:
-        wald: shape ``(…, seed)``.
-        order: restrictions of each.
-        tasks: that each regression predicts.
-    """
-    freedom = tasks - 1 - 2 * order - 1
-    mean = order * freedom / (freedom - 2)
-    variance = 2 * order * freedom**2 * (order + freedom - 2) / ((freedom - 2) ** 2 * (freedom - 4))
+def _of_matched(wald: np.ndarray, draws: Draws) -> Found:
+    """Mean over matched seeds, and the share of permutations of seeds whose mean is as large: ``estimate, p``."""
     seeds = wald.shape[-1]
-    z = (wald.mean(axis=-1) - mean) / np.sqrt(variance / seeds) / dependent(seeds)
-    return np.asarray(stats.norm.sf(z))
+    means = matching(seeds, draws) @ wald.reshape(-1, seeds**2).T
+    p = np.where(np.isfinite(means[0]), (means >= means[0] * (1 - ROUND_OFF)).mean(axis=0), np.nan)
+    return {"estimate": means[0].reshape(wald.shape[:2]), "p": p.reshape(wald.shape[:2])}
 
 
 def change_points(values: np.ndarray) -> np.ndarray:
