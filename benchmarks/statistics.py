@@ -87,7 +87,7 @@ def peers() -> None:
     group, long = np.repeat(np.arange(30), 60), np.column_stack([np.ones(1800), runs.ravel()])
     scores, errors, seeds = draw.normal(size=(100, 360)), draw.normal(size=(1, 100, 360)), np.repeat(np.arange(30), 12)
 
-    def paired(order: np.ndarray, axis: int = -1) -> float:
+    def paired(order: np.ndarray) -> float:
         return float(pairs[0, 0][np.arange(30), order.astype(int)].mean())
 
     def of_statsmodels() -> None:
@@ -100,7 +100,7 @@ def peers() -> None:
             "p of mismatched seeds",
             "scipy's permutation_test",
             lambda: resampling.permuted(pairs, DRAWS),
-            lambda: stats.permutation_test((np.arange(30),), paired, permutation_type="pairings", n_resamples=999, rng=0),
+            lambda: stats.permutation_test((np.arange(30),), paired, permutation_type="pairings", vectorized=False, n_resamples=999, rng=0),
         ),
         (
             "BCa interval of a mean",

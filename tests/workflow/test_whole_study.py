@@ -26,7 +26,18 @@ METHODS = {RELU: ["none", "l2", "l2_init", "fresh"], TANH: ["none", "l2_init", "
 SEEDS = ["0", "1"]
 COHORTS = [f"{setting}/{method}/{seed}" for setting in METHODS for method in METHODS[setting] for seed in SEEDS]
 FIGURES = registry.names("figures")
-TABLES = ["statements", "hypotheses", "summary", "consistency", "counterexamples", "associations", "nulls", "lead_lag", "prediction", "redundancy"]
+TABLES = [
+    "statements",
+    "hypotheses",
+    "summary",
+    "consistency",
+    "counterexamples",
+    "associations",
+    "nulls",
+    "lead_lag",
+    "prediction",
+    "redundancy",
+]
 TABLES += ["comparisons", "profiles", "outcomes", "measures", "tuning"]
 ARMS = {
     RELU: ["none", "l2(strength=0.001)", "l2(strength=0.01)", "l2_init(strength=0.001)", "fresh"],
