@@ -1,7 +1,9 @@
 """Explanations over settings: a meta-analysis by hand, and counter-examples that were planted."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.optimize
 import scipy.stats
 
 from plasticity.statistics import consistency
@@ -23,8 +25,6 @@ def panel(name, seed=0, relation=-1.0, loss=0.4, collapse=0.5, arm="none"):
 
 def test_the_meta_analysis_is_that_of_the_formulas():
     z, error = np.array([0.5, 0.9, 1.4, 0.2]), np.array([0.1, 0.2, 0.15, 0.1])
-    import pandas as pd
-
     found = consistency._over_settings(
         pd.DataFrame({"setting": list("abcd"), "z": z, "error": error, "p": [0.01, 0.2, 0.03, 0.5], "seeds": 5}), 1
     )

@@ -18,8 +18,28 @@ def runs(seed, number=8, tasks=20, intercepts=1.0, slopes=0.5):
     return x, a + b * x + draw.normal(size=x.shape)
 
 
+def sums(x, y):
+    return np.array([np.full(len(x), x.shape[1]), x.sum(1), (x * x).sum(1), y.sum(1), (x * y).sum(1), (y * y).sum(1)])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_likelihood_is_that_of_the_dense_formulas(seed):
+    (x,), (y,) = runs(seed, number=4, tasks=6)
+    factor = np.random.default_rng(seed).normal(size=3)
+    lower = np.array([[factor[0], 0], [factor[1], factor[2]]])
+    blocks = [np.column_stack([np.ones(6), one]) for one in x]
+    inverses = [np.linalg.inv(np.eye(6) + one @ lower @ lower.T @ one.T) for one in blocks]
+    information = sum(one.T @ inverse @ one for one, inverse in zip(blocks, inverses, strict=True))
+    fixed = np.linalg.solve(information, sum(one.T @ inverse @ of for one, inverse, of in zip(blocks, inverses, y, strict=True)))
+    left = [of - one @ fixed for one, of in zip(blocks, y, strict=True)]
+    variance = sum(one @ inverse @ one for one, inverse in zip(left, inverses, strict=True)) / (24 - 2)
+    value = 22 * np.log(variance) - sum(np.linalg.slogdet(one)[1] for one in inverses) + np.linalg.slogdet(information)[1]
+    expected = [value, fixed[1], np.sqrt(variance * np.linalg.inv(information)[1, 1]), np.sqrt(variance)]
+    assert mixed._likelihood(factor, sums(x, y)) == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize("seed", range(8))
-def test_slopes_are_those_of_statsmodels(seed):
+def test_slopes_are_those_of_statsmodels_or_likelier(seed):
     x, y = runs(seed)
     found = mixed.slopes(x, y)
     design = np.column_stack([np.ones(x.size), x.ravel()])
@@ -27,8 +47,10 @@ def test_slopes_are_those_of_statsmodels(seed):
         warnings.simplefilter("ignore")
         expected = MixedLM(y.ravel(), design, np.repeat(np.arange(8), 20), exog_re=design).fit(reml=True, method=["lbfgs", "bfgs", "cg"])
     assert found.estimate[0, 0] == pytest.approx(expected.fe_params[1], rel=2e-3)
-    assert found.error[0, 0] == pytest.approx(expected.bse_fe[1], rel=5e-3)
     assert found.spread[0, 0] == pytest.approx(np.sqrt(np.asarray(expected.cov_re)[1, 1]), rel=1e-2)
+    theirs = np.linalg.cholesky(np.asarray(expected.cov_re) / expected.scale + 1e-12 * np.eye(2))[np.tril_indices(2)]
+    at_theirs = mixed._likelihood(theirs, sums(x[0], y[0]))
+    assert found.error[0, 0] == pytest.approx(at_theirs[2], rel=5e-3)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -71,13 +71,13 @@ def test_more_tasks_than_eight_bits_count_are_summed():
 
 
 def test_the_direction_is_taken_from_the_other_settings():
-    panels = [panel("a", 0, 2.0), panel("b", 1, 2.0), panel("c", 2, -2.0)]
+    panels = [panel("a", 0, 2.0), panel("b", 1, 2.0), panel("d", 3, 2.0), panel("c", 2, -2.0)]
     table = prediction.prediction(panels, DRAWS)
     keys = {"outcome": "final_error", "measure": "weight_norm", "statistic": "auc_left_out"}
     assert row(table, setting="a", **keys)["estimate"] > 0.7
     assert row(table, setting="c", **keys)["estimate"] < 0.3
     over = row(table, setting="all", **keys)
-    assert over["estimate"] == pytest.approx(np.mean([row(table, setting=one, **keys)["estimate"] for one in "abc"]))
+    assert over["estimate"] == pytest.approx(np.mean([row(table, setting=one, **keys)["estimate"] for one in "abcd"]))
 
 
 def test_curvature_adds_where_it_knows_more_and_only_there():
@@ -98,7 +98,7 @@ def test_one_setting_has_no_other_to_learn_from():
 
 def test_ranks_that_are_one_thing_correlate_and_others_do_not():
     one = panel()
-    one.measures[1] = one.measures[3] ** 3
+    one.measures[1] = 2 * one.measures[3] + 1
     found = prediction.redundancy([one], DRAWS)
     assert found["estimate"].to_numpy() == pytest.approx([1, 1])
     other = prediction.redundancy([panel()], DRAWS)

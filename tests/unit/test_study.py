@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from plasticity import outcomes, registry, study
 from plasticity.errors import StudyError
-from plasticity.settings import Criterion, Curvature, Dataset, Network, Optimizer, Problem, Setting, Spectra, Training, arm_name
+from plasticity.settings import Criterion, Curvature, Dataset, Network, Optimizer, Problem, Setting, Spectra, Statistics, Training, arm_name
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -189,13 +189,15 @@ def test_defaults_that_the_schema_names_may_be_left_out_and_are_what_it_says():
     assert recorded == asdict(Training())
     folders = {"datasets": Dataset, "problem": Problem, "network": Network, "optimizer": Optimizer}
     left_out = {name for name in defaults if name[0] not in {"training", "settings"} and not (name[0] == "datasets" and len(name) > 1)}
+    tested = {path[1]: value for path, value in defaults.items() if path[0] == "statistics" and len(path) == 2}
+    assert Statistics.of(tested) == Statistics()
+    assert set(tested) == set(asdict(Statistics()))
     tuning = {path[1]: value for path, value in defaults.items() if path[0] == "tuning"}
     assert tuning == asdict(Criterion())
-    assert left_out - {("tuning", key) for key in tuning} == {
+    assert left_out - {("tuning", key) for key in tuning} - {("statistics", key) for key in tested} == {
         ("seeds", "tune"),
         ("datasets",),
         ("statistics",),
-        ("statistics", "hypotheses"),
     }
     for part, typed in folders.items():
         told = {path[-1]: value for path, value in defaults.items() if part in path and len(path) > 1}

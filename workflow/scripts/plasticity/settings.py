@@ -206,7 +206,8 @@ class Hypothesis:
         words = {name: value.replace("_", " ") for name, value in self.row.items()}
         if self.measure:
             return f"{words['measure']} and {words['outcome']} of {self.arm} go together ({self.direction}), beside the null {self.null}"
-        return f"{words['outcome']} ({self.stage}) of {self.arm} is {'above' if self.direction == 'positive' else 'below'} that of {self.versus}"
+        side = "above" if self.direction == "positive" else "below"
+        return f"{words['outcome']} ({self.stage}) of {self.arm} is {side} that of {self.versus}"
 
 
 @dataclass(frozen=True)
@@ -222,4 +223,4 @@ class Statistics:
     def of(cls, values: Mapping[str, Any]) -> Self:
         """Build from a mapping, as a config holds it or as `dataclasses.asdict` gives it back."""
         declared = tuple(Hypothesis(**one | {"settings": tuple(one.get("settings", ()))}) for one in values.get("hypotheses", ()))
-        return cls(**values | {"hypotheses": declared})
+        return cls(**dict(values) | {"hypotheses": declared})

@@ -155,7 +155,8 @@ class Study:
                 for setting in (name for name in one.settings or self.settings if name in self.settings and arm is not None):
                     known = [known for method in self.methods_of(setting) for known in self.reported(method)]
                     if arm not in known:
-                        yield f"{where}.{key} is {arm!r}, which {setting} does not have: write one of {', '.join(known)}, or limit its settings"
+                        others = ", ".join(known)
+                        yield f"{where}.{key} is {arm!r}, which {setting} does not have: write one of {others}, or limit its settings"
                         break
 
 

@@ -31,7 +31,15 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame])
 
 def _verdict(associations: pd.DataFrame, setting: str) -> str:
     """The table's row on this panel, in words."""
-    keys = {"setting": setting, "level": "within_run", "arm": "none", "outcome": "final_error", "measure": "fisher_effective_rank", "moment": "new", "block": "all"}
+    keys = {
+        "setting": setting,
+        "level": "within_run",
+        "arm": "none",
+        "outcome": "final_error",
+        "measure": "fisher_effective_rank",
+        "moment": "new",
+        "block": "all",
+    }
     found = associations.loc[(associations[list(keys)] == pd.Series(keys)).all(axis=1)]
     if found.empty:
         return "not measured"

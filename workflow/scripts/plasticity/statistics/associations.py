@@ -1,11 +1,13 @@
 """Association of every measure with every outcome, at four levels that are never mixed, and what is left of it beside nulls.
 
-A measure is taken at a task's start, its outcome is what the task ends with. *Within a run*: correlation over its tasks, mean over seeds. *Between
+A measure is taken at a task's start, its outcome is what the task ends with. *Within a run*: correlation over its tasks, mean over seeds.
+*Between
 runs*: correlation over an arm's seeds of means over tasks. *Between arms*: correlation over a setting's arms of means over seeds and tasks.
-*Pooled*: slope of a mixed model over all runs of a setting, with a fixed effect for every arm and task, random intercepts and slopes per run.
+*Pooled*: slope of a mixed model over all runs of a setting, with a fixed effect for every arm and task, random intercepts and slopes per
+run.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -21,6 +23,7 @@ KEYS = ["setting", "level", "arm", "outcome", "measure", "moment", "block"]
 NUMBERS = ["estimate", "low", "high", "pearson", "pearson_low", "pearson_high", "p"]
 FEWEST_ARMS = 4  # a correlation over fewer says nothing
 Row = dict[str, object]
+Transform = Callable[[np.ndarray], np.ndarray]
 
 
 def associations(panels: Sequence[Panel], draws: Draws) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -31,9 +34,10 @@ def associations(panels: Sequence[Panel], draws: Draws) -> tuple[pd.DataFrame, p
         draws: of seeds.
 
     Returns:
-        Of the first, one row per level, arm (where the level has one), outcome and measure (within runs: every variant of it): Spearman's correlation (of the pooled
-        level the slope in standard deviations) as ``estimate``, Pearson's beside it, both with intervals over seeds, ``p`` (within runs that of
-        mismatched seeds), ``seeds, tasks, interval, note``. Of the second, the same of each null of `trends.NULLS`.
+        Of the first, one row per level, arm (where the level has one), outcome and measure (within runs: every variant of it): Spearman's
+        correlation (of the pooled level the slope in standard deviations) as ``estimate``, Pearson's beside it, both with intervals over
+        seeds, ``p`` (within runs that of mismatched seeds), ``seeds, tasks, interval, note``. Of the second, the same of each null of
+        `trends.NULLS`.
     """
     rows: list[Row] = []
     beside: list[Row] = []
@@ -111,7 +115,8 @@ def _over_seeds(x: np.ndarray, y: np.ndarray, rank: bool) -> Statistic:
         return np.asarray(values * np.sqrt(counts) / np.where(norms <= 1e-12 * (1 + abs(values).max()), np.nan, norms))
 
     def statistic(counts: np.ndarray) -> np.ndarray:
-        return np.einsum("mds,ods->dmo", placed(x, counts), placed(y, counts), optimize=False).reshape(len(counts), -1)
+        products = np.einsum("mds,ods->dmo", placed(x, counts), placed(y, counts), optimize=False)
+        return np.asarray(products.reshape(len(counts), -1))
 
     return statistic
 
@@ -138,9 +143,10 @@ def _between_arms(panel: Panel, draws: Draws) -> Iterator[Row]:
         numbers: dict[str, np.ndarray] = {}
         for name, of, prefix in (("estimate", ranked, ""), ("pearson", standardised, "pearson_")):
 
-            def statistic(counts: np.ndarray, x: np.ndarray = x, y: np.ndarray = y, of: object = of) -> np.ndarray:
-                first, second = (of(np.moveaxis(values @ counts.T, 1, -1) / counts.sum(axis=1)[:, None]) for values in (x, y))  # type: ignore[operator]
-                return np.einsum("mda,oda->dmo", first, second, optimize=False).reshape(len(counts), -1)
+            def statistic(counts: np.ndarray, x: np.ndarray = x, y: np.ndarray = y, of: Transform = of) -> np.ndarray:
+                means = (np.moveaxis(values @ counts.T, 1, -1) / counts.sum(axis=1)[:, None] for values in (x, y))
+                products = np.einsum("mda,oda->dmo", *(of(values) for values in means), optimize=False)
+                return np.asarray(products.reshape(len(counts), -1))
 
             estimate, (low, high) = statistic(np.ones((1, len(batch.seeds))))[0], bca(statistic, len(batch.seeds), draws)
             found = {name: estimate, f"{prefix}low": low, f"{prefix}high": high}
@@ -196,9 +202,9 @@ def _rows(
         for outcome, name in enumerate(outcomes):
             values = {number: float(all_of[place, outcome]) for number, all_of in numbers.items()}
             missing = numbers and np.isnan(values["estimate"])
-            row = asdict(key) | {"outcome": name} | ({number: np.nan for number in NUMBERS} | values)
+            row = asdict(key) | {"outcome": name} | (dict.fromkeys(NUMBERS, np.nan) | values)
             if missing:
-                row |= {number: np.nan for number in NUMBERS}
+                row |= dict.fromkeys(NUMBERS, np.nan)
             yield row | {
                 "seeds": runs or len(batch.seeds),
                 "tasks": len(batch.tasks),

@@ -9,7 +9,7 @@ from scipy import stats
 from plasticity.outcomes import stages
 from plasticity.settings import YARDSTICK
 from plasticity.statistics.panels import Panel
-from plasticity.statistics.resampling import FEWEST_SEEDS, Draws, bca, extreme, interval
+from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, Draws, bca, extreme, interval
 
 STAGES = ("late", "all")
 COLUMNS = [
@@ -41,9 +41,9 @@ def comparisons(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
         draws: of seeds.
 
     Returns:
-        One row per setting (or `all`), arm, outcome, stage and statistic: `mean` and `interquartile_mean` of an arm; versus another `mean_difference`
-        (arm less the other, paired by seed; p by flips of signs) and `probability_of_improvement` (that a run of the arm has the lower outcome). Scores
-        are means over the tasks of the stage; a member that diverged has none.
+        One row per setting (or `all`), arm, outcome, stage and statistic: `mean` and `interquartile_mean` of an arm; versus another
+        `mean_difference` (arm less the other, paired by seed; p by flips of signs) and `probability_of_improvement` (that a run of the arm
+        has the lower outcome). Scores are means over the tasks of the stage; a member that diverged has none.
     """
     rows: list[Row] = []
     outcomes = dict.fromkeys(outcome for panel in panels for outcome in panel.outcomes)
@@ -55,7 +55,7 @@ def comparisons(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
             for settings in places:
                 held = [scores[name] for name in settings]
                 arms = [arm for arm in held[0] if all(arm in one for one in held)]
-                where = {"setting": settings[0] if len(settings) == 1 else "all", "outcome": outcome, "stage": stage}
+                where: Row = {"setting": settings[0] if len(settings) == 1 else "all", "outcome": outcome, "stage": stage}
                 where["tasks"] = min(tasks[name] for name in settings)
                 for arm in arms:
                     rows += [{**where, "arm": arm, "versus": "", **row} for row in _alone([one[arm] for one in held], draws)]
@@ -111,7 +111,7 @@ def profiles(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
 def _window(panel: Panel, stage: str) -> int:
     """How many tasks a stage has."""
     window = stages(panel.values.shape[-1])[stage]
-    return window.stop - window.start
+    return int(window.stop - window.start)
 
 
 def _scores(panel: Panel, outcome: str, stage: str) -> dict[str, np.ndarray]:
@@ -137,7 +137,8 @@ def _alone(scores: Sequence[np.ndarray], draws: Draws) -> Iterator[Row]:
             continue
         places = [draws.places(len(one), stratum) for stratum, one in enumerate(runs)]
         drawn = stats.trim_mean(np.concatenate([one[place] for one, place in zip(runs, places, strict=True)], axis=1), cut, axis=1)
-        yield row | _numbers(estimate, *np.quantile(drawn, [0.025, 0.975]), STRATIFIED, out)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        yield row | _numbers(estimate, low, high, STRATIFIED, out)
 
 
 def _paired(pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: Draws) -> Iterator[Row]:
@@ -160,7 +161,7 @@ def _paired(pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: Draws) -> Ite
     )
     least = 2 / 2 ** sum(map(len, differences))
     if len(kept) == 1:
-        low, high, how = interval(differences[0], draws)
+        low, high, how = _single(interval(differences[0], draws))
     else:
         low, high, how = _stratified([draws.counts(len(one), stratum) @ one / len(one) for stratum, one in enumerate(differences)], seeds)
     note = f"the smallest p possible is {least:g}" if least > 0.05 else ""
@@ -172,13 +173,19 @@ def _paired(pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: Draws) -> Ite
     low, high, how = np.nan, np.nan, ""
     if seeds >= FEWEST_SEEDS and len(wins) == 1:
         found = bca(lambda counts: (((counts @ wins[0]) * counts).sum(axis=-1) / counts.sum(axis=-1) ** 2)[:, None], seeds, draws)
-        low, high, how = float(found[0][0]), float(found[1][0]), "BCa over seeds"
+        low, high, how = _single((*found, BCA))
     elif seeds >= FEWEST_SEEDS:
         counts = [draws.counts(len(one), stratum) for stratum, one in enumerate(wins)]
         low, high, how = _stratified([((c @ one) * c).sum(axis=-1) / len(one) ** 2 for c, one in zip(counts, wins, strict=True)], seeds)
     yield {"statistic": "probability_of_improvement", "seeds": seeds, "p": np.nan} | _numbers(
         improved, low, high, how, out, "" if how else "too few seeds for an interval"
     )
+
+
+def _single(found: tuple[np.ndarray, np.ndarray, str]) -> tuple[float, float, str]:
+    """The interval of one number."""
+    low, high, how = found
+    return low.item(), high.item(), how
 
 
 def _stratified(drawn: Sequence[np.ndarray], seeds: int) -> tuple[float, float, str]:

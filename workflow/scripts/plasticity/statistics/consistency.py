@@ -1,7 +1,8 @@
 """How consistent is each explanation over settings, as a number; and where does it fail, as a list.
 
-The claim that plasticity is lost *because* of something needs it to move with the error in every setting. A meta-analysis over settings says how far
-the correlations agree and what to expect of the next setting; the counter-examples are settings and arms where one is lost without the other.
+The claim that plasticity is lost *because* of something needs it to move with the error in every setting. A meta-analysis over settings
+says how far the correlations agree and what to expect of the next setting; the counter-examples are settings and arms where one is lost
+without the other.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,10 +42,10 @@ def consistency(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
         draws: of seeds.
 
     Returns:
-        One row per explanation, outcome and association (`within_run`, or beside the null `task`, without the shared curve): the correlation
-        over settings with ``low, high, p``, Cochran's ``q`` with its p, ``i_squared``, ``prediction_low`` and ``_high``; ``sign_agreement``: share of
-        settings on the majority's side; ``as_claimed``: share on the side of the claim; ``beating``: share with p below 0.05 beside mismatched seeds;
-        the setting where the claim (without one: the majority's sign) fares worst.
+        One row per explanation, outcome and association (`within_run`, or beside the null `task`, without the shared curve): the
+        correlation over settings with ``low, high, p``, Cochran's ``q`` with its p, ``i_squared``, ``prediction_low`` and ``_high``;
+        ``sign_agreement``: share of settings on the majority's side; ``as_claimed``: share on the side of the claim; ``beating``: share
+        with p below 0.05 beside mismatched seeds; the setting where the claim (without one: the majority's sign) fares worst.
     """
     found: dict[tuple[str, str, str], list[Row]] = {}
     for panel in (panel.explanations() for panel in panels if ARM in panel.arms):
@@ -75,7 +76,7 @@ def consistency(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
 def _over_settings(found: pd.DataFrame, claimed: int) -> Row:
     """One row: what the settings say together."""
     numbers = ["estimate", "low", "high", "p", "q", "p_heterogeneity", "i_squared", "prediction_low", "prediction_high"]
-    row: Row = dict.fromkeys(numbers, np.nan) | {"claim": claimed}
+    row: Row = {"claim": claimed, **dict.fromkeys(numbers, np.nan)}
     row |= dict.fromkeys(["sign_agreement", "as_claimed", "beating"], np.nan) | {"worst_setting": "", "worst_estimate": np.nan}
     known = found[found["z"].notna() & (found["error"] > 0)] if len(found) else found
     row |= {"settings": len(known), "seeds": int(known["seeds"].min()) if len(known) else 0, "interval": "", "note": ""}
@@ -119,8 +120,8 @@ def counterexamples(panels: Sequence[Panel], draws: Draws, lost: float, moved: f
         moved: a measure moves where it surely changes by more (of a share as it is, of others relative to the larger of early and late).
 
     Returns:
-        One row per setting, arm and measure: the change of the gap and of the measure from early to late, positive in the claimed direction, with
-        intervals over seeds, and the ``verdict``; counter-examples first.
+        One row per setting, arm and measure: the change of the gap and of the measure from early to late, positive in the claimed
+        direction, with intervals over seeds, and the ``verdict``; counter-examples first.
     """
     rows = [row for panel in panels for row in _judged(panel.explanations(), draws, lost, moved)]
     columns = [

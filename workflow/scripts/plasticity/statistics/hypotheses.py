@@ -1,7 +1,8 @@
 """What was declared before the data, and what was not: p values adjusted within families.
 
-A declared hypothesis is one test a setting, and its family is adjusted by Holm's method, which bounds the chance of any false finding in it. All other
-tests are exploratory: adjusted by Benjamini and Hochberg's, over all of a kind in a table, which bounds the expected share of false findings.
+A declared hypothesis is one test a setting, and its family is adjusted by Holm's method, which bounds the chance of any false finding in
+it. All other tests are exploratory: adjusted by Benjamini and Hochberg's, over all of a kind in a table, which bounds the expected share
+of false findings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,15 +38,15 @@ COLUMNS = [
 
 
 def adjusted(tables: Mapping[str, pd.DataFrame], hypotheses: Sequence[Hypothesis]) -> dict[str, pd.DataFrame]:
-    """Tables with `p_adjusted` and `family` beside each p, `strongest_null` beside each association within runs, and the table of hypotheses.
+    """Tables with `p_adjusted` and `family` beside each p, associations within runs with the strongest null that they beat, and hypotheses.
 
     Args:
         tables: those of `KINDS`.
         hypotheses: as the config declares them.
 
     Returns:
-        The same tables, and ``hypotheses`` with one row per hypothesis and setting: its verdict is `supported`, `contradicted` (significant in
-        the other direction), `undecided`, or why there is no test.
+        The same tables, and ``hypotheses`` with one row per hypothesis and setting: its verdict is `supported`, `contradicted`
+        (significant in the other direction), `undecided`, or why there is no test.
 
     Raises:
         StudyError: a hypothesis about something that was not measured.

@@ -1,7 +1,7 @@
 """A linear mixed model by REML: y = a + b x + (aᵣ + bᵣ x) + e, with random intercepts and slopes per run r, correlated.
 
-The likelihood needs of a run only XᵀX, Xᵀy and yᵀy (X = [1, x]): with V = I + X Ψ Xᵀ, XᵀV⁻¹X = G (I + Ψ G)⁻¹ for G = XᵀX, and so on. So a fit of
-360 runs takes milliseconds, where statsmodels' MixedLM, to which a test holds it, takes seconds: a study has a thousand of them.
+The likelihood needs of a run only XᵀX, Xᵀy and yᵀy (X = [1, x]): with V = I + X Ψ Xᵀ, XᵀV⁻¹X = G (I + Ψ G)⁻¹ for G = XᵀX, and so on. So a
+fit of 360 runs takes milliseconds, where statsmodels' MixedLM, to which a test holds it, takes seconds: a study has a thousand of them.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""How well does a measure at a task's start rank checkpoints by the error to come; what does curvature add; and are its operators one thing?
+"""How well a measure at a task's start ranks checkpoints by the error to come, what curvature adds, whether its operators are one thing.
 
-Checkpoints are compared within a setting and a task, across arms and seeds, so that no trend over tasks can help. All numbers here come from sums
-over pairs of checkpoints, kept per pair of seeds: a resample of seeds weighs those sums.
+Checkpoints are compared within a setting and a task, across arms and seeds, so that no trend over tasks can help. All numbers here come
+from sums over pairs of checkpoints, kept per pair of seeds: a resample of seeds weighs those sums.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from plasticity.statistics.panels import FEWEST_TASKS, Panel
-from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, Draws, bca, interval
+from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, Draws, Statistic, bca, interval
 from plasticity.statistics.trends import FEWEST, dependent, deviations, ranked
 
 BASELINE = ("weight_norm", "feature_rank", "dead_fraction")  # what curvature must add to
@@ -121,7 +121,7 @@ def signs(values: np.ndarray) -> np.ndarray:
     """Of differences along the last axis: shape ``(…, member)`` → ``(…, member, member)``, int8."""
     ranks = stats.rankdata(values, axis=-1, method="dense").astype(np.min_scalar_type(values.shape[-1]))
     greater, less = ranks[..., :, None] > ranks[..., None, :], ranks[..., :, None] < ranks[..., None, :]
-    return greater.view(np.int8) - less.view(np.int8)
+    return np.asarray(greater.view(np.int8) - less.view(np.int8))
 
 
 def prediction(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
@@ -132,9 +132,10 @@ def prediction(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
         draws: of seeds.
 
     Returns:
-        One row per setting (`all`: mean over settings), outcome, measure and statistic. `kendall_tau` and `auc` have the sign of the measure;
-        `auc_left_out` takes the direction from the other settings. Of nested models, least squares on ranks within a task, fitted in the other settings:
-        `auc_left_out` of the baseline and of the baseline with an operator, and their difference, `added`. Intervals over seeds.
+        One row per setting (`all`: mean over settings), outcome, measure and statistic. `kendall_tau` and `auc` have the sign of the
+        measure; `auc_left_out` takes the direction from the other settings. Of nested models, least squares on ranks within a task, fitted
+        in the other settings: `auc_left_out` of the baseline and of the baseline with an operator, and their difference, `added`.
+        Intervals over seeds.
     """
     explained = [panel.explanations() for panel in panels]
     rows = list(_alone(explained, draws)) + list(_nested(explained, draws))
@@ -160,11 +161,11 @@ def _alone(panels: Sequence[Panel], draws: Draws) -> Iterator[Row]:
         for name, (sums, seeds) in settings.items():
             others = [once[other] for other in settings if other != name and np.isfinite(once[other])]
             direction = np.sign(sum(others)) if others else np.nan
-            statistics = {
-                "kendall_tau": sums.tau,
-                "auc": sums.auc,
-                "auc_left_out": lambda counts, sums=sums, direction=direction: 0.5 + direction * (sums.auc(counts) - 0.5),
-            }
+
+            def left_out(counts: np.ndarray, sums: Pairs = sums, direction: float = direction) -> np.ndarray:
+                return np.asarray(0.5 + direction * (sums.auc(counts) - 0.5))
+
+            statistics: dict[str, Statistic] = {"kendall_tau": sums.tau, "auc": sums.auc, "auc_left_out": left_out}
             for statistic, of in statistics.items():
                 row = _row(of, seeds, draws, "one setting" if statistic == "auc_left_out" and not others else "constant")
                 by_statistic.setdefault(statistic, []).append(float(row["estimate"]))  # type: ignore[arg-type]
@@ -173,10 +174,10 @@ def _alone(panels: Sequence[Panel], draws: Draws) -> Iterator[Row]:
             yield {"setting": "all", "outcome": outcome, "measure": measure, "statistic": statistic, **_over_settings(values)}
 
 
-def _row(statistic: object, seeds: int, draws: Draws, without: str) -> Row:
+def _row(statistic: Statistic, seeds: int, draws: Draws, without: str) -> Row:
     """An estimate with its interval over seeds; `without` is what to say if there is none."""
-    estimate = statistic(np.ones((1, seeds)))  # type: ignore[operator]
-    low, high = bca(lambda counts: statistic(counts)[:, None], seeds, draws)  # type: ignore[operator]
+    estimate = statistic(np.ones((1, seeds)))
+    low, high = bca(lambda counts: statistic(counts)[:, None], seeds, draws)
     few = "too few seeds for an interval" if seeds < FEWEST_SEEDS else ""
     note = few if np.isfinite(estimate[0]) else without
     how = BCA if np.isfinite(low[0]) else ""
@@ -222,7 +223,11 @@ def _nested(panels: Sequence[Panel], draws: Draws) -> Iterator[Row]:
                 base = {"setting": name, "outcome": outcome, "tasks": len(taken.scores[0])}
                 for measure, statistic in few.items():
                     yield {**base, "measure": measure, "statistic": "auc_left_out", **_row(statistic, seeds, draws, "constant")}
-                row = _row(lambda counts, sums=sums: sums[1].auc(counts) - sums[0].auc(counts), seeds, draws, "constant")
+
+                def gain(counts: np.ndarray, sums: Sequence[Pairs] = tuple(sums)) -> np.ndarray:
+                    return np.asarray(sums[1].auc(counts) - sums[0].auc(counts))
+
+                row = _row(gain, seeds, draws, "constant")
                 added.setdefault(outcome, []).append(float(row["estimate"]))  # type: ignore[arg-type]
                 yield {**base, "measure": both, "statistic": "added", **row}
         for outcome, values in added.items():
@@ -243,8 +248,8 @@ def redundancy(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
         draws: of seeds.
 
     Returns:
-        One row per setting, pair of ranks and association: Spearman's correlation over the tasks where both were measured, mean over seeds with an
-        interval; `task` of deviations from the mean curve, `within_run` of the series as they are.
+        One row per setting, pair of ranks and association: Spearman's correlation over the tasks where both were measured, mean over seeds
+        with an interval; `task` of deviations from the mean curve, `within_run` of the series as they are.
     """
     rows: list[Row] = []
     for panel in (panel.explanations() for panel in panels if "none" in panel.arms):

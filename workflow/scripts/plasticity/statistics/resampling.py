@@ -1,8 +1,8 @@
 """Seeds drawn again: bootstrap intervals, permutations, signs and shifts.
 
-A statistic is a function of how often each seed counts, so that an estimate, its bootstrap and its jackknife are one function of three matrices
-of counts, and thousands of comparisons are one product of matrices. Draws depend on nothing but a seed and how many there are to draw from:
-a row of a table stays what it is when others come or go.
+A statistic is a function of how often each seed counts, so that an estimate, its bootstrap and its jackknife are one function of three
+matrices of counts, and thousands of comparisons are one product of matrices. Draws depend on nothing but a seed and how many there are to
+draw from: a row of a table stays what it is when others come or go.
 """
 
 import functools
@@ -101,8 +101,8 @@ def of_each(values: np.ndarray) -> Statistic:
 def bca(statistic: Statistic, seeds: int, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
     """Bias-corrected and accelerated bootstrap interval (95 %), expanded for few seeds.
 
-    Efron 1987; what is expanded (Hesterberg 2015, arXiv 1411.5279, section 5.4) is the normal quantile, to √(n/(n−1)) times Student's: of few
-    values a bootstrap's percentiles lie too close to each other.
+    Efron 1987; what is expanded (Hesterberg 2015, arXiv 1411.5279, section 5.4) is the normal quantile, to √(n/(n−1)) times Student's: of
+    few values a bootstrap's percentiles lie too close to each other.
 
     Args:
         statistic: from counts of shape ``(draw, seed)`` to values of shape ``(draw, comparison)``; NaN where a resample has none.

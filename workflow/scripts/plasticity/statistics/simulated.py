@@ -1,7 +1,7 @@
 """Studies whose truth is known, to hold the tests to: how often they find what is not there, and what is.
 
-The measure and the outcome of a run share nothing but what all runs share: a curve over tasks, of whatever shape. A relation is planted into what
-is a run's own.
+The measure and the outcome of a run share nothing but what all runs share: a curve over tasks, of whatever shape. A relation is planted
+into what is a run's own.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy import stats
 
-from plasticity.statistics import mixed, timing, trends
+from plasticity.statistics import timing, trends
 from plasticity.statistics.associations import pooled
 from plasticity.statistics.resampling import Draws
 

@@ -9,6 +9,7 @@ from plasticity.statistics.consistency import SURE
 from plasticity.statistics.trends import MEANINGS
 
 OUTCOME = "final_error_gap"  # what sentences are about: how much worse than a fresh network
+QUESTIONS = {"measure_first": "past values of the measure help to predict the outcome", "outcome_first": "the reverse holds"}
 COLUMNS = ["about", "measure", "setting", "statement"]
 
 
@@ -19,7 +20,8 @@ def statements(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         tables: all others, adjusted.
 
     Returns:
-        One row per sentence: the table or figure that it is ``about``, the measure and the setting if it is about one, and the ``statement``.
+        One row per sentence: the table or figure that it is ``about``, the measure and the setting if it is about one, and the
+        ``statement``.
     """
     rows = [*_scatter(tables), *_consistency(tables), *_counterexamples(tables), *_timing(tables), *_prediction(tables)]
     rows += [*_comparisons(tables), *_hypotheses(tables)]
@@ -74,7 +76,8 @@ def _consistency(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]
             continue
         share = row["sign_agreement"] if np.isnan(row["as_claimed"]) else row["as_claimed"]
         side = "have the same sign" if np.isnan(row["as_claimed"]) else "have the claimed sign"
-        said = f"{words(measure)} and {words(OUTCOME)}, within runs: in {round(share * settings)} of {settings} settings the correlations {side}, "
+        said = f"{words(measure)} and {words(OUTCOME)}, within runs: "
+        said += f"in {round(share * settings)} of {settings} settings the correlations {side}, "
         said += f"in {round(row['beating'] * settings)} the measure beats mismatched seeds (p ≤ {SURE}, unadjusted)"
         if np.isfinite(row["low"]):
             said += f"; over settings ρ = {row['estimate']:.2f} ({_between(row)}, I² = {100 * row['i_squared']:.0f} %"
@@ -119,7 +122,8 @@ def _prediction(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]:
     overall = table[(table["setting"] == "all") & (table["outcome"] == OUTCOME) & table["estimate"].notna()]
     for _, row in overall[overall["statistic"].isin(["auc_left_out", "added"])].iterrows():
         if row["statistic"] == "added":
-            said = f"{words(row['measure'].split(' + ')[-1])} adds {row['estimate']:+.3f} to the AUC of weight norm, feature rank and dead units"
+            operator = words(row["measure"].split(" + ")[-1])
+            said = f"{operator} adds {row['estimate']:+.3f} to the AUC of weight norm, feature rank and dead units"
         else:
             said = f"{words(row['measure'])} ranks two checkpoints of a task by the {words(OUTCOME)} to come with AUC {row['estimate']:.2f}"
         yield _row("prediction", f"{said}, its direction taken from other settings ({_between(row)}, {row['note']}).", row["measure"])

@@ -1,8 +1,8 @@
 """Does the measure move before the error does? Three questions of the innovations, and one of the series themselves.
 
-A measure is taken at a task's start, its outcome is what the task ends with: at lag 0 the measure already comes first. Innovations are first differences
-of deviations from the arm's mean curve, so that neither a shared trend nor a slow drift leads or lags. Cross-correlation assumes exchangeable seeds;
-Granger's regressions are compared to those of mismatched seeds, too; change points that a series has one.
+A measure is taken at a task's start, its outcome is what the task ends with: at lag 0 the measure already comes first. Innovations are
+first differences of deviations from the arm's mean curve, so that neither a shared trend nor a slow drift leads or lags. Cross-correlation
+assumes exchangeable seeds; Granger's regressions are compared to those of mismatched seeds, too; change points that a series has one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -47,9 +47,10 @@ def lead_lag(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
         draws: of seeds.
 
     Returns:
-        One row per question. `cross_correlation`: the lag (in measured tasks; positive: the measure precedes) at which innovations correlate most, mean
-        over seeds, beside the simultaneous 95 % band of mismatched seeds. `measure_first`, `outcome_first`: mean Wald statistic of Granger's test over
-        seeds, beside mismatched ones. `change_point`: by how many tasks the measure's change comes before the outcome's, mean over seeds.
+        One row per question. `cross_correlation`: the lag (in measured tasks; positive: the measure precedes) at which innovations
+        correlate most, mean over seeds, beside the simultaneous 95 % band of mismatched seeds. `measure_first`, `outcome_first`: mean Wald
+        statistic of Granger's test over seeds, beside mismatched ones. `change_point`: by how many tasks the measure's change comes before
+        the outcome's, mean over seeds.
     """
     rows = []
     for panel in (panel.explanations() for panel in panels):
@@ -65,7 +66,7 @@ def _rows(batch: Batch, outcomes: Sequence[str], draws: Draws) -> Iterator[dict[
     few = seeds < FEWEST or tasks < FEWEST_TASKS
     constant = (np.ptp(batch.x, axis=-1) == 0).any(axis=-1)[:, None] | (np.ptp(batch.y, axis=-1) == 0).any(axis=-1)
     questions = ("cross_correlation", "measure_first", "outcome_first", "change_point")
-    found: dict[str, Found] = dict.fromkeys(questions, {}) if few else asked(batch.x, batch.y, batch.tasks, draws)
+    found: dict[str, Found] = {question: {} for question in questions} if few else asked(batch.x, batch.y, batch.tasks, draws)
     for m, key in enumerate(batch.keys):
         for o, outcome in enumerate(outcomes):
             missing = "too few" if few else "constant" if constant[m, o] else ""
@@ -139,8 +140,8 @@ def cross_correlation(x: np.ndarray, y: np.ndarray, draws: Draws) -> Found:
 def granger(causes: np.ndarray, responses: np.ndarray, current: bool) -> np.ndarray:
     """Wald statistics: whether a cause's last two values help to predict a response beside its own last two, for all pairs of seeds.
 
-    A difference of white noise is no autoregression of any order, so a table of chi squared would find causes that are none; mismatched seeds are
-    the reference instead. By Frisch and Waugh, all pairs are a few products of matrices.
+    A difference of white noise is no autoregression of any order, so a table of chi squared would find causes that are none; mismatched
+    seeds are the reference instead. By Frisch and Waugh, all pairs are a few products of matrices.
 
     Args:
         causes: shape ``(cause, seed, task)``.

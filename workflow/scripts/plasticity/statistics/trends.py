@@ -1,9 +1,9 @@
 """Is a correlation within runs more than a shared trend? Four nulls, from the one that assumes most to the one that assumes least.
 
-Two series that drift correlate, whatever joins them; a test over tasks as if they were independent, or over seeds of such correlations, finds
-"evidence" in every study of unrelated series (docs/statistics.md has the rates). What all seeds of an arm share is the mean curve over seeds,
-so every null here but the last works on the deviations from it. Those of n seeds add up to zero, which makes the n correlations of deviations
-correlate by 1/(n−1)²; the standard error of their mean is √((n−1)/(n−2)) times what independent ones would have.
+Two series that drift correlate, whatever joins them; a test over tasks as if they were independent, or over seeds of such correlations,
+finds "evidence" in every study of unrelated series (docs/statistics.md has the rates). What all seeds of an arm share is the mean curve
+over seeds, so every null here but the last works on the deviations from it. Those of n seeds add up to zero, which makes the n
+correlations of deviations correlate by 1/(n−1)²; the standard error of their mean is √((n−1)/(n−2)) times what independent ones would have.
 """
 
 import math
@@ -47,7 +47,15 @@ def innovations(values: np.ndarray) -> np.ndarray:
 
 
 def matched(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Products of standardised series of the same seed: ``(measure, seed, task)``, ``(outcome, seed, task)`` → ``(measure, outcome, seed)``."""
+    """Products of standardised series of the same seed.
+
+    Args:
+        x: shape ``(measure, seed, task)``.
+        y: shape ``(outcome, seed, task)``.
+
+    Returns:
+        Shape ``(measure, outcome, seed)``.
+    """
     return np.asarray(np.einsum("mst,ost->mos", x, y, optimize=False))
 
 
@@ -64,8 +72,9 @@ def dependent(seeds: int) -> float:
 def nulls(x: np.ndarray, y: np.ndarray, draws: Draws) -> dict[str, dict[str, np.ndarray | str]]:
     """What is left of each correlation beside each null.
 
-    `task` and `differenced`: mean over seeds of Spearman's correlation of deviations, and of innovations; a t test over seeds. `shifted`: that of
-    innovations, each seed's shifted at random. `mismatched`: mean correlation of matched pairs less that of mismatched ones; seeds permuted.
+    `task` and `differenced`: mean over seeds of Spearman's correlation of deviations, and of innovations; a t test over seeds. `shifted`:
+    that of innovations, each seed's shifted at random. `mismatched`: mean correlation of matched pairs less that of mismatched ones; seeds
+    permuted.
 
     Args:
         x: measures, shape ``(measure, seed, task)``, no gaps; at least `FEWEST` seeds.
@@ -73,7 +82,8 @@ def nulls(x: np.ndarray, y: np.ndarray, draws: Draws) -> dict[str, dict[str, np.
         draws: of seeds.
 
     Returns:
-        For each null ``estimate, low, high, p``, each of shape ``(measure, outcome)``, and the name of the ``interval``; NaN where constant.
+        For each null ``estimate, low, high, p``, each of shape ``(measure, outcome)``, and the name of the ``interval``; NaN where
+        constant.
     """
     seeds, tasks = x.shape[1:]
     deviating = matched(ranked(deviations(x)), ranked(deviations(y)))
