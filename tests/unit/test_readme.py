@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 RESULT = " ".join(README.partition("*The default study")[2].partition("## Two commands")[0].split())
 OUTCOMES = pd.read_csv(ROOT / "docs/gallery/digits_outcomes.csv").set_index(["setting", "arm", "outcome", "stage"])
-CORRELATIONS = pd.read_csv(ROOT / "docs/gallery/digits_correlations.csv").set_index(["setting", "arm", "measure", "moment", "block"])
+CORRELATIONS = pd.read_csv(ROOT / "docs/gallery/digits_associations.csv").set_index(["setting", "arm", "measure", "moment", "block"])
 
 
 def error(setting, arm, stage):

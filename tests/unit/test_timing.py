@@ -70,7 +70,7 @@ def test_a_measure_that_leads_is_found_at_its_lag_and_one_that_follows_at_the_ne
     for first, second, lag in ((x, y, lead), (y, x, -lead)):
         found = timing.asked(first, second, np.arange(50), DRAWS)["cross_correlation"]
         assert found["lag"][0, 0] == lag
-        assert found["estimate"][0, 0] > found["high"][0, 0]
+        assert found["estimate"][0, 0] > found["band"][0, 0]
         assert found["p"][0, 0] < 0.01
 
 

@@ -19,7 +19,9 @@ rule analyse:
                 labels={"table": meaning},
             )
             for table, meaning in TABLES.items()
+            if meaning
         ],
+        [f"results/{STUDY.name}/tables/{table}.csv" for table, meaning in TABLES.items() if not meaning],
     log:
         f"results/{STUDY.name}/logs/tables.log",
     benchmark:

@@ -129,6 +129,8 @@ def _between_arms(panel: Panel, draws: Draws) -> Iterator[Row]:
     groups: dict[tuple[bytes, bytes], list[tuple[int, np.ndarray]]] = {}
     for place, there in enumerate(np.isfinite(panel.measures)):
         arms, tasks = there.any(axis=(1, 2)), there.any(axis=(0, 1))
+        if not tasks.any():
+            continue
         groups.setdefault((arms.tobytes(), tasks.tobytes()), []).append((place, there[arms][:, :, tasks].all(axis=(0, 2))))
     for (arms_held, tasks_held), members in groups.items():
         arms, tasks = (np.flatnonzero(np.frombuffer(held, bool)) for held in (arms_held, tasks_held))

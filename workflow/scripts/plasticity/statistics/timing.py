@@ -28,6 +28,7 @@ COLUMNS = [
     "block",
     "question",
     "lag",
+    "band",
     "estimate",
     "low",
     "high",
@@ -48,9 +49,9 @@ def lead_lag(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
 
     Returns:
         One row per question. `cross_correlation`: the lag (in measured tasks; positive: the measure precedes) at which innovations
-        correlate most, mean over seeds, beside the simultaneous 95 % band of mismatched seeds. `measure_first`, `outcome_first`: mean Wald
-        statistic of Granger's test over seeds, beside mismatched ones. `change_point`: by how many tasks the measure's change comes before
-        the outcome's, mean over seeds.
+        correlate most, mean over seeds, beside ±``band``, the simultaneous 95 % band of mismatched seeds. `measure_first`,
+        `outcome_first`: mean Wald statistic of Granger's test over seeds, beside mismatched ones. `change_point`: by how many tasks the
+        measure's change comes before the outcome's, mean over seeds.
     """
     rows = []
     for panel in (panel.explanations() for panel in panels):
@@ -73,7 +74,7 @@ def _rows(batch: Batch, outcomes: Sequence[str], draws: Draws) -> Iterator[dict[
             for question, numbers in found.items():
                 values = {name: np.nan if missing else of[m, o] for name, of in numbers.items() if isinstance(of, np.ndarray)}
                 row = asdict(key) | {"outcome": outcome, "question": question, "seeds": seeds, "tasks": tasks}
-                row |= dict.fromkeys(("lag", "estimate", "low", "high", "p"), np.nan)
+                row |= dict.fromkeys(("lag", "band", "estimate", "low", "high", "p"), np.nan)
                 if not np.isnan(values.get("estimate", np.nan)):
                     row |= values
                 else:
@@ -116,7 +117,7 @@ def cross_correlation(x: np.ndarray, y: np.ndarray, draws: Draws) -> Found:
         draws: of seeds.
 
     Returns:
-        ``lag, estimate, low, high, p``, shapes ``(measure, outcome)``: low and high bound the simultaneous band around 0.
+        ``lag, band, estimate, p``, shapes ``(measure, outcome)``: in 95 of 100 permutations no lag leaves ±band.
     """
     seeds, tasks = x.shape[1:]
     x, y = stats.rankdata(x, axis=-1), stats.rankdata(y, axis=-1)
@@ -133,8 +134,8 @@ def cross_correlation(x: np.ndarray, y: np.ndarray, draws: Draws) -> Found:
     band = np.quantile(largest, 0.95, axis=-1)
     shape = (len(x), len(y))
     p = (largest >= largest[:, :1] - ROUND_OFF).mean(axis=-1)
-    values = {"lag": lags[place].astype(float), "estimate": means[place, np.arange(len(place))], "low": -band, "high": band, "p": p}
-    return {name: of.reshape(shape) for name, of in values.items()} | {"interval": "simultaneous band of mismatched seeds"}
+    values = {"lag": lags[place].astype(float), "band": band, "estimate": means[place, np.arange(len(place))], "p": p}
+    return {name: of.reshape(shape) for name, of in values.items()}
 
 
 def granger(causes: np.ndarray, responses: np.ndarray, current: bool) -> np.ndarray:
