@@ -473,6 +473,36 @@ def test_what_convolutions_need_is_not_asked_of_other_networks_and_may_be_given(
     assert study.read(changed(("methods", {"spectral": {"strength": 1, "settings": ["other"]}}), network), SCHEMA)
 
 
+HYPOTHESIS = {"name": "H1", "measure": "weight_norm", "outcome": "final_error", "direction": "positive"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragments"),
+    [
+        ({"settings": ["rwo"]}, ["statistics.hypotheses.0.settings", "'rwo'", "row"]),
+        ({"arm": "l2_inti"}, ["statistics.hypotheses.0.arm", "'l2_inti'", "write one of none"]),
+        ({"direction": "down"}, ["statistics.hypotheses.0.direction", '"down"', "positive"]),
+        ({"null": "trend"}, ["statistics.hypotheses.0.null", '"trend"', "task"]),
+        ({"versus": "none"}, ["statistics.hypotheses.0"]),
+        ({"stgae": "late"}, ["statistics.hypotheses.0", "unknown key 'stgae'", "stage"]),
+    ],
+)
+def test_a_mistake_in_a_hypothesis_is_one_line_with_what_to_do(changes, fragments):
+    with pytest.raises(StudyError) as refused:
+        study.read(changed(("statistics", {"hypotheses": [HYPOTHESIS | changes]})), SCHEMA)
+    (line,) = str(refused.value).splitlines()
+    assert all(fragment in line for fragment in fragments), line
+
+
+def test_two_hypotheses_of_one_name_are_refused_and_others_reach_the_tables():
+    with pytest.raises(StudyError, match=r"hypotheses\.1\.name is 'H1', as another's is"):
+        study.read(changed(("statistics", {"hypotheses": [HYPOTHESIS, HYPOTHESIS]})), SCHEMA)
+    read = study.read(changed(("statistics", {"hypotheses": [HYPOTHESIS], "draws": 199})), SCHEMA)
+    again = Statistics.of(json.loads(read.analysing()))
+    assert again == read.statistics
+    assert again.hypotheses[0].null == "mismatched"
+
+
 @pytest.fixture
 def method_file(tmp_path, monkeypatch):
     """Writes the body of the class of a method `mine`, in a copy of the library's files that the launcher reads."""

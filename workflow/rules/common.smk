@@ -60,7 +60,7 @@ def refuse_unwritable(folder):
 if Path.cwd().resolve() != ROOT.resolve():
     raise WorkflowError(f"start snakemake in {ROOT}: its commands and results are relative to that folder")
 
-SAID = config.pop("said", {})  # by the rule report: what captions quote from the statements
+SAID = config.pop("said", {})  # what captions quote, when the report is written
 STUDY = study()
 config["said"] = SAID
 RESULTS = Path("results") / STUDY.name

@@ -185,7 +185,7 @@ def _verdict(loss: tuple[float, float], change: tuple[float, float], lost: float
             return "lost, and the measure moves the other way"
         if -moved <= change[0] and change[1] <= moved:
             return "lost, and the measure is still"
-        return "lost, and the measure moves as claimed" if change[0] > moved else "unclear"
+        return f"lost, and the measure {'moves as claimed' if change[0] > moved else 'is unclear'}"
     if loss[1] < lost:
         return "kept, and the measure moves as claimed" if change[0] > moved else "kept, and nothing against the claim"
     return "unclear"

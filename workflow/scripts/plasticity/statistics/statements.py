@@ -95,7 +95,7 @@ def _counterexamples(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, s
         lost, kept = verdicts.str.startswith("lost"), verdicts.str.startswith("kept")
         against = found["counterexample"]
         said = f"{words(str(measure))}: {int((lost & against).sum())} counter-examples among {int(lost.sum())} arms that lose plasticity, "
-        said += f"{int((kept & against).sum())} among {int(kept.sum())} that keep it; {int((~lost & ~kept).sum())} arms are unclear."
+        said += f"{int((kept & against).sum())} among {int(kept.sum())} that keep it; of {int((~lost & ~kept).sum())} it is unclear."
         yield _row("counterexamples", said, str(measure))
 
 
