@@ -482,7 +482,7 @@ HYPOTHESIS = {"name": "H1", "measure": "weight_norm", "outcome": "final_error", 
         ({"settings": ["rwo"]}, ["statistics.hypotheses.0.settings", "'rwo'", "row"]),
         ({"arm": "l2_inti"}, ["statistics.hypotheses.0.arm", "'l2_inti'", "write one of none"]),
         ({"direction": "down"}, ["statistics.hypotheses.0.direction", '"down"', "positive"]),
-        ({"null": "trend"}, ["statistics.hypotheses.0.null", '"trend"', "task"]),
+        ({"against": "trend"}, ["statistics.hypotheses.0.against", '"trend"', "task"]),
         ({"versus": "none"}, ["statistics.hypotheses.0"]),
         ({"stgae": "late"}, ["statistics.hypotheses.0", "unknown key 'stgae'", "stage"]),
     ],
@@ -500,7 +500,7 @@ def test_two_hypotheses_of_one_name_are_refused_and_others_reach_the_tables():
     read = study.read(changed(("statistics", {"hypotheses": [HYPOTHESIS], "draws": 199})), SCHEMA)
     again = Statistics.of(json.loads(read.analysing()))
     assert again == read.statistics
-    assert again.hypotheses[0].null == "mismatched"
+    assert again.hypotheses[0].against == "mismatched"
 
 
 @pytest.fixture

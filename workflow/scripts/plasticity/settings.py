@@ -180,7 +180,7 @@ class Hypothesis:
     measure: str | None = None
     moment: str | None = None
     block: str | None = None
-    null: str = "mismatched"
+    against: str = "mismatched"
     arm: str = "none"
     versus: str | None = None
     stage: str = "late"
@@ -195,7 +195,7 @@ class Hypothesis:
     @property
     def row(self) -> dict[str, str]:
         """What its rows there have in these columns."""
-        of_measure = {"measure": self.measure, "moment": self.moment, "block": self.block, "null": self.null}
+        of_measure = {"measure": self.measure, "moment": self.moment, "block": self.block, "null": self.against}
         of_arms = {"versus": self.versus, "stage": self.stage, "statistic": "mean_difference"}
         values = {"arm": self.arm, "outcome": self.outcome} | (of_measure if self.measure else of_arms)
         return {column: value for column, value in values.items() if value is not None}
@@ -205,7 +205,7 @@ class Hypothesis:
         """In words."""
         words = {name: value.replace("_", " ") for name, value in self.row.items()}
         if self.measure:
-            return f"{words['measure']} and {words['outcome']} of {self.arm} go together ({self.direction}), beside the null {self.null}"
+            return f"{words['measure']} and {words['outcome']} of {self.arm} go together ({self.direction}), beside the null {self.against}"
         side = "above" if self.direction == "positive" else "below"
         return f"{words['outcome']} ({self.stage}) of {self.arm} is {side} that of {self.versus}"
 
