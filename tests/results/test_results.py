@@ -122,12 +122,22 @@ def estimates(table):
 
 
 def test_intervals_hold_their_estimate(table):
-    assert estimates(table), "a table without a number"
     for estimate, low, high in estimates(table):
         assert ((low <= estimate + 1e-9) & (estimate <= high + 1e-9))[low.notna()].all(), "an interval without its estimate"
 
 
 def test_a_row_without_a_number_says_why(table):
-    if "note" in table:
-        for estimate, _, _ in estimates(table):
-            assert (table["note"] != "")[estimate.isna()].all(), "a number is missing and no note says why"
+    for name in {"estimate", "mean", "final_error_late"} & set(table):
+        if "note" in table:
+            assert (table["note"] != "")[table[name].isna()].all(), "a number is missing and no note says why"
+
+
+def test_adjusted_p_are_no_smaller_and_lie_where_p_do(table):
+    if "p_adjusted" in table:
+        assert (table["p_adjusted"].isna() == table["p"].isna()).all(), "a p without its adjusted one, or the reverse"
+        assert ((table["p_adjusted"] >= table["p"] - 1e-9) | table["p"].isna()).all(), "an adjusted p below its own"
+
+
+def test_a_p_is_a_probability(table):
+    for name in {"p", "p_adjusted", "p_heterogeneity"} & set(table):
+        assert (table[name].dropna().between(0, 1)).all(), f"{name} leaves [0, 1]"

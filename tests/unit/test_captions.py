@@ -15,7 +15,7 @@ def said(name, **changes):
     """A text of the report, as a study whose config differs in these keys has it."""
     template = (ROOT / "workflow" / "report" / f"{name}.rst").read_text(encoding="utf-8")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
-    return " ".join(environment.from_string(template).render(snakemake=SimpleNamespace(config=CONFIG | changes)).split())
+    return " ".join(environment.from_string(template).render(snakemake=SimpleNamespace(config=CONFIG | {"said": {}} | changes)).split())
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "workflow" / "report").glob("*.rst")))

@@ -9,8 +9,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from plasticity import contracts, figures, measures, outcomes, registry, statistics
-from plasticity.settings import Curvature
+from plasticity import contracts, figures, measures, outcomes, registry
+from plasticity.settings import Curvature, Statistics
+from plasticity.statistics import resampling, tables
 
 STYLE = Path(figures.__file__).with_name("style.mplstyle")
 BLOCKS = ["hidden_1", "hidden_2", "output", "all"]
@@ -37,7 +38,7 @@ def without(data, missing):
 
 
 def tables_of(datasets):
-    return {"outcomes": statistics.outcomes(datasets), "correlations": statistics.correlations(datasets)}
+    return tables.tables(datasets, Statistics(draws=99))
 
 
 def drawn(name, datasets, tables=None):
@@ -94,7 +95,7 @@ def test_a_line_is_the_mean_over_seeds_and_the_band_its_interval():
     runs = data["final_error"].sel(arm="none").values
     np.testing.assert_allclose(lines(axis)["no intervention"].get_ydata(), runs.mean(axis=0), rtol=1e-6)
     corners = axis.collections[0].get_paths()[0].vertices[:, 1]
-    low, high = np.array([statistics.interval(column) for column in runs.T]).T
+    low, high = np.array([resampling.student(column) for column in runs.T]).T
     assert corners.min() == pytest.approx(low.min())
     assert corners.max() == pytest.approx(high.max())
 
@@ -124,8 +125,9 @@ def test_the_scatter_shows_each_seed_and_task_and_the_tables_verdict():
         ]
     )
     np.testing.assert_allclose(np.asarray(points), expected, rtol=1e-6)
-    table = statistics.correlations(datasets)
-    row = table.query("arm == 'none' and measure == 'fisher_effective_rank' and moment == 'new' and block == 'all'").iloc[0]
+    table = tables_of(datasets)["associations"]
+    keys = "level == 'within_run' and outcome == 'final_error' and arm == 'none' and measure == 'fisher_effective_rank'"
+    row = table.query(f"{keys} and moment == 'new' and block == 'all'").iloc[0]
     assert f"ρ = {row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" in axis.get_title()
 
 

@@ -1,4 +1,4 @@
-"""Tables against scipy, closed forms and simulation: false positives, coverage, power."""
+"""Tables of means against numpy, and every table of a study: rows, notes, bytes."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,10 @@ import scipy.stats
 import xarray as xr
 
 from plasticity import statistics
+from plasticity.errors import StudyError
+from plasticity.settings import Statistics
+from plasticity.statistics import hypotheses, resampling, summaries, tables
+from plasticity.statistics.panels import Panel
 
 ARMS, SEEDS, TASKS = ["none", "l2(strength=0.1)", "fresh"], 5, 16
 
@@ -30,6 +34,10 @@ def setting(draw, arms=ARMS, seeds=SEEDS, tasks=TASKS):
     return data.assign({f"fresh_{name}": data[name].sel(arm="fresh", drop=True) for name in outcomes})
 
 
+def interval(values):
+    return tuple(map(float, resampling.student(values)))
+
+
 @pytest.fixture
 def data():
     return setting(np.random.default_rng(0))
@@ -41,62 +49,17 @@ def row(table, **keys):
     return found.iloc[0]
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_spearman_is_scipys_ties_included(seed):
-    draw = np.random.default_rng(seed)
-    x, y = draw.integers(0, 6, (2, 7, 12)).astype(float)
-    expected = [scipy.stats.spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)]
-    np.testing.assert_allclose(statistics.spearman(x, y), expected, rtol=1e-12, atol=1e-15)
-
-
-def test_spearman_of_a_constant_series_is_missing():
-    assert np.isnan(statistics.spearman(np.ones((1, 9)), np.arange(9.0)[None])).all()
-
-
-def test_the_interval_is_students():
-    values = np.array([1.0, 2.0, 4.0, 8.0])
-    expected = scipy.stats.t.interval(0.95, 3, values.mean(), scipy.stats.sem(values))
-    np.testing.assert_allclose(statistics.interval(values), expected, rtol=1e-12)
-
-
-def test_one_value_has_no_interval():
-    assert np.isnan(statistics.interval(np.array([3.0]))).all()
-
-
-def test_intervals_of_means_cover_the_truth_in_95_of_100_studies():
-    draw = np.random.default_rng(1)
-    bounds = np.array([statistics.interval(values) for values in draw.normal(2.0, 3.0, (3000, 5))])
-    covered = ((bounds[:, 0] <= 2.0) & (bounds[:, 1] >= 2.0)).mean()
-    assert 0.935 <= covered <= 0.965
-
-
-def test_unrelated_noise_is_taken_for_a_correlation_in_5_of_100_studies():
-    draw = np.random.default_rng(2)
-    found = [statistics.association(*draw.normal(size=(2, 6, 30))) for _ in range(2000)]
-    excluded = np.mean([row["low"] > 0 or row["high"] < 0 for row in found])
-    assert 0.035 <= excluded <= 0.065
-
-
-def test_a_planted_relation_is_found():
-    draw = np.random.default_rng(3)
-    found = []
-    for _ in range(200):
-        x = draw.normal(size=(5, 30))
-        found.append(statistics.association(x, -x + draw.normal(size=x.shape))["high"] < 0)
-    assert np.mean(found) > 0.99
-
-
 def test_outcomes_are_means_over_tasks_and_then_over_seeds(data):
-    table = statistics.outcomes({"s": data})
+    table = summaries.outcomes({"s": data})
     runs = data["final_error"].sel(arm="none").values
     late, early = row(table, arm="none", outcome="final_error", stage="late"), row(table, arm="none", outcome="final_error", stage="early")
     assert late["mean"] == pytest.approx(runs[:, -2:].mean())
-    assert (late["low"], late["high"]) == pytest.approx(statistics.interval(runs[:, -2:].mean(axis=1)))
+    assert (late["low"], late["high"]) == pytest.approx(interval(runs[:, -2:].mean(axis=1)))
     assert late["seeds"] == SEEDS
     assert late["tasks"] == TASKS // 8
     change = row(table, arm="none", outcome="final_error", stage="change")
     assert change["mean"] == pytest.approx(late["mean"] - early["mean"])
-    assert (change["low"], change["high"]) == pytest.approx(statistics.interval(runs[:, -2:].mean(axis=1) - runs[:, :2].mean(axis=1)))
+    assert (change["low"], change["high"]) == pytest.approx(interval(runs[:, -2:].mean(axis=1) - runs[:, :2].mean(axis=1)))
 
 
 @pytest.mark.parametrize("outcome", ["final_error", "online_error", "final_loss", "test_error"])
@@ -104,90 +67,34 @@ def test_a_gap_is_to_the_fresh_network_of_the_same_seed_and_task(data, outcome):
     if outcome == "test_error":
         data["test_error"] = data["final_error"] ** 2
         data["fresh_test_error"] = data["test_error"].sel(arm="fresh", drop=True)
-    table = statistics.outcomes({"s": data})
+    table = summaries.outcomes({"s": data})
     own, fresh = data[outcome].sel(arm="none").values, data[outcome].sel(arm="fresh").values
     found = row(table, arm="none", outcome=f"{outcome}_gap", stage="all")
     assert found["mean"] == pytest.approx((own - fresh).mean())
-    assert (found["low"], found["high"]) == pytest.approx(statistics.interval((own - fresh).mean(axis=1)))
+    assert (found["low"], found["high"]) == pytest.approx(interval((own - fresh).mean(axis=1)))
     assert row(table, arm="fresh", outcome=f"{outcome}_gap", stage="all")["mean"] == 0
 
 
 def test_without_test_images_there_is_no_row_of_them(data):
-    assert set(statistics.outcomes({"s": data})["outcome"]) == {
+    assert set(summaries.outcomes({"s": data})["outcome"]) == {
         *("final_error", "online_error", "final_loss", "final_error_gap", "online_error_gap", "final_loss_gap")
     }
 
 
 def test_a_diverged_member_is_left_out_and_said(data):
     data["final_error"][0, 2, 5:] = np.nan
-    found = row(statistics.outcomes({"s": data}), arm="none", outcome="final_error", stage="late")
+    found = row(summaries.outcomes({"s": data}), arm="none", outcome="final_error", stage="late")
     assert found["seeds"] == SEEDS - 1
     assert found["mean"] == pytest.approx(np.delete(data["final_error"].values[0], 2, axis=0)[:, -2:].mean())
     assert "1 diverged" in found["note"]
-    again = row(statistics.correlations({"s": data}), arm="none", measure="weight_norm", block="all")
-    assert again["seeds"] == SEEDS - 1
-    assert "1 diverged" in again["note"]
-
-
-def test_a_measure_is_correlated_with_the_error_of_the_task_that_it_precedes(data):
-    table = statistics.correlations({"s": data})
-    found = row(table, arm="none", measure="feature_rank", moment="old", block="hidden_1")
-    x = data["feature_rank"].sel(arm="none", moment="old", block="hidden_1").values[:, 1:]
-    y = data["final_error"].sel(arm="none").values[:, 1:]
-    assert found["estimate"] == pytest.approx(np.mean([scipy.stats.spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)]))
-    assert found["tasks"] == TASKS - 1
-
-
-def test_an_update_norm_counts_for_the_next_task(data):
-    data["update_norm"][:, :, :-1] = data["final_error"].values[:, :, 1:]
-    found = row(statistics.correlations({"s": data}), arm="none", measure="update_norm")
-    assert found["estimate"] == pytest.approx(1)
-
-
-def test_blocks_that_lack_a_measure_and_spectra_have_no_row(data):
-    table = statistics.correlations({"s": data})
-    assert table.loc[(table["measure"] == "feature_rank") & (table["block"] == "all")].empty
-    assert "fisher_eigenvalue" not in set(table["measure"])
-
-
-def test_a_block_that_an_arms_network_lacks_has_no_row_of_that_arm(data):
-    data["feature_rank"].loc[{"arm": "none", "block": "hidden_1"}] = np.nan
-    table = statistics.correlations({"s": data})
-    arms = table.loc[(table["measure"] == "feature_rank") & (table["block"] == "hidden_1"), "arm"]
-    assert set(arms) == set(ARMS) - {"none"}
-    assert set(table["arm"]) == set(ARMS)
-
-
-def test_a_constant_measure_and_too_few_tasks_say_so_in_place_of_a_number(data):
-    data["weight_norm"][...] = 1.0
-    found = row(statistics.correlations({"s": data}), arm="none", measure="weight_norm", block="all")
-    assert np.isnan(found["estimate"])
-    assert found["note"] == "constant"
-    short = row(statistics.correlations({"s": data.isel(task=slice(0, 3))}), arm="none", measure="weight_norm", block="all")
-    assert np.isnan(short["estimate"])
-    assert short["note"] == "too few"
-
-
-def test_one_seed_has_a_number_and_no_interval(data):
-    found = row(statistics.correlations({"s": data.isel(seed=[0])}), arm="none", measure="weight_norm", block="all")
-    assert np.isfinite(found["estimate"])
-    assert np.isnan([found["low"], found["high"]]).all()
-    assert "too few seeds" in found["note"]
-
-
-def test_tasks_that_were_not_measured_are_left_out(data):
-    data["weight_norm"][:, :, 1::2] = np.nan
-    found = row(statistics.correlations({"s": data}), arm="none", measure="weight_norm", block="all")
-    assert found["tasks"] == TASKS // 2
-    assert found["seeds"] == SEEDS
 
 
 def test_measures_are_summed_up_as_outcomes_are(data):
-    table = statistics.measures({"s": data})
+    table = summaries.measures({"s": data})
     runs = data["feature_rank"].sel(arm="none", moment="old", block="hidden_1").values[:, 1:]  # no old data at task 0
     found = row(table, arm="none", measure="feature_rank", moment="old", block="hidden_1", stage="late")
     assert found["mean"] == pytest.approx(runs[:, -1:].mean())
-    assert (found["low"], found["high"]) == pytest.approx(statistics.interval(runs[:, -1:].mean(axis=1)))
+    assert (found["low"], found["high"]) == pytest.approx(interval(runs[:, -1:].mean(axis=1)))
     assert row(table, arm="none", measure="weight_norm", moment="", block="all", stage="all")["tasks"] == TASKS
 
 
@@ -195,7 +102,7 @@ def test_the_summary_is_a_row_an_arm_of_means_over_the_first_and_the_last_tasks(
     ranks = np.random.default_rng(1).uniform(1, 50, data["feature_rank"].shape)
     ranks[:, :, 1::2] = np.nan  # measured at every other task
     data = data.assign(fisher_effective_rank=(data["feature_rank"].dims, ranks))
-    table = statistics.summary({"digits": data})
+    table = summaries.summary({"digits": data})
     assert list(zip(table["setting"], table["arm"], strict=True)) == [("digits", arm) for arm in ARMS]
     for place in range(len(ARMS)):
         found, errors = table.iloc[place], data["final_error"].values
@@ -204,11 +111,162 @@ def test_the_summary_is_a_row_an_arm_of_means_over_the_first_and_the_last_tasks(
         assert found["fisher_effective_rank_early"] == pytest.approx(ranks[place, :, 0, 1, 1].mean())
         assert found["fisher_effective_rank_late"] == pytest.approx(ranks[place, :, -2, 1, 1].mean())
         late = errors[place, :, -2:].mean(axis=1)
-        assert (found["final_error_late_low"], found["final_error_late_high"]) == pytest.approx(statistics.interval(late))
+        assert (found["final_error_late_low"], found["final_error_late_high"]) == pytest.approx(interval(late))
 
 
 def test_the_summary_of_a_study_without_new_data_has_no_ranks_since_those_are_of_the_coming_task(data):
     data = data.assign(fisher_effective_rank=data["feature_rank"].fillna(3.0)).sel(moment=["old"])
-    table = statistics.summary({"digits": data})
+    table = summaries.summary({"digits": data})
     assert not [name for name in table if "rank" in name]
     assert table["final_error_early"].notna().all()
+
+
+def whole(data, **how):
+    return tables.tables({"s": data}, Statistics.of({"draws": 199} | how))
+
+
+@pytest.fixture(scope="module")
+def all_tables():
+    return whole(setting(np.random.default_rng(0)))
+
+
+def within(table, **keys):
+    return row(table[table["level"] == "within_run"], arm="none", outcome="final_error", **keys)
+
+
+def test_a_measure_is_correlated_with_the_error_of_the_task_that_it_precedes(data, all_tables):
+    found = within(all_tables["associations"], measure="feature_rank", moment="old", block="hidden_1")
+    x = data["feature_rank"].sel(arm="none", moment="old", block="hidden_1").values[:, 1:]
+    y = data["final_error"].sel(arm="none").values[:, 1:]
+    assert found["estimate"] == pytest.approx(np.mean([scipy.stats.spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)]))
+    assert found["pearson"] == pytest.approx(np.mean([scipy.stats.pearsonr(a, b).statistic for a, b in zip(x, y, strict=True)]))
+    assert found["tasks"] == TASKS - 1
+
+
+def test_an_update_norm_counts_for_the_next_task(data):
+    data["update_norm"][:, :, :-1] = data["final_error"].values[:, :, 1:]
+    assert within(whole(data)["associations"], measure="update_norm")["estimate"] == pytest.approx(1)
+
+
+def test_blocks_that_lack_a_measure_spectra_and_fresh_networks_have_no_row(data):
+    assert {"fresh"}.isdisjoint(key.moment for key in Panel.of("s", data.assign_coords(moment=["old", "fresh"])).keys)
+    table = whole(data)["associations"]
+    assert table.loc[(table["measure"] == "feature_rank") & (table["block"] == "all")].empty
+    assert "fisher_eigenvalue" not in set(table["measure"])
+
+
+def test_a_block_that_an_arms_network_lacks_has_no_row_of_that_arm(data):
+    data["feature_rank"].loc[{"arm": "none", "block": "hidden_1"}] = np.nan
+    table = whole(data)["associations"]
+    found = table.loc[(table["measure"] == "feature_rank") & (table["block"] == "hidden_1") & (table["level"] == "within_run"), "arm"]
+    assert set(found) == set(ARMS) - {"none"}
+
+
+def test_constant_and_too_few_say_so_in_place_of_a_number(data):
+    data["weight_norm"][...] = 1.0
+    made = whole(data)
+    for name in ("associations", "nulls", "lead_lag"):
+        table = made[name]
+        rows = table[(table["measure"] == "weight_norm") & (table.get("level", "within_run") == "within_run")]
+        assert len(rows)
+        assert rows["estimate"].isna().all()
+        assert rows["p"].isna().all()
+        assert rows["note"].str.contains("constant").all(), name
+    short = whole(data.isel(task=slice(0, 3)))["associations"]
+    assert short["estimate"].isna().all()
+    assert short["note"].str.contains("too few").all()
+
+
+def test_few_seeds_have_no_test_and_say_so(data):
+    found = within(whole(data.isel(seed=[0]))["associations"], measure="weight_norm", block="all")
+    assert np.isfinite(found["estimate"])
+    assert np.isnan([found["low"], found["high"], found["p"]]).all()
+    assert "too few seeds" in found["note"]
+
+
+def test_a_diverged_member_is_left_out_of_tests_and_said(data):
+    data["final_error"][0, 2, 5:] = np.nan
+    made = whole(data)
+    found = within(made["associations"], measure="weight_norm", block="all")
+    assert found["seeds"] == SEEDS - 1
+    assert "1 diverged" in found["note"]
+    rows = made["comparisons"]
+    rows = rows[(rows["arm"] == "none") & (rows["outcome"] == "final_error") & (rows["statistic"] == "mean")]
+    assert rows["note"].str.contains("1 diverged").all()
+    assert (rows["seeds"] == SEEDS - 1).all()
+
+
+def test_tasks_that_were_not_measured_are_left_out(data):
+    data["weight_norm"][:, :, 1::2] = np.nan
+    found = within(whole(data)["associations"], measure="weight_norm", block="all")
+    assert found["tasks"] == TASKS // 2
+    assert found["seeds"] == SEEDS
+
+
+def test_the_same_study_gives_the_same_bytes_and_a_further_setting_changes_no_row_of_this_one(data, all_tables):
+    again = whole(data)
+    for name, table in all_tables.items():
+        assert table.to_csv() == again[name].to_csv(), name
+    more = tables.tables({"s": data, "t": setting(np.random.default_rng(1))}, Statistics(draws=199))
+    unadjusted = ["setting", "level", "arm", "outcome", "measure", "moment", "block", "estimate", "low", "high", "p"]
+    held = more["associations"].query("setting == 's'")[unadjusted].reset_index(drop=True)
+    assert held.equals(all_tables["associations"][unadjusted])
+
+
+def test_every_row_without_a_number_says_why_and_tables_survive_a_file(all_tables, tmp_path):
+    for name, table in all_tables.items():
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+        read = statistics.read_table(tmp_path / f"{name}.csv")
+        assert list(read) == list(table)
+        if "estimate" in read:
+            missing = read[read["estimate"].isna()]
+            assert (missing["note"] != "").all(), name
+            assert (missing["interval"] == "").all(), name
+
+
+H1 = {"name": "H1", "measure": "weight_norm", "outcome": "final_error", "direction": "positive"}
+H2 = {"name": "H2", "arm": "l2(strength=0.1)", "versus": "none", "outcome": "final_error", "direction": "negative"}
+
+
+def test_a_declared_hypothesis_is_found_contradicted_in_the_other_direction_and_undecided_without_evidence():
+    data = setting(np.random.default_rng(0), seeds=12)
+    undecided = whole(data, hypotheses=[H1])["hypotheses"]
+    data["weight_norm"][..., 1] = data["final_error"].values + 0.01 * data["weight_norm"].values[..., 1]
+    data["final_error"][1] = data["final_error"][0] - 0.5
+    found = whole(data, hypotheses=[H1, H2, H1 | {"name": "H3", "direction": "negative"}])
+    table = found["hypotheses"].set_index("hypothesis")
+    assert list(undecided["verdict"]) == ["undecided"]
+    assert list(table["verdict"]) == ["supported", "supported", "contradicted"]
+    nulls = found["nulls"]
+    declared = nulls[nulls["family"] == "confirmatory"]
+    assert len(declared) == 1
+    assert set(nulls["family"]) == {"confirmatory", "exploratory", ""}
+    assert table.loc["H1", "p_adjusted"] >= table.loc["H1", "p"]
+
+
+def test_a_hypothesis_about_what_was_not_measured_is_refused_by_name(data):
+    with pytest.raises(StudyError, match="hypothesis H1 is about something that no setting has"):
+        whole(data, hypotheses=[H1 | {"measure": "wieght_norm"}])
+
+
+def test_holm_and_benjamini_hochberg_on_worked_examples():
+    p = np.array([0.01, 0.04, np.nan, 0.03, 0.005])  # Holm: 4 · 0.005, 3 · 0.01, then 2 · 0.03, and no less than that
+    np.testing.assert_allclose(hypotheses._corrected(p, "holm"), [0.03, 0.06, np.nan, 0.06, 0.02])
+    np.testing.assert_allclose(hypotheses._corrected(p, "fdr_bh"), [0.02, 0.04, np.nan, 0.04, 0.02])
+
+
+def test_the_strongest_null_is_the_one_that_assumes_least_among_those_beaten():
+    data = setting(np.random.default_rng(0), seeds=12, tasks=30)
+    data["weight_norm"][..., 1] = data["final_error"].values + 0.05 * data["weight_norm"].values[..., 1]
+    table = whole(data)["associations"]
+    assert within(table, measure="weight_norm", block="all")["strongest_null"] == "mismatched"
+    assert within(table, measure="weight_norm", block="hidden_1")["strongest_null"] == "none"
+
+
+def test_statements_take_their_numbers_from_the_tables(all_tables):
+    said = all_tables["statements"]
+    assert {"consistency", "counterexamples", "lead_lag", "comparisons"} <= set(said["about"])
+    found = row(
+        all_tables["comparisons"], arm="l2(strength=0.1)", versus="none", outcome="final_error", stage="late", statistic="mean_difference"
+    )
+    assert any(f"{found['estimate']:+.3f}" in one for one in said.loc[said["about"] == "comparisons", "statement"])

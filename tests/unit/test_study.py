@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from plasticity import outcomes, registry, study
 from plasticity.errors import StudyError
-from plasticity.settings import Criterion, Curvature, Dataset, Network, Optimizer, Problem, Setting, Spectra, Training, arm_name
+from plasticity.settings import Criterion, Curvature, Dataset, Network, Optimizer, Problem, Setting, Spectra, Statistics, Training, arm_name
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -189,13 +189,15 @@ def test_defaults_that_the_schema_names_may_be_left_out_and_are_what_it_says():
     assert recorded == asdict(Training())
     folders = {"datasets": Dataset, "problem": Problem, "network": Network, "optimizer": Optimizer}
     left_out = {name for name in defaults if name[0] not in {"training", "settings"} and not (name[0] == "datasets" and len(name) > 1)}
+    tested = {path[1]: value for path, value in defaults.items() if path[0] == "statistics" and len(path) == 2}
+    assert Statistics.of(tested) == Statistics()
+    assert set(tested) == set(asdict(Statistics()))
     tuning = {path[1]: value for path, value in defaults.items() if path[0] == "tuning"}
     assert tuning == asdict(Criterion())
-    assert left_out - {("tuning", key) for key in tuning} == {
+    assert left_out - {("tuning", key) for key in tuning} - {("statistics", key) for key in tested} == {
         ("seeds", "tune"),
         ("datasets",),
         ("statistics",),
-        ("statistics", "hypotheses"),
     }
     for part, typed in folders.items():
         told = {path[-1]: value for path, value in defaults.items() if part in path and len(path) > 1}
@@ -469,6 +471,36 @@ def test_what_convolutions_need_is_not_asked_of_other_networks_and_may_be_given(
     assert study.read(changed(("methods", spectral)), SCHEMA)
     assert study.read(changed(("methods", {"spectral": {"strength": 1, "kernels": "flat"}}), network), SCHEMA)
     assert study.read(changed(("methods", {"spectral": {"strength": 1, "settings": ["other"]}}), network), SCHEMA)
+
+
+HYPOTHESIS = {"name": "H1", "measure": "weight_norm", "outcome": "final_error", "direction": "positive"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragments"),
+    [
+        ({"settings": ["rwo"]}, ["statistics.hypotheses.0.settings", "'rwo'", "row"]),
+        ({"arm": "l2_inti"}, ["statistics.hypotheses.0.arm", "'l2_inti'", "write one of none"]),
+        ({"direction": "down"}, ["statistics.hypotheses.0.direction", '"down"', "positive"]),
+        ({"against": "trend"}, ["statistics.hypotheses.0.against", '"trend"', "task"]),
+        ({"versus": "none"}, ["statistics.hypotheses.0"]),
+        ({"stgae": "late"}, ["statistics.hypotheses.0", "unknown key 'stgae'", "stage"]),
+    ],
+)
+def test_a_mistake_in_a_hypothesis_is_one_line_with_what_to_do(changes, fragments):
+    with pytest.raises(StudyError) as refused:
+        study.read(changed(("statistics", {"hypotheses": [HYPOTHESIS | changes]})), SCHEMA)
+    (line,) = str(refused.value).splitlines()
+    assert all(fragment in line for fragment in fragments), line
+
+
+def test_two_hypotheses_of_one_name_are_refused_and_others_reach_the_tables():
+    with pytest.raises(StudyError, match=r"hypotheses\.1\.name is 'H1', as another's is"):
+        study.read(changed(("statistics", {"hypotheses": [HYPOTHESIS, HYPOTHESIS]})), SCHEMA)
+    read = study.read(changed(("statistics", {"hypotheses": [HYPOTHESIS], "draws": 199})), SCHEMA)
+    again = Statistics.of(json.loads(read.analysing()))
+    assert again == read.statistics
+    assert again.hypotheses[0].against == "mismatched"
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from plasticity import statistics
 from plasticity.errors import StudyError
 from plasticity.outcomes import STATUS
 from plasticity.settings import Criterion, arm_name
+from plasticity.statistics import resampling, summaries
 from plasticity.tuning import choose, scores
 
 STRENGTHS, TASKS = [0.001, 0.01, 0.1], 16
@@ -101,12 +102,12 @@ def table():
     draw = np.random.default_rng(0)
     blocks = [block(draw.uniform(0, 1, (3, TASKS)), seeds=(seed,), diverged=[(2, 0)] * (seed == 1001)) for seed in (1000, 1001, 1002)]
     choice = choose(blocks, Criterion("online_error", "late"), "row")
-    return blocks, choice, statistics.tuning({("row", "l2"): blocks}, {("row", "l2"): choice})
+    return blocks, choice, summaries.tuning({("row", "l2"): blocks}, {("row", "l2"): choice})
 
 
 def test_every_arm_has_a_row_for_every_outcome_and_stage(table):
     _, _, found = table
-    assert list(found.columns) == statistics.TUNING
+    assert list(found.columns) == summaries.TUNING
     keys = found[["arm", "outcome", "stage"]].apply(tuple, axis=1)
     arms = [arm_name("l2", {"strength": strength}) for strength in STRENGTHS]
     outcomes, stages = ("final_error", "online_error", "final_loss"), ("early", "late", "all")
@@ -132,7 +133,7 @@ def test_a_row_has_students_interval_over_seeds_and_says_what_diverged(table):
     runs = np.concatenate([block["final_error"].values[0] for block in blocks]).astype(float)
     row = found[(found["arm"] == "l2(strength=0.001)") & (found["outcome"] == "final_error") & (found["stage"] == "late")].iloc[0]
     assert row["mean"] == pytest.approx(runs[:, -2:].mean())
-    assert (row["low"], row["high"]) == pytest.approx(statistics.interval(runs[:, -2:].mean(axis=1)))
+    assert (row["low"], row["high"]) == pytest.approx(resampling.student(runs[:, -2:].mean(axis=1)))
     assert (row["seeds"], row["tasks"], row["note"]) == (3, 2, "")
     diverged = found[found["arm"] == "l2(strength=0.1)"]
     assert set(diverged["seeds"]) == {2}
@@ -140,7 +141,7 @@ def test_a_row_has_students_interval_over_seeds_and_says_what_diverged(table):
 
 
 def test_where_nothing_is_tuned_the_table_is_its_header(tmp_path):
-    found = statistics.tuning({}, {})
+    found = summaries.tuning({}, {})
     found.to_csv(tmp_path / "tuning.csv", index=False)
-    assert (tmp_path / "tuning.csv").read_text() == ",".join(statistics.TUNING) + "\n"
-    assert list(statistics.read_table(tmp_path / "tuning.csv").columns) == statistics.TUNING
+    assert (tmp_path / "tuning.csv").read_text() == ",".join(summaries.TUNING) + "\n"
+    assert list(statistics.read_table(tmp_path / "tuning.csv").columns) == summaries.TUNING

@@ -20,7 +20,23 @@ from plasticity.errors import StudyError
 from plasticity.settings import YARDSTICK, parts
 from plasticity.study import as_json, block_seeds, read
 
-TABLES = ["summary", "outcomes", "measures", "correlations", "tuning"]
+TABLES = {  # and what the report calls them; it leaves out those of thousands of rows
+    "statements": "what the tables say, in words",
+    "hypotheses": "hypotheses declared before the data",
+    "summary": "every arm at a glance",
+    "consistency": "each explanation over settings",
+    "counterexamples": "where an explanation fails",
+    "associations": "",
+    "nulls": "",
+    "lead_lag": "",
+    "prediction": "how well measures rank checkpoints",
+    "redundancy": "how far ranks are the same thing",
+    "comparisons": "methods beside each other",
+    "profiles": "performance profiles",
+    "outcomes": "outcomes of every arm",
+    "measures": "",
+    "tuning": "scores of arms on the tuning seeds, and the chosen ones",
+}
 FIGURES = registry.names("figures")
 FORMATS = ["svg", "pdf", "png"]
 
@@ -44,7 +60,9 @@ def refuse_unwritable(folder):
 if Path.cwd().resolve() != ROOT.resolve():
     raise WorkflowError(f"start snakemake in {ROOT}: its commands and results are relative to that folder")
 
+SAID = config.pop("said", {})  # what captions quote, when the report is written
 STUDY = study()
+config["said"] = SAID
 RESULTS = Path("results") / STUDY.name
 refuse_unwritable(RESULTS.absolute())
 COHORTS = [cohort.folder for cohort in STUDY.cohorts()]

@@ -4,6 +4,7 @@ rule report:
         targets("figures/{figure}.{format}", figure=FIGURES, format=FORMATS),
         targets("tables/{table}.csv", table=TABLES),
         CAPTIONS,
+        statements=targets("tables/statements.csv"),
     output:
         f"results/{STUDY.name}/report.html",
     log:
@@ -20,4 +21,5 @@ rule report:
         settings=as_json(config | {"data_root": "data"}),  # where the data lie is in no result
         code=code("report"),
     shell:
-        "python workflow/scripts/report.py --output {output}" " --settings {params.settings:q} --code {params.code:q} --log {log}"
+        "python workflow/scripts/report.py --statements {input.statements} --output {output}"
+        " --settings {params.settings:q} --code {params.code:q} --log {log}"

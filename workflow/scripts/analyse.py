@@ -4,14 +4,9 @@ import json
 
 import xarray as xr
 
-from plasticity import contracts, jobs, statistics
-
-TABLES = {
-    "summary": statistics.summary,
-    "outcomes": statistics.outcomes,
-    "measures": statistics.measures,
-    "correlations": statistics.correlations,
-}
+from plasticity import contracts, jobs
+from plasticity.settings import Statistics
+from plasticity.statistics import summaries, tables
 
 
 def main(job: jobs.Job) -> None:
@@ -20,12 +15,11 @@ def main(job: jobs.Job) -> None:
     for path in job.paths["tuned_on"]:
         tuning.setdefault((path.parents[2].name, path.parents[1].name), []).append(contracts.read(path))
     choices = {(path.parents[1].name, path.parent.name): json.loads(path.read_text(encoding="utf-8")) for path in job.paths["choices"]}
-    tables = {name: make(datasets) for name, make in TABLES.items()} | {"tuning": statistics.tuning(tuning, choices)}
-    for name, table in tables.items():
-        path = job.path(name)
+    made = tables.tables(datasets, Statistics.of(job.settings)) | {"tuning": summaries.tuning(tuning, choices)}
+    for path in job.paths["tables"]:
         with contracts.whole(path) as part, contracts.explained(path):
-            table.to_csv(part, index=False, float_format="%.6g")
+            made[path.stem].to_csv(part, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, paths=["datasets", *TABLES, "tuning"], optional=["tuned_on", "choices"])
+    jobs.start(main, __doc__, paths=["datasets", "tables"], optional=["tuned_on", "choices"])

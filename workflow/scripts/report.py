@@ -6,14 +6,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from plasticity import contracts, jobs, logs
+from plasticity import contracts, jobs, logs, statistics
 from plasticity.errors import StudyError
 
 
 def main(job: jobs.Job) -> None:
     with contracts.whole(job.path("output")) as part, tempfile.TemporaryDirectory() as scratch:
         config, page = Path(scratch, "config.json"), Path(scratch, "report.html")
-        config.write_text(json.dumps(job.settings))
+        said = statistics.read_table(job.path("statements")).groupby("about")["statement"].agg(" ".join).to_dict()
+        config.write_text(json.dumps(job.settings | {"said": said}))
         # the first Snakemake holds the lock, and waits for this one
         options = ["--nolock", "--configfile", str(config), "--report", str(page)]
         made = subprocess.run(
@@ -26,4 +27,4 @@ def main(job: jobs.Job) -> None:
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, paths=["output"])
+    jobs.start(main, __doc__, paths=["statements", "output"])

@@ -168,3 +168,59 @@ def _written(number: float) -> str:
     """In twelve digits where they say it all, so that two numbers are never written alike."""
     short = f"{number:.12g}"
     return short if float(short) == number else repr(number)
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What is claimed before the data: how a measure goes with an outcome, or how an arm's outcome compares to another's."""
+
+    name: str
+    outcome: str
+    direction: str
+    measure: str | None = None
+    moment: str | None = None
+    block: str | None = None
+    against: str = "mismatched"
+    arm: str = "none"
+    versus: str | None = None
+    stage: str = "late"
+    settings: tuple[str, ...] = ()
+    family: str = "confirmatory"
+
+    @property
+    def table(self) -> str:
+        """The table that has its test."""
+        return "nulls" if self.measure else "comparisons"
+
+    @property
+    def row(self) -> dict[str, str]:
+        """What its rows there have in these columns."""
+        of_measure = {"measure": self.measure, "moment": self.moment, "block": self.block, "null": self.against}
+        of_arms = {"versus": self.versus, "stage": self.stage, "statistic": "mean_difference"}
+        values = {"arm": self.arm, "outcome": self.outcome} | (of_measure if self.measure else of_arms)
+        return {column: value for column, value in values.items() if value is not None}
+
+    @property
+    def claim(self) -> str:
+        """In words."""
+        words = {name: value.replace("_", " ") for name, value in self.row.items()}
+        if self.measure:
+            return f"{words['measure']} and {words['outcome']} of {self.arm} go together ({self.direction}), beside the null {self.against}"
+        side = "above" if self.direction == "positive" else "below"
+        return f"{words['outcome']} ({self.stage}) of {self.arm} is {side} that of {self.versus}"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What is tested, on how many draws, and from where a change counts."""
+
+    hypotheses: tuple[Hypothesis, ...] = ()
+    draws: int = 1999
+    lost: float = 0.05
+    moved: float = 0.2
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Build from a mapping, as a config holds it or as `dataclasses.asdict` gives it back."""
+        declared = tuple(Hypothesis(**one | {"settings": tuple(one.get("settings", ()))}) for one in values.get("hypotheses", ()))
+        return cls(**dict(values) | {"hypotheses": declared})

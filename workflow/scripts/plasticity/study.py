@@ -2,14 +2,14 @@
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from plasticity import mistakes, registry
 from plasticity.errors import StudyError
-from plasticity.settings import YARDSTICK, Criterion, Curvature, Dataset, Network, Setting, Training, arm_name, parts
+from plasticity.settings import YARDSTICK, Criterion, Curvature, Dataset, Network, Setting, Statistics, Training, arm_name, parts
 
 FIRST_TUNING_SEED = 1000  # reporting seeds stay below, so that neither kind moves when the other grows
 
@@ -42,6 +42,7 @@ class Study:
     curvature: Curvature
     tuning_seeds: int = 0
     criterion: Criterion = Criterion()  # noqa: RUF009 - it is frozen
+    statistics: Statistics = Statistics()  # noqa: RUF009 - it is frozen
 
     def methods_of(self, setting: str) -> list[str]:
         """Methods trained in a setting, the yardstick last; in an order of our own, so that a turned config reruns nothing."""
@@ -137,6 +138,27 @@ class Study:
         values = {"setting": asdict(self.settings[setting]), "arms": arms, "seeds": self.seeds, "curvature": asdict(self.curvature)}
         return as_json(values)
 
+    def analysing(self) -> str:
+        """What the tables must know, as sorted JSON."""
+        return as_json(asdict(self.statistics))
+
+    def misdeclared(self) -> Iterator[str]:
+        """Sentences for hypotheses about settings and arms that the study does not have."""
+        names = [one.name for one in self.statistics.hypotheses]
+        for place, one in enumerate(self.statistics.hypotheses):
+            where = f"statistics.hypotheses.{place}"
+            if names.index(one.name) < place:
+                yield f"{where}.name is {one.name!r}, as another's is: change one"
+            for setting in (name for name in one.settings if name not in self.settings):
+                yield f"{where}.settings names {setting!r}, which is unknown: write one of {', '.join(self.settings)}"
+            for key, arm in (("arm", one.arm), ("versus", one.versus)):
+                for setting in (name for name in one.settings or self.settings if name in self.settings and arm is not None):
+                    known = [known for method in self.methods_of(setting) for known in self.reported(method)]
+                    if arm not in known:
+                        others = ", ".join(known)
+                        yield f"{where}.{key} is {arm!r}, which {setting} does not have: write one of {others}, or limit its settings"
+                        break
+
 
 def as_json(value: object) -> str:
     """Sorted JSON, the form in which a config reaches a rule's params."""
@@ -163,7 +185,7 @@ def read(config: Mapping[str, Any], schema: Path, where: str = "config.yaml") ->
     if found := mistakes.of(config, schema):
         raise StudyError("\n".join(f"{where}: {mistake}" for mistake in found))
     used = sorted({setting["problem"]["dataset"] for setting in config["settings"].values()})
-    return Study(
+    study = Study(
         name=config["study"],
         seeds=config["seeds"]["report"],
         seeds_per_job=config["seeds_per_job"],
@@ -174,7 +196,11 @@ def read(config: Mapping[str, Any], schema: Path, where: str = "config.yaml") ->
         curvature=Curvature.of(config["curvature"]),
         tuning_seeds=config["seeds"].get("tune", 0),
         criterion=Criterion(**config.get("tuning", {})),
+        statistics=Statistics.of(config.get("statistics", {})),
     )
+    if found := list(study.misdeclared()):
+        raise StudyError("\n".join(f"{where}: {mistake}" for mistake in found))
+    return study
 
 
 def _packed(seeds: range, per_job: int) -> list[str]:

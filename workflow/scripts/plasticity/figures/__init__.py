@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from plasticity import contracts
 from plasticity.settings import YARDSTICK
-from plasticity.statistics import interval
+from plasticity.statistics.resampling import student
 
 mpl.use("Agg")
 
@@ -110,7 +110,7 @@ def curve(axis: Axes, values: xr.DataArray, label: str, method: str, **options: 
         return
     look = {"color": colour(method), "linestyle": DASHES.get(method, "-"), "label": label} | options
     axis.plot(values.task, values.mean("seed"), **look)
-    low, high = np.array([interval(column) for column in values.values.T]).T
+    low, high = student(values.values.T)
     axis.fill_between(values.task, low, high, color=look["color"], alpha=0.2, linewidth=0)
 
 

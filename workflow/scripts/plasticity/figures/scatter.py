@@ -22,17 +22,25 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame])
         rank, error = (figures.series(data, name, "none") for name in ("fisher_effective_rank", "final_error"))
         task = np.broadcast_to(error.task.values, error.shape)
         colours = axis.scatter(rank.values, error.values, c=task, s=5, cmap="viridis", linewidths=0)
-        axis.set_title(f"{figures.title(setting)}\n{_verdict(tables['correlations'], setting)}")
+        axis.set_title(f"{figures.title(setting)}\n{_verdict(tables['associations'], setting)}")
     figure.supxlabel("effective rank of the Fisher at the task's start", size="medium")
     figure.supylabel("final error of the coming task", size="medium")
     figure.colorbar(colours, ax=axes, label="task", aspect=30, pad=0.01)
     return figure
 
 
-def _verdict(correlations: pd.DataFrame, setting: str) -> str:
+def _verdict(associations: pd.DataFrame, setting: str) -> str:
     """The table's row on this panel, in words."""
-    keys = {"setting": setting, "arm": "none", "measure": "fisher_effective_rank", "moment": "new", "block": "all"}
-    found = correlations.loc[(correlations[list(keys)] == pd.Series(keys)).all(axis=1)]
+    keys = {
+        "setting": setting,
+        "level": "within_run",
+        "arm": "none",
+        "outcome": "final_error",
+        "measure": "fisher_effective_rank",
+        "moment": "new",
+        "block": "all",
+    }
+    found = associations.loc[(associations[list(keys)] == pd.Series(keys)).all(axis=1)]
     if found.empty:
         return "not measured"
     row = found.iloc[0]

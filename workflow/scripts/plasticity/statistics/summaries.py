@@ -1,49 +1,19 @@
-"""Tables: what became of each arm, and which measure goes with the error to come.
-
-A row is one comparison with its estimate, its interval over seeds and the numbers that it rests on. Seeds are the unit of
-resampling: tasks of one run are not independent of each other.
-"""
+"""What became of each arm: its outcomes and its measures, early and late, with intervals over seeds."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.stats import rankdata
-from statsmodels.stats.weightstats import DescrStatsW
 
 from plasticity.outcomes import LOWER_IS_BETTER, stages
+from plasticity.statistics.resampling import student
 
 TUNING = ["setting", "method", "arm", "hyper_parameters", "outcome", "stage", "criterion"]
 TUNING += ["mean", "low", "high", "seeds", "tasks", "chosen", "note"]
 OUTCOMES = tuple(outcome for name in LOWER_IS_BETTER for outcome in (name, f"{name}_gap"))
-NUMBERS = ("estimate", "mean", "low", "high", "early", "late")  # how columns end that may miss some
-LEVEL = 0.95
-FEWEST_TASKS = 4  # a rank correlation of fewer says nothing
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A table of the study; an empty cell is a missing number, or empty text."""
-    numbers = [name for name in pd.read_csv(path, nrows=0) if name.endswith(NUMBERS)]
-    return pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in numbers})
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Student's t interval (95 %) of the mean.
-
-    Args:
-        values: one per seed.
-
-    Returns:
-        Low and high; NaN for fewer than two values.
-    """
-    if len(values) < 2:
-        return np.nan, np.nan
-    low, high = DescrStatsW(values).tconfint_mean(1 - LEVEL)
-    return float(low), float(high)
 
 
 def with_gaps(data: xr.Dataset) -> xr.Dataset:
@@ -153,7 +123,7 @@ def by_stage(runs: np.ndarray) -> Iterator[dict[str, object]]:
     if means:
         means["change"] = means["late"] - means["early"]
     for stage, values in means.items():
-        low, high = interval(values)
+        low, high = map(float, student(values))
         window = cut.get(stage, cut["early"])
         yield {
             "stage": stage,
@@ -164,28 +134,6 @@ def by_stage(runs: np.ndarray) -> Iterator[dict[str, object]]:
             "tasks": window.stop - window.start,
             "note": _note(len(runs), len(kept)),
         }
-
-
-def correlations(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """Spearman correlation, within each run over its tasks, of a measure at a task's start with that task's final error.
-
-    Two series that drift together correlate whatever joins them: this table describes, it does not prove.
-
-    Args:
-        datasets: of each setting, by name.
-
-    Returns:
-        One row per setting, arm, measure, moment and block that the arm's network has: the mean over seeds as ``estimate``,
-        ``low, high, seeds, tasks, note``. No number where the measure or the error is constant, or the tasks are too few: the note says so.
-    """
-    rows = []
-    for setting, data in datasets.items():
-        for keys, measure in series(data):
-            for arm in data.arm.values:
-                x, y = measure.sel(arm=arm).values, data["final_error"].sel(arm=arm).values
-                if np.isfinite(x).any():
-                    rows.append({"setting": setting, "arm": arm, **keys, "outcome": "final_error", **association(x, y)})
-    return pd.DataFrame(rows)
 
 
 def series(data: xr.Dataset) -> Iterator[tuple[dict[str, str], xr.DataArray]]:
@@ -203,43 +151,6 @@ def series(data: xr.Dataset) -> Iterator[tuple[dict[str, str], xr.DataArray]]:
                     chosen = values.sel({"block": block} | ({"moment": moment} if moment else {}))
                     if chosen.notnull().any():
                         yield {"measure": str(name), "moment": moment, "block": str(block)}, chosen.transpose("arm", "seed", "task")
-
-
-def association(x: np.ndarray, y: np.ndarray) -> dict[str, object]:
-    """Mean over seeds of the Spearman correlation over tasks, with its interval.
-
-    Args:
-        x: a measure, shape ``(seed, task)``; tasks where no seed was measured are left out, and seeds with a gap in the rest.
-        y: an outcome, shape ``(seed, task)``.
-    """
-    measured = np.isfinite(x).any(axis=0)
-    x, y = x[:, measured], y[:, measured]
-    whole = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
-    numbers: dict[str, object] = {"estimate": np.nan, "low": np.nan, "high": np.nan, "seeds": int(whole.sum()), "tasks": x.shape[1]}
-    if x.shape[1] < FEWEST_TASKS or not whole.any():
-        return numbers | {"note": "too few"}
-    per_seed = spearman(x[whole], y[whole])
-    if np.isnan(per_seed).any():
-        return numbers | {"note": "constant"}
-    low, high = interval(per_seed)
-    return numbers | {
-        "estimate": per_seed.mean(),
-        "low": max(low, -1.0),
-        "high": min(high, 1.0),
-        "note": _note(len(whole), int(whole.sum())),
-    }
-
-
-def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Spearman's rank correlation along the last axis, ties by their mean rank; NaN where a series is constant.
-
-    Args:
-        x: shape ``(…, task)``.
-        y: the same shape.
-    """
-    x, y = (ranks - ranks.mean(axis=-1, keepdims=True) for ranks in (rankdata(x, axis=-1), rankdata(y, axis=-1)))
-    with np.errstate(invalid="ignore"):
-        return np.asarray((x * y).sum(axis=-1) / np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1)))
 
 
 def _note(members: int, kept: int) -> str:

@@ -1,0 +1,37 @@
+"""Every table of a study."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import xarray as xr
+
+from plasticity.settings import Statistics
+from plasticity.statistics import associations, comparisons, consistency, hypotheses, prediction, statements, summaries, timing
+from plasticity.statistics.panels import Panel
+from plasticity.statistics.resampling import Draws
+
+
+def tables(datasets: Mapping[str, xr.Dataset], how: Statistics) -> dict[str, pd.DataFrame]:
+    """Means, tests, and what they say in words.
+
+    Args:
+        datasets: of each setting, by name.
+        how: hypotheses, and how many draws.
+    """
+    panels, draws = [Panel.of(name, data) for name, data in datasets.items()], Draws(how.draws)
+    within, beside = associations.associations(panels, draws)
+    tested = {
+        "associations": within,
+        "nulls": beside,
+        "lead_lag": timing.lead_lag(panels, draws),
+        "consistency": consistency.consistency(panels, draws),
+        "comparisons": comparisons.comparisons(panels, draws),
+    }
+    found = hypotheses.adjusted(tested, how.hypotheses) | {
+        "counterexamples": consistency.counterexamples(panels, draws, how.lost, how.moved),
+        "prediction": prediction.prediction(panels, draws),
+        "redundancy": prediction.redundancy(panels, draws),
+        "profiles": comparisons.profiles(panels, draws),
+    }
+    means = {"summary": summaries.summary(datasets), "outcomes": summaries.outcomes(datasets), "measures": summaries.measures(datasets)}
+    return means | found | {"statements": statements.statements(found)}
