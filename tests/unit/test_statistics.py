@@ -1,5 +1,9 @@
 """Tables of means against numpy, and every table of a study: rows, notes, bytes."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -270,3 +274,12 @@ def test_statements_take_their_numbers_from_the_tables(all_tables):
         all_tables["comparisons"], arm="l2(strength=0.1)", versus="none", outcome="final_error", stage="late", statistic="mean_difference"
     )
     assert any(f"{found['estimate']:+.3f}" in one for one in said.loc[said["about"] == "comparisons", "statement"])
+
+
+def test_no_torch_is_imported():
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, plasticity.statistics.tables; sys.exit('torch' in sys.modules)"],
+        env={"PYTHONPATH": str(Path(statistics.__file__).parents[2])},
+        check=False,
+    )
+    assert done.returncode == 0

@@ -90,5 +90,6 @@ def test_a_measure_that_changes_earlier_has_the_earlier_change_point():
     found = timing.asked(x[None], y[None], tasks, DRAWS)["change_point"]
     assert found["estimate"][0, 0] == pytest.approx(12, abs=1)  # four measured tasks, three tasks apart
     assert found["low"][0, 0] > 0
+    assert found["lower_quartile"][0, 0] <= 12 <= found["upper_quartile"][0, 0]
     assert found["p"][0, 0] < 0.01
     assert trends.FEWEST <= 10

@@ -8,14 +8,15 @@ run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from plasticity.settings import YARDSTICK
 from plasticity.statistics import mixed
-from plasticity.statistics.panels import FEWEST_TASKS, Batch, Panel
+from plasticity.statistics.panels import FEWEST_TASKS, Batch, Key, Panel
 from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, ROUND_OFF, Draws, Statistic, bca, interval, permuted
 from plasticity.statistics.trends import FEWEST, NULLS, dependent, deviations, matched, nulls, ranked, standardised
 
@@ -160,20 +161,25 @@ def _between_arms(panel: Panel, draws: Draws) -> Iterator[Row]:
 
 
 def _pooled(panel: Panel) -> Iterator[Row]:
-    """Slopes of the mixed model: of deviations from each arm's mean curve, which is its fixed effect of arm and task."""
-    together: dict[tuple[object, ...], list[tuple[int, Batch]]] = {}
-    for arm in range(len(panel.arms)):
+    """Slopes of the mixed model: of deviations from each arm's mean curve, which is its fixed effect of arm and task.
+
+    A fresh network per task is no run that keeps learning: it is left out.
+    """
+    together: dict[tuple[Key, bytes], list[tuple[Batch, int]]] = {}
+    for arm in (arm for arm, name in enumerate(panel.arms) if name != YARDSTICK):
         for batch in panel.batches(arm):
-            together.setdefault((tuple(batch.keys), batch.tasks.tobytes()), []).append((arm, batch))
-    for batches in together.values():
-        kept = [batch for _, batch in batches if len(batch.seeds) >= FEWEST]
-        if not kept or len(kept[0].tasks) < FEWEST_TASKS:
-            yield from _rows(batches[0][1], panel.outcomes, {}, "", ["too few"])
+            for place, key in enumerate(batch.keys):
+                together.setdefault((key, batch.tasks.tobytes()), []).append((batch, place))
+    for (key, _), arms in together.items():
+        kept = [(batch, place) for batch, place in arms if len(batch.seeds) >= FEWEST]
+        first = replace(arms[0][0], keys=[key])
+        if not kept or len(first.tasks) < FEWEST_TASKS:
+            yield from _rows(first, panel.outcomes, {}, "", ["too few"])
             continue
-        numbers = pooled([batch.x for batch in kept], [batch.y for batch in kept])
-        out = sum(batch.members - len(batch.seeds) for batch in kept)
+        numbers = pooled([batch.x[place : place + 1] for batch, place in kept], [batch.y for batch, _ in kept])
+        runs, out = (sum(numbers) for numbers in zip(*((len(b.seeds), b.members - len(b.seeds)) for b, _ in kept), strict=True))
         note = f"{out} diverged or with gaps" if out else ""
-        yield from _rows(kept[0], panel.outcomes, numbers, "REML, Student's t", [note], runs=sum(len(batch.seeds) for batch in kept))
+        yield from _rows(first, panel.outcomes, numbers, "REML, Student's t", [note], runs=runs)
 
 
 def pooled(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

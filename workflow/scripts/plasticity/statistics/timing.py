@@ -29,6 +29,8 @@ COLUMNS = [
     "question",
     "lag",
     "band",
+    "lower_quartile",
+    "upper_quartile",
     "estimate",
     "low",
     "high",
@@ -51,7 +53,7 @@ def lead_lag(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
         One row per question. `cross_correlation`: the lag (in measured tasks; positive: the measure precedes) at which innovations
         correlate most, mean over seeds, beside ±``band``, the simultaneous 95 % band of mismatched seeds. `measure_first`,
         `outcome_first`: mean Wald statistic of Granger's test over seeds, beside mismatched ones. `change_point`: by how many tasks the
-        measure's change comes before the outcome's, mean over seeds.
+        measure's change comes before the outcome's, mean over seeds, with quartiles.
     """
     rows = []
     for panel in (panel.explanations() for panel in panels):
@@ -74,7 +76,7 @@ def _rows(batch: Batch, outcomes: Sequence[str], draws: Draws) -> Iterator[dict[
             for question, numbers in found.items():
                 values = {name: np.nan if missing else of[m, o] for name, of in numbers.items() if isinstance(of, np.ndarray)}
                 row = asdict(key) | {"outcome": outcome, "question": question, "seeds": seeds, "tasks": tasks}
-                row |= dict.fromkeys(("lag", "band", "estimate", "low", "high", "p"), np.nan)
+                row |= dict.fromkeys(("lag", "band", "lower_quartile", "upper_quartile", "estimate", "low", "high", "p"), np.nan)
                 if not np.isnan(values.get("estimate", np.nan)):
                     row |= values
                 else:
@@ -99,12 +101,13 @@ def asked(x: np.ndarray, y: np.ndarray, tasks: np.ndarray, draws: Draws) -> dict
     low, high, how = interval(earlier, draws)
     signs = draws.signs(earlier.shape[-1])
     p = extreme(np.tensordot(signs, earlier, axes=(1, -1)) / len(signs[0]))
+    quartiles = dict(zip(("lower_quartile", "upper_quartile"), np.quantile(earlier, [0.25, 0.75], axis=-1), strict=True))
     lag = np.full(p.shape, float(ORDER))
     return {
         "cross_correlation": cross_correlation(moves, responses, draws),
         "measure_first": {"lag": lag, **_of_matched(first, draws)},
         "outcome_first": {"lag": lag, **_of_matched(second, draws)},
-        "change_point": {"estimate": earlier.mean(axis=-1), "low": low, "high": high, "p": p, "interval": how},
+        "change_point": {"estimate": earlier.mean(axis=-1), **quartiles, "low": low, "high": high, "p": p, "interval": how},
     }
 
 
