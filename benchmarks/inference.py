@@ -1,6 +1,6 @@
 """Statistics: how often the tests find what is not there, how often what is, and how long the tables take.
 
-    python benchmarks/statistics.py [--quick]
+    python benchmarks/inference.py [--quick]
 
 Parts: 1. false positives at the 5 % level under trends that runs share; 2. power at a planted relation; 3. coverage of intervals over
 seeds; 4. time against scipy's and statsmodels' ways to the same numbers (one thread each, best of three, ratios last), and of all tables
