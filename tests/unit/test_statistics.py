@@ -253,6 +253,25 @@ def test_a_hypothesis_about_what_was_not_measured_is_refused_by_name(data):
         whole(data, hypotheses=[H1 | {"measure": "wieght_norm"}])
 
 
+def test_a_hypothesis_with_too_few_seeds_or_tasks_says_so_and_stops_nothing(data):
+    few = whole(data.isel(seed=[0, 1, 2]), hypotheses=[H1])["hypotheses"]
+    assert list(few["verdict"]) == ["too few seeds"]
+    short = whole(data.isel(task=slice(0, 4)), hypotheses=[H1])["hypotheses"]
+    assert list(short["verdict"]) == ["too few tasks"]
+
+
+def test_a_hypothesis_is_a_test_in_each_of_its_settings_and_none_over_all_of_them(data):
+    both = {"s": data, "t": setting(np.random.default_rng(1))}
+    found = tables.tables(both, Statistics.of({"draws": 199, "hypotheses": [H1, H2, H2 | {"name": "H3", "settings": ["t"]}]}))["hypotheses"]
+    assert list(zip(found["hypothesis"], found["setting"], strict=True)) == [
+        ("H1", "s"),
+        ("H1", "t"),
+        ("H2", "s"),
+        ("H2", "t"),
+        ("H3", "t"),
+    ]
+
+
 def test_holm_and_benjamini_hochberg_on_worked_examples():
     p = np.array([0.01, 0.04, np.nan, 0.03, 0.005])  # Holm: 4 · 0.005, 3 · 0.01, then 2 · 0.03, and no less than that
     np.testing.assert_allclose(hypotheses._corrected(p, "holm"), [0.03, 0.06, np.nan, 0.06, 0.02])

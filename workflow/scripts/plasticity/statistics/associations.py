@@ -61,7 +61,9 @@ def _within(batch: Batch, outcomes: Sequence[str], draws: Draws, where: Row, bes
     """Correlations over tasks, means over seeds; those beside nulls go into `beside`."""
     seeds, tasks = batch.x.shape[1:]
     if tasks < FEWEST_TASKS or not seeds:
-        yield from _rows(batch, outcomes, {}, "", ["too few tasks" if seeds else "too few seeds"])
+        few = list(_rows(batch, outcomes, {}, "", ["too few tasks" if seeds else "too few seeds"]))
+        beside += [{**where, "null": null, **row} for null in NULLS for row in few]
+        yield from few
         return
     spearman, pearson = (matched(of(batch.x), of(batch.y)) for of in (ranked, standardised))
     (low, high, how), (pearson_low, pearson_high, _) = (interval(values, draws) for values in (spearman, pearson))
@@ -71,9 +73,10 @@ def _within(batch: Batch, outcomes: Sequence[str], draws: Draws, where: Row, bes
     numbers = {name: np.clip(values, -1, 1) for name, values in means.items()}
     notes = [batch.note] + ["too few seeds for a null"] * (not tested) + ["too few seeds for an interval"] * (not how)
     yield from _rows(batch, outcomes, numbers | ({"p": tested["mismatched"]["p"]} if tested else {}), how, notes)
-    for null in NULLS if tested else ():
-        found = {name: values for name, values in tested[null].items() if isinstance(values, np.ndarray)}
-        beside += [{**where, "null": null, **row} for row in _rows(batch, outcomes, found, how, [batch.note])]
+    for null in NULLS:
+        found = {name: values for name, values in tested.get(null, {}).items() if isinstance(values, np.ndarray)}
+        said = [batch.note] + ["too few seeds"] * (not tested)
+        beside += [{**where, "null": null, **row} for row in _rows(batch, outcomes, found, how, said)]
 
 
 def _between_runs(batch: Batch, outcomes: Sequence[str], draws: Draws) -> Iterator[Row]:

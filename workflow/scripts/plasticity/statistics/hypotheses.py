@@ -81,9 +81,8 @@ def _rows_of(one: Hypothesis, table: pd.DataFrame) -> Sequence[int]:
     found = table[np.logical_and.reduce([table[column] == value for column, value in one.row.items()])]
     if one.settings:
         found = found[found["setting"].isin(one.settings)]
-    if (
-        "block" in table and one.block is None
-    ):  # the explanation: on the coming task's data, of the whole network or the last layer that has it
+    found = found[found["setting"] != "all"]
+    if one.measure and one.block is None:  # the explanation: on the coming task's data, of the whole network or the last layer that has it
         order = found.assign(new=found["moment"] == "new", whole=found["block"] == "all")
         found = order.sort_values(["new", "whole"], kind="stable").groupby("setting", sort=False).tail(1)
     if found.empty:
