@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from plasticity import contracts, figures, measures, outcomes, registry
-from plasticity.settings import Curvature, Statistics
-from plasticity.statistics import resampling, tables
+from plasticity.settings import Curvature
+from plasticity.statistics import associations, resampling
+from plasticity.statistics.panels import Panel
+from plasticity.statistics.resampling import Draws
 
 STYLE = Path(figures.__file__).with_name("style.mplstyle")
 BLOCKS = ["hidden_1", "hidden_2", "output", "all"]
@@ -38,7 +40,8 @@ def without(data, missing):
 
 
 def tables_of(datasets):
-    return tables.tables(datasets, Statistics(draws=99))
+    panels = [Panel.of(name, data) for name, data in datasets.items()]
+    return {"associations": associations.associations(panels, Draws(99))[0]}
 
 
 def drawn(name, datasets, tables=None):
