@@ -15,15 +15,18 @@ LOCK := envs/requirements.txt
 INSTALLED := .venv/.installed
 UV := .venv/uv/bin/uv
 
-.PHONY: help env run test lint bench lock
+.PHONY: help env run explore test lint bench lock
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' Makefile
 
 env: $(INSTALLED) ## make .venv, exactly what envs/requirements.txt pins
 
 run: env ## the study in config.yaml, from data to report (another one: ARGS="--configfile studies/….yaml")
 	snakemake --cores all --rerun-incomplete $(ARGS)
+
+explore: env ## look at results in a browser (another study: ARGS=results/mnist)
+	python workflow/scripts/explore.py $(ARGS)
 
 test: env ## every test (fewer: ARGS="tests/unit -k fisher")
 	pytest $(ARGS)

@@ -29,6 +29,7 @@ include: "workflow/rules/curvature.smk"
 include: "workflow/rules/gather.smk"
 include: "workflow/rules/analyse.smk"
 include: "workflow/rules/check.smk"
+include: "workflow/rules/typeset.smk"
 include: "workflow/rules/draw.smk"
 include: "workflow/rules/report.smk"
 

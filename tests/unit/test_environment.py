@@ -18,7 +18,7 @@ LOCK = (ROOT / "envs/requirements.txt").read_text()
 CONDA = yaml.safe_load((ROOT / "envs/environment.yaml").read_text())
 
 OLDEST_PYTHON = PROJECT["project"]["requires-python"].removeprefix(">=")
-CONDA_NAMES = {"matplotlib": "matplotlib-base", "torch": "pytorch"}  # where conda's name is another
+CONDA_NAMES = {"matplotlib": "matplotlib-base", "playwright": "playwright-python", "torch": "pytorch"}  # where conda's name is another
 
 
 def entries() -> Iterator[tuple[Requirement, list[str]]]:

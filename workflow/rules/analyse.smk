@@ -1,27 +1,11 @@
 # tables: what became of each arm, what goes with its loss of plasticity beyond a shared trend, and what arms were chosen by
-rule tables:
-    input:
-        targets("tables/{table}.csv", table=TABLES),
-    localrule: True
-
-
 rule analyse:
     input:
         datasets=targets("datasets/{setting}.nc", setting=STUDY.settings),
         tuned_on=targets("tuning/{tuned}/{seeds}/outcomes.nc", tuned=TUNED, seeds=STUDY.tuning_blocks()),
         choices=targets("tuning/{tuned}/choice.json", tuned=TUNED),
     output:
-        [
-            report(
-                f"results/{STUDY.name}/tables/{table}.csv",
-                caption=f"../report/table_{table}.rst",
-                category="Tables",
-                labels={"table": meaning},
-            )
-            for table, meaning in TABLES.items()
-            if meaning
-        ],
-        [f"results/{STUDY.name}/tables/{table}.csv" for table, meaning in TABLES.items() if not meaning],
+        targets("tables/{table}.csv", table=TABLES),
     log:
         f"results/{STUDY.name}/logs/tables.log",
     benchmark:

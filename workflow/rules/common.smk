@@ -10,8 +10,9 @@ from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.basedir)
 SCRIPTS = ROOT / "workflow" / "scripts"
-STYLE = "workflow/scripts/plasticity/figures/style.mplstyle"
+STYLE = "workflow/style.yaml"
 CAPTIONS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "workflow" / "report").glob("*.rst"))
+TABLE_CAPTIONS = [path for path in CAPTIONS if Path(path).name.startswith("table_")]
 CHECKS = ROOT / "tests" / "results"
 sys.path.insert(0, str(SCRIPTS))
 
@@ -37,6 +38,12 @@ TABLES = {  # and what the report calls them; it leaves out those of thousands o
     "measures": "",
     "tuning": "scores of arms on the tuning seeds, and the chosen ones",
 }
+TYPESET = {  # and those of a paper, in LaTeX too
+    "settings": "what each setting is",
+    "methods": "what became of each arm, late",
+    "cost": "what each stage took",
+}
+SHOWN = {table: title for table, title in (TABLES | TYPESET).items() if title}
 FIGURES = registry.names("figures")
 FORMATS = ["svg", "pdf", "png"]
 

@@ -12,15 +12,15 @@ for name in FIGURES:
             f"figure_{name}"
         input:
             f"results/{STUDY.name}/checks.txt",
-            datasets=targets("datasets/{setting}.nc", setting=STUDY.settings),
-            tables=targets("tables/{table}.csv", table=TABLES),
+            datasets=targets("datasets/{setting}.nc", setting=STUDY.drawn(name)),
+            tables=targets("tables/{table}.csv", table=registry.constant("figures", name, "TABLES")),
             style=STYLE,
         output:
             report(
                 f"results/{STUDY.name}/figures/{name}.svg",
                 caption=f"../report/figure_{name}.rst",
-                category="Figures",
-                labels={"figure": name},
+                category=registry.constant("figures", name, "CATEGORY"),
+                labels={"figure": registry.constant("figures", name, "TITLE")},
             ),
             f"results/{STUDY.name}/figures/{name}.pdf",
             f"results/{STUDY.name}/figures/{name}.png",

@@ -2,8 +2,10 @@
 rule report:
     input:
         targets("figures/{figure}.{format}", figure=FIGURES, format=FORMATS),
-        targets("tables/{table}.csv", table=TABLES),
+        targets("tables.html"),
+        targets("tables/{table}.tex", table=TYPESET),
         CAPTIONS,
+        datasets=targets("datasets/{setting}.nc", setting=STUDY.settings),
         statements=targets("tables/statements.csv"),
     output:
         f"results/{STUDY.name}/report.html",
@@ -21,5 +23,5 @@ rule report:
         settings=as_json(config | {"data_root": "data"}),  # where the data lie is in no result
         code=code("report"),
     shell:
-        "python workflow/scripts/report.py --statements {input.statements} --output {output}"
+        "python workflow/scripts/report.py --statements {input.statements} --datasets {input.datasets} --output {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -1,15 +1,17 @@
 """Draw one figure from the study's datasets and tables, as SVG, PDF and PNG."""
 
-from plasticity import contracts, figures, jobs, registry, statistics
+from plasticity import contracts, jobs, registry, statistics
+from plasticity.statistics.summaries import with_gaps
+from plasticity.style import Style, save
 
 
 def main(job: jobs.Job) -> None:
-    datasets = {path.stem: contracts.read(path) for path in job.paths["datasets"]}
+    style = Style.read(job.path("style"))
+    datasets = {path.stem: with_gaps(contracts.look(path)) for path in job.paths["datasets"]}
     tables = {path.stem: statistics.read_table(path) for path in job.paths["tables"]}
-    with figures.style(job.path("style")):
-        figure = registry.load("figures", job.settings["figure"]).draw(datasets, tables)
-        figures.save(figure, job.paths["outputs"], job.stamp)
+    with style.used():
+        save(registry.load("figures", job.settings["figure"]).draw(datasets, tables, style), job.paths["outputs"], job.stamp)
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, paths=["datasets", "tables", "style", "outputs"])
+    jobs.start(main, __doc__, paths=["datasets", "style", "outputs"], optional=["tables"])

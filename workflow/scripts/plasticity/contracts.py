@@ -138,8 +138,25 @@ def read(path: Path) -> xr.Dataset:
     Raises:
         StudyError: missing, truncated or not netCDF.
     """
-    try:
-        with xr.open_dataset(path, engine="netcdf4") as data:
+    with look(path) as data:
+        try:
             return data.load()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _unreadable(path, error) from error
+
+
+def look(path: Path) -> xr.Dataset:
+    """Open a netCDF file of the study; values are read when they are used.
+
+    Raises:
+        StudyError: missing, truncated or not netCDF.
+    """
+    try:
+        return xr.open_dataset(path, engine="netcdf4")
     except (OSError, RuntimeError, ValueError) as error:
-        raise StudyError(f"{path} cannot be read ({error}): delete it and start snakemake again, which makes it anew") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> StudyError:
+    """What to say of a file that cannot be read."""
+    return StudyError(f"{path} cannot be read ({error}): delete it and start snakemake again, which makes it anew")

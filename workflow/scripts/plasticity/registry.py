@@ -51,7 +51,7 @@ def fields(kind: str, name: str) -> dict[str, Field]:
 
 
 def constant(kind: str, name: str, constant: str) -> Any:
-    """A literal that the file's class assigns to a name in capitals, read without importing it; None if it has none.
+    """A literal that the file's class, or a file without one, gives to a name in capitals, read without importing it; None if it has none.
 
     Raises:
         StudyError: it is no literal.
@@ -74,9 +74,9 @@ def network_of(method: str) -> dict[str, Any]:
 
 
 def _body(kind: str, name: str) -> list[ast.stmt]:
-    """The lines of the file's class."""
-    tree = ast.parse(path(kind, name).read_text(encoding="utf-8"))
-    return [line for node in tree.body if isinstance(node, ast.ClassDef) and node.name == _class(kind) for line in node.body]
+    """The lines of the file's class, or of the file where it has none."""
+    lines = ast.parse(path(kind, name).read_text(encoding="utf-8")).body
+    return next((node.body for node in lines if isinstance(node, ast.ClassDef) and node.name == _class(kind)), lines)
 
 
 def _class(kind: str) -> str:

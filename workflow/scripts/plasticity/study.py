@@ -2,8 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Study:
     tuning_seeds: int = 0
     criterion: Criterion = Criterion()  # noqa: RUF009 - it is frozen
     statistics: Statistics = Statistics()  # noqa: RUF009 - it is frozen
+    figures: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def methods_of(self, setting: str) -> list[str]:
         """Methods trained in a setting, the yardstick last; in an order of our own, so that a turned config reruns nothing."""
@@ -142,8 +143,17 @@ class Study:
         """What the tables must know, as sorted JSON."""
         return as_json(asdict(self.statistics))
 
+    def drawn(self, figure: str) -> list[str]:
+        """The settings that a figure shows."""
+        return list(self.figures.get(figure, self.settings))
+
     def misdeclared(self) -> Iterator[str]:
-        """Sentences for hypotheses about settings and arms that the study does not have."""
+        """Sentences for figures, and hypotheses about settings and arms, that the study does not have."""
+        for figure, settings in self.figures.items():
+            if figure not in registry.names("figures"):
+                yield f"figures names {figure!r}, which is unknown: write one of {', '.join(registry.names('figures'))}"
+            for setting in (name for name in settings if name not in self.settings):
+                yield f"figures.{figure} names {setting!r}, which is unknown: write one of {', '.join(self.settings)}"
         names = [one.name for one in self.statistics.hypotheses]
         for place, one in enumerate(self.statistics.hypotheses):
             where = f"statistics.hypotheses.{place}"
@@ -197,6 +207,7 @@ def read(config: Mapping[str, Any], schema: Path, where: str = "config.yaml") ->
         tuning_seeds=config["seeds"].get("tune", 0),
         criterion=Criterion(**config.get("tuning", {})),
         statistics=Statistics.of(config.get("statistics", {})),
+        figures=config.get("figures", {}),
     )
     if found := list(study.misdeclared()):
         raise StudyError("\n".join(f"{where}: {mistake}" for mistake in found))

@@ -6,16 +6,26 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from plasticity import figures
+from plasticity import drawing
+from plasticity.statistics.consistency import ARM
+from plasticity.style import Style
+
+CATEGORY = "1 Loss of plasticity"
+TITLE = "earlier explanations, and where they fail"
+TABLES = ("counterexamples",)
+EXPLANATIONS = ("feature_rank", "dormant_fraction", "dead_fraction", "weight_norm", "update_norm")
 
 
-def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Features, units, weights and updates, none of them curvature."""
-    rows = ("final_error", "feature_rank", "dormant_fraction", "dead_fraction", "weight_norm", "update_norm")
-    figure, axes = figures.panels(len(rows), len(datasets), height=1.05)
-    figures.over_tasks(axes, datasets, rows)
-    for axis in axes[-1]:
-        axis.set_xlabel("task")
-    figures.legend(figure, axes)
-    figure.align_ylabels()
-    return figure
+def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style) -> Figure:
+    """Features, units, weights and updates, none of them curvature; a panel says where the counter-examples' table has one."""
+    rows = {name: drawing.LABELS[name] for name in ("final_error", *EXPLANATIONS)}
+    figure, panels = drawing.grid(rows, drawing.titles(datasets), style, height=0.85)
+    drawing.over_tasks(panels, datasets, rows, style)
+    table = tables["counterexamples"]
+    for _, row in table[(table["arm"] == ARM) & table["measure"].isin(EXPLANATIONS) & table["setting"].isin(datasets)].iterrows():
+        verdict, axis = str(row["verdict"]), panels[row["measure"], row["setting"]]
+        if row["counterexample"]:
+            drawing.remark(axis, "✗ counter-example", style, style.warning)
+        elif verdict.startswith("lost"):
+            drawing.remark(axis, "✓ as claimed" if verdict.endswith("as claimed") else "unclear", style)
+    return drawing.finish(figure, panels, style)

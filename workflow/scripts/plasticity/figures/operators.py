@@ -1,53 +1,73 @@
-"""Curvature operators side by side at each task's start: rank, scale, sign, and the gradient's share in the top directions."""
+"""Curvature operators side by side at each task's start: rank, scale, sign, and how far their ranks agree."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plasticity import figures
+from plasticity import drawing
+from plasticity.style import Style, look
 
+CATEGORY = "2 Curvature"
+TITLE = "agreement of operators"
+TABLES = ("redundancy",)
 ROWS = {
     "effective_rank": "effective rank",
     "entropy_rank": "entropy rank",
     "top_eigenvalue": "top eigenvalue",
-    "gradient_overlap": "share of gradient\nin top directions",
-    "negative_fraction": "negative fraction",
+    "negative_fraction": "negative\nfraction",
 }
-SHARES = ("gradient_overlap", "negative_fraction")
+AGREEMENT = "agreement"
 
 
-def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame]) -> Figure:
+def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style) -> Figure:
     """The arm without an intervention, on the coming task's data, all layers together; an operator that was not measured has no line."""
-    figure, axes = figures.panels(len(ROWS), len(datasets), height=1.2)
-    for column, (setting, data) in zip(axes.T, datasets.items(), strict=True):
-        column[0].set_title(figures.title(setting))
-        for axis, name in zip(column, ROWS, strict=True):
-            for operator in figures.OPERATORS:
-                _curve(axis, data, operator, name)
-            if not axis.lines:
-                axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color="0.5")
-            elif name in SHARES:
-                axis.set_ylim(-0.02, 1.02)
-            else:
-                axis.set_yscale("log")
-        column[-1].set_xlabel("task")
-    for axis, label in zip(axes[:, 0], ROWS.values(), strict=True):
-        axis.set_ylabel(label)
-    figures.legend(figure, axes)
-    figure.align_ylabels()
-    return figure
+    rows = ROWS | {AGREEMENT: "pairs of ranks"}
+    figure, panels = drawing.grid(rows, drawing.titles(datasets), style, height=1.0, apart={AGREEMENT: "Spearman's ρ over tasks"})
+    table = tables["redundancy"]
+    table = table[(table["association"] == "within_run") & table["setting"].isin(datasets)]
+    pairs = list(dict.fromkeys(zip(table["first"], table["second"], strict=True)))
+    for setting, data in datasets.items():
+        for name in ROWS:
+            for operator in drawing.operators_of(datasets):
+                _curve(panels[name, setting], data, operator, name, style)
+            if name != "negative_fraction":
+                drawing.logarithmic(panels[name, setting])
+        _agreement(panels[AGREEMENT, setting], table[table["setting"] == setting], pairs, style)
+    for one, other in pairwise(panels[AGREEMENT, setting] for setting in datasets):
+        other.sharey(one)
+        other.tick_params(labelleft=False)
+    return drawing.finish(figure, panels, style)
 
 
-def _curve(axis: Axes, data: xr.Dataset, operator: str, name: str) -> None:
+def _curve(axis: Axes, data: xr.Dataset, operator: str, name: str, style: Style) -> None:
     """The mean over seeds with its interval, and bars for the estimates' own errors."""
-    values = figures.series(data, f"{operator}_{name}", "none", block="all")
-    label, colour = figures.OPERATORS[operator]
-    figures.curve(axis, values, label, "none", color=colour, marker=".", markersize=3)
-    errors = figures.series(data, f"{operator}_{name}_standard_error", "none", block="all").mean("seed").dropna("task")
+    values = drawing.series(data, f"{operator}_{name}", "none", block="all")
+    chosen = look(style.operators[operator])
+    drawing.curve(axis, values, style, drawing.OPERATORS[operator], **chosen)
+    errors = drawing.series(data, f"{operator}_{name}_standard_error", "none", block="all").mean("seed").dropna("task")
     errors = errors[errors > 0]
     if errors.size:
         means = values.mean("seed").sel(task=errors.task)
-        axis.errorbar(errors.task, means, errors, fmt="none", ecolor=colour, elinewidth=0.7, capsize=1.5)
+        axis.errorbar(errors.task, means, errors, fmt="none", ecolor=chosen["color"], elinewidth=0.7, capsize=1.5)
+
+
+def _agreement(axis: Axes, table: pd.DataFrame, pairs: list[tuple[str, str]], style: Style) -> None:
+    """Correlations over tasks between ranks, with their intervals."""
+    rows = table[np.isfinite(table["estimate"])] if pairs else table
+    if rows.empty:
+        return
+    places = np.array([pairs.index((first, second)) for first, second in zip(rows["first"], rows["second"], strict=True)])
+    axis.hlines(places, rows["low"].clip(-1, 1), rows["high"].clip(-1, 1), color=style.quiet, linewidth=0.8)
+    axis.plot(rows["estimate"], places, "o", color="black")
+    names = [" – ".join(_short(name) for name in pair) for pair in pairs]
+    axis.set(xlim=(-1.05, 1.05), ylim=(len(pairs) - 0.5, -0.5), yticks=range(len(pairs)), yticklabels=names)
+
+
+def _short(measure: str) -> str:
+    """A rank by what it is the rank of."""
+    return drawing.OPERATORS.get(measure.partition("_")[0], "features")

@@ -5,47 +5,56 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from plasticity import figures
+from plasticity import drawing
+from plasticity.style import Style
 
-COLUMNS = 4
-
-
-def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """The arm without an intervention; the panel says the mean over seeds of the rank correlation within a run."""
-    columns = min(COLUMNS, len(datasets))
-    figure, axes = figures.panels(-(-len(datasets) // columns), columns, height=1.9)
-    for axis in axes.flat[len(datasets) :]:
-        axis.set_visible(False)
-    for axis, (setting, data) in zip(axes.flat, datasets.items(), strict=False):
-        rank, error = (figures.series(data, name, "none") for name in ("fisher_effective_rank", "final_error"))
-        task = np.broadcast_to(error.task.values, error.shape)
-        colours = axis.scatter(rank.values, error.values, c=task, s=5, cmap="viridis", linewidths=0)
-        axis.set_title(f"{figures.title(setting)}\n{_verdict(tables['associations'], setting)}")
-    figure.supxlabel("effective rank of the Fisher at the task's start", size="medium")
-    figure.supylabel("final error of the coming task", size="medium")
-    figure.colorbar(colours, ax=axes, label="task", aspect=30, pad=0.01)
-    return figure
+CATEGORY = "3 What goes with it"
+TITLE = "rank against the error to come"
+TABLES = ("associations",)
+BEATEN = {
+    "none": "beats no null",
+    "": "too few seeds for a null",
+    "task": "beats: shared curve",
+    "shifted": "beats: shifted tasks",
+    "differenced": "beats: innovations",
+    "mismatched": "beats: mismatched seeds",
+}
 
 
-def _verdict(associations: pd.DataFrame, setting: str) -> str:
+def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style) -> Figure:
+    """The arm without an intervention; the panel says the correlation within a run, and the strongest null that it beats."""
+    measure = f"{drawing.main_operator(datasets)}_effective_rank"
+    rows = {"final_error": "final error of\nthe coming task"}
+    figure, panels = drawing.grid(rows, drawing.titles(datasets), style, height=1.5, apart={"final_error": drawing.words(measure)})
+    last = max(data.sizes["task"] for data in datasets.values()) - 1
+    points = None
+    for setting, data in datasets.items():
+        axis = panels["final_error", setting]
+        rank, error = (drawing.series(data, name, "none") for name in (measure, "final_error"))
+        known = np.isfinite(rank.values) & np.isfinite(error.values)
+        if known.any():
+            task = np.broadcast_to(error.task.values, error.shape)
+            points = axis.scatter(
+                rank.values[known], error.values[known], c=task[known], s=4, cmap=style.sequence, norm=Normalize(0, last), linewidths=0
+            )
+        axis.set_title("\n".join([axis.get_title(), *_verdict(tables["associations"], setting, measure)]))
+    if points is not None:
+        figure.colorbar(points, ax=list(panels.values()), label="task", aspect=30, pad=0.01)
+    return drawing.finish(figure, panels, style)
+
+
+def _verdict(associations: pd.DataFrame, setting: str, measure: str) -> list[str]:
     """The table's row on this panel, in words."""
-    keys = {
-        "setting": setting,
-        "level": "within_run",
-        "arm": "none",
-        "outcome": "final_error",
-        "measure": "fisher_effective_rank",
-        "moment": "new",
-        "block": "all",
-    }
+    keys = {"setting": setting, "level": "within_run", "arm": "none", "outcome": "final_error"}
+    keys |= {"measure": measure, "moment": "new", "block": "all"}
     found = associations.loc[(associations[list(keys)] == pd.Series(keys)).all(axis=1)]
     if found.empty:
-        return "not measured"
+        return []
     row = found.iloc[0]
     if np.isnan(row["estimate"]):
-        return f"ρ: {row['note']}"
-    if np.isnan(row["low"]):
-        return f"ρ = {row['estimate']:.2f}, one seed"
-    return f"ρ = {row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        return [f"ρ: {row['note']}"]
+    interval = "one seed" if np.isnan(row["low"]) else f"[{row['low']:.2f}, {row['high']:.2f}]"
+    return [f"ρ = {row['estimate']:.2f} {interval}", BEATEN[str(row["strongest_null"])]]

@@ -5,11 +5,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
+from plasticity.settings import YARDSTICK
 from plasticity.statistics.consistency import SURE
 from plasticity.statistics.trends import MEANINGS
 
 OUTCOME = "final_error_gap"  # what sentences are about: how much worse than a fresh network
 QUESTIONS = {"measure_first": "past values of the measure help to predict the outcome", "outcome_first": "the reverse holds"}
+VERDICTS = {"lost": "plasticity is lost", "kept": "plasticity is kept", "unclear": "whether plasticity is lost is unclear"}
 COLUMNS = ["about", "measure", "setting", "statement"]
 
 
@@ -23,7 +25,7 @@ def statements(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         One row per sentence: the table or figure that it is ``about``, the measure and the setting if it is about one, and the
         ``statement``.
     """
-    rows = [*_scatter(tables), *_consistency(tables), *_counterexamples(tables), *_timing(tables), *_prediction(tables)]
+    rows = [*_loss(tables), *_scatter(tables), *_consistency(tables), *_counterexamples(tables), *_timing(tables), *_prediction(tables)]
     rows += [*_comparisons(tables), *_hypotheses(tables)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -41,6 +43,23 @@ def _between(row: pd.Series, low: str = "low", high: str = "high") -> str:
 def _row(about: str, statement: str, measure: str = "", setting: str = "") -> dict[str, str]:
     """A row of the table."""
     return {"about": about, "measure": measure, "setting": setting, "statement": statement}
+
+
+def _loss(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]:
+    """What became of the arm without an intervention, each setting."""
+    outcomes = tables["outcomes"]
+    means = outcomes[outcomes["outcome"] == "final_error"].set_index(["setting", "arm", "stage"])
+    judged = tables["counterexamples"]
+    verdicts = judged[judged["arm"] == "none"].drop_duplicates("setting").set_index("setting")["verdict"]
+    for setting in dict.fromkeys(setting for setting, arm, _ in means.index if arm == "none"):
+        early, late, fresh = (means.loc[(setting, arm, stage)] for arm, stage in (("none", "early"), ("none", "late"), (YARDSTICK, "late")))
+        if np.isnan(late["mean"]):
+            yield _row("loss", f"{setting}: no seed without an intervention came to the end ({late['note']}).", setting=setting)
+            continue
+        said = f"{setting}: without an intervention the final error is {early['mean']:.3f} on the first eighth of the tasks "
+        said += f"and {late['mean']:.3f} on the last ({_between(late)}), where that of a fresh network is {fresh['mean']:.3f}"
+        verdict = str(verdicts.get(setting, "")).partition(",")[0]
+        yield _row("loss", f"{said}: {VERDICTS.get(verdict, 'too little to tell whether plasticity is lost')}.", setting=setting)
 
 
 def _scatter(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]:

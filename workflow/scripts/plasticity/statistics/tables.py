@@ -34,4 +34,4 @@ def tables(datasets: Mapping[str, xr.Dataset], how: Statistics) -> dict[str, pd.
         "profiles": comparisons.profiles(panels, draws),
     }
     means = {"summary": summaries.summary(datasets), "outcomes": summaries.outcomes(datasets), "measures": summaries.measures(datasets)}
-    return means | found | {"statements": statements.statements(found)}
+    return means | found | {"statements": statements.statements(means | found)}

@@ -1,0 +1,60 @@
+# tables to be read: those of a paper in LaTeX, and a page on which all can be sorted and searched
+rule tables:
+    input:
+        targets("tables/{table}.csv", table=TABLES | TYPESET),
+        targets("tables/{table}.tex", table=TYPESET),
+        targets("tables.html"),
+    localrule: True
+
+
+rule typeset:
+    input:
+        tables=targets("tables/{table}.csv", table=["outcomes", "comparisons"]),
+        datasets=targets("datasets/{setting}.nc", setting=STUDY.settings),
+    output:
+        targets("tables/{table}.{format}", table=TYPESET, format=["csv", "tex"]),
+    log:
+        f"results/{STUDY.name}/logs/typeset.log",
+    benchmark:
+        f"results/{STUDY.name}/benchmarks/typeset.tsv"
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        records=f"results/{STUDY.name}/benchmarks",  # read as they are: a result that came without its record is not made anew for it
+        code=code("typeset"),
+    shell:
+        "python workflow/scripts/typeset.py --tables {input.tables} --datasets {input.datasets} --benchmarks {params.records}"
+        " --outputs {output} --code {params.code:q} --log {log}"
+
+
+rule tabulate:
+    input:
+        tables=targets("tables/{table}.csv", table=SHOWN),
+        captions=TABLE_CAPTIONS,
+    output:
+        report(
+            f"results/{STUDY.name}/tables.html",
+            caption="../report/tables.rst",
+            category="5 Tables",
+            labels={"table": "all tables, to be sorted and searched"},
+        ),
+    log:
+        f"results/{STUDY.name}/logs/tabulate.log",
+    benchmark:
+        f"results/{STUDY.name}/benchmarks/tabulate.tsv"
+    localrule: True
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 10 * attempt,
+    params:
+        settings=as_json({"config": config | {"data_root": "data"}, "tables": SHOWN}),
+        code=code("tabulate"),
+    shell:
+        "python workflow/scripts/tabulate.py --tables {input.tables} --captions {input.captions} --page {output}"
+        " --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -1,0 +1,72 @@
+"""What captions and the report's first page quote: the study's sentences, its budget, and what lines and bands are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jinja2
+import pandas as pd
+from docutils.core import publish_parts
+
+FIRST_PAGE = ("loss", "hypotheses", "consistency", "counterexamples")
+EXPLANATIONS = ("", "fisher_effective_rank", "feature_rank", "dormant_fraction", "dead_fraction", "weight_norm")  # those on the first page
+MANY = 3  # budgets: more than these are left to the table of settings
+
+
+def said(config: Mapping[str, Any], statements: pd.DataFrame) -> dict[str, str]:
+    """Pieces of text, each reStructuredText, by name.
+
+    Args:
+        config: of the study.
+        statements: the table.
+
+    Returns:
+        The sentences about each table and figure as a list; ``result``, those of the first page; ``budget``, ``band``.
+    """
+    lists = {str(about): _list(found["statement"]) for about, found in statements.groupby("about", sort=False)}
+    chosen = statements[statements["about"].isin(FIRST_PAGE) & statements["measure"].isin(EXPLANATIONS)]
+    order = chosen["about"].map(FIRST_PAGE.index)
+    return lists | {
+        "result": _list(chosen.loc[order.sort_values(kind="stable").index, "statement"]),
+        "budget": budget(config),
+        "band": band(config),
+    }
+
+
+def budget(config: Mapping[str, Any]) -> str:
+    """How much training there is: tasks, and what each task takes."""
+    found = dict.fromkeys(_budget(setting["problem"]) for setting in config["settings"].values())
+    return f"Budget: {'; or '.join(found)}." if len(found) <= MANY else "Budgets: the table of settings has them."
+
+
+def _budget(problem: Mapping[str, Any]) -> str:
+    """That of a problem."""
+    steps = problem.get("steps_per_task")
+    each = f"{steps:,} steps" if steps else f"{problem['epochs']:,} epochs"
+    return f"{problem['tasks']:,} tasks, each {each} on {problem['samples']:,} images in batches of {problem['batch']:,}"
+
+
+def band(config: Mapping[str, Any]) -> str:
+    """What lines and bands are."""
+    seeds = config["seeds"]["report"]
+    if seeds == 1:
+        return "Line: the only seed, so there is no band."
+    return f"Line: mean over {seeds} seeds; band: 95 % interval (Student's t) of that mean, which may leave the panel."
+
+
+def _list(sentences: pd.Series) -> str:
+    """Sentences as a list, apart from what stands before it."""
+    return "\n\n" + "\n".join(f"- {sentence}" for sentence in sentences) + "\n\n"
+
+
+def html(path: Path, config: Mapping[str, Any]) -> str:
+    """A caption as Snakemake's report would show it.
+
+    Args:
+        path: of the caption, a Jinja template of reStructuredText.
+        config: of the study, with ``said``.
+    """
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+    text = environment.from_string(path.read_text(encoding="utf-8")).render(snakemake=SimpleNamespace(config=config))
+    return str(publish_parts(text, writer="html5", settings_overrides={"report_level": 5})["body"])
