@@ -12,7 +12,6 @@ ROOT = Path(workflow.basedir)
 SCRIPTS = ROOT / "workflow" / "scripts"
 STYLE = "workflow/style.yaml"
 CAPTIONS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "workflow" / "report").glob("*.rst"))
-TABLE_CAPTIONS = [path for path in CAPTIONS if Path(path).name.startswith("table_")]
 CHECKS = ROOT / "tests" / "results"
 sys.path.insert(0, str(SCRIPTS))
 
@@ -21,29 +20,42 @@ from plasticity.errors import StudyError
 from plasticity.settings import YARDSTICK, parts
 from plasticity.study import as_json, block_seeds, read
 
-TABLES = {  # and what the report calls them; it leaves out those of thousands of rows
-    "statements": "what the tables say, in words",
-    "hypotheses": "hypotheses declared before the data",
-    "summary": "every arm at a glance",
-    "consistency": "each explanation over settings",
-    "counterexamples": "where an explanation fails",
-    "associations": "",
-    "nulls": "",
-    "lead_lag": "",
-    "prediction": "how well measures rank checkpoints",
-    "redundancy": "how far ranks are the same thing",
-    "comparisons": "methods beside each other",
-    "profiles": "performance profiles",
-    "outcomes": "outcomes of every arm",
-    "measures": "",
-    "tuning": "scores of arms on the tuning seeds, and the chosen ones",
+TABLES = [
+    "statements",
+    "hypotheses",
+    "summary",
+    "outcomes",
+    "measures",
+    "associations",
+    "nulls",
+    "lead_lag",
+    "consistency",
+    "counterexamples",
+]
+TABLES += ["prediction", "redundancy", "comparisons", "profiles", "tuning"]
+TYPESET = ["settings", "methods", "cost"]  # those of a paper, in LaTeX too
+PAGES = {  # of the report, the tables on each, and what it calls them; it leaves out those of thousands of rows
+    "outcomes": {
+        "statements": "what the tables say, in words",
+        "hypotheses": "hypotheses declared before the data",
+        "summary": "every arm at a glance",
+        "outcomes": "outcomes of every arm",
+        "settings": "what each setting is",
+        "cost": "what each stage took",
+    },
+    "explanations": {
+        "consistency": "each explanation over settings",
+        "counterexamples": "where an explanation fails",
+        "prediction": "how well measures rank checkpoints",
+        "redundancy": "how far ranks are the same thing",
+    },
+    "methods": {
+        "methods": "what became of each arm, late",
+        "comparisons": "methods beside each other",
+        "profiles": "performance profiles",
+        "tuning": "scores of arms on the tuning seeds, and the chosen ones",
+    },
 }
-TYPESET = {  # and those of a paper, in LaTeX too
-    "settings": "what each setting is",
-    "methods": "what became of each arm, late",
-    "cost": "what each stage took",
-}
-SHOWN = {table: title for table, title in (TABLES | TYPESET).items() if title}
 FIGURES = registry.names("figures")
 FORMATS = ["svg", "pdf", "png"]
 

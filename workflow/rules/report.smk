@@ -2,10 +2,10 @@
 rule report:
     input:
         targets("figures/{figure}.{format}", figure=FIGURES, format=FORMATS),
-        targets("tables.html"),
-        targets("tables/{table}.tex", table=TYPESET),
+        targets("tables/{page}.html", page=PAGES),
         CAPTIONS,
         datasets=targets("datasets/{setting}.nc", setting=STUDY.settings),
+        stylesheet="workflow/report/report.css",
         statements=targets("tables/statements.csv"),
     output:
         f"results/{STUDY.name}/report.html",
@@ -23,5 +23,5 @@ rule report:
         settings=as_json(config | {"data_root": "data"}),  # where the data lie is in no result
         code=code("report"),
     shell:
-        "python workflow/scripts/report.py --statements {input.statements} --datasets {input.datasets} --output {output}"
+        "python workflow/scripts/report.py --statements {input.statements} --datasets {input.datasets} --stylesheet {input.stylesheet} --output {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -1,9 +1,9 @@
-# tables to be read: those of a paper in LaTeX, and a page on which all can be sorted and searched
+# tables to be read: those of a paper in LaTeX, and pages on which they can be sorted and searched
 rule tables:
     input:
-        targets("tables/{table}.csv", table=TABLES | TYPESET),
+        targets("tables/{table}.csv", table=TABLES + TYPESET),
         targets("tables/{table}.tex", table=TYPESET),
-        targets("tables.html"),
+        targets("tables/{page}.html", page=PAGES),
     localrule: True
 
 
@@ -31,30 +31,35 @@ rule typeset:
         " --outputs {output} --code {params.code:q} --log {log}"
 
 
-rule tabulate:
-    input:
-        tables=targets("tables/{table}.csv", table=SHOWN),
-        captions=TABLE_CAPTIONS,
-    output:
-        report(
-            f"results/{STUDY.name}/tables.html",
-            caption="../report/tables.rst",
-            category="5 Tables",
-            labels={"table": "all tables, to be sorted and searched"},
-        ),
-    log:
-        f"results/{STUDY.name}/logs/tabulate.log",
-    benchmark:
-        f"results/{STUDY.name}/benchmarks/tabulate.tsv"
-    localrule: True
-    conda:
-        "../../envs/environment.yaml"
-    resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
-    params:
-        settings=as_json({"config": config | {"data_root": "data"}, "tables": SHOWN}),
-        code=code("tabulate"),
-    shell:
-        "python workflow/scripts/tabulate.py --tables {input.tables} --captions {input.captions} --page {output}"
-        " --settings {params.settings:q} --code {params.code:q} --log {log}"
+for page in PAGES:
+
+    rule:
+        name:
+            f"page_{page}"
+        input:
+            statements=targets("tables/statements.csv"),
+            tables=targets("tables/{table}.csv", table=PAGES[page]),
+            captions=expand("workflow/report/table_{table}.rst", table=PAGES[page]),
+        output:
+            report(
+                f"results/{STUDY.name}/tables/{page}.html",
+                caption="../report/tables.rst",
+                category="5 Tables",
+                labels={"tables": page},
+            ),
+        log:
+            f"results/{STUDY.name}/logs/tables/{page}.log",
+        benchmark:
+            f"results/{STUDY.name}/benchmarks/tables/{page}.tsv"
+        localrule: True
+        conda:
+            "../../envs/environment.yaml"
+        resources:
+            mem_mb=lambda wildcards, attempt: 2000 * attempt,
+            runtime=lambda wildcards, attempt: 10 * attempt,
+        params:
+            settings=as_json({"config": config | {"data_root": "data"}, "page": page, "tables": PAGES[page]}),
+            code=code("tabulate"),
+        shell:
+            "python workflow/scripts/tabulate.py --statements {input.statements} --tables {input.tables} --captions {input.captions}"
+            " --page {output} --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -14,19 +14,15 @@ DRAWN_WITH = ("snakemake", "matplotlib", "pandas", "scipy", "statsmodels")
 
 
 def main(job: jobs.Job) -> None:
-    versions = {json.dumps(json.loads(contracts.look(path).attrs["versions"]), indent=0).strip("{}\n") for path in job.paths["datasets"]}
-    about = {
-        "Study": job.settings["study"],
-        "Trained and measured with": sorted(versions),
-        "Tested and drawn with": [f"{name} {version(name)}" for name in DRAWN_WITH],
-    }
+    made_with = [json.loads(contracts.look(path).attrs["versions"]) for path in job.paths["datasets"]]
+    drawn_with = {name: version(name) for name in DRAWN_WITH}
     with contracts.whole(job.path("output")) as part, tempfile.TemporaryDirectory() as scratch:
-        config, page, metadata = (Path(scratch, name) for name in ("config.json", "report.html", "about.json"))
+        config, page = Path(scratch, "config.json"), Path(scratch, "report.html")
         said = captions.said(job.settings, statistics.read_table(job.path("statements")))
+        said["versions"] = captions.versions(made_with, drawn_with)
         config.write_text(json.dumps(job.settings | {"said": said}))
-        metadata.write_text(json.dumps(about))
         # the first Snakemake holds the lock, and waits for this one
-        options = ["--nolock", "--configfile", str(config), "--report", str(page), "--report-metadata", str(metadata)]
+        options = ["--nolock", "--configfile", str(config), "--report", str(page), "--report-stylesheet", str(job.path("stylesheet"))]
         made = subprocess.run(
             [sys.executable, "-m", "snakemake", "figures", "tables", *options], capture_output=True, text=True, check=False
         )
@@ -37,4 +33,4 @@ def main(job: jobs.Job) -> None:
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, paths=["statements", "datasets", "output"])
+    jobs.start(main, __doc__, paths=["statements", "datasets", "stylesheet", "output"])

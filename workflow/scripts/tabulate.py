@@ -1,22 +1,18 @@
-"""Write the page that shows all tables of a study, each with its caption."""
-
-from pathlib import Path
+"""Write a page of the report that shows some tables of a study, each with its caption."""
 
 from plasticity import captions, contracts, jobs, pages, statistics
 
 
 def main(job: jobs.Job) -> None:
-    tables = {path.stem: statistics.read_table(path) for path in job.paths["tables"]}
-    config = job.settings["config"]
-    config |= {"said": captions.said(config, tables["statements"])}
-    captions_of = {path.stem.removeprefix("table_"): path for path in job.paths["captions"]}
+    config, titles = job.settings["config"], job.settings["tables"]
+    config |= {"said": captions.said(config, statistics.read_table(job.path("statements")))}
     sections = [
-        pages.Section(name, title, captions.html(Path(captions_of[name]), config), tables[name])
-        for name, title in job.settings["tables"].items()
+        pages.Section(table.stem, titles[table.stem], captions.html(caption, config), statistics.read_table(table))
+        for table, caption in zip(job.paths["tables"], job.paths["captions"], strict=True)
     ]
     with contracts.whole(job.path("page")) as part, contracts.explained(job.path("page")):
-        part.write_text(pages.page(f"Tables of the study {config['study']}", sections), encoding="utf-8")
+        part.write_text(pages.page(f"Study {config['study']}: {job.settings['page']}", sections), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, paths=["tables", "captions", "page"])
+    jobs.start(main, __doc__, paths=["statements", "tables", "captions", "page"])

@@ -1,6 +1,6 @@
 """What captions and the report's first page quote: the study's sentences, its budget, and what lines and bands are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +9,12 @@ import jinja2
 import pandas as pd
 from docutils.core import publish_parts
 
-FIRST_PAGE = ("loss", "hypotheses", "consistency", "counterexamples")
-EXPLANATIONS = ("", "fisher_effective_rank", "feature_rank", "dormant_fraction", "dead_fraction", "weight_norm")  # those on the first page
+FIRST_PAGE = {  # what it says, in this order, and of which measures: all where none is named
+    "loss": (),
+    "hypotheses": (),
+    "counterexamples": ("_effective_rank", "feature_rank", "dormant_fraction", "dead_fraction", "weight_norm"),
+    "consistency": ("_effective_rank",),
+}
 MANY = 3  # budgets: more than these are left to the table of settings
 
 
@@ -25,13 +29,25 @@ def said(config: Mapping[str, Any], statements: pd.DataFrame) -> dict[str, str]:
         The sentences about each table and figure as a list; ``result``, those of the first page; ``budget``, ``band``.
     """
     lists = {str(about): _list(found["statement"]) for about, found in statements.groupby("about", sort=False)}
-    chosen = statements[statements["about"].isin(FIRST_PAGE) & statements["measure"].isin(EXPLANATIONS)]
-    order = chosen["about"].map(FIRST_PAGE.index)
-    return lists | {
-        "result": _list(chosen.loc[order.sort_values(kind="stable").index, "statement"]),
-        "budget": budget(config),
-        "band": band(config),
-    }
+    of = [(statements[statements["about"] == about], measures) for about, measures in FIRST_PAGE.items()]
+    result = [found[found["measure"].str.endswith(measures or "")]["statement"] for found, measures in of]
+    return lists | {"result": _list(pd.concat(result)), "budget": budget(config), "band": band(config)}
+
+
+def versions(made_with: Sequence[Mapping[str, str]], drawn_with: Mapping[str, str]) -> str:
+    """Which software trained and measured, and which tested and drew.
+
+    Args:
+        made_with: versions by package, of every dataset.
+        drawn_with: versions by package.
+    """
+    made = "; or ".join(dict.fromkeys(_versions(one) for one in made_with))
+    return f"Trained and measured with {made}; tested and drawn with {_versions(drawn_with)}."
+
+
+def _versions(packages: Mapping[str, str]) -> str:
+    """In words."""
+    return ", ".join(f"{name} {version}" for name, version in packages.items())
 
 
 def budget(config: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import FillBetweenPolyCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullLocator
 
 from plasticity.settings import YARDSTICK
 from plasticity.statistics.resampling import student
@@ -76,6 +76,8 @@ def grid(
             else:
                 axis.tick_params(labelbottom=False)
         panels[next(iter(rows)), name].set_title(columns[name])
+    for of_band in np.split(axes[:, 0], bands):
+        figure.align_ylabels(list(of_band))  # of all bands at once takes long: the square of the number of rows
     for axis in axes.flat[::-1]:
         if axis not in panels.values():
             axis.remove()
@@ -92,7 +94,6 @@ def finish(figure: Figure, panels: Panels, style: Style, legend: bool = True) ->
     if legend and entries:
         ncols = max(1, int(figure.get_figwidth() / (0.055 * max(map(len, entries)) + 0.45)))
         figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=min(len(entries), ncols))
-    figure.align_ylabels()
     return figure
 
 
@@ -193,7 +194,7 @@ def logarithmic(axis: Axes) -> None:
     low, high = axis.get_ylim()
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_minor_locator(NullLocator())
 
 
 def spread(wanted: np.ndarray, gap: float) -> np.ndarray:

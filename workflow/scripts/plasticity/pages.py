@@ -1,4 +1,7 @@
-"""One page with all tables of a study, each to be sorted and searched; it needs no network."""
+"""Pages of tables, each to be sorted and searched; they need no network.
+
+A report shows a page as one address, which browsers limit to 2 MB: long tables show their first and last rows, and say so.
+"""
 
 import html
 from collections.abc import Sequence
@@ -16,6 +19,7 @@ nav a { margin-right: 1rem; white-space: nowrap }
 table.dataTable { font-size: 12px; font-variant-numeric: tabular-nums }
 """
 DIGITS = 4  # of a number that is shown
+ROOM = 300_000  # bytes of all tables of a page
 
 
 class Section(NamedTuple):
@@ -38,7 +42,7 @@ def page(title: str, sections: Sequence[Section]) -> str:
     """The page as HTML."""
     links = " ".join(f'<a href="#{one.name}">{html.escape(one.title)}</a>' for one in sections)
     bodies = "\n".join(
-        f'<section id="{one.name}"><h2>{html.escape(one.title)}</h2><div>{one.caption}</div>{_interactive(one)}</section>'
+        f'<section id="{one.name}"><h2>{html.escape(one.title)}</h2><div>{one.caption}</div>{_interactive(one, ROOM // len(sections))}</section>'
         for one in sections
     )
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
@@ -47,7 +51,7 @@ def page(title: str, sections: Sequence[Section]) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
 
 
-def _interactive(section: Section) -> str:
+def _interactive(section: Section, room: int) -> str:
     """A table that sorts and searches; the same table, the same text."""
     shown = section.table.map(lambda value: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value)
     return str(
@@ -56,7 +60,7 @@ def _interactive(section: Section) -> str:
             connected=False,
             table_id=f"table_{section.name}",
             showIndex=False,
-            maxBytes=0,
+            maxBytes=room,
             scrollX=True,
             display_logo_when_loading=False,
         )

@@ -38,7 +38,14 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame],
         if known.any():
             task = np.broadcast_to(error.task.values, error.shape)
             points = axis.scatter(
-                rank.values[known], error.values[known], c=task[known], s=4, cmap=style.sequence, norm=Normalize(0, last), linewidths=0
+                rank.values[known],
+                error.values[known],
+                c=task[known],
+                s=4,
+                cmap=style.sequence,
+                norm=Normalize(0, last),
+                linewidths=0,
+                rasterized=True,
             )
         axis.set_title("\n".join([axis.get_title(), *_verdict(tables["associations"], setting, measure)]))
     if points is not None:
