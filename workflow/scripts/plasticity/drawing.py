@@ -131,6 +131,8 @@ def curve(axis: Axes, values: xr.DataArray, style: Style, label: str, along: str
     Seeds with a gap where others have none (a diverged member) and tasks that were not measured are left out, and the panel says how many
     seeds are left. The panel is as high as the seeds reach: a wide band may leave it.
     """
+    if along not in values.dims:
+        return False
     measured = values.dropna(along, how="all")
     kept = measured.dropna("seed", how="any")
     if not measured.size:

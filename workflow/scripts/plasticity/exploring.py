@@ -1,6 +1,7 @@
 """A page to look at a study's datasets: choices on the left, curves, their scatter and spectra beside them, all by Panel and hvPlot."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import hvplot.pandas  # noqa: F401 - gives tables their `hvplot`
 import pandas as pd
@@ -12,6 +13,7 @@ from plasticity.outcomes import LOWER_IS_BETTER
 from plasticity.statistics.summaries import with_gaps
 from plasticity.style import Style
 
+WIDTH = 240  # of a choice
 SIZE = {"width": 540, "height": 360, "grid": True, "legend": "bottom"}
 
 
@@ -20,53 +22,53 @@ def serve(study: str, datasets: Mapping[str, xr.Dataset], style: Style, port: in
     pn.serve(lambda: page(study, datasets, style), port=port, address="localhost", show=False, title=f"Study {study}")
 
 
-def page(study: str, datasets: Mapping[str, xr.Dataset], style: Style) -> pn.Row:
+def page(study: str, datasets: Mapping[str, xr.Dataset], style: Style) -> pn.Column:
     """The page. What is chosen in one setting stays chosen in the next, where that has it."""
-    setting = pn.widgets.Select(name="setting", options=list(datasets))
-    arms = pn.widgets.MultiChoice(name="arms")
-    names = ("measure", "outcome", "moment", "block", "spectrum at task")
-    measure, outcome, moment, block, task = (pn.widgets.Select(name=name) for name in names)
+    setting = pn.widgets.Select(name="setting", options=list(datasets), width=WIDTH)
+    kept: dict[str, Any] = {"arms": list(drawing.REFERENCES), "measure": "fisher_effective_rank", "moment": "new", "block": "all"}
 
-    def offer(name: str) -> None:
-        """What the setting has."""
+    def of_setting(name: str) -> pn.Row:
+        """The choices that a setting has, and the figures of what is chosen."""
         data = datasets[name]
-        options = [str(arm) for arm in data.arm.values]
-        arms.param.update(options=options, value=[arm for arm in arms.value or drawing.REFERENCES if arm in options])
-        _offer(measure, measures_of(data), "fisher_effective_rank")
-        _offer(outcome, outcomes_of(data), "final_error")
-        _offer(moment, [str(one) for one in data.moment.values], "new")
-        _offer(block, [str(one) for one in data.block.values], "all")
-        _offer(task, [int(one) for one in data.task.values], 0)
+        arms = [str(arm) for arm in data.arm.values]
+        several = pn.widgets.MultiChoice(
+            name="arms", options=arms, value=[arm for arm in kept["arms"] if arm in arms] or arms[:1], width=WIDTH
+        )
+        options: dict[str, list[Any]] = {"measure": measures_of(data), "outcome": outcomes_of(data)}
+        options |= {place: data[place].values.tolist() for place in ("moment", "block", "task")}
+        choices: dict[str, Any] = {"arms": several} | {
+            what: pn.widgets.Select(name=what, options=of, value=kept[what] if kept.get(what) in of else of[0], width=WIDTH)
+            for what, of in options.items()
+        }
 
-    def view(name: str, arms: Sequence[str], measure: str, outcome: str, moment: str, block: str, task: int) -> pn.Column:
-        """The figures of what is chosen."""
-        both = table(datasets[name], measure, outcome, arms, moment, block)
-        means = both.groupby(["arm", "task"], sort=False)[[measure, outcome]].mean().reset_index()
-        operator = measure.partition("_")[0]
-        found = spectra(datasets[name], operator if operator in drawing.OPERATORS else "fisher", arms, task, moment, block)
-        look = SIZE | {"color": [style.of_arm(arm)["color"] for arm in dict.fromkeys(both["arm"])]}
-        curves = [
-            means.dropna(subset=quantity).hvplot.line(x="task", y=quantity, by="arm", title="mean over seeds", **look)
-            for quantity in (outcome, measure)
-        ]
-        scatter = both.dropna().hvplot.scatter(x=measure, y=outcome, by="arm", title="every seed and task", size=12, alpha=0.6, **look)
-        title = f"eigenvalues at task {task}, mean over seeds"
-        spectrum = found.hvplot.line(x="index", y="eigenvalue", by="arm", title=title, logx=True, logy=True, **look)
-        nothing = pn.pane.Markdown("No eigenvalues were kept for this choice.")
-        return pn.Column(pn.Row(*curves), pn.Row(scatter, spectrum if len(found) else nothing))
+        def shown(**chosen: Any) -> pn.Column:
+            kept.update(chosen)
+            return view(data, style, **chosen)
 
-    pn.bind(offer, setting, watch=True)
-    offer(setting.value)
-    choices = (setting, arms, measure, outcome, moment, block, task)
-    for choice in choices:
-        choice.width = 240
-    return pn.Row(pn.Column(f"## Study {study}", *choices, width=270), pn.bind(view, *choices))
+        return pn.Row(pn.Column(*choices.values()), pn.bind(shown, **choices))
+
+    return pn.Column(f"## Study {study}", setting, pn.bind(of_setting, setting))
 
 
-def _offer(widget: pn.widgets.Select, options: list[str] | list[int], first: object) -> None:
-    """Give a widget its options, and keep what was chosen where it still can be."""
-    wanted = next((one for one in (widget.value, first) if one in options), options[0])
-    widget.param.update(options=options, value=wanted)
+def view(data: xr.Dataset, style: Style, arms: Sequence[str], measure: str, outcome: str, moment: str, block: str, task: int) -> pn.Column:
+    """Curves, their scatter, and spectra at a task."""
+    if not arms:
+        return pn.Column(pn.pane.Markdown("Choose an arm."))
+    both = table(data, measure, outcome, arms, moment, block)
+    means = both.groupby(["arm", "task"], sort=False)[[measure, outcome]].mean().reset_index()
+    operator = measure.partition("_")[0]
+    found = spectra(data, operator if operator in drawing.OPERATORS else drawing.main_operator({"": data}), arms, task, moment, block)
+    look = SIZE | {"color": [style.of_arm(arm)["color"] for arm in arms]}
+    curves = [
+        means.dropna(subset=quantity).hvplot.line(x="task", y=quantity, by="arm", title="mean over seeds", **look)
+        for quantity in (outcome, measure)
+    ]
+    scatter = both.dropna().hvplot.scatter(x=measure, y=outcome, by="arm", title="every seed and task", size=12, alpha=0.6, **look)
+    if not len(found):
+        return pn.Column(pn.Row(*curves), pn.Row(scatter, pn.pane.Markdown("No eigenvalues were kept for this choice.")))
+    title = f"eigenvalues at task {task}, mean over seeds"
+    spectrum = found.hvplot.line(x="index", y="eigenvalue", by="arm", title=title, logx=True, logy=True, **look)
+    return pn.Column(pn.Row(*curves), pn.Row(scatter, spectrum))
 
 
 def measures_of(data: xr.Dataset) -> list[str]:

@@ -19,7 +19,7 @@ nav a { margin-right: 1rem; white-space: nowrap }
 table.dataTable { font-size: 12px; font-variant-numeric: tabular-nums }
 """
 DIGITS = 4  # of a number that is shown
-ROOM = 300_000  # bytes of all tables of a page
+ROOM = 200_000  # bytes of all tables of a page, about
 
 
 class Section(NamedTuple):
@@ -41,8 +41,9 @@ class Section(NamedTuple):
 def page(title: str, sections: Sequence[Section]) -> str:
     """The page as HTML."""
     links = " ".join(f'<a href="#{one.name}">{html.escape(one.title)}</a>' for one in sections)
+    room = ROOM // len(sections)
     bodies = "\n".join(
-        f'<section id="{one.name}"><h2>{html.escape(one.title)}</h2><div>{one.caption}</div>{_interactive(one, ROOM // len(sections))}</section>'
+        f'<section id="{one.name}"><h2>{html.escape(one.title)}</h2><div>{one.caption}</div>{_interactive(one, room)}</section>'
         for one in sections
     )
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'

@@ -98,6 +98,14 @@ def look(chosen: Look) -> dict[str, Any]:
     return {"color": chosen[0], "linestyle": chosen[1]}
 
 
+def lay_out(figure: Figure) -> None:
+    """Find every panel its place, where it stays in whatever format the figure is written."""
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)
+    figure.set_layout_engine("none")
+
+
 def save(figure: Figure, paths: Sequence[Path], stamp: Mapping[str, str]) -> None:
     """Write a figure in the formats that the paths end in: the same figure, the same bytes."""
     dateless: dict[str, dict[str, str | None]] = {
@@ -105,10 +113,7 @@ def save(figure: Figure, paths: Sequence[Path], stamp: Mapping[str, str]) -> Non
         ".pdf": {"CreationDate": None, "Subject": stamp["code"]},
         ".png": {"Description": stamp["code"]},
     }
-    layout = figure.get_layout_engine()
-    if layout is not None:
-        layout.execute(figure)
-    figure.set_layout_engine("none")  # it stays as it is, in every format
+    lay_out(figure)
     for path in paths:
         # not savefig, which draws everything twice
         with contracts.whole(path) as part:

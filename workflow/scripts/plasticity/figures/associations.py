@@ -62,9 +62,17 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame],
         )
         marks = [Line2D([], [], linestyle="", color="black", marker=m, markerfacecolor=c, label=label) for m, c, label in BEATEN.values()]
         if left_out:
-            said = textwrap.fill(f"constant, or measured too seldom, in every setting: {', '.join(map(drawing.words, left_out))}", 120)
+            said = textwrap.fill(
+                f"constant, or measured too seldom, in every setting: {', '.join(map(drawing.words, left_out))}", int(18 * size[0])
+            )
             figure.supxlabel(said, fontsize=drawing.SMALL, color=style.quiet)
-        figure.legend(handles=marks, loc="outside upper center", ncols=3, title="strongest null that it beats", title_fontsize="small")
+        figure.legend(
+            handles=marks,
+            loc="outside upper center",
+            ncols=3 if size[0] > 5 else 2,
+            title="strongest null that it beats",
+            title_fontsize="small",
+        )
     return drawing.finish(figure, panels, style, legend=False)
 
 

@@ -26,6 +26,8 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame],
     lots = [lot for lot in lots if lot[1]] or [(setting, []) for setting in datasets]
     size = (style.widths["page"], len(lots) * HEIGHT + 0.4)
     figure, axes = plt.subplots(len(lots), len(quantities), figsize=size, squeeze=False)
+    for axis, title in zip(axes[0], quantities.values(), strict=True):
+        axis.set_title(title)
     panels = {}
     for number, (setting, arms) in enumerate(lots):
         for axis, name in zip(axes[number], quantities, strict=True):
@@ -39,8 +41,6 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame],
                 drawing.curve(axis, values, style, drawing.short(arm), linewidth=width, **style.of_arm(arm))
         drawing.label_ends(axes[number, -1] if axes[number, -1].lines else axes[number, 0], HEIGHT)
         axes[number, 0].set_ylabel(drawing.titles([setting])[setting])
-    for axis, title in zip(axes[0], quantities.values(), strict=True):
-        axis.set_title(title)
     for axis in axes[-1]:
         axis.set_xlabel("task")
     return drawing.finish(figure, panels, style, legend=False)

@@ -27,7 +27,7 @@ AGREEMENT = "agreement"
 def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style) -> Figure:
     """The arm without an intervention, on the coming task's data, all layers together; an operator that was not measured has no line."""
     rows = ROWS | {AGREEMENT: "pairs of ranks"}
-    figure, panels = drawing.grid(rows, drawing.titles(datasets), style, height=1.0, apart={AGREEMENT: "Spearman's ρ over tasks"})
+    figure, panels = drawing.grid(rows, drawing.titles(datasets), style, height=1.0, apart={AGREEMENT: "Spearman's ρ"})
     table = tables["redundancy"]
     table = table[(table["association"] == "within_run") & table["setting"].isin(datasets)]
     pairs = list(dict.fromkeys(zip(table["first"], table["second"], strict=True)))

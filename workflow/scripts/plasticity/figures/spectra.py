@@ -9,6 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from scipy.ndimage import gaussian_filter1d
 
 from plasticity import drawing
@@ -109,3 +110,4 @@ def _first_and_last(axis: Axes, data: xr.Dataset, operator: str, estimated: bool
         axis.set_xticks(_bent(np.array([-1, -0.1, 0, 0.1, 1])), ["−1", "−.1", "0", ".1", "1"])
     else:
         axis.set_xscale("log")
+        axis.xaxis.set_minor_locator(NullLocator())
