@@ -295,6 +295,27 @@ def test_statements_take_their_numbers_from_the_tables(all_tables):
     assert any(f"{found['estimate']:+.3f}" in one for one in said.loc[said["about"] == "comparisons", "statement"])
 
 
+@pytest.mark.parametrize(("loss", "verdict"), [(0.5, "plasticity is lost"), (0.0, "plasticity is kept")])
+def test_what_was_lost_is_said_of_each_setting_beside_a_fresh_network(data, loss, verdict):
+    data["final_error"][:] = 0.3 + 0.001 * data["final_error"].values
+    data["final_error"].loc[{"arm": "none", "task": slice(TASKS - 2, None)}] += loss
+    data["fresh_final_error"] = data["final_error"].sel(arm="fresh", drop=True)
+    said = whole(data)["statements"]
+    (sentence,) = said.loc[said["about"] == "loss", "statement"]
+    late = data["final_error"].sel(arm="none").values[:, -2:].mean(axis=1)
+    low, high = interval(late)
+    assert f"and {late.mean():.3f} on the last (95 % interval {low:.2f} to {high:.2f})" in sentence
+    assert "where that of a fresh network is 0.300" in sentence or "where that of a fresh network is 0.301" in sentence
+    assert sentence.endswith(f": {verdict}.")
+
+
+def test_a_setting_whose_every_seed_diverged_without_an_intervention_says_so(data):
+    data["final_error"].loc[{"arm": "none", "task": slice(3, None)}] = np.nan
+    said = whole(data)["statements"]
+    (sentence,) = said.loc[said["about"] == "loss", "statement"]
+    assert sentence == "s: no seed without an intervention came to the end (5 diverged or with gaps; too few seeds for an interval)."
+
+
 def test_no_torch_is_imported():
     done = subprocess.run(
         [sys.executable, "-c", "import sys, plasticity.statistics.tables; sys.exit('torch' in sys.modules)"],

@@ -503,6 +503,28 @@ def test_two_hypotheses_of_one_name_are_refused_and_others_reach_the_tables():
     assert again.hypotheses[0].against == "mismatched"
 
 
+def test_a_figure_shows_the_settings_that_the_config_names_in_that_order_and_else_all():
+    read = study.read(changed(("figures", {"scatter": ["row"]})), SCHEMA)
+    assert read.drawn("scatter") == ["row"]
+    assert read.drawn("curvature") == list(read.settings)
+
+
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"scater": ["row"]}, "figures names 'scater', which is unknown: write one of associations, "),
+        ({"scatter": ["rwo"]}, "figures.scatter names 'rwo', which is unknown: write one of other, row"),
+        ({"scatter": []}, "figures.scatter"),
+        ({"scatter": "row"}, "figures.scatter"),
+    ],
+)
+def test_a_figure_or_a_setting_that_there_is_not_is_refused_in_a_line(figures, said):
+    with pytest.raises(StudyError) as refused:
+        study.read(changed(("figures", figures)), SCHEMA)
+    (line,) = str(refused.value).splitlines()
+    assert said in line
+
+
 @pytest.fixture
 def method_file(tmp_path, monkeypatch):
     """Writes the body of the class of a method `mine`, in a copy of the library's files that the launcher reads."""

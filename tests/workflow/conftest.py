@@ -85,7 +85,7 @@ class Project:
     def lasting(self) -> dict[str, str]:
         """Digest of every result that must be the same wherever and whenever it is made."""
         kinds = {".nc", ".csv", ".svg", ".pdf", ".png"}
-        return {name: digest for name, digest in self.contents().items() if Path(name).suffix in kinds}
+        return {name: digest for name, digest in self.contents().items() if Path(name).suffix in kinds and Path(name).stem != "cost"}
 
     def append(self, path: str, text: str) -> None:
         """Add lines to a file of the project."""

@@ -1,4 +1,4 @@
-"""A method, a dataset, a problem, a network and an operator of one's own, added as docs/extending.md says: by doing it."""
+"""A method, a dataset, a problem, a network, an operator and a figure of one's own, added as docs/extending.md says: by doing it."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ import yaml
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 BLOCKS = re.findall(r"^```(\w+)\n# (\S+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-FILES = {path: text for language, path, text in BLOCKS if language == "python"}
+FILES = {path: text for language, path, text in BLOCKS if language in ("python", "rst")}
 (CONFIG,) = (yaml.safe_load(text) for language, path, text in BLOCKS if path == "config.yaml")
 SETTING = "mine_rotated_residual"
 
@@ -43,7 +43,7 @@ def extended(another):
 
 def test_new_files_rerun_nothing_and_a_new_setting_and_method_run_themselves_alone(extended):
     _, before, after = extended
-    assert not before
+    assert before == {"figure_norms", "report", "all"}, "the new figure alone"
     new = {f"{SETTING}/{method}" for method in ("none", "l2_init", "fresh", "l1")}
     new |= {"digits_labels_relu/l1", "digits_labels_tanh/l1", "digits_labels_relu/layer_norm+l1"}
     assert {job for job in after if job != "train"} == {"prepare mine"} | {
@@ -95,3 +95,13 @@ def test_an_option_that_the_new_file_needs_is_asked_for(extended):
     project.config(lambda config: config["settings"][SETTING]["network"].pop("width"))
     done = project.snakemake("--dry-run")
     assert f"settings.{SETTING}.network lacks 'width', which residual needs: add it" in done.stdout, done.stdout[-3000:]
+
+
+def test_the_new_figure_is_drawn_and_comes_to_the_report_with_its_caption(copy):
+    for path in ("workflow/scripts/plasticity/figures/norms.py", "workflow/report/figure_norms.rst"):
+        (copy.root / path).write_text(FILES[path], encoding="utf-8")
+    copy.build()
+    assert (copy.results / "figures/norms.svg").stat().st_size > 5000
+    page = (copy.results / "report.html").read_text()
+    assert '"results/tiny/figures/norms.svg": ' in page
+    assert "<strong>Weight norms</strong>, every arm. Line: mean over 2 seeds" in page

@@ -8,7 +8,6 @@ import platform
 import re
 import shutil
 from dataclasses import asdict
-from types import SimpleNamespace
 
 import netCDF4
 import numpy as np
@@ -16,9 +15,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 import yaml
-from jinja2 import Template
 
-from plasticity import registry
+from plasticity import captions, registry, statistics
 from plasticity.settings import Curvature, Setting
 
 RELU, TANH = "digits_labels_relu", "digits_labels_tanh"
@@ -39,6 +37,8 @@ TABLES = [
     "redundancy",
 ]
 TABLES += ["comparisons", "profiles", "outcomes", "measures", "tuning"]
+TYPESET = ["settings", "methods", "cost"]
+PAGES = ["outcomes", "explanations", "methods"]
 LONG = {"associations", "nulls", "lead_lag", "measures"}  # the report leaves them out
 ARMS = {
     RELU: ["none", "l2(strength=0.001)", "l2(strength=0.01)", "l2_init(strength=0.001)", "fresh"],
@@ -49,7 +49,9 @@ FILES = [
     "data/digits.nc",
     *(f"runs/{cohort}/{name}" for cohort in COHORTS for name in STAGES),
     *(f"datasets/{setting}.nc" for setting in METHODS),
-    *(f"tables/{table}.csv" for table in TABLES),
+    *(f"tables/{table}.csv" for table in TABLES + TYPESET),
+    *(f"tables/{table}.tex" for table in TYPESET),
+    *(f"tables/{page}.html" for page in PAGES),
     "checks.txt",
     *(f"figures/{figure}.{suffix}" for figure in FIGURES for suffix in ("svg", "pdf", "png")),
     "report.html",
@@ -59,6 +61,8 @@ JOBS = [
     *(f"runs/{cohort}/{stage}" for cohort in COHORTS for stage in ("train", "curvature")),
     *(f"datasets/{setting}" for setting in METHODS),
     "tables",
+    "typeset",
+    *(f"tables/{page}" for page in PAGES),
     "checks",
     *(f"figures/{figure}" for figure in FIGURES),
     "report",
@@ -70,8 +74,10 @@ TRAIN = {f"train_cohort {cohort}" for cohort in COHORTS}
 MEASURE = {f"measure_cohort {cohort}" for cohort in COHORTS}
 GATHER = {f"gather {setting}" for setting in METHODS}
 DRAW = {f"figure_{figure}" for figure in FIGURES}
+SHOW = {f"page_{page}" for page in PAGES}
 LAST = {"report", "all"}
-END = {"analyse", "check", *DRAW, *LAST}
+RECONFIGURED = {*SHOW, *LAST}  # captions quote the config
+END = {"analyse", "typeset", *SHOW, "check", *DRAW, *LAST}
 
 
 def of(jobs, part):
@@ -217,25 +223,45 @@ def test_eigenvalues_descend_and_seeds_arms_and_settings_differ(built):
         assert len({tuple(run) for run in losses}) == 2 * (5 + 3)
 
 
-def test_the_report_holds_every_figure_and_table_with_its_caption(built):
+def test_the_report_holds_every_figure_and_page_of_tables_with_its_caption(built):
     page, config = ((built.root / name).read_text() for name in ("results/tiny/report.html", "config.yaml"))
-    statements = pd.read_csv(built.results / "tables/statements.csv", keep_default_na=False)
-    said = statements.groupby("about")["statement"].agg(" ".join).to_dict()
-    assert {"scatter", "comparisons"} <= set(said)
-    filled = {"snakemake": SimpleNamespace(config=yaml.safe_load(config) | {"said": said})}
-    captions = {f"figures/{name}.svg": f"figure_{name}.rst" for name in FIGURES}
-    captions |= {f"tables/{name}.csv": f"table_{name}.rst" for name in TABLES if name not in LONG}
-    assert not [name for name in LONG if f'"results/tiny/tables/{name}.csv": ' in page]
-    for name, source in captions.items():
+    statements = statistics.read_table(built.results / "tables/statements.csv")
+    assert {"loss", "scatter", "comparisons"} <= set(statements["about"])
+    config = yaml.safe_load(config)
+    config |= {"said": captions.said(config, statements)}
+    held = {f"figures/{name}.svg": f"figure_{name}.rst" for name in FIGURES} | {f"tables/{name}.html": "tables.rst" for name in PAGES}
+    for name, source in held.items():
         key = f'"results/tiny/{name}": '
         assert key in page, f"{name} is not in the report"
         entry, _ = json.JSONDecoder().raw_decode(page, page.index(key) + len(key))
         data = base64.b64decode(entry["data_uri"].partition("base64,")[2])
-        assert data == (built.results / name).read_bytes(), f"{name} is not the file that was drawn"
-        caption = (built.root / "workflow" / "report" / source).read_text().replace("**", "")
-        caption = Template(caption).render(filled)
+        assert data == (built.results / name).read_bytes(), f"{name} is not the file that was made"
+        caption = captions.html(built.root / "workflow" / "report" / source, config)
         assert "{" not in caption
-        assert html.unescape(re.sub(r"<[^>]+>", "", entry["caption"])).split() == caption.split(), name
+        assert words(entry["caption"]) == words(caption), name
+    first = json.JSONDecoder().raw_decode(page, page.index("var workflow_desc = ") + len("var workflow_desc = "))[0]
+    for sentence in statements[statements["about"] == "loss"]["statement"]:
+        assert " ".join(sentence.split()) in " ".join(words(first)), sentence
+
+
+def words(text):
+    """Of a piece of HTML."""
+    return html.unescape(re.sub(r"<[^>]+>", " ", text)).split()
+
+
+def test_pages_of_tables_hold_every_table_but_the_longest(built):
+    pages = {name: (built.results / f"tables/{name}.html").read_text() for name in PAGES}
+    shown = [table for page in pages.values() for table in re.findall(r'<section id="(\w+)">', page)]
+    assert sorted(shown) == sorted({*TABLES, *TYPESET} - LONG)
+    for page in pages.values():
+        assert len(page) * 4 / 3 < 2**21, "what a browser takes as an address"
+
+
+def test_the_table_of_costs_counts_the_jobs(built):
+    table = pd.read_csv(built.results / "tables/cost.csv").set_index("stage")
+    assert table.loc["train", "jobs"] == table.loc["curvature", "jobs"] == len(COHORTS)
+    assert table.loc["gather", "jobs"] == len(METHODS)
+    assert (table["longest seconds"] >= table["median seconds"]).all()
 
 
 # The same again
@@ -246,7 +272,7 @@ def test_a_second_call_has_nothing_to_do(copy):
 
 
 def test_a_study_built_elsewhere_has_the_same_bytes(built, again):
-    assert len(built.lasting()) == 1 + 3 * len(COHORTS) + len(METHODS) + len(TABLES) + 3 * len(FIGURES)
+    assert len(built.lasting()) == 1 + 3 * len(COHORTS) + len(METHODS) + len(TABLES) + 2 + 3 * len(FIGURES)
     assert again.lasting() == built.lasting()
 
 
@@ -283,7 +309,8 @@ def edit(path):
 
 
 def restyle(project):
-    project.append("workflow/scripts/plasticity/figures/style.mplstyle", "\nlines.markersize: 3\n")
+    path = project.root / "workflow/style.yaml"
+    path.write_text(path.read_text().replace("lines.linewidth: 1.2", "lines.linewidth: 1.3"))
 
 
 def add_a_method(project):
@@ -330,16 +357,25 @@ CHANGES = {
     "a real change in the operator": (edit(f"{LIBRARY}/operators/fisher.py"), MEASURE | GATHER | END),
     "a real change in an operator that the config does not name": (edit(f"{LIBRARY}/operators/hessian.py"), set()),
     "a real change in one figure": (edit(f"{LIBRARY}/figures/scatter.py"), {"figure_scatter", *LAST}),
-    "a real change in the statistics": (edit(f"{LIBRARY}/statistics/timing.py"), {"analyse", "check", *DRAW, *LAST}),
+    "a real change in the statistics": (edit(f"{LIBRARY}/statistics/timing.py"), END),
+    "a real change in how tables are typeset": (edit(f"{LIBRARY}/typesetting.py"), {"typeset", "page_outcomes", "page_methods", *LAST}),
+    "a figure of fewer settings": (
+        config(lambda config: config.update(figures={"scatter": [TANH]})),
+        {"figure_scatter", *RECONFIGURED},
+    ),
     "a hypothesis": (
         config(
             lambda config: config.update(
                 statistics={"hypotheses": [{"name": "H1", "measure": "weight_norm", "outcome": "final_error", "direction": "positive"}]}
             )
         ),
-        {"analyse", "check", *DRAW, *LAST},
+        END,
     ),
     "a change of the style": (restyle, {*DRAW, *LAST}),
+    "another caption of a table": (
+        lambda project: project.append("workflow/report/table_profiles.rst", "\nOne word more.\n"),
+        {"page_methods", *LAST},
+    ),
     "another caption": (recaption, LAST),
     "another check": (edit("tests/results/test_results.py"), {"check", *DRAW, *LAST}),
     "one more seed": (config(lambda config: config["seeds"].update(report=3)), NEW_SEED | GATHER | END),
@@ -347,7 +383,7 @@ CHANGES = {
         config(lambda config: config["methods"]["l2"]["strength"].append(0.1)),
         of(TRAIN | MEASURE, "/l2/") | of(GATHER, RELU) | END,
     ),
-    "what training records, as it is by default": (config(lambda config: config.update(training={"curve_points": 10})), {"report", "all"}),
+    "what training records, as it is by default": (config(lambda config: config.update(training={"curve_points": 10})), RECONFIGURED),
     "fewer checkpoints": (
         config(lambda config: config.update(training={"checkpoint_every": 2}, curvature=config["curvature"] | {"every": 4})),
         TRAIN | MEASURE | GATHER | END,
@@ -362,10 +398,10 @@ CHANGES = {
     ),
     "another level of the effective rank": (config(lambda config: config["curvature"].update(levels=[0.9])), MEASURE | GATHER | END),
     "one more operator": (config(lambda config: config["curvature"].update(operators=["fisher", "ggn"])), MEASURE | GATHER | END),
-    "the same operators as a mapping": (config(lambda config: config["curvature"].update(operators={"fisher": {}})), {"report", "all"}),
+    "the same operators as a mapping": (config(lambda config: config["curvature"].update(operators={"fisher": {}})), RECONFIGURED),
     "defaults of curvature, written": (
         config(lambda config: config["curvature"].update(levels=[0.99], estimate=True, steps=64, blocks=["layers", "last_two", "all"])),
-        {"report", "all"},
+        RECONFIGURED,
     ),
     "width and depth swapped": (swap("network", "width", "depth"), of(TRAIN | MEASURE | GATHER, RELU) | END),
     "epochs and tasks swapped": (swap("problem", "epochs", "tasks"), of(TRAIN | MEASURE | GATHER, RELU) | END),
@@ -373,7 +409,7 @@ CHANGES = {
         config(lambda config: config["settings"][TANH]["optimizer"].update(at_switch="reset")),
         of(TRAIN | MEASURE | GATHER, TANH) | END,
     ),
-    "an option of a dataset that no setting names": (config(lambda config: config.update(datasets={"cifar10": {}})), {"report", "all"}),
+    "an option of a dataset that no setting names": (config(lambda config: config.update(datasets={"cifar10": {}})), RECONFIGURED),
     "another activation in one setting": (
         config(lambda config: config["settings"][TANH]["network"].update(activation="identity")),
         of(TRAIN | MEASURE | GATHER, TANH) | END,
@@ -412,11 +448,11 @@ TARGETS = {
     "train": PREPARE | TRAIN,
     "curvature": PREPARE | TRAIN | MEASURE,
     "datasets": PREPARE | TRAIN | MEASURE | GATHER,
-    "tables": PREPARE | TRAIN | MEASURE | GATHER | {"analyse"},
+    "tables": PREPARE | TRAIN | MEASURE | GATHER | {"analyse", "typeset", *SHOW},
     "checks": PREPARE | TRAIN | MEASURE | GATHER | {"analyse", "check"},
     "figure_scatter": PREPARE | TRAIN | MEASURE | GATHER | {"analyse", "check"},
     "figures": PREPARE | TRAIN | MEASURE | GATHER | {"analyse", "check", *DRAW},
-    "report": PREPARE | TRAIN | MEASURE | GATHER | {"analyse", "check", *DRAW},
+    "report": PREPARE | TRAIN | MEASURE | GATHER | {"analyse", "typeset", *SHOW, "check", *DRAW},
 }
 
 
