@@ -450,6 +450,17 @@ def test_the_same_data_give_the_same_bytes_and_no_date(suffix, tmp_path, plain):
     assert b"Date" not in paths[0].read_bytes().replace(b"dc:date", b"")
 
 
+def test_a_picture_is_as_sharp_as_the_style_says_whatever_was_written_before_it(tmp_path):
+    with STYLE.used():
+        figure = registry.load("figures", "curvature").draw(PLAIN, {}, STYLE)
+        size = figure.get_size_inches() * STYLE.matplotlib["figure.dpi"]
+        save(figure, [tmp_path / f"a.{suffix}" for suffix in ("svg", "pdf", "png")], {"code": ""})
+    height, width = plt.imread(tmp_path / "a.png").shape[:2]
+    assert (width, height) == pytest.approx(tuple(size), abs=1)
+    points = re.search(r'width="([\d.]+)pt"', (tmp_path / "a.svg").read_text())[1]
+    assert float(points) == pytest.approx(72 * size[0] / STYLE.matplotlib["figure.dpi"], abs=1)
+
+
 def test_a_pdf_embeds_its_fonts_as_outlines(tmp_path):
     with STYLE.used():
         save(registry.load("figures", "curvature").draw(PLAIN, {}, STYLE), [tmp_path / "a.pdf"], {"code": ""})

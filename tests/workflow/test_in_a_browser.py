@@ -150,19 +150,27 @@ def address(built):
     server.wait()
 
 
+def drawn(page, label, timeout=30_000):
+    """Wait until some figure has an axis of that name; figures are canvases, so Bokeh is asked."""
+    models = "Bokeh.documents.flatMap(document => [...document._all_models.values()])"
+    page.wait_for_function(f"label => window.Bokeh && {models}.some(model => model.axis_label === label)", arg=label, timeout=timeout)
+
+
 def test_a_study_is_explored(browser, address):
-    home = address.partition("//")[2]
-    with opened(browser, address, address, f"ws://{home}") as watched:
+    with opened(browser, address, address, f"ws://{address.partition('//')[2]}") as watched:
         page = watched.page
-        page.get_by_text("every seed and task").wait_for()
-        assert page.locator(".bk-Figure").count() == 4
+        sync_api.expect(page.locator(".bk-Figure")).to_have_count(4, timeout=30_000)
+        for label in ("final_error", "fisher_effective_rank", "eigenvalue"):
+            drawn(page, label)
         page.get_by_label("measure").select_option("weight_norm")
+        drawn(page, "weight_norm")
+        of_the_other = page.get_by_label("outcome").element_handle()
         page.get_by_label("setting").select_option("digits_labels_tanh")
-        sync_api.expect(page.get_by_label("measure")).to_have_value("weight_norm")
-        page.get_by_text("every seed and task").wait_for()
+        of_the_other.wait_for_element_state("hidden")  # each setting has choices of its own
         page.get_by_label("outcome").select_option("online_error_gap")
-        page.get_by_text("every seed and task").wait_for()
-        sync_api.expect(page.get_by_label("outcome")).to_have_value("online_error_gap")
+        drawn(page, "online_error_gap")
+        sync_api.expect(page.get_by_label("measure")).to_have_value("weight_norm")
+        sync_api.expect(page.get_by_label("setting")).to_have_value("digits_labels_tanh")
 
 
 def test_a_folder_without_results_is_a_sentence(unbuilt):

@@ -92,7 +92,7 @@ def finish(figure: Figure, panels: Panels, style: Style, legend: bool = True) ->
             axis.set(xticks=[], yticks=[])
     entries = {label: line for axis in panels.values() for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if legend and entries:
-        ncols = max(1, int(figure.get_figwidth() / (0.055 * max(map(len, entries)) + 0.45)))
+        ncols = max(1, int(figure.get_figwidth() / (0.05 * max(map(len, entries)) + 0.4)))
         figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=min(len(entries), ncols))
     return figure
 

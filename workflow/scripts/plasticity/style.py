@@ -114,7 +114,9 @@ def save(figure: Figure, paths: Sequence[Path], stamp: Mapping[str, str]) -> Non
         ".png": {"Description": stamp["code"]},
     }
     lay_out(figure)
+    dpi = figure.dpi
     for path in paths:
+        figure.dpi = dpi  # each format leaves its own
         # not savefig, which draws everything twice
         with contracts.whole(path) as part:
             getattr(CANVASES[path.suffix](figure), f"print_{path.suffix[1:]}")(part, metadata=dateless[path.suffix])
