@@ -94,6 +94,15 @@ def test_sentences_are_a_list_in_the_page():
     assert "ρ = -0.50." in html
 
 
+def test_a_small_table_is_a_table_in_the_page(tmp_path):
+    (tmp_path / "a.rst").write_text("**Cost**:\n{{ snakemake.config['said']['cost'] }}\nThe end.\n")
+    cost = captions.table(pd.DataFrame({"stage": ["train"], "largest MB": [1234.5678]}))
+    html = captions.html(tmp_path / "a.rst", {"said": {"cost": cost}})
+    assert "<table" in html
+    assert "1.23e+03" in html
+    assert "The end." in html
+
+
 def test_versions_that_differ_are_both_named():
     text = captions.versions([{"torch": "1"}, {"torch": "2"}, {"torch": "1"}], {"scipy": "3"})
     assert text == "Trained and measured with torch 1; or torch 2; tested and drawn with scipy 3."

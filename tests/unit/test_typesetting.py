@@ -92,13 +92,16 @@ def test_costs_are_those_of_the_records_by_stage(tmp_path):
         ("runs/a/l2/0-4/curvature.tsv", 7, "-", 7),
         ("datasets/a.tsv", 1, 50, 1),
         ("tables.tsv", 5, 60, 5),
+        ("figures/scatter.tsv", 3, 60, 3),
+        ("tables/outcomes.tsv", 1, 60, 1),
     ):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text(f"{HEAD}{seconds}\t0:00:01\t{memory}\t0\t0\t0\t0\t0\t0\t{cpu}\n")
     table = typesetting.cost(tmp_path).set_index("stage")
-    assert list(table.index) == ["train", "curvature", "tables", "gather"], "the dearest first"
+    assert list(table.index) == ["train", "curvature", "gather", "analyse"], "in the order of the stages, and none that comes later"
     assert table.loc["train"].tolist() == pytest.approx([2, 20, 30, 40 / 3600, 60 / 3600, 300])
     assert np.isnan(table.loc["curvature", "largest MB"])
+    assert list(typesetting.cost(tmp_path, typesetting.ALL_STAGES)["stage"])[-2:] == ["tabulate", "draw"]
     assert typesetting.cost(tmp_path / "nothing").empty
 
 

@@ -20,8 +20,9 @@ rule report:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
+        records=f"results/{STUDY.name}/benchmarks",
         settings=as_json(config | {"data_root": "data"}),  # where the data lie is in no result
         code=code("report"),
     shell:
-        "python workflow/scripts/report.py --statements {input.statements} --datasets {input.datasets} --stylesheet {input.stylesheet} --output {output}"
+        "python workflow/scripts/report.py --statements {input.statements} --datasets {input.datasets} --stylesheet {input.stylesheet} --benchmarks {params.records} --output {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -50,6 +50,12 @@ def _versions(packages: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in packages.items())
 
 
+def table(rows: pd.DataFrame) -> str:
+    """A small table, apart from what stands before it."""
+    lines = rows.to_csv(index=False, float_format="%.3g").splitlines()
+    return "\n\n.. csv-table::\n   :header-rows: 1\n\n" + "\n".join(f"   {line}" for line in lines) + "\n\n"
+
+
 def budget(config: Mapping[str, Any]) -> str:
     """How much training there is: tasks, and what each task takes."""
     found = dict.fromkeys(_budget(setting["problem"]) for setting in config["settings"].values())

@@ -1,6 +1,6 @@
 """Tables as a paper has them: settings, methods with intervals and tests, and what each stage cost; as numbers, and in LaTeX."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,16 @@ import pandas as pd
 
 from plasticity.outcomes import LOWER_IS_BETTER
 
+STAGES = ("prepare", "tune", "train", "curvature", "gather", "analyse")  # those before the tables of a paper
+ALL_STAGES = (*STAGES, "check", "typeset", "tabulate", "draw")
+OF_FOLDER = {
+    "data": "prepare",
+    "datasets": "gather",
+    "tables.tsv": "analyse",
+    "checks.tsv": "check",
+    "tables": "tabulate",
+    "figures": "draw",
+}
 BOUNDS = ("_low", "_high")
 CELL = "{:.3g}"
 
@@ -70,31 +80,30 @@ def methods(outcomes: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def cost(benchmarks: Path) -> pd.DataFrame:
+def cost(benchmarks: Path, stages: Collection[str] = STAGES) -> pd.DataFrame:
     """What each stage took, from Snakemake's records.
 
     Args:
         benchmarks: the study's folder of them.
+        stages: that are counted.
 
     Returns:
         One row per stage: how many jobs, their seconds (median, longest, sum in hours), hours of CPUs, and the largest memory in MB. No row
         of what ran without leaving a record.
     """
-    rows: dict[str, list[pd.Series]] = {}
+    rows: dict[str, list[pd.Series]] = {stage: [] for stage in stages}
     for path in sorted(benchmarks.rglob("*.tsv")):
-        place = path.relative_to(benchmarks)
-        stage = {"runs": path.stem, "tuning": "tune", "data": "prepare", "datasets": "gather", "figures": "draw"}.get(
-            place.parts[0], path.stem
-        )
-        rows.setdefault(stage, []).append(pd.read_csv(path, sep="\t", na_values="-").iloc[-1])
+        folder, *_ = path.relative_to(benchmarks).parts
+        stage = OF_FOLDER.get(folder, path.stem)
+        if stage in rows:
+            rows[stage].append(pd.read_csv(path, sep="\t", na_values="-").iloc[-1])
     found = []
-    for stage, jobs in rows.items():
+    for stage, jobs in ((stage, jobs) for stage, jobs in rows.items() if jobs):
         table = pd.DataFrame(jobs)[["s", "cpu_time", "max_rss"]].astype(float)
         row = {"stage": stage, "jobs": len(table), "median seconds": table["s"].median(), "longest seconds": table["s"].max()}
         row |= {"hours": table["s"].sum() / 3600, "CPU hours": table["cpu_time"].sum() / 3600, "largest MB": table["max_rss"].max()}
         found.append(row)
-    columns = ["stage", "jobs", "median seconds", "longest seconds", "hours", "CPU hours", "largest MB"]
-    return pd.DataFrame(found, columns=columns).sort_values("hours", ascending=False, ignore_index=True)
+    return pd.DataFrame(found, columns=["stage", "jobs", "median seconds", "longest seconds", "hours", "CPU hours", "largest MB"])
 
 
 def latex(table: pd.DataFrame) -> str:
