@@ -1,6 +1,8 @@
 """pyproject.toml, its lock for pip and its twin for conda name the same packages, and the installed ones work together."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,3 +77,10 @@ def test_torchvision_was_built_for_this_torch() -> None:
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.9], [2.0, 2.0, 3.0, 3.0]])
     kept = torchvision.ops.nms(boxes, scores=torch.tensor([0.5, 0.9, 0.1]), iou_threshold=0.5)
     assert kept.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("entry", sorted(path.stem for path in (ROOT / "workflow/scripts").glob("*.py")))
+def test_no_entry_hides_a_library(entry: str) -> None:
+    """Its folder comes first on the path of every job, where torch and others look for theirs."""
+    there = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({entry!r}) is not None)"
+    assert subprocess.run([sys.executable, "-I", "-c", there], check=False).returncode == 0

@@ -101,7 +101,7 @@ def test_costs_are_those_of_the_records_by_stage(tmp_path):
     assert list(table.index) == ["train", "curvature", "gather", "analyse"], "in the order of the stages, and none that comes later"
     assert table.loc["train"].tolist() == pytest.approx([2, 20, 30, 40 / 3600, 60 / 3600, 300])
     assert np.isnan(table.loc["curvature", "largest MB"])
-    assert list(typesetting.cost(tmp_path, typesetting.ALL_STAGES)["stage"])[-2:] == ["tabulate", "draw"]
+    assert list(typesetting.cost(tmp_path, typesetting.ALL_STAGES)["stage"])[-2:] == ["page", "draw"]
     assert typesetting.cost(tmp_path / "nothing").empty
 
 

@@ -59,7 +59,7 @@ for page in PAGES:
             runtime=lambda wildcards, attempt: 10 * attempt,
         params:
             settings=as_json({"config": config | {"data_root": "data"}, "page": page, "tables": PAGES[page]}),
-            code=code("tabulate"),
+            code=code("page"),
         shell:
-            "python workflow/scripts/tabulate.py --statements {input.statements} --tables {input.tables} --captions {input.captions}"
+            "python workflow/scripts/page.py --statements {input.statements} --tables {input.tables} --captions {input.captions}"
             " --page {output} --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -10,13 +10,13 @@ import pandas as pd
 from plasticity.outcomes import LOWER_IS_BETTER
 
 STAGES = ("prepare", "tune", "train", "curvature", "gather", "analyse")  # those before the tables of a paper
-ALL_STAGES = (*STAGES, "check", "typeset", "tabulate", "draw")
+ALL_STAGES = (*STAGES, "check", "typeset", "page", "draw")
 OF_FOLDER = {
     "data": "prepare",
     "datasets": "gather",
     "tables.tsv": "analyse",
     "checks.tsv": "check",
-    "tables": "tabulate",
+    "tables": "page",
     "figures": "draw",
 }
 BOUNDS = ("_low", "_high")
