@@ -100,7 +100,7 @@ def test_a_tuned_study_leaves_the_files_of_its_stages(whole):
     }
     assert {name.partition("/kept/")[0] for name in files if "/kept/" in name} == {f"runs/{TUNED}/{seed}" for seed in (0, 1)}
     assert {"tables/tuning.csv", "report.html", f"logs/tuning/{TUNED}/1000/tune.log", f"logs/tuning/{TUNED}/choose.log"} <= files
-    assert '"results/tuned/tables/tuning.csv": ' in (results(whole) / "report.html").read_text()
+    assert '<section id="tuning">' in (results(whole) / "tables/methods.html").read_text()
     assert whole.plan() == set()
 
 
