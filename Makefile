@@ -15,7 +15,7 @@ LOCK := envs/requirements.txt
 INSTALLED := .venv/.installed
 UV := .venv/uv/bin/uv
 
-.PHONY: help env run explore test lint bench lock
+.PHONY: help env run explore orphans test lint bench lock
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' Makefile
@@ -27,6 +27,9 @@ run: env ## the study in config.yaml, from data to report (another one: ARGS="--
 
 explore: env ## look at results in a browser (another study: ARGS=results/mnist)
 	python workflow/scripts/explore.py $(ARGS)
+
+orphans: env ## list Slurm jobs that a killed launcher left behind (to cancel them: ARGS=--cancel)
+	@python workflow/scripts/orphans.py $(ARGS)
 
 test: env ## every test (fewer: ARGS="tests/unit -k fisher")
 	pytest $(ARGS)

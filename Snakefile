@@ -34,6 +34,10 @@ include: "workflow/rules/draw.smk"
 include: "workflow/rules/report.smk"
 
 
+onstart:
+    before_jobs()
+
+
 rule all:
     default_target: True
     input:

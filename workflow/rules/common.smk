@@ -15,7 +15,7 @@ CAPTIONS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "workflow" / "
 CHECKS = ROOT / "tests" / "results"
 sys.path.insert(0, str(SCRIPTS))
 
-from plasticity import provenance, registry
+from plasticity import cluster, provenance, registry
 from plasticity.errors import StudyError
 from plasticity.settings import YARDSTICK, parts
 from plasticity.study import as_json, block_seeds, read
@@ -79,6 +79,10 @@ def refuse_unwritable(folder):
 if Path.cwd().resolve() != ROOT.resolve():
     raise WorkflowError(f"start snakemake in {ROOT}: its commands and results are relative to that folder")
 
+try:
+    SITE = cluster.site(ROOT)
+except StudyError as mistake:
+    raise WorkflowError(str(mistake)) from None
 SAID = config.pop("said", {})  # what captions quote, when the report is written
 STUDY = study()
 config["said"] = SAID
@@ -162,10 +166,46 @@ def choosing_of(wildcards):
     return as_json({"setting": wildcards.setting, "criterion": vars(STUDY.criterion)})
 
 
-def training_minutes(setting, arms, seeds, attempt):
-    """Time to ask for: half an hour, and a second per 500 steps of a member, of which a slow machine takes more."""
+def training_seconds(setting, arms, seeds):
+    """Time to expect: a second per 500 steps of a member."""
     problem = STUDY.settings[setting].problem
-    return (30 + len(arms) * len(block_seeds(seeds)) * problem.tasks * problem.steps // 30_000) * attempt
+    return len(arms) * len(block_seeds(seeds)) * problem.tasks * problem.steps // 500
+
+
+def training_minutes(setting, arms, seeds, attempt):
+    """Time to ask for: half an hour more than is to be expected."""
+    return (30 + training_seconds(setting, arms, seeds) // 60) * attempt
+
+
+def before_jobs():
+    """Before any job starts: refuse to make what jobs of a former start still make; on a cluster, say what is going to be submitted."""
+    try:
+        if still := cluster.running(ROOT):
+            raise WorkflowError(cluster.refusal(still))
+    except StudyError as mistake:
+        raise WorkflowError(str(mistake)) from None
+    if workflow.executor_plugin.name != "slurm":
+        return
+    if said := cluster.missing(SITE):
+        raise WorkflowError(said)
+    seconds = {job: expected_seconds(job.rule.name, job.wildcards) for job in workflow.dag.needrun_jobs() if not job.is_local}
+    if seconds:
+        hours = {gpu: sum(s for job, s in seconds.items() if bool(job.resources.get("gres")) == gpu) / 3600 for gpu in (True, False)}
+        longest = max(seconds, key=seconds.get)
+        print(
+            f"{len(seconds)} Slurm jobs, about {hours[True]:.1f} GPU-hours and {hours[False]:.1f} hours without a GPU (500 steps of a member a"
+            f" second; `snakemake cost` measures it); the longest: {longest.rule.name} {' '.join(longest.wildcards)}, {seconds[longest] / 60:.0f}"
+            f" min. Each costs about 8 s beside its work: seeds_per_job, now {STUDY.seeds_per_job}, makes them fewer and longer.",
+            file=sys.stderr,
+        )
+
+
+def expected_seconds(name, wildcards):
+    """Time to expect of a job of the cluster."""
+    arms = STUDY.arms(wildcards.method) if name == "tune_cohort" else STUDY.reported(wildcards.method)
+    if name == "measure_cohort":
+        return 5 * len(arms) * len(block_seeds(wildcards.seeds)) * STUDY.settings[wildcards.setting].problem.tasks
+    return training_seconds(wildcards.setting, arms, wildcards.seeds)
 
 
 def curvature_minutes(wildcards, attempt):

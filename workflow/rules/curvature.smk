@@ -20,6 +20,7 @@ rule measure_cohort:
         "../../envs/environment.yaml"
     threads: 1
     resources:
+        **cluster.resources(SITE, gpu=False),
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=curvature_minutes,
     params:

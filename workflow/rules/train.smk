@@ -20,6 +20,7 @@ rule train_cohort:
         "../../envs/environment.yaml"
     threads: 1  # Wasserstein's ranks take any further core that the job may use
     resources:
+        **cluster.resources(SITE, gpu=True),
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: training_minutes(wildcards.setting, STUDY.reported(wildcards.method), wildcards.seeds, attempt),
     params:

@@ -18,6 +18,7 @@ rule tune_cohort:
         "../../envs/environment.yaml"
     threads: 1  # Wasserstein's ranks take any further core that the job may use
     resources:
+        **cluster.resources(SITE, gpu=True),
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: training_minutes(wildcards.setting, STUDY.arms(wildcards.method), wildcards.seeds, attempt),
     params:

@@ -6,19 +6,18 @@ import torch
 
 from plasticity import contracts, jobs, lockstep, logs, measures, memory, resume
 from plasticity.checkpoints import Checkpoints
-from plasticity.kept import Kept
+from plasticity.kept import kept
 from plasticity.settings import Curvature, Setting
 
 
 def main(job: jobs.Job) -> None:
     lockstep.settle()
-    output, kept = job.path("output"), None
+    output = job.path("output")
     made_of = job.stamp | {name: contracts.digest(job.path(name)) for name in ("data", "checkpoints")}
-    if job.paths["choice"]:
-        arm = json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"]
-        kept = Kept(output.parent, arm, made_of, [output])
+    arm = json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"] if job.paths["choice"] else None
+    before = kept(output.parent, arm, made_of, [output])
     with resume.held(output.parent / "resume_curvature", made_of) as state:
-        if kept and kept.take_back():
+        if before and before.take_back():
             return
         checkpoints, curvature = Checkpoints(job.path("checkpoints")), Curvature.of(job.settings)
         data = contracts.read(job.path("data"))
@@ -33,8 +32,8 @@ def main(job: jobs.Job) -> None:
         )
         described = measures.table(curvature)
         contracts.write(contracts.dataset(described, variables, coordinates, "measures of a cohort", job.stamp), output)
-        if kept:
-            kept.keep()
+        if before:
+            before.keep()
 
 
 if __name__ == "__main__":

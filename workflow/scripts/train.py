@@ -3,7 +3,7 @@
 import json
 
 from plasticity import checkpoints, cohort, contracts, jobs, lockstep, resume
-from plasticity.kept import Kept
+from plasticity.kept import kept
 from plasticity.settings import arm_name
 
 
@@ -11,21 +11,20 @@ def main(job: jobs.Job) -> None:
     lockstep.settle()
     method, results = job.settings["method"], [job.path("outcomes"), job.path("checkpoints")]
     folder, data = results[0].parent, {"data": contracts.digest(job.path("data"))}
-    kept = None
-    if job.paths["choice"]:
-        arm = json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"]
-        job, arms = job.knowing(arms=[arm]), {method: arm}
-        kept = Kept(folder, arm, job.stamp | data, results)
-    else:
+    arm = json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"] if job.paths["choice"] else None
+    if arm is None:
         arms = {arm_name(method, arm): arm for arm in job.settings["arms"]}
+    else:
+        job, arms = job.knowing(arms=[arm]), {method: arm}
+    before = kept(folder, arm, job.stamp | data, results)
     with resume.held(folder / "resume", job.stamp | data) as state:
-        if kept and kept.take_back():
+        if before and before.take_back():
             return
         rows, outcomes = cohort.train_job(job, arms, state, checkpoints=True)
         checkpoints.write(job.path("checkpoints"), rows, list(arms), job.settings["seeds"], job.stamp)
         contracts.write(outcomes, job.path("outcomes"))
-        if kept:
-            kept.keep()
+        if before:
+            before.keep()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Finished results of a tuned cohort, kept beside it by hard links: for an arm that is chosen again, nothing is computed again.
+"""Finished results, kept beside a cohort by hard links: what was made of the same is never computed again.
 
-Snakemake plans whatever lies behind a choice that is made anew, and knows nothing of this folder (it deletes what it knows before it
-makes it again). For each arm the last results are kept, with what they were made of and a digest of every file.
+Snakemake knows nothing of this folder (it deletes what it knows before it makes it again), and plans too much in two cases. Behind a choice
+of an arm that is made anew it plans everything: the last results of each arm are kept. And of a job that its launcher did not live to see
+finished, it thinks that it never was: on a cluster, the last results of every job are kept. With them lie what they were made of, and a
+digest of every file.
 """
 
 import hashlib
@@ -16,8 +18,22 @@ from plasticity.errors import StudyError
 from plasticity.logs import log
 
 
+def kept(beside: Path, arm: Mapping[str, object] | None, stamp: Mapping[str, str], results: Sequence[Path]) -> "Kept | None":
+    """Where a job's results are kept, if it is of a tuned arm or runs on a cluster; else None.
+
+    Args:
+        beside: the cohort's folder.
+        arm: the chosen one, or None where nothing was chosen.
+        stamp: what results must have been made of to be taken back.
+        results: where they belong.
+    """
+    if arm is None and "SLURM_JOB_ID" not in os.environ:
+        return None
+    return Kept(beside, arm, stamp, results)
+
+
 class Kept:
-    """The results of one job for one arm.
+    """The results of one job, for one arm where arms are chosen.
 
     Attributes:
         folder: where they are kept.
@@ -25,8 +41,8 @@ class Kept:
         results: where they belong.
     """
 
-    def __init__(self, beside: Path, arm: Mapping[str, object], stamp: Mapping[str, str], results: Sequence[Path]) -> None:
-        name = hashlib.sha256(json.dumps(arm, sort_keys=True).encode()).hexdigest()[:12]
+    def __init__(self, beside: Path, arm: Mapping[str, object] | None, stamp: Mapping[str, str], results: Sequence[Path]) -> None:
+        name = "last" if arm is None else hashlib.sha256(json.dumps(arm, sort_keys=True).encode()).hexdigest()[:12]
         self.folder, self.stamp, self.results = beside / "kept" / stamp["source"] / name, dict(stamp), results
         self._note = self.folder / "note.json"
 
@@ -49,7 +65,7 @@ class Kept:
         except Exception as error:  # noqa: BLE001 - what is torn can fail in any way
             log.warning("%s cannot be taken back (%s), so it is made anew", self.folder, error)
             return False
-        log.info("made before with the same choice, and taken back from %s: nothing is computed", self.folder)
+        log.info("made before of the same, and taken back from %s: nothing is computed", self.folder)
         return True
 
     def keep(self) -> None:
@@ -63,5 +79,5 @@ class Kept:
             with contracts.whole(self._note) as part:
                 part.write_text(json.dumps({"stamp": self.stamp, "digests": digests}, sort_keys=True), encoding="utf-8")
         except (OSError, StudyError) as error:
-            log.warning("%s cannot be kept (%s): another choice and back again will compute it again", self.folder, error)
+            log.warning("%s cannot be kept (%s): it may be computed again", self.folder, error)
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -25,7 +25,8 @@ def open_log(path: Path | None) -> None:
     logging.raiseExceptions = False  # a line that finds no space is lost, without a traceback in its place
     # where and when belong here, never into a result
     log.info("%s", " ".join(sys.argv[:1]))
-    log.info("python %s, host %s, slurm job %s", platform.python_version(), platform.node(), os.environ.get("SLURM_JOB_ID", "none"))
+    job, node = (os.environ.get(name, "none") for name in ("SLURM_JOB_ID", "SLURMD_NODENAME"))
+    log.info("python %s, host %s, slurm job %s on node %s", platform.python_version(), platform.node(), job, node)
 
 
 def progress(what: str) -> Callable[[Collection[Item]], Iterator[Item]]:
