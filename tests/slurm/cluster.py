@@ -46,7 +46,7 @@ class Cluster:
     """
 
     def __init__(self, folder: Path, accounting: bool = False) -> None:
-        self.folder, self.accounting = folder, accounting
+        self.folder, self.accounting, self._started = folder, accounting, list[subprocess.Popen[bytes]]()
         self.env = os.environ | {"PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf"), "MYSQL_UNIX_PORT": str(folder / "mysql.sock")}
 
     def up(self) -> None:
@@ -75,6 +75,8 @@ class Cluster:
         self._wait("no job", lambda: not self.jobs(), 30)
         for record in sorted(self.folder.glob("*.pid"), key=lambda path: -path.stat().st_mtime_ns):
             self.stop(record.stem)
+        for daemon in self._started:
+            daemon.wait(20)
         if LINK.is_symlink() and LINK.readlink() == self.folder / "slurm.conf":
             LINK.unlink()
 
@@ -120,6 +122,7 @@ class Cluster:
         with (self.folder / f"{name}.out").open("a") as out:
             command = [str(shutil.which(program, path=PATH)), *arguments]
             running = subprocess.Popen(command, env=self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        self._started.append(running)
         (self.folder / f"{name}.pid").write_text(str(running.pid))
 
     def _wait(self, what: str, ready: Callable[[], object], seconds: float = 60) -> None:
