@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slurm
 
 SETTING = "digits_labels_relu"
 TASKS = 20
-TROUBLE = '''"""Notes each task that begins; sleeps in it as long as trouble/PAUSE says; once, at task 5, does what trouble/NAME is there for."""
+TROUBLE = '''"""Notes each task that begins, sleeps as long as trouble/PAUSE says, and at task 5 does once what trouble/NAME is there for."""
 
 import os
 import time
@@ -140,16 +140,16 @@ def test_a_job_that_is_told_to_stop_goes_on_from_its_last_task(copied, reference
 
 
 def halfway(copied, cluster):
-    """A project whose jobs train, slowly, and its launcher."""
-    project = troubled(copied, "slow", pause=1)
+    """A project of which one job is left, which trains slowly; its launcher, and the number of the job."""
+    project = troubled(copied, "slow", pause=2)
     running = project.launch("curvature")
-    wait("jobs that train", lambda: len(begun(project, "slow")[0]) > 2 and len(cluster.jobs("RUNNING")) == 2)
-    return project, running
+    wait("one job that trains", lambda: len(begun(project, "slow")[0]) > 2 and len(cluster.jobs()) == 1)
+    return project, running, cluster.jobs()[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_launcher_that_is_told_to_stop_leaves_nothing_behind_and_goes_on_later(copied, cluster, reference, number):
-    project, running = halfway(copied, cluster)
+    project, running, _ = halfway(copied, cluster)
     os.kill(running.pid, number)
     assert running.wait(120) != 0
     wait("the end of its jobs", lambda: not cluster.jobs())
@@ -158,36 +158,38 @@ def test_a_launcher_that_is_told_to_stop_leaves_nothing_behind_and_goes_on_later
     assert len(begun(project, "slow")[0]) <= TASKS + 1, "at most one task is done twice"
 
 
-def test_a_launcher_that_is_killed_leaves_jobs_that_are_never_doubled_and_whose_work_counts(copied, cluster, reference):
-    project, running = halfway(copied, cluster)
+def killed(project, running):
+    """What a launcher that was killed leaves: jobs, and a lock."""
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    assert len(cluster.jobs()) == 2
-    left = set(cluster.jobs())
     assert project.run(sys.executable, "-m", "snakemake", "--cores", "1", "--unlock").returncode == 0
+
+
+def test_a_launcher_that_is_killed_leaves_jobs_that_are_never_doubled_and_whose_work_counts(copied, cluster, reference):
+    project, running, left = halfway(copied, cluster)
+    killed(project, running)
     refused = project.snakemake("curvature")
     assert refused.returncode != 0
-    assert "2 Slurm jobs of this folder still run" in refused.stdout
+    assert f"1 Slurm jobs of this folder still run, of a start that goes on or was killed: {left}" in refused.stdout
     assert "make orphans ARGS=--cancel" in refused.stdout
     assert project.run(sys.executable, "-m", "snakemake", "--cores", "1", "curvature").returncode != 0, "nor does one without the cluster"
     listed = project.run(sys.executable, "workflow/scripts/orphans.py").stdout
-    assert all(re.search(rf"^{number}  RUNNING +rule_train_cohort", listed, re.MULTILINE) for number in left)
-    assert set(cluster.jobs()) == left, "nothing was doubled, and nothing cancelled unasked"
-    wait("the end of the jobs that were left", lambda: not cluster.jobs(), 120)
+    assert re.search(rf"^{left}  RUNNING +rule_train_cohort", listed, re.MULTILINE)
+    assert cluster.jobs() == [left], "nothing was doubled, and nothing cancelled unasked"
+    wait("the end of the job that was left", lambda: not cluster.jobs(), 120)
     project.build("curvature")
     assert project.contents() == of(reference, "slow", "fresh")
-    assert begun(project, "slow")[0] == list(range(TASKS)), "what the orphan finished is not done again"
+    assert begun(project, "slow") == (list(range(TASKS)), [left]), "what the orphan finished is not done again"
 
 
-def test_orphans_are_cancelled_if_asked(copied, cluster):
-    project, running = halfway(copied, cluster)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
+def test_orphans_are_cancelled_if_asked(copied, cluster, reference):
+    project, running, _ = halfway(copied, cluster)
+    killed(project, running)
     done = project.run(sys.executable, "workflow/scripts/orphans.py", "--cancel")
-    assert "2 jobs of" in done.stdout
-    wait("their end", lambda: not cluster.jobs())
-    assert project.run(sys.executable, "-m", "snakemake", "--cores", "1", "--unlock").returncode == 0
+    assert re.search(r"^1 jobs of .*, and are cancelled$", done.stdout, re.MULTILINE)
+    wait("its end", lambda: not cluster.jobs())
     project.build("curvature")
+    assert project.contents() == of(reference, "slow", "fresh")
     assert len(begun(project, "slow")[0]) <= TASKS + 1, "at most one task is done twice"
 
 
