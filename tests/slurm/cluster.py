@@ -2,8 +2,8 @@
 
     python tests/slurm/cluster.py up FOLDER [--accounting]      python tests/slurm/cluster.py down FOLDER
 
-Two nodes with two pretend GPUs each and one without; no systemd, no cgroups. It stops only what it started. Root is needed, and Debian's
-packages munge, slurm-wlm and slurm-client; for accounting slurmdbd and mariadb-server.
+Five nodes, four of them with pretend GPUs, in three partitions; no systemd, no cgroups. It stops only what it started. Root is needed, and
+Debian's packages munge, slurm-wlm and slurm-client; for accounting slurmdbd and mariadb-server.
 """
 
 import argparse
@@ -17,12 +17,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 LINK = Path("/etc/slurm/slurm.conf")  # a job's own srun looks nowhere else: the job-step plugin strips SLURM_CONF
 DAEMONS = ("munged", "slurmctld", "slurmd")
 ACCOUNTING = ("slurmdbd", "mariadbd")
-GPU_NODES, CPU_NODES, GPUS = ("g1", "g2"), ("c1",), 2
-CPUS, MEMORY = 8, 12_000  # of a node, as it says of itself
+PARTITIONS = {"gpu": ("g1", "g2"), "frail": ("g3", "g4"), "cpu": ("c1",)}  # a test may take down nodes of the frail one
+NODES = [node for nodes in PARTITIONS.values() for node in nodes]
+GPU_NODES, GPUS = ("g1", "g2", "g3", "g4"), 8
+CPUS, MEMORY = 16, 64_000  # of a node, as it says of itself: more than there is, since jobs of tests wait most of their time
 PATH = os.pathsep.join(["/usr/sbin", "/sbin", os.environ["PATH"]])
 
 
@@ -34,6 +37,18 @@ def missing(accounting: bool = False) -> str:
     if os.geteuid():
         return "not root"
     return "" if LINK.is_symlink() or not LINK.exists() else f"{LINK} is that of a cluster"
+
+
+class Job(NamedTuple):
+    """A job that waits or runs, as squeue says it; the comment is Snakemake's: rule and wildcards."""
+
+    number: str
+    state: str
+    folder: str
+    partition: str
+    node: str
+    gres: str
+    comment: str
 
 
 class Cluster:
@@ -57,22 +72,23 @@ class Cluster:
             "munged", "-F", "--force", f"--key-file={munge / 'key'}", f"--socket={socket_}", f"--pid-file={munge / 'pid'}",
             f"--log-file={munge / 'log'}", f"--seed-file={munge / 'seed'}",
         )  # fmt: skip
-        self._wait("munged", lambda: self.say("munge", "-n", "-S", str(socket_)).startswith("MUNGE:"))
+        wait("munged", lambda: self.say("munge", "-n", "-S", str(socket_)).startswith("MUNGE:"))
         if self.accounting:
             self._account()
         LINK.parent.mkdir(exist_ok=True)
         LINK.unlink(missing_ok=True)
         LINK.symlink_to(self.folder / "slurm.conf")
         self._start("slurmctld", "-D", "-f", str(self.folder / "slurm.conf"))
-        self._wait("slurmctld", lambda: "UP" in self.say("scontrol", "ping"))
-        for node in (*GPU_NODES, *CPU_NODES):
-            self.start_node(node)
-        self._wait("all nodes", lambda: set(self.say("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"})
+        wait("slurmctld", lambda: "UP" in self.say("scontrol", "ping"))
+        for node in NODES:
+            (self.folder / "spool" / node).mkdir(parents=True, exist_ok=True)
+            self._start("slurmd", "-D", "-N", node, "-f", str(self.folder / "slurm.conf"), name=f"slurmd.{node}")
+        wait("all nodes", lambda: set(self.say("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"})
 
     def down(self) -> None:
         """Cancel what runs, and stop what was started, the last first."""
         self.say("scancel", "-u", "root")
-        self._wait("no job", lambda: not self.jobs(), 30)
+        wait("the end of all jobs", lambda: not self.say("squeue", "-h"), 60)
         for record in sorted(self.folder.glob("*.pid"), key=lambda path: -path.stat().st_mtime_ns):
             self.stop(record.stem)
         for daemon in self._started:
@@ -85,15 +101,10 @@ class Cluster:
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60, check=False)
         return done.stdout if done.returncode == 0 else ""
 
-    def jobs(self, state: str = "") -> list[str]:
-        """Numbers of the jobs that wait or run, or of those in a state."""
-        rows = [row.split("|") for row in self.say("squeue", "-h", "-o", "%i|%T").split()]
-        return [number for number, found in rows if found == state or not state]
-
-    def start_node(self, node: str) -> None:
-        """Start a node's slurmd."""
-        (self.folder / "spool" / node).mkdir(parents=True, exist_ok=True)
-        self._start("slurmd", "-D", "-N", node, "-f", str(self.folder / "slurm.conf"), name=f"slurmd.{node}")
+    def jobs(self) -> list[Job]:
+        """Jobs that wait or run."""
+        rows = [line.split("|") for line in self.say("squeue", "-h", "-o", "%i|%T|%Z|%P|%N|%b|%k").splitlines()]
+        return [Job(*row) for row in rows if row[1] not in ("COMPLETING", "COMPLETED")]
 
     def stop(self, name: str, number: int = signal.SIGTERM) -> None:
         """Stop a daemon that this cluster started: by its record, and only if that process is the daemon."""
@@ -125,14 +136,6 @@ class Cluster:
         self._started.append(running)
         (self.folder / f"{name}.pid").write_text(str(running.pid))
 
-    def _wait(self, what: str, ready: Callable[[], object], seconds: float = 60) -> None:
-        """Wait for something, but not for ever."""
-        deadline = time.monotonic() + seconds
-        while not ready():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{what} did not come within {seconds} s: see {self.folder}/*.out")
-            time.sleep(0.1)
-
     def _configure(self) -> None:
         """Write everything that the daemons read."""
         for part in ("munge", "spool", "state", "dev"):
@@ -143,7 +146,7 @@ class Cluster:
         key.chmod(0o400)
         for number in range(GPUS):  # a device must be a character device: these are /dev/null
             os.mknod(self.folder / "dev" / f"gpu{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
-        ports = iter(_free_ports(3 + len(GPU_NODES) + len(CPU_NODES)))
+        ports = iter(_free_ports(2 + len(NODES)))
         host, controller, database = socket.gethostname().partition(".")[0], next(ports), next(ports)
         common = f"AuthType=auth/munge\nAuthInfo=socket={self.folder}/munge.sock\nSlurmUser=root\n"
         storage = "AccountingStorageType=accounting_storage/none\n"
@@ -157,7 +160,11 @@ AccountingStoreFlags=job_comment
         nodes = "\n".join(
             f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={next(ports)} CPUs={CPUS} RealMemory={MEMORY}"
             f"{f' Gres=gpu:{GPUS}' if node in GPU_NODES else ''} State=UNKNOWN"
-            for node in (*GPU_NODES, *CPU_NODES)
+            for node in NODES
+        )
+        partitions = "\n".join(
+            f"PartitionName={name} Nodes={','.join(found)} MaxTime=1-0 DefaultTime=10 DefMemPerCPU=500"
+            for name, found in PARTITIONS.items()
         )
         (self.folder / "slurm.conf").write_text(f"""ClusterName=lab
 SlurmctldHost={host}(127.0.0.1)
@@ -192,8 +199,7 @@ EnforcePartLimits=ALL
 MailProg=/bin/true
 GresTypes=gpu
 {storage}{nodes}
-PartitionName=cpu Nodes={",".join(CPU_NODES)} Default=YES MaxTime=1-0 DefaultTime=10 DefMemPerCPU=500
-PartitionName=gpu Nodes={",".join(GPU_NODES)} MaxTime=1-0 DefaultTime=10 DefMemPerCPU=500
+{partitions}
 """)
         (self.folder / "gres.conf").write_text(f"NodeName={','.join(GPU_NODES)} Name=gpu File={self.folder}/dev/gpu[0-{GPUS - 1}]\n")
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nConstrainCores=no\nConstrainRAMSpace=no\nConstrainDevices=no\n")
@@ -220,13 +226,26 @@ StorageLoc=accounts
         self._start(
             "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", at, "--skip-networking", "--innodb-buffer-pool-size=64M"
         )
-        self._wait("mariadbd", lambda: "alive" in self.say("mariadb-admin", "--no-defaults", at, "-uroot", "ping"))
+        wait("mariadbd", lambda: "alive" in self.say("mariadb-admin", "--no-defaults", at, "-uroot", "ping"))
         grant = "CREATE DATABASE IF NOT EXISTS accounts; CREATE USER IF NOT EXISTS slurm@localhost IDENTIFIED BY 'lab';"
         self.say("mariadb", "--no-defaults", at, "-uroot", "-e", f"{grant} GRANT ALL ON accounts.* TO slurm@localhost;")
         self._start("slurmdbd", "-D")
-        self._wait("slurmdbd", lambda: "root" in self.say("sacctmgr", "-n", "list", "user"))
+        wait("slurmdbd", lambda: "root" in self.say("sacctmgr", "-n", "list", "user"))
         for what in ("cluster lab", "account lab Description=lab Organization=lab", "user root DefaultAccount=lab"):
             self.say("sacctmgr", "-i", "add", *what.split())
+
+
+def wait(what: str, ready: Callable[[], object], seconds: float = 120) -> None:
+    """Wait for something, but not for ever.
+
+    Raises:
+        TimeoutError: it did not come.
+    """
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not come within {seconds} s")
+        time.sleep(0.1)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ import cluster as lab
 
 ROOT = Path(__file__).resolve().parents[2]
 SOON = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"]  # the profile waits longer, for real clusters
-PATIENCE = 240  # seconds that anything may take
+PATIENCE = 400  # seconds that anything may take
 
 
 @dataclass
@@ -37,6 +36,11 @@ class Project:
     root: Path
     cluster: lab.Cluster
     launched: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def said(self) -> str:
+        """What the last launcher said."""
+        return (self.root / "launched.out").read_text()
 
     @property
     def env(self) -> dict[str, str]:
@@ -62,8 +66,12 @@ class Project:
         """Snakemake on the cluster, which must succeed; what it says."""
         done = self.snakemake(*targets)
         assert done.returncode == 0, done.stdout[-8000:]
-        assert not self.cluster.jobs(), "no job is left behind"
+        assert not self.jobs(), "no job is left behind"
         return done.stdout
+
+    def jobs(self) -> list[lab.Job]:
+        """Its jobs that wait or run."""
+        return [job for job in self.cluster.jobs() if job.folder == str(self.root)]
 
     def launch(self, *targets: str) -> subprocess.Popen[str]:
         """Snakemake on the cluster, in the background, in a session of its own."""
@@ -73,60 +81,42 @@ class Project:
         self.launched.append(running)
         return running
 
-    def contents(self, folder: str = "runs") -> dict[str, str]:
-        """Digest of every result below a folder of the study, but for the links that the cluster's jobs keep."""
-        root = self.root / "results/tiny" / folder
-        files = [path for path in sorted(root.rglob("*.nc")) if "kept" not in path.parts]
-        return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
-    def log(self, cohort: str, stage: str = "train") -> str:
-        """The log of a cohort's jobs: of every attempt."""
-        path = self.root / f"results/tiny/logs/runs/{cohort}/{stage}.log"
-        return path.read_text() if path.exists() else ""
+def lasting(results: Path) -> dict[str, str]:
+    """Digest of every result that is the same wherever it is made, by its path; the links that the cluster's jobs keep are left out."""
+    kinds = {".nc", ".csv", ".svg", ".pdf", ".png"}
+    found = [path for path in sorted(results.rglob("*")) if path.suffix in kinds and "kept" not in path.parts and path.stem != "cost"]
+    return {str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
-def wait(what: str, ready: Callable[[], object], seconds: float = 60) -> None:
-    """Wait for something, but not for ever."""
-    deadline = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < deadline, f"{what} did not come within {seconds} s"
-        time.sleep(0.05)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where there can be no cluster, say so."""
-    if reason := lab.missing():
-        for item in items:
-            item.add_marker(pytest.mark.skip(reason=reason))
-
-
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
-    """A cluster without accounting, as many sites have it."""
-    made = lab.Cluster(tmp_path_factory.mktemp("cluster"))
+@pytest.fixture(scope="module")
+def cluster(request, tmp_path_factory):
+    """A cluster for the tests of one file, with accounting if they say so."""
+    accounting = getattr(request.module, "ACCOUNTING", False)
+    if reason := lab.missing(accounting):
+        pytest.skip(reason)
+    made = lab.Cluster(tmp_path_factory.mktemp("cluster"), accounting)
     made.up()
     yield made
     made.down()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def copied(tmp_path_factory, cluster):
-    """``copied(change)``: a new project with the tiny study, its config changed."""
+    """``copied(change, **site)``: a new project, its config changed, at a site."""
     made: list[Project] = []
 
-    def make(change: Callable[[dict[str, Any]], object] = lambda config: None) -> Project:
+    def make(change: Callable[[dict[str, Any]], object] = lambda config: None, **site: str) -> Project:
         root = tmp_path_factory.mktemp("project")
         listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
         for name in filter(None, listed.stdout.split("\0")):
             if (ROOT / name).is_file():
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, root / name)
-        config = yaml.safe_load((ROOT / "tests/workflow/study.yaml").read_text())
-        config["settings"] = {"digits_labels_relu": config["settings"]["digits_labels_relu"]}
-        config |= {"seeds_per_job": 2, "methods": {"none": {}}}
+        config = yaml.safe_load((root / "config.yaml").read_text())
         change(config)
         (root / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        (root / "slurm/site.yaml").write_text("partition: gpu\ncpu_partition: cpu\naccount: none\n")
+        (root / "slurm/site.yaml").write_text(yaml.safe_dump({"partition": "gpu", "cpu_partition": "cpu", "account": "none"} | site))
         made.append(Project(root, cluster))
         return made[-1]
 
