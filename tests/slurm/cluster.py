@@ -106,6 +106,19 @@ class Cluster:
         rows = [line.split("|") for line in self.say("squeue", "-h", "-o", "%i|%T|%Z|%P|%N|%b|%k").splitlines()]
         return [Job(*row) for row in rows if row[1] not in ("COMPLETING", "COMPLETED")]
 
+    def lose(self, node: str) -> None:
+        """Kill a node's daemon and every process of its jobs, as if its power failed."""
+        numbers = {job.number for job in self.jobs() if job.node == node}
+        self.stop(f"slurmd.{node}", signal.SIGKILL)
+        for sign in ("cmdline", "environ"):  # first those that would report the end of the others
+            for process in Path("/proc").glob("[0-9]*"):
+                try:
+                    text = (process / sign).read_text(errors="replace")
+                except OSError:  # it ended meanwhile
+                    continue
+                if any(text.startswith(f"slurmstepd: [{number}.") or f"SLURM_JOB_ID={number}" in text.split("\0") for number in numbers):
+                    os.kill(int(process.name), signal.SIGKILL)
+
     def stop(self, name: str, number: int = signal.SIGTERM) -> None:
         """Stop a daemon that this cluster started: by its record, and only if that process is the daemon."""
         record = self.folder / f"{name}.pid"

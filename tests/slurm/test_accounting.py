@@ -1,4 +1,4 @@
-"""The default study, whole, on a real Slurm with accounting: what it makes, and where its jobs run. `make run` makes what it is compared with."""
+"""The default study on a real Slurm with accounting: what it makes, and where its jobs run. It is compared with what `make run` makes."""
 
 import pytest
 from conftest import ROOT, lasting

@@ -144,7 +144,7 @@ def a_node_is_lost(copied, reference):
     at = Troubled(copied, "lost", partition="frail")
     running = at.project.launch("curvature")
     was = at.in_trouble("lost")
-    at.project.cluster.say("scontrol", "update", f"nodename={was.node}", "state=down", "reason=test")
+    at.project.cluster.lose(was.node)
 
     def again():
         return [job for job in at.project.jobs() if "_lost_" in job.comment and job.state == "RUNNING" and job.number != was.number]
@@ -152,7 +152,6 @@ def a_node_is_lost(copied, reference):
     wait("the lost job to be sent again", again, 240)
     (elsewhere,) = again()
     assert elsewhere.node != was.node
-    at.project.cluster.say("scontrol", "update", f"nodename={was.node}", "state=resume")
     at.ends(running, reference)
 
 
