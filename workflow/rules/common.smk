@@ -179,12 +179,14 @@ def training_minutes(setting, arms, seeds, attempt):
 
 def before_jobs():
     """Before any job starts: refuse to make what jobs of a former start still make; on a cluster, say what is going to be submitted."""
+    submits = workflow.executor_plugin.name == "slurm"
     try:
         if still := cluster.running(ROOT):
             raise WorkflowError(cluster.refusal(still))
     except StudyError as mistake:
-        raise WorkflowError(str(mistake)) from None
-    if workflow.executor_plugin.name != "slurm":
+        if submits:  # a machine on which Slurm is installed, but no cluster's, can run a study
+            raise WorkflowError(str(mistake)) from None
+    if not submits:
         return
     if said := cluster.missing(SITE):
         raise WorkflowError(said)
