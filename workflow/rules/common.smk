@@ -146,9 +146,14 @@ def gathering_of(wildcards):
     return STUDY.gathering(wildcards.setting)
 
 
+def cohorts_in(wildcards):
+    """The cohorts of a setting, as folders below it."""
+    return [f"{cohort.method}/{cohort.seeds}" for cohort in STUDY.cohorts(wildcards.setting)]
+
+
 def cohorts_of(wildcards, file):
     """One file of every cohort of a setting."""
-    return [f"results/{STUDY.name}/runs/{cohort.folder}/{file}" for cohort in STUDY.cohorts(wildcards.setting)]
+    return [f"results/{STUDY.name}/runs/{wildcards.setting}/{cohort}/{file}" for cohort in cohorts_in(wildcards)]
 
 
 def tuning_of(wildcards):

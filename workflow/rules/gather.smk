@@ -22,8 +22,10 @@ rule gather:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
+        runs=f"results/{STUDY.name}/runs/{{setting}}",
+        cohorts=cohorts_in,  # not all of their files: a command has 128 KiB at most
         settings=gathering_of,
         code=code("gather"),
     shell:
-        "python workflow/scripts/gather.py --outcomes {input.outcomes} --measures {input.measures} --output {output}"
+        "python workflow/scripts/gather.py --runs {params.runs} --cohorts {params.cohorts} --output {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"
