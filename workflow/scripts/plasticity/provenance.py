@@ -6,6 +6,7 @@ layout and prose rerun nothing. The files are named, so that Snakemake's rerun r
 """
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -41,15 +42,7 @@ def code_digest(entry: Path, named: Iterable[Path] = ()) -> dict[str, str]:
 
 def file_digest(path: Path) -> str:
     """Digest of a Python file's meaning: its syntax tree without comments, docstrings and layout."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            and ast.get_docstring(node, clean=False) is not None
-        ):
-            node.body = node.body[1:]
-    # unparse, not dump: the form of dump changes between Python versions, and would rerun everything
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:12]
+    return _parsed(path.read_text(encoding="utf-8"), str(path))[0]
 
 
 def refuse_changed_code(code: Mapping[str, str]) -> None:
@@ -84,17 +77,30 @@ def stamp(source: str, settings: object, code: Mapping[str, str]) -> dict[str, s
     }
 
 
-def _imports(path: Path) -> list[Path]:
-    """Library files that a file imports, with the packages they lie in."""
+@functools.cache  # the launcher asks for each file once per entry
+def _parsed(text: str, name: str) -> tuple[str, frozenset[str]]:
+    """Of a Python file's text: the digest of its meaning, and the dotted names that it imports."""
+    tree = ast.parse(text, filename=name)
     dotted: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             dotted.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             dotted.add(node.module)
             dotted.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node, clean=False) is not None
+        ):
+            node.body = node.body[1:]
+    # unparse, not dump: the form of dump changes between Python versions, and would rerun everything
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:12], frozenset(dotted)
+
+
+def _imports(path: Path) -> list[Path]:
+    """Library files that a file imports, with the packages they lie in."""
     files = []
-    for name in dotted:
+    for name in _parsed(path.read_text(encoding="utf-8"), str(path))[1]:
         parts = name.split(".")
         if parts[0] == PACKAGE:
             prefixes = [SCRIPTS.joinpath(*parts[:end]) for end in range(1, len(parts) + 1)]
