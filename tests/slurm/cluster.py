@@ -2,7 +2,7 @@
 
     python tests/slurm/cluster.py up FOLDER [--accounting]      python tests/slurm/cluster.py down FOLDER
 
-Five nodes, four of them with pretend GPUs, in three partitions; no systemd, no cgroups. It stops only what it started. Root is needed, and
+Six nodes, five of them with pretend GPUs; no systemd, no cgroups. It stops only what it started. Root is needed, and
 Debian's packages munge, slurm-wlm and slurm-client; for accounting slurmdbd and mariadb-server.
 """
 
@@ -22,9 +22,15 @@ from typing import NamedTuple
 LINK = Path("/etc/slurm/slurm.conf")  # a job's own srun looks nowhere else: the job-step plugin strips SLURM_CONF
 DAEMONS = ("munged", "slurmctld", "slurmd")
 ACCOUNTING = ("slurmdbd", "mariadbd")
-PARTITIONS = {"gpu": ("g1", "g2"), "frail": ("g3", "g4"), "cpu": ("c1",)}  # a test may take down nodes of the frail one
-NODES = [node for nodes in PARTITIONS.values() for node in nodes]
-GPU_NODES, GPUS = ("g1", "g2", "g3", "g4"), 8
+GPU_NODES, GPUS = ("g1", "g2", "g3", "g4", "g5"), 8
+NODES = (*GPU_NODES, "c1")
+PARTITIONS = {
+    "gpu": "Nodes=g1,g2",
+    "frail": "Nodes=g3,g4",  # a test may take down its nodes
+    "low": "Nodes=g5",
+    "urgent": "Nodes=g5 PriorityTier=9",  # its jobs take the place of those in low
+    "cpu": "Nodes=c1",
+}
 CPUS, MEMORY = 16, 64_000  # of a node, as it says of itself: more than there is, since jobs of tests wait most of their time
 PATH = os.pathsep.join(["/usr/sbin", "/sbin", os.environ["PATH"]])
 
@@ -176,8 +182,7 @@ AccountingStoreFlags=job_comment
             for node in NODES
         )
         partitions = "\n".join(
-            f"PartitionName={name} Nodes={','.join(found)} MaxTime=1-0 DefaultTime=10 DefMemPerCPU=500"
-            for name, found in PARTITIONS.items()
+            f"PartitionName={name} {what} MaxTime=1-0 DefaultTime=10 DefMemPerCPU=500" for name, what in PARTITIONS.items()
         )
         (self.folder / "slurm.conf").write_text(f"""ClusterName=lab
 SlurmctldHost={host}(127.0.0.1)
@@ -198,6 +203,8 @@ JobAcctGatherFrequency=2
 JobAcctGatherParams=OverMemoryKill
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
 SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=2,batch_sched_delay=0,sched_interval=2
 SlurmdParameters=config_overrides

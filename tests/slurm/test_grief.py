@@ -46,8 +46,9 @@ DEEDS = {
     "hangs": WAIT,
     "grows": "[torch.ones(10**8).sum() for held in [[torch.ones(10**7) for _ in range(60)]]]; time.sleep(60)",
     "cancelled": WAIT,
-    "preempted": WAIT,
+    "stopped": WAIT,
     "lost": WAIT,
+    "preempted": WAIT,
     "slow": "pass",
 }
 
@@ -129,12 +130,12 @@ class Troubled:
 
 
 def jobs_come_to_grief(copied, reference):
-    """One fails, one hangs until its time is over, one wants memory, one is cancelled, one is told to make room; all in one study."""
-    at = Troubled(copied, "fails", "hangs", "grows", "cancelled", "preempted")
+    """One fails, one hangs until its time is over, one wants memory, one is cancelled, one is told to stop; all in one study."""
+    at = Troubled(copied, "fails", "hangs", "grows", "cancelled", "stopped")
     less = ["train_cohort:runtime=attempt if wildcards.method == 'hangs' else 30", "train_cohort:mem_mb=1200 * attempt"]
     running = at.project.launch("curvature", "--set-resources", *less)
     at.project.cluster.say("scancel", at.in_trouble("cancelled").number)
-    at.project.cluster.say("scancel", "--signal=TERM", "--full", at.in_trouble("preempted").number)
+    at.project.cluster.say("scancel", "--signal=TERM", "--full", at.in_trouble("stopped").number)
     at.ends(running, reference)
     assert "a disk that was gone for a moment" in at.project.said, "what a failed job said is shown"
     assert re.search(r"12 Slurm jobs, about [\d.]+ GPU-hours and [\d.]+ hours without a GPU.*; the longest: \w+", at.project.said)
@@ -152,6 +153,15 @@ def a_node_is_lost(copied, reference):
     wait("the lost job to be sent again", again, 240)
     (elsewhere,) = again()
     assert elsewhere.node != was.node
+    at.ends(running, reference)
+
+
+def a_job_is_preempted(copied, reference):
+    at = Troubled(copied, "preempted", partition="low")
+    running = at.project.launch("curvature")
+    job = at.in_trouble("preempted")
+    at.project.cluster.say("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+    wait("the job to make room", lambda: job.number not in [one.number for one in at.project.jobs() if one.state == "RUNNING"])
     at.ends(running, reference)
 
 
@@ -209,7 +219,15 @@ def orphans_are_cancelled(copied, reference):
     at.goes_on(reference)
 
 
-SCENES = [jobs_come_to_grief, a_node_is_lost, launcher_is_killed, launcher_is_interrupted, launcher_is_terminated, orphans_are_cancelled]
+SCENES = [
+    jobs_come_to_grief,
+    a_node_is_lost,
+    a_job_is_preempted,
+    launcher_is_killed,
+    launcher_is_interrupted,
+    launcher_is_terminated,
+    orphans_are_cancelled,
+]
 
 
 @pytest.fixture(scope="module")
@@ -221,10 +239,11 @@ def reference(copied):
 
 
 @pytest.fixture(scope="module")
-def played(copied, reference):
-    """All scenes at once, since in each there is more to wait for than to do."""
-    with ThreadPoolExecutor(len(SCENES)) as pool:
-        yield {scene: pool.submit(scene, copied, reference) for scene in SCENES}
+def played(request, copied, reference):
+    """All chosen scenes at once, since in each there is more to wait for than to do."""
+    scenes = [item.callspec.params["scene"] for item in request.session.items if "played" in item.fixturenames]
+    with ThreadPoolExecutor(len(scenes)) as pool:
+        yield {scene: pool.submit(scene, copied, reference) for scene in scenes}
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)

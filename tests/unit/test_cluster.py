@@ -1,7 +1,9 @@
 """What a Slurm site must say, and which of its jobs are ours, with a Slurm that is played by a script."""
 
+import asyncio
 import os
 import stat
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,3 +113,25 @@ def test_jobs_are_cancelled_by_their_numbers(tmp_path, slurm):
     slurm("scancel", "echo no >&2; exit 1")
     with pytest.raises(StudyError, match=r"did not cancel \(no"):
         cluster.cancel([cluster.Job("7", "RUNNING", "")])
+
+
+def test_a_preempted_job_has_failed_and_a_forgotten_one_has_ended():
+    answers = [{"1": "RUNNING", "2": "RUNNING", "3": "PENDING"}, None, {"1": "PREEMPTED", "3": "COMPLETED"}, {}]
+    commands = []
+
+    async def query_job_status(command, logger):
+        commands.append(command)
+        answer = answers.pop(0)
+        return answer, None if answer is None else 0.1
+
+    plugin = SimpleNamespace(query_job_status=query_job_status)
+    cluster.see_every_end(plugin)
+
+    def ask():
+        return asyncio.run(plugin.query_job_status("squeue", None))
+
+    assert ask() == ({"1": "RUNNING", "2": "RUNNING", "3": "PENDING"}, 0.1)
+    assert ask() == (None, None), "Slurm does not answer: nothing is known of any job"
+    assert ask() == ({"1": "FAILED", "2": "UNKNOWN", "3": "COMPLETED"}, 0.1)
+    assert ask() == ({"1": "UNKNOWN", "2": "UNKNOWN", "3": "UNKNOWN"}, 0.1)
+    assert commands == ["squeue"] * 4

@@ -1,5 +1,6 @@
 # Every function of the workflow: the study read once, and what each rule takes of it. No rules here.
 import functools
+import importlib
 import os
 import re
 import sys
@@ -195,6 +196,7 @@ def before_jobs():
         return
     if said := cluster.missing(SITE):
         raise WorkflowError(said)
+    cluster.see_every_end(importlib.import_module("snakemake_executor_plugin_slurm"))
     seconds = {job: expected_seconds(job.rule.name, job.wildcards) for job in workflow.dag.needrun_jobs() if not job.is_local}
     if seconds:
         hours = {gpu: sum(s for job, s in seconds.items() if bool(job.resources.get("gres")) == gpu) / 3600 for gpu in (True, False)}

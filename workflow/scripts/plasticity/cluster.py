@@ -3,8 +3,9 @@
 import getpass
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import yaml
@@ -81,6 +82,29 @@ def running(root: Path) -> list[Job]:
         for number, name, state, folder, comment in (row for row in rows if len(row) == 5)
         if name.startswith(PREFIX) and state not in ("COMPLETING", "COMPLETED") and Path(folder).resolve() == root.resolve()
     ]
+
+
+def see_every_end(plugin: ModuleType) -> None:
+    """Have Snakemake's Slurm plugin see two ends of a job for which its version 2.8.0 waits without end.
+
+    It leaves a preempted job to Slurm, to be started again, which the profile forbids (a retry would be a second writer): it has failed. And
+    it thinks that a job runs which squeue has forgotten: it has ended, and whether it made its files is looked at.
+
+    Args:
+        plugin: the module ``snakemake_executor_plugin_slurm``.
+    """
+    ask: Callable[..., Awaitable[tuple[dict[str, str] | None, float | None]]] = plugin.query_job_status
+    seen: set[str] = set()
+
+    async def query_job_status(*arguments: object) -> tuple[dict[str, str] | None, float | None]:
+        states, seconds = await ask(*arguments)
+        if states is not None:
+            seen.update(states)
+            ends = {number: "FAILED" for number, state in states.items() if state == "PREEMPTED"}
+            states = dict.fromkeys(seen, "UNKNOWN") | states | ends
+        return states, seconds
+
+    plugin.query_job_status = query_job_status  # type: ignore[attr-defined]
 
 
 def refusal(jobs: Sequence[Job]) -> str:
