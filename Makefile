@@ -15,10 +15,10 @@ LOCK := envs/requirements.txt
 INSTALLED := .venv/.installed
 UV := .venv/uv/bin/uv
 
-.PHONY: help env run explore orphans test lint bench lock
+.PHONY: help env run explore orphans test test-slurm lint bench lock
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 env: $(INSTALLED) ## make .venv, exactly what envs/requirements.txt pins
 
@@ -33,6 +33,10 @@ orphans: env ## list Slurm jobs that a killed launcher left behind (to cancel th
 
 test: env ## every test (fewer: ARGS="tests/unit -k fisher")
 	pytest $(ARGS)
+
+test-slurm: env ## the default study and jobs that come to grief, on a real Slurm started for it (needs root and Debian's Slurm)
+	@reason=$$(python tests/slurm/cluster.py why-not); \
+	if [[ $$reason ]]; then echo "skipped: $$reason"; else $(MAKE) run ARGS= && pytest tests/slurm $(ARGS); fi
 
 lint: env ## style, types and the workflow's own checks; changes nothing
 	ruff check

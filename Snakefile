@@ -38,6 +38,10 @@ onstart:
     before_jobs()
 
 
+onerror:
+    after_failure()
+
+
 rule all:
     default_target: True
     input:

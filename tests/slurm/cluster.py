@@ -1,6 +1,7 @@
 """A real Slurm on this machine: munged, slurmctld and several slurmd, with or without slurmdbd, all on loopback and below one folder.
 
     python tests/slurm/cluster.py up FOLDER [--accounting]      python tests/slurm/cluster.py down FOLDER
+    python tests/slurm/cluster.py why-not
 
 Six nodes, five of them with pretend GPUs; no systemd, no cgroups. It stops only what it started. Root is needed, and
 Debian's packages munge, slurm-wlm and slurm-client; for accounting slurmdbd and mariadb-server.
@@ -38,11 +39,14 @@ PATH = os.pathsep.join(["/usr/sbin", "/sbin", os.environ["PATH"]])
 def missing(accounting: bool = False) -> str:
     """Why there can be no cluster here; empty if there can."""
     programs = (*DAEMONS, "sbatch", *(ACCOUNTING if accounting else ()))
+    reasons = []
     if absent := [program for program in programs if shutil.which(program, path=PATH) is None]:
-        return f"no Slurm here ({', '.join(absent)})"
+        reasons.append(f"no Slurm here ({', '.join(absent)})")
     if os.geteuid():
-        return "not root"
-    return "" if LINK.is_symlink() or not LINK.exists() else f"{LINK} is that of a cluster"
+        reasons.append("not root")
+    if LINK.exists():
+        reasons.append(f"{LINK} is that of a cluster, and is left alone")
+    return " and ".join(reasons)
 
 
 class Job(NamedTuple):
@@ -281,10 +285,17 @@ def _free_ports(count: int) -> list[int]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["up", "down"])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--accounting", action="store_true")
+    whats = parser.add_subparsers(dest="what", required=True)
+    for what in ("up", "down"):
+        whats.add_parser(what).add_argument("folder", type=Path)
+    whats.choices["up"].add_argument("--accounting", action="store_true")
+    whats.add_parser("why-not", help="say why there can be no cluster here; nothing if there can")
     given = parser.parse_args()
-    if given.what == "up" and (reason := missing(given.accounting)):
+    if given.what == "why-not":
+        print(missing())
+    elif given.what == "down":
+        Cluster(given.folder.absolute()).down()
+    elif reason := missing(given.accounting):
         sys.exit(f"no cluster: {reason}")
-    getattr(Cluster(given.folder.absolute(), given.accounting), given.what)()
+    else:
+        Cluster(given.folder.absolute(), given.accounting).up()

@@ -209,6 +209,20 @@ def before_jobs():
         )
 
 
+def after_failure():
+    """At the end, where it is not overlooked: each job that failed for good, and how its log ends."""
+    failed = sorted(workflow.scheduler.failed, key=lambda job: (job.rule.name, *job.wildcards))
+    for job in failed[:10]:
+        path = Path(job.log[0])
+        lines = path.read_text(errors="replace").splitlines()[-5:] if path.exists() else ["(there is no log)"]
+        print(
+            "\n".join([f"\n{job.rule.name} {' '.join(job.wildcards)} failed. {path} ends:", *(f"    {line}" for line in lines)]),
+            file=sys.stderr,
+        )
+    if len(failed) > 10:
+        print(f"\n… and {len(failed) - 10} more jobs failed.", file=sys.stderr)
+
+
 def expected_seconds(name, wildcards):
     """Time to expect of a job of the cluster."""
     arms = STUDY.arms(wildcards.method) if name == "tune_cohort" else STUDY.reported(wildcards.method)

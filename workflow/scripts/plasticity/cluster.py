@@ -87,8 +87,8 @@ def running(root: Path) -> list[Job]:
 def see_every_end(plugin: ModuleType) -> None:
     """Have Snakemake's Slurm plugin see two ends of a job for which its version 2.8.0 waits without end.
 
-    It leaves a preempted job to Slurm, to be started again, which the profile forbids (a retry would be a second writer): it has failed. And
-    it thinks that a job runs which squeue has forgotten: it has ended, and whether it made its files is looked at.
+    It leaves a preempted job to Slurm, to be started again, which the profile forbids (a retry would be a second writer): it has failed.
+    And it thinks that a job runs which squeue has forgotten: it has ended, and whether it made its files is looked at.
 
     Args:
         plugin: the module ``snakemake_executor_plugin_slurm``.
