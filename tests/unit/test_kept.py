@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from plasticity import kept as keeping
 from plasticity.kept import Kept
 
 STAMP = {"source": "train", "settings": '{"lr": 0.1}', "code": '{"train.py": "0f"}', "versions": '{"torch": "2"}', "data": "0f"}
@@ -163,3 +164,19 @@ def test_where_links_became_impossible_nothing_is_taken_back(cohort, monkeypatch
     assert not kept(cohort).take_back()
     assert "cannot be taken back" in caplog.messages[-1]
     assert there(cohort) == {}
+
+
+def test_results_are_kept_of_tuned_arms_and_of_the_jobs_of_a_cluster(tmp_path, monkeypatch):
+    results = [tmp_path / name for name in CONTENT]
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert keeping.kept(tmp_path, None, STAMP, results) is None, "elsewhere Snakemake knows what was finished"
+    assert keeping.kept(tmp_path, ARM, STAMP, results)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    make(tmp_path)
+    keeping.kept(tmp_path, None, STAMP, results).keep()
+    for path in results:
+        path.unlink()
+    assert not keeping.kept(tmp_path, ARM, STAMP, results).take_back(), "that of an arm is another"
+    assert not keeping.kept(tmp_path, None, STAMP | {"data": "1e"}, results).take_back()
+    assert keeping.kept(tmp_path, None, STAMP, results).take_back()
+    assert there(tmp_path) == CONTENT

@@ -218,8 +218,12 @@ def test_truncated_checkpoints_are_named_with_what_to_do_and_come_back_as_they_w
 def test_a_spectrum_that_is_too_large_and_may_not_be_estimated_is_said_in_a_sentence_by_its_job(copy):
     copy.config(lambda config: config["curvature"].update(operators={"hessian": {"estimate": False, "exact_up_to": 90}}))
     sentence = "the exact spectrum of the Hessian on hidden_1 takes a matrix of 520 rows, more than 90: set curvature.estimate to true"
-    refused(copy.snakemake(f"results/tiny/{NONE}/measures.nc"), sentence)
-    assert sentence in (copy.results / f"logs/{NONE}/curvature.log").read_text()
+    done = copy.snakemake(f"results/tiny/{NONE}/measures.nc")
+    refused(done, sentence)
+    log = f"results/tiny/logs/{NONE}/curvature.log"
+    assert sentence in (copy.root / log).read_text()
+    again = done.stdout.partition(f"failed. {log} ends:\n")[2]
+    assert sentence in again, "at the end, where it is not overlooked, it is said once more"
     assert not (copy.results / NONE / "measures.nc").exists()
 
 
