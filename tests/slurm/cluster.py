@@ -259,7 +259,7 @@ StorageLoc=accounts
             self.say("sacctmgr", "-i", "add", *what.split())
 
 
-def wait(what: str, ready: Callable[[], object], seconds: float = 120) -> None:
+def wait(what: str, ready: Callable[[], object], seconds: float = 300, every: float = 0.1) -> None:
     """Wait for something, but not for ever.
 
     Raises:
@@ -269,7 +269,7 @@ def wait(what: str, ready: Callable[[], object], seconds: float = 120) -> None:
     while not ready():
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not come within {seconds} s")
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 def _free_ports(count: int) -> list[int]:

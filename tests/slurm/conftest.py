@@ -20,7 +20,7 @@ import cluster as lab
 
 ROOT = Path(__file__).resolve().parents[2]
 SOON = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"]  # the profile waits longer, for real clusters
-PATIENCE = 400  # seconds that anything may take
+PATIENCE = 600  # seconds that anything may take
 
 
 @dataclass

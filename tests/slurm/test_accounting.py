@@ -1,8 +1,7 @@
 """The default study on a real Slurm with accounting: what it makes, and where its jobs run. It is compared with what `make run` makes."""
 
-import time
-
 import pytest
+from cluster import wait
 from conftest import ROOT, lasting
 
 pytestmark = pytest.mark.slurm
@@ -15,9 +14,12 @@ def test_the_default_study_is_that_of_a_run_without_a_cluster(copied, cluster):
     project = copied(account="lab")
     running = project.launch()
     seen = {}
-    while running.poll() is None:
-        seen |= {job.comment.partition("_wildcards")[0]: job for job in project.jobs()}
-        time.sleep(1)
+
+    def ended():
+        seen.update({job.comment.partition("_wildcards")[0]: job for job in project.jobs()})
+        return running.poll() is not None
+
+    wait("the end of the study", ended, 1500, every=1)
     assert running.returncode == 0, project.said[-8000:]
     assert not project.jobs()
     assert {rule: (job.partition, "gpu:1" in job.gres) for rule, job in seen.items()} == {

@@ -4,18 +4,20 @@ import os
 import re
 import signal
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
 from cluster import wait
-from conftest import ROOT, lasting
+from conftest import PATIENCE, ROOT, lasting
 
 pytestmark = pytest.mark.slurm
 
+IN_TROUBLE = threading.Event()  # of the first scene: one of its jobs must hang before its time is over, so others start later
 SETTING = "digits_labels_relu"
 TASKS = 20
-TROUBLE = '''"""Notes each task that begins, sleeps while trouble/pause is there, and at task 5 does once what trouble/NAME is there for."""
+TROUBLE = '''"""Notes each task that begins; waits in task 3 while trouble/pause is there; does once, in task 5, what trouble/NAME is for."""
 
 import os
 import time
@@ -37,8 +39,9 @@ class Method(Intervention):
         if learner.task == 5 and trouble.exists():
             trouble.unlink()
             DEED
-        if pause.exists():
-            time.sleep(2)
+        for _ in range(3000 if learner.task == 3 else 0):
+            if pause.exists():
+                time.sleep(0.1)
 '''
 WAIT = "time.sleep(600)"
 DEEDS = {
@@ -95,7 +98,7 @@ class Troubled:
 
     def ends(self, running, reference):
         """The launcher ends well, no job is left, every trouble cost one task and no result is another than in quiet."""
-        assert running.wait(400) == 0, self.project.said[-8000:]
+        assert running.wait(PATIENCE) == 0, self.project.said[-8000:]
         assert not self.project.jobs()
         assert self.runs() == {name: digest for name, digest in reference.items() if name.split("/")[1] in (*self.names, "fresh")}
         for name in self.names:
@@ -117,9 +120,9 @@ class Troubled:
         return lasting(self.project.root / "results/tiny/runs")
 
     def halfway(self):
-        """The launcher of a study of which one job is left, which trains slowly, and that job."""
+        """The launcher of a study of which one job is left, which is in its task 3, and that job."""
         running = self.project.launch("curvature")
-        wait("one job that trains", lambda: len(self.begun("slow")[0]) > 2 and len(self.project.jobs()) == 1, 200)
+        wait("one job in its task 3", lambda: len(self.begun("slow")[0]) == 4 and len(self.project.jobs()) == 1)
         return running, self.project.jobs()[0]
 
     def kill(self, running):
@@ -132,10 +135,12 @@ class Troubled:
 def jobs_come_to_grief(copied, reference):
     """One fails, one hangs until its time is over, one wants memory, one is cancelled, one is told to stop; all in one study."""
     at = Troubled(copied, "fails", "hangs", "grows", "cancelled", "stopped")
-    less = ["train_cohort:runtime=attempt if wildcards.method == 'hangs' else 30", "train_cohort:mem_mb=1200 * attempt"]
+    less = ["train_cohort:runtime=2 * attempt if wildcards.method == 'hangs' else 30", "train_cohort:mem_mb=1200 * attempt"]
     running = at.project.launch("curvature", "--set-resources", *less)
     at.project.cluster.say("scancel", at.in_trouble("cancelled").number)
     at.project.cluster.say("scancel", "--signal=TERM", "--full", at.in_trouble("stopped").number)
+    wait("the trouble of all", lambda: not any((at.folder / name).exists() for name in at.names))
+    IN_TROUBLE.set()
     at.ends(running, reference)
     assert "a disk that was gone for a moment" in at.project.said, "what a failed job said is shown"
     assert re.search(r"12 Slurm jobs, about [\d.]+ GPU-hours and [\d.]+ hours without a GPU.*; the longest: \w+", at.project.said)
@@ -150,7 +155,7 @@ def a_node_is_lost(copied, reference):
     def again():
         return [job for job in at.project.jobs() if "_lost_" in job.comment and job.state == "RUNNING" and job.number != was.number]
 
-    wait("the lost job to be sent again", again, 240)
+    wait("the lost job to be sent again", again)
     (elsewhere,) = again()
     assert elsewhere.node != was.node
     at.ends(running, reference)
@@ -169,7 +174,7 @@ def launcher_is_interrupted(copied, reference):
     at = Troubled(copied, "slow", pause=True)
     running, _ = at.halfway()
     os.kill(running.pid, signal.SIGINT)
-    assert running.wait(200) != 0
+    assert running.wait(PATIENCE) != 0
     wait("the end of its job", lambda: not at.project.jobs())
     assert len(at.begun("slow")[0]) < TASKS, "the job was cancelled"
     (at.folder / "pause").unlink()
@@ -181,7 +186,7 @@ def launcher_is_terminated(copied, reference):
     running, left = at.halfway()
     os.kill(running.pid, signal.SIGTERM)
     (at.folder / "pause").unlink()
-    assert running.wait(200) != 0
+    assert running.wait(PATIENCE) != 0
     assert not at.project.jobs()
     assert at.begun("slow") == (list(range(TASKS)), [left.number]), "the job was waited for"
     at.goes_on(reference)
@@ -242,8 +247,13 @@ def reference(copied):
 def played(request, copied, reference):
     """All chosen scenes at once, since in each there is more to wait for than to do."""
     scenes = [item.callspec.params["scene"] for item in request.session.items if "played" in item.fixturenames]
+    begun = {}
     with ThreadPoolExecutor(len(scenes)) as pool:
-        yield {scene: pool.submit(scene, copied, reference) for scene in scenes}
+        for scene in scenes:
+            begun[scene] = pool.submit(scene, copied, reference)
+            if scene is jobs_come_to_grief:
+                wait("a quiet moment", lambda: IN_TROUBLE.is_set() or begun[jobs_come_to_grief].done())
+        yield begun
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)
