@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slurm
 IN_TROUBLE = threading.Event()  # of the first scene: one of its jobs must hang before its time is over, so others start later
 SETTING = "digits_labels_relu"
 TASKS = 20
-TROUBLE = '''"""Notes each task that begins; waits in task 3 while trouble/pause is there; does once, in task 5, what trouble/NAME is for."""
+TROUBLE = '''"""Notes each task that begins; waits in task 3 while trouble/pause is there; does once in task 5 what trouble/NAME is for."""
 
 import os
 import time
