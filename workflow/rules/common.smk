@@ -203,7 +203,7 @@ def before_jobs():
         longest = max(seconds, key=seconds.get)
         print(
             f"{len(seconds)} Slurm jobs, about {hours[True]:.1f} GPU-hours and {hours[False]:.1f} hours without a GPU (500 steps of a member a"
-            f" second; `snakemake cost` measures it); the longest: {longest.rule.name} {' '.join(longest.wildcards)}, {seconds[longest] / 60:.0f}"
+            f" second; `snakemake --cores 1 cost` measures it); the longest: {longest.rule.name} {' '.join(longest.wildcards)}, {seconds[longest] / 60:.0f}"
             f" min. Each costs about 8 s beside its work: seeds_per_job, now {STUDY.seeds_per_job}, makes them fewer and longer.",
             file=sys.stderr,
         )

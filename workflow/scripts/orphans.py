@@ -17,8 +17,8 @@ if __name__ == "__main__":
         found = cluster.running(ROOT)
         for job in found:
             print(f"{job.number}  {job.state:10}  {job.comment}")
-        print(f"{len(found)} jobs of {ROOT} wait or run" + (", and are cancelled" if given.cancel and found else ""))
-        if given.cancel and found:
+        if cancelled := given.cancel and bool(found):
             cluster.cancel(found)
+        print(f"{len(found)} jobs of {ROOT} wait or run" + (", and are cancelled" if cancelled else ""))
     except StudyError as mistake:
         sys.exit(str(mistake))
