@@ -1,16 +1,18 @@
 """Options and fixtures of the checks, which the rule `check` runs on the results of a study."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from plasticity import contracts, statistics
+from plasticity import contracts, provenance, records, statistics
 
 
 def pytest_addoption(parser):
     parser.addoption("--datasets", nargs="+", type=Path, default=[], help="the settings' datasets")
     parser.addoption("--tables", nargs="+", type=Path, default=[], help="the study's tables")
     parser.addoption("--verdict", type=Path, help="file that names the checks that passed, written if all did")
+    parser.addoption("--code", type=json.loads, default={}, help="digest of the code that the job was planned with, as JSON")
 
 
 def pytest_generate_tests(metafunc):
@@ -35,3 +37,6 @@ def pytest_sessionfinish(session, exitstatus):
     if verdict and exitstatus == 0:
         with contracts.whole(verdict) as part:
             part.write_text("".join(f"passed {item.name}\n" for item in session.items))
+        stamp = provenance.stamp("check", {}, session.config.getoption("code"))
+        checked = [*session.config.getoption("datasets"), *session.config.getoption("tables")]
+        records.write([verdict], stamp, {records.name(path): records.checked(path) for path in checked})

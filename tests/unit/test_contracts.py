@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from plasticity import contracts, datasets, measures, outcomes
+from plasticity import contracts, datasets, measures, outcomes, records
 from plasticity.errors import StudyError
 from plasticity.settings import Curvature
 
@@ -188,5 +188,5 @@ def test_a_missing_file_or_one_of_another_kind_is_refused_by_name(tmp_path):
 def test_a_files_digest_is_that_of_its_content(tmp_path):
     for name, content in {"a": b"1", "b": b"2", "c": b"1"}.items():
         (tmp_path / name).write_bytes(content)
-    a, b, c = (contracts.digest(tmp_path / name) for name in "abc")
+    a, b, c = (records.digest(tmp_path / name) for name in "abc")
     assert a == c != b

@@ -16,7 +16,7 @@ CAPTIONS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "workflow" / "
 CHECKS = ROOT / "tests" / "results"
 sys.path.insert(0, str(SCRIPTS))
 
-from plasticity import cluster, provenance, registry
+from plasticity import auditing, cluster, provenance, registry
 from plasticity.errors import StudyError
 from plasticity.settings import YARDSTICK, parts
 from plasticity.study import as_json, block_seeds, read
@@ -89,6 +89,8 @@ STUDY = study()
 config["said"] = SAID
 RESULTS = Path("results") / STUDY.name
 refuse_unwritable(RESULTS.absolute())
+if workflow.is_main_process and not os.environ.get(auditing.ALLOWED) and (came := auditing.unknown(RESULTS)):
+    raise WorkflowError(auditing.refusal(came))
 COHORTS = [cohort.folder for cohort in STUDY.cohorts()]
 TUNED = [f"{setting}/{method}" for setting, method in STUDY.tunings()]
 # not a param: where the data lie changes no result

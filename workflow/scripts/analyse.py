@@ -22,4 +22,4 @@ def main(job: jobs.Job) -> None:
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, paths=["datasets", "tables"], optional=["tuned_on", "choices"])
+    jobs.start(main, __doc__, inputs=["datasets"], outputs=["tables"], optional=["tuned_on", "choices"])

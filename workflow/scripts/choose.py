@@ -14,4 +14,4 @@ def main(job: jobs.Job) -> None:
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, paths=["outcomes", "output"])
+    jobs.start(main, __doc__, inputs=["outcomes"], outputs=["output"])

@@ -13,10 +13,9 @@ from plasticity.settings import Curvature, Setting
 def main(job: jobs.Job) -> None:
     lockstep.settle()
     output = job.path("output")
-    made_of = job.stamp | {name: contracts.digest(job.path(name)) for name in ("data", "checkpoints")}
     arm = json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"] if job.paths["choice"] else None
-    before = kept(output.parent, arm, made_of, [output])
-    with resume.held(output.parent / "resume_curvature", made_of) as state:
+    before = kept(output.parent, arm, job.label, [output])
+    with resume.held(output.parent / "resume_curvature", job.label) as state:
         if before and before.take_back():
             return
         checkpoints, curvature = Checkpoints(job.path("checkpoints")), Curvature.of(job.settings)
@@ -31,10 +30,10 @@ def main(job: jobs.Job) -> None:
             memory.available(torch.device("cpu"), job.memory, data.nbytes),
         )
         described = measures.table(curvature)
-        contracts.write(contracts.dataset(described, variables, coordinates, "measures of a cohort", job.stamp), output)
+        contracts.write(contracts.dataset(described, variables, coordinates, "measures of a cohort", job.label), output)
         if before:
             before.keep()
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, paths=["data", "checkpoints", "output"], optional=["choice"])
+    jobs.start(main, __doc__, inputs=["data", "checkpoints"], outputs=["output"], optional=["choice"])

@@ -10,8 +10,8 @@ def main(job: jobs.Job) -> None:
     datasets = {path.stem: with_gaps(contracts.look(path)) for path in job.paths["datasets"]}
     tables = {path.stem: statistics.read_table(path) for path in job.paths["tables"]}
     with style.used():
-        save(registry.load("figures", job.settings["figure"]).draw(datasets, tables, style), job.paths["outputs"], job.stamp)
+        save(registry.load("figures", job.settings["figure"]).draw(datasets, tables, style), job.paths["outputs"], job.label)
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, paths=["datasets", "style", "outputs"], optional=["tables"])
+    jobs.start(main, __doc__, inputs=["datasets", "style"], outputs=["outputs"], optional=["tables"])

@@ -15,4 +15,4 @@ def main(job: jobs.Job) -> None:
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, paths=["statements", "tables", "captions", "page"])
+    jobs.start(main, __doc__, inputs=["statements", "tables", "captions"], outputs=["page"])

@@ -34,4 +34,4 @@ def main(job: jobs.Job) -> None:
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, paths=["statements", "datasets", "benchmarks", "stylesheet", "output"])
+    jobs.start(main, __doc__, inputs=["statements", "datasets", "stylesheet"], outputs=["output"], others=["benchmarks"])

@@ -8,9 +8,8 @@ from plasticity.settings import arm_name
 def main(job: jobs.Job) -> None:
     lockstep.settle()
     arms = {arm_name(job.settings["method"], arm): arm for arm in job.settings["arms"]}
-    stamp = job.stamp | {"data": contracts.digest(job.path("data"))}
-    before = kept(job.path("outcomes").parent, None, stamp, job.paths["outcomes"])
-    with resume.held(job.path("outcomes").parent / "resume", stamp) as state:
+    before = kept(job.path("outcomes").parent, None, job.label, job.paths["outcomes"])
+    with resume.held(job.path("outcomes").parent / "resume", job.label) as state:
         if before and before.take_back():
             return
         _, outcomes = cohort.train_job(job, arms, state, checkpoints=False)
@@ -20,4 +19,4 @@ def main(job: jobs.Job) -> None:
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, paths=["data", "outcomes"])
+    jobs.start(main, __doc__, inputs=["data"], outputs=["outcomes"])

@@ -18,4 +18,4 @@ def main(job: jobs.Job) -> None:
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, paths=["tables", "datasets", "benchmarks", "outputs"])
+    jobs.start(main, __doc__, inputs=["tables", "datasets"], outputs=["outputs"], others=["benchmarks"])

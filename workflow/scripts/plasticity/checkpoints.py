@@ -75,7 +75,7 @@ def write(path: Path, rows: Rows, arms: Sequence[str], seeds: Sequence[int], sta
     """
     ends = np.cumsum([math.prod(shape) for shape in rows.shapes.values()])[:-1]
     with contracts.whole(path) as part, contracts.explained(path), netCDF4.Dataset(part, "w") as file:
-        file.setncatts({"title": "parameters at the start of tasks", **stamp})
+        file.setncatts({"title": "parameters at the start of tasks", "contract": contracts.VERSION, **stamp})
         for dim, values in {"arm": np.array(arms, object), "seed": np.array(seeds), "task": np.array(rows.tasks)}.items():
             file.createDimension(dim, len(values))
             coordinate = file.createVariable(dim, str if dim == "arm" else "i8", (dim,))
@@ -107,7 +107,7 @@ class Checkpoints:
         """Open a file that `writer` made.
 
         Raises:
-            StudyError: missing, truncated or not netCDF.
+            StudyError: missing, truncated, not netCDF, or of another version of the contract.
         """
         try:
             self.file = netCDF4.Dataset(path)
@@ -115,6 +115,7 @@ class Checkpoints:
             raise StudyError(
                 f"{path} cannot be read ({error.strerror or error}): delete it and start snakemake again, which trains the cohort anew"
             ) from error
+        contracts.refuse_other_version(path, vars(self.file))
         self.arms = [str(name) for name in self.file["arm"][:]]
         self.seeds = [int(seed) for seed in self.file["seed"][:]]
         self.tasks = [int(task) for task in self.file["task"][:]]

@@ -44,7 +44,7 @@ def train_job(job: Job, arms: Mapping[str, Mapping[str, float]], kept: Resume, c
     of_tasks, steps = range(setting.problem.tasks), outcomes.curve_steps(setting.problem, training)
     coordinates = {"arm": list(arms), "seed": seeds, "task": of_tasks, "step": steps}
     split = {name: array.reshape(len(arms), len(seeds), *array.shape[1:]) for name, array in values.items()}
-    return rows, contracts.dataset(outcomes.TABLE, split, coordinates, "outcomes of a cohort", job.stamp)
+    return rows, contracts.dataset(outcomes.TABLE, split, coordinates, "outcomes of a cohort", job.label)
 
 
 def train_in_waves(

@@ -4,7 +4,6 @@ Each stage has a table of its variables beside the code that computes them (a ne
 made of); every dataset is built from such a table by `dataset`, so a name or a dim that is in none cannot enter a file.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import xarray as xr
 
 from plasticity.errors import StudyError
 
+VERSION = 2  # of this contract, which every file names; 1 did not know inputs
 COMPRESS_ABOVE = 2**20  # bytes; below it zlib makes files larger, not smaller
 
 COORDINATES = {
@@ -79,7 +79,7 @@ def dataset(
         for name, values in variables.items()
     }
     along = {name: (name, values, {"long_name": COORDINATES[name], "units": "1"}) for name, values in coordinates.items()}
-    return xr.Dataset(described, along, {"title": title, **stamp})
+    return xr.Dataset(described, along, {"title": title, "contract": VERSION, **stamp})
 
 
 @contextmanager
@@ -126,12 +126,6 @@ def write(data: xr.Dataset, path: Path) -> None:
         data.to_netcdf(part, engine="netcdf4", encoding=encoding)
 
 
-def digest(path: Path) -> str:
-    """Of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read(path: Path) -> xr.Dataset:
     """Read a netCDF file of the study into memory.
 
@@ -149,12 +143,27 @@ def look(path: Path) -> xr.Dataset:
     """Open a netCDF file of the study; values are read when they are used.
 
     Raises:
-        StudyError: missing, truncated or not netCDF.
+        StudyError: missing, truncated, not netCDF, or of another version of the contract.
     """
     try:
-        return xr.open_dataset(path, engine="netcdf4")
+        data = xr.open_dataset(path, engine="netcdf4")
     except (OSError, RuntimeError, ValueError) as error:
         raise _unreadable(path, error) from error
+    refuse_other_version(path, data.attrs)
+    return data
+
+
+def refuse_other_version(path: Path, attributes: Mapping[str, object]) -> None:
+    """Refuse a file of another version of the contract.
+
+    Raises:
+        StudyError: naming both, and what to do.
+    """
+    if (found := attributes.get("contract", 1)) != VERSION:
+        raise StudyError(
+            f"{path} follows version {found} of the contract of files, and this code reads version {VERSION}: lay aside what is not of "
+            "this code (make audit ARGS=--adopt), and start snakemake again, which makes it anew"
+        )
 
 
 def _unreadable(path: Path, error: Exception) -> StudyError:

@@ -5,11 +5,11 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from plasticity import logs, provenance
+from plasticity import logs, provenance, records
 from plasticity.errors import StudyError
 
 
@@ -20,14 +20,32 @@ class Job:
     Attributes:
         paths: files by the name of their argument.
         settings: what the rule's params hold of the config.
-        stamp: global attributes for the results of this job.
+        stamp: what results of this job are made with: its entry, settings, code and versions.
         memory: bytes that it was granted, if that was said.
+        inputs: checksum of each file that it was given, by name.
     """
 
     paths: dict[str, list[Path]]
     settings: Any
     stamp: dict[str, str]
     memory: int | None = None
+    inputs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> dict[str, str]:
+        """Global attributes for the results of this job: its stamp and its inputs, but not a choice, whose arm is in the settings."""
+        chosen = {records.name(path) for path in self.paths.get("choice", ())}
+        inputs = {name: digest for name, digest in self.inputs.items() if name not in chosen}
+        return self.stamp | {"inputs": json.dumps(inputs, sort_keys=True)}
+
+    def take(self, paths: Sequence[Path]) -> Sequence[Path]:
+        """Files as inputs: each must be what its record says.
+
+        Raises:
+            StudyError: one is missing, or was altered.
+        """
+        self.inputs.update({records.name(path): records.checked(path) for path in paths})
+        return paths
 
     def knowing(self, **settings: object) -> "Job":
         """The same job with more settings, which its stamp names, too."""
@@ -39,20 +57,29 @@ class Job:
         return self.paths[name][0]
 
 
-def start(main: Callable[[Job], None], description: str | None, paths: Sequence[str], optional: Sequence[str] = ()) -> None:
-    """Run an entry as a rule does, or by hand.
+def start(
+    main: Callable[[Job], None],
+    description: str | None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    others: Sequence[str] = (),
+) -> None:
+    """Run an entry as a rule does, or by hand; its outputs are recorded.
 
     Args:
         main: what the entry does.
         description: for ``--help``.
-        paths: names of the arguments that take files.
-        optional: those that may take none.
+        inputs: names of the arguments that take files to read.
+        outputs: of those that take files to write.
+        optional: of those that take files to read, or none.
+        others: of those that take folders.
 
     Raises:
         SystemExit: 1 after a `StudyError`, whose sentence goes to the terminal and to the log.
     """
     parser = argparse.ArgumentParser(description=description)
-    for name in paths:
+    for name in [*inputs, *outputs, *others]:
         parser.add_argument(f"--{name}", nargs="+", type=Path, required=True)
     for name in optional:
         parser.add_argument(f"--{name}", nargs="*", type=Path, default=[])
@@ -67,9 +94,12 @@ def start(main: Callable[[Job], None], description: str | None, paths: Sequence[
         logs.open_log(given.log)
         provenance.refuse_changed_code(given.code)
         stamp = provenance.stamp(Path(sys.argv[0]).stem, given.settings, given.code)
-        main(
-            Job({name: getattr(given, name) for name in [*paths, *optional]}, given.settings, stamp, given.memory and given.memory * 10**6)
-        )
+        paths = {name: getattr(given, name) for name in [*inputs, *outputs, *optional, *others]}
+        job = Job(paths, given.settings, stamp, given.memory and given.memory * 10**6)
+        for name in [*inputs, *optional]:
+            job.take(paths[name])
+        main(job)
+        records.write([path for name in outputs for path in paths[name]], stamp, job.inputs)
     except StudyError as mistake:
         logs.log.error("%s", mistake)
         if given.log:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from plasticity import contracts
+from plasticity import contracts, records
 from plasticity.errors import StudyError
 from plasticity.logs import log
 
@@ -55,7 +55,7 @@ class Kept:
             if different := [name for name, value in self.stamp.items() if note["stamp"].get(name) != value]:
                 log.info("%s was made of other %s, so it is made anew", self.folder, " and ".join(different))
                 return False
-            if altered := [path.name for path in self.results if contracts.digest(self.folder / path.name) != note["digests"][path.name]]:
+            if altered := [path.name for path in self.results if records.digest(self.folder / path.name) != note["digests"][path.name]]:
                 raise ValueError(f"{' and '.join(altered)} was altered")
             for path in self.results:
                 with contracts.whole(path) as part:
@@ -75,7 +75,7 @@ class Kept:
             self.folder.mkdir(parents=True)
             for path in self.results:
                 os.link(path, self.folder / path.name)
-            digests = {path.name: contracts.digest(path) for path in self.results}
+            digests = {path.name: records.digest(path) for path in self.results}
             with contracts.whole(self._note) as part:
                 part.write_text(json.dumps({"stamp": self.stamp, "digests": digests}, sort_keys=True), encoding="utf-8")
         except (OSError, StudyError) as error:

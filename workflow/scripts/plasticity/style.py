@@ -1,5 +1,6 @@
 """How figures look: what the style file says, and how a figure is written so that the same figure is the same bytes."""
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
@@ -108,10 +109,11 @@ def lay_out(figure: Figure) -> None:
 
 def save(figure: Figure, paths: Sequence[Path], stamp: Mapping[str, str]) -> None:
     """Write a figure in the formats that the paths end in: the same figure, the same bytes."""
+    said = json.dumps({key: json.loads(value) if key != "source" else value for key, value in stamp.items()}, sort_keys=True)
     dateless: dict[str, dict[str, str | None]] = {
-        ".svg": {"Date": None, "Description": stamp["code"]},
-        ".pdf": {"CreationDate": None, "Subject": stamp["code"]},
-        ".png": {"Description": stamp["code"]},
+        ".svg": {"Date": None, "Description": said},
+        ".pdf": {"CreationDate": None, "Subject": said},
+        ".png": {"Description": said},
     }
     lay_out(figure)
     dpi = figure.dpi

@@ -1,0 +1,41 @@
+"""Say which results of a study are not what their records say, or not what this config and this code would make.
+
+    python workflow/scripts/audit.py [--configfile studies/mnist.yaml] [--adopt]
+
+With --adopt those that fit become known to Snakemake, and those that do not are laid aside, below the study's folder: after a copy.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from plasticity import auditing, plans, reasons
+from plasticity.errors import StudyError
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configfile", type=Path, nargs="+", default=[], help="of the study (default: config.yaml)")
+    parser.add_argument("--adopt", action="store_true", help="have Snakemake know the results that fit, and lay the others aside")
+    given = parser.parse_args()
+    os.environ[auditing.ALLOWED] = "1"
+    try:
+        with plans.planned(given.configfile, everything=True) as dag:
+            found = list(auditing.verdicts(dag))
+            for _, path, faults in found:
+                if faults:
+                    print(f"{path}: {reasons.told(faults)}")
+            fit = {job for job, _, _ in found} - {job for job, _, faults in found if faults}
+            print(f"{len(found)} results, of which {sum(not faults for _, _, faults in found)} fit this config and this code")
+            if given.adopt:
+                for path in [path for _, path, faults in found if faults]:
+                    auditing.lay_aside(Path(*path.parts[:2]), path)
+                for job in fit:
+                    dag.workflow.async_run(dag.workflow.persistence.finished(job))
+                print(f"what fits is known to Snakemake; what does not lies in {auditing.ASIDE}/ below the study's folder")
+            elif len(fit) < len({job for job, _, _ in found}):
+                sys.exit(
+                    "start snakemake to make the others anew; where they came as a copy, lay them aside first: make audit ARGS=--adopt"
+                )
+    except StudyError as mistake:
+        sys.exit(str(mistake))

@@ -1,0 +1,89 @@
+"""Whether results are what their records say, and what the config and the code would make now. Standard library only: the launcher asks."""
+
+import json
+import os
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from plasticity import reasons, records, tracing
+from plasticity.provenance import ROOT
+
+ALLOWED = "PLASTICITY_AUDIT"  # while it is set, results that Snakemake does not know are no mistake: they are being looked at
+STAGES = ("data", "tuning", "runs", "datasets", "tables", "figures", "checks.txt", "report.html")
+ASIDE = "aside"  # below a study's results, where those lie that do not fit
+
+
+def unknown(folder: Path) -> list[Path]:
+    """Results of which Snakemake has neither a record nor a mark that they are unfinished: it would never see that they are outdated.
+
+    Args:
+        folder: of a study, relative to the repository.
+    """
+    return [
+        path
+        for path in _results(folder)
+        if not any((ROOT / ".snakemake" / kind / _key(path)).exists() for kind in ("metadata", "incomplete"))
+    ]
+
+
+def refusal(results: list[Path]) -> str:
+    """What to say of results that Snakemake does not know."""
+    return (
+        f"{len(results)} results, such as {results[0]}, came without Snakemake's records of them (they are a copy, or .snakemake was "
+        "removed), so it could not see what a change concerns. Keep those that this config and this code make, and lay the others aside: "
+        "make audit ARGS=--adopt"
+    )
+
+
+def verdicts(dag: Any) -> Iterator[tuple[Any, Path, list[str]]]:
+    """Each result that is there, with its job and with what speaks against it.
+
+    Args:
+        dag: of all jobs, as `plans.planned` gives it.
+    """
+    for job in dag.jobs:
+        for path in map(Path, job.output):
+            if path.exists():
+                yield job, path, [*tracing.faults(path), *_outdated(path, job)]
+
+
+def lay_aside(folder: Path, path: Path) -> Path:
+    """Move a result out of the way, with its record."""
+    aside = folder / ASIDE / path.relative_to(folder)
+    record = records.place(path)
+    for old, new in ((path, aside), (record, aside.with_name(f"{aside.name}.json"))):
+        if old and old.exists():
+            new.parent.mkdir(parents=True, exist_ok=True)
+            old.replace(new)
+    return aside
+
+
+def _outdated(path: Path, job: Any) -> list[str]:
+    """What of the config and the code is another now than when a result was made."""
+    record = records.read(path)
+    if record is None:
+        return ["has no record of how it was made: an older version of this repository, or another program, made it"]
+    now = {"settings": json.loads(getattr(job.params, "settings", "{}")), "code": json.loads(job.params.code)}
+    then = {"settings": record.settings, "code": record.code}
+    return reasons.of_params(
+        *({repr(json.dumps(values[key], sort_keys=True)) for key in now if then[key] != now[key]} for values in (then, now))
+    )
+
+
+def _results(folder: Path) -> Iterator[Path]:
+    """Files of the stages, but what is being written and what jobs keep for themselves."""
+    for stage in STAGES:
+        if (folder / stage).is_file():
+            yield folder / stage
+        for top, folders, files in os.walk(folder / stage):
+            folders[:] = sorted(set(folders) - {"kept", "resume", "resume_curvature"})
+            yield from (Path(top, file) for file in sorted(files) if not file.endswith(".part"))
+
+
+def _key(path: Path) -> Path:
+    """Where Snakemake files what it knows of an output, below a folder of its own."""
+    key = urlsafe_b64encode(str(path).encode()).decode()
+    *folders, file = (key[first : first + 254] for first in range(0, len(key), 254))
+    return Path(*(f"@{folder}" for folder in folders), file)
