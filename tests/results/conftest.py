@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from plasticity import contracts, provenance, records, statistics
+from plasticity.errors import StudyError
+
+INPUTS = pytest.StashKey[dict[str, str]]()  # checksums by name
 
 
 def pytest_addoption(parser):
@@ -13,6 +16,14 @@ def pytest_addoption(parser):
     parser.addoption("--tables", nargs="+", type=Path, default=[], help="the study's tables")
     parser.addoption("--verdict", type=Path, help="file that names the checks that passed, written if all did")
     parser.addoption("--code", type=json.loads, default={}, help="digest of the code that the job was planned with, as JSON")
+
+
+def pytest_configure(config):
+    given = [*config.getoption("datasets"), *config.getoption("tables")]
+    try:
+        config.stash[INPUTS] = {records.name(path): records.checked(path) for path in given}
+    except StudyError as mistake:
+        raise pytest.UsageError(str(mistake)) from None
 
 
 def pytest_generate_tests(metafunc):
@@ -38,5 +49,4 @@ def pytest_sessionfinish(session, exitstatus):
         with contracts.whole(verdict) as part:
             part.write_text("".join(f"passed {item.name}\n" for item in session.items))
         stamp = provenance.stamp("check", {}, session.config.getoption("code"))
-        checked = [*session.config.getoption("datasets"), *session.config.getoption("tables")]
-        records.write([verdict], stamp, {records.name(path): records.checked(path) for path in checked})
+        records.write([verdict], stamp, session.config.stash[INPUTS])

@@ -25,4 +25,4 @@ rule check:
         code=checks_code(),
     shell:
         "python -m pytest -p no:cacheprovider -q tests/results --datasets {input.datasets} --tables {input.tables} --verdict {output} --code {params.code:q}"
-        " > {log} 2>&1 || (grep -E '^E  +[A-Za-z]*Error|^FAILED' {log} >&2; false)"
+        " > {log} 2>&1 || (grep -E '^E  +[A-Za-z]*Error|^FAILED|^ERROR' {log} >&2; false)"

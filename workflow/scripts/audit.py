@@ -21,7 +21,7 @@ if __name__ == "__main__":
     os.environ[auditing.ALLOWED] = "1"
     try:
         with plans.planned(given.configfile, everything=True) as dag:
-            found = list(auditing.verdicts(dag))
+            found = list(auditing.verdicts(plans.ordered(dag)))
             for _, path, faults in found:
                 if faults:
                     print(f"{path}: {reasons.told(faults)}")

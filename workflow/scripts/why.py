@@ -14,10 +14,6 @@ from plasticity import plans, reasons
 from plasticity.errors import StudyError
 
 
-def called(job: Any) -> str:
-    return f"{job.rule.name} {'/'.join(job.wildcards)}".strip()
-
-
 def own_reasons(job: Any, dag: Any) -> Iterator[str]:
     reason = dag.reason(job)
     yield from (f"{Path(path).name} is not there" for path in sorted(map(str, reason.missing_output)))
@@ -35,7 +31,7 @@ def own_reasons(job: Any, dag: Any) -> Iterator[str]:
 
 
 def why(job: Any, dag: Any) -> str:
-    before = sorted({called(other) for other in dag.dependencies[job] if dag.needrun(other)})
+    before = sorted({plans.called(other) for other in dag.dependencies[job] if dag.needrun(other)})
     return reasons.told(list(own_reasons(job, dag))) or "after " + reasons.told(before)
 
 
@@ -49,10 +45,10 @@ def seconds(job: Any) -> float | None:
 
 
 def say(dag: Any) -> None:
-    jobs = [job for job in dag.toposorted_jobs() if dag.needrun(job) and job.output]
-    width, costs = max((len(called(job)) for job in jobs), default=0), [seconds(job) for job in jobs]
+    jobs = [job for job in plans.ordered(dag) if dag.needrun(job)]
+    width, costs = max((len(plans.called(job)) for job in jobs), default=0), [seconds(job) for job in jobs]
     for job, cost in zip(jobs, costs, strict=True):
-        print(f"{called(job):{width}}  {'new' if cost is None else f'{cost:.0f} s':>7}  {why(job, dag)}")
+        print(f"{plans.called(job):{width}}  {'new' if cost is None else f'{cost:.0f} s':>7}  {why(job, dag)}")
     if not jobs:
         print("Nothing would run: every result is what this config and this code make.")
         return

@@ -3,7 +3,7 @@
 import json
 import os
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,13 @@ def refusal(results: list[Path]) -> str:
     )
 
 
-def verdicts(dag: Any) -> Iterator[tuple[Any, Path, list[str]]]:
+def verdicts(jobs: Iterable[Any]) -> Iterator[tuple[Any, Path, list[str]]]:
     """Each result that is there, with its job and with what speaks against it.
 
     Args:
-        dag: of all jobs, as `plans.planned` gives it.
+        jobs: of Snakemake, as `plans.ordered` gives them.
     """
-    for job in dag.jobs:
+    for job in jobs:
         for path in map(Path, job.output):
             if path.exists():
                 yield job, path, [*tracing.faults(path), *_outdated(path, job)]
