@@ -77,7 +77,9 @@ def test_shipped_studies_are_valid(path):
     config = yaml.safe_load(path.read_text())
     found = study.read(config, SCHEMA)
     assert found.name == config["study"]
-    assert len(found.cohorts()) == sum(len(found.methods_of(name)) for name in found.settings) * len(found.blocks())
+    assert len(found.cohorts()) == sum(len(found.methods_of(name)) for name in found.settings) * len(
+        study.packed(range(found.seeds), found.seeds_per_job)
+    )
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.name)
@@ -662,17 +664,54 @@ def drawn_study(seeds, per_job, methods=None):
 
 @given(seeds=st.integers(1, 60), per_job=st.integers(1, 80))
 def test_blocks_partition_the_seeds_in_order(seeds, per_job):
-    blocks = [study.block_seeds(block) for block in drawn_study(seeds, per_job).blocks()]
+    blocks = [study.block_seeds(block) for block in study.packed(range(seeds), per_job)]
     assert [seed for block in blocks for seed in block] == list(range(seeds))
     assert all(len(block) == per_job for block in blocks[:-1])
     assert 1 <= len(blocks[-1]) <= per_job
 
 
 def test_blocks_are_named_by_their_first_and_last_seed():
-    assert drawn_study(5, 2).blocks() == ["0-1", "2-3", "4"]
-    assert drawn_study(3, 1).blocks() == ["0", "1", "2"]
-    assert drawn_study(12, 20).blocks() == ["0-11"]
+    assert study.packed(range(5), 2) == ["0-1", "2-3", "4"]
+    assert study.packed(range(3), 1) == ["0", "1", "2"]
+    assert study.packed(range(12), 20) == ["0-11"]
     assert study.block_seeds("9-11") == [9, 10, 11]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "per_job", "done", "blocks"),
+    [
+        (10, 5, ["0-4", "5-6"], ["0-4", "5-6", "7-9"]),
+        (7, 1, ["0-4"], ["0-4", "5", "6"]),
+        (5, 5, ["1", "3"], ["0", "1", "2", "3", "4"]),
+        (4, 2, ["0", "1", "0-1"], ["0-1", "2-3"]),
+        (4, 4, ["0-2", "1-3", "0"], ["0", "1-3"]),
+        (4, 2, ["2-5"], ["0-1", "2-3"]),
+        (12, 5, ["10-11"], ["0-4", "5-9", "10-11"]),
+    ],
+    ids=str,
+)
+def test_blocks_that_are_done_stay_and_only_seeds_between_them_are_packed(seeds, per_job, done, blocks):
+    assert study.packed(range(seeds), per_job, done) == blocks
+
+
+@given(data=st.data(), seeds=st.integers(1, 30), per_job=st.integers(1, 8))
+def test_finishing_the_blocks_of_a_plan_in_any_order_changes_no_plan(data, seeds, per_job):
+    done = data.draw(st.lists(st.tuples(st.integers(0, 29), st.integers(1, 9)).map(lambda one: study._named([range(one[0], sum(one))])[0])))
+    plan = study.packed(range(seeds), per_job, done)
+    assert [seed for block in plan for seed in study.block_seeds(block)] == list(range(seeds))
+    some = data.draw(st.lists(st.sampled_from(plan)))
+    assert study.packed(range(seeds), per_job, [*done, *some]) == plan
+
+
+def test_finished_blocks_are_found_by_their_outcomes_and_a_strange_folder_is_none(tmp_path):
+    for name in ("runs/a/l2/0-4", "runs/a/l2/5", "runs/a/l2/old", "runs/a/l2/7-6", "tuning/a/l2/1000"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "outcomes.nc").touch()
+    (tmp_path / "runs/a/none/0-4/resume").mkdir(parents=True)
+    assert study.finished(tmp_path) == {"runs/a/l2": ["0-4", "5"], "tuning/a/l2": ["1000"]}
+    made = replace(drawn_study(6, 2), finished={"runs/row/l2": ["0-4"], "tuning/row/l2": ["1000"]})
+    assert [cohort.seeds for cohort in made.cohorts("row") if cohort.method == "l2"] == ["0-4", "5"]
+    assert [cohort.seeds for cohort in made.cohorts("row") if cohort.method == "none"] == ["0-1", "2-3", "4-5"]
 
 
 def test_methods_are_trained_where_they_are_limited_to_and_a_fresh_network_everywhere():
@@ -776,7 +815,7 @@ def tuned(*changes):
 def test_without_tuning_seeds_nothing_is_tuned():
     found = study.read(CONFIG, SCHEMA)
     assert found.tunings() == []
-    assert found.tuning_blocks() == []
+    assert found.tuning_blocks("row", "l2") == []
     assert found.reported("l2") == ["l2(strength=0.001)", "l2(strength=0.01)"]
 
 
@@ -797,7 +836,8 @@ def test_methods_with_several_arms_are_tuned_where_they_are_trained_and_reported
 def test_tuning_seeds_are_never_reporting_seeds_and_neither_move_when_the_other_grow(tune, report, per_job):
     found = study.read(changed(("seeds", {"tune": tune, "report": report}), ("seeds_per_job", per_job)), SCHEMA)
     tuning, reporting = (
-        [seed for block in blocks for seed in study.block_seeds(block)] for blocks in (found.tuning_blocks(), found.blocks())
+        [seed for block in blocks for seed in study.block_seeds(block)]
+        for blocks in (found.tuning_blocks("row", "l2"), found.blocks("row", "l2"))
     )
     assert reporting == list(range(report))
     assert tuning == list(range(1000, 1000 + tune))

@@ -2,7 +2,7 @@
 rule analyse:
     input:
         datasets=targets("datasets/{setting}.nc", setting=STUDY.settings),
-        tuned_on=targets("tuning/{tuned}/{seeds}/outcomes.nc", tuned=TUNED, seeds=STUDY.tuning_blocks()),
+        tuned_on=targets("tuning/{cohort}/outcomes.nc", cohort=TUNED_COHORTS),
         choices=targets("tuning/{tuned}/choice.json", tuned=TUNED),
     output:
         targets("tables/{table}.csv", table=TABLES),

@@ -4,7 +4,7 @@ import importlib
 import os
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -19,7 +19,7 @@ sys.path.insert(0, str(SCRIPTS))
 from plasticity import auditing, cluster, provenance, registry
 from plasticity.errors import StudyError
 from plasticity.settings import YARDSTICK, parts
-from plasticity.study import as_json, block_seeds, read
+from plasticity.study import BLOCK, as_json, block_seeds, finished, read
 
 TABLES = [
     "statements",
@@ -91,8 +91,10 @@ RESULTS = Path("results") / STUDY.name
 refuse_unwritable(RESULTS.absolute())
 if workflow.is_main_process and not os.environ.get(auditing.ALLOWED) and (came := auditing.unknown(RESULTS)):
     raise WorkflowError(auditing.refusal(came))
+STUDY = replace(STUDY, finished=finished(RESULTS))
 COHORTS = [cohort.folder for cohort in STUDY.cohorts()]
 TUNED = [f"{setting}/{method}" for setting, method in STUDY.tunings()]
+TUNED_COHORTS = [f"{setting}/{method}/{seeds}" for setting, method in STUDY.tunings() for seeds in STUDY.tuning_blocks(setting, method)]
 # not a param: where the data lie changes no result
 os.environ.update(PLASTICITY_DATA=os.environ.get("PLASTICITY_DATA") or config["data_root"])
 
@@ -101,7 +103,7 @@ wildcard_constraints:
     dataset="|".join(STUDY.datasets),
     setting="|".join(STUDY.settings),
     method="|".join(re.escape(method) for method in [*STUDY.methods, YARDSTICK]),
-    seeds=r"\d+(-\d+)?",
+    seeds=BLOCK,
 
 
 def targets(pattern, **wildcards):

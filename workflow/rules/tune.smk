@@ -32,7 +32,8 @@ rule tune_cohort:
 rule choose_arm:
     input:
         lambda wildcards: expand(
-            f"results/{STUDY.name}/tuning/{wildcards.setting}/{wildcards.method}/{{seeds}}/outcomes.nc", seeds=STUDY.tuning_blocks()
+            f"results/{STUDY.name}/tuning/{wildcards.setting}/{wildcards.method}/{{seeds}}/outcomes.nc",
+            seeds=STUDY.tuning_blocks(wildcards.setting, wildcards.method),
         ),
     output:
         f"results/{STUDY.name}/tuning/{{setting}}/{{method}}/choice.json",

@@ -2,7 +2,8 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from plasticity import mistakes, registry
 from plasticity.errors import StudyError
 from plasticity.settings import YARDSTICK, Criterion, Curvature, Dataset, Network, Setting, Statistics, Training, arm_name, parts
 
+BLOCK = r"\d+(-\d+)?"  # the name of a block of seeds
 FIRST_TUNING_SEED = 1000  # reporting seeds stay below, so that neither kind moves when the other grows
 
 
@@ -30,7 +32,11 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Study:
-    """One config: settings × arms × seeds, and what to measure."""
+    """One config: settings × arms × seeds, and what to measure.
+
+    Attributes:
+        finished: blocks of seeds that were trained, by folder of the results, as `finished` finds them: they stay as they are.
+    """
 
     name: str
     seeds: int
@@ -44,6 +50,7 @@ class Study:
     criterion: Criterion = Criterion()  # noqa: RUF009 - it is frozen
     statistics: Statistics = Statistics()  # noqa: RUF009 - it is frozen
     figures: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    finished: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def methods_of(self, setting: str) -> list[str]:
         """Methods trained in a setting, the yardstick last; in an order of our own, so that a turned config reruns nothing."""
@@ -70,13 +77,14 @@ class Study:
         """Names of the arms that reporting seeds train."""
         return [method] if self.tuned(method) else [arm_name(method, arm) for arm in self.arms(method)]
 
-    def blocks(self) -> list[str]:
-        """The reporting seeds, packed into jobs: ``["0-4", "5-9"]``, or ``["0", "1"]`` with one seed per job."""
-        return _packed(range(self.seeds), self.seeds_per_job)
+    def blocks(self, setting: str, method: str) -> list[str]:
+        """The reporting seeds, packed into jobs: ``["0-4", "5-9"]``, or ``["0", "1"]`` with one seed per job; finished blocks stay."""
+        return packed(range(self.seeds), self.seeds_per_job, self.finished.get(f"runs/{setting}/{method}", ()))
 
-    def tuning_blocks(self) -> list[str]:
+    def tuning_blocks(self, setting: str, method: str) -> list[str]:
         """The tuning seeds, packed as the reporting seeds are."""
-        return _packed(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.tuning_seeds), self.seeds_per_job)
+        seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.tuning_seeds)
+        return packed(seeds, self.seeds_per_job, self.finished.get(f"tuning/{setting}/{method}", ()))
 
     def cohorts(self, setting: str | None = None) -> list[Cohort]:
         """All cohorts of the study, or of one of its settings."""
@@ -84,7 +92,7 @@ class Study:
             Cohort(name, method, block)
             for name in ([setting] if setting else self.settings)
             for method in self.methods_of(name)
-            for block in self.blocks()
+            for block in self.blocks(name, method)
         ]
 
     def tunings(self) -> list[tuple[str, str]]:
@@ -115,11 +123,11 @@ class Study:
         Of a tuned method, the first arm stands for the one that will be chosen.
         """
         cohorts = [
-            (name, method, self.arms(method)[: len(self.reported(method))], self.blocks(), False)
+            (name, method, self.arms(method)[: len(self.reported(method))], self.blocks(name, method), False)
             for name in self.settings
             for method in self.methods_of(name)
         ]
-        cohorts += [(name, method, self.arms(method), self.tuning_blocks(), True) for name, method in self.tunings()]
+        cohorts += [(name, method, self.arms(method), self.tuning_blocks(name, method), True) for name, method in self.tunings()]
         members = [
             {
                 "name": name,
@@ -214,7 +222,32 @@ def read(config: Mapping[str, Any], schema: Path, where: str = "config.yaml") ->
     return study
 
 
-def _packed(seeds: range, per_job: int) -> list[str]:
-    """Names of the blocks that seeds are packed into: ``["0-4", "5-6"]``."""
-    blocks = [seeds[first : first + per_job] for first in range(0, len(seeds), per_job)]
+def finished(results: Path) -> dict[str, list[str]]:
+    """Blocks of seeds that were trained, by folder: ``{"runs/digits_labels_relu/l2": ["0-4"]}``."""
+    found: dict[str, list[str]] = {}
+    for stage in ("runs", "tuning"):
+        for path in sorted((results / stage).glob("*/*/*/outcomes.nc")):
+            if re.fullmatch(BLOCK, path.parent.name) and block_seeds(path.parent.name):
+                found.setdefault(str(path.parents[1].relative_to(results)), []).append(path.parent.name)
+    return found
+
+
+def packed(seeds: range, per_job: int, done: Sequence[str] = ()) -> list[str]:
+    """Names of the blocks that seeds are packed into: ``["0-4", "5-6"]``.
+
+    Blocks that are done stay as they are, whatever the config says now, and only the seeds between them are packed: so more seeds cost
+    only the new ones. Of blocks that share seeds, one that the config would make is preferred, else the first.
+    """
+    anew = _named(seeds[first : first + per_job] for first in range(0, len(seeds), per_job))
+    taken: dict[int, str] = {}
+    for block in sorted({*done}, key=lambda block: (block not in anew, block_seeds(block)[0], block)):
+        members = block_seeds(block)
+        if set(members) <= set(seeds) and not set(members) & set(taken):
+            taken |= dict.fromkeys(members, block)
+    gaps = [list(gap) for there, gap in itertools.groupby(seeds, key=lambda seed: seed in taken) if not there]
+    rest = _named(range(gap[0], gap[-1] + 1)[first : first + per_job] for gap in gaps for first in range(0, len(gap), per_job))
+    return sorted({*taken.values(), *rest}, key=lambda block: block_seeds(block)[0])
+
+
+def _named(blocks: Iterable[range]) -> list[str]:
     return [f"{block[0]}" if len(block) == 1 else f"{block[0]}-{block[-1]}" for block in blocks]
