@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 YARDSTICK = "fresh"  # the method that every arm is compared to
+MOMENTS = ("old", "new", "fresh")  # in the order of results
 
 
 @dataclass(frozen=True)
@@ -127,16 +128,23 @@ class Curvature:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Build from a mapping: as a config holds it, an operator's own keys before the common ones, or as `asdict` gives it back."""
+        """Build from a mapping: as a config holds it, an operator's own keys before the common ones, or as `asdict` gives it back.
+
+        Moments and blocks are put into an order of our own, so that a turned list reruns nothing; of levels the first has the plain name.
+        """
         common = {one.name: values[one.name] for one in fields(Spectra) if one.name in values}
         named = values["operators"] if isinstance(values["operators"], Mapping) else {name: {} for name in values["operators"]}
         taken = {name: common | own for name, own in sorted(named.items())}
-        lists: dict[str, tuple[str, ...]] = {"moments": (), "blocks": Spectra.blocks}
         operators = {
-            name: Spectra(**own | {key: tuple(own.get(key, default)) for key, default in lists.items()}) for name, own in taken.items()
+            name: Spectra(
+                **own
+                | {"moments": tuple(sorted(own["moments"], key=MOMENTS.index))}
+                | {"blocks": tuple(sorted(own.get("blocks", Spectra.blocks), key=Spectra.blocks.index))}
+            )
+            for name, own in taken.items()
         }
         levels, top = tuple(values.get("levels", cls.levels)), values.get("top", cls.top)
-        return cls(operators, tuple(values["moments"]), values["every"], levels, top)
+        return cls(operators, tuple(sorted(values["moments"], key=MOMENTS.index)), values["every"], levels, top)
 
 
 @dataclass(frozen=True)

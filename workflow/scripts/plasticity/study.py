@@ -64,9 +64,11 @@ class Study:
         return replace(setting, network=Network.of(asdict(setting.network) | changed)) if changed else setting
 
     def arms(self, method: str) -> list[dict[str, Any]]:
-        """Each combination of a method's hyper-parameters: those by name, the values of each in the order of the config."""
+        """Each combination of a method's hyper-parameters, by name, the values of each ascending, so that a turned list reruns nothing."""
         grid = {key: value for key, value in sorted(self.methods.get(method, {}).items()) if key != "settings"}
-        values = [value if isinstance(value, list) else [value] for value in grid.values()]
+        values = [
+            sorted(value, key=lambda one: (isinstance(one, str), one)) if isinstance(value, list) else [value] for value in grid.values()
+        ]
         return [dict(zip(grid, combination, strict=True)) for combination in itertools.product(*values)]
 
     def tuned(self, method: str) -> bool:
