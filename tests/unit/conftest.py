@@ -3,14 +3,13 @@
 import hypothesis
 import numpy as np
 import pytest
-import torch
 from forking import Forks
 
-from plasticity import datasets
+from plasticity import datasets, lockstep
 
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True, max_examples=40)
 hypothesis.settings.load_profile("house")
-torch.set_num_threads(1)  # tiny matrices: threads only wait for each other
+lockstep.settle()
 
 
 @pytest.fixture(scope="session")
