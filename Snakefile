@@ -45,5 +45,8 @@ onerror:
 rule all:
     default_target: True
     input:
+        rules.datasets.input,
+        rules.tables.input,
+        rules.figures.input,
         f"results/{STUDY.name}/report.html",
     localrule: True

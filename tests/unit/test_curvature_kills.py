@@ -182,7 +182,8 @@ def test_a_state_that_was_made_of_something_else_is_refused_in_a_sentence_and_no
     assert job.run(at=("spectra", 2 * SPECTRA)) == -signal.SIGKILL
     changed.root = job.root
     assert changed.run() == 0, changed.text("said")
-    assert f"state_0.npz was made with other {what}, so it starts afresh" in changed.text("log")
+    said = what if what in ("settings", "code") else "inputs"
+    assert f"state_0.npz was made with other {said}, so it starts afresh" in changed.text("log")
     assert changed.results == undisturbed.results
 
 

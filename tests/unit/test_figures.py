@@ -454,7 +454,7 @@ def test_a_picture_is_as_sharp_as_the_style_says_whatever_was_written_before_it(
     with STYLE.used():
         figure = registry.load("figures", "curvature").draw(PLAIN, {}, STYLE)
         size = figure.get_size_inches() * STYLE.matplotlib["figure.dpi"]
-        save(figure, [tmp_path / f"a.{suffix}" for suffix in ("svg", "pdf", "png")], {"code": ""})
+        save(figure, [tmp_path / f"a.{suffix}" for suffix in ("svg", "pdf", "png")], {"code": "{}"})
     height, width = plt.imread(tmp_path / "a.png").shape[:2]
     assert (width, height) == pytest.approx(tuple(size), abs=1)
     points = re.search(r'width="([\d.]+)pt"', (tmp_path / "a.svg").read_text())[1]
@@ -463,7 +463,7 @@ def test_a_picture_is_as_sharp_as_the_style_says_whatever_was_written_before_it(
 
 def test_a_pdf_embeds_its_fonts_as_outlines(tmp_path):
     with STYLE.used():
-        save(registry.load("figures", "curvature").draw(PLAIN, {}, STYLE), [tmp_path / "a.pdf"], {"code": ""})
+        save(registry.load("figures", "curvature").draw(PLAIN, {}, STYLE), [tmp_path / "a.pdf"], {"code": "{}"})
     text = (tmp_path / "a.pdf").read_bytes()
     assert b"/FontFile2" in text
     assert b"/Type3" not in text

@@ -13,6 +13,7 @@ from plasticity.errors import StudyError
 
 LIBRARY = provenance.SCRIPTS / "plasticity"
 MODULES = sorted(LIBRARY.rglob("*.py"))
+ENTRIES = [*sorted(provenance.SCRIPTS.glob("*.py")), *sorted((provenance.ROOT / "tests" / "results").glob("*.py"))]
 
 TREE = {
     "train.py": "import plasticity.a\nimport numpy\n",
@@ -51,14 +52,58 @@ def digest(tree, named=()):
 
 def test_imports_are_followed_through_every_form_of_import_and_the_packages_they_lie_in(tree):
     code = digest(tree)
-    assert sorted(code) == sorted(REACHED)
-    assert list(code) == sorted(code)
-    assert all(len(value) == 12 and int(value, 16) >= 0 for value in code.values())
+    assert sorted(code) == sorted(["numpy", *REACHED])
+    assert list(code) == [*sorted(REACHED), "numpy"]
+    assert all(len(value) == 12 and int(value, 16) >= 0 for name, value in code.items() if name != "numpy")
 
 
 def test_named_files_come_with_their_own_imports(tree):
     code = digest(tree, ["plasticity/rooms/named.py"])
-    assert sorted(code) == sorted([*REACHED, "plasticity/rooms/named.py", "plasticity/f.py"])
+    assert sorted(code) == sorted(["numpy", *REACHED, "plasticity/rooms/named.py", "plasticity/f.py"])
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Versions of packages, to be changed."""
+    versions = {"numpy": "2.0", "scikit-learn": "1.0", "torch": "2.0"}
+    monkeypatch.setattr(provenance, "version", versions.__getitem__)
+    return versions
+
+
+def test_weighty_packages_are_there_with_their_versions_by_the_name_they_are_installed_under(tree, installed):
+    (tree / "plasticity/e.py").write_text("from sklearn.datasets import load_digits\nimport tqdm, json\n")
+    code = digest(tree)
+    assert {name: value for name, value in code.items() if not name.endswith(".py")} == {"numpy": "2.0", "scikit-learn": "1.0"}
+    installed["torch"] = "3.0"
+    assert digest(tree) == code
+    installed["scikit-learn"] = "1.1"
+    assert {name for name, value in digest(tree).items() if value != code[name]} == {"scikit-learn"}
+
+
+def test_a_package_that_changed_while_a_job_waited_is_refused_by_name(tree, installed):
+    code = provenance.code_digest(tree / "train.py")
+    provenance.refuse_changed_code(code)
+    installed["numpy"] = "2.1"
+    with pytest.raises(StudyError, match=r"numpy has another version than when this job was planned.*start snakemake again"):
+        provenance.refuse_changed_code(code)
+
+
+def test_every_package_that_the_library_computes_or_draws_with_is_known():
+    roots = {name.partition(".")[0] for path in MODULES for _, name in imported(path)}
+    assert {"plasticity"} <= roots
+    idle = {
+        "docutils",
+        "hvplot",
+        "itables",
+        "jinja2",
+        "netCDF4",
+        "panel",
+        "snakemake",
+        "tqdm",
+        "xarray",
+        "yaml",
+    }  # they store, ask and show
+    assert roots - set(sys.stdlib_module_names) - {"plasticity"} - idle == set(provenance.WEIGHTY)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +118,11 @@ def test_named_files_come_with_their_own_imports(tree):
         ('class A:\n    """One."""\n\n    x = 1\n', 'class A:\n    """Two,\n    longer."""\n\n    x = 1\n'),
         ('async def f():\n    """One."""\n', 'async def f():\n    """Two."""\n'),
         ('class A:\n    def f(self):\n        """One."""\n        return 1\n', "class A:\n    def f(self):\n        return 1\n"),
+        ("def f(a: int, *b: str, c: int = 1) -> int:\n    return a\n", "def f(a, *b: int, c=1):\n    return a\n"),
+        ("x: int = 1\ndef f():\n    y: str\n    z: int = 2\n", "x = 1\ndef f():\n    z = 2\n"),
+        ("async def f(a: int) -> int:\n    return a\n", "async def f(a):\n    return a\n"),
+        ("class A:\n    def f(self) -> int:\n        x: int = 1\n", "class A:\n    def f(self):\n        x = 1\n"),
+        ("f = lambda a: a\ndef g(a: 'B' = 1): return a\n", "f = lambda a: a\ndef g(a=1): return a\n"),
     ],
 )
 def test_comments_docstrings_and_layout_keep_a_digest(tree, before, after):
@@ -94,6 +144,11 @@ def test_comments_docstrings_and_layout_keep_a_digest(tree, before, after):
         ("if x:\n    y = 1\nz = 1\n", "if x:\n    y = 1\n    z = 1\n"),
         ("x = 1\n'a string that is no docstring'\n", "x = 1\n'another'\n"),
         ("def f():\n    return 'One.'\n", "def f():\n    return 'Two.'\n"),
+        ("class A:\n    x: int\n", "class A:\n    x: str\n"),
+        ("class A:\n    x: int = 1\n", "class A:\n    x = 1\n"),
+        ("class A:\n    class B:\n        x: int\n", "class A:\n    class B:\n        x: str\n"),
+        ("x: int = 1\n", "x: int = 2\n"),
+        ("def f(a: int = 1): return a\n", "def f(a: int = 2): return a\n"),
     ],
 )
 def test_a_change_of_meaning_changes_that_files_entry_alone(tree, before, after):
@@ -129,7 +184,7 @@ def test_code_that_was_changed_while_a_job_waited_is_refused_by_name(tree, text)
 def test_a_stamp_is_sorted_json_and_knows_neither_host_nor_time():
     stamp = provenance.stamp("train", {"b": 1, "a": 2}, {"z.py": "1", "a.py": "2"})
     assert stamp == provenance.stamp("train", {"a": 2, "b": 1}, {"a.py": "2", "z.py": "1"})
-    assert set(stamp) == {"source", "settings", "code", "versions"}
+    assert set(stamp) == {"source", "contract", "settings", "code", "versions"}
     assert stamp["settings"] == '{"a": 2, "b": 1}'
     assert set(json.loads(stamp["versions"])) == {"python", "numpy", "torch", "xarray"}
 
@@ -155,7 +210,7 @@ def imported(path):
             yield from ((node.level, f"{node.module}.{alias.name}") for alias in node.names)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(LIBRARY)))
+@pytest.mark.parametrize("path", [*MODULES, *ENTRIES], ids=lambda path: str(path.relative_to(provenance.ROOT)))
 def test_imports_are_absolute_and_none_is_dynamic_but_the_registrys(path):
     assert not [name for level, name in imported(path) if level]
     if path.name != "registry.py":
@@ -163,6 +218,40 @@ def test_imports_are_absolute_and_none_is_dynamic_but_the_registrys(path):
         roots = {name.removeprefix("importlib.metadata") for _, name in imported(path)}
         assert not {"__import__", "exec", "eval"} & words
         assert not [name for name in roots if name.split(".")[0] in ("importlib", "runpy", "imp", "pkgutil")]
+
+
+def test_hints_of_types_are_read_of_fields_only_so_that_no_digest_may_leave_them_out():
+    readers = {"get_type_hints", "singledispatch", "singledispatchmethod", "get_annotations", "signature", "__annotations__"}
+    for path in [*MODULES, *ENTRIES]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        words = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {
+            node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
+        }
+        assert readers & words <= ({"get_type_hints"} if path == LIBRARY / "methods/__init__.py" else set()), path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(LIBRARY)))
+def test_no_module_that_a_job_may_import_reads_a_file_of_the_repository_that_its_digest_would_not_know(path):
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "__file__" in line]
+    assert not lines or path.stem in ("registry", "provenance")  # where modules are; other files are inputs of rules
+
+
+def test_the_commit_is_that_of_git_and_knows_of_files_that_differ(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    assert provenance.commit() == ("", False), "no repository"
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    (tmp_path / ".gitignore").write_text("results\n")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "one"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/a").touch()
+    assert provenance.commit() == (head, False)
+    (tmp_path / "new.py").touch()
+    assert provenance.commit() == (head, True)
+    monkeypatch.setenv("PATH", "")
+    assert provenance.commit() == ("", False), "no git"
 
 
 @pytest.mark.parametrize("module", ["provenance", "registry", "errors", "settings"])

@@ -1,6 +1,7 @@
 """What tests of the workflow share: real copies of the repository, and one tiny study that was built from nothing to its report."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -93,8 +94,39 @@ class Project:
             file.write(text)
 
 
+# At its end, every Python process that was told a digest of code notes what it has loaded beyond it.
+NOTE_IMPORTS = """
+import atexit, json, os, sys
+
+def note():
+    if "--code" in sys.argv[:-1]:
+        known = json.loads(sys.argv[sys.argv.index("--code") + 1])
+        root = os.getcwd() + os.sep
+        files = {getattr(module, "__file__", None) or "" for name, module in list(sys.modules.items()) if name.startswith("plasticity")}
+        missing = sorted(name for name in (file.removeprefix(root) for file in files if file.startswith(root)) if name not in known)
+        with open(os.environ["NOTED_IMPORTS"], "a") as noted:
+            noted.write(json.dumps([sys.argv[0], missing]) + "\\n")
+
+atexit.register(note)
+"""
+
+
 @pytest.fixture(scope="session")
-def env(tmp_path_factory):
+def notes(tmp_path_factory):
+    """A folder whose sitecustomize has jobs note what they import."""
+    folder = tmp_path_factory.mktemp("notes")
+    (folder / "sitecustomize.py").write_text(NOTE_IMPORTS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def imports(notes):
+    """``imports()`` is what jobs so far have noted: each its entry, and the modules that its digest lacks."""
+    return lambda: [json.loads(line) for line in (notes / "noted").read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def env(tmp_path_factory, notes):
     """The environment's tools first, compiled modules and caches shared by all jobs, no data root, no network."""
     cache = tmp_path_factory.mktemp("cache")
     # an environment that was installed without its modules compiled would have every job compile torch anew
@@ -105,6 +137,8 @@ def env(tmp_path_factory):
     return env | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         **modules,
+        "PYTHONPATH": str(notes),
+        "NOTED_IMPORTS": str(notes / "noted"),
         "MPLCONFIGDIR": str(cache / "matplotlib"),
         **{f"{scheme}_proxy": NOWHERE for scheme in ("http", "https", "HTTP", "HTTPS", "all")},
         "no_proxy": "",

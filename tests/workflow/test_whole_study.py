@@ -1,13 +1,13 @@
 """A whole study from nothing to its report: what it leaves, what its files promise, and what runs again after a change."""
 
 import base64
+import hashlib
 import html
 import json
-import os
 import platform
 import re
-import shutil
 from dataclasses import asdict
+from importlib.metadata import version
 
 import netCDF4
 import numpy as np
@@ -15,15 +15,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 import yaml
+from edits import COHORTS, DRAW, FIGURES, GATHER, MEASURE, METHODS, PAGES, PREPARE, RELU, SEEDS, SHOW, TANH, TRAIN
 
-from plasticity import captions, registry, statistics
+from plasticity import captions, provenance, statistics
 from plasticity.settings import Curvature, Setting
 
-RELU, TANH = "digits_labels_relu", "digits_labels_tanh"
-METHODS = {RELU: ["none", "l2", "l2_init", "fresh"], TANH: ["none", "l2_init", "fresh"]}
-SEEDS = ["0", "1"]
-COHORTS = [f"{setting}/{method}/{seed}" for setting in METHODS for method in METHODS[setting] for seed in SEEDS]
-FIGURES = registry.names("figures")
 TABLES = [
     "statements",
     "hypotheses",
@@ -38,7 +34,6 @@ TABLES = [
 ]
 TABLES += ["comparisons", "profiles", "outcomes", "measures", "tuning"]
 TYPESET = ["settings", "methods", "cost"]
-PAGES = ["outcomes", "explanations", "methods"]
 LONG = {"associations", "nulls", "lead_lag", "measures"}  # the report leaves them out
 ARMS = {
     RELU: ["none", "l2(strength=0.001)", "l2(strength=0.01)", "l2_init(strength=0.001)", "fresh"],
@@ -69,21 +64,6 @@ JOBS = [
 ]
 ORDER = ["arm", "seed", "task", "moment", "block", "rank", "step"]
 CURVES = {"error_curve", "loss_curve"}
-
-TRAIN = {f"train_cohort {cohort}" for cohort in COHORTS}
-MEASURE = {f"measure_cohort {cohort}" for cohort in COHORTS}
-GATHER = {f"gather {setting}" for setting in METHODS}
-DRAW = {f"figure_{figure}" for figure in FIGURES}
-SHOW = {f"page_{page}" for page in PAGES}
-LAST = {"report", "all"}
-RECONFIGURED = {*SHOW, *LAST}  # captions quote the config
-END = {"analyse", "typeset", *SHOW, "check", *DRAW, *LAST}
-
-
-def of(jobs, part):
-    """Those of the jobs whose wildcards hold `part`."""
-    return {job for job in jobs if part in job}
-
 
 # What is there
 
@@ -119,12 +99,18 @@ def test_every_file_says_what_it_was_made_of_and_nothing_of_where_or_when(built)
     )
     for path in every_file(built):
         with netCDF4.Dataset(path) as file:
-            assert {"title", "source", "settings", "code", "versions"} == set(file.ncattrs()), path
+            assert {"title", "source", "contract", "settings", "code", "versions", "inputs"} == set(file.ncattrs()), path
             settings, code, versions = (json.loads(file.getncattr(name)) for name in ("settings", "code", "versions"))
             source = STAGES.get(path.name, {"data": "prepare", "datasets": "gather"}.get(path.parent.name))
             assert file.source == source, path
             assert f"workflow/scripts/{source}.py" in code, path
-            assert all((built.root / name).is_file() and re.fullmatch("[0-9a-f]{12}", digest) for name, digest in code.items()), path
+            files = {name: digest for name, digest in code.items() if name not in provenance.WEIGHTY.values()}
+            assert all((built.root / name).is_file() and re.fullmatch("[0-9a-f]{12}", digest) for name, digest in files.items()), path
+            assert all(digest == version(name) for name, digest in code.items() if name not in files), path
+            assert set(code) > set(files), path
+            for name, digest in json.loads(file.inputs).items():
+                assert hashlib.sha256((built.results / name).read_bytes()).hexdigest() == digest, (path, name)
+            assert bool(json.loads(file.inputs)) != (source == "prepare"), path
             assert {"python", "numpy", "torch", "xarray"} <= set(versions), path
             texts = [file.getncattr(name) for name in file.ncattrs()]
             texts += [str(values.getncattr(name)) for values in file.variables.values() for name in values.ncattrs()]
@@ -286,148 +272,6 @@ def test_a_study_that_moved_has_nothing_to_do(copy):
 # What runs again
 
 
-def comment(project):
-    project.append("workflow/scripts/plasticity/networks/__init__.py", "\n\n# a word more\n")
-
-
-def touch(project):
-    for time, path in enumerate(sorted(project.root.rglob("*")), start=1_000_000_000):
-        if path.is_file() and ".snakemake" not in path.parts:
-            os.utime(path, (time, time))
-
-
-def reorder(project):
-    def turned(value):
-        return {key: turned(inner) for key, inner in reversed(value.items())} if isinstance(value, dict) else value
-
-    path = project.root / "config.yaml"
-    path.write_text(yaml.safe_dump(turned(yaml.safe_load(path.read_text())), sort_keys=False))
-
-
-def edit(path):
-    return lambda project: project.append(path, "\nADDED = 1\n")
-
-
-def restyle(project):
-    path = project.root / "workflow/style.yaml"
-    path.write_text(path.read_text().replace("lines.linewidth: 1.2", "lines.linewidth: 1.3"))
-
-
-def add_a_method(project):
-    methods = project.root / "workflow/scripts/plasticity/methods"
-    shutil.copy(methods / "l2.py", methods / "lasso.py")
-
-
-def recaption(project):
-    project.append("workflow/report/figure_scatter.rst", "\nOne word more.\n")
-
-
-def config(change):
-    return lambda project: project.config(change)
-
-
-def swap(part, one, other):
-    def change(config):
-        values = config["settings"][RELU][part]
-        values[one], values[other] = values[other], values[one]
-
-    return config(change)
-
-
-NEW_SEED = {
-    f"{rule} {setting}/{method}/2" for rule in ("train_cohort", "measure_cohort") for setting in METHODS for method in METHODS[setting]
-}
-LIBRARY = "workflow/scripts/plasticity"
-CHANGES = {
-    "a comment in a module": (comment, set()),
-    "every file touched": (touch, set()),
-    "the order of the config's keys": (reorder, set()),
-    "another data_root": (config(lambda config: config.update(data_root="elsewhere")), set()),
-    "a new method, not yet used": (add_a_method, set()),
-    "a real change in what all networks share": (edit(f"{LIBRARY}/networks/__init__.py"), TRAIN | MEASURE | GATHER | END),
-    "a real change in the network": (edit(f"{LIBRARY}/networks/mlp.py"), TRAIN | MEASURE | GATHER | END),
-    "a real change in a network that no setting names": (edit(f"{LIBRARY}/networks/cnn.py"), set()),
-    "a real change in how tasks change": (edit(f"{LIBRARY}/changes/shuffle_labels.py"), TRAIN | MEASURE | GATHER | END),
-    "a real change in a change that no setting names": (edit(f"{LIBRARY}/changes/class_pairs.py"), set()),
-    "a real change in the optimizer": (edit(f"{LIBRARY}/optimizers/adam.py"), TRAIN | MEASURE | GATHER | END),
-    "a real change in an optimizer that no setting names": (edit(f"{LIBRARY}/optimizers/sgd.py"), set()),
-    "a real change in the dataset": (edit(f"{LIBRARY}/datasets/digits.py"), {"prepare digits"} | TRAIN | MEASURE | GATHER | END),
-    "a real change in a dataset that no setting names": (edit(f"{LIBRARY}/datasets/mnist.py"), set()),
-    "a real change in one method": (edit(f"{LIBRARY}/methods/l2.py"), of(TRAIN | MEASURE, "/l2/") | of(GATHER, RELU) | END),
-    "a real change in the operator": (edit(f"{LIBRARY}/operators/fisher.py"), MEASURE | GATHER | END),
-    "a real change in an operator that the config does not name": (edit(f"{LIBRARY}/operators/hessian.py"), set()),
-    "a real change in one figure": (edit(f"{LIBRARY}/figures/scatter.py"), {"figure_scatter", *LAST}),
-    "a real change in the statistics": (edit(f"{LIBRARY}/statistics/timing.py"), END),
-    "a real change in how tables are typeset": (edit(f"{LIBRARY}/typesetting.py"), {"typeset", "page_outcomes", "page_methods", *LAST}),
-    "a figure of fewer settings": (
-        config(lambda config: config.update(figures={"scatter": [TANH]})),
-        {"figure_scatter", *RECONFIGURED},
-    ),
-    "a hypothesis": (
-        config(
-            lambda config: config.update(
-                statistics={"hypotheses": [{"name": "H1", "measure": "weight_norm", "outcome": "final_error", "direction": "positive"}]}
-            )
-        ),
-        END,
-    ),
-    "a change of the style": (restyle, {*DRAW, *LAST}),
-    "another caption of a table": (
-        lambda project: project.append("workflow/report/table_profiles.rst", "\nOne word more.\n"),
-        {"page_methods", *LAST},
-    ),
-    "another caption": (recaption, LAST),
-    "another check": (edit("tests/results/test_results.py"), {"check", *DRAW, *LAST}),
-    "one more seed": (config(lambda config: config["seeds"].update(report=3)), NEW_SEED | GATHER | END),
-    "one more strength": (
-        config(lambda config: config["methods"]["l2"]["strength"].append(0.1)),
-        of(TRAIN | MEASURE, "/l2/") | of(GATHER, RELU) | END,
-    ),
-    "what training records, as it is by default": (config(lambda config: config.update(training={"curve_points": 10})), RECONFIGURED),
-    "fewer checkpoints": (
-        config(lambda config: config.update(training={"checkpoint_every": 2}, curvature=config["curvature"] | {"every": 4})),
-        TRAIN | MEASURE | GATHER | END,
-    ),
-    "fewer points of learning curves": (config(lambda config: config.update(training={"curve_points": 2})), TRAIN | MEASURE | GATHER | END),
-    "another precision": (config(lambda config: config.update(training={"precision": "bfloat16"})), TRAIN | MEASURE | GATHER | END),
-    "curvature at fewer tasks": (config(lambda config: config["curvature"].update(every=2)), MEASURE | GATHER | END),
-    "more curvature samples": (config(lambda config: config["curvature"].update(samples=64)), MEASURE | GATHER | END),
-    "an estimate with more probes and steps": (
-        config(lambda config: config["curvature"].update(probes=9, steps=9)),
-        MEASURE | GATHER | END,
-    ),
-    "another level of the effective rank": (config(lambda config: config["curvature"].update(levels=[0.9])), MEASURE | GATHER | END),
-    "one more operator": (config(lambda config: config["curvature"].update(operators=["fisher", "ggn"])), MEASURE | GATHER | END),
-    "the same operators as a mapping": (config(lambda config: config["curvature"].update(operators={"fisher": {}})), RECONFIGURED),
-    "defaults of curvature, written": (
-        config(lambda config: config["curvature"].update(levels=[0.99], estimate=True, steps=64, blocks=["layers", "last_two", "all"])),
-        RECONFIGURED,
-    ),
-    "width and depth swapped": (swap("network", "width", "depth"), of(TRAIN | MEASURE | GATHER, RELU) | END),
-    "epochs and tasks swapped": (swap("problem", "epochs", "tasks"), of(TRAIN | MEASURE | GATHER, RELU) | END),
-    "an optimizer that forgets, in one setting": (
-        config(lambda config: config["settings"][TANH]["optimizer"].update(at_switch="reset")),
-        of(TRAIN | MEASURE | GATHER, TANH) | END,
-    ),
-    "an option of a dataset that no setting names": (config(lambda config: config.update(datasets={"cifar10": {}})), RECONFIGURED),
-    "another activation in one setting": (
-        config(lambda config: config["settings"][TANH]["network"].update(activation="identity")),
-        of(TRAIN | MEASURE | GATHER, TANH) | END,
-    ),
-}
-
-
-@pytest.fixture(scope="module")
-def plans(ahead):
-    """The plan after each change, being made two at a time."""
-    return {name: ahead(change) for name, (change, _) in CHANGES.items()}
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_change_runs_again_just_what_it_concerns(plans, name):
-    assert plans[name].result() == CHANGES[name][1]
-
-
 def test_another_place_of_the_data_runs_nothing_again(copy):
     assert copy.plan(env={"PLASTICITY_DATA": "/nowhere"}) == set()
 
@@ -440,7 +284,6 @@ def test_another_memory_runs_nothing_again(copy, options):
 # Targets
 
 
-PREPARE = {"prepare digits"}
 TARGETS = {
     "data": PREPARE,
     "cost": PREPARE,

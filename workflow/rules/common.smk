@@ -242,5 +242,6 @@ def curvature_minutes(wildcards, attempt):
 
 
 def checks_code():
-    """The code of the checks, which are tests."""
-    return as_json(provenance.code_digest(CHECKS / "test_results.py", [CHECKS / "conftest.py"]))
+    """The code of the checks, which are tests, with what they build anew of each setting."""
+    named = [registry.path("changes", change) for change in sorted({setting.problem.change for setting in STUDY.settings.values()})]
+    return as_json(provenance.code_digest(CHECKS / "test_results.py", [CHECKS / "conftest.py", *named]))

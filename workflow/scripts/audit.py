@@ -25,15 +25,15 @@ if __name__ == "__main__":
             for _, path, faults in found:
                 if faults:
                     print(f"{path}: {reasons.told(faults)}")
-            fit = {job for job, _, _ in found} - {job for job, _, faults in found if faults}
+            unfit = {job for job, _, faults in found if faults}
             print(f"{len(found)} results, of which {sum(not faults for _, _, faults in found)} fit this config and this code")
             if given.adopt:
-                for path in [path for _, path, faults in found if faults]:
-                    auditing.lay_aside(Path(*path.parts[:2]), path)
-                for job in fit:
+                for job in {job for job, _, _ in found} - unfit:
                     dag.workflow.async_run(dag.workflow.persistence.finished(job))
-                print(f"what fits is known to Snakemake; what does not lies in {auditing.ASIDE}/ below the study's folder")
-            elif len(fit) < len({job for job, _, _ in found}):
+                for path in [path for job, path, _ in found if job in unfit]:
+                    auditing.lay_aside(Path(*path.parts[:2]), path)
+                print(f"what fits is known to Snakemake; what does not, and what was made beside it, lies in the study's {auditing.ASIDE}/")
+            elif unfit:
                 sys.exit(
                     "start snakemake to make the others anew; where they came as a copy, lay them aside first: make audit ARGS=--adopt"
                 )

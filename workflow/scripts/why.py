@@ -18,7 +18,8 @@ def own_reasons(job: Any, dag: Any) -> Iterator[str]:
     reason = dag.reason(job)
     yield from (f"{Path(path).name} is not there" for path in sorted(map(str, reason.missing_output)))
     yield from (f"{Path(path).name} was left unfinished" for path in sorted(map(str, reason.incomplete_output)))
-    yield from reasons.of_params(reason.params_changed.only_old, reason.params_changed.only_new)
+    params = dag.workflow.persistence.params_changed(job)  # Snakemake does not ask where it knows of another reason
+    yield from reasons.of_params(params.only_old, params.only_new)
     yield from (f"{path} is another" for path in sorted(map(str, reason.updated_input - reason.updated_input_run)))
     if reason.code_changed:
         yield "the rule's command changed"

@@ -75,7 +75,7 @@ def write(path: Path, rows: Rows, arms: Sequence[str], seeds: Sequence[int], sta
     """
     ends = np.cumsum([math.prod(shape) for shape in rows.shapes.values()])[:-1]
     with contracts.whole(path) as part, contracts.explained(path), netCDF4.Dataset(part, "w") as file:
-        file.setncatts({"title": "parameters at the start of tasks", "contract": contracts.VERSION, **stamp})
+        file.setncatts({"title": "parameters at the start of tasks", **stamp})
         for dim, values in {"arm": np.array(arms, object), "seed": np.array(seeds), "task": np.array(rows.tasks)}.items():
             file.createDimension(dim, len(values))
             coordinate = file.createVariable(dim, str if dim == "arm" else "i8", (dim,))

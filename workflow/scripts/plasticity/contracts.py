@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
+from plasticity import provenance
 from plasticity.errors import StudyError
 
-VERSION = 2  # of this contract, which every file names; 1 did not know inputs
 COMPRESS_ABOVE = 2**20  # bytes; below it zlib makes files larger, not smaller
 
 COORDINATES = {
@@ -79,7 +79,7 @@ def dataset(
         for name, values in variables.items()
     }
     along = {name: (name, values, {"long_name": COORDINATES[name], "units": "1"}) for name, values in coordinates.items()}
-    return xr.Dataset(described, along, {"title": title, "contract": VERSION, **stamp})
+    return xr.Dataset(described, along, {"title": title, **stamp})
 
 
 @contextmanager
@@ -154,15 +154,15 @@ def look(path: Path) -> xr.Dataset:
 
 
 def refuse_other_version(path: Path, attributes: Mapping[str, object]) -> None:
-    """Refuse a file of another version of the contract.
+    """Refuse a file that a job has made under another version of the contract.
 
     Raises:
         StudyError: naming both, and what to do.
     """
-    if (found := attributes.get("contract", 1)) != VERSION:
+    if "source" in attributes and (found := attributes.get("contract", "1")) != provenance.CONTRACT:
         raise StudyError(
-            f"{path} follows version {found} of the contract of files, and this code reads version {VERSION}: lay aside what is not of "
-            "this code (make audit ARGS=--adopt), and start snakemake again, which makes it anew"
+            f"{path} follows version {found} of the contract of files, and this code reads version {provenance.CONTRACT}: lay aside what "
+            "is not of this code (make audit ARGS=--adopt), and start snakemake again, which makes it anew"
         )
 
 

@@ -21,6 +21,7 @@ from plasticity.errors import StudyError
 SCRIPTS = Path(__file__).resolve().parents[1]
 ROOT = SCRIPTS.parents[1]
 PACKAGE = "plasticity"
+CONTRACT = "2"  # version of what result files promise (design, netCDF contract); those of version 1 did not name their inputs
 # packages that compute or draw, as they are imported and as they are installed; what only stores or shows (xarray, netCDF4, tqdm) is none
 WEIGHTY = {
     "PIL": "pillow",
@@ -102,6 +103,7 @@ def stamp(source: str, settings: object, code: Mapping[str, str]) -> dict[str, s
     versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
     return {
         "source": source,
+        "contract": CONTRACT,
         "settings": json.dumps(settings, sort_keys=True),
         "code": json.dumps(dict(code), sort_keys=True),
         "versions": json.dumps(versions, sort_keys=True),
