@@ -16,7 +16,7 @@ from plasticity.errors import StudyError
 SHAPES = {"hidden_1.weight": (3, 4), "hidden_1.bias": (3,), "output.weight": (2, 3)}
 ARMS, SEEDS, TASKS = ["l2(strength=0.1)", "l2(strength=1)"], [3, 4, 5], [0, 2, 4, 6]
 MEMBERS = len(ARMS) * len(SEEDS)
-STAMP = {"settings": '{"arms": []}', "source": "test"}
+STAMP = {"settings": '{"arms": []}', "source": "test", "contract": "2"}
 
 
 def drawn():

@@ -14,7 +14,7 @@ from plasticity.settings import Curvature
 
 CURVATURE = Curvature.of({"operators": ["fisher", "hessian"], "samples": 9, "moments": ["old", "new"], "every": 1, "levels": [0.99, 0.5]})
 TABLE = {**datasets.TABLE, **outcomes.TABLE, **measures.table(CURVATURE)}
-STAMP = {"source": "test", "settings": "{}", "code": "{}", "versions": "{}"}
+STAMP = {"source": "test", "contract": "2", "settings": "{}", "code": "{}", "versions": "{}"}
 COORDINATES = {
     "arm": ["none", "l2(strength=1)"],
     "seed": [3, 4],
@@ -190,3 +190,13 @@ def test_a_files_digest_is_that_of_its_content(tmp_path):
         (tmp_path / name).write_bytes(content)
     a, b, c = (records.digest(tmp_path / name) for name in "abc")
     assert a == c != b
+
+
+@pytest.mark.parametrize(
+    "stamp", [{"source": "train"}, {"source": "train", "contract": "1"}, {"source": "train", "contract": "3"}], ids=str
+)
+def test_a_file_of_another_version_of_the_contract_is_refused_with_what_to_do(tmp_path, stamp):
+    contracts.write(xr.Dataset({"a": 1.0}, attrs=stamp), tmp_path / "a.nc")
+    said = f"version {stamp.get('contract', '1')} of the contract of files, and this code reads version 2: .*make audit ARGS=--adopt"
+    with pytest.raises(StudyError, match=said):
+        contracts.read(tmp_path / "a.nc")

@@ -96,6 +96,7 @@ def test_every_package_that_the_library_computes_or_draws_with_is_known():
         "hvplot",
         "itables",
         "jinja2",
+        "jsonschema",
         "netCDF4",
         "panel",
         "snakemake",
