@@ -15,7 +15,7 @@ LOCK := envs/requirements.txt
 INSTALLED := .venv/.installed
 UV := .venv/uv/bin/uv
 
-.PHONY: help env run why origin audit explore orphans test test-slurm lint bench lock
+.PHONY: help env run why origin audit reproduce explore orphans test test-slurm lint bench lock
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -25,14 +25,17 @@ env: $(INSTALLED) ## make .venv, exactly what envs/requirements.txt pins
 run: env ## the study in config.yaml, from data to report (another one: ARGS="--configfile studies/….yaml")
 	snakemake --cores all --rerun-incomplete $(ARGS)
 
-why: env ## what would run, and which file or key it is because of (another study: ARGS="--configfile studies/….yaml")
-	@python workflow/scripts/why.py $(ARGS)
+why: env ## what would run, and which file or key it is because of (another study: CONFIG=studies/….yaml)
+	@python workflow/scripts/why.py $(if $(CONFIG),--configfile $(CONFIG)) $(ARGS)
 
 origin: env ## where a result came from, back to the data: make origin FILE=results/digits/figures/scatter.svg
 	@python workflow/scripts/origin.py $(FILE) $(ARGS)
 
 audit: env ## whether results are what was made, and what this config and this code make (after a copy: ARGS=--adopt)
-	@python workflow/scripts/audit.py $(ARGS)
+	@python workflow/scripts/audit.py $(if $(CONFIG),--configfile $(CONFIG)) $(ARGS)
+
+reproduce: env ## run a study and compare every number with what was published in docs/reference: make reproduce STUDY=digits
+	@python workflow/scripts/reproduce.py $(STUDY) $(ARGS)
 
 explore: env ## look at results in a browser (another study: ARGS=results/mnist)
 	python workflow/scripts/explore.py $(ARGS)

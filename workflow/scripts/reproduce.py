@@ -1,0 +1,40 @@
+"""Run a study and compare its tables and datasets with those that were published, in docs/reference.
+
+    python workflow/scripts/reproduce.py digits
+
+On the same kind of machine the bytes must be the same; elsewhere it says which numbers differ, and by how much.
+"""
+
+import argparse
+import subprocess
+import sys
+
+from plasticity import reproducing
+from plasticity.errors import StudyError
+from plasticity.provenance import ROOT
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", help="its name, as its config has it")
+    parser.add_argument("--publish", action="store_true", help="make these results the reference")
+    given = parser.parse_args()
+    results, reference = ROOT / "results" / given.study, ROOT / "docs" / "reference" / given.study
+    try:
+        config = reproducing.config_of(given.study)
+        if not given.publish:
+            reproducing.same_kind(reference)
+        options = [] if config == ROOT / "config.yaml" else ["--configfile", str(config)]
+        run = [sys.executable, "-m", "snakemake", "--cores", "all", "--rerun-incomplete", "--quiet", "rules", "reason", *options]
+        if subprocess.run(run, cwd=ROOT, check=False).returncode:
+            raise StudyError("the study did not come to its end: mend what snakemake says above, and start again")
+        if given.publish:
+            print(
+                f"{reproducing.publish(results, reference)} tables and datasets are the reference now: commit {reference.relative_to(ROOT)}"
+            )
+        else:
+            same, lines = reproducing.compare(results, reference)
+            print("\n".join(lines))
+            if not same and reproducing.same_kind(reference):
+                sys.exit("on this kind of machine they should be the same: was the code or the config changed? make why, make audit")
+    except StudyError as mistake:
+        sys.exit(str(mistake))
