@@ -34,7 +34,7 @@ def reference(results, tmp_path):
 
 def test_the_same_results_are_the_same_whatever_they_cost(results, reference):
     (results / "tables/cost.csv").write_text("seconds\n4\n")
-    assert reproducing.compare(results, reference) == (True, ["4 of 4 tables and datasets are the reference's, byte for byte"])
+    assert reproducing.compare(results, reference) == (True, ["4 of 4 tables and datasets hold what the reference holds, bit for bit"])
     assert reproducing.same_kind(reference)
 
 
@@ -46,7 +46,7 @@ def test_cells_that_differ_are_counted_and_measured(results, reference):
     assert lines == [
         "tables/outcomes.csv: mean differs in 2 of 2 rows, at most by 0.25 (0.5 there, 0.75 here)",
         "tables/statements.csv: statement differs in 1 of 2 rows",
-        "2 of 4 tables and datasets are the reference's, byte for byte",
+        "2 of 4 tables and datasets hold what the reference holds, bit for bit",
     ]
 
 
@@ -56,8 +56,36 @@ def test_variables_whose_mean_moved_are_named(results, reference):
     contracts.write(moved, results / "datasets/a.nc")
     same, lines = reproducing.compare(results, reference)
     assert not same
-    assert lines[0] == "datasets: 1 of 2 variables have another mean than the reference's, the furthest:"
-    assert lines[1] == f"  a error: by {1 / np.std(range(1, 6)):.2g} of its standard deviation (3 there, 4 here)"
+    assert lines[0] == "datasets/a.nc: 1 of 1 variables have another mean, the furthest:"
+    assert lines[1] == f"  error: by {1 / np.std(range(1, 6)):.2g} of its standard deviation (3 there, 4 here)"
+
+
+def test_a_single_bit_of_a_dataset_is_seen_and_the_code_that_made_it_is_not(results, reference):
+    with xr.open_dataset(results / "datasets/a.nc") as data:
+        held = data.load()
+    contracts.write(held.assign_attrs(code="other"), results / "datasets/a.nc")
+    assert reproducing.compare(results, reference)[0]
+    held["error"][1, 1] = np.nextafter(4.0, 5)
+    contracts.write(held, results / "datasets/a.nc")
+    same, lines = reproducing.compare(results, reference)
+    assert not same
+    assert lines[0] == "datasets/a.nc: 0 of 1 variables have another mean; single numbers differ"
+
+
+def test_large_tables_are_compared_by_the_means_of_their_columns(results, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproducing, "WHOLE", 60)
+    assert reproducing.publish(results, tmp_path / "reference") == 4
+    assert sorted(path.name for path in (tmp_path / "reference").rglob("*.csv")) == ["means.csv", "outcomes.csv", "statements.csv"]
+    monkeypatch.setattr(reproducing, "WHOLE", 10)
+    assert reproducing.publish(results, tmp_path / "reference") == 4
+    assert [path.name for path in (tmp_path / "reference").rglob("*.csv")] == ["means.csv"]
+    pd.DataFrame({"arm": ["none", "l2"], "mean": [0.25, 0.75], "n": [5, 5]}).to_csv(results / "tables/outcomes.csv", index=False)
+    same, lines = reproducing.compare(results, tmp_path / "reference")
+    assert not same
+    assert lines[:2] == [
+        "tables/outcomes.csv: 1 of 3 variables have another mean, the furthest:",
+        "  mean: by 1 of its standard deviation (0.375 there, 0.5 here)",
+    ]
 
 
 def test_missing_other_and_longer_files_are_said(results, reference):

@@ -2,7 +2,7 @@
 
     python workflow/scripts/reproduce.py digits
 
-On the same kind of machine the bytes must be the same; elsewhere it says which numbers differ, and by how much.
+On the same kind of machine every bit must be the same; elsewhere it says which numbers differ, and by how much.
 """
 
 import argparse

@@ -1,9 +1,10 @@
-"""Results beside those that were published: byte for byte, and where bytes differ, which numbers do, and by how much."""
+"""Results beside those that were published: bit for bit, and where bits differ, which numbers do, and by how much."""
 
+import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from plasticity.errors import StudyError
 
 COMPARED = ("datasets/*.nc", "tables/*.csv")
 TIMED = "cost"  # the one table that is about a machine
-SUMMARY = "datasets.csv"
+WHOLE = 200_000  # bytes; larger tables are known by a checksum and the means of their columns, as datasets are
+SUMMARY = "means.csv"
 REFERENCE = "reference.json"
 
 
@@ -32,7 +34,7 @@ def machine() -> dict[str, str]:
 
 
 def publish(results: Path, reference: Path) -> int:
-    """Lay down what a study's results are to be compared with: checksums of its tables and datasets, the tables, and means of the datasets.
+    """Lay down what a study's results are to be compared with: checksums of its tables and datasets, small tables, and means of all else.
 
     Returns:
         how many files.
@@ -46,11 +48,11 @@ def publish(results: Path, reference: Path) -> int:
     shutil.rmtree(reference, ignore_errors=True)
     reference.mkdir(parents=True)
     for name, path in files.items():
-        if path.suffix == ".csv":
+        if _is_whole(path):
             (reference / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, reference / name)
-    summary(results).to_csv(reference / SUMMARY, index=False, float_format="%.9g")
-    said = {"machine": machine(), "files": {name: records.digest(path) for name, path in files.items()}}
+    summary(files).to_csv(reference / SUMMARY, index=False, float_format="%.9g")
+    said = {"machine": machine(), "files": {name: content(path) for name, path in files.items()}}
     (reference / REFERENCE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     return len(files)
 
@@ -59,7 +61,7 @@ def compare(results: Path, reference: Path) -> tuple[bool, list[str]]:
     """Results beside their reference.
 
     Returns:
-        whether all files are the same bytes; and sentences.
+        whether all files hold the same; and sentences.
 
     Raises:
         StudyError: no reference, or one that cannot be read.
@@ -67,18 +69,21 @@ def compare(results: Path, reference: Path) -> tuple[bool, list[str]]:
     said = _said(reference)
     found, expected = _compared(results), said["files"]
     missing, others = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    differ = [name for name in expected if name in found and records.digest(found[name]) != expected[name]]
+    differ = [name for name in expected if name in found and content(found[name]) != expected[name]]
     lines = [f"{name} is missing" for name in missing] + [f"{name} is not in the reference" for name in others]
     lines += [
-        line for name in differ if name.endswith(".csv") for line in _cells(name, pd.read_csv(reference / name), pd.read_csv(found[name]))
+        line
+        for name in differ
+        if (reference / name).exists()
+        for line in _cells(name, pd.read_csv(reference / name), pd.read_csv(found[name]))
     ]
-    if any(name.endswith(".nc") for name in differ):
-        lines += _means(pd.read_csv(reference / SUMMARY), summary(results))
+    if means := {name: found[name] for name in differ if not (reference / name).exists()}:
+        lines += _means(pd.read_csv(reference / SUMMARY), summary(means))
     here, there = machine(), said["machine"]
     if unlike := [f"{key} {there.get(key)}, here {value}" for key, value in here.items() if there.get(key) != value]:
         lines.append(f"the reference was made elsewhere: {'; '.join(unlike)}")
     same = len(expected) - len(differ) - len(missing)
-    lines.append(f"{same} of {len(expected)} tables and datasets are the reference's, byte for byte")
+    lines.append(f"{same} of {len(expected)} tables and datasets hold what the reference holds, bit for bit")
     return not (differ or missing or others), lines
 
 
@@ -91,16 +96,33 @@ def same_kind(reference: Path) -> bool:
     return bool(_said(reference)["machine"] == machine())
 
 
-def summary(results: Path) -> pd.DataFrame:
-    """Of each variable of each dataset: how many values there are, their mean and standard deviation."""
+def content(path: Path) -> str:
+    """Checksum of a table, or of all that a dataset holds but the attributes of the file, which name the code that made it."""
+    if path.suffix != ".nc":
+        return records.digest(path)
+    held = hashlib.sha256()
+    for name, values in sorted(contracts.read(path).variables.items()):
+        numbers = str(values.values.tolist()).encode() if values.dtype.kind in "OU" else np.ascontiguousarray(values.values).tobytes()
+        held.update(f"{name} {values.dims} {values.dtype} {sorted(values.attrs)}".encode() + numbers)
+    return held.hexdigest()
+
+
+def summary(files: Mapping[str, Path]) -> pd.DataFrame:
+    """Of each variable of datasets, and each column of large tables: how many numbers there are, their mean and standard deviation."""
     rows = []
-    for path in sorted(results.glob("datasets/*.nc")):
-        for name, values in contracts.read(path).data_vars.items():
-            numbers = np.asarray(values, float)
-            numbers = numbers[np.isfinite(numbers)]
-            mean, std = (numbers.mean(), numbers.std()) if numbers.size else (np.nan, np.nan)
-            rows.append({"dataset": path.stem, "variable": name, "values": numbers.size, "mean": mean, "std": std})
-    return pd.DataFrame(rows)
+    for name, path in files.items():
+        if not _is_whole(path):
+            for variable, values in (contracts.read(path).data_vars if path.suffix == ".nc" else pd.read_csv(path)).items():
+                numbers = np.asarray(values, float) if values.dtype.kind in "fiu" else np.array([])
+                numbers = numbers[np.isfinite(numbers)]
+                mean, std = (numbers.mean(), numbers.std()) if numbers.size else (np.nan, np.nan)
+                rows.append({"file": name, "variable": variable, "numbers": numbers.size, "mean": mean, "std": std})
+    return pd.DataFrame(rows, columns=["file", "variable", "numbers", "mean", "std"])
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a reference keeps the file itself."""
+    return path.suffix == ".csv" and path.stat().st_size <= WHOLE
 
 
 def _compared(results: Path) -> dict[str, Path]:
@@ -126,16 +148,18 @@ def _cells(name: str, old: pd.DataFrame, new: pd.DataFrame) -> Iterator[str]:
 
 
 def _means(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[str]:
-    """Which variables of datasets have another mean, in units of their standard deviation: the furthest ones."""
-    both = old.merge(new, on=["dataset", "variable"], how="outer", suffixes=("_there", "_here"))
-    away = ((both["mean_here"] - both["mean_there"]).abs() / both["std_there"].where(both["std_there"] > 0)).fillna(0.0)
-    moved = both.assign(away=away)[(away > 0) | (both["values_here"] != both["values_there"])].sort_values("away", ascending=False)
-    yield f"datasets: {len(moved)} of {len(both)} variables have another mean than the reference's" + (
-        ", the furthest:" if len(moved) else ""
-    )
-    for _, row in moved.head(5).iterrows():
-        numbers = f"{row['mean_there']:.6g} there, {row['mean_here']:.6g} here"
-        yield f"  {row['dataset']} {row['variable']}: by {row['away']:.2g} of its standard deviation ({numbers})"
+    """Which variables have another mean, in units of their standard deviation: the furthest ones of each file."""
+    for name, found in new.groupby("file"):
+        both = old[old["file"] == name].merge(found, on="variable", how="outer", suffixes=("_there", "_here"))
+        away = ((both["mean_here"] - both["mean_there"]).abs() / both["std_there"].where(both["std_there"] > 0)).fillna(0.0)
+        # a reference has nine digits
+        moved = both.assign(away=away)[(away > 1e-8) | (both["numbers_here"] != both["numbers_there"])].sort_values("away", ascending=False)
+        yield f"{name}: {len(moved)} of {len(both)} variables have another mean" + (
+            ", the furthest:" if len(moved) else "; single numbers differ"
+        )
+        for _, row in moved.head(3).iterrows():
+            numbers = f"{row['mean_there']:.6g} there, {row['mean_here']:.6g} here"
+            yield f"  {row['variable']}: by {row['away']:.2g} of its standard deviation ({numbers})"
 
 
 def config_of(study: str) -> Path:
