@@ -29,7 +29,7 @@ def test_a_figure_leads_back_to_every_run_and_to_the_datas_checksum(built):
     said = origin(built, "results/tiny/figures/scatter.svg")
     names = named(said)
     assert names[0] == "figures/scatter.svg"
-    assert {"tables/associations.csv", "workflow/style.yaml", "checks.txt", "data/digits.nc"} <= set(names)
+    assert {"tables/associations.csv", "workflow/style.yaml", "data/digits.nc"} <= set(names)
     assert {name for name in names if name.startswith("runs/")} == {
         f"runs/{cohort}/{file}.nc" for cohort in COHORTS for file in ("outcomes", "measures", "checkpoints")
     }

@@ -14,7 +14,7 @@ from rocrate.rocrate import ROCrate
 from plasticity import records, reproducing
 from plasticity.provenance import ROOT, commit
 
-LEFT_OUT = {".git", ".venv", ".snakemake", "results", "__pycache__"}  # where git is not asked what belongs to the repository
+LEFT_OUT = {".venv", ".snakemake", "results"}  # top folders, where git cannot be asked what belongs to the repository
 TEXT = """Directions of curvature and the loss of plasticity, study {study}: code (commit {commit}), config, hash-pinned lock, datasets,
 tables, figures, report, and a record of how each was made with checksums back to the original data. Unpacked, `make env` installs what
 it was made with; `make audit ARGS=--adopt CONFIG=results/{study}/config.yaml` has Snakemake know the results, so that only what you
@@ -68,5 +68,7 @@ def repository() -> Iterator[Path]:
         names = sorted(filter(None, listed.split("\0")))
     except (OSError, subprocess.SubprocessError):
         found = (path.relative_to(ROOT) for path in sorted(ROOT.rglob("*")))
-        names = [str(path) for path in found if not LEFT_OUT & set(path.parts) or path == Path("results/README.md")]
+        names = [
+            str(path) for path in found if path.parts[0] not in LEFT_OUT and path.suffix != ".pyc" or path == Path("results/README.md")
+        ]
     yield from (Path(name) for name in names if (ROOT / name).is_file())
