@@ -69,6 +69,6 @@ def repository() -> Iterator[Path]:
     except (OSError, subprocess.SubprocessError):
         found = (path.relative_to(ROOT) for path in sorted(ROOT.rglob("*")))
         names = [
-            str(path) for path in found if path.parts[0] not in LEFT_OUT and path.suffix != ".pyc" or path == Path("results/README.md")
+            str(path) for path in found if (path.parts[0] not in LEFT_OUT and path.suffix != ".pyc") or path == Path("results/README.md")
         ]
     yield from (Path(name) for name in names if (ROOT / name).is_file())
