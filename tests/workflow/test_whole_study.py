@@ -69,9 +69,10 @@ CURVES = {"error_curve", "loss_curve"}
 
 
 def test_a_study_leaves_just_the_files_of_the_design(built):
-    logs, benchmarks = [f"logs/{job}.log" for job in JOBS], [f"benchmarks/{job}.tsv" for job in JOBS]
-    assert sorted(built.contents()) == sorted([*FILES, *logs, *benchmarks])
-    assert all((built.results / name).stat().st_size for name in [*FILES, *logs, *benchmarks])
+    files = [*FILES, *(f"provenance/{name}.json" for name in FILES)]
+    files += [f"{folder}/{job}.{suffix}" for folder, suffix in (("logs", "log"), ("benchmarks", "tsv")) for job in JOBS]
+    assert sorted(built.contents()) == sorted(files)
+    assert all((built.results / name).stat().st_size for name in files)
 
 
 def every_file(built):
