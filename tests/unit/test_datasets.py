@@ -29,6 +29,7 @@ from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 from plasticity import classfolders, contracts, datasets, registry
 from plasticity.datasets import Images, cifar10, folder, imagenet, mnist
 from plasticity.errors import StudyError
+from plasticity.provenance import CONTRACT
 
 GIVEN = Path(os.environ.get("PLASTICITY_DATA", "")).resolve()
 
@@ -128,7 +129,7 @@ def test_digits_are_described_as_ever():
 def test_names_of_classes_come_back_from_a_file_which_is_the_same_on_each_writing(tmp_path):
     names = ["T-shirt/top", "bär", ""]
     for place in ("a", "b"):
-        contracts.write(datasets.describe("x", loaded(classes=names), {"source": "test"}), tmp_path / place / "x.nc")
+        contracts.write(datasets.describe("x", loaded(classes=names), {"contract": CONTRACT}), tmp_path / place / "x.nc")
     assert contracts.read(tmp_path / "a" / "x.nc").class_name.values.tolist() == names
     assert (tmp_path / "a" / "x.nc").read_bytes() == (tmp_path / "b" / "x.nc").read_bytes()
 

@@ -195,7 +195,7 @@ def test_a_damaged_dataset_is_named_with_what_to_do(copy):
     data = copy.results / "data" / "digits.nc"
     data.write_bytes(data.read_bytes()[:5000])
     kept = copy.contents("results/tiny/tables") | copy.contents("results/tiny/figures")
-    refused(copy.snakemake(f"results/tiny/{NONE}/outcomes.nc"), "results/tiny/data/digits.nc", "cannot be read", "delete it")
+    refused(copy.snakemake(f"results/tiny/{NONE}/outcomes.nc"), "results/tiny/data/digits.nc is not what prepare made", "copied by half", "delete it")
     assert not list(copy.results.glob("runs/**/*.nc*"))
     assert copy.contents("results/tiny/tables") | copy.contents("results/tiny/figures") == kept
     data.unlink()
@@ -208,7 +208,7 @@ def test_truncated_checkpoints_are_named_with_what_to_do_and_come_back_as_they_w
     (cohort / "measures.nc").unlink()
     whole = checkpoints.read_bytes()
     checkpoints.write_bytes(whole[: len(whole) // 2])
-    refused(copy.snakemake(f"results/tiny/{NONE}/measures.nc"), f"results/tiny/{NONE}/checkpoints.nc", "cannot be read", "delete it")
+    refused(copy.snakemake(f"results/tiny/{NONE}/measures.nc"), f"results/tiny/{NONE}/checkpoints.nc is not what train made", "delete it")
     assert not (cohort / "measures.nc").exists()
     checkpoints.unlink()
     copy.build(f"results/tiny/{NONE}/measures.nc")
