@@ -195,7 +195,12 @@ def test_a_damaged_dataset_is_named_with_what_to_do(copy):
     data = copy.results / "data" / "digits.nc"
     data.write_bytes(data.read_bytes()[:5000])
     kept = copy.contents("results/tiny/tables") | copy.contents("results/tiny/figures")
-    refused(copy.snakemake(f"results/tiny/{NONE}/outcomes.nc"), "results/tiny/data/digits.nc is not what prepare made", "copied by half", "delete it")
+    refused(
+        copy.snakemake(f"results/tiny/{NONE}/outcomes.nc"),
+        "results/tiny/data/digits.nc is not what prepare made",
+        "copied by half",
+        "delete it",
+    )
     assert not list(copy.results.glob("runs/**/*.nc*"))
     assert copy.contents("results/tiny/tables") | copy.contents("results/tiny/figures") == kept
     data.unlink()

@@ -155,8 +155,11 @@ def test_what_does_not_fit_is_laid_aside_and_made_anew_to_the_same_bytes(copy, b
     aside = copy.results / "aside"
     assert (aside / "runs" / RELU / "none" / "0" / "checkpoints.nc").stat().st_size == 5000
     assert not adopted.exists()
-    copy.build("all", "curvature")  # the run's dataset fits, so by itself nothing would need the run
-    assert copy.plan("all", "curvature") == set()
+    assert "datasets/" not in done.stdout
+    assert re.search(r"^\d+ results, of which \d+ fit this .*, and \d+ were made of others that do not$", done.stdout, re.MULTILINE)
+    assert [path.name for path in sorted((aside / "datasets").iterdir())] == [f"{RELU}.nc", f"{RELU}.nc.json"]
+    copy.build()
+    assert copy.plan() == set()
     shutil.rmtree(aside)
     assert copy.lasting() == built.lasting()
 

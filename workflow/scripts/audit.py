@@ -23,10 +23,12 @@ if __name__ == "__main__":
         with plans.planned(given.configfile, everything=True) as dag:
             found = list(auditing.verdicts(plans.ordered(dag)))
             for _, path, faults in found:
-                if faults:
+                if faults and faults != [auditing.AFTER]:
                     print(f"{path}: {reasons.told(faults)}")
             unfit = {job for job, _, faults in found if faults}
-            print(f"{len(found)} results, of which {sum(not faults for _, _, faults in found)} fit this config and this code")
+            after = sum(faults == [auditing.AFTER] for _, _, faults in found)
+            also = f", and {after} were made of others that do not" if after else ""
+            print(f"{len(found)} results, of which {sum(not faults for _, _, faults in found)} fit this config and this code{also}")
             if given.adopt:
                 for job in {job for job, _, _ in found} - unfit:
                     dag.workflow.async_run(dag.workflow.persistence.finished(job))

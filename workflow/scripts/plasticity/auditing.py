@@ -13,6 +13,7 @@ from plasticity.provenance import ROOT
 ALLOWED = "PLASTICITY_AUDIT"  # while it is set, results that Snakemake does not know are no mistake: they are being looked at
 STAGES = ("data", "tuning", "runs", "datasets", "tables", "figures", "checks.txt", "report.html")
 ASIDE = "aside"  # below a study's results, where those lie that do not fit
+AFTER = "was made of a result that does not fit"
 
 
 def unknown(folder: Path) -> list[Path]:
@@ -38,15 +39,19 @@ def refusal(results: list[Path]) -> str:
 
 
 def verdicts(jobs: Iterable[Any]) -> Iterator[tuple[Any, Path, list[str]]]:
-    """Each result that is there, with its job and with what speaks against it.
+    """Each result that is there, with its job and with what speaks against it, be it only `AFTER`.
 
     Args:
         jobs: of Snakemake, as `plans.ordered` gives them.
     """
+    unfit: set[str] = set()
     for job in jobs:
-        for path in map(Path, job.output):
-            if path.exists():
-                yield job, path, [*tracing.faults(path), *_outdated(path, job)]
+        there = [path for path in map(Path, job.output) if path.exists()]
+        after = [] if unfit.isdisjoint(map(str, job.input)) else [AFTER]
+        found = {path: [*tracing.faults(path), *_outdated(path, job)] or after for path in there}
+        if any(found.values()):
+            unfit.update(map(str, job.output))
+        yield from ((job, path, faults) for path, faults in found.items())
 
 
 def lay_aside(folder: Path, path: Path) -> Path:
