@@ -34,7 +34,7 @@ origin: env ## where a result came from, back to the data: make origin FILE=resu
 audit: env ## whether results are what was made, and what this config and this code make (after a copy: ARGS=--adopt)
 	@python workflow/scripts/audit.py $(if $(CONFIG),--configfile $(CONFIG)) $(ARGS)
 
-reproduce: env ## run a study and compare every number with what was published in docs/reference: make reproduce STUDY=digits
+reproduce: env ## run a study and compare every number with what was published below docs/: make reproduce STUDY=digits
 	@python workflow/scripts/reproduce.py $(STUDY) $(ARGS)
 
 explore: env ## look at results in a browser (another study: ARGS=results/mnist)

@@ -114,10 +114,20 @@ def test_another_kind_of_machine_is_said(results, reference):
 
 
 def test_without_a_reference_or_results_there_is_a_sentence(results, tmp_path):
-    with pytest.raises(StudyError, match=r"only studies with a folder in docs/reference can be compared"):
+    with pytest.raises(StudyError, match=r"only studies that were published below docs can be compared"):
         reproducing.compare(results, tmp_path / "none")
     with pytest.raises(StudyError, match=r"has no datasets and tables: run the study first"):
         reproducing.publish(tmp_path / "empty", tmp_path / "reference")
+
+
+def test_a_folder_that_is_no_reference_stays_as_it_is(results, reference, tmp_path):
+    (reference / "figures").mkdir()
+    reproducing.publish(results, reference)
+    assert (reference / "figures").exists(), "what publishing does not write, it does not remove"
+    (tmp_path / "gallery").mkdir()
+    with pytest.raises(StudyError, match=r"gallery is there, and no published study"):
+        reproducing.publish(results, tmp_path / "gallery")
+    assert not list((tmp_path / "gallery").iterdir())
 
 
 def test_configs_are_found_by_the_name_of_their_study():

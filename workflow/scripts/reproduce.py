@@ -1,4 +1,4 @@
-"""Run a study and compare its tables and datasets with those that were published, in docs/reference.
+"""Run a study and compare its tables and datasets with those that were published, in docs/{study}.
 
     python workflow/scripts/reproduce.py digits
 
@@ -18,7 +18,7 @@ if __name__ == "__main__":
     parser.add_argument("study", help="its name, as its config has it")
     parser.add_argument("--publish", action="store_true", help="make these results the reference")
     given = parser.parse_args()
-    results, reference = ROOT / "results" / given.study, ROOT / "docs" / "reference" / given.study
+    results, reference = ROOT / "results" / given.study, ROOT / "docs" / given.study
     try:
         config = reproducing.config_of(given.study)
         if not given.publish:

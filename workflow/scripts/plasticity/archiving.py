@@ -34,7 +34,7 @@ def crate(config: dict[str, Any], results: Sequence[Path], scratch: Path) -> ROC
     made.name = f"Directions of curvature and the loss of plasticity: study {study}"
     made.description = TEXT.format(study=study, commit=f"{name or 'unknown'}{', and changes' if changed else ''}")
     made.license = "https://spdx.org/licenses/MIT"
-    reference = Path("docs/reference") / study
+    reference = Path("docs") / study
     workflow = made.add_workflow(ROOT / "Snakefile", "Snakefile", main=True, lang="snakemake")
     for path in repository():
         if path != Path("Snakefile") and reference not in path.parents:

@@ -40,13 +40,16 @@ def publish(results: Path, reference: Path) -> int:
         how many files.
 
     Raises:
-        StudyError: the study is not finished.
+        StudyError: the study is not finished, or its name is that of another folder.
     """
     files = _compared(results)
     if not files:
         raise StudyError(f"{results} has no datasets and tables: run the study first")
-    shutil.rmtree(reference, ignore_errors=True)
-    reference.mkdir(parents=True)
+    if reference.exists() and not (reference / REFERENCE).exists():
+        raise StudyError(f"{reference} is there, and no published study: give the study another name, or move that folder away")
+    for folder in {name.partition("/")[0] for name in files}:
+        shutil.rmtree(reference / folder, ignore_errors=True)
+    reference.mkdir(parents=True, exist_ok=True)
     for name, path in files.items():
         if _is_whole(path):
             (reference / name).parent.mkdir(exist_ok=True)
@@ -181,5 +184,5 @@ def _said(reference: Path) -> Any:
         return json.loads((reference / REFERENCE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StudyError(
-            f"{reference / REFERENCE} cannot be read ({error}): only studies with a folder in docs/reference can be compared"
+            f"{reference / REFERENCE} cannot be read ({error}): only studies that were published below docs can be compared"
         ) from error
