@@ -55,7 +55,7 @@ class Project:
 
     def local(self, *targets: str) -> None:
         """Snakemake without the cluster, which must succeed."""
-        done = self.run(sys.executable, "-m", "snakemake", "--cores", "2", *targets)
+        done = self.run(sys.executable, "-m", "snakemake", "--cores", "2", "--rerun-incomplete", *targets)
         assert done.returncode == 0, done.stdout[-5000:]
 
     def snakemake(self, *targets: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:

@@ -178,5 +178,6 @@ def test_results_are_kept_of_tuned_arms_and_of_the_jobs_of_a_cluster(tmp_path, m
         path.unlink()
     assert not keeping.kept(tmp_path, ARM, STAMP, results).take_back(), "that of an arm is another"
     assert not keeping.kept(tmp_path, None, STAMP | {"data": "1e"}, results).take_back()
-    assert keeping.kept(tmp_path, None, STAMP, results).take_back()
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert keeping.kept(tmp_path, None, STAMP, results).take_back(), "also by a start without the cluster"
     assert there(tmp_path) == CONTENT

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from edits import EDITS, LIBRARY, METHODS, OF_L2, RELU, SEEDS, adopt, edit, page
 
+from plasticity import auditing
 from plasticity.settings import Criterion, Curvature, Network, Problem, Spectra, Statistics, Training
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,6 +162,25 @@ def test_what_does_not_fit_is_laid_aside_and_made_anew_to_the_same_bytes(copy, b
     copy.build()
     assert copy.plan() == set()
     shutil.rmtree(aside)
+    assert copy.lasting() == built.lasting()
+
+
+def test_what_a_cluster_finished_though_no_launcher_saw_it_is_taken_back(copy, built):
+    folder = f"results/tiny/runs/{RELU}/none/0"
+    results = [f"{folder}/{name}.nc" for name in ("outcomes", "checkpoints")]
+    (copy.root / results[0]).unlink()
+    copy.build(results[0], env={"SLURM_JOB_ID": "7"})
+    assert (copy.root / folder / "kept").exists()
+    for path in results:  # as a node leaves it whose launcher is dead
+        (copy.root / ".snakemake/metadata" / auditing._key(Path(path))).unlink()
+    done = copy.snakemake("--dry-run")
+    assert "rerun-incomplete" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert f"train_cohort {RELU}/none/0" in copy.plan("--rerun-incomplete")
+    copy.build("--rerun-incomplete")
+    assert "taken back" in (copy.root / f"results/tiny/logs/runs/{RELU}/none/0/train.log").read_text()
+    assert copy.plan() == set()
+    shutil.rmtree(copy.root / folder / "kept")
     assert copy.lasting() == built.lasting()
 
 

@@ -89,7 +89,7 @@ STUDY = study()
 config["said"] = SAID
 RESULTS = Path("results") / STUDY.name
 refuse_unwritable(RESULTS.absolute())
-if workflow.is_main_process and not os.environ.get(auditing.ALLOWED) and (came := auditing.unknown(RESULTS)):
+if workflow.is_main_process and not os.environ.get(auditing.ALLOWED) and (came := auditing.set_off_again(auditing.unknown(RESULTS))):
     raise WorkflowError(auditing.refusal(came))
 STUDY = replace(STUDY, finished=finished(RESULTS))
 COHORTS = [cohort.folder for cohort in STUDY.cohorts()]

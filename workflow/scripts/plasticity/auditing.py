@@ -29,6 +29,28 @@ def unknown(folder: Path) -> list[Path]:
     ]
 
 
+def set_off_again(results: Iterable[Path]) -> list[Path]:
+    """Mark results that a job on a cluster finished, though no launcher lived to see it, as unfinished.
+
+    So the job is planned again, and takes back what it kept, if it is what the config and the code would make.
+
+    Args:
+        results: as `unknown` gives them.
+
+    Returns:
+        the others, which no such job made.
+    """
+    others = []
+    for path in results:
+        if (ROOT / path).parent.joinpath("kept").is_dir():
+            mark = ROOT / ".snakemake" / "incomplete" / _key(path)
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.write_text(json.dumps({"external_jobid": None}), encoding="utf-8")
+        else:
+            others.append(path)
+    return others
+
+
 def refusal(results: list[Path]) -> str:
     """What to say of results that Snakemake does not know."""
     return (

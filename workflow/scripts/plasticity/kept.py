@@ -19,7 +19,7 @@ from plasticity.logs import log
 
 
 def kept(beside: Path, arm: Mapping[str, object] | None, stamp: Mapping[str, str], results: Sequence[Path]) -> "Kept | None":
-    """Where a job's results are kept, if it is of a tuned arm or runs on a cluster; else None.
+    """Where a job's results are kept, if it is of a tuned arm or runs on a cluster, or did; else None.
 
     Args:
         beside: the cohort's folder.
@@ -27,7 +27,7 @@ def kept(beside: Path, arm: Mapping[str, object] | None, stamp: Mapping[str, str
         stamp: what results must have been made of to be taken back.
         results: where they belong.
     """
-    if arm is None and "SLURM_JOB_ID" not in os.environ:
+    if arm is None and "SLURM_JOB_ID" not in os.environ and not (beside / "kept").exists():
         return None
     return Kept(beside, arm, stamp, results)
 
