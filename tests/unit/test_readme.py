@@ -12,8 +12,8 @@ from plasticity import registry
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 RESULT = " ".join(README.partition("*The default study")[2].partition("## Two commands")[0].split())
-OUTCOMES = pd.read_csv(ROOT / "docs/gallery/digits_outcomes.csv").set_index(["setting", "arm", "outcome", "stage"])
-STATEMENTS = pd.read_csv(ROOT / "docs/gallery/digits_statements.csv", keep_default_na=False)
+OUTCOMES = pd.read_csv(ROOT / "docs/digits/tables/outcomes.csv").set_index(["setting", "arm", "outcome", "stage"])
+STATEMENTS = pd.read_csv(ROOT / "docs/digits/tables/statements.csv", keep_default_na=False)
 SAID = STATEMENTS.query("about == 'scatter' and setting == 'digits_labels_relu'")["statement"].iloc[0]
 
 
@@ -47,22 +47,22 @@ def test_what_readme_says_of_the_nulls_is_what_the_statement_says():
     assert "is more than the curve that all seeds share" in RESULT
 
 
-def test_sentences_in_the_gallery_are_those_of_the_table():
-    said = [line[2:] for line in (ROOT / "docs/gallery/README.md").read_text().splitlines() if line.startswith("- ")]
+def test_sentences_about_the_default_study_are_those_of_the_table():
+    said = [line[2:] for line in (ROOT / "docs/digits.md").read_text().splitlines() if line.startswith("- ")]
     assert len(said) > 10
     assert set(said) <= set(STATEMENTS["statement"])
 
 
 def rows_of(page, head):
     """The cells of the table below a head, without its rule."""
-    lines = iter((ROOT / "docs/gallery" / page).read_text().splitlines())
+    lines = iter((ROOT / "docs" / page).read_text().splitlines())
     assert head in lines
     next(lines)
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in itertools.takewhile(bool, lines)]
 
 
 def test_the_table_of_methods_is_that_of_the_study():
-    table = pd.read_csv(ROOT / "docs/gallery/methods_summary.csv").set_index("arm")
+    table = pd.read_csv(ROOT / "docs/methods/summary.csv").set_index("arm")
     rows = rows_of("methods.md", "| method | tuned arm | error early | error late | gap early | gap late | rank early | rank late |")
     assert {row[0].strip("`").replace(" ", "") for row in rows} == set(table.index)
     for method, _, *cells in rows:
@@ -76,7 +76,7 @@ def test_the_table_of_methods_is_that_of_the_study():
 
 
 def test_the_arms_of_methods_are_those_that_the_study_chose():
-    table = pd.read_csv(ROOT / "docs/gallery/methods_tuning.csv")
+    table = pd.read_csv(ROOT / "docs/methods/tuning.csv")
     rows = rows_of("methods.md", "| method | hyper-parameters | mean final error of each arm |")
     assert [row[0].strip("`").replace(" ", "") for row in rows] == list(dict.fromkeys(table["method"]))
     for (_, arms), (_, _, cell) in zip(table.groupby("method", sort=False), rows, strict=True):

@@ -9,14 +9,16 @@ import argparse
 import subprocess
 import sys
 
-from plasticity import reproducing
+import yaml
+
+from plasticity import publishing, reproducing, study
 from plasticity.errors import StudyError
 from plasticity.provenance import ROOT
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", help="its name, as its config has it")
-    parser.add_argument("--publish", action="store_true", help="make these results the reference")
+    parser.add_argument("--publish", action="store_true", help="make these results the reference, and lay down their figures")
     given = parser.parse_args()
     results, reference = ROOT / "results" / given.study, ROOT / "docs" / given.study
     try:
@@ -28,9 +30,12 @@ if __name__ == "__main__":
         if subprocess.run(run, cwd=ROOT, check=False).returncode:
             raise StudyError("the study did not come to its end: mend what snakemake says above, and start again")
         if given.publish:
-            print(
-                f"{reproducing.publish(results, reference)} tables and datasets are the reference now: commit {reference.relative_to(ROOT)}"
+            count = reproducing.publish(results, reference)
+            known = study.read(
+                yaml.safe_load(config.read_text(encoding="utf-8")), ROOT / "workflow/schemas/config.schema.yaml", str(config)
             )
+            publishing.publish(known, results, reference)
+            print(f"{count} tables and datasets are the reference now: commit {reference.relative_to(ROOT)}")
         else:
             same, lines = reproducing.compare(results, reference)
             print("\n".join(lines))

@@ -1,0 +1,84 @@
+"""A study's figures beside its published tables, with as much of its datasets as it takes to draw them again."""
+
+import shutil
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from plasticity import contracts, drawing, registry, statistics
+from plasticity.statistics.consistency import ARM
+from plasticity.statistics.summaries import with_gaps
+from plasticity.study import Study
+from plasticity.style import Style
+
+LARGE = ("associations", "lead_lag")  # tables that figures draw of which only the rows of the arm without intervention are
+OF_EVERY_ARM = ("final_error", "fresh_final_error")  # beside the rank of the main operator
+OF_REFERENCES = ("feature_rank", "dormant_fraction", "dead_fraction", "weight_norm", "update_norm", "error_curve", "loss_curve")
+OF_OPERATORS = ("effective_rank", "stable_rank", "entropy_rank", "top_eigenvalue", "negative_fraction", "gradient_overlap", "trace")
+SPECTRA = ("eigenvalue", "density")  # on the coming task's data, of the whole network
+
+
+def publish(study: Study, results: Path, folder: Path) -> None:
+    """Copy a study's figures, with what they are drawn from.
+
+    Args:
+        study: what figures show.
+        results: of the study, which is finished.
+        folder: that has the reference of the study already.
+    """
+    for name in ("figures", "drawn"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).mkdir()
+    shutil.copyfile(results / "tables" / "cost.csv", folder / "tables" / "cost.csv")
+    for name in registry.names("figures"):
+        shutil.copyfile(results / "figures" / f"{name}.png", folder / "figures" / f"{name}.png")
+    datasets = {name: contracts.look(results / "datasets" / f"{name}.nc") for name in study.settings}
+    for name, data in datasets.items():
+        spectra = name in study.drawn("spectra")
+        part = reduced(data, drawing.main_operator(datasets), spectra)
+        packed = {str(variable): {"zlib": True, "complevel": 9, "shuffle": True} for variable in part.data_vars}
+        part.to_netcdf(folder / "drawn" / f"{name}.nc", engine="netcdf4", encoding=packed)
+    for name in LARGE:
+        table = statistics.read_table(results / "tables" / f"{name}.csv")
+        compressed = {"method": "gzip", "mtime": 0}
+        table[table["arm"] == ARM].to_csv(folder / "drawn" / f"{name}.csv.gz", index=False, compression=compressed)
+
+
+def reduced(data: xr.Dataset, main: str, spectra: bool) -> xr.Dataset:
+    """What figures draw of a setting's dataset; all else is left out, or NaN, which takes no space.
+
+    Args:
+        data: of the setting.
+        main: operator that stands for curvature.
+        spectra: whether whole spectra are drawn.
+    """
+    every = {*OF_EVERY_ARM, f"{main}_effective_rank"}
+    operators = drawing.operators_of({"": data})
+    wanted = [*every, *OF_REFERENCES]
+    wanted += [f"{operator}_{number}{end}" for operator in operators for number in OF_OPERATORS for end in ("", "_standard_error")]
+    whole = [f"{operator}_{number}" for operator in operators for number in SPECTRA] if spectra else []
+    part = data[sorted(name for name in (*wanted, *whole) if name in data)].load()
+    for name in part.data_vars:
+        values, dims = part[name], part[name].dims
+        if name not in every and "arm" in dims:
+            values = values.where(part.arm.isin([ARM] if name in whole else list(drawing.REFERENCES)))
+        if "moment" in dims and not str(name).endswith("_overlap"):
+            values = values.where(part.moment == "new")
+        if "block" in dims and name not in (*every, *OF_REFERENCES):
+            values = values.where(part.block == "all")
+        part[name] = values
+    return part
+
+
+def draw(study: Study, folder: Path, figure: str, style: Style) -> Figure:
+    """Draw a figure of a published study again, from what was published."""
+    datasets = {name: with_gaps(contracts.read(folder / "drawn" / f"{name}.nc")) for name in study.drawn(figure)}
+    wanted = registry.constant("figures", figure, "TABLES")
+    tables = {name: statistics.read_table(_table(folder, name)) for name in wanted}
+    drawn: Figure = registry.load("figures", figure).draw(datasets, tables, style)
+    return drawn
+
+
+def _table(folder: Path, name: str) -> Path:
+    return folder / "drawn" / f"{name}.csv.gz" if name in LARGE else folder / "tables" / f"{name}.csv"
