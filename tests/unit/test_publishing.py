@@ -36,7 +36,7 @@ def test_a_published_figure_is_what_the_published_tables_draw(name, figure, tmp_
     old, new = (matplotlib.image.imread(path) for path in (folder / "figures" / f"{figure}.png", tmp_path / "again.png"))
     assert old.shape == new.shape
     differ = np.mean(np.abs(old - new) > 0.05)  # by more than another processor's rounding
-    assert differ < 1e-4, f"{differ:.2%} of it differs: make reproduce STUDY={name} ARGS=--publish"
+    assert differ < 1e-5, f"{differ:.2%} of it differs: make reproduce STUDY={name} ARGS=--publish"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
