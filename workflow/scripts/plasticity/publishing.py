@@ -12,7 +12,7 @@ from plasticity.statistics.summaries import with_gaps
 from plasticity.study import Study
 from plasticity.style import Style
 
-LARGE = ("associations", "lead_lag")  # tables that figures draw of which only the rows of the arm without intervention are
+LARGE = ("associations", "lead_lag", "measures")  # tables of which only the rows of the arm without an intervention are published
 OF_EVERY_ARM = ("final_error", "fresh_final_error")  # beside the rank of the main operator
 OF_REFERENCES = ("feature_rank", "dormant_fraction", "dead_fraction", "weight_norm", "update_norm", "error_curve", "loss_curve")
 OF_OPERATORS = ("effective_rank", "stable_rank", "entropy_rank", "top_eigenvalue", "negative_fraction", "gradient_overlap", "trace")

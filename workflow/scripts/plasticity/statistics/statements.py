@@ -113,7 +113,8 @@ def _counterexamples(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, s
         verdicts = found["verdict"]
         lost, kept = verdicts.str.startswith("lost"), verdicts.str.startswith("kept")
         against = found["counterexample"]
-        said = f"{words(str(measure))}: {int((lost & against).sum())} counter-examples among {int(lost.sum())} arms that lose plasticity, "
+        count = int((lost & against).sum())
+        said = f"{words(str(measure))}: {count} counter-example{'s' * (count != 1)} among {int(lost.sum())} arms that lose plasticity, "
         said += f"{int((kept & against).sum())} among {int(kept.sum())} that keep it; of {int((~lost & ~kept).sum())} it is unclear."
         yield _row("counterexamples", said, str(measure))
 
