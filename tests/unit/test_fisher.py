@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
 
-from plasticity import activations, grams, networks
+from plasticity import activations, logs, networks
 from plasticity.errors import StudyError
 from plasticity.operators import fisher
 from plasticity.settings import Network
@@ -297,7 +297,7 @@ UNCOVERED = {  # a network, the shape of what it sees, and the layers that the w
 
 @pytest.mark.parametrize("kind", UNCOVERED)
 def test_layers_that_no_identity_covers_have_the_grams_of_their_gradients_and_a_warning_names_them(kind, caplog):
-    grams._say.cache_clear()
+    logs.warn_once.cache_clear()
     torch.manual_seed(0)
     make, shape, names = UNCOVERED[kind]
     network, x, y = make().double().eval(), torch.randn(5, *shape).double(), torch.randint(3, (5,))

@@ -1,7 +1,6 @@
 """What training is said to need of memory: counted by hand, and against what it takes."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -112,8 +111,7 @@ for name, case in json.loads(sys.argv[1]).items():
 def measured():
     """The peak of a process that trains next to nothing; and what is said of a member, with the peaks for few and for many, by case."""
     asked = [sys.executable, "-c", PEAKS, json.dumps(CASES)]
-    plainly = os.environ | {"MALLOC_MMAP_THRESHOLD_": "100000"}  # what is freed goes back at once, so that peaks are of what is held
-    done = subprocess.run(asked, cwd=provenance.SCRIPTS, env=plainly, capture_output=True, text=True, check=True)
+    done = subprocess.run(asked, cwd=provenance.SCRIPTS, capture_output=True, text=True, check=True)
     base, *cases = map(json.loads, done.stdout.splitlines())
     return base, {name: values for name, *values in cases}
 

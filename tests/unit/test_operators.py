@@ -9,7 +9,7 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from plasticity import operators, spectra
+from plasticity import logs, operators, spectra
 from plasticity.errors import StudyError
 from plasticity.lanczos import Quadrature, quadrature
 from plasticity.normalization import BatchNorm
@@ -290,7 +290,8 @@ def test_a_spectrum_that_is_too_large_is_refused_with_its_rows(name):
         operator.spectra({"all": ["0", "2", "4"]}, exact_up_to=4, estimate=None)
 
 
-def test_a_spectrum_that_does_not_fit_into_memory_is_refused_with_what_it_takes_or_estimated_with_a_warning(caplog):
+def test_a_spectrum_that_does_not_fit_into_memory_is_refused_with_what_it_takes_or_estimated_with_one_warning(caplog):
+    logs.warn_once.cache_clear()
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(20, 100), nn.Tanh(), nn.Linear(100, CLASSES)).double()
     x, y = torch.randn(6, 20).double(), torch.randint(CLASSES, (6,))
@@ -298,7 +299,8 @@ def test_a_spectrum_that_does_not_fit_into_memory_is_refused_with_what_it_takes_
     takes = r"the exact spectrum of the Hessian on all takes a matrix of 2,403 rows and 0\.0924 GB, and there are 0\.04"
     with pytest.raises(StudyError, match=rf"{takes}: set curvature.estimate to true, take fewer samples, or ask for more memory or rows"):
         operator.spectra({"all": ["0", "2"]}, estimate=None, memory=4e7)
-    assert operator.spectra({"all": ["0", "2"]}, estimate=Quadrature(4, 2), memory=4e7)["all"].weights is not None
+    for _ in range(2):
+        assert operator.spectra({"all": ["0", "2"]}, estimate=Quadrature(4, 2), memory=4e7)["all"].weights is not None
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert caplog.records[0].getMessage().endswith("it is estimated")
     with pytest.raises(

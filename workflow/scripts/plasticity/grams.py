@@ -25,7 +25,7 @@ from torch.func import functional_call
 
 from plasticity.errors import StudyError
 from plasticity.lockstep import broadcasts, forward
-from plasticity.logs import log
+from plasticity.logs import warn_once
 from plasticity.networks import Positions
 from plasticity.normalization import BatchNorm
 
@@ -118,7 +118,8 @@ class Grams(Mapping[str, Tensor]):
         taken = [torch.autograd.grad((self._outputs * s).sum(), ends, retain_graph=True) for s in self._S.unbind(-1)] if ruled else []
         deltas = {name: torch.stack(of_layer, dim=1 + self._member) for name, of_layer in zip(ruled, zip(*taken, strict=True), strict=True)}
         if strays := [name for name in self._layers if name not in ruled]:
-            _say(tuple(f"{name} ({type(network.get_submodule(name)).__name__})" for name in strays))
+            named = ", ".join(f"{name} ({type(network.get_submodule(name)).__name__})" for name in strays)
+            warn_once(f"no identity covers {named}: these gradients are taken sample by sample, which is slower")
         return {
             name: _call(network.get_submodule(name), seen[name][0].inputs, deltas[name], self._member)
             if name in ruled
@@ -248,12 +249,6 @@ def _one_by_one(own: Sequence[Tensor], outputs: Tensor, S: Tensor) -> Call:
     found = [torch.autograd.grad(one.sum(), own, retain_graph=True, materialize_grads=True) for one in products.flatten(lead).unbind(-1)]
     rows = torch.stack([torch.cat([slope.flatten(lead) for slope in slopes], dim=-1) for slopes in found], dim=lead)
     return Call(None, rows.unflatten(lead, products.shape[lead:])[..., None, :], bias=False)
-
-
-@functools.cache
-def _say(layers: tuple[str, ...]) -> None:
-    """Once for each network."""
-    log.warning("no identity covers %s: these gradients are taken sample by sample, which is slower", ", ".join(layers))
 
 
 def _add(K: Tensor, call: Call) -> None:

@@ -1,5 +1,6 @@
 """What a job says while it runs: plain lines in its log, a bar on a terminal."""
 
+import functools
 import logging
 import os
 import platform
@@ -27,6 +28,12 @@ def open_log(path: Path | None) -> None:
     log.info("%s", " ".join(sys.argv[:1]))
     job, node = (os.environ.get(name, "none") for name in ("SLURM_JOB_ID", "SLURMD_NODENAME"))
     log.info("python %s, host %s, slurm job %s on node %s", platform.python_version(), platform.node(), job, node)
+
+
+@functools.cache
+def warn_once(said: str) -> None:
+    """Warn; of what is the same for every member and task, once."""
+    log.warning("%s", said)
 
 
 def progress(what: str) -> Callable[[Collection[Item]], Iterator[Item]]:

@@ -16,7 +16,7 @@ from plasticity.errors import StudyError
 from plasticity.grams import Columns, Grams, Loss, layers
 from plasticity.lanczos import Product, Quadrature, quadrature
 from plasticity.lockstep import broadcasts, forward
-from plasticity.logs import log
+from plasticity.logs import warn_once
 from plasticity.spectra import Spectrum
 
 ALL, LAST_TWO = "all", "last_two"
@@ -126,7 +126,7 @@ class Operator(ABC):
                 way = "set curvature.estimate to true, " if estimate is None and not self.EXACT else ""
                 raise StudyError(f"{reason}: {way}take fewer samples, or ask for more memory or rows")
             if needs > memory:
-                log.warning("%s: it is estimated", reason)
+                warn_once(f"{reason}: it is estimated")
             vectors = (1 + estimate.probes) * estimate.block
             drawn = self._draw(vectors, d) if starts is None else starts(block, vectors, d)
             needs = members * d * 4 * 3 * estimate.steps * estimate.block
