@@ -6,6 +6,7 @@ On the same kind of machine every bit must be the same; elsewhere it says which 
 """
 
 import argparse
+import shlex
 import subprocess
 import sys
 
@@ -25,16 +26,16 @@ if __name__ == "__main__":
         config = reproducing.config_of(given.study)
         if not given.publish:
             reproducing.same_kind(reference)
-        options = [] if config == ROOT / "config.yaml" else ["--configfile", str(config)]
-        run = [sys.executable, "-m", "snakemake", "--cores", "all", "--rerun-incomplete", "--quiet", "rules", "reason", *options]
-        if subprocess.run(run, cwd=ROOT, check=False).returncode:
+        options = [] if config == ROOT / "config.yaml" else ["--configfile", str(config.relative_to(ROOT))]
+        run = ["snakemake", "--cores", "all", "--rerun-incomplete", "--quiet", "rules", "reason", *options]
+        if subprocess.run([sys.executable, "-m", *run], cwd=ROOT, check=False).returncode:
             raise StudyError("the study did not come to its end: mend what snakemake says above, and start again")
         if given.publish:
             count = reproducing.publish(results, reference)
             known = study.read(
                 yaml.safe_load(config.read_text(encoding="utf-8")), ROOT / "workflow/schemas/config.schema.yaml", str(config)
             )
-            publishing.publish(known, results, reference)
+            publishing.publish(known, results, reference, shlex.join(run))
             print(f"{count} tables and datasets are the reference now: commit {reference.relative_to(ROOT)}")
         else:
             same, lines = reproducing.compare(results, reference)

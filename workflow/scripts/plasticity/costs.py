@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,13 +45,13 @@ class Cost(NamedTuple):
 
 @dataclasses.dataclass
 class Standing:
-    """Two members as they begin: what `measures.measure` asks of a checkpoint."""
+    """Two members as they begin, at the first task twice: what `measures.measure` asks of checkpoints."""
 
     parameters: Tensor
     shapes: dict[str, tuple[int, ...]]
     arms: list[str] = dataclasses.field(default_factory=lambda: ["none"])
     seeds: list[int] = dataclasses.field(default_factory=lambda: [0, 1])
-    tasks: list[int] = dataclasses.field(default_factory=lambda: [0])
+    tasks: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
 
     def at(self, task: int) -> Tensor:
         """Their parameters, shape ``(member, parameter)``."""
@@ -66,7 +66,7 @@ class Measuring(NamedTuple):
 
 
 def measuring(setting: Setting, data: xr.Dataset, curvature: Curvature) -> Measuring:
-    """Measure two members of a setting as they begin.
+    """Measure two members of a setting as they begin, the second time: at the first, libraries are loaded and operators checked.
 
     Raises:
         StudyError: a dataset that cannot give what the problem asks for.
@@ -76,17 +76,24 @@ def measuring(setting: Setting, data: xr.Dataset, curvature: Curvature) -> Measu
     begun = Standing(rows([networks.initial(network, setting.network, seed) for seed in (0, 1)]), shapes)
 
     def taken(of_operators: Mapping[str, Spectra]) -> tuple[float, dict[str, np.ndarray]]:
-        """How long one member takes with some of the operators, and the numbers of both."""
-        start = time.perf_counter()
-        variables, _ = measures.measure(begun, setting, dataclasses.replace(curvature, operators=of_operators), data)
-        return (time.perf_counter() - start) / len(begun.seeds), variables
+        """How long one member takes at a task with some of the operators, and the numbers of both members."""
+        took = 0.0
 
-    taken({})  # the first time, libraries are loaded
+        def timed(places: Iterable[int]) -> Iterator[int]:
+            nonlocal took
+            for place in places:
+                start = time.perf_counter()
+                yield place
+                took = time.perf_counter() - start
+
+        variables, _ = measures.measure(begun, setting, dataclasses.replace(curvature, operators=of_operators), data, timed)
+        return took / len(begun.seeds), variables
+
     without, variables = taken({})
     seconds = without
     for every, of_operators in _by_frequency(curvature).items():
-        took, found = taken(of_operators)
-        seconds += max(0.0, took - without) * curvature.every / every  # of the tasks that are measured
+        with_them, found = taken(of_operators)
+        seconds += max(0.0, with_them - without) * curvature.every / every  # of the tasks that are measured
         variables |= found
     described = measures.table(curvature)
     ranks = max((array.shape[-1] for name, array in variables.items() if "rank" in described[name].dims), default=0)
@@ -94,7 +101,7 @@ def measuring(setting: Setting, data: xr.Dataset, curvature: Curvature) -> Measu
     for name, array in variables.items():
         numbers = array.size // array.shape[-1] * ranks if "rank" in described[name].dims else array.size
         disk += numbers * np.dtype(described[name].dtype).itemsize
-    return Measuring(seconds, disk / len(begun.seeds))
+    return Measuring(seconds, disk / (len(begun.seeds) * len(begun.tasks)))
 
 
 def _by_frequency(curvature: Curvature) -> dict[int, dict[str, Spectra]]:
