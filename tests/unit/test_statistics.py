@@ -253,6 +253,15 @@ def test_a_hypothesis_about_what_was_not_measured_is_refused_by_name(data):
         whole(data, hypotheses=[H1 | {"measure": "wieght_norm"}])
 
 
+def test_any_two_arms_of_a_hypothesis_are_compared(data):
+    turned = {"arm": "none", "versus": "l2(strength=0.1)", "direction": "positive"}
+    found = whole(data, hypotheses=[H2, H2 | turned | {"name": "H3"}])
+    one, other = found["hypotheses"]["estimate"]
+    assert one == -other != 0
+    assert set(found["comparisons"].query("arm == 'none'")["versus"]) == {"", "fresh", "l2(strength=0.1)"}
+    assert set(whole(data)["comparisons"].query("arm == 'none'")["versus"]) == {"", "fresh"}
+
+
 def test_a_hypothesis_with_too_few_seeds_or_tasks_says_so_and_stops_nothing(data):
     few = whole(data.isel(seed=[0, 1, 2]), hypotheses=[H1])["hypotheses"]
     assert list(few["verdict"]) == ["too few seeds"]

@@ -1,6 +1,6 @@
 """Comparing methods, after Agarwal et al. 2021 (arXiv 2108.13264): paired by seed, with stratified bootstrap intervals. Lower is better."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -33,12 +33,13 @@ THRESHOLDS = {"error": np.linspace(0, 1, 21), "gap": np.linspace(-0.5, 0.5, 21)}
 Row = dict[str, object]
 
 
-def comparisons(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
+def comparisons(panels: Sequence[Panel], draws: Draws, declared: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
     """Every arm by itself, versus `none` and versus a fresh network, in each setting and over all that have both.
 
     Args:
         panels: the settings.
         draws: of seeds.
+        declared: pairs of other arms, the first versus the second.
 
     Returns:
         One row per setting (or `all`), arm, outcome, stage and statistic: `mean` and `interquartile_mean` of an arm; versus another
@@ -59,9 +60,7 @@ def comparisons(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
                 where["tasks"] = min(tasks[name] for name in settings)
                 for arm in arms:
                     rows += [{**where, "arm": arm, "versus": "", **row} for row in _alone([one[arm] for one in held], draws)]
-                    for versus in (
-                        name for name in ("none", YARDSTICK) if name in arms and name != arm and (arm, name) != (YARDSTICK, "none")
-                    ):
+                    for versus in (other for other in arms if (arm, other) in declared or _is_usual(arm, other)):
                         pairs = [(one[arm], one[versus]) for one in held]
                         rows += [{**where, "arm": arm, "versus": versus, **row} for row in _paired(pairs, draws)]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -106,6 +105,11 @@ def profiles(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
                 )
     columns = ["arm", "outcome", "threshold", "estimate", "low", "high", "seeds", "settings", "interval", "note"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _is_usual(arm: str, versus: str) -> bool:
+    """Whether an arm is compared to another without being asked."""
+    return arm not in (versus, YARDSTICK) and versus in ("none", YARDSTICK)
 
 
 def _window(panel: Panel, stage: str) -> int:

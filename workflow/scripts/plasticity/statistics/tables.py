@@ -19,13 +19,14 @@ def tables(datasets: Mapping[str, xr.Dataset], how: Statistics) -> dict[str, pd.
         how: hypotheses, and how many draws.
     """
     panels, draws = [Panel.of(name, data) for name, data in datasets.items()], Draws(how.draws)
+    declared = {(one.arm, one.versus) for one in how.hypotheses if one.versus}
     within, beside = associations.associations(panels, draws)
     tested = {
         "associations": within,
         "nulls": beside,
         "lead_lag": timing.lead_lag(panels, draws),
         "consistency": consistency.consistency(panels, draws),
-        "comparisons": comparisons.comparisons(panels, draws),
+        "comparisons": comparisons.comparisons(panels, draws, declared),
     }
     found = hypotheses.adjusted(tested, how.hypotheses) | {
         "counterexamples": consistency.counterexamples(panels, draws, how.lost, how.moved),
