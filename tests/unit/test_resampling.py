@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from plasticity.statistics import resampling
+from plasticity.statistics import associations, resampling
 from plasticity.statistics.resampling import Draws
 
 DRAWS = Draws(1999)
@@ -34,6 +34,16 @@ def test_an_expanded_interval_is_wider():
     expected = scipy.stats.bootstrap((values,), np.mean, n_resamples=1999, rng=1).confidence_interval
     assert low[0] < expected.low
     assert high[0] > expected.high
+
+
+@pytest.mark.parametrize("place", range(10))
+def test_an_interval_holds_its_estimate_or_is_none(place):
+    """Where one seed alone differs, its place among the others decides whether resamples can say anything."""
+    alone, others = np.eye(10)[[place]], np.arange(10.0)[None]
+    statistic = associations._over_seeds(alone, others, rank=True)
+    low, high = resampling.bca(statistic, 10, DRAWS)
+    assert np.isnan([low, high]).all() == (place in (0, 9))
+    assert place in (0, 9) or low <= statistic(np.ones((1, 10)))[0] <= high
 
 
 @pytest.mark.parametrize("seeds", [10, 30])

@@ -17,7 +17,7 @@ from scipy import stats
 from plasticity.settings import YARDSTICK
 from plasticity.statistics import mixed
 from plasticity.statistics.panels import FEWEST_TASKS, Batch, Key, Panel
-from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, ROUND_OFF, Draws, Statistic, bca, interval, permuted
+from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, ROUND_OFF, UNEVEN, Draws, Statistic, bca, interval, permuted
 from plasticity.statistics.trends import FEWEST, NULLS, dependent, deviations, matched, nulls, ranked, standardised
 
 KEYS = ["setting", "level", "arm", "outcome", "measure", "moment", "block"]
@@ -213,6 +213,7 @@ def _rows(
         for outcome, name in enumerate(outcomes):
             values = {number: float(all_of[place, outcome]) for number, all_of in numbers.items()}
             missing = numbers and np.isnan(values["estimate"])
+            uneven = how == BCA and not missing and np.isnan(values["low"])
             row = asdict(key) | {"outcome": name} | (dict.fromkeys(NUMBERS, np.nan) | values)
             if missing:
                 row |= dict.fromkeys(NUMBERS, np.nan)
@@ -220,5 +221,5 @@ def _rows(
                 "seeds": runs or len(batch.seeds),
                 "tasks": len(batch.tasks),
                 "interval": how if np.isfinite(row["low"]) else "",
-                "note": "; ".join(filter(None, [said, "constant" if missing else ""])),
+                "note": "; ".join(filter(None, [said, "constant" if missing else "", UNEVEN if uneven else ""])),
             }

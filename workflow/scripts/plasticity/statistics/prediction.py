@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from plasticity.statistics.panels import FEWEST_TASKS, Panel
-from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, Draws, Statistic, bca, interval
+from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, UNEVEN, Draws, Statistic, bca, interval
 from plasticity.statistics.trends import FEWEST, dependent, deviations, ranked
 
 BASELINE = ("weight_norm", "feature_rank", "dead_fraction")  # what curvature must add to
@@ -178,9 +178,9 @@ def _row(statistic: Statistic, seeds: int, draws: Draws, without: str) -> Row:
     """An estimate with its interval over seeds; `without` is what to say if there is none."""
     estimate = statistic(np.ones((1, seeds)))
     low, high = bca(lambda counts: statistic(counts)[:, None], seeds, draws)
-    few = "too few seeds for an interval" if seeds < FEWEST_SEEDS else ""
-    note = few if np.isfinite(estimate[0]) else without
     how = BCA if np.isfinite(low[0]) else ""
+    why = "too few seeds for an interval" if seeds < FEWEST_SEEDS else "" if how else UNEVEN
+    note = why if np.isfinite(estimate[0]) else without
     return {"estimate": float(estimate[0]), "low": float(low[0]), "high": float(high[0]), "seeds": seeds, "interval": how, "note": note}
 
 

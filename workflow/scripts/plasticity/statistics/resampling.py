@@ -20,6 +20,7 @@ CONFIDENCE = 0.95
 FEWEST_SEEDS = 8  # of fewer, a bootstrap interval covers too little: it cannot reach beyond the least and the greatest
 EXACT = 7  # up to so many seeds all their permutations are taken
 ROUND_OFF = 1e-12
+UNEVEN = "too few values differ for an interval"
 BCA, STUDENT = "BCa over seeds", "Student's t over seeds"
 
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -110,7 +111,8 @@ def bca(statistic: Statistic, seeds: int, draws: Draws) -> tuple[np.ndarray, np.
         draws: of seeds.
 
     Returns:
-        Low and high of each comparison; NaN for fewer than `FEWEST_SEEDS` seeds, and where the statistic is.
+        Low and high of each comparison; NaN for fewer than `FEWEST_SEEDS` seeds, where the statistic is, and where they would leave the
+        statistic out: of values that all but one seed share, nearly every resample has one and the same statistic, or none.
     """
     estimate = statistic(np.ones((1, seeds)))[0]
     if seeds < FEWEST_SEEDS:
@@ -134,7 +136,8 @@ def bca(statistic: Statistic, seeds: int, draws: Draws) -> tuple[np.ndarray, np.
         over = np.minimum(under + 1, np.maximum(there - 1, 0))
         low, high = (np.take_along_axis(drawn, one[None], axis=0)[0] for one in (under, over))
         ends.append(np.where(np.isfinite(estimate) & (there > 0), low + (place - under) * (high - low), np.nan))
-    return ends[0], ends[1]
+    held = (ends[0] <= estimate + near) & (estimate - near <= ends[1])
+    return np.where(held, ends[0], np.nan), np.where(held, ends[1], np.nan)
 
 
 def student(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
