@@ -303,7 +303,8 @@ def test_sensitivity_has_a_point_per_value_and_a_line_per_method(plain):
     assert not [container for container in axis.containers if container.get_label() == "wasserstein"], "one value is no sweep"
 
 
-def test_sensitivity_takes_tuning_seeds_where_there_are_such(plain):
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_sensitivity_takes_tuning_seeds_where_there_are_such_and_draws_no_bar_of_two(plain, seeds):
     rows = [
         {
             "setting": "digits_labels_relu",
@@ -312,13 +313,15 @@ def test_sensitivity_takes_tuning_seeds_where_there_are_such(plain):
             "outcome": "final_error",
             "stage": "late",
         }
-        | {"hyper_parameters": f'{{"threshold": {t}, "every": 5}}', "mean": t, "low": t - 0.01, "high": t + 0.01}
+        | {"hyper_parameters": f'{{"threshold": {t}, "every": 5}}', "mean": t, "low": t - 0.01, "high": t + 0.01, "seeds": seeds}
         for t in (0.1, 0.3)
     ]
     figure = drawn("sensitivity", PLAIN, plain | {"tuning": pd.DataFrame(rows, columns=summaries.TUNING)})
     axis = next(axis for axis in figure.axes if axis.get_xlabel() == "threshold")
     assert axis.containers[0].get_label() == "redo (every 5)"
     assert axis.containers[0][0].get_ydata() == pytest.approx([0.1, 0.3])
+    bars = [segment for segment in axis.containers[0][2][0].get_segments() if segment.size]
+    assert len(bars) == (2 if seeds > 2 else 0)
 
 
 def test_spectra_show_each_measured_task_and_the_first_beside_the_last():

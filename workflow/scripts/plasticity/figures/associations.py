@@ -92,10 +92,12 @@ def _cells(axis: Axes, found: pd.DataFrame, measures: list[str], settings: list[
         measures, columns=settings
     )
     axis.imshow(np.ma.masked_invalid(grid.to_numpy(float)), cmap=style.signed, vmin=-1, vmax=1, aspect="auto", alpha=0.55)
+    wide = len(settings) < 6
     for _, row in found.iterrows():
         x, y = settings.index(row["setting"]), measures.index(row["measure"])
         if np.isnan(row["estimate"]):
-            axis.text(x, y, str(row["note"]).rpartition("; ")[2], ha="center", va="center", fontsize=drawing.SMALL - 2, color=style.quiet)
+            why = str(row["note"]).rpartition("; ")[2] if wide else "–"
+            axis.text(x, y, why, ha="center", va="center", fontsize=drawing.SMALL - 2, color=style.quiet)
             continue
         low, high = np.clip([row["low"], row["high"]], -1, 1) * REACH + x
         axis.plot([low, high], [y, y], color="black", linewidth=0.7)
@@ -105,7 +107,6 @@ def _cells(axis: Axes, found: pd.DataFrame, measures: list[str], settings: list[
     axis.vlines(np.arange(len(settings) + 1) - 0.5, -0.5, len(measures) - 0.5, color="white", linewidth=3)
     axis.hlines(np.arange(len(measures) + 1) - 0.5, -0.5, len(settings) - 0.5, color="white", linewidth=1)
     axis.spines[:].set_visible(False)
-    wide = len(settings) < 6
     names = [textwrap.fill(name.replace("_", " "), 16 if wide else 40) for name in settings]
     axis.set_xticks(range(len(settings)), names, rotation=0 if wide else 90)
     axis.tick_params(axis="x", top=False, labeltop=True, bottom=False, labelbottom=False)

@@ -16,6 +16,8 @@ CATEGORY = "4 Methods"
 TITLE = "sensitivity to hyper-parameters"
 TABLES = ("outcomes", "tuning")
 KEYS = ["setting", "method", "hyper", "value", "others"]
+FEWEST = 3  # seeds for a bar: of two, Student's t reaches 13 standard errors, and every line would lie flat beneath its bars
+MARKERS = "osD^v"
 
 
 def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style) -> Figure:
@@ -41,7 +43,7 @@ def swept(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     Returns:
         One row per setting, method, hyper-parameter that takes several values there (``hyper``), its ``value``, what the ``others`` are,
-        and the ``mean, low, high``.
+        and the ``mean, low, high``, these two NaN of fewer than `FEWEST` seeds.
     """
     found = {
         name: tables[name][(tables[name]["outcome"] == "final_error") & (tables[name]["stage"] == "late")]
@@ -54,7 +56,8 @@ def swept(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             method = str(row["arm"]).partition("(")[0]
             for hyper, value in options.items():
                 others = ", ".join(f"{key} {other}" for key, other in options.items() if key != hyper)
-                rows.append([row["setting"], method, hyper, value, others, row["mean"], row["low"], row["high"]])
+                bar = [row["low"], row["high"]] if row["seeds"] >= FEWEST else [np.nan, np.nan]
+                rows.append([row["setting"], method, hyper, value, others, row["mean"], *bar])
     points = pd.DataFrame(rows, columns=[*KEYS, "mean", "low", "high"])
     several = points.groupby(["setting", "method", "hyper"], sort=False)["value"].transform("nunique") > 1 if len(points) else []
     return points[several] if len(points) else points
@@ -88,12 +91,15 @@ def _lines(axis: Axes, points: pd.DataFrame, style: Style) -> None:
     """A line per method, and one for each choice of its other hyper-parameters."""
     values = sorted(set(points["value"]), key=lambda value: (isinstance(value, str), value))
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    places = dict.fromkeys(points["method"], 0)
     for (method, others), line in points.groupby(["method", "others"], sort=False):
+        marker = MARKERS[places[method] % len(MARKERS)]
+        places[method] += 1
         line = line.sort_values("value", key=lambda column: column.map(values.index))
         x = line["value"].astype(float) if numbers else line["value"].map(values.index)
         bars = np.abs(line[["low", "high"]].to_numpy(float).T - line["mean"].to_numpy(float))
         label = f"{method} ({others})" if others else str(method)
-        axis.errorbar(x, line["mean"], bars, label=label, marker="o", elinewidth=0.7, capsize=1.5, **style.of_arm(str(method)))
+        axis.errorbar(x, line["mean"], bars, label=label, marker=marker, elinewidth=0.7, capsize=1.5, **style.of_arm(str(method)))
     if not numbers:
         axis.set_xticks(range(len(values)), [str(value) for value in values])
     elif min(values) > 0 and max(values) >= 10 * min(values):
