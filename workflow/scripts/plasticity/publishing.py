@@ -15,7 +15,7 @@ from plasticity.study import Study
 from plasticity.style import Style
 
 MADE = "made.json"
-OF_NONE = ("associations", "lead_lag", "measures")  # large tables of which only the rows of the arm without an intervention are published
+OF_NONE = ("associations", "lead_lag", "measures")  # large tables: of one arm, that without an intervention is published
 LEFT_OUT = "nulls"  # larger than all others together; which of them is beaten stands in the associations
 OF_EVERY_ARM = ("final_error", "fresh_final_error")  # beside the rank of the main operator
 OF_REFERENCES = ("feature_rank", "dormant_fraction", "dead_fraction", "weight_norm", "update_norm", "error_curve", "loss_curve")
@@ -48,7 +48,7 @@ def publish(study: Study, results: Path, folder: Path, command: str) -> None:
     for path in sorted((results / "tables").glob("*.csv")):
         if not (folder / "tables" / path.name).exists() and path.stem != LEFT_OUT:
             table = statistics.read_table(path)
-            table = table[table["arm"] == ARM] if path.stem in OF_NONE else table
+            table = table[table["arm"].isin([ARM, ""])] if path.stem in OF_NONE else table
             table.to_csv(folder / "drawn" / f"{path.name}.gz", index=False, compression={"method": "gzip", "mtime": 0})
 
 
