@@ -1,7 +1,8 @@
-"""The page docs/evidence.md, and what README says of it, drawn from the tables in docs/evidence: python tests/unit/evidence.py."""
+"""Draws docs/evidence.md, and what README says of it, from the tables in docs/evidence and docs/digits: python tests/unit/evidence.py."""
 
 import functools
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,9 @@ import pandas as pd
 from scipy import stats
 
 DOCS = Path(__file__).parents[2] / "docs"
+README = DOCS.parent / "README.md"
 RANK, GAP, NONE, FRESH, SURE = "fisher_effective_rank", "final_error_gap", "none", "fresh", 0.05
 RIVALS = ("feature_rank", "dead_fraction", "dormant_fraction", "weight_norm", "update_norm")
-OPERATORS = {"fisher": "Fisher", "ggn": "Gauss–Newton", "ntk": "NTK", "hessian": "Hessian (estimated)"}
-NUMBERS = {"effective_rank": "effective rank", "entropy_rank": "entropy rank", "stable_rank": "stable rank", "trace": "trace"}
 FULL = ("mnist_separable_relu", "mnist_labels_relu", "mnist_pixels_relu")  # settings that have every method
 
 
@@ -119,7 +119,7 @@ def explanations() -> str:
                 between(over),
                 between(shared),
                 f"{round(over['beating'] * over['settings'])} of {over['settings']}",
-                ", ".join(number(value) for value in arms["estimate"]),
+                ", ".join(number(value) for value in arms["estimate"]) or "–",
                 between(one("prediction", setting="all", outcome=GAP, measure=measure, statistic="auc_left_out")),
                 f"{(first['p_adjusted'] <= SURE).sum()}",
                 *(f"{found} of {of}" if of else "no claim" for found, of in (lost, kept)),
@@ -138,7 +138,9 @@ def blocks() -> str:
     """Correlation within runs by part of the network, on average over the settings that lose plasticity."""
     found = []
     for name, block in {"all layers": "all", "the last two": "last_two", "the output layer": "output", "the first": "hidden_1"}.items():
-        rho = [within(one, block="conv_1" if block == "hidden_1" and one.endswith("cnn") else block)["estimate"] for one in settings("lost")]
+        rho = [
+            within(one, block="conv_1" if block == "hidden_1" and one.endswith("cnn") else block)["estimate"] for one in settings("lost")
+        ]
         low, high = stats.t.interval(0.95, len(rho) - 1, np.mean(rho), stats.sem(rho))
         found.append(f"{name} {number(np.mean(rho))} [{number(low)}, {number(high)}]")
     return ", ".join(found)
@@ -209,105 +211,146 @@ def falls(verdict: str, counter: bool) -> list[str]:
 
 def page() -> str:
     lost = settings("lost")
-    still = pick("counterexamples", measure=RANK, verdict="lost, and the measure is still").query("arm != 'none'").sort_values(["arm", "setting"])
+    fell, stayed = falls("lost", False), falls("lost", True)
+    declared = {name: verdicts(name) for name in ("rank", "wasserstein", "wasserstein-l2-init")}
     keep = [arm for arm in arms() if all(judged(name, arm)["verdict"].startswith("kept") for name in FULL)]
     least = min(1 - judged(name, arm)["change"] for arm in keep for name in FULL)
-    points = timing("change_point")
-    beside = [one("comparisons", setting=name, arm="wasserstein", versus="l2_init", outcome="final_error", stage="late",
-                  statistic="mean_difference") for name in FULL[:2]]  # fmt: skip
-    adds = one("prediction", setting="all", outcome=GAP, measure=f"weight_norm + feature_rank + dead_fraction + {RANK}", statistic="added")
-    entropy = "fisher_entropy_rank"
-    by = made("evidence")
-    return f"""# The evidence
+    still = pick("counterexamples", measure=RANK, verdict="lost, and the measure is still").query("arm != 'none'")
+    points = [f"on `{row['setting']}` the rank's is {between(row, digits=1)} tasks ahead" for _, row in timing("change_point").iterrows()]
+    versus = {"arm": "wasserstein", "versus": "l2_init", "outcome": "final_error", "stage": "late", "statistic": "mean_difference"}
+    above = [between(one("comparisons", setting=name, **versus)) for name in FULL[:2]]
+    beside = f"weight_norm + feature_rank + dead_fraction + {RANK}"
+    adds = one("prediction", setting="all", outcome=GAP, measure=beside, statistic="added")
+    (entropy, losing), (without, keeping) = (against("fisher_entropy_rank", side) for side in ("lost", "kept"))
+    return flowed(f"""# The evidence
 
-Fourteen settings on MNIST, CIFAR-10 (its first batch) and twenty ImageNet classes, 30 tasks each, at 0.6 to 3 % of the borrowed protocols' training
-([each one's share](../studies/evidence.yaml)): no intervention, a fresh network per task, and ten methods, whose arms 2 seeds chose and 10 *others* report. Rank: effective rank
-(0.99) of the Fisher of all layers on 128 images of the coming task. Early, late: first and last three tasks; brackets: 95 % intervals. Drawn from
-[the tables](evidence/tables), to which a test holds it; [how all is tested](statistics.md).
+Fourteen settings on MNIST, CIFAR-10 (its first batch) and twenty ImageNet classes, 30 tasks each,
+at 0.6 to 3 % of the borrowed protocols' training ([each one's share](../studies/evidence.yaml)):
+no intervention, a fresh network per task, and ten methods, whose arms 2 seeds chose and 10 *others* report.
+Rank: effective rank (0.99) of the Fisher of all layers on 128 images of the coming task. Early, late: first and last three tasks;
+brackets: 95 % intervals. Drawn from [the tables](evidence/tables), to which a test holds it; [how all is tested](statistics.md).
 
-**Is plasticity lost, and where?** In {len(lost)} of {len(settings())} settings the gap to a fresh network surely grows by more than 0.05, by up to
-{number(max(judged(name)["loss"] for name in lost))} (rank: before any training → at the last measured task; ρ: of rank and gap within runs, Spearman's):
+**Is plasticity lost, and where?** In {len(lost)} of {len(settings())} settings the gap to a fresh network surely grows by more than 0.05,
+by up to {number(max(judged(name)["loss"] for name in lost))}
+(rank: before any training → at the last measured task; ρ: Spearman's, of rank and gap within runs):
 
 {where()}
 
-**Does the rank go with it?** Where plasticity is lost, yes: the rank falls by {span([judged(name)["change"] for name in falls("lost", False)], percent=True)} in {len(falls("lost", False))} of
-the {len(lost)} settings, with ρ within their runs of {span([within(name)["estimate"] for name in lost])}. **Beyond a shared trend?** Hardly: deviations from the curve that all seeds
-share leave ρ = {between(one("consistency", measure=RANK, outcome=GAP, association="task"))} over all settings. What was declared before, that a run's rank goes with its own error more
-than with another seed's, is {verdicts("rank")}. Where all seeds lose plasticity alike, as in most settings here, no test over
-seeds can tell a cause from a shared trend. **Before it?** Not shown: the rank helps to predict the error to come in {len(timing("measure_first"))} of {len(settings())} settings, the error the rank in
-{len(timing("outcome_first"))} (Granger); their change points surely differ in {len(points)}: {", ".join(f"on `{row['setting']}` the rank's is {between(row, digits=1)} tasks ahead" for _, row in points.iterrows())}.
+**Does the rank go with it?** Where plasticity is lost, yes:
+the rank falls by {span([judged(name)["change"] for name in fell], percent=True)} in {len(fell)} of the {len(lost)} settings,
+with ρ within their runs of {span([within(name)["estimate"] for name in lost])}.
+**Beyond a shared trend?** Hardly: deviations from the curve that all seeds share leave
+ρ = {between(one("consistency", measure=RANK, outcome=GAP, association="task"))} over all settings.
+What was declared before, that a run's rank goes with its own error more than with another seed's, is {declared["rank"]}.
+Where all seeds lose plasticity alike, as in most settings here, no test over seeds can tell a cause from a shared trend.
+**Before it?** Not shown: the rank helps to predict the error to come in {len(timing("measure_first"))} of {len(settings())} settings,
+the error the rank in {len(timing("outcome_first"))} (Granger); their change points surely differ in {len(points)}: {", ".join(points)}.
 
 **Better than the other explanations?**
 
 {explanations()}
 
-No. Feature rank does as well or better by every column; where units die, dead units order *methods* best (two settings of 12 arms: separable MNIST, MNIST labels). AUC: of ranking checkpoints by
-the gap to come, the direction taken from other settings; all are near chance, and the Fisher's rank adds {between(adds, digits=3)} to that of weight norm, feature rank and dead
-units. First: settings where the measure helps to predict the error. Against: arms that lose plasticity where the measure surely moves by less than a fifth, or keep it where it surely moves by more.
+No. Feature rank does as well or better by every column;
+between methods (two settings of 12 arms: MNIST labels, separable MNIST), dead and dormant units do, too.
+AUC: of ranking checkpoints by the gap to come, the direction taken from other settings;
+all are near chance or beyond it the wrong way, and the Fisher's rank adds {between(adds, digits=3)}
+to that of weight norm, feature rank and dead units. First: settings where the measure helps to predict the error.
+Against: arms that lose plasticity while the measure surely moves by less than a fifth, or keep it while it surely moves by more.
 
-**Which operator, which rank, which block?** It hardly matters; all intervals overlap. Effective rank, over all settings: Fisher {over(RANK)}, Gauss–Newton {over("ggn_effective_rank")},
-NTK {over("ntk_effective_rank")}, Hessian (estimated) {over("hessian_effective_rank")}. Fisher: entropy rank {over(entropy)}, stable rank {over("fisher_stable_rank")}, trace {over("fisher_trace")}.
-The entropy rank moves with every loss ({against(entropy, "lost")[0]} of {against(entropy, "lost")[1]} against), but in {against(entropy, "kept")[0]} of {against(entropy, "kept")[1]} arms without one.
+**Which operator, which rank, which block?** It hardly matters; all intervals overlap.
+ρ over all settings of the effective rank: Fisher {over(RANK)}, Gauss–Newton {over("ggn_effective_rank")},
+NTK {over("ntk_effective_rank")}, Hessian (estimated) {over("hessian_effective_rank")};
+of the Fisher's entropy rank {over("fisher_entropy_rank")}, stable rank {over("fisher_stable_rank")}, trace {over("fisher_trace")}.
+The entropy rank moves with every loss ({entropy} of {losing} against), but in {without} of {keeping} arms without one.
 Blocks, mean of the {len(lost)} settings: {blocks()}.
 
-**Data or parameters?** Parameters: a network drawn anew has rank {span([moment(name, "fresh") for name in settings()], 0)} on the last tasks' data, as on the first's. But rank also tells whether data are fitted
-already: with permuted MNIST pixels it is {number(moment("mnist_pixels_relu", "old"), 0)} on the ended task's data and {number(moment("mnist_pixels_relu", "new"), 0)} on the coming one's. In the two controls, whose data stay, it is low for that reason alone.
+**Data or parameters?** Parameters: a network drawn anew has rank {span([moment(name, "fresh") for name in settings()], 0)}
+on the last tasks' data. But rank also tells whether data are fitted already:
+with permuted MNIST pixels it is {number(moment("mnist_pixels_relu", "old"), 0)} on the ended task's data
+and {number(moment("mnist_pixels_relu", "new"), 0)} on the coming one's.
+In the two controls the coming data are the ended ones, fitted to an error of 0, and the rank is low.
 
 **Which methods keep both?** Late error, whether plasticity is lost, fall of the rank:
 
 {methods()}
 
-{", ".join(f"`{arm}`" for arm in keep)} keep plasticity in all three, and at least {100 * least:.0f} % of the rank (`crelu` has more parameters). The paper's Wasserstein regularizer has
-a lower late error than no intervention: {verdicts("wasserstein")}; than L2-init: {verdicts("wasserstein-l2-init")}, where it is {" and ".join(between(row) for row in beside)} *above*.
+{", ".join(f"`{arm}`" for arm in keep)} keep plasticity in all three, and at least {100 * least:.0f} % of the rank
+(`crelu` has more parameters). That the paper's Wasserstein regularizer has a lower late error
+than no intervention is {declared["wasserstein"]}; than L2-init, {declared["wasserstein-l2-init"]},
+where it is {" and ".join(above)} *above*.
 
-**Where does the explanation fail?** The rank falls and nothing is lost: {", ".join(f"`{name}` ({fallen(judged(name))})" for name in falls("kept", True))}. Plasticity is lost and the rank is still:
-{", ".join(f"`{name}` ({fallen(judged(name))})" for name in falls("lost", True))} without an intervention; {", ".join(f"`{row['arm']}` on `{row['setting']}`" for _, row in still.iterrows())}.
+**Where does the explanation fail?** The rank falls and nothing is lost:
+{", ".join(f"`{name}` ({fallen(judged(name))})" for name in falls("kept", True))}. Plasticity is lost and the rank is still:
+{", ".join(f"`{name}` ({fallen(judged(name))})" for name in stayed)} without an intervention;
+{", ".join(f"`{row['arm']}` on `{row['setting']}`" for _, row in still.sort_values(["arm", "setting"]).iterrows())}.
 
-**What was not tested?** The borrowed budgets in full, and more than 30 tasks; other widths, depths, step and batch sizes; residual networks and transformers; ImageNet beyond 20 classes of Tiny-ImageNet
-at 32 × 32. No GPU was at hand. Of {at_an_end()} tuned methods the arm lies at an end of its grid, and 2 seeds chose it: the order of methods may change. All but the declared hypotheses is exploratory.
+**What was not tested?** The borrowed budgets in full, and more than 30 tasks; other widths, depths, step and batch sizes;
+residual networks and transformers; ImageNet beyond 20 classes of Tiny-ImageNet at 32 × 32. No GPU was at hand.
+Of {at_an_end()} tuned methods the arm lies at an end of its grid, and 2 seeds chose it: the order of methods may change.
+All but the declared hypotheses is exploratory.
 
-**How was it made?** `make run ARGS="--configfile studies/evidence.yaml"`, torch {by["versions"]["torch"]}, {by["cores"]} cores: {table("cost")["hours"].sum():.1f} hours of jobs, two at a time
-([cost](evidence/tables/cost.csv), [versions](evidence/made.json)). [Figures](evidence/figures), [sentences](evidence/tables/statements.csv).
-"""
+**How was it made?** `make run ARGS="--configfile studies/evidence.yaml"`,
+torch {made("evidence")["versions"]["torch"]}, {made("evidence")["cores"]} cores:
+{table("cost")["hours"].sum():.1f} hours of jobs, two at a time ([cost](evidence/tables/cost.csv), [versions](evidence/made.json)).
+[Figures](evidence/figures), [sentences](evidence/tables/statements.csv).
+""")
 
 
 def result() -> str:
     """What README says came out."""
     lost, kept = settings("lost"), settings("kept")
-    falling = [judged(name)["change"] for name in falls("lost", False)]
-    return f"""![A point per seed and task: effective rank of the Fisher at the task's start, and the error at its end](docs/evidence/figures/scatter.png)
+    fell, too = ([judged(name)["change"] for name in falls(*which)] for which in (("lost", False), ("kept", True)))
+    still, losing = against(RANK, "lost")
+    return flowed(f"""**Without an intervention plasticity is lost in {len(lost)} of {len(settings())} settings on real images,
+and in {len(fell)} of these the effective rank of the Fisher falls, by {span(fell, percent=True)}.**
+But it falls in {len(too)} of the {len(kept)} settings that keep their plasticity, too (by {span(too, percent=True)}),
+it is still while {still} of {losing} arms lose theirs, and that a run's rank goes with its own error more than with another seed's,
+as was declared before, is {verdicts("rank")}.
+Feature rank explains as much (ρ with the gap to a fresh network, over settings, {over("feature_rank")}; Fisher's {over(RANK)}),
+nothing shows that the rank moves first, and it hardly matters which curvature is taken.
 
-*Fourteen settings on real images, no intervention, 10 seeds (ρ: of rank and error within runs).* Without an intervention plasticity is lost in {len(lost)} of {len(settings())} settings, and in
-{len(falling)} of these the effective rank of the Fisher falls by {span(falling, percent=True)}; ρ of rank and gap to a fresh network is {span([within(name)["estimate"] for name in lost])} within their runs. But the rank
-falls by {span([judged(name)["change"] for name in falls("kept", True)], percent=True)} in {len(falls("kept", True))} of the {len(kept)} settings that keep their plasticity, too, it stays while {against(RANK, "lost")[0]} of {against(RANK, "lost")[1]} arms lose theirs, and that a run's rank goes with its
-own error more than with another seed's, as declared before, was {verdicts("rank")}. Feature rank goes with the gap as closely
-(ρ over settings {over("feature_rank")}; Fisher {over(RANK)}), nothing shows that the rank moves first, and which curvature is taken hardly matters.
+![Scatter of the effective rank at a task's start and the error at its end, for 14 settings](docs/evidence/figures/scatter.png)
 
-All answers, with intervals, counter-examples and what was not tested: [docs/evidence.md](docs/evidence.md). It is at 0.6 to 3 % of the borrowed training, on CPUs."""
+A point per seed and task, no intervention; ρ: of rank and error within runs; beneath it the strongest [null](docs/statistics.md)
+that it beats. All answers, with intervals, counter-examples and what was not tested: [docs/evidence.md](docs/evidence.md).
+Budgets are 0.6 to 3 % of the borrowed ones.
+""")
 
 
 def costs() -> str:
     """What the default study and the evidence took: jobs, time and disk."""
-    stages = {"tune": "choose arms", "train": "train", "curvature": "curvature"}
-    studies = {"digits": "default study", "evidence": "evidence"}
-    lines = []
-    for stage, name in stages.items():
-        cells = []
-        for study in studies:
-            found = table("cost", study).query("stage == @stage")
-            cells.append("–" if found.empty else f"{found['jobs'].iloc[0]} jobs, {time(found['hours'].iloc[0])} (longest {time(found['longest seconds'].iloc[0] / 3600)})")
-        lines.append([name, *cells])
-    rest = [table("cost", study).query("stage not in @stages") for study in studies]
-    lines.append(["all else", *(f"{found['jobs'].sum()} jobs, {time(found['hours'].sum())}" for found in rest)])
-    lines.append(["disk", *(f"{sum(made(study)['MB'].values()) / 1000:.1f} GB, {made(study)['MB']['runs'] / 1000:.1f} of it checkpoints and spectra" for study in studies)])
-    return drawn(["", *studies.values()], lines)
+    studies = {"digits": "the default study", "evidence": "the evidence"}
+    stages = {"tune": "choosing arms", "train": "training", "curvature": "curvature"}
+    lines: dict[str, list[str]] = {name: [] for name in (*stages.values(), "all else", "on disk")}
+    for study in studies:
+        cost, disk = table("cost", study).set_index("stage"), made(study)["MB"]
+        for stage, name in stages.items():
+            lines[name].append(spent(cost.loc[[stage]]) if stage in cost.index else "–")
+        lines["all else"].append(spent(cost.drop(stages, errors="ignore")))
+        lines["on disk"].append(f"{sum(disk.values()) / 1000:.2f} GB, of it {disk['runs'] / 1000:.2f} checkpoints and spectra")
+    return drawn(["", *studies.values()], [[name, *cells] for name, cells in lines.items()]) + "\n"
 
 
-def time(hours: float) -> str:
-    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+def spent(cost: pd.DataFrame) -> str:
+    """Jobs, their hours and the longest."""
+    return f"{cost['jobs'].sum()} jobs, {60 * cost['hours'].sum():.1f} min (the longest {cost['longest seconds'].max() / 60:.1f})"
+
+
+def flowed(text: str) -> str:
+    """Paragraphs as wide as all documents here; tables, titles and pictures as they are."""
+    whole = [one if one.startswith(("|", "#", "!")) else textwrap.fill(one, 180, break_on_hyphens=False) for one in text.split("\n\n")]
+    return "\n\n".join(whole) + "\n"
+
+
+def within_readme(text: str) -> str:
+    """README with the parts that are drawn."""
+    for name, part in {"result": result(), "costs": costs()}.items():
+        start, end = f"<!-- {name}: tests/unit/evidence.py -->\n", f"<!-- end of {name} -->"
+        assert text.count(start) == text.count(end) == 1, name
+        text = text.partition(start)[0] + start + part + end + text.partition(end)[2]
+    return text
 
 
 if __name__ == "__main__":
-    pages = {DOCS / "evidence.md": page()}
-    for path, text in pages.items():
-        path.write_text(text)
+    (DOCS / "evidence.md").write_text(page())
+    README.write_text(within_readme(README.read_text()))
