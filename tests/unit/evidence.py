@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +40,7 @@ def one(name: str, **keys: object) -> pd.Series:
 
 
 def number(value: float, digits: int = 2) -> str:
-    return f"{value:.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def between(row: pd.Series, name: str = "", digits: int = 2) -> str:
@@ -49,6 +50,11 @@ def between(row: pd.Series, name: str = "", digits: int = 2) -> str:
     return f"{value} [{low}, {high}]"
 
 
+def about(row: pd.Series, name: str, digits: int) -> str:
+    """A mean with its interval of Student's t, which reaches as far to either side."""
+    return f"{row[name]:.{digits}f} ± {row[f'{name}_high'] - row[name]:.{digits}f}"
+
+
 def span(values: Sequence[float], digits: int = 2, percent: bool = False) -> str:
     """From the least to the greatest."""
     ends = [f"{100 * value:.0f}" if percent else number(value, digits) for value in (min(values), max(values))]
@@ -56,8 +62,9 @@ def span(values: Sequence[float], digits: int = 2, percent: bool = False) -> str
 
 
 def drawn(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown."""
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in [head, ["---"] * len(head), *lines])
+    """A table in Markdown, whose numbers stay on one line with their intervals."""
+    rows = [f"| {' | '.join(map(str, line))} |" for line in [head, ["---"] * len(head), *lines]]
+    return re.sub(r" (?=±|\[[−\d])|(?<=±) |(?<=\d,) (?=[−\d])", "\N{NO-BREAK SPACE}", "\n".join(rows))
 
 
 def settings(verdict: str = "", arm: str = NONE) -> list[str]:
@@ -94,10 +101,10 @@ def where() -> str:
             [
                 f"`{name}`",
                 number(errors["final_error_early"], 3),
-                between(errors, "final_error_late", 3),
+                about(errors, "final_error_late", 3),
                 number(one("summary", setting=name, arm=FRESH)["final_error_late"], 3),
                 f"**{verdict}**" if verdict == "lost" else verdict,
-                f"{number(errors[f'{RANK}_early'], 0)} → {between(errors, f'{RANK}_late', 0)}",
+                f"{errors[f'{RANK}_early']:.0f} → {about(errors, f'{RANK}_late', 0)}",
                 "–" if np.isnan(rho["estimate"]) else between(rho),
             ]
         )
@@ -111,7 +118,6 @@ def explanations() -> str:
         over, shared = (one("consistency", measure=measure, outcome=GAP, association=how) for how in ("within_run", "task"))
         arms = pick("associations", level="between_arms", outcome=GAP, measure=measure)
         arms = arms[arms["setting"].isin(FULL[:2]) & (arms["moment"] != "old")].drop_duplicates("setting", keep="last")
-        first = pick("lead_lag", arm=NONE, outcome=GAP, measure=measure, question="measure_first")
         lost, kept = (against(measure, side) for side in ("lost", "kept"))
         lines.append(
             [
@@ -121,12 +127,11 @@ def explanations() -> str:
                 f"{round(over['beating'] * over['settings'])} of {over['settings']}",
                 ", ".join(number(value) for value in arms["estimate"]) or "–",
                 between(one("prediction", setting="all", outcome=GAP, measure=measure, statistic="auc_left_out")),
-                f"{(first['p_adjusted'] <= SURE).sum()}",
-                *(f"{found} of {of}" if of else "no claim" for found, of in (lost, kept)),
+                f"{lost[0]} of {lost[1]}, {kept[0]} of {kept[1]}" if lost[1] else "no claim",
             ]
         )
-    head = ["measure", "ρ over settings", "… less the shared curve", "beats mismatched seeds", "ρ between methods", "AUC", "first"]
-    return drawn([*head, "against: lost, yet still", "against: kept, yet moved"], lines)
+    head = ["measure", "ρ over settings", "less the shared curve", "beats other seeds", "between methods", "AUC"]
+    return drawn([*head, "against"], lines)
 
 
 def over(measure: str) -> str:
@@ -172,7 +177,7 @@ def methods() -> str:
             found, errors = judged(name, arm), one("summary", setting=name, arm=arm)
             verdict = found["verdict"].partition(",")[0]
             verdict = f"**{verdict}**" if verdict == "lost" else verdict
-            cells.append(f"{between(errors, 'final_error_late', 3)}, {verdict}, {fallen(found)}")
+            cells.append(f"{about(errors, 'final_error_late', 3)}, {verdict}, {fallen(found)}")
         lines.append([f"`{arm}`", *cells])
     return drawn(["method", *(f"`{name}`" for name in FULL)], lines)
 
@@ -228,7 +233,7 @@ Fourteen settings on MNIST, CIFAR-10 (its first batch) and twenty ImageNet class
 at 0.6 to 3 % of the borrowed protocols' training ([each one's share](../studies/evidence.yaml)):
 no intervention, a fresh network per task, and ten methods, whose arms 2 seeds chose and 10 *others* report.
 Rank: effective rank (0.99) of the Fisher of all layers on 128 images of the coming task. Early, late: first and last three tasks;
-brackets: 95 % intervals. Drawn from [the tables](evidence/tables), to which a test holds it; [how all is tested](statistics.md).
+brackets and ±: 95 % intervals. Drawn from [the tables](evidence/tables), to which a test holds it; [how all is tested](statistics.md).
 
 **Is plasticity lost, and where?** In {len(lost)} of {len(settings())} settings the gap to a fresh network surely grows by more than 0.05,
 by up to {number(max(judged(name)["loss"] for name in lost))}
@@ -251,11 +256,12 @@ the error the rank in {len(timing("outcome_first"))} (Granger); their change poi
 {explanations()}
 
 No. Feature rank does as well or better by every column;
-between methods (two settings of 12 arms: MNIST labels, separable MNIST), dead and dormant units do, too.
+between methods (ρ over 12 arms on MNIST labels, and on separable MNIST), dead and dormant units do, too.
+Beats other seeds: a run's own error goes with it more than with another seed's (in whichever direction, unadjusted).
 AUC: of ranking checkpoints by the gap to come, the direction taken from other settings;
 all are near chance or beyond it the wrong way, and the Fisher's rank adds {between(adds, digits=3)}
-to that of weight norm, feature rank and dead units. First: settings where the measure helps to predict the error.
-Against: arms that lose plasticity while the measure surely moves by less than a fifth, or keep it while it surely moves by more.
+to that of weight norm, feature rank and dead units.
+Against: arms that lose plasticity while the measure surely moves by less than a fifth, and that keep it while it surely moves by more.
 
 **Which operator, which rank, which block?** It hardly matters; all intervals overlap.
 ρ over all settings of the effective rank: Fisher {over(RANK)}, Gauss–Newton {over("ggn_effective_rank")},
@@ -309,7 +315,7 @@ as was declared before, is {verdicts("rank")}.
 Feature rank explains as much (ρ with the gap to a fresh network, over settings, {over("feature_rank")}; Fisher's {over(RANK)}),
 nothing shows that the rank moves first, and it hardly matters which curvature is taken.
 
-![Scatter of the effective rank at a task's start and the error at its end, for 14 settings](docs/evidence/figures/scatter.png)
+<img src="docs/evidence/figures/scatter.png" width="560" alt="Scatter of rank at a task's start and error at its end, 14 settings">
 
 A point per seed and task, no intervention; ρ: of rank and error within runs; beneath it the strongest [null](docs/statistics.md)
 that it beats. All answers, with intervals, counter-examples and what was not tested: [docs/evidence.md](docs/evidence.md).
@@ -328,7 +334,13 @@ def costs() -> str:
             lines[name].append(spent(cost.loc[[stage]]) if stage in cost.index else "–")
         lines["all else"].append(spent(cost.drop(stages, errors="ignore")))
         lines["on disk"].append(f"{sum(disk.values()) / 1000:.2f} GB, of it {disk['runs'] / 1000:.2f} checkpoints and spectra")
-    return drawn(["", *studies.values()], [[name, *cells] for name, cells in lines.items()]) + "\n"
+    whole = {name: 30 * table("cost", study)["hours"].sum() for study, name in studies.items()}
+    said = " and ".join(f"{name} {minutes:.0f} minutes" for name, minutes in whole.items())
+    rows = [[name, *cells] for name, cells in lines.items()]
+    return flowed(f"""{drawn(["", *studies.values()], rows)}
+
+Measured on two cores of a cloud machine without a GPU, two jobs at a time: {said}, figures and report not counted.
+""")
 
 
 def spent(cost: pd.DataFrame) -> str:
@@ -338,7 +350,7 @@ def spent(cost: pd.DataFrame) -> str:
 
 def flowed(text: str) -> str:
     """Paragraphs as wide as all documents here; tables, titles and pictures as they are."""
-    whole = [one if one.startswith(("|", "#", "!")) else textwrap.fill(one, 180, break_on_hyphens=False) for one in text.split("\n\n")]
+    whole = [one if one.startswith(("|", "#", "<")) else textwrap.fill(one, 180, break_on_hyphens=False) for one in text.split("\n\n")]
     return "\n\n".join(whole) + "\n"
 
 

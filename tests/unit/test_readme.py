@@ -99,7 +99,7 @@ def test_the_arms_of_methods_are_those_that_the_study_chose():
 
 def test_every_file_that_is_linked_is_there():
     for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "results/README.md"):
-        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        for link in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)#\"]+)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
