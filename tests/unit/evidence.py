@@ -43,10 +43,9 @@ def number(value: float, digits: int = 2) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
-def between(row: pd.Series, name: str = "", digits: int = 2) -> str:
+def between(row: pd.Series, digits: int = 2) -> str:
     """An estimate with its interval."""
-    columns = [name, f"{name}_low", f"{name}_high"] if name else ["estimate", "low", "high"]
-    value, low, high = (number(row[column], digits) for column in columns)
+    value, low, high = (number(row[column], digits) for column in ("estimate", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 
@@ -77,11 +76,10 @@ def judged(setting: str, arm: str = NONE, measure: str = RANK) -> pd.Series:
     return one("counterexamples", setting=setting, arm=arm, measure=measure)
 
 
-def within(setting: str, measure: str = RANK, block: str = "all") -> pd.Series:
-    """How a measure goes with the gap to a fresh network within runs without an intervention."""
-    keys = {"setting": setting, "level": "within_run", "arm": NONE, "outcome": GAP, "measure": measure, "block": block}
-    found = pick("associations", **keys)
-    return found[found["moment"] != "old"].iloc[0]
+def within(setting: str, block: str = "all") -> pd.Series:
+    """How the rank goes with the gap to a fresh network within runs without an intervention."""
+    keys = {"level": "within_run", "arm": NONE, "outcome": GAP, "measure": RANK, "moment": "new"}
+    return one("associations", setting=setting, block=block, **keys)
 
 
 def against(measure: str, side: str) -> tuple[int, int]:
@@ -96,14 +94,13 @@ def where() -> str:
     lines = []
     for name in settings():
         errors, rho = one("summary", setting=name, arm=NONE), within(name)
-        verdict = judged(name)["verdict"].partition(",")[0]
         lines.append(
             [
                 f"`{name}`",
                 number(errors["final_error_early"], 3),
                 about(errors, "final_error_late", 3),
                 number(one("summary", setting=name, arm=FRESH)["final_error_late"], 3),
-                f"**{verdict}**" if verdict == "lost" else verdict,
+                kept_or_lost(judged(name)),
                 f"{errors[f'{RANK}_early']:.0f} → {about(errors, f'{RANK}_late', 0)}",
                 "–" if np.isnan(rho["estimate"]) else between(rho),
             ]
@@ -142,10 +139,9 @@ def over(measure: str) -> str:
 def blocks() -> str:
     """Correlation within runs by part of the network, on average over the settings that lose plasticity."""
     found = []
-    for name, block in {"all layers": "all", "the last two": "last_two", "the output layer": "output", "the first": "hidden_1"}.items():
-        rho = [
-            within(one, block="conv_1" if block == "hidden_1" and one.endswith("cnn") else block)["estimate"] for one in settings("lost")
-        ]
+    for name, block in {"all layers": "all", "the last two": "last_two", "the output layer": "output", "the first": "first"}.items():
+        where = {one: block.replace("first", "conv_1" if one.endswith("cnn") else "hidden_1") for one in settings("lost")}
+        rho = [within(*place)["estimate"] for place in where.items()]
         low, high = stats.t.interval(0.95, len(rho) - 1, np.mean(rho), stats.sem(rho))
         found.append(f"{name} {number(np.mean(rho))} [{number(low)}, {number(high)}]")
     return ", ".join(found)
@@ -175,11 +171,14 @@ def methods() -> str:
         cells = []
         for name in FULL:
             found, errors = judged(name, arm), one("summary", setting=name, arm=arm)
-            verdict = found["verdict"].partition(",")[0]
-            verdict = f"**{verdict}**" if verdict == "lost" else verdict
-            cells.append(f"{about(errors, 'final_error_late', 3)}, {verdict}, {fallen(found)}")
+            cells.append(f"{about(errors, 'final_error_late', 3)}, {kept_or_lost(found)}, {fallen(found)}")
         lines.append([f"`{arm}`", *cells])
     return drawn(["method", *(f"`{name}`" for name in FULL)], lines)
+
+
+def kept_or_lost(row: pd.Series) -> str:
+    verdict: str = row["verdict"].partition(",")[0]
+    return f"**{verdict}**" if verdict == "lost" else verdict
 
 
 def fallen(row: pd.Series) -> str:
