@@ -12,15 +12,16 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 LOCK := envs/requirements.txt
-INSTALLED := .venv/.installed
 UV := .venv/uv/bin/uv
+PYTEST := pytest --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help env run why origin audit reproduce explore orphans test test-slurm lint bench lock
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-env: $(INSTALLED) ## make .venv, exactly what envs/requirements.txt pins
+env: ## install what envs/requirements.txt pins into .venv, if that is not there (2 min)
+	@PYTHON='$(PYTHON)' envs/install.sh
 
 run: env ## the study in config.yaml, from data to report (another one: ARGS="--configfile studies/….yaml")
 	snakemake --cores all --rerun-incomplete $(ARGS)
@@ -64,17 +65,3 @@ bench: env ## speed against named peers (in under a minute: ARGS=--quick)
 
 lock: env ## pin anew what pyproject.toml asks for, moving as little as possible (all to the newest: ARGS=--upgrade)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --group dev pyproject.toml -o $(LOCK) $(ARGS)
-
-# Emptied first and stamped last: neither a changed lock nor an interrupted install leaves anything behind, and $(PYTHON) is never
-# that of the environment itself. uv lives in a corner of its own, because it removes whatever the lock does not name.
-$(INSTALLED): $(LOCK)
-	rm -rf .venv/*
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-		|| { echo "'$(PYTHON)' is not Python 3.11 or newer: install one, or name it: make env PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
-		|| { echo "'$(PYTHON)' lacks venv or ensurepip: install them (Debian, Ubuntu: python3-venv), or name another: make env PYTHON=…" >&2; exit 1; }
-	$(PYTHON) -m venv --without-pip .venv
-	.venv/bin/python -m venv .venv/uv
-	.venv/uv/bin/pip install --quiet --disable-pip-version-check --only-binary :all: uv==0.13.9
-	$(UV) pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes $(LOCK)
-	touch $@

@@ -1,14 +1,11 @@
-"""What unit tests share: a tiny prepared dataset, and drawn examples that are the same on every run."""
+"""Shared by unit tests: a tiny prepared dataset."""
 
-import hypothesis
 import numpy as np
 import pytest
 from forking import Forks
 
 from plasticity import datasets, lockstep
 
-hypothesis.settings.register_profile("house", deadline=None, derandomize=True, max_examples=40)
-hypothesis.settings.load_profile("house")
 lockstep.settle()
 
 

@@ -38,6 +38,7 @@ def tree(tmp_path, monkeypatch):
     scripts = root / "workflow" / "scripts"
     monkeypatch.setattr(provenance, "ROOT", root)
     monkeypatch.setattr(provenance, "SCRIPTS", scripts)
+    monkeypatch.setattr(provenance, "PARSED", root / "parsed")
     for name, text in TREE.items():
         path = scripts / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,6 +182,31 @@ def test_code_that_was_changed_while_a_job_waited_is_refused_by_name(tree, text)
     path.write_text(text) if text else path.unlink()
     with pytest.raises(StudyError, match=r"workflow/scripts/plasticity/b\.py was edited after this job was planned.*start snakemake again"):
         provenance.refuse_changed_code(code)
+
+
+def test_each_version_of_a_file_is_parsed_once(tree, monkeypatch):
+    code = digest(tree)
+    assert len(list(provenance.PARSED.iterdir())) == len({TREE[name] for name in REACHED})
+    provenance._parsed.cache_clear()
+    monkeypatch.setattr(provenance, "_parse", None)
+    assert digest(tree) == code
+
+
+@pytest.mark.parametrize("content", ["", "[]", '["0123456789ab"'])
+def test_a_damaged_file_of_the_cache_is_parsed_again(tree, content):
+    code = digest(tree)
+    for path in provenance.PARSED.iterdir():
+        path.write_text(content)
+    provenance._parsed.cache_clear()
+    assert digest(tree) == code
+    assert content not in [path.read_text() for path in provenance.PARSED.iterdir()]
+
+
+def test_a_folder_that_cannot_be_written_to_has_no_cache(tree):
+    provenance.PARSED.write_text("a file in the way")
+    provenance._parsed.cache_clear()
+    assert digest(tree) == digest(tree)
+    assert provenance.PARSED.read_text() == "a file in the way"
 
 
 def test_a_stamp_is_sorted_json_and_knows_neither_host_nor_time():

@@ -1,5 +1,9 @@
-"""What tests of the workflow share: real copies of the repository, and one tiny study that was built from nothing to its report."""
+"""Shared by the tests of the workflow: copies of the repository, and the tiny study, built once from nothing to its report.
 
+Several workers of pytest-xdist run these tests. What takes long to build is built once, by the worker that needs it first (`shared`).
+"""
+
+import fcntl
 import hashlib
 import json
 import os
@@ -10,11 +14,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import cache_from_source
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,6 +27,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = Path(__file__).with_name("study.yaml")
+FORK_SERVER = Path(__file__).with_name("fork_server.py")
+FORKED_PYTHON = Path(__file__).with_name("forked_python.py")
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there, so a test that needs a network fails
 
 
@@ -49,25 +55,33 @@ class Project:
         said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.run(list(map(str, command)), cwd=self.root, env=env, check=False, timeout=timeout, **said, **options)
 
+    @property
+    def unforked(self) -> "Project":
+        """The same project, whose Python commands are new interpreters: to kill them, or to look at all that they import."""
+        _, *path = self.env["PATH"].split(os.pathsep)
+        return replace(self, env=self.env | {"PATH": os.pathsep.join(path)})
+
     def snakemake(self, *options: str, **more: Any) -> subprocess.CompletedProcess[str]:
-        """Snakemake on two cores."""
-        return self.run(sys.executable, "-m", "snakemake", "--cores", "2", *options, **more)
+        """Run Snakemake on two cores."""
+        return self.run("python", "-m", "snakemake", "--cores", "2", *options, **more)
 
     def build(self, *options: str, **more: Any) -> None:
-        """Snakemake, which must succeed."""
+        """Run Snakemake, and fail the test with the failed jobs and the ends of their logs if Snakemake fails."""
         done = self.snakemake(*options, **more)
-        assert done.returncode == 0, done.stdout[-6000:]
+        if done.returncode:
+            pytest.fail(why_it_failed(done.stdout), pytrace=False)
 
     def plan(self, *options: str, **more: Any) -> set[str]:
         """The jobs that snakemake would run: a rule's name and its wildcards, such as ``train_cohort digits_labels_relu/l2/0``."""
         done = self.snakemake("--dry-run", *options, **more)
-        assert done.returncode == 0, done.stdout[-6000:]
+        if done.returncode:
+            pytest.fail(why_it_failed(done.stdout), pytrace=False)
         jobs = set()
         for rule, body in re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)*)", done.stdout, re.MULTILINE):
             wildcards = re.search(r"^ {4}wildcards: (.*)$", body, re.MULTILINE)
             values = [pair.partition("=")[2] for pair in wildcards[1].split(", ")] if wildcards else []
             jobs.add(f"{rule} {'/'.join(values)}".strip())
-        assert bool(jobs) != ("Nothing to be done" in done.stdout), done.stdout[-6000:]
+        assert bool(jobs) != ("Nothing to be done" in done.stdout), done.stdout[-1000:]
         return jobs
 
     def config(self, change: Callable[[dict[str, Any]], object]) -> None:
@@ -94,6 +108,12 @@ class Project:
             file.write(text)
 
 
+def why_it_failed(output: str) -> str:
+    """Return the end of Snakemake's output: the failed jobs with the ends of their logs, or its last lines if no job failed."""
+    report = re.search(r"^\w+( \S+)* failed\. .* ends:$", output, re.MULTILINE)
+    return output[report.start() :][:4000] if report else "\n".join(output.splitlines()[-15:])
+
+
 # At its end, every Python process that was told a digest of code notes what it has loaded beyond it.
 NOTE_IMPORTS = """
 import atexit, json, os, sys
@@ -112,11 +132,38 @@ atexit.register(note)
 
 
 @pytest.fixture(scope="session")
-def notes(tmp_path_factory):
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """``shared(name, make)`` is a path that ``make(path)`` filled, called by the first worker that asks for this name."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def path_of(name: str, make: Callable[[Path], object]) -> Path:
+        path, failure = root / name, root / f"{name}.failed"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if failure.exists():
+                pytest.fail(failure.read_text(), pytrace=False)
+            if not path.exists():
+                try:
+                    make(path)
+                except BaseException as reason:
+                    failure.write_text(f"{name} could not be made: {reason}")
+                    raise
+        return path
+
+    return path_of
+
+
+@pytest.fixture(scope="session")
+def notes(shared):
     """A folder whose sitecustomize has jobs note what they import."""
-    folder = tmp_path_factory.mktemp("notes")
-    (folder / "sitecustomize.py").write_text(NOTE_IMPORTS)
-    return folder
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(NOTE_IMPORTS)
+
+    return shared("notes", make)
 
 
 @pytest.fixture(scope="session")
@@ -126,15 +173,14 @@ def imports(notes):
 
 
 @pytest.fixture(scope="session")
-def env(tmp_path_factory, notes):
-    """The environment's tools first, compiled modules and caches shared by all jobs, no data root, no network."""
-    cache = tmp_path_factory.mktemp("cache")
-    # an environment that was installed without its modules compiled would have every job compile torch anew
+def env(shared, notes):
+    """Environment of commands: `python` is forked, modules and caches are shared, there is no data root and no network."""
+    cache = shared("cache", Path.mkdir)
+    # if the environment was installed without compiled modules, compile torch once instead of in every job
     modules = {} if Path(cache_from_source(yaml.__file__)).exists() else {"PYTHONPYCACHEPREFIX": str(cache / "modules")}
-    env = {
-        key: value for key, value in os.environ.items() if key not in {"PLASTICITY_DATA", "PYTHONDONTWRITEBYTECODE", "SNAKEMAKE_PROFILE"}
-    }
-    return env | {
+    left_out = {"PLASTICITY_DATA", "PYTHONDONTWRITEBYTECODE", "SNAKEMAKE_PROFILE"}
+    env = {key: value for key, value in os.environ.items() if key not in left_out and not key.startswith("PYTEST_")}
+    env |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         **modules,
         "PYTHONPATH": str(notes),
@@ -143,27 +189,71 @@ def env(tmp_path_factory, notes):
         **{f"{scheme}_proxy": NOWHERE for scheme in ("http", "https", "HTTP", "HTTPS", "all")},
         "no_proxy": "",
     }
+    with TemporaryDirectory() as folder, fork_server(Path(folder), env) as forked:
+        yield forked
+
+
+@contextmanager
+def fork_server(folder: Path, env: dict[str, str]) -> Iterator[dict[str, str]]:
+    """Start a fork server; return the environment of commands whose `python` is forked by it."""
+    address = folder / "socket"
+    wrapper = folder / "bin" / "python"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -SE {FORKED_PYTHON} "$@"\n')
+    wrapper.chmod(0o755)
+    threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen([sys.executable, FORK_SERVER, address], env=env | threads, stdout=log, stderr=log)
+    deadline = time.monotonic() + 120
+    while not address.exists():
+        assert server.poll() is None, (folder / "log").read_text()
+        assert time.monotonic() < deadline, (folder / "log").read_text()
+        time.sleep(0.05)
+    yield env | {"PATH": f"{wrapper.parent}{os.pathsep}{env['PATH']}", "FORK_SERVER": str(address)}
+    server.terminate()
+    server.wait()
+
+
+def copy_repository(root: Path) -> None:
+    """Copy the files of the repository, without published results, and make the tiny study its default one."""
+    listing = ["git", "ls-files", "-coz", "--exclude-standard", "--", ":!docs/*/**"]
+    listed = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name)
+    shutil.copy(STUDY, root / "config.yaml")
 
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory, env):
-    """A new project with nothing built, whose config is the tiny study; gone when the session ends."""
+    """``clone()`` is a new project with nothing built, whose config is the tiny study; it is removed when the session ends."""
     made = []
 
     def make() -> Project:
-        root = tmp_path_factory.mktemp("project")
-        made.append(root)
-        listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
-        for name in filter(None, listed.stdout.split("\0")):
-            if (ROOT / name).is_file():
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, root / name)
-        shutil.copy(STUDY, root / "config.yaml")
-        return Project(root, env)
+        made.append(tmp_path_factory.mktemp("project"))
+        copy_repository(made[-1])
+        return Project(made[-1], env)
 
     yield make
     for root in made:
         shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def study(shared, env):
+    """``study(name, change)`` is a project whose config was changed and whose study was built, once for all workers; only read it."""
+
+    def project(name: str, change: Callable[[dict[str, Any]], object] = lambda config: None, target: str = "all") -> Project:
+        def make(root: Path) -> None:
+            copy_repository(root)
+            made = Project(root, env)
+            made.config(change)
+            made.build(target)
+
+        return Project(shared(name, make), env)
+
+    return project
 
 
 @pytest.fixture(scope="session")
@@ -173,18 +263,16 @@ def unbuilt(clone):
 
 
 @pytest.fixture(scope="session")
-def built(clone):
+def built(study):
     """The tiny study, built from nothing: to look at, not to change."""
-    project = clone()
-    project.build()
-    return project
+    return study("built")
 
 
 @contextmanager
 def copied(project: Project, root: Path) -> Iterator[Project]:
     """The project in another folder, for as long as it is needed."""
     shutil.copytree(project.root, root, symlinks=True)
-    yield Project(root, project.env)
+    yield replace(project, root=root)
     shutil.rmtree(root, ignore_errors=True)
 
 
@@ -203,47 +291,45 @@ def another(built, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def ahead(built, tmp_path_factory):
-    """``ahead(change)`` sets off a dry run of a changed copy on a second core, whose ``result()`` is its plan."""
-    pool = ThreadPoolExecutor(2)
-
-    def plan(change: Callable[[Project], object]) -> set[str]:
-        with copied(built, tmp_path_factory.mktemp("ahead") / "copy") as project:
-            change(project)
-            return project.plan()
-
-    def start(change: Callable[[Project], object]) -> Future[set[str]]:
-        return pool.submit(plan, change)
-
-    yield start
-    pool.shutdown(cancel_futures=True)
-
-
-@pytest.fixture(scope="session")
-def killed(clone):
+def killed(shared, env):
     """The tiny study, killed in the midst of training with all its jobs, and after which task each was; not yet built again."""
-    project = clone()
-    command, told = [sys.executable, "-m", "snakemake", "--cores", "2", "--rerun-incomplete"], project.root / "killed.out"
+
+    def make(root: Path) -> None:
+        copy_repository(root)
+        (root / "left.json").write_text(json.dumps(kill_in_training(Project(root, env).unforked)))
+
+    root = shared("killed", make)
+    return Project(root, env), json.loads((root / "left.json").read_text())
+
+
+def kill_in_training(project: Project) -> dict[str, int]:
+    """Kill Snakemake and its jobs as soon as a training job has finished a task; return the last finished task of each such job."""
+    command, output = ["python", "-m", "snakemake", "--cores", "2", "--rerun-incomplete"], project.root / "killed.out"
     left: dict[str, int] = {}
-    while not left:  # a job may have come to its end before it was killed: then another one is
-        with told.open("w") as out:
+    while not left:  # if a job ended before it was killed, kill the next one
+        with output.open("w") as out:
             running = subprocess.Popen(command, cwd=project.root, env=project.env, stdout=out, stderr=out, start_new_session=True)
         limit = time.monotonic() + 120
         while not any(project.results.glob("runs/*/*/*/resume/state_0.npz")):
-            assert running.poll() is None, told.read_text()
-            assert time.monotonic() < limit, told.read_text()
+            assert running.poll() is None, output.read_text()
+            assert time.monotonic() < limit, output.read_text()
             time.sleep(0.001)
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
         project.build("--unlock")
         for state in project.results.glob("runs/*/*/*/resume/state_0.npz"):
             left[str(state.parents[1].relative_to(project.results))] = int(np.load(state)["task"])
-    return project, left
+    return left
 
 
 @pytest.fixture(scope="session")
-def again(killed):
-    """The tiny study from nothing once more, in another folder, though it was killed while it trained."""
+def again(killed, shared):
+    """The tiny study from nothing once more, in another folder and by new interpreters, though it was killed while it trained."""
     project, _ = killed
-    project.build("--rerun-incomplete")
+
+    def make(done: Path) -> None:
+        project.unforked.build("--rerun-incomplete")
+        done.touch()
+
+    shared("again", make)
     return project

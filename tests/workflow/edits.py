@@ -5,7 +5,6 @@ PYTHONPATH=workflow/scripts python tests/workflow/edits.py > docs/incremental.md
 
 import os
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -192,7 +191,7 @@ def upgrade(package: str) -> Callable[[Any], None]:
 def adopt(project: Any) -> None:
     """The results as in another clone, to which Snakemake's own records were not copied; then what fits is adopted."""
     shutil.rmtree(project.root / ".snakemake")
-    done = project.run(sys.executable, "workflow/scripts/audit.py", "--adopt")
+    done = project.run("python", "workflow/scripts/audit.py", "--adopt")
     assert done.returncode == 0, done.stdout
 
 

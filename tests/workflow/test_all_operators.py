@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import yaml
+from conftest import copied
 
 STUDY = Path(__file__).with_name("operators.yaml")
 SETTING = "digits_labels_tanh"
@@ -14,12 +16,14 @@ LAYERS = ["hidden_1", "norm_1", "hidden_2", "norm_2", "output"]
 
 
 @pytest.fixture(scope="module")
-def project(clone):
-    """The study, built to its figures."""
-    project = clone()
-    (project.root / "config.yaml").write_text(STUDY.read_text(encoding="utf-8"), encoding="utf-8")
-    project.build("figures")
-    return project
+def project(study):
+    """The study, built to its figures: to look at, not to change."""
+
+    def change(config):
+        config.clear()
+        config |= yaml.safe_load(STUDY.read_text(encoding="utf-8"))
+
+    return study("operators", change, "figures")
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +90,14 @@ def test_tables_and_figures_are_made_of_it(project):
     assert "test_a_spectrum_agrees_with_its_numbers" in (results / "checks.txt").read_text()
 
 
-def test_another_operator_is_measured_without_training(project):
-    project.config(lambda config: config["curvature"]["operators"].pop("ntk"))
-    assert {job.split()[0] for job in project.plan("datasets")} == {"measure_cohort", "gather", "datasets"}
+def test_another_operator_is_measured_without_training(project, tmp_path):
+    with copied(project, tmp_path / "copy") as copy:
+        copy.config(lambda config: config["curvature"]["operators"].pop("ntk"))
+        assert {job.split()[0] for job in copy.plan("datasets")} == {"measure_cohort", "gather", "datasets"}
 
 
-def test_what_a_study_of_all_operators_costs_is_said(project):
-    done = project.snakemake("cost")
+def test_what_a_study_of_all_operators_costs_is_said(project, tmp_path):
+    with copied(project, tmp_path / "copy") as copy:
+        done = copy.snakemake("cost")
     assert done.returncode == 0, done.stdout
     assert "layer_norm" in done.stdout

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import netCDF4
@@ -242,7 +241,7 @@ def by_hand(project, folder, code=None, **network):
     settings["setting"]["network"]["options"] |= network
     given = {"--data": project.results / "data/digits.nc", "--outcomes": folder / "outcomes.nc", "--checkpoints": folder / "checkpoints.nc"}
     given |= {"--settings": json.dumps(settings), "--code": json.dumps(digest | (code or {}))}
-    return project.run(sys.executable, "workflow/scripts/train.py", *(word for pair in given.items() for word in pair))
+    return project.run("python", "workflow/scripts/train.py", *(word for pair in given.items() for word in pair))
 
 
 def test_an_entry_can_be_started_by_hand_and_makes_the_same_bytes(built, tmp_path):

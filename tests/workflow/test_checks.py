@@ -1,7 +1,6 @@
 """The checks on a study's results: a spoiled dataset is named in one line, and nothing is drawn from it."""
 
 import shutil
-import sys
 
 import pytest
 import xarray as xr
@@ -115,7 +114,7 @@ def checked(project, datasets, verdict):
     """The checks by hand, as the rule calls them."""
     typeset = {"settings.csv", "methods.csv", "cost.csv"}  # after the checks
     tables = sorted(path for path in (project.results / "tables").glob("*.csv") if path.name not in typeset)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/results"]
+    command = ["python", "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/results"]
     return project.run(*command, "--datasets", *datasets, "--tables", *tables, "--verdict", verdict)
 
 

@@ -20,15 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 OPTIONAL = {"options", "kind"}
 
 
-@pytest.fixture(scope="module")
-def plans(ahead):
-    """The plan after each edit, being made two at a time."""
-    return {name: ahead(edit.change) for name, edit in EDITS.items()}
-
-
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edit_runs_again_just_what_it_concerns(plans, name):
-    assert plans[name].result() == EDITS[name].jobs
+def test_an_edit_runs_again_just_what_it_concerns(copy, name):
+    EDITS[name].change(copy)
+    assert copy.plan() == EDITS[name].jobs
 
 
 def test_the_page_is_drawn_from_these_edits():
@@ -87,7 +82,7 @@ def test_each_job_is_named_with_what_changed_and_what_it_took(copy):
     copy.config(lambda config: config["curvature"].update(samples=64))
     copy.append("workflow/style.yaml", "\n# a word\n")
     before = copy.contents()
-    done = copy.run(sys.executable, "workflow/scripts/why.py")
+    done = copy.run("python", "workflow/scripts/why.py")
     assert done.returncode == 0, done.stdout
     *lines, last = done.stdout.splitlines()
     assert {re.sub(r" {2,}.*", "", line) for line in lines} == copy.plan() - {"all"}
@@ -104,11 +99,11 @@ def test_each_job_is_named_with_what_changed_and_what_it_took(copy):
 
 
 def test_what_is_new_or_missing_is_said_and_nothing_where_nothing_would_run(copy, unbuilt):
-    assert copy.run(sys.executable, "workflow/scripts/why.py").stdout.startswith("Nothing would run")
+    assert copy.run("python", "workflow/scripts/why.py").stdout.startswith("Nothing would run")
     (copy.results / "figures/scatter.pdf").unlink()
-    done = copy.run(sys.executable, "workflow/scripts/why.py", "figures")
+    done = copy.run("python", "workflow/scripts/why.py", "figures")
     assert re.match(r"figure_scatter +\d+ s  scatter\.pdf is not there\n1 jobs, ", done.stdout), done.stdout
-    done = unbuilt.run(sys.executable, "workflow/scripts/why.py", "train")
+    done = unbuilt.run("python", "workflow/scripts/why.py", "train")
     assert re.search(rf"^train_cohort {RELU}/l2/0 +new  outcomes\.nc is not there$", done.stdout, re.MULTILINE)
     assert done.stdout.endswith("none of which ran before\n")
 
@@ -116,7 +111,7 @@ def test_what_is_new_or_missing_is_said_and_nothing_where_nothing_would_run(copy
 def test_a_mistake_in_the_config_is_said_by_why_and_audit_too(copy):
     copy.config(lambda config: config.update(seed=1))
     for entry in ("why", "audit"):
-        done = copy.run(sys.executable, f"workflow/scripts/{entry}.py")
+        done = copy.run("python", f"workflow/scripts/{entry}.py")
         assert done.returncode == 1
         assert "'seed'" in done.stdout
         assert "Traceback" not in done.stdout
@@ -132,7 +127,7 @@ def test_results_without_snakemakes_records_are_refused_until_they_are_adopted(c
         done = copy.snakemake(*options)
         assert done.returncode == 1
         assert re.search(r"results, such as results/tiny/data/digits\.nc, came without .* make audit ARGS=--adopt", done.stdout)
-    done = copy.run(sys.executable, "workflow/scripts/audit.py")
+    done = copy.run("python", "workflow/scripts/audit.py")
     assert done.returncode == 0, done.stdout
     assert re.fullmatch(r"(\d+) results, of which \1 fit this config and this code\n", done.stdout)
     adopt(copy)
@@ -147,7 +142,7 @@ def test_what_does_not_fit_is_laid_aside_and_made_anew_to_the_same_bytes(copy, b
     shutil.copy(copy.results / "figures/scatter.png", copy.results / "figures/timing.png")  # not what was made
     adopted = copy.root / "said"
     shutil.rmtree(copy.root / ".snakemake")
-    done = copy.run(sys.executable, "workflow/scripts/audit.py", "--adopt")
+    done = copy.run("python", "workflow/scripts/audit.py", "--adopt")
     assert done.returncode == 0, done.stdout
     assert re.search(rf"{RELU}/none/0/checkpoints\.nc: is not what was made: edited, or copied by half", done.stdout)
     assert re.search(rf"{RELU}/none/0/measures\.nc: was made of another runs/{RELU}/none/0/checkpoints\.nc", done.stdout)

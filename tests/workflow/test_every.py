@@ -11,13 +11,16 @@ STUDY = Path(__file__).with_name("every.yaml")
 CONFIG = yaml.safe_load(STUDY.read_text(encoding="utf-8"))
 
 
+def of_this_file(config):
+    """Take the study of this file in place of the tiny one."""
+    config.clear()
+    config |= CONFIG
+
+
 @pytest.fixture(scope="module")
-def every(clone):
+def every(study):
     """The study, built."""
-    project = clone()
-    (project.root / "config.yaml").write_text(STUDY.read_text(encoding="utf-8"), encoding="utf-8")
-    project.build()
-    return project
+    return study("every", of_this_file)
 
 
 @pytest.mark.parametrize("setting", CONFIG["settings"])
@@ -51,7 +54,7 @@ def test_the_errors_on_test_images_are_in_the_table(every):
 
 def test_built_again_in_another_place_it_is_the_same_bytes(every, clone):
     project = clone()
-    (project.root / "config.yaml").write_text(STUDY.read_text(encoding="utf-8"), encoding="utf-8")
+    project.config(of_this_file)
     some = "runs/digits_incremental_vit_adamw/none/0-1"
     project.build(f"results/every/{some}/measures.nc")
     for name in ("outcomes.nc", "checkpoints.nc", "measures.nc"):

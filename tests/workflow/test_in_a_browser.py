@@ -174,7 +174,7 @@ def test_a_study_is_explored(browser, address):
 
 
 def test_a_folder_without_results_is_a_sentence(unbuilt):
-    done = unbuilt.run(sys.executable, "workflow/scripts/explore.py", "results/nothing")
+    done = unbuilt.run("python", "workflow/scripts/explore.py", "results/nothing")
     assert done.returncode == 2
     assert "results/nothing/datasets has no setting: run the study first" in done.stdout
     assert "Traceback" not in done.stdout

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import zipfile
 import zlib
 
@@ -16,7 +15,7 @@ from plasticity import registry
 
 
 def origin(project, *arguments):
-    done = project.run(sys.executable, "workflow/scripts/origin.py", *arguments)
+    done = project.run("python", "workflow/scripts/origin.py", *arguments)
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -67,7 +66,7 @@ def test_what_was_edited_is_marked_on_the_way(copy):
     ],
 )
 def test_what_has_no_origin_is_said_in_a_sentence(built, arguments, said):
-    done = built.run(sys.executable, "workflow/scripts/origin.py", *arguments)
+    done = built.run("python", "workflow/scripts/origin.py", *arguments)
     assert done.returncode == 1
     assert said in done.stdout
     assert "Traceback" not in done.stdout
@@ -165,7 +164,7 @@ def test_an_archive_describes_all_that_is_in_it_and_its_checksums_are_right(unpa
 
 
 def test_an_archive_is_adopted_and_a_change_of_style_draws_again_without_training(unpacked):
-    done = unpacked.run(sys.executable, "workflow/scripts/audit.py", "--adopt", "--configfile", "results/tiny/config.yaml")
+    done = unpacked.run("python", "workflow/scripts/audit.py", "--adopt", "--configfile", "results/tiny/config.yaml")
     assert done.returncode == 0, done.stdout
     config = ("--configfile", "results/tiny/config.yaml")
     assert unpacked.plan(*config) == set()
@@ -176,7 +175,7 @@ def test_an_archive_is_adopted_and_a_change_of_style_draws_again_without_trainin
 def test_an_archive_can_be_trained_anew_and_compared(unpacked):
     shutil.move(unpacked.results / "config.yaml", unpacked.root / "config.yaml")
     shutil.rmtree(unpacked.root / "results")
-    done = unpacked.run(sys.executable, "workflow/scripts/reproduce.py", "tiny")
+    done = unpacked.run("python", "workflow/scripts/reproduce.py", "tiny")
     assert done.returncode == 0, done.stdout
     assert re.search(r"^(\d+) of \1 tables and datasets hold what the reference holds, bit for bit$", done.stdout, re.MULTILINE), (
         done.stdout[-3000:]
@@ -187,13 +186,13 @@ def test_an_archive_can_be_trained_anew_and_compared(unpacked):
 
 
 def test_a_study_that_comes_out_otherwise_is_said_and_is_no_success_on_the_same_machine(copy):
-    assert copy.run(sys.executable, "workflow/scripts/reproduce.py", "tiny").returncode == 1, "no reference yet"
-    assert copy.run(sys.executable, "workflow/scripts/reproduce.py", "tiny", "--publish").returncode == 0
-    assert copy.run(sys.executable, "workflow/scripts/reproduce.py", "tiny").returncode == 0
+    assert copy.run("python", "workflow/scripts/reproduce.py", "tiny").returncode == 1, "no reference yet"
+    assert copy.run("python", "workflow/scripts/reproduce.py", "tiny", "--publish").returncode == 0
+    assert copy.run("python", "workflow/scripts/reproduce.py", "tiny").returncode == 0
     copy.config(
         lambda config: config["statistics"].update(draws=499) if "statistics" in config else config.update(statistics={"draws": 499})
     )
-    done = copy.run(sys.executable, "workflow/scripts/reproduce.py", "tiny")
+    done = copy.run("python", "workflow/scripts/reproduce.py", "tiny")
     assert done.returncode == 1
     assert "on this kind of machine they should be the same" in done.stdout
     assert re.search(r"^tables/comparisons\.csv: p differs in \d+ of \d+ rows, at most by 0\.", done.stdout, re.MULTILINE), done.stdout[

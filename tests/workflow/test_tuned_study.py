@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -33,12 +32,9 @@ def tuning(config):
 
 
 @pytest.fixture(scope="module")
-def whole(clone):
+def whole(study):
     """The tuned study, from nothing to its report: to look at, not to change."""
-    project = clone()
-    project.config(tuning)
-    project.build()
-    return project
+    return study("tuned", tuning)
 
 
 @pytest.fixture
@@ -229,9 +225,9 @@ def test_one_more_reporting_seed_tunes_nothing(changing):
 def test_a_tuning_job_that_was_killed_goes_on(changing):
     changing.config(lambda config: config["settings"][SETTING]["problem"].update(tasks=600))
     path = results(changing) / "tuning" / TUNED / "1000"
-    job = [sys.executable, "-m", "snakemake", "--cores", "1", "--rerun-incomplete", str((path / "outcomes.nc").relative_to(changing.root))]
+    job = ["python", "-m", "snakemake", "--cores", "1", "--rerun-incomplete", str((path / "outcomes.nc").relative_to(changing.root))]
     running = subprocess.Popen(
-        job, cwd=changing.root, env=changing.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        job, cwd=changing.root, env=changing.unforked.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     limit = time.monotonic() + 120
     while not (path / "resume" / "state_0.npz").exists():

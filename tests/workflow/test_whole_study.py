@@ -357,18 +357,15 @@ def test_a_configfile_takes_the_place_of_the_default_study(unbuilt):
 
 
 @pytest.fixture(scope="module")
-def packed(clone):
+def packed(study):
     """Both seeds in one job, one setting, and an arm that diverges beside one that does not."""
-    project = clone()
 
     def change(config):
         config["seeds_per_job"] = 2
         del config["settings"][TANH]
         config["methods"]["l2_init"]["strength"] = [0.001, 1.0e39]
 
-    project.config(change)
-    project.build()
-    return project
+    return study("packed", change)
 
 
 DIVERGED = "l2_init(strength=1e+39)"
@@ -414,9 +411,8 @@ def test_a_member_that_diverges_is_flagged_and_the_study_is_finished(packed):
 
 
 @pytest.fixture(scope="module")
-def sparse(clone):
+def sparse(study):
     """A study with a checkpoint at every second task, two points a learning curve, and products in bfloat16."""
-    project = clone()
 
     def change(config):
         del config["settings"][TANH]
@@ -427,9 +423,7 @@ def sparse(clone):
         }
         config["curvature"]["every"] = 2
 
-    project.config(change)
-    project.build()
-    return project
+    return study("sparse", change)
 
 
 def test_checkpoints_at_every_second_task_come_to_the_report(sparse):

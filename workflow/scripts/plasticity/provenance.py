@@ -7,19 +7,23 @@ named, so that what is said of a rerun names the one that changed.
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from plasticity.errors import StudyError
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 ROOT = SCRIPTS.parents[1]
+PARSED = ROOT / ".snakemake" / "parsed"  # what `_parse` found in each version of a file, since parsing all takes a second
 PACKAGE = "plasticity"
 CONTRACT = "2"  # version of what result files promise (design, netCDF contract); those of version 1 did not name their inputs
 # packages that compute or draw, as they are imported and as they are installed; what only stores or shows (xarray, netCDF4, tqdm) is none
@@ -112,6 +116,36 @@ def stamp(source: str, settings: object, code: Mapping[str, str]) -> dict[str, s
 
 @functools.cache  # the launcher asks for each file once per entry
 def _parsed(text: str, name: str) -> tuple[str, frozenset[str]]:
+    """Return what `_parse` finds in a file, from the cache if this version of the file was parsed before."""
+    key = hashlib.sha256(f"{platform.python_version()}\n{_own_text()}\n{text}".encode()).hexdigest()
+    path = PARSED / f"{key}.json"
+    try:
+        digest, dotted = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        digest, dotted = _parse(text, name)
+        _keep(path, [digest, sorted(dotted)])
+    return digest, frozenset(dotted)
+
+
+@functools.cache
+def _own_text() -> str:
+    """Return the text of this module, because another way to parse finds something else."""
+    return Path(__file__).read_text(encoding="utf-8")
+
+
+def _keep(path: Path, found: list[Any]) -> None:
+    """Write a file of the cache, whole or not at all; a folder that cannot be written to has no cache."""
+    part = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(found), encoding="utf-8")
+        part.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _parse(text: str, name: str) -> tuple[str, frozenset[str]]:
     """Of a Python file's text: the digest of its meaning, and the dotted names that it imports."""
     tree = ast.parse(text, filename=name)
     dotted: set[str] = set()

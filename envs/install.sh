@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Install what envs/requirements.txt pins into .venv, unless it is there. Called by `make env`, in the repository's folder.
+#
+# The new environment is built in .venv.new and takes the place of the old one when it is complete, so an interrupted or failed
+# install changes nothing. What is installed is known by a hash of the lock file, not by a time: `git checkout` and `touch` install
+# nothing.
+set -euo pipefail
+
+lock=envs/requirements.txt
+python=${PYTHON:-python3}
+uv_version=0.13.9
+stamp=.installed
+
+fail() {
+    echo "$1" >&2
+    exit 1
+}
+
+wanted=$( { cat "$lock" && echo "uv $uv_version"; } | sha256sum | cut -d ' ' -f 1)
+if [[ -f .venv/$stamp && $(< ".venv/$stamp") == "$wanted" ]]; then
+    exit 0
+fi
+
+if [[ -L .venv ]]; then
+    fail ".venv is a symbolic link to $(readlink .venv), which does not hold what $lock pins. Another study may use it, so nothing was changed. \
+Remove the link (rm .venv), then run this command again: it makes an environment of this folder's own."
+fi
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+    || fail "'$python' is not Python 3.11 or newer. Install one, or name it: make env PYTHON=python3.12"
+"$python" -c 'import ensurepip, venv' 2>/dev/null \
+    || fail "'$python' lacks venv or ensurepip. Install them (Debian, Ubuntu: python3-venv), or name another: make env PYTHON=…"
+
+# uv has an environment of its own inside the new one, because `uv pip sync` removes what the lock file does not name.
+# The environment is relocatable, because its folder is renamed at the end.
+rm -rf .venv.new
+"$python" -m venv .venv.new/uv
+.venv.new/uv/bin/pip install --quiet --disable-pip-version-check --only-binary :all: "uv==$uv_version"
+.venv.new/uv/bin/uv venv --quiet --relocatable --allow-existing --python "$python" .venv.new
+.venv.new/uv/bin/uv pip sync --quiet --compile-bytecode --python .venv.new/bin/python --require-hashes "$lock"
+echo "$wanted" > ".venv.new/$stamp"
+
+rm -rf .venv.old
+[[ ! -e .venv ]] || mv .venv .venv.old
+mv .venv.new .venv
+rm -rf .venv.old
