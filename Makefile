@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 LOCK := envs/requirements.txt
 UV := .venv/uv/bin/uv
-PYTEST := pytest --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help env run why origin audit reproduce explore orphans test test-slurm lint bench lock
 

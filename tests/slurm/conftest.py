@@ -1,92 +1,16 @@
-"""A cluster for the tests of this folder, and projects that run on it with the profile as shipped, which are polled sooner."""
+"""A cluster for the tests of this folder, and projects that run on it."""
 
-import hashlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import cluster as lab
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import cluster as lab
-
-ROOT = Path(__file__).resolve().parents[2]
-SOON = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"]  # the profile waits longer, for real clusters
-PATIENCE = 600  # seconds that anything may take
-
-
-@dataclass
-class Project:
-    """A copy of the repository whose default study is a tiny one.
-
-    Attributes:
-        root: of the copy.
-        cluster: that it runs on.
-        launched: every launcher, so that none outlives its test.
-    """
-
-    root: Path
-    cluster: lab.Cluster
-    launched: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    @property
-    def said(self) -> str:
-        """What the last launcher said."""
-        return (self.root / "launched.out").read_text()
-
-    @property
-    def env(self) -> dict[str, str]:
-        """The environment's tools first, and no site but that of the file."""
-        kept = {key: value for key, value in self.cluster.env.items() if not key.startswith(("PLASTICITY_", "SLURM_JOB"))}
-        return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
-
-    def run(self, *command: str | Path, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
-        """A command, whose stderr follows its stdout."""
-        said: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.run(list(map(str, command)), cwd=self.root, env=self.env, timeout=timeout, check=False, **said)
-
-    def local(self, *targets: str) -> None:
-        """Snakemake without the cluster, which must succeed."""
-        done = self.run(sys.executable, "-m", "snakemake", "--cores", "2", "--rerun-incomplete", *targets)
-        assert done.returncode == 0, done.stdout[-5000:]
-
-    def snakemake(self, *targets: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
-        """Snakemake on the cluster."""
-        return self.run(sys.executable, "-m", "snakemake", "--profile", "slurm", *SOON, *targets, timeout=timeout)
-
-    def build(self, *targets: str) -> str:
-        """Snakemake on the cluster, which must succeed; what it says."""
-        done = self.snakemake(*targets)
-        assert done.returncode == 0, done.stdout[-8000:]
-        assert not self.jobs(), "no job is left behind"
-        return done.stdout
-
-    def jobs(self) -> list[lab.Job]:
-        """Its jobs that wait or run."""
-        return [job for job in self.cluster.jobs() if job.folder == str(self.root)]
-
-    def launch(self, *targets: str) -> subprocess.Popen[str]:
-        """Snakemake on the cluster, in the background, in a session of its own."""
-        command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *SOON, *targets]
-        with (self.root / "launched.out").open("w") as out:
-            running = subprocess.Popen(command, cwd=self.root, env=self.env, stdout=out, stderr=out, text=True, start_new_session=True)
-        self.launched.append(running)
-        return running
-
-
-def lasting(results: Path) -> dict[str, str]:
-    """Digest of every result that is the same wherever it is made, by its path; the links that the cluster's jobs keep are left out."""
-    kinds = {".nc", ".csv", ".svg", ".pdf", ".png"}
-    found = [path for path in sorted(results.rglob("*")) if path.suffix in kinds and "kept" not in path.parts and path.stem != "cost"]
-    return {str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+from on_cluster import Project
+from projects import copy_repository
 
 
 @pytest.fixture(scope="module")
@@ -102,22 +26,18 @@ def cluster(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def copied(tmp_path_factory, cluster):
+def copied(tmp_path_factory, cluster, env):
     """``copied(change, **site)``: a new project, its config changed, at a site."""
     made: list[Project] = []
 
     def make(change: Callable[[dict[str, Any]], object] = lambda config: None, **site: str) -> Project:
         root = tmp_path_factory.mktemp("project")
-        listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
-        for name in filter(None, listed.stdout.split("\0")):
-            if (ROOT / name).is_file():
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, root / name)
+        copy_repository(root)
         config = yaml.safe_load((root / "config.yaml").read_text())
         change(config)
         (root / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         (root / "slurm/site.yaml").write_text(yaml.safe_dump({"partition": "gpu", "cpu_partition": "cpu", "account": "none"} | site))
-        made.append(Project(root, cluster))
+        made.append(Project(root, cluster, env))
         return made[-1]
 
     yield make

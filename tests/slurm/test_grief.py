@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import yaml
 from cluster import wait
-from conftest import PATIENCE, ROOT, lasting
+from on_cluster import PATIENCE, lasting
+from projects import ROOT
 
 pytestmark = pytest.mark.slurm
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
+from tiers import slow_except
 
 from plasticity import contracts, drawing, figures, measures, outcomes, registry
 from plasticity.errors import StudyError
@@ -115,7 +116,7 @@ SHAPES = {
 }
 
 
-@pytest.fixture(scope="module", params=SHAPES)
+@pytest.fixture(scope="module", params=slow_except(["two settings", "a diverged member", "an arm with every odd sign in its name"], SHAPES))
 def study(request):
     """A study's datasets and tables."""
     return SHAPES[request.param], tables_of(SHAPES[request.param])
@@ -180,7 +181,7 @@ SWAPPED = replace(
 )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_except(["curvature", "methods", "scatter"], NAMES))
 def test_that_comparison_sees_swapped_colours_and_a_lost_axis(name, plain, tmp_path):
     expected = picture(drawn(name, PLAIN, plain), tmp_path / "expected.png")
     swapped = picture(drawn(name, PLAIN, plain, SWAPPED), tmp_path / "swapped.png")

@@ -43,6 +43,7 @@ def test_the_example_prints_what_the_page_shows(lines):
             assert one == pytest.approx(other, rel=tolerance), expected
 
 
+@pytest.mark.slow
 def test_estimates_are_within_their_errors_of_the_exact_numbers(lines):
     exact = printed(EXAMPLE.replace("exact_up_to=256", "exact_up_to=4096"))
     estimated = [place for place, line in enumerate(lines) if "estimated" in line]

@@ -37,7 +37,9 @@ def overlap(A, gradient, top):
 def test_spectra_and_overlaps_are_those_of_dense_matrices(kind):
     compared = dict.fromkeys(OPERATORS, 0)
 
-    @settings(max_examples=CASES[kind], phases=[Phase.generate])
+    examples = max(2, CASES[kind] * settings().max_examples // 40)  # 40: of the full profile
+
+    @settings(max_examples=examples, phases=[Phase.generate])
     @given(st.sampled_from(ACTIVATIONS), st.sampled_from(sorted(LOSSES)), st.integers(0, 10**6), st.integers(2, 6), st.integers(1, 5))
     def case(activation, loss, seed, samples, top):
         network, x, y = drawn(kind, activation, loss, seed, samples)
@@ -67,7 +69,7 @@ def test_spectra_and_overlaps_are_those_of_dense_matrices(kind):
                     compared[name] += 1
 
     case()
-    assert min(compared.values()) > CASES[kind]
+    assert min(compared.values()) > examples / 2
 
 
 def members_of(kind, loss, activation="tanh", seeds=(0, 1, 2)):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiers import slow_except
 
 from plasticity import datasets, registry, tasks
 from plasticity.errors import StudyError
@@ -50,7 +51,7 @@ PROBLEMS = {
 }
 
 
-@pytest.mark.parametrize("change", PROBLEMS)
+@pytest.mark.parametrize("change", slow_except(["shuffle_labels", "class_pairs"], PROBLEMS))
 def test_a_fresh_network_fits_every_task_and_generalises_where_labels_mean_something(digits, change):
     changed, (least, most), (least_on_others, most_on_others) = PROBLEMS[change]
     found = learned(Setting(replace(DIGITS, change=change, **changed), MLP, ADAM), digits)

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import scipy.stats
+from tiers import slow_except
 
 from plasticity.statistics import simulated, trends
 from plasticity.statistics.resampling import Draws
@@ -70,7 +71,7 @@ def test_correlations_of_deviations_depend_on_each_other_as_is_said():
     assert said == pytest.approx(true, rel=0.05)
 
 
-@pytest.mark.parametrize("shape", simulated.SHAPES)
+@pytest.mark.parametrize("shape", slow_except(["curves"], simulated.SHAPES))
 def test_no_test_is_fooled_by_a_shared_trend_and_the_naive_one_is(shape):
     found = simulated.rejections(simulated.TESTS | {"naive": simulated.naive_seeds}, shape, 120, DRAWS)
     assert found.pop("naive") > 0.4

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 import yaml
-from conftest import copied
+from projects import copied
 
 STUDY = Path(__file__).with_name("operators.yaml")
 SETTING = "digits_labels_tanh"

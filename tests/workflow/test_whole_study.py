@@ -356,18 +356,6 @@ def test_a_configfile_takes_the_place_of_the_default_study(unbuilt):
 # Packed otherwise, and a member that diverges
 
 
-@pytest.fixture(scope="module")
-def packed(study):
-    """Both seeds in one job, one setting, and an arm that diverges beside one that does not."""
-
-    def change(config):
-        config["seeds_per_job"] = 2
-        del config["settings"][TANH]
-        config["methods"]["l2_init"]["strength"] = [0.001, 1.0e39]
-
-    return study("packed", change)
-
-
 DIVERGED = "l2_init(strength=1e+39)"
 
 

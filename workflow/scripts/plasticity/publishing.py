@@ -90,9 +90,14 @@ def _made(results: Path, command: str) -> dict[str, object]:
     return {"command": command, "cores": os.cpu_count(), **by, "MB": {name: round(size / 1e6, 1) for name, size in sizes.items()}}
 
 
-def draw(study: Study, folder: Path, figure: str, style: Style) -> Figure:
+def published(study: Study, folder: Path) -> dict[str, xr.Dataset]:
+    """Read what was published of each setting's dataset."""
+    return {name: with_gaps(contracts.read(folder / "drawn" / f"{name}.nc")) for name in study.settings}
+
+
+def draw(study: Study, datasets: dict[str, xr.Dataset], folder: Path, figure: str, style: Style) -> Figure:
     """Draw a figure of a published study again, from what was published."""
-    datasets = {name: with_gaps(contracts.read(folder / "drawn" / f"{name}.nc")) for name in study.drawn(figure)}
+    datasets = {name: datasets[name] for name in study.drawn(figure)}
     wanted = registry.constant("figures", figure, "TABLES")
     tables = {name: statistics.read_table(place(folder, name)) for name in wanted}
     drawn: Figure = registry.load("figures", figure).draw(datasets, tables, style)

@@ -17,7 +17,8 @@ def main() -> None:
     if not arguments or (arguments[0].startswith("-") and arguments[0] != "-m"):
         os.execv(sys.executable, [sys.executable, *arguments])
     env = dict(os.environ)
-    request = json.dumps({"arguments": arguments, "folder": os.getcwd(), "env": env}).encode()
+    folder = os.getcwd()  # noqa: PTH109 - importing pathlib would take longer than all else here
+    request = json.dumps({"arguments": arguments, "folder": folder, "env": env}).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(env["FORK_SERVER"])
         socket.send_fds(connection, [len(request).to_bytes(8, "big")], [0, 1, 2])
