@@ -13,9 +13,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 LOCK := envs/requirements.txt
 UV := .venv/uv/bin/uv
-PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# One worker per core, each on one thread. A worker takes a whole file at a time, because its tests share what they build.
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env run why origin audit reproduce explore orphans test test-slurm lint bench lock
+.PHONY: help env run why origin audit reproduce explore orphans test test-all lint bench lock
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -44,12 +45,11 @@ explore: env ## look at results in a browser (another study: ARGS=results/mnist)
 orphans: env ## list Slurm jobs that a killed launcher left behind (to cancel them: ARGS=--cancel)
 	@python workflow/scripts/orphans.py $(ARGS)
 
-test: env ## every test (fewer: ARGS="tests/unit -k fisher")
-	pytest $(ARGS)
+test: env ## what a change can break; needs no data, browser or cluster (fewer: ARGS="tests/unit -k fisher")
+	$(PYTEST) -m "not (slow or data or browser or slurm or gpu)" --hypothesis-profile quick $(ARGS)
 
-test-slurm: env ## the default study and jobs that come to grief, on a real Slurm started for it (needs root and Debian's Slurm)
-	@reason=$$(python tests/slurm/cluster.py why-not); \
-	if [[ $$reason ]]; then echo "skipped: $$reason"; else $(MAKE) run ARGS= && pytest tests/slurm $(ARGS); fi
+test-all: env ## every test: the slow ones too, and with data, Chromium, Slurm and a GPU where they are there
+	$(PYTEST) $(ARGS)
 
 lint: env ## style, types and the workflow's own checks; changes nothing
 	ruff check

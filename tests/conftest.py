@@ -1,4 +1,4 @@
-"""Shared by all tests: how they are spread over workers, what is built once for all workers, and environments of commands."""
+"""Shared by all tests: what is built once for all workers, and the environment of commands."""
 
 import fcntl
 import json
@@ -25,14 +25,6 @@ hypothesis.settings.register_profile("quick", deadline=None, derandomize=True, m
 def pytest_configure(config: pytest.Config) -> None:
     """Draw all examples, unless another profile was asked for."""
     hypothesis.settings.load_profile(config.getoption("--hypothesis-profile") or "full")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give each file to one worker, because its tests share what they build, unless its tests are marked as `spread`."""
-    for item in items if config.pluginmanager.hasplugin("xdist") else []:
-        if not item.get_closest_marker("xdist_group") and not item.get_closest_marker("spread"):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 # At its end, every Python process that was told a digest of code notes what it has loaded beyond it.

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from forking import SCRIPTS, Forked
+from tiers import slow_except
 
 from plasticity import contracts, networks, provenance
 from plasticity.checkpoints import Rows, write
@@ -110,10 +111,11 @@ def test_a_job_keeps_each_task_that_it_measured_and_nothing_at_its_end(alone, ex
     assert f"os.rmdir {STATE}" in moments
 
 
-def test_killed_before_any_change_of_a_file_it_ends_in_the_same_bytes_and_at_most_one_task_is_done_twice(make, alone, expected):
+@pytest.mark.parametrize("third", slow_except([0], range(3)))
+def test_killed_before_any_change_of_a_file_it_ends_in_the_same_bytes_and_at_most_one_task_is_done_twice(make, alone, expected, third):
     moments = alone.moments
     first_removed = next(at for at, moment in enumerate(moments) if moment.startswith("os.remove state"))
-    for at in (at for at, moment in enumerate(moments) if moment != "spectra"):
+    for at in [at for at, moment in enumerate(moments) if moment != "spectra"][third::3]:
         job = make()
         assert job.run(at=("", at)) == -signal.SIGKILL
         assert job.run() == 0, job.text("said")
@@ -121,7 +123,7 @@ def test_killed_before_any_change_of_a_file_it_ends_in_the_same_bytes_and_at_mos
         assert at > first_removed or job.moments.count("spectra") <= (TASKS + 1) * SPECTRA, f"killed before {moments[at]} ({at})"
 
 
-@pytest.mark.parametrize("moment", range(4))
+@pytest.mark.parametrize("moment", slow_except([0], range(4)))
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(make, expected, moment):
     draw, job = random.Random(moment), make()
     for _ in range(3):
@@ -174,7 +176,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("what", OTHERS)
+@pytest.mark.parametrize("what", slow_except(["settings", "checkpoints"], OTHERS))
 def test_a_state_that_was_made_of_something_else_is_refused_in_a_sentence_and_nothing_of_it_is_in_the_result(make, what):
     options = {name: value() if callable(value) else value for name, value in OTHERS[what].items()}
     undisturbed, job, changed = make(**options), make(), make(**options)

@@ -24,7 +24,6 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 from PIL import Image
-from tiers import slow_except
 from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 
 from plasticity import classfolders, contracts, datasets, registry
@@ -598,7 +597,7 @@ def test_an_archive_that_is_torn_or_altered_is_refused(tmp_path, pets, name, dam
     refused([str(path), "truncated or altered", "replace it"], "folder", tmp_path, path=name, side=8, unreadable="skip")
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive" * 200, gzip.compress(b"no archive" * 200)])
+@pytest.mark.parametrize("content", [b"", b"no archive" * 200, gzip.compress(b"no archive" * 200)], ids=["empty", "text", "gzip"])
 def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
     (tmp_path / "a.tar").write_bytes(content)
     refused([str(tmp_path / "a.tar"), "no tar archive", "unpack"], "folder", tmp_path, path="a.tar", side=8)
@@ -777,7 +776,8 @@ print(json.dumps(peaks))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
-@pytest.mark.parametrize("path", slow_except(["many.tar"], ["many", "many.tar"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["many", "many.tar"])
 def test_preparing_never_holds_the_images_twice(tmp_path, path):
     for name in ("ant/0.png", "bee/0.png"):
         (tmp_path / "many" / name).parent.mkdir(parents=True)

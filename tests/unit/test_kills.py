@@ -127,10 +127,11 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(make, alone, expecte
     assert job.results == expected(**LONGER)
 
 
-def test_killed_before_any_change_of_a_file_it_ends_in_the_same_bytes_and_at_most_one_task_is_done_twice(make, alone, expected):
+@pytest.mark.parametrize("third", slow_except([0], range(3)))
+def test_killed_before_any_change_of_a_file_it_ends_in_the_same_bytes_and_at_most_one_task_is_done_twice(make, alone, expected, third):
     moments = alone(3)[0].moments
     first_removed = next(at for at, moment in enumerate(moments) if moment.startswith("os.remove state"))
-    for at, moment in enumerate(moments):
+    for at, moment in list(enumerate(moments))[third::3]:
         job = make(3)
         assert job.run(at=("", at)) == -signal.SIGKILL
         if at > first_removed:  # what is left was not needed any more
@@ -175,8 +176,9 @@ def test_killed_at_the_second_task_that_each_process_begins_it_comes_to_its_end(
 # Told to stop
 
 
-def test_told_to_stop_at_any_moment_it_says_so_leaves_nothing_half_and_goes_on_from_there(make, alone, expected):
-    for at, moment in enumerate(alone()[0].moments):
+@pytest.mark.parametrize("third", slow_except([0], range(3)))
+def test_told_to_stop_at_any_moment_it_says_so_leaves_nothing_half_and_goes_on_from_there(make, alone, expected, third):
+    for at, moment in list(enumerate(alone()[0].moments))[third::3]:
         job = make()
         assert job.run(at=("", at), number=signal.SIGTERM) == 128 + signal.SIGTERM, f"told before {moment} ({at})"
         assert "told to stop (SIGTERM); what is finished stays: start snakemake again" in job.text("log")

@@ -172,9 +172,10 @@ def test_each_member_is_trained_as_by_a_plain_loop_over_its_network(data, method
     assert_trained_as_by_a_plain_loop(data, method, arms, setting)
 
 
-@pytest.mark.parametrize(
-    ("network", "size"), [(Network("cnn", "tanh", options={"width": 6}), 16), (Network("resnet18", "relu", options={"width": 2}), 6)]
-)
+CONVOLUTIONAL = [(Network("cnn", "tanh", options={"width": 6}), 16), (Network("resnet18", "relu", options={"width": 2}), 6)]
+
+
+@pytest.mark.parametrize(("network", "size"), slow_except([CONVOLUTIONAL[0]], CONVOLUTIONAL))
 def test_members_of_a_convolutional_network_are_too(network, size):
     draw = np.random.default_rng(0)
     data = describe("small", Images(draw.integers(0, 10, (40, 1, size, size), np.uint8), np.arange(40) % 3, list("abc"), 9), {})

@@ -9,6 +9,8 @@ import xarray as xr
 import yaml
 from projects import copied
 
+pytestmark = pytest.mark.slow
+
 STUDY = Path(__file__).with_name("operators.yaml")
 SETTING = "digits_labels_tanh"
 OPERATORS = ["fisher", "ggn", "hessian", "ntk"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from edits import EDITS, LIBRARY, METHODS, OF_L2, RELU, SEEDS, adopt, edit, page
+from tiers import slow_except
 
 from plasticity import auditing
 from plasticity.settings import Criterion, Curvature, Network, Problem, Spectra, Statistics, Training
@@ -20,7 +21,40 @@ ROOT = Path(__file__).resolve().parents[2]
 OPTIONAL = {"options", "kind"}
 
 
-@pytest.mark.parametrize("name", EDITS)
+# one of each kind: what means nothing, each stage's code, packages, each section of the config, results
+QUICK = [
+    "What means nothing: a comment in every module and every file of rules",
+    "What means nothing: another docstring in every module",
+    "What means nothing: every file touched, results among them",
+    "What means nothing: the config's keys in the opposite order",
+    "Code: a new method, not yet used",
+    "Code: a method that is used",
+    "Code: a method that no setting names",
+    "Code: the dataset",
+    "Code: the training loop",
+    "Code: the operator",
+    "Code: a test of the statistics",
+    "Code: a check",
+    "Code: one figure",
+    "Code: the style",
+    "Code: a rule's memory",
+    "Packages: a newer scipy",
+    "The config: what there is: one more seed",
+    "The config: what there is: other jobs for the same seeds",
+    "The config: what there is: a tuning seed, by which methods of several arms are tuned",
+    "The config: what there is: one more method",
+    "The config: what there is: one setting less",
+    "The config: what a setting is: epochs and tasks swapped",
+    "The config: what a setting is: step size",
+    "The config: what is recorded, measured and tested: fewer blocks",
+    "The config: what is recorded, measured and tested: a hypothesis",
+    "Results: a dataset deleted",
+    "Results: checkpoints deleted, then another operator",
+    "Results: all copied into another clone, and adopted",
+]
+
+
+@pytest.mark.parametrize("name", slow_except(QUICK, EDITS))
 def test_an_edit_runs_again_just_what_it_concerns(copy, name):
     EDITS[name].change(copy)
     assert copy.plan() == EDITS[name].jobs
@@ -135,6 +169,7 @@ def test_results_without_snakemakes_records_are_refused_until_they_are_adopted(c
     assert copy.plan() == set()
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_laid_aside_and_made_anew_to_the_same_bytes(copy, built):
     folder = copy.results / "runs" / RELU / "none" / "0"
     os.truncate(folder / "checkpoints.nc", 5000)  # copied by half
@@ -172,9 +207,9 @@ def test_what_a_cluster_finished_though_no_launcher_saw_it_is_taken_back(copy, b
     assert "rerun-incomplete" in done.stdout
     assert "Traceback" not in done.stdout
     assert f"train_cohort {RELU}/none/0" in copy.plan("--rerun-incomplete")
-    copy.build("--rerun-incomplete")
+    copy.build("--rerun-incomplete", "datasets")
     assert "taken back" in (copy.root / f"results/tiny/logs/runs/{RELU}/none/0/train.log").read_text()
-    assert copy.plan() == set()
+    assert copy.plan("datasets") == set()
     shutil.rmtree(copy.root / folder / "kept")
     assert copy.lasting() == built.lasting()
 

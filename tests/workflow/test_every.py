@@ -7,6 +7,8 @@ import pytest
 import xarray as xr
 import yaml
 
+pytestmark = pytest.mark.slow
+
 STUDY = Path(__file__).with_name("every.yaml")
 CONFIG = yaml.safe_load(STUDY.read_text(encoding="utf-8"))
 

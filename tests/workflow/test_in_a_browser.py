@@ -16,6 +16,7 @@ from plasticity import registry
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
+    pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (Debian, Ubuntu: apt install chromium)"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]

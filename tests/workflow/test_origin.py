@@ -115,13 +115,13 @@ def test_a_result_edited_by_hand_stops_who_would_use_it_and_is_made_anew_when_de
     altered = table.read_text().replace("0.", "0.0", 1)
     os.utime(table)
     table.write_text(altered)
-    done = copy.snakemake("--keep-going")
+    done = copy.snakemake("--keep-going", "tables")
     assert done.returncode == 1
     assert "results/tiny/tables/outcomes.csv is not what analyse made (its checksum is another)" in done.stdout
     assert "Traceback" not in done.stdout
     assert table.read_text() == altered, "nothing is overwritten"
     table.unlink()
-    copy.build()
+    copy.build("tables")
     assert copy.lasting() == built.lasting()
 
 
@@ -172,6 +172,7 @@ def test_an_archive_is_adopted_and_a_change_of_style_draws_again_without_trainin
     assert unpacked.plan(*config) == {"figure_timing", "report", "all"}
 
 
+@pytest.mark.slow
 def test_an_archive_can_be_trained_anew_and_compared(unpacked):
     shutil.move(unpacked.results / "config.yaml", unpacked.root / "config.yaml")
     shutil.rmtree(unpacked.root / "results")
@@ -185,6 +186,7 @@ def test_an_archive_can_be_trained_anew_and_compared(unpacked):
 # The reference
 
 
+@pytest.mark.slow
 def test_a_study_that_comes_out_otherwise_is_said_and_is_no_success_on_the_same_machine(copy):
     assert copy.run("python", "workflow/scripts/reproduce.py", "tiny").returncode == 1, "no reference yet"
     assert copy.run("python", "workflow/scripts/reproduce.py", "tiny", "--publish").returncode == 0

@@ -130,6 +130,7 @@ def test_the_choice_is_the_least_mean_over_the_tuning_seeds_and_the_table_says_s
     assert list(criterion["chosen"]) == [strength == choice(whole)["arm"]["strength"] for strength in STRENGTHS]
 
 
+@pytest.mark.slow
 def test_reporting_members_are_those_of_a_study_of_that_arm_alone(changing):
     def alone(config):
         config["study"], config["seeds"]["tune"] = "alone", 0
@@ -153,6 +154,7 @@ def test_members_on_tuning_seeds_are_none_that_report(whole):
     assert not np.isin(tuned_on, reported).any()
 
 
+@pytest.mark.slow
 def test_a_criterion_retrains_nothing_but_an_arm_that_was_not_chosen_before(changing):
     first = choice(changing)["arm"]
     before, others = inodes(changing, f"runs/{TUNED}/*/*.nc"), inodes(changing, f"runs/{SETTING}/[nf]*/*/*.nc")
@@ -222,6 +224,7 @@ def test_one_more_reporting_seed_tunes_nothing(changing):
     assert changing.plan("train") == {f"train_cohort {SETTING}/{method}/2" for method in ("none", "l2_init", "fresh")} | {"train"}
 
 
+@pytest.mark.slow
 def test_a_tuning_job_that_was_killed_goes_on(changing):
     changing.config(lambda config: config["settings"][SETTING]["problem"].update(tasks=600))
     path = results(changing) / "tuning" / TUNED / "1000"
@@ -268,6 +271,7 @@ def test_where_every_arm_diverged_it_is_said_in_a_sentence_and_nothing_reports(c
     assert "Traceback" not in done.stdout
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_study_counts_its_tuning(changing):
     done = changing.snakemake("cost")
     assert done.returncode == 0, done.stdout

@@ -16,6 +16,7 @@ import pytest
 import xarray as xr
 import yaml
 from edits import COHORTS, DRAW, FIGURES, GATHER, MEASURE, METHODS, PAGES, PREPARE, RELU, SEEDS, SHOW, TANH, TRAIN
+from tiers import slow_except
 
 from plasticity import captions, provenance, statistics
 from plasticity.settings import Curvature, Setting
@@ -258,7 +259,9 @@ def test_a_second_call_has_nothing_to_do(copy):
     assert copy.plan() == set()
 
 
+@pytest.mark.slow
 def test_a_study_built_elsewhere_has_the_same_bytes(built, again):
+    again.build()
     assert len(built.lasting()) == 1 + 3 * len(COHORTS) + len(METHODS) + len(TABLES) + 2 + 3 * len(FIGURES)
     assert again.lasting() == built.lasting()
 
@@ -300,7 +303,7 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", slow_except(["train", "figure_scatter", "report"], TARGETS))
 def test_a_target_plans_just_its_part(unbuilt, target):
     assert unbuilt.plan(target) == TARGETS[target] | {target}
 
@@ -359,6 +362,7 @@ def test_a_configfile_takes_the_place_of_the_default_study(unbuilt):
 DIVERGED = "l2_init(strength=1e+39)"
 
 
+@pytest.mark.slow
 def test_a_members_numbers_do_not_depend_on_the_members_beside_it(built, packed):
     assert sorted(path.name for path in (packed.results / "runs").glob("*/*/*")) == ["0-1"] * 4
     with xr.open_dataset(built.results / f"datasets/{RELU}.nc") as one, xr.open_dataset(packed.results / f"datasets/{RELU}.nc") as two:
@@ -369,6 +373,7 @@ def test_a_members_numbers_do_not_depend_on_the_members_beside_it(built, packed)
             assert two[name].equals(values), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", ["summary", "outcomes", "measures", "tuning"])  # others are adjusted over all of the study
 def test_tables_do_not_depend_on_how_seeds_are_packed(built, packed, table):
     one, two = (pd.read_csv(project.results / f"tables/{table}.csv", dtype=str, keep_default_na=False) for project in (built, packed))
@@ -378,6 +383,7 @@ def test_tables_do_not_depend_on_how_seeds_are_packed(built, packed, table):
     assert sorted(map(tuple, one.values)) == sorted(map(tuple, two.values))
 
 
+@pytest.mark.slow
 def test_a_member_that_diverges_is_flagged_and_the_study_is_finished(packed):
     with xr.open_dataset(packed.results / f"datasets/{RELU}.nc") as data:
         assert (data.status.sel(arm=DIVERGED) == 1).all()
@@ -414,6 +420,7 @@ def sparse(study):
     return study("sparse", change)
 
 
+@pytest.mark.slow
 def test_checkpoints_at_every_second_task_come_to_the_report(sparse):
     assert (sparse.results / "report.html").exists()
     for path in sparse.results.glob("runs/*/*/*/checkpoints.nc"):
@@ -426,6 +433,7 @@ def test_checkpoints_at_every_second_task_come_to_the_report(sparse):
         assert list(measured.values) == [True, False, True, False, True]
 
 
+@pytest.mark.slow
 def test_learning_curves_have_as_many_points_as_asked_for(sparse):
     with xr.open_dataset(sparse.results / f"datasets/{RELU}.nc") as data:
         assert list(data.step.values) == [2, 4]
@@ -434,6 +442,7 @@ def test_learning_curves_have_as_many_points_as_asked_for(sparse):
             assert data[name].notnull().all()
 
 
+@pytest.mark.slow
 def test_products_in_bfloat16_change_numbers_but_little(built, sparse):
     with xr.open_dataset(built.results / f"datasets/{RELU}.nc") as one, xr.open_dataset(sparse.results / f"datasets/{RELU}.nc") as two:
         one, two = one.final_loss.sel(arm="none"), two.final_loss.sel(arm="none")
