@@ -10,6 +10,7 @@ project, so each process imports the project's own modules as a fresh interprete
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -52,6 +53,7 @@ def serve(address: str) -> None:
     """Fork a process for each command, until the server is terminated."""
     for package in PACKAGES:
         importlib.import_module(package)
+    gc.freeze()  # a collection in a forked process would visit, and so copy, all that was imported
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel removes processes that ended
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)

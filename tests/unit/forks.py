@@ -6,6 +6,7 @@ notes its moments, which are changes of files below a folder and starts of tasks
 is told.
 """
 
+import gc
 import json
 import os
 import resource
@@ -82,6 +83,7 @@ def run(argv, said, watched, limited=None):
     os._exit(status)
 
 
+gc.freeze()  # a collection in a forked process would visit, and so copy, all that was imported
 for line in sys.stdin:
     call = json.loads(line)
     if "wait" in call:

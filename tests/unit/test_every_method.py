@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cohorts import ARMS, CNN, COMPOSED, SETTING, begun, changed, images, trained
+from tiers import slow_except
 
 from plasticity import registry
 from plasticity.settings import Training
@@ -35,7 +36,7 @@ def test_each_method_is_in_the_table():
     assert sorted(ARMS) == registry.names("methods")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", slow_except([torch.float32], [torch.float32, torch.float64]))
 @pytest.mark.parametrize("setting", [ODD, WIDE], ids=["odd", "wide"])
 @pytest.mark.parametrize("method", EVERY)
 def test_a_members_numbers_are_those_that_it_has_alone(data, method, setting, dtype):
@@ -79,7 +80,7 @@ def test_the_same_cohort_twice_gives_the_same_bytes_whatever_the_global_randomne
     assert runs[0] == runs[1]
 
 
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("value", slow_except([torch.inf], [torch.nan, torch.inf]))
 @pytest.mark.parametrize("method", EVERY)
 def test_a_member_that_diverges_harms_no_other(data, method, value):
     def sabotage(members):

@@ -116,7 +116,7 @@ SHAPES = {
 }
 
 
-@pytest.fixture(scope="module", params=slow_except(["nine settings with long names", "an arm that diverged whole"], SHAPES))
+@pytest.fixture(scope="module", params=slow_except(["two settings", "an arm that diverged whole"], SHAPES))
 def study(request):
     """A study's datasets and tables."""
     return SHAPES[request.param], tables_of(SHAPES[request.param])

@@ -47,7 +47,7 @@ def test_a_published_figure_is_what_the_published_tables_draw(name, figure, tmp_
     assert differ < 1e-5, f"{differ:.2%} of it differs: make reproduce STUDY={name} ARGS=--publish"
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", slow_except(["digits"], PUBLISHED))
 def test_what_is_published_of_a_dataset_is_small(name):
     study, folder = of(name)
     assert {path.stem for path in folder.glob("drawn/*.nc")} == set(study.settings)

@@ -33,8 +33,8 @@ def tuning(config):
 
 @pytest.fixture(scope="module")
 def whole(study):
-    """The tuned study, from nothing to its report: to look at, not to change."""
-    return study("tuned", tuning)
+    """The tuned study, from nothing to its tables: to look at, not to change."""
+    return study("tuned", tuning, "tables")
 
 
 @pytest.fixture
@@ -98,9 +98,9 @@ def test_a_tuned_study_leaves_the_files_of_its_stages(whole):
         *(f"{cohort}/{name}" for cohort in cohorts for name in RESULTS),
     }
     assert {name.partition("/kept/")[0] for name in files if "/kept/" in name} == {f"runs/{TUNED}/{seed}" for seed in (0, 1)}
-    assert {"tables/tuning.csv", "report.html", f"logs/tuning/{TUNED}/1000/tune.log", f"logs/tuning/{TUNED}/choose.log"} <= files
+    assert {"tables/tuning.csv", f"logs/tuning/{TUNED}/1000/tune.log", f"logs/tuning/{TUNED}/choose.log"} <= files
     assert '<section id="tuning">' in (results(whole) / "tables/methods.html").read_text()
-    assert whole.plan() == set()
+    assert whole.plan("tables") == set()
 
 
 def test_all_arms_are_trained_on_tuning_seeds_and_the_chosen_one_alone_reports(whole):

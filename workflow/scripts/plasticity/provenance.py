@@ -195,7 +195,8 @@ class _Meaning(ast.NodeTransformer):
             node.body = node.body[1:]
 
 
-def _files(path: Path, dotted: Iterable[str]) -> list[Path]:
+@functools.cache  # thousands of looks at the disk, for each entry the same
+def _files(path: Path, dotted: frozenset[str]) -> list[Path]:
     """Library files that a file imports by these names, with the packages they lie in."""
     files = []
     for name in dotted:
