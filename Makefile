@@ -21,10 +21,10 @@ PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 4 --dis
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-env: ## install what envs/requirements.txt pins into .venv, if that is not there (2 min)
+env: ## install what envs/requirements.txt pins into .venv, unless it is there (2 min)
 	@PYTHON='$(PYTHON)' envs/install.sh
 
-run: env ## the study in config.yaml, from data to report (another one: ARGS="--configfile studies/….yaml")
+run: env ## run the study in config.yaml, from data to report (5 min; another one: ARGS="--configfile studies/….yaml")
 	snakemake --cores all --rerun-incomplete $(ARGS)
 
 why: env ## what would run, and which file or key it is because of (another study: CONFIG=studies/….yaml)
@@ -45,23 +45,23 @@ explore: env ## look at results in a browser (another study: ARGS=results/mnist)
 orphans: env ## list Slurm jobs that a killed launcher left behind (to cancel them: ARGS=--cancel)
 	@python workflow/scripts/orphans.py $(ARGS)
 
-test: env ## what a change can break; needs no data, browser or cluster (fewer: ARGS="tests/unit -k fisher")
+test: env ## test what a change can break; needs no data, browser or cluster (10 min; fewer: ARGS="tests/unit -k fisher")
 	$(PYTEST) -m "not (slow or data or browser or slurm or gpu)" --hypothesis-profile quick $(ARGS)
 
-test-all: env ## every test: the slow ones too, and with data, Chromium, Slurm and a GPU where they are there
+test-all: env ## run every test: also slow ones, and those of data, Chromium, Slurm and GPUs that are there (25 min)
 	$(PYTEST) $(ARGS)
 
-lint: env ## style, types and the workflow's own checks; changes nothing
+lint: env ## check style, types and the workflow; changes nothing (1 min)
 	ruff check
 	ruff format --check
 	mypy
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
 
-bench: env ## speed against named peers (in under a minute: ARGS=--quick)
+bench: env ## compare speed with named peers (in under a minute: ARGS=--quick)
 	@shopt -s nullglob; scripts=(benchmarks/*.py); \
 	(($${#scripts[@]})) || echo "No benchmarks yet: there is no benchmarks/*.py."; \
 	for script in "$${scripts[@]}"; do echo "== $$script"; python "$$script" $(ARGS); done
 
-lock: env ## pin anew what pyproject.toml asks for, moving as little as possible (all to the newest: ARGS=--upgrade)
+lock: env ## refresh the lock file with minimal changes (all packages to the newest: ARGS=--upgrade)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --group dev pyproject.toml -o $(LOCK) $(ARGS)

@@ -19,7 +19,7 @@ from projects import Project, copy_repository, fork_server, pack
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there, so a test that needs a network fails
 
 hypothesis.settings.register_profile("full", deadline=None, derandomize=True, max_examples=40)
-hypothesis.settings.register_profile("quick", deadline=None, derandomize=True, max_examples=10)
+hypothesis.settings.register_profile("quick", deadline=None, derandomize=True, max_examples=5)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -137,7 +137,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(make, expected, mome
     assert job.results == expected
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", slow_except([signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]), ids=lambda number: number.name)
 def test_told_to_stop_between_tasks_or_amid_one_it_says_so_and_goes_on_from_there(make, expected, number):
     for spectra, tasks in {1: 0, SPECTRA: 1, SPECTRA + 3: 1, 2 * SPECTRA: 2}.items():
         job = make()

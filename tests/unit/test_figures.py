@@ -181,7 +181,7 @@ SWAPPED = replace(
 )
 
 
-@pytest.mark.parametrize("name", slow_except(["curvature", "methods", "scatter"], NAMES))
+@pytest.mark.parametrize("name", slow_except(["scatter"], NAMES))
 def test_that_comparison_sees_swapped_colours_and_a_lost_axis(name, plain, tmp_path):
     expected = picture(drawn(name, PLAIN, plain), tmp_path / "expected.png")
     swapped = picture(drawn(name, PLAIN, plain, SWAPPED), tmp_path / "swapped.png")

@@ -124,7 +124,7 @@ def built(kind, activation, seed, samples=SAMPLES):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=12)
+@settings(max_examples=min(12, settings().max_examples))
 @given(activation=st.sampled_from(sorted(activations.KINDS)), seed=st.integers(0, 9), samples=st.integers(4, 6))
 def test_the_gram_blocks_of_every_network_are_those_of_gradients_taken_one_sample_at_a_time(kind, activation, seed, samples):
     network, x, y = built(kind, activation, seed, samples)

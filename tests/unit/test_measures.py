@@ -436,6 +436,7 @@ def test_blocks_larger_than_exact_up_to_are_estimated_with_errors_and_the_others
                 assert (errors.fillna(0) == 0).all(), (name, block)
 
 
+@pytest.mark.slow
 def test_an_estimate_keeps_the_largest_and_the_smallest_eigenvalues_and_is_within_its_errors(checkpoints, data):
     estimated = measured(checkpoints, data, "tanh", operators=["hessian"], top=2, **ESTIMATED).sel(block="all", moment="new")
     exact = measured(checkpoints, data, "tanh", operators=["hessian"], top=2).sel(block="all", moment="new")

@@ -78,6 +78,7 @@ def test_slowly_changing_regression_is_learned_in_part():
     assert (learned(Setting(problem, narrow, ADAM), data)["test_error"] > 0.05 * variance).all(), "a linear map cannot"
 
 
+@pytest.mark.slow
 def test_a_linear_network_fits_any_labels_of_separable_images_and_not_of_others(digits):
     shuffled = replace(DIGITS, change="shuffle_labels", test_samples=0, samples=40, batch=8, epochs=150)
     assert tasks.refuse_inseparable(shuffled, digits, 0) < 1e4

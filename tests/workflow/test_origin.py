@@ -110,6 +110,7 @@ def inflated(pdf):
 # A hand in the results
 
 
+@pytest.mark.slow
 def test_a_result_edited_by_hand_stops_who_would_use_it_and_is_made_anew_when_deleted(copy, built):
     table = copy.results / "tables/outcomes.csv"
     altered = table.read_text().replace("0.", "0.0", 1)
