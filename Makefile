@@ -16,7 +16,7 @@ UV := .venv/uv/bin/uv
 # One worker per core, each on one thread. A worker takes a whole file at a time, because its tests share what they build.
 PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env run why origin audit reproduce explore orphans test test-all lint bench lock
+.PHONY: help env run why origin audit reproduce explore orphans test test-slurm test-all lint bench lock
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -45,11 +45,14 @@ explore: env ## look at results in a browser (another study: ARGS=results/mnist)
 orphans: env ## list Slurm jobs that a killed launcher left behind (to cancel them: ARGS=--cancel)
 	@python workflow/scripts/orphans.py $(ARGS)
 
-test: env ## test what a change can break; needs no data, browser or cluster (10 min; fewer: ARGS="tests/unit -k fisher")
+test: env ## test what a change can break; needs no data, browser or cluster (11 min; fewer: ARGS="tests/unit -k fisher")
 	$(PYTEST) -m "not (slow or data or browser or slurm or gpu)" --hypothesis-profile quick $(ARGS)
 
-test-all: env ## run every test: also slow ones, and those of data, Chromium, Slurm and GPUs that are there (25 min)
-	$(PYTEST) $(ARGS)
+test-slurm: env ## run jobs on a Slurm cluster that is started for the tests (needs root and Debian's Slurm)
+	pytest tests/slurm
+
+test-all: test-slurm ## run every test: also slow ones, and those of data, Chromium, Slurm and GPUs that are there
+	$(PYTEST) --ignore tests/slurm $(ARGS)
 
 lint: env ## check style, types and the workflow; changes nothing (1 min)
 	ruff check

@@ -11,7 +11,7 @@ from typing import Any
 import cluster as lab
 
 SOON = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"]  # the profile waits longer, for real clusters
-PATIENCE = 600  # seconds that anything may take
+PATIENCE = 900  # seconds that anything may take
 
 
 @dataclass

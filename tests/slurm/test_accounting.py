@@ -18,7 +18,7 @@ def test_a_study_on_a_cluster_equals_one_without_a_cluster(copied, cluster, pack
         seen.update({job.comment.partition("_wildcards")[0]: job for job in project.jobs()})
         return running.poll() is not None
 
-    wait("the end of the study", ended, 600, every=1)
+    wait("the end of the study", ended, 900, every=1)
     assert running.returncode == 0, project.said[-8000:]
     assert not project.jobs()
     assert {rule: (job.partition, "gpu:1" in job.gres) for rule, job in seen.items()} == {

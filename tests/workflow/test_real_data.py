@@ -47,7 +47,7 @@ def paper(clone, data_root):
     """The study, built on a data root that stays as it is."""
     project, before = clone(), state(data_root)
     built = project.snakemake(
-        "--configfile", "studies/small/paper.yaml", "--quiet", "all", env={"PLASTICITY_DATA": str(data_root)}, timeout=900
+        "--configfile", "studies/small/paper.yaml", "--quiet", "all", env={"PLASTICITY_DATA": str(data_root)}, timeout=1800
     )
     assert built.returncode == 0, built.stdout[-6000:]
     assert state(data_root) == before, "the data root was written to"
