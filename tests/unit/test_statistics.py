@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import xarray as xr
+from statsmodels.stats.multitest import multipletests
 
 from plasticity import statistics
 from plasticity.errors import StudyError
@@ -279,6 +280,8 @@ def test_a_hypothesis_is_a_test_in_each_of_its_settings_and_none_over_all_of_the
         ("H2", "t"),
         ("H3", "t"),
     ]
+    np.testing.assert_allclose(found["p_adjusted"], multipletests(found["p"], method="holm")[1], err_msg="one family")
+    assert not np.allclose(found["p_adjusted"], multipletests(found["p"], method="fdr_bh")[1]), "the two methods differ here"
 
 
 def test_holm_and_benjamini_hochberg_on_worked_examples():
