@@ -44,8 +44,8 @@ class Project:
     def run(self, *command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         """A command in the project; stderr follows stdout in `stdout`."""
         env, timeout = self.env | options.pop("env", {}), options.pop("timeout", 300)
-        said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.run(list(map(str, command)), cwd=self.root, env=env, check=False, timeout=timeout, **said, **options)
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.run(list(map(str, command)), cwd=self.root, env=env, check=False, timeout=timeout, **output, **options)
 
     @property
     def unforked(self) -> "Project":
@@ -122,9 +122,11 @@ def fork_server(folder: Path, env: dict[str, str]) -> Iterator[dict[str, str]]:
         assert server.poll() is None, (folder / "log").read_text()
         assert time.monotonic() < deadline, (folder / "log").read_text()
         time.sleep(0.05)
-    yield env | {"PATH": f"{wrapper.parent}{os.pathsep}{env['PATH']}", "FORK_SERVER": str(address)}
-    server.terminate()
-    server.wait()
+    try:
+        yield env | {"PATH": f"{wrapper.parent}{os.pathsep}{env['PATH']}", "FORK_SERVER": str(address)}
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def repository_files(root: Path = ROOT) -> list[Path]:
