@@ -24,7 +24,7 @@ help: ## list these targets
 env: ## install what envs/requirements.txt pins into .venv, unless it is there (2 min)
 	@PYTHON='$(PYTHON)' envs/install.sh
 
-run: env ## run the study in config.yaml, from data to report (5 min; another one: ARGS="--configfile studies/….yaml")
+run: env ## run the study in config.yaml, from data to report (4 min; another one: ARGS="--configfile studies/….yaml")
 	snakemake --cores all --rerun-incomplete $(ARGS)
 
 why: env ## what would run, and which file or key it is because of (another study: CONFIG=studies/….yaml)
@@ -54,7 +54,7 @@ test-slurm: env ## run jobs on a Slurm cluster that is started for the tests (ne
 test-all: test-slurm ## run every test: also slow ones, and those of data, Chromium, Slurm and GPUs that are there
 	$(PYTEST) --ignore tests/slurm $(ARGS)
 
-lint: env ## check style, types and the workflow; changes nothing (1 min)
+lint: env ## check style, types and the workflow; changes nothing
 	ruff check
 	ruff format --check
 	mypy
