@@ -52,7 +52,7 @@ test-slurm: env ## run jobs on a Slurm cluster that is started for the tests (ne
 	pytest tests/slurm
 
 test-all: test-slurm ## run every test: also slow ones, and those of data, Chromium, Slurm and GPUs that are there
-	$(PYTEST) --ignore tests/slurm $(ARGS)
+	$(PYTEST) -m "not slurm" $(ARGS)
 
 lint: env ## check style, types and the workflow; changes nothing
 	ruff check

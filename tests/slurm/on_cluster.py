@@ -49,7 +49,8 @@ class Project:
     def local(self, *targets: str) -> None:
         """Run Snakemake without the cluster, which must succeed."""
         wrapper = self.forked["PATH"].partition(os.pathsep)[0]
-        env = self.env | {"PATH": f"{wrapper}{os.pathsep}{self.env['PATH']}", "FORK_SERVER": self.forked["FORK_SERVER"]}
+        env = self.env | {name: self.forked[name] for name in ("FORK_SERVER", "NOTED_IMPORTS")}
+        env["PATH"] = f"{wrapper}{os.pathsep}{env['PATH']}"
         done = self.run("python", "-m", "snakemake", "--cores", "2", "--rerun-incomplete", *targets, env=env)
         assert done.returncode == 0, done.stdout[-5000:]
 

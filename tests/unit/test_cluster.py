@@ -77,7 +77,7 @@ def test_only_jobs_of_this_folder_and_of_our_name_that_have_not_ended_are_ours(t
     rows = [
         f"1|plasticity_a|RUNNING|{tmp_path}|rule_train_cohort",
         f"2|plasticity_a|PENDING|{tmp_path}|rule_x|with a bar",
-        f"3|plasticity_a|COMPLETING|{tmp_path}|rule_y",
+        f"3|plasticity_a|COMPLETED|{tmp_path}|rule_y",
         "4|plasticity_a|RUNNING|/elsewhere|rule_z",
         f"5|another|RUNNING|{tmp_path}|rule_z",
     ]
@@ -86,6 +86,20 @@ def test_only_jobs_of_this_folder_and_of_our_name_that_have_not_ended_are_ours(t
         cluster.Job("1", "RUNNING", "rule_train_cohort"),
         cluster.Job("2", "PENDING", "rule_x|with a bar"),
     ]
+
+
+def test_a_job_that_is_ending_is_waited_for(tmp_path, slurm):
+    ending, ended = f"1|plasticity_a|COMPLETING|{tmp_path}|rule_x", f"1|plasticity_a|COMPLETED|{tmp_path}|rule_x"
+    slurm("squeue", f"if mkdir {tmp_path}/asked 2>/dev/null; then echo '{ending}'; else mkdir {tmp_path}/twice; echo '{ended}'; fi")
+    assert cluster.running(tmp_path) == []
+    assert (tmp_path / "twice").exists()
+
+
+def test_a_job_that_never_ends_is_not_waited_for_without_end(tmp_path, slurm, monkeypatch):
+    monkeypatch.setattr(cluster, "SECONDS_TO_END", 0.1)
+    rows = [f"1|plasticity_a|COMPLETING|{tmp_path}|rule_x", f"2|plasticity_a|RUNNING|{tmp_path}|rule_y"]
+    slurm("squeue", "cat <<'END'\n" + "\n".join(rows) + "\nEND")
+    assert cluster.running(tmp_path) == [cluster.Job("2", "RUNNING", "rule_y")]
 
 
 def test_without_slurm_nothing_runs_there(tmp_path, monkeypatch):

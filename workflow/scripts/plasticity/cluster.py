@@ -3,6 +3,7 @@
 import getpass
 import os
 import subprocess
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ PREFIX = "plasticity_"  # how the names of our jobs begin, as the profile says
 FILE = "slurm/site.yaml"
 VARIABLES = {"partition": "PLASTICITY_PARTITION", "account": "PLASTICITY_ACCOUNT", "cpu_partition": "PLASTICITY_CPU_PARTITION"}
 NEEDED = ("partition", "account")
+SECONDS_TO_END = 60.0
 
 
 class Job(NamedTuple):
@@ -63,11 +65,25 @@ def missing(said: Mapping[str, str]) -> str:
 
 
 def running(root: Path) -> list[Job]:
-    """Our jobs that wait or run, submitted from this folder; none where there is no Slurm.
+    """Return our jobs that wait or run, submitted from this folder; none where there is no Slurm.
+
+    A cancelled job's processes may live on for half a minute and delete its files (Slurm's state COMPLETING). So this waits
+    for jobs in that state, but at most ``SECONDS_TO_END``: on a node that is lost, the state may last for days.
 
     Raises:
         StudyError: Slurm does not answer.
     """
+    deadline = time.monotonic() + SECONDS_TO_END
+    while True:
+        jobs = _listed(root)
+        ending = [job for job in jobs if job.state == "COMPLETING"]
+        if not ending or time.monotonic() > deadline:
+            return [job for job in jobs if job not in ending]
+        time.sleep(0.5)
+
+
+def _listed(root: Path) -> list[Job]:
+    """Return the jobs of this folder that Slurm lists and that have not ended."""
     command = ["squeue", "--noheader", "--user", getpass.getuser(), "--format", "%i|%j|%T|%Z|%k"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
@@ -80,7 +96,7 @@ def running(root: Path) -> list[Job]:
     return [
         Job(number, state, comment)
         for number, name, state, folder, comment in (row for row in rows if len(row) == 5)
-        if name.startswith(PREFIX) and state not in ("COMPLETING", "COMPLETED") and Path(folder).resolve() == root.resolve()
+        if name.startswith(PREFIX) and state != "COMPLETED" and Path(folder).resolve() == root.resolve()
     ]
 
 
