@@ -11,7 +11,7 @@ ACCOUNTING = True
 
 def test_a_study_on_a_cluster_equals_one_without_a_cluster(copied, cluster, packed):
     project = copied(pack, account="lab")
-    running = project.launch()
+    running = project.launch("tables")
     seen = {}
 
     def ended():
@@ -28,5 +28,4 @@ def test_a_study_on_a_cluster_equals_one_without_a_cluster(copied, cluster, pack
     jobs = [line.split("|") for line in cluster.say("sacct", "-n", "-P", "-X", "-A", "lab", "-o", "State,JobName").splitlines()]
     assert {state for state, _ in jobs} == {"COMPLETED"}
     assert len(jobs) == 8
-    assert lasting(project.root / "results/tiny") == packed.lasting()
-    assert (project.root / "results/tiny/report.html").exists()
+    assert lasting(project.root / "results/tiny") == {name: digest for name, digest in packed.lasting().items() if "figures" not in name}

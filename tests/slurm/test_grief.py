@@ -63,6 +63,7 @@ class Troubled:
     Attributes:
         project: the copy of the repository.
         names: of the methods.
+        outcomes: what the training of these methods makes, to be built.
     """
 
     def __init__(self, copied, *names, trouble=True, pause=False, **site):
@@ -71,10 +72,10 @@ class Troubled:
             config |= yaml.safe_load((ROOT / "tests/workflow/study.yaml").read_text())
             config["settings"] = {SETTING: config["settings"][SETTING]}
             config["settings"][SETTING]["problem"]["tasks"] = TASKS
-            config["curvature"] |= {"every": 10}
             config |= {"seeds_per_job": 2, "methods": {name: {} for name in names}}
 
         self.project, self.names = copied(change, **site), names
+        self.outcomes = [f"results/tiny/runs/{SETTING}/{name}/0-1/outcomes.nc" for name in names]
         self.folder = self.project.root / "trouble"
         self.folder.mkdir()
         if pause:
@@ -101,7 +102,7 @@ class Troubled:
         """The launcher ends well, no job is left, every trouble cost one task and no result is another than in quiet."""
         assert running.wait(PATIENCE) == 0, self.project.said[-8000:]
         assert not self.project.jobs()
-        assert self.runs() == {name: digest for name, digest in reference.items() if name.split("/")[1] in (*self.names, "fresh")}
+        assert self.runs() == {name: digest for name, digest in reference.items() if name.split("/")[1] in self.names}
         for name in self.names:
             tasks, jobs = self.begun(name)
             assert len(jobs) == 2, f"{name}: sent again once"
@@ -112,18 +113,18 @@ class Troubled:
     def goes_on(self, reference):
         """A new start, without the cluster, makes the results that are made in quiet; at most one task is done twice."""
         assert not self.project.jobs()
-        self.project.local("curvature")
-        assert self.runs() == {name: digest for name, digest in reference.items() if name.split("/")[1] in (*self.names, "fresh")}
+        self.project.local(*self.outcomes)
+        assert self.runs() == {name: digest for name, digest in reference.items() if name.split("/")[1] in self.names}
         assert len(self.begun("slow")[0]) <= TASKS + 1
 
     def runs(self):
-        """Digests of what was trained and measured."""
+        """Digests of what was trained."""
         return lasting(self.project.root / "results/tiny/runs")
 
     def halfway(self):
-        """The launcher of a study of which one job is left, which is in its task 3, and that job."""
-        running = self.project.launch("curvature")
-        wait("one job in its task 3", lambda: len(self.begun("slow")[0]) == 4 and len(self.project.jobs()) == 1)
+        """The launcher of a study whose job is in its task 3, and that job."""
+        running = self.project.launch(*self.outcomes)
+        wait("its job in task 3", lambda: len(self.begun("slow")[0]) == 4 and len(self.project.jobs()) == 1)
         return running, self.project.jobs()[0]
 
     def kill(self, running):
@@ -137,19 +138,19 @@ def jobs_come_to_grief(copied, reference):
     """One fails, one hangs until its time is over, one wants memory, one is cancelled, one is told to stop; all in one study."""
     at = Troubled(copied, "fails", "hangs", "grows", "cancelled", "stopped")
     less = ["train_cohort:runtime=2 * attempt if wildcards.method == 'hangs' else 30", "train_cohort:mem_mb=1200 * attempt"]
-    running = at.project.launch("curvature", "--set-resources", *less)
+    running = at.project.launch(*at.outcomes, "--set-resources", *less)
     at.project.cluster.say("scancel", at.in_trouble("cancelled").number)
     at.project.cluster.say("scancel", "--signal=TERM", "--full", at.in_trouble("stopped").number)
     wait("the trouble of all", lambda: not any((at.folder / name).exists() for name in at.names))
     IN_TROUBLE.set()
     at.ends(running, reference)
     assert "a disk that was gone for a moment" in at.project.said, "what a failed job said is shown"
-    assert re.search(r"12 Slurm jobs, about [\d.]+ GPU-hours and [\d.]+ hours without a GPU.*; the longest: \w+", at.project.said)
+    assert re.search(r"5 Slurm jobs, about [\d.]+ GPU-hours and [\d.]+ hours without a GPU.*; the longest: \w+", at.project.said)
 
 
 def a_node_is_lost(copied, reference):
     at = Troubled(copied, "lost", partition="frail")
-    running = at.project.launch("curvature")
+    running = at.project.launch(*at.outcomes)
     was = at.in_trouble("lost")
     at.project.cluster.lose(was.node)
 
@@ -164,7 +165,7 @@ def a_node_is_lost(copied, reference):
 
 def a_job_is_preempted(copied, reference):
     at = Troubled(copied, "preempted", partition="low")
-    running = at.project.launch("curvature")
+    running = at.project.launch(*at.outcomes)
     job = at.in_trouble("preempted")
     at.project.cluster.say("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
     wait("the job to make room", lambda: job.number not in [one.number for one in at.project.jobs() if one.state == "RUNNING"])
@@ -197,11 +198,11 @@ def launcher_is_killed(copied, reference):
     at = Troubled(copied, "slow", pause=True)
     running, left = at.halfway()
     at.kill(running)
-    refused = at.project.snakemake("curvature")
+    refused = at.project.snakemake(*at.outcomes)
     assert refused.returncode != 0
     assert f"1 Slurm jobs of this folder still run, of a start that goes on or was killed: {left.number}" in refused.stdout
     assert "make orphans ARGS=--cancel" in refused.stdout
-    assert at.project.run(sys.executable, "-m", "snakemake", "--cores", "1", "curvature").returncode != 0, (
+    assert at.project.run(sys.executable, "-m", "snakemake", "--cores", "1", *at.outcomes).returncode != 0, (
         "nor does one without the cluster"
     )
     listed = at.project.run(sys.executable, "workflow/scripts/orphans.py").stdout
@@ -209,7 +210,7 @@ def launcher_is_killed(copied, reference):
     assert [job.number for job in at.project.jobs()] == [left.number], "nothing was doubled, and nothing cancelled unasked"
     (at.folder / "pause").unlink()
     wait("the end of the job that was left", lambda: not at.project.jobs())
-    at.project.build("curvature")
+    at.project.build(*at.outcomes)
     assert at.begun("slow") == (list(range(TASKS)), [left.number]), "what the orphan finished is not done again"
     at.goes_on(reference)
 
@@ -240,7 +241,7 @@ SCENES = [
 def reference(copied):
     """What every trouble's method makes without its trouble and without the cluster."""
     at = Troubled(copied, *DEEDS, trouble=False)
-    at.project.local("curvature")
+    at.project.local(*at.outcomes)
     return at.runs()
 
 
