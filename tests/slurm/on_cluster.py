@@ -10,6 +10,7 @@ from typing import Any
 
 import cluster as lab
 
+POLLING = Path(__file__).with_name("polling")
 SOON = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"]  # the profile waits longer, for real clusters
 PATIENCE = 900  # seconds that anything may take
 
@@ -37,9 +38,9 @@ class Project:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment's tools first, and no site but that of the file."""
+        """The environment's tools first, no site but that of the file, and a launcher that asks Slurm often."""
         kept = {key: value for key, value in self.cluster.env.items() if not key.startswith(("PLASTICITY_", "SLURM_JOB"))}
-        return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"}
+        return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", "PYTHONPATH": str(POLLING)}
 
     def run(self, *command: str | Path, timeout: float = PATIENCE, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """A command, whose stderr follows its stdout."""
