@@ -13,8 +13,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 LOCK := envs/requirements.txt
 UV := .venv/uv/bin/uv
-# One worker per core, each on one thread. A worker takes a whole file at a time, because its tests share what they build.
-PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Four workers, each on one thread: on two cores, some work while others wait for Snakemake. A worker takes a whole file at
+# a time, because its tests share what they build.
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help env run why origin audit reproduce explore orphans test test-slurm test-all lint bench lock
 
