@@ -13,9 +13,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 LOCK := envs/requirements.txt
 UV := .venv/uv/bin/uv
-# Four workers, each on one thread: on two cores, some work while others wait for Snakemake. A worker takes a whole file at
-# a time, because its tests share what they build.
-PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+# One worker per core, each on one thread; more workers are no faster. A worker takes a whole file at a time, because its tests
+# share what they build.
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help env run why origin audit reproduce explore orphans test test-slurm test-all lint bench lock
 
@@ -46,10 +46,10 @@ explore: env ## look at results in a browser (another study: ARGS=results/mnist)
 orphans: env ## list Slurm jobs that a killed launcher left behind (to cancel them: ARGS=--cancel)
 	@python workflow/scripts/orphans.py $(ARGS)
 
-test: env ## test what a change can break; needs no data, browser or cluster (11 min; fewer: ARGS="tests/unit -k fisher")
+test: env ## test what a change can break; needs no data, browser or cluster (9 min; fewer: ARGS="tests/unit -k fisher")
 	$(PYTEST) -m "not (slow or data or browser or slurm or gpu)" --hypothesis-profile quick $(ARGS)
 
-test-slurm: env ## run jobs on a Slurm cluster that is started for the tests (needs root and Debian's Slurm)
+test-slurm: env ## run jobs on a Slurm cluster that is started for the tests (7 min; needs root and Debian's Slurm)
 	pytest tests/slurm
 
 test-all: test-slurm ## run every test: also slow ones, and those of data, Chromium, Slurm and GPUs that are there
