@@ -38,9 +38,10 @@ class Project:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment's tools first, no site but that of the file, and a launcher that asks Slurm often."""
+        """Environment of commands: our tools first, the site from its file, and Slurm asked often."""
         kept = {key: value for key, value in self.cluster.env.items() if not key.startswith(("PLASTICITY_", "SLURM_JOB"))}
-        return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}", "PYTHONPATH": str(POLLING)}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+        return kept | {"PATH": path, "PYTHONPATH": str(POLLING)}
 
     def run(self, *command: str | Path, timeout: float = PATIENCE, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """A command, whose stderr follows its stdout."""

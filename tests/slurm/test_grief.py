@@ -102,7 +102,7 @@ class Troubled:
         """The launcher ends well, no job is left, every trouble cost one task and no result is another than in quiet."""
         assert running.wait(PATIENCE) == 0, self.project.said[-8000:]
         assert not self.project.jobs()
-        assert self.runs() == {name: digest for name, digest in reference.items() if name.split("/")[1] in self.names}
+        assert self.runs() == self.expected(reference)
         for name in self.names:
             tasks, jobs = self.begun(name)
             assert len(jobs) == 2, f"{name}: sent again once"
@@ -114,8 +114,12 @@ class Troubled:
         """A new start, without the cluster, makes the results that are made in quiet; at most one task is done twice."""
         assert not self.project.jobs()
         self.project.local(*self.outcomes)
-        assert self.runs() == {name: digest for name, digest in reference.items() if name.split("/")[1] in self.names}
+        assert self.runs() == self.expected(reference)
         assert len(self.begun("slow")[0]) <= TASKS + 1
+
+    def expected(self, reference):
+        """Digests that the reference has for these methods."""
+        return {path: digest for path, digest in reference.items() if path.split("/")[1] in self.names}
 
     def runs(self):
         """Digests of what was trained."""

@@ -1,8 +1,14 @@
-"""Has a launcher ask Slurm every two seconds; the plugin asks ten seconds later each time that no job has ended."""
+"""Make a launcher ask Slurm every two seconds.
+
+The plugin waits ten seconds longer after each question, until a job has ended.
+"""
 
 import sys
+
+SECONDS = 2
 
 if "--profile" in sys.orig_argv:
     from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
-    RemoteExecutor.next_seconds_between_status_checks = property(lambda self: 2, lambda self, seconds: None)
+    always = property(lambda executor: SECONDS, lambda executor, seconds: None)
+    RemoteExecutor.next_seconds_between_status_checks = always
