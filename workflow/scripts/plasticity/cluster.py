@@ -17,7 +17,7 @@ PREFIX = "plasticity_"  # how the names of our jobs begin, as the profile says
 FILE = "slurm/site.yaml"
 VARIABLES = {"partition": "PLASTICITY_PARTITION", "account": "PLASTICITY_ACCOUNT", "cpu_partition": "PLASTICITY_CPU_PARTITION"}
 NEEDED = ("partition", "account")
-SECONDS_TO_END = 60.0
+SECONDS_TO_END = 60.0  # Slurm kills a cancelled job's processes after KillWait, 30 s unless a site changed it
 
 
 class Job(NamedTuple):
