@@ -36,11 +36,12 @@ from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
-from plasticity import spectra
-from plasticity.lanczos import Product, Quadrature, krylov, quadrature
-from plasticity.losses import cross_entropy
-from plasticity.operators import Operator, fisher, ggn, hessian
-from plasticity.spectra import Spectrum
+from plasticity.curvature import spectrum
+from plasticity.curvature.lanczos import Product, Quadrature, krylov, quadrature
+from plasticity.curvature.operator import Operator
+from plasticity.curvature.operators import fisher, ggn, hessian
+from plasticity.curvature.spectrum import Spectrum
+from plasticity.models.losses import cross_entropy
 
 WIDTHS = [784, 128, 128, 128, 10]
 STEPS = 100
@@ -105,7 +106,7 @@ def by_vmap(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 
     gradients = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, inputs, labels)
     rows = torch.cat([gradient.flatten(1) for gradient in gradients.values()], dim=1)
-    return spectra.eigenvalues(rows @ rows.T / len(inputs))
+    return spectrum.eigenvalues(rows @ rows.T / len(inputs))
 
 
 def by_loop(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ def by_jacobians(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     for jacobian in jacobians.values():
         rows = (roots.mT @ jacobian.flatten(2)).flatten(0, 1)
         K += rows @ rows.T
-    return spectra.eigenvalues(K / len(inputs))
+    return spectrum.eigenvalues(K / len(inputs))
 
 
 def exact_fisher(quick: bool) -> None:
@@ -140,7 +141,7 @@ def exact_fisher(quick: bool) -> None:
 
     def ours() -> Tensor:
         grams = fisher.Operator(network, inputs, labels, cross_entropy, check=False).grams()
-        return spectra.eigenvalues(grams.over(grams))
+        return spectrum.eigenvalues(grams.over(grams))
 
     ways = {
         "Gram identity (ours)": ours,
@@ -164,9 +165,9 @@ def exact_ggn(quick: bool) -> None:
     made = gram()
     peer = "vmapped Jacobians, n·C rows"
     ways = {
-        "ours": lambda: spectra.eigenvalues(gram()),
+        "ours": lambda: spectrum.eigenvalues(gram()),
         "  of which the Gram matrix, n·(C−1) rows": gram,
-        "  of which its eigenvalues": lambda: spectra.eigenvalues(made),
+        "  of which its eigenvalues": lambda: spectrum.eigenvalues(made),
         peer: lambda: by_jacobians(network, inputs, labels),
     }
     took = race(ways, quick)
@@ -322,8 +323,8 @@ def trained() -> tuple[nn.Module, Tensor, Tensor]:
 
 def errors_of(found: Spectrum, truth: Mapping[str, float], shape: Tensor) -> list[float]:
     """Relative errors of trace and stable rank, and the distance ∫|ρ − ρ'| between densities."""
-    numbers, _ = spectra.summary(found)
-    distance = (spectra.density(found)[0] - shape).abs().sum() * float(spectra.GRID[1] - spectra.GRID[0])
+    numbers, _ = spectrum.summary(found)
+    distance = (spectrum.density(found)[0] - shape).abs().sum() * float(spectrum.GRID[1] - spectrum.GRID[0])
     return [float(numbers[name]) / truth[name] - 1 for name in truth] + [float(distance)]
 
 
@@ -340,9 +341,9 @@ def equal_error(quick: bool) -> None:
     names = operator.blocks()["all"]
     double = operator_in_double(network, inputs, labels)
     exact = double.spectra({"all": names}, exact_up_to=10**4)["all"]
-    numbers, _ = spectra.summary(exact)
+    numbers, _ = spectrum.summary(exact)
     truth = {name: float(numbers[name]) for name in ("trace", "stable_rank")}
-    shape, d = spectra.density(exact)[0], exact.size
+    shape, d = spectrum.density(exact)[0], exact.size
     H = double.product(names)(torch.eye(d, dtype=torch.float64)).float()
 
     def plain(starts: Tensor, product: Product) -> Spectrum:

@@ -27,8 +27,8 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
-from plasticity.settings import Statistics
-from plasticity.statistics import mixed, prediction, resampling, simulated, tables, trends
+from plasticity.config.models import Statistics
+from plasticity.statistics import mixed_model, null_models, prediction, resampling, simulated, tables
 from plasticity.statistics.resampling import Draws
 
 DRAWS = Draws(999)
@@ -82,7 +82,7 @@ def peers() -> None:
     """The same numbers by scipy's and statsmodels' ways."""
     draw = np.random.default_rng(0)
     x, y = draw.normal(size=(2, 1, 30, 100)).cumsum(axis=-1)
-    pairs = trends.crossed(trends.ranked(x), trends.ranked(y))
+    pairs = null_models.crossed(null_models.ranked(x), null_models.ranked(y))
     values = draw.normal(size=30)
     runs, outcomes = draw.normal(size=(2, 1, 30, 60))
     group, long = np.repeat(np.arange(30), 60), np.column_stack([np.ones(1800), runs.ravel()])
@@ -109,7 +109,7 @@ def peers() -> None:
             lambda: resampling.bca(resampling.of_each(values), 30, DRAWS),
             lambda: stats.bootstrap((values,), np.mean, n_resamples=999, rng=0),
         ),
-        ("mixed model, 30 runs × 60 tasks", "statsmodels' MixedLM", lambda: mixed.slopes(runs, outcomes), of_statsmodels),
+        ("mixed model, 30 runs × 60 tasks", "statsmodels' MixedLM", lambda: mixed_model.slopes(runs, outcomes), of_statsmodels),
         (
             "τ of 360 checkpoints at 100 tasks",
             "scipy's kendalltau",

@@ -33,9 +33,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
-from plasticity import datasets, networks, training
-from plasticity.lockstep import settle
-from plasticity.settings import Network, Optimizer, Problem, Setting
+from plasticity.config.models import Network, Optimizer, Problem, Setting
+from plasticity.data import dataset
+from plasticity.models import architecture
+from plasticity.models.ensemble import settle
+from plasticity.training import trainer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CORES = len(os.sched_getaffinity(0))
@@ -60,7 +62,7 @@ def images(shape: tuple[int, int, int], count: int) -> xr.Dataset:
     """Random pixels, and labels of ten classes."""
     draw = np.random.default_rng(0)
     labels = np.concatenate([np.arange(10), draw.integers(0, 10, count - 10)])
-    return datasets.describe("random", datasets.Images(draw.integers(0, 256, (count, *shape), np.uint8), labels, list("0123456789")), {})
+    return dataset.describe("random", dataset.Images(draw.integers(0, 256, (count, *shape), np.uint8), labels, list("0123456789")), {})
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -74,7 +76,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 def plain_loop(setting: Setting, data: xr.Dataset, *, as_peers_write_it: bool) -> Callable[[], None]:
     """All steps of one task on one network, without any bookkeeping but a peer's own."""
-    problem, network = setting.problem, networks.fitting(setting, data).to(DEVICE)
+    problem, network = setting.problem, architecture.fitting(setting, data).to(DEVICE)
     inputs, labels = torch.from_numpy(data["image"].values).float() / 255, torch.from_numpy(data["label"].values)
 
     def peers() -> None:
@@ -103,7 +105,7 @@ def plain_loop(setting: Setting, data: xr.Dataset, *, as_peers_write_it: bool) -
 def cohort(setting: Setting, data: xr.Dataset, seeds: int, method: str = "none", **arm: float) -> Callable[[], None]:
     """All steps of one task by all members, and what is recorded of it."""
     settle()
-    members = training.Members(setting, method, [(arm, seed) for seed in range(seeds)], data, device=DEVICE)
+    members = trainer.Members(setting, method, [(arm, seed) for seed in range(seeds)], data, device=DEVICE)
 
     def learn() -> None:
         members.learner.task = 0
@@ -135,7 +137,7 @@ def side_by_side(setting: Setting, data: xr.Dataset, seeds: int) -> float:
 
 def floor(setting: Setting, data: xr.Dataset) -> float:
     """Seconds that a member's step must take: what it moves and computes, at the rates of this machine (see above)."""
-    network = networks.fitting(setting, data).to(DEVICE)
+    network = architecture.fitting(setting, data).to(DEVICE)
     inputs = torch.rand(setting.problem.batch, *(data.sizes[dim] for dim in ("channel", "row", "column")), device=DEVICE)
     with FlopCounterMode(display=False) as counter:
         network(inputs).logsumexp(dim=1).sum().backward()

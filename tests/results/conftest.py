@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from plasticity import contracts, provenance, records, statistics
+from plasticity import statistics
 from plasticity.errors import StudyError
+from plasticity.provenance import code_digest, record
+from plasticity.storage import netcdf
 
 INPUTS = pytest.StashKey[dict[str, str]]()  # checksums by name
 
@@ -21,7 +23,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     given = [*config.getoption("datasets"), *config.getoption("tables")]
     try:
-        config.stash[INPUTS] = {records.name(path): records.checked(path) for path in given}
+        config.stash[INPUTS] = {record.name(path): record.checked(path) for path in given}
     except StudyError as mistake:
         raise pytest.UsageError(str(mistake)) from None
 
@@ -35,7 +37,7 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(scope="session")
 def data(request):
-    return contracts.read(request.param)
+    return netcdf.read(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +48,7 @@ def table(request):
 def pytest_sessionfinish(session, exitstatus):
     verdict = session.config.getoption("verdict")
     if verdict and exitstatus == 0:
-        with contracts.whole(verdict) as part:
+        with netcdf.whole(verdict) as part:
             part.write_text("".join(f"passed {item.name}\n" for item in session.items))
-        stamp = provenance.stamp("check", {}, session.config.getoption("code"))
-        records.write([verdict], stamp, session.config.stash[INPUTS])
+        stamp = code_digest.stamp("check", {}, session.config.getoption("code"))
+        record.write([verdict], stamp, session.config.stash[INPUTS])

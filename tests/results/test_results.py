@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 
-from plasticity import changes, measures, outcomes
-from plasticity.settings import YARDSTICK, Curvature, Setting
+from plasticity.config.models import YARDSTICK, Curvature, Setting
+from plasticity.curvature import measure
+from plasticity.data import shift
+from plasticity.training import outcomes
 
 TINY = np.finfo(np.float32).tiny  # a trace is kept in float32, its eigenvalues are not
 
@@ -16,7 +18,7 @@ def curvature(data):
 
 
 def test_every_variable_is_one_of_the_contract_and_says_what_it_is(data):
-    contract = outcomes.TABLE | outcomes.FRESH | measures.table(curvature(data))
+    contract = outcomes.TABLE | outcomes.FRESH | measure.table(curvature(data))
     for name, values in data.data_vars.items():
         assert values.dims == contract[name].dims, f"{name} has dims {values.dims}, not {contract[name].dims}"
         assert values.attrs["long_name"], f"{name} has no long_name"
@@ -34,7 +36,7 @@ def test_every_member_is_there_once(data):
 
 def change(data):
     """How the tasks of a setting change."""
-    return changes.of(Setting.of(json.loads(data.attrs["settings"])["setting"]).problem)
+    return shift.of(Setting.of(json.loads(data.attrs["settings"])["setting"]).problem)
 
 
 def test_errors_are_shares_or_squares(data):
@@ -105,7 +107,7 @@ def test_curvature_is_there_only_where_it_was_asked_for_and_could_be_taken(data)
     for operator, how in curvature(data).operators.items():
         layers = ~data.block.isin(["last_two", "all"]) & ("layers" in how.blocks)
         asked = data.moment.isin(how.moments) & (data.task % how.every == 0) & (data.block.isin(how.blocks) | layers)
-        beyond = data[f"{operator}_trace"].notnull() & ~(asked & (data["curvature_status"] == measures.STATUS["measured"]))
+        beyond = data[f"{operator}_trace"].notnull() & ~(asked & (data["curvature_status"] == measure.STATUS["measured"]))
         assert not beyond.any(), f"{operator} is there where it was not asked for, or could not be taken"
 
 

@@ -82,7 +82,7 @@ class Troubled:
             (self.folder / "pause").touch()
         for name in names:
             text = TROUBLE.replace("DEED", DEEDS[name]).replace("NAME", name)
-            (self.project.root / f"workflow/scripts/plasticity/methods/{name}.py").write_text(text)
+            (self.project.root / f"workflow/scripts/plasticity/training/methods/{name}.py").write_text(text)
             if trouble:
                 (self.folder / name).touch()
 

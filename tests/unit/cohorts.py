@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plasticity import datasets, registry
-from plasticity.settings import Network, Optimizer, Problem, Setting, Training, parts
-from plasticity.training import Members, train
+from plasticity.config import registry
+from plasticity.config.models import Network, Optimizer, Problem, Setting, Training, parts
+from plasticity.data import dataset
+from plasticity.training.trainer import Members, train
 
 # two arms of each method in which it acts within a dozen steps
 ARMS = {
@@ -68,8 +69,8 @@ def changed(setting=SETTING, **parts):
 def images(size, n=40, channels=1):
     """A prepared dataset of noise, of three classes."""
     draw = np.random.default_rng(0)
-    return datasets.describe(
-        "small", datasets.Images(draw.integers(0, 10, (n, channels, size, size), np.uint8), np.arange(n) % 3, list("abc"), 9), {}
+    return dataset.describe(
+        "small", dataset.Images(draw.integers(0, 10, (n, channels, size, size), np.uint8), np.arange(n) % 3, list("abc"), 9), {}
     )
 
 

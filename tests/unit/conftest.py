@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from forking import Forks
 
-from plasticity import datasets, lockstep
+from plasticity.data import dataset
+from plasticity.models import ensemble
 
-lockstep.settle()
+ensemble.settle()
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +15,7 @@ def data():
     """Sixty images of two channels and 2 × 3 pixels, of four classes, as the pipeline's first stage hands them on."""
     draw = np.random.default_rng(0)
     images, labels = draw.integers(0, 10, (60, 2, 2, 3), np.uint8), np.concatenate([np.arange(4), draw.integers(0, 4, 56)])
-    return datasets.describe("tiny", datasets.Images(images, labels, list("abcd"), 9), {})
+    return dataset.describe("tiny", dataset.Images(images, labels, list("abcd"), 9), {})
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev
 
-from plasticity import activations, losses, normalization
-from plasticity.networks import vit
-from plasticity.networks.resnet18 import Block
-from plasticity.normalization import BatchNorm
+from plasticity.models import activations, losses, normalization
+from plasticity.models.architectures import vit
+from plasticity.models.architectures.resnet18 import Block
+from plasticity.models.normalization import BatchNorm
 
 CLASSES = 3
 

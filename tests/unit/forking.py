@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from plasticity import memory
+from plasticity.training import memory
 
 SCRIPTS = Path(memory.__file__).parents[1]
 

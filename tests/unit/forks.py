@@ -15,12 +15,12 @@ import signal
 import sys
 from pathlib import Path
 
-import torch.fx.experimental.symbolic_shapes  # noqa: F401 # which torch.autograd.grad imports at its first call
-
 import plasticity.cohort  # with all that training needs
 import plasticity.measures  # noqa: F401 # and measuring
-from plasticity.operators import Operator
-from plasticity.training import Members
+import torch.fx.experimental.symbolic_shapes  # noqa: F401 # which torch.autograd.grad imports at its first call
+
+from plasticity.curvature.operator import Operator
+from plasticity.training.trainer import Members
 
 CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}  # as Python's audit hooks call them
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from plasticity.statistics import associations, mixed
+from plasticity.statistics import associations, mixed_model
 from plasticity.statistics.panels import Key, Panel
 from plasticity.statistics.resampling import Draws
 
@@ -76,7 +76,7 @@ def test_pooled_it_is_the_mixed_model_of_all_runs_that_keep_learning(table):
     x, y = (of[:1, :-1] - of[:1, :-1].mean(axis=2, keepdims=True) for of in (one.measures, one.values))
     x, y = (of.reshape(1, -1, TASKS) / of.std() for of in (x, y))
     found = row(table, level="pooled", measure="weight_norm")
-    assert found["estimate"] == pytest.approx(mixed.slopes(x, y).estimate[0, 0], abs=1e-4)
+    assert found["estimate"] == pytest.approx(mixed_model.slopes(x, y).estimate[0, 0], abs=1e-4)
     assert found["seeds"] == (ARMS - 1) * SEEDS
 
 

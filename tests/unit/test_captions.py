@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from plasticity import captions, registry
+from plasticity.config import registry
+from plasticity.report import captions
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "workflow" / "report"

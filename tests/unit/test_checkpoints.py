@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from plasticity import checkpoints
-from plasticity.checkpoints import Checkpoints, Rows
 from plasticity.errors import StudyError
+from plasticity.storage import checkpoints
+from plasticity.storage.checkpoints import Checkpoints, Rows
 
 SHAPES = {"hidden_1.weight": (3, 4), "hidden_1.bias": (3,), "output.weight": (2, 3)}
 ARMS, SEEDS, TASKS = ["l2(strength=0.1)", "l2(strength=1)"], [3, 4, 5], [0, 2, 4, 6]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from plasticity import cluster
+from plasticity import slurm as cluster
 from plasticity.errors import StudyError
 
 SAID = {"partition": "gpu", "account": "lab", "cpu_partition": "cpu"}

@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from plasticity import cohort, memory, networks
-from plasticity.checkpoints import Rows
+from plasticity.config.models import Network, Optimizer, Problem, Setting, Training
 from plasticity.errors import StudyError
-from plasticity.resume import Resume
-from plasticity.settings import Network, Optimizer, Problem, Setting, Training
-from plasticity.training import Members
+from plasticity.models import architecture
+from plasticity.storage.checkpoints import Rows
+from plasticity.storage.restart import Resume
+from plasticity.training import chunks, memory
+from plasticity.training.trainer import Members
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=30, batch=7, epochs=2, tasks=3),
@@ -43,12 +44,12 @@ def job(data, tmp_path, monkeypatch):
     def run(hold, folder="resume", stop_after=None):
         kept, sizes = Stopping(tmp_path / folder, {}), []
         kept.left = stop_after or kept.left
-        shapes = {name: tuple(tensor.shape) for name, tensor in networks.fitting(SETTING, data).named_parameters()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in architecture.fitting(SETTING, data).named_parameters()}
         kept.folder.mkdir(exist_ok=True)
         rows = Rows(kept.folder / "rows.f4", TASKS, len(EVERYONE), shapes)
-        monkeypatch.setattr(cohort, "Members", lambda *given: sizes.append(len(given[2])) or Members(*given))
+        monkeypatch.setattr(chunks, "Members", lambda *given: sizes.append(len(given[2])) or Members(*given))
         granted = memory.BASE + data.nbytes + int(hold * memory.per_member(SETTING, data))
-        outcomes = cohort.train_in_waves(SETTING, "l2", EVERYONE, data, Training(), rows, kept, granted)
+        outcomes = chunks.train_in_waves(SETTING, "l2", EVERYONE, data, Training(), rows, kept, granted)
         return outcomes, np.stack([rows.read(task) for task in TASKS]), sizes
 
     return run
@@ -122,9 +123,9 @@ def test_the_log_says_what_memory_it_took(job, caplog):
 def test_images_that_must_be_separable_are_looked_at_before_anything_is_trained(data, tmp_path, caplog):
     def trained(samples):
         setting = replace(SETTING, problem=replace(SETTING.problem, samples=samples, separable=True))
-        shapes = {name: tuple(tensor.shape) for name, tensor in networks.fitting(setting, data).named_parameters()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in architecture.fitting(setting, data).named_parameters()}
         rows = Rows(tmp_path / "rows.f4", TASKS, 2, shapes)
-        cohort.train_in_waves(setting, "none", [({}, 0), ({}, 7)], data, Training(), rows, Resume(tmp_path, {}))
+        chunks.train_in_waves(setting, "none", [({}, 0), ({}, 7)], data, Training(), rows, Resume(tmp_path, {}))
 
     with caplog.at_level("INFO"):
         trained(8)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from cohorts import ARMS, SETTING, begun, changed, trained
 
-from plasticity import methods
-from plasticity.lockstep import Pull
-from plasticity.settings import hyper_parameters, parts
-from plasticity.training import train
+from plasticity.config.models import hyper_parameters, parts
+from plasticity.models.ensemble import Pull
+from plasticity.training.method import Intervention
+from plasticity.training.trainer import train
 
 
 def taken(data, method, arm):
@@ -53,11 +53,11 @@ def test_what_comes_after_each_step_goes_in_the_order_of_the_names(data):
 
 
 def test_gates_of_two_methods_multiply(data):
-    class Half(methods.Intervention):
+    class Half(Intervention):
         def gates(self, learner):
             return {"hidden_2": torch.full((2, 7, 8), 0.5, dtype=torch.float64)}
 
-    class Third(methods.Intervention):
+    class Third(Intervention):
         def gates(self, learner):
             return {
                 "hidden_1": torch.full((2, 7, 8), 0.25, dtype=torch.float64),

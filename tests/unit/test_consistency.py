@@ -6,7 +6,7 @@ import pytest
 import scipy.optimize
 import scipy.stats
 
-from plasticity.statistics import consistency
+from plasticity.statistics import meta_analysis
 from plasticity.statistics.panels import Key, Panel
 from plasticity.statistics.resampling import Draws
 
@@ -25,7 +25,7 @@ def panel(name, seed=0, relation=-1.0, loss=0.4, collapse=0.5, arm="none"):
 
 def test_the_meta_analysis_is_that_of_the_formulas():
     z, error = np.array([0.5, 0.9, 1.4, 0.2]), np.array([0.1, 0.2, 0.15, 0.1])
-    found = consistency._over_settings(
+    found = meta_analysis._over_settings(
         pd.DataFrame({"setting": list("abcd"), "z": z, "error": error, "p": [0.01, 0.2, 0.03, 0.5], "seeds": 5}), 1
     )
     weights = 1 / error**2
@@ -52,7 +52,7 @@ def test_the_meta_analysis_is_that_of_the_formulas():
 
 
 def test_settings_that_agree_and_one_that_does_not():
-    table = consistency.consistency([panel("a", 0), panel("b", 1), panel("c", 2, relation=1.0)], DRAWS).set_index("association")
+    table = meta_analysis.consistency([panel("a", 0), panel("b", 1), panel("c", 2, relation=1.0)], DRAWS).set_index("association")
     assert table.loc["task", "as_claimed"] == pytest.approx(2 / 3)
     assert table.loc["task", "worst_setting"] == "c"
     assert table.loc["within_run", "as_claimed"] == 1  # the trend alone makes it so
@@ -60,7 +60,7 @@ def test_settings_that_agree_and_one_that_does_not():
 
 
 def test_one_setting_is_an_estimate_without_an_interval():
-    found = consistency.consistency([panel("a")], DRAWS).iloc[0]
+    found = meta_analysis.consistency([panel("a")], DRAWS).iloc[0]
     assert np.isfinite(found["estimate"])
     assert np.isnan(found["low"])
     assert "one setting" in found["note"]
@@ -79,23 +79,23 @@ def test_one_setting_is_an_estimate_without_an_interval():
     ],
 )
 def test_counter_examples_are_found(loss, collapse, verdict, against):
-    found = consistency.counterexamples([panel("a", loss=loss, collapse=collapse)], DRAWS, 0.05, 0.2)
+    found = meta_analysis.counterexamples([panel("a", loss=loss, collapse=collapse)], DRAWS, 0.05, 0.2)
     assert list(found["verdict"]) == [verdict]
     assert list(found["counterexample"]) == [against]
 
 
 def test_counter_examples_come_first_and_a_single_seed_is_too_few():
-    table = consistency.counterexamples([panel("a"), panel("b", collapse=0.0)], DRAWS, 0.05, 0.2)
+    table = meta_analysis.counterexamples([panel("a"), panel("b", collapse=0.0)], DRAWS, 0.05, 0.2)
     assert list(table["setting"]) == ["b", "a"]
     one = panel("a")
     few = Panel("a", one.arms, one.keys, one.measures[:, :, :1], one.outcomes, one.values[:, :, :1])
-    assert list(consistency.counterexamples([few], DRAWS, 0.05, 0.2)["verdict"]) == ["too few seeds"]
+    assert list(meta_analysis.counterexamples([few], DRAWS, 0.05, 0.2)["verdict"]) == ["too few seeds"]
 
 
 def test_a_loss_is_that_of_all_tasks_whatever_tasks_were_measured():
     one = panel("a")
     one.measures[..., 1::2] = np.nan
-    found = consistency.counterexamples([one], DRAWS, 0.05, 0.2).iloc[0]
-    whole = consistency.counterexamples([panel("a")], DRAWS, 0.05, 0.2).iloc[0]
+    found = meta_analysis.counterexamples([one], DRAWS, 0.05, 0.2).iloc[0]
+    whole = meta_analysis.counterexamples([panel("a")], DRAWS, 0.05, 0.2).iloc[0]
     assert found["loss"] == whole["loss"]
     assert found["tasks"] == TASKS // 2

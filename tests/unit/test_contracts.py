@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from plasticity import contracts, datasets, measures, outcomes, records
+from plasticity.config.models import Curvature
+from plasticity.curvature import measure
+from plasticity.data import dataset
 from plasticity.errors import StudyError
-from plasticity.settings import Curvature
+from plasticity.provenance import record
+from plasticity.storage import netcdf
+from plasticity.training import outcomes
 
 CURVATURE = Curvature.of({"operators": ["fisher", "hessian"], "samples": 9, "moments": ["old", "new"], "every": 1, "levels": [0.99, 0.5]})
-TABLE = {**datasets.TABLE, **outcomes.TABLE, **measures.table(CURVATURE)}
+TABLE = {**dataset.TABLE, **outcomes.TABLE, **measure.table(CURVATURE)}
 STAMP = {"source": "test", "contract": "2", "settings": "{}", "code": "{}", "versions": "{}"}
 COORDINATES = {
     "arm": ["none", "l2(strength=1)"],
@@ -49,7 +53,7 @@ def drawn(names, scale=1.0):
     used = {dim for name in names for dim in TABLE[name][0]}
     coordinates = {name: values for name, values in COORDINATES.items() if name in used}
     coordinates |= {dim: range(SIZES[dim]) for dim in ("rank", "grid") if dim in used}
-    return contracts.dataset(TABLE, variables, coordinates, "drawn", STAMP)
+    return netcdf.dataset(TABLE, variables, coordinates, "drawn", STAMP)
 
 
 @pytest.fixture
@@ -58,8 +62,8 @@ def everything():
 
 
 def test_what_is_written_is_what_is_read(tmp_path, everything):
-    contracts.write(everything, tmp_path / "new" / "a.nc")
-    read = contracts.read(tmp_path / "new" / "a.nc")
+    netcdf.write(everything, tmp_path / "new" / "a.nc")
+    read = netcdf.read(tmp_path / "new" / "a.nc")
     xr.testing.assert_identical(read, everything)
     assert {name: values.dtype for name, values in read.data_vars.items()} == {
         name: values.dtype for name, values in everything.data_vars.items()
@@ -68,15 +72,15 @@ def test_what_is_written_is_what_is_read(tmp_path, everything):
 
 def test_large_arrays_are_compressed_without_loss_and_small_ones_are_not(tmp_path):
     data = drawn(["status", "final_error"]).isel(arm=[0] * 40, seed=[0] * 80, task=[0, 1, 2] * 40)
-    contracts.write(data, tmp_path / "a.nc")
-    xr.testing.assert_identical(contracts.read(tmp_path / "a.nc"), data)
+    netcdf.write(data, tmp_path / "a.nc")
+    xr.testing.assert_identical(netcdf.read(tmp_path / "a.nc"), data)
     with netCDF4.Dataset(tmp_path / "a.nc") as file:
         assert file["final_error"].filters()["zlib"]
         assert not file["status"].filters()["zlib"]
 
 
 def test_dims_types_and_descriptions_are_those_of_the_contract(tmp_path, everything):
-    contracts.write(everything, tmp_path / "a.nc")
+    netcdf.write(everything, tmp_path / "a.nc")
     with netCDF4.Dataset(tmp_path / "a.nc") as file:
         for name, (dims, meaning, dtype, _) in TABLE.items():
             assert file[name].dimensions == dims
@@ -90,27 +94,27 @@ def test_dims_types_and_descriptions_are_those_of_the_contract(tmp_path, everyth
 
 
 def test_coordinates_have_no_fill_value_and_integers_neither(tmp_path, everything):
-    contracts.write(everything, tmp_path / "a.nc")
+    netcdf.write(everything, tmp_path / "a.nc")
     with netCDF4.Dataset(tmp_path / "a.nc") as file:
         for name, values in file.variables.items():
             assert ("_FillValue" in values.ncattrs()) == (name not in COORDINATES and np.dtype(values.dtype).kind == "f"), name
 
 
 def test_a_coordinate_of_fractions_has_no_fill_value_either(tmp_path):
-    contracts.write(drawn(["final_error"]).assign_coords(task=[0.5, 1.5, 2.5]), tmp_path / "a.nc")
+    netcdf.write(drawn(["final_error"]).assign_coords(task=[0.5, 1.5, 2.5]), tmp_path / "a.nc")
     with netCDF4.Dataset(tmp_path / "a.nc") as file:
         assert "_FillValue" not in file["task"].ncattrs()
 
 
 def test_every_dim_but_those_of_images_and_classes_has_a_described_coordinate():
     dims = {dim for variable in TABLE.values() for dim in variable.dims}
-    assert dims - {"sample", "channel", "row", "column", "class"} == set(contracts.COORDINATES)
+    assert dims - {"sample", "channel", "row", "column", "class"} == set(netcdf.COORDINATES)
 
 
-@pytest.mark.parametrize(("name", "meanings"), {"status": outcomes.STATUS, "curvature_status": measures.STATUS}.items())
+@pytest.mark.parametrize(("name", "meanings"), {"status": outcomes.STATUS, "curvature_status": measure.STATUS}.items())
 def test_a_status_says_what_its_values_mean(tmp_path, everything, name, meanings):
-    contracts.write(everything, tmp_path / "a.nc")
-    status = contracts.read(tmp_path / "a.nc")[name]
+    netcdf.write(everything, tmp_path / "a.nc")
+    status = netcdf.read(tmp_path / "a.nc")[name]
     assert status.dtype == status.attrs["flag_values"].dtype == np.int8
     assert dict(zip(status.attrs["flag_meanings"].split(), status.attrs["flag_values"].tolist(), strict=True)) == meanings
     assert status.attrs["long_name"] == TABLE[name].meaning
@@ -122,21 +126,21 @@ def test_only_a_status_has_flags(everything):
 
 def test_a_name_that_is_not_in_the_contract_cannot_enter_a_file():
     with pytest.raises(KeyError, match="accuracy"):
-        contracts.dataset(TABLE, {"accuracy": np.zeros(3)}, {}, "t", STAMP)
+        netcdf.dataset(TABLE, {"accuracy": np.zeros(3)}, {}, "t", STAMP)
     with pytest.raises(KeyError, match="epoch"):
-        contracts.dataset(TABLE, {}, {"epoch": [1]}, "t", STAMP)
+        netcdf.dataset(TABLE, {}, {"epoch": [1]}, "t", STAMP)
 
 
 def test_the_same_data_give_the_same_bytes(tmp_path):
     for name in ("a", "b"):
-        contracts.write(drawn(TABLE), tmp_path / name / "x.nc")
+        netcdf.write(drawn(TABLE), tmp_path / name / "x.nc")
     assert (tmp_path / "a" / "x.nc").read_bytes() == (tmp_path / "b" / "x.nc").read_bytes()
 
 
 @pytest.mark.parametrize("failure", [ValueError("mid-way"), OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_a_failure_while_writing_leaves_the_former_file_and_no_other(tmp_path, monkeypatch, failure):
     path = tmp_path / "a.nc"
-    contracts.write(drawn(["final_error"]), path)
+    netcdf.write(drawn(["final_error"]), path)
     former = path.read_bytes()
 
     def fail(self, part, **options):
@@ -146,15 +150,15 @@ def test_a_failure_while_writing_leaves_the_former_file_and_no_other(tmp_path, m
 
     monkeypatch.setattr(xr.Dataset, "to_netcdf", fail)
     with pytest.raises(StudyError if isinstance(failure, OSError) else type(failure)):
-        contracts.write(drawn(["final_error"], scale=2), path)
+        netcdf.write(drawn(["final_error"], scale=2), path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.nc"]
     assert path.read_bytes() == former
 
 
 def test_a_write_replaces_the_former_file(tmp_path):
     for scale in (1, 2):
-        contracts.write(drawn(["final_error"], scale), tmp_path / "a.nc")
-    xr.testing.assert_identical(contracts.read(tmp_path / "a.nc"), drawn(["final_error"], 2))
+        netcdf.write(drawn(["final_error"], scale), tmp_path / "a.nc")
+    xr.testing.assert_identical(netcdf.read(tmp_path / "a.nc"), drawn(["final_error"], 2))
     assert [file.name for file in tmp_path.iterdir()] == ["a.nc"]
 
 
@@ -165,30 +169,30 @@ def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
     with pytest.raises(StudyError, match=r"a\.nc could not be written \(.+\): free space or mend its permissions"):
-        contracts.write(drawn(["final_error"]), tmp_path / "a.nc")
+        netcdf.write(drawn(["final_error"]), tmp_path / "a.nc")
 
 
 @pytest.mark.parametrize("keep", [0, 100, 0.5, 0.9, 0.999])
 def test_a_truncated_file_is_refused_by_name(tmp_path, keep):
     path = tmp_path / "a.nc"
-    contracts.write(drawn(TABLE), path)
+    netcdf.write(drawn(TABLE), path)
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if keep < 1 else keep])
     with pytest.raises(StudyError, match=r"a\.nc cannot be read \(.+\): delete it"):
-        contracts.read(path)
+        netcdf.read(path)
 
 
 def test_a_missing_file_or_one_of_another_kind_is_refused_by_name(tmp_path):
     (tmp_path / "text.nc").write_text("not netCDF")
     for name in ("absent.nc", "text.nc"):
         with pytest.raises(StudyError, match=rf"{name} cannot be read"):
-            contracts.read(tmp_path / name)
+            netcdf.read(tmp_path / name)
 
 
 def test_a_files_digest_is_that_of_its_content(tmp_path):
     for name, content in {"a": b"1", "b": b"2", "c": b"1"}.items():
         (tmp_path / name).write_bytes(content)
-    a, b, c = (records.digest(tmp_path / name) for name in "abc")
+    a, b, c = (record.digest(tmp_path / name) for name in "abc")
     assert a == c != b
 
 
@@ -196,7 +200,7 @@ def test_a_files_digest_is_that_of_its_content(tmp_path):
     "stamp", [{"source": "train"}, {"source": "train", "contract": "1"}, {"source": "train", "contract": "3"}], ids=str
 )
 def test_a_file_of_another_version_of_the_contract_is_refused_with_what_to_do(tmp_path, stamp):
-    contracts.write(xr.Dataset({"a": 1.0}, attrs=stamp), tmp_path / "a.nc")
+    netcdf.write(xr.Dataset({"a": 1.0}, attrs=stamp), tmp_path / "a.nc")
     said = f"version {stamp.get('contract', '1')} of the contract of files, and this code reads version 2: .*make audit ARGS=--adopt"
     with pytest.raises(StudyError, match=said):
-        contracts.read(tmp_path / "a.nc")
+        netcdf.read(tmp_path / "a.nc")

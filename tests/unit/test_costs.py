@@ -9,9 +9,13 @@ import torch
 from cohorts import ARMS as EVERY
 from cohorts import COMPOSED, seen, trained
 
-from plasticity import contracts, costs, measures, memory, networks
+from plasticity import cost as costs
+from plasticity.config.models import Curvature, Network, Optimizer, Problem, Setting, Training
+from plasticity.curvature import measure
 from plasticity.errors import StudyError
-from plasticity.settings import Curvature, Network, Optimizer, Problem, Setting, Training
+from plasticity.models import architecture
+from plasticity.storage import netcdf
+from plasticity.training import memory
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=40, batch=7, epochs=3, tasks=11, test_samples=5),
@@ -61,7 +65,7 @@ def test_a_budget_in_steps_costs_as_much_as_the_same_in_epochs(data):
 
 def test_measuring_counts_what_one_member_leaves_at_one_task(data):
     network_blocks, moments, rank = 4, 2, 9  # two layers, the last two, all
-    of_blocks = [name for name, variable in measures.table(CURVATURE).items() if variable.dims[-2:] == ("moment", "block")]
+    of_blocks = [name for name, variable in measure.table(CURVATURE).items() if variable.dims[-2:] == ("moment", "block")]
     found = costs.measuring(SETTING, data, CURVATURE)
     numbers = len(of_blocks) * moments * network_blocks + network_blocks  # and the weight norm
     assert found.disk == 4 * numbers + 8 * moments * network_blocks * rank + moments  # and the status
@@ -83,10 +87,10 @@ def test_operators_at_other_tasks_leave_as_much_as_they_have_in_the_file(data, t
     own = {"fisher": {}, "hessian": {"every": 2}, "ggn": {"every": 2, "samples": 5, "blocks": ["all"]}}
     asked = Curvature.of({"operators": own, "samples": 9, "moments": ["old", "new"], "every": 1})
     _, states = trained(data, "none", [{}], [0, 1], setting=SETTING, dtype=torch.float32)
-    shapes = {name: tuple(tensor.shape) for name, tensor in networks.fitting(SETTING, data).named_parameters()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in architecture.fitting(SETTING, data).named_parameters()}
     standing = SimpleNamespace(arms=["none"], seeds=[0, 1], tasks=list(range(4)), shapes=shapes, at=lambda task: states[task].double())
-    variables, coordinates = measures.measure(standing, SETTING, asked, data)
-    found = contracts.dataset(measures.table(asked), variables, coordinates, "measures", {})
+    variables, coordinates = measure.measure(standing, SETTING, asked, data)
+    found = netcdf.dataset(measure.table(asked), variables, coordinates, "measures", {})
     assert costs.measuring(SETTING, data, asked).disk == sum(values.nbytes for values in found.data_vars.values()) / 8
 
 

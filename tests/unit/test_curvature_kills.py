@@ -16,9 +16,11 @@ import torch
 from forking import SCRIPTS, Forked
 from tiers import slow_except
 
-from plasticity import contracts, networks, provenance
-from plasticity.checkpoints import Rows, write
-from plasticity.settings import Setting
+from plasticity.config.models import Setting
+from plasticity.models import architecture
+from plasticity.provenance import code_digest
+from plasticity.storage import netcdf
+from plasticity.storage.checkpoints import Rows, write
 
 ENTRY = SCRIPTS / "curvature.py"
 ARMS, SEEDS, TASKS = ["none", "l2(strength=1)"], [0, 1], 3
@@ -61,11 +63,11 @@ class Job(Forked):
 def drawn(path, data, seed):
     """Checkpoints of networks that were drawn and not trained."""
     setting = Setting.of(SETTING)
-    network = networks.fitting(setting, data)
+    network = architecture.fitting(setting, data)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
     rows = Rows(path.with_suffix(".rows"), range(TASKS), len(ARMS) * len(SEEDS), shapes)
     for task in range(TASKS):
-        members = [networks.initial(network, setting.network, seed + member, task) for member in range(len(ARMS) * len(SEEDS))]
+        members = [architecture.initial(network, setting.network, seed + member, task) for member in range(len(ARMS) * len(SEEDS))]
         rows.write(0, task, torch.stack([torch.cat([tensor.flatten() for tensor in one.values()]) for one in members]).float())
     write(path, rows, ARMS, SEEDS, {"settings": json.dumps({"setting": SETTING})})
     return path
@@ -75,8 +77,8 @@ def drawn(path, data, seed):
 def make(forks, data, tmp_path_factory):
     """``make()`` is a job of which nothing has been measured; `other` changes what it is made of."""
     root = tmp_path_factory.mktemp("made")
-    contracts.write(data, root / "tiny.nc")
-    contracts.write(data.assign(image=data["image"] // 2), root / "other.nc")
+    netcdf.write(data, root / "tiny.nc")
+    netcdf.write(data.assign(image=data["image"] // 2), root / "other.nc")
     checkpoints = {name: drawn(root / f"{name}_checkpoints.nc", data, seed) for name, seed in (("first", 0), ("second", 50))}
     return lambda data="tiny", of="first", **more: Job(tmp_path_factory.mktemp("job"), forks, root / f"{data}.nc", checkpoints[of], **more)
 
@@ -165,7 +167,7 @@ def test_a_state_that_is_torn_is_measured_again(make, expected):
 
 def planned():
     """The code of the entry as its rule would plan it."""
-    return provenance.code_digest(ENTRY, [])
+    return code_digest.code_digest(ENTRY, [])
 
 
 OTHERS = {

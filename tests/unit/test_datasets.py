@@ -26,10 +26,13 @@ import pytest
 from PIL import Image
 from torchvision.datasets import CIFAR10, MNIST, FashionMNIST
 
-from plasticity import classfolders, contracts, datasets, registry
-from plasticity.datasets import Images, cifar10, folder, imagenet, mnist
+from plasticity.config import registry
+from plasticity.data import dataset, image_folders
+from plasticity.data.dataset import Images
+from plasticity.data.datasets import cifar10, folder, imagenet, mnist
 from plasticity.errors import StudyError
-from plasticity.provenance import CONTRACT
+from plasticity.provenance.code_digest import CONTRACT
+from plasticity.storage import netcdf
 
 GIVEN = Path(os.environ.get("PLASTICITY_DATA", "")).resolve()
 
@@ -110,8 +113,8 @@ def loaded(**changed):
 
 @pytest.mark.parametrize("chunk", [1, 7, 50, 2**20])
 def test_means_and_deviations_are_those_of_all_pixels_whatever_the_chunk(monkeypatch, chunk):
-    monkeypatch.setattr(datasets, "CHUNK", chunk)
-    data, images = datasets.describe("x", loaded(), {}), loaded().images
+    monkeypatch.setattr(dataset, "CHUNK", chunk)
+    data, images = dataset.describe("x", loaded(), {}), loaded().images
     assert np.array_equal(data.channel_mean, (images.mean((0, 2, 3)) / 16).astype(np.float32))
     assert np.array_equal(data.channel_std, (images.std((0, 2, 3)) / 16).astype(np.float32))
     assert data.image.attrs["valid_max"] == 16
@@ -120,7 +123,7 @@ def test_means_and_deviations_are_those_of_all_pixels_whatever_the_chunk(monkeyp
 
 def test_digits_are_described_as_ever():
     digits = load("digits", Path("nowhere"))
-    data = datasets.describe("digits", digits, {})
+    data = dataset.describe("digits", digits, {})
     assert digits.images.shape == (1797, 1, 8, 8)
     assert data.channel_mean.item() == np.float32(digits.images.mean() / 16)
     assert data.channel_std.item() == np.float32(digits.images.std() / 16)
@@ -129,8 +132,8 @@ def test_digits_are_described_as_ever():
 def test_names_of_classes_come_back_from_a_file_which_is_the_same_on_each_writing(tmp_path):
     names = ["T-shirt/top", "bär", ""]
     for place in ("a", "b"):
-        contracts.write(datasets.describe("x", loaded(classes=names), {"contract": CONTRACT}), tmp_path / place / "x.nc")
-    assert contracts.read(tmp_path / "a" / "x.nc").class_name.values.tolist() == names
+        netcdf.write(dataset.describe("x", loaded(classes=names), {"contract": CONTRACT}), tmp_path / place / "x.nc")
+    assert netcdf.read(tmp_path / "a" / "x.nc").class_name.values.tolist() == names
     assert (tmp_path / "a" / "x.nc").read_bytes() == (tmp_path / "b" / "x.nc").read_bytes()
 
 
@@ -158,14 +161,14 @@ UNFIT = {
 @pytest.mark.parametrize(("changed", "words"), UNFIT.values(), ids=UNFIT)
 def test_what_a_loader_should_not_give_is_refused(changed, words):
     with pytest.raises(StudyError, match=r"^dataset mine ") as caught:
-        datasets.describe("mine", loaded(**changed), {})
+        dataset.describe("mine", loaded(**changed), {})
     for word in words:
         assert word in str(caught.value)
 
 
 def test_labels_of_any_integers_are_taken():
     for dtype in (np.uint8, np.int16, np.int64):
-        assert datasets.describe("x", loaded(labels=(np.arange(9) % 3).astype(dtype)), {}).label.dtype == np.int64
+        assert dataset.describe("x", loaded(labels=(np.arange(9) % 3).astype(dtype)), {}).label.dtype == np.int64
 
 
 # MNIST and Fashion-MNIST
@@ -565,7 +568,7 @@ def test_a_class_folder_without_images_is_refused(tmp_path, pets, path):
 def test_an_archive_is_read_only_if_its_md5_is_right(tmp_path, pets, monkeypatch):
     path = pack(pets, tmp_path / "a.tar")
     assert len(load("folder", tmp_path, path="a.tar", side=8, md5=md5(path)).labels) == 12
-    monkeypatch.setattr(classfolders.tarfile, "open", lambda *_, **__: pytest.fail("opened"))
+    monkeypatch.setattr(image_folders.tarfile, "open", lambda *_, **__: pytest.fail("opened"))
     refused([str(path), md5(path), "0" * 32, "replace it"], "folder", tmp_path, path="a.tar", side=8, md5="0" * 32)
 
 
@@ -707,7 +710,7 @@ def test_only_the_chosen_of_an_archive_of_archives_are_opened(tmp_path, wordnet,
     pack_nested(place, tmp_path / "nested.tar", mode)
     inner = []
     real = tarfile.open
-    monkeypatch.setattr(classfolders.tarfile, "open", lambda *one, **more: inner.append(more.get("fileobj")) or real(*one, **more))
+    monkeypatch.setattr(image_folders.tarfile, "open", lambda *one, **more: inner.append(more.get("fileobj")) or real(*one, **more))
     read = load("imagenet", tmp_path, path="nested.tar", side=8, classes=["n02110341", "n01440764"], per_class=2)
     assert np.array_equal(read.images, expected.images[[6, 7, 0, 1]])
     assert read.classes == ["n02110341", "n01440764"]
@@ -750,7 +753,7 @@ def test_bits_are_fair_and_the_same_each_time():
     assert (bits.maximum, list(bits.classes), set(bits.labels)) == (1, ["none"], {0})
     assert equal(load("bits", Path("nowhere")), bits)
     assert load("bits", Path("nowhere"), inputs=3, images=7).images.shape == (7, 1, 1, 3)
-    assert datasets.describe("bits", bits, {}).image.attrs["valid_max"] == 1
+    assert dataset.describe("bits", bits, {}).image.attrs["valid_max"] == 1
 
 
 # memory
@@ -813,7 +816,7 @@ def test_a_real_file_of_cifar_is_read_as_it_is(name):
     assert np.array_equal(read.images, content[b"data"].reshape(-1, 3, 32, 32))
     assert np.array_equal(read.labels, content[b"labels"])
     assert read.classes[:3] == ["airplane", "automobile", "bird"]
-    data = datasets.describe("cifar10", read, {})
+    data = dataset.describe("cifar10", read, {})
     assert np.allclose(data.channel_mean, [0.491, 0.482, 0.447], atol=0.005), "as it is said everywhere"
 
 

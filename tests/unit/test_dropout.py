@@ -7,7 +7,7 @@ from cohorts import CNN, begun, changed, images, of_member, steps_of
 from torch import nn
 from torch.func import functional_call
 
-from plasticity import networks
+from plasticity.models import architecture
 
 ARMS = [{"rate": 0.2}, {"rate": 0.6}]
 SETTINGS = {
@@ -65,7 +65,7 @@ class Gate(nn.Module):
 def test_gradients_are_those_of_a_network_whose_activations_are_multiplied_by_what_was_drawn(kind):
     setting, size = SETTINGS[kind]
     _, steps = gated(kind, setting, size)
-    network = networks.build(setting.network, (1, size, size), 3).double()
+    network = architecture.build(setting.network, (1, size, size), 3).double()
     layers = []
     for module in list(network.modules()):
         for name, child in list(module.named_children()):

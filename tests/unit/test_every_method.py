@@ -8,9 +8,9 @@ import torch
 from cohorts import ARMS, CNN, COMPOSED, SETTING, begun, changed, images, trained
 from tiers import slow_except
 
-from plasticity import registry
-from plasticity.settings import Training
-from plasticity.training import train
+from plasticity.config import registry
+from plasticity.config.models import Training
+from plasticity.training.trainer import train
 
 # rows that fill no whole number of the processor's vectors
 ODD = changed(network={"options": {"width": 11, "depth": 2}})

@@ -8,8 +8,8 @@ import pytest
 import torch
 from cohorts import ARMS, CNN, begun, changed, images, of_member, steps_of, trained
 
-from plasticity.methods.neuroplastic_expansion import erdos_renyi
-from plasticity.training import train
+from plasticity.training.methods.neuroplastic_expansion import erdos_renyi
+from plasticity.training.trainer import train
 
 METHOD = "neuroplastic_expansion"
 ARM = {"density": 0.3, "growth": 0.1, "prune": 0.5, "most": 0.7, "period": 2}

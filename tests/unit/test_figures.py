@@ -16,14 +16,19 @@ from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 from tiers import slow_except
 
-from plasticity import contracts, drawing, figures, measures, outcomes, registry
+from plasticity.config import registry
+from plasticity.config.models import Curvature
+from plasticity.curvature import measure
 from plasticity.errors import StudyError
-from plasticity.settings import Curvature
-from plasticity.statistics import associations, comparisons, consistency, prediction, resampling, summaries, timing
+from plasticity.report import figures
+from plasticity.report.panels import short, spread
+from plasticity.report.style import Style, lay_out, save
+from plasticity.statistics import associations, comparisons, lead_lag, meta_analysis, prediction, resampling, summaries
 from plasticity.statistics.hypotheses import adjusted
 from plasticity.statistics.panels import Panel
 from plasticity.statistics.resampling import Draws
-from plasticity.style import Style, lay_out, save
+from plasticity.storage import netcdf
+from plasticity.training import outcomes
 
 ROOT = Path(__file__).parents[2]
 STYLE = Style.read(ROOT / "workflow/style.yaml")
@@ -40,13 +45,13 @@ def setting(seed=0, arms=ARMS, seeds=4, tasks=6, moments=("old", "new"), blocks=
     draw = np.random.default_rng(seed)
     grid = 0.01 * np.sinh(np.linspace(-1.05, 1.05, 7) * np.arcsinh(100))
     sizes = {"arm": len(arms), "seed": seeds, "task": tasks, "moment": len(moments), "block": len(blocks), "rank": 5, "step": 4, "grid": 7}
-    table = {name: variable for name, variable in (outcomes.TABLE | measures.table(CURVATURE)).items() if name != "test_error"}
+    table = {name: variable for name, variable in (outcomes.TABLE | measure.table(CURVATURE)).items() if name != "test_error"}
     values = {name: draw.uniform(0.1, 0.9, [sizes[dim] for dim in variable.dims]) for name, variable in table.items()}
     values["fisher_eigenvalue"][:] = -np.sort(-values["fisher_eigenvalue"], axis=-1)
     values["feature_rank"][..., 2:] = np.nan
     coordinates = {"arm": arms, "seed": range(seeds), "task": range(tasks), "moment": list(moments), "block": blocks}
     coordinates |= {"rank": range(5), "step": range(5, 25, 5), "grid": grid}
-    data = contracts.dataset(table, values, coordinates, "drawn", {})
+    data = netcdf.dataset(table, values, coordinates, "drawn", {})
     fresh = {name: data[name.removeprefix("fresh_")].sel(arm="fresh", drop=True) for name in outcomes.FRESH if name != "fresh_test_error"}
     return summaries.with_gaps(data.assign(fresh))
 
@@ -65,10 +70,10 @@ def tables_of(datasets):
     """The tables that figures are drawn from."""
     panels, draws = [Panel.of(name, data) for name, data in datasets.items()], Draws(49)
     within, beside = associations.associations([panel.explanations() for panel in panels], draws)
-    tested = {"associations": within, "nulls": beside, "lead_lag": timing.lead_lag(panels, draws)}
-    tested |= {"consistency": consistency.consistency(panels, draws)}
+    tested = {"associations": within, "nulls": beside, "lead_lag": lead_lag.lead_lag(panels, draws)}
+    tested |= {"consistency": meta_analysis.consistency(panels, draws)}
     found = adjusted(tested | {"comparisons": comparisons.comparisons(panels, draws)}, ())
-    found |= {"counterexamples": consistency.counterexamples(panels, draws, 0.05, 0.2)}
+    found |= {"counterexamples": meta_analysis.counterexamples(panels, draws, 0.05, 0.2)}
     found |= {"redundancy": prediction.redundancy(panels, draws), "outcomes": summaries.outcomes(datasets)}
     return found | {"tuning": pd.DataFrame(columns=summaries.TUNING)}
 
@@ -272,7 +277,7 @@ def test_layers_are_drawn_each_by_itself_and_named_at_their_ends():
 
 def test_labels_at_the_ends_keep_their_order_and_their_distance():
     wanted = np.array([0.5, 0.1, 0.52, 0.51, 0.9])
-    found = drawing.spread(wanted, 0.1)
+    found = spread(wanted, 0.1)
     assert np.array_equal(np.argsort(found), np.argsort(wanted))
     assert np.diff(np.sort(found)).min() >= 0.1 - 1e-12
     assert found[[1, 4]] == pytest.approx([0.1, 0.9])
@@ -289,7 +294,7 @@ def test_a_methods_panels_hold_its_arms_in_its_colour_and_look():
 def test_many_arms_go_on_in_further_rows_and_none_is_left_out():
     figure = drawn("methods", SHAPES["every method"])
     shown = [set(lines(axis)) - {"none", "fresh"} for axis in figure.axes[::3]]
-    assert set().union(*shown) == {drawing.short(arm) for arm in MANY}
+    assert set().union(*shown) == {short(arm) for arm in MANY}
     assert sum(map(len, shown)) == len(MANY)
     assert max(map(len, shown)) <= 6
 

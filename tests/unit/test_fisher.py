@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
 
-from plasticity import activations, logs, networks
+from plasticity import log
+from plasticity.config.models import Network
+from plasticity.curvature.operators import fisher
+from plasticity.curvature.spectrum import eigenvalues
 from plasticity.errors import StudyError
-from plasticity.operators import fisher
-from plasticity.settings import Network
-from plasticity.spectra import eigenvalues
+from plasticity.models import activations, architecture
 
 ACTIVATIONS = [nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Identity]
 SAMPLES = 7
@@ -116,7 +117,7 @@ KINDS = {  # tiny networks: their options, and the images they see
 def built(kind, activation, seed, samples=SAMPLES):
     """A network in eval mode with drawn parameters, norms' too, and a batch with targets."""
     options, shape = KINDS[kind]
-    network = networks.build(Network(kind.partition(",")[0], activation, options=options), shape, 3).double().eval()
+    network = architecture.build(Network(kind.partition(",")[0], activation, options=options), shape, 3).double().eval()
     torch.manual_seed(seed)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=max(0.3, parameter[0].numel() ** -0.5))
@@ -297,7 +298,7 @@ UNCOVERED = {  # a network, the shape of what it sees, and the layers that the w
 
 @pytest.mark.parametrize("kind", UNCOVERED)
 def test_layers_that_no_identity_covers_have_the_grams_of_their_gradients_and_a_warning_names_them(kind, caplog):
-    logs.warn_once.cache_clear()
+    log.warn_once.cache_clear()
     torch.manual_seed(0)
     make, shape, names = UNCOVERED[kind]
     network, x, y = make().double().eval(), torch.randn(5, *shape).double(), torch.randint(3, (5,))

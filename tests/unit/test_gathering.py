@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from plasticity import contracts, measures
+from plasticity.curvature import measure
 from plasticity.errors import StudyError
-from plasticity.gathering import gather
+from plasticity.statistics.merge import gather
+from plasticity.storage import netcdf
 
 TASKS = 4
 
@@ -76,12 +77,12 @@ def test_tasks_without_a_measure_are_missing():
 
 def test_the_status_of_a_task_without_a_measure_says_so_and_stays_an_integer(tmp_path):
     some = [cohort([arm], [0], measured=[0, 2], blocks=blocks) for arm, blocks in (("none", ("all",)), ("fresh", ("norm_1", "all")))]
-    contracts.write(joined(*some), tmp_path / "a.nc")
-    status = contracts.read(tmp_path / "a.nc")["curvature_status"]
+    netcdf.write(joined(*some), tmp_path / "a.nc")
+    status = netcdf.read(tmp_path / "a.nc")["curvature_status"]
     assert status.dtype == np.int8
     assert status.dims == ("arm", "seed", "task", "moment")
-    assert (status.sel(task=[1, 3]) == measures.STATUS["not_asked_for"]).all()
-    assert (status.sel(task=[0, 2]) == measures.STATUS["measured"]).all()
+    assert (status.sel(task=[1, 3]) == measure.STATUS["not_asked_for"]).all()
+    assert (status.sel(task=[0, 2]) == measure.STATUS["measured"]).all()
     assert status.attrs["flag_values"].tolist() == [0, 1, 2, 3]
 
 
@@ -93,8 +94,8 @@ def test_spectra_of_other_lengths_are_padded_and_all_numbers_stay(tmp_path):
         here = data["fisher_eigenvalue"].sel(arm=measured.arm, seed=measured.seed)
         np.testing.assert_array_equal(here.isel(rank=slice(length)), measured["fisher_eigenvalue"])
         assert here.isel(rank=slice(length, None)).isnull().all()
-    contracts.write(data, tmp_path / "a.nc")
-    assert contracts.read(tmp_path / "a.nc")["rank"].dtype.kind == "i"
+    netcdf.write(data, tmp_path / "a.nc")
+    assert netcdf.read(tmp_path / "a.nc")["rank"].dtype.kind == "i"
 
 
 def test_a_cohort_without_spectra_is_gathered_too():

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from plasticity import cohort, memory, networks, registry
-from plasticity.checkpoints import Rows
-from plasticity.datasets import Images, describe
-from plasticity.resume import Resume
-from plasticity.settings import Network, Optimizer, Problem, Setting, Training
-from plasticity.training import Members, train
+from plasticity.config import registry
+from plasticity.config.models import Network, Optimizer, Problem, Setting, Training
+from plasticity.data.dataset import Images, describe
+from plasticity.models import architecture
+from plasticity.storage.checkpoints import Rows
+from plasticity.storage.restart import Resume
+from plasticity.training import chunks, memory
+from plasticity.training.trainer import Members, train
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
 
@@ -99,7 +101,7 @@ def test_waves_take_less_memory_than_was_said_and_than_all_at_once_and_change_ou
     setting = replace(SHORT, network=replace(SHORT.network, width=1000))
     everyone = [({"strength": 0.01}, seed) for seed in range(8)]
     need = memory.per_member(setting, data)
-    shapes = {name: tuple(tensor.shape) for name, tensor in networks.fitting(setting, data).named_parameters()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in architecture.fitting(setting, data).named_parameters()}
 
     def run(hold):
         """Outcomes, and the peak of what was held above what was there before."""
@@ -109,7 +111,7 @@ def test_waves_take_less_memory_than_was_said_and_than_all_at_once_and_change_ou
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         rows = Rows(folder / "rows.f4", [0], len(everyone), shapes)
-        outcomes = cohort.train_in_waves(setting, "l2_init", everyone, data, Training(), rows, Resume(folder, {}))
+        outcomes = chunks.train_in_waves(setting, "l2_init", everyone, data, Training(), rows, Resume(folder, {}))
         return outcomes, torch.cuda.max_memory_allocated() - before
 
     run(8.5)  # libraries reserve what they keep

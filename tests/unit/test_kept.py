@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from plasticity import kept as keeping
-from plasticity.kept import Kept
+from plasticity.storage import cache as keeping
+from plasticity.storage.cache import Kept
 
 STAMP = {"source": "train", "settings": '{"lr": 0.1}', "code": '{"train.py": "0f"}', "versions": '{"torch": "2"}', "data": "0f"}
 ARM, OTHER = {"strength": 0.1}, {"strength": 0.2}

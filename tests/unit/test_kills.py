@@ -15,8 +15,9 @@ import pytest
 from forking import SCRIPTS, Forked
 from tiers import slow_except
 
-from plasticity import contracts, memory
-from plasticity.settings import Setting
+from plasticity.config.models import Setting
+from plasticity.storage import netcdf
+from plasticity.training import memory
 
 ENTRY = SCRIPTS / "train.py"
 TASKS, ARMS, SEEDS = 2, 3, 2
@@ -50,7 +51,7 @@ class Job(Forked):
         argv = [ENTRY, "--data", self.data, "--outcomes", self.folder / "outcomes.nc", "--checkpoints", self.folder / "checkpoints.nc"]
         argv += ["--settings", json.dumps(settings)]
         if self.waves > 1:
-            need, at_once = memory.per_member(Setting.of(setting), contracts.read(self.data)), ARMS * SEEDS // self.waves
+            need, at_once = memory.per_member(Setting.of(setting), netcdf.read(self.data)), ARMS * SEEDS // self.waves
             argv += ["--memory", next(mb for mb in range(10**6) if (mb * 10**6 - memory.BASE) // need == at_once)]
         return argv
 
@@ -59,7 +60,7 @@ class Job(Forked):
 def make(forks, data, tmp_path_factory):
     """``make(waves, **problem)`` is a job of which nothing has been trained."""
     path = tmp_path_factory.mktemp("data") / "tiny.nc"
-    contracts.write(data, path)
+    netcdf.write(data, path)
     return lambda waves=1, **problem: Job(tmp_path_factory.mktemp("job"), forks, path, waves, problem)
 
 

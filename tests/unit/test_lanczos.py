@@ -8,9 +8,9 @@ import torch
 from scipy.stats import t as student
 from tiers import slow_except
 
-from plasticity import lanczos, spectra
-from plasticity.lanczos import krylov, quadrature
-from plasticity.spectra import Spectrum
+from plasticity.curvature import lanczos, spectrum
+from plasticity.curvature.lanczos import krylov, quadrature
+from plasticity.curvature.spectrum import Spectrum
 
 DRAWS, SIZE = 100, 400
 
@@ -46,7 +46,7 @@ MATRICES = {
 def test_a_basis_is_orthonormal_and_the_matrix_is_the_operator_in_it(dtype, block, removed, kind):
     torch.manual_seed(0)
     A, round_off = rotated(MATRICES[kind]), torch.finfo(dtype).eps
-    known = spectra.eigenvectors(A)[1][:, :removed].T.to(dtype)
+    known = spectrum.eigenvectors(A)[1][:, :removed].T.to(dtype)
     found = krylov(lambda vectors: (vectors.double() @ A).to(dtype), torch.randn(2, block, 80).to(dtype), 24 // block, known)
     Q = found.basis.double()
     assert (Q @ Q.mT - torch.eye(24)).abs().max() < 30 * round_off
@@ -64,7 +64,7 @@ def test_an_exhausted_space_goes_on_to_the_equal_eigenvalues_that_its_start_cann
     torch.manual_seed(0)
     A = rotated([4.0, 4.0, 4.0, -1.0, -1.0], 20)
     found = krylov(lambda vectors: vectors @ A, torch.randn(1, 1, 20).double(), 20)
-    torch.testing.assert_close(spectra.eigenvectors(found.matrix[0])[0], spectra.eigenvectors(A)[0], rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(spectrum.eigenvectors(found.matrix[0])[0], spectrum.eigenvectors(A)[0], rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -116,24 +116,24 @@ ESTIMATES = [(64, 4, 1, torch.float64), (32, 4, 1, torch.float32), (12, 4, 3, to
 def test_what_is_stated_of_errors_holds(kind, steps, probes, block, dtype):
     values = SPECTRA[kind]
     found = estimated(values, steps, probes, block, dtype)
-    numbers, errors = spectra.summary(found)
+    numbers, errors = spectrum.summary(found)
     # an error from few probes is itself uncertain: Student's t, whose 95 % are 3.2 errors for four probes
     within = student.ppf(0.975, probes - 1)
-    for name, true in spectra.numbers(values).items():
+    for name, true in spectrum.numbers(values).items():
         round_off = 1e-5 * (true.abs() if name != "trace" else values.abs().sum()) + 1e-6 * (name == "negative_fraction")
         held = (numbers[name] - true).abs() <= within * errors[name] + round_off
         assert held.sum() >= 90, name
-    smooth, bound = spectra.density(found)
-    true = spectra.density(Spectrum(values, len(values)))[0]
+    smooth, bound = spectrum.density(found)
+    true = spectrum.density(Spectrum(values, len(values)))[0]
     assert ((smooth - true).abs().amax(dim=-1) <= bound).sum() >= 95
 
 
 def test_what_few_steps_cannot_resolve_is_in_the_stated_error():
     """Five decades of a bulk above a null space: sixteen nodes do not know how many eigenvalues are none."""
     values = torch.cat([torch.zeros(300), torch.logspace(0, -5, 100)]).double()
-    numbers, errors = spectra.summary(estimated(values, steps=16))
+    numbers, errors = spectrum.summary(estimated(values, steps=16))
     for name in ("effective_rank", "epsilon_rank", "absolute_epsilon_rank"):
-        off = (numbers[name] - spectra.numbers(values)[name]).abs()
+        off = (numbers[name] - spectrum.numbers(values)[name]).abs()
         assert (off <= 2 * errors[name]).sum() >= 95
     assert (errors["epsilon_rank"] > 10).all()
 
@@ -149,8 +149,8 @@ def test_what_few_steps_cannot_resolve_is_in_the_stated_error():
     ],
 )
 def test_effective_ranks_are_within_two_percent(values, steps, probes, tolerance):
-    rank = spectra.summary(estimated(values, steps, probes, draws=10))[0]["effective_rank"]
-    assert ((rank / spectra.effective_rank(values) - 1).abs() <= tolerance).all()
+    rank = spectrum.summary(estimated(values, steps, probes, draws=10))[0]["effective_rank"]
+    assert ((rank / spectrum.effective_rank(values) - 1).abs() <= tolerance).all()
 
 
 @pytest.mark.parametrize(("steps", "block"), [(64, 1), (21, 3)])
@@ -163,8 +163,8 @@ def test_each_of_five_equal_eigenvalues_counts(steps, block, bulk):
         near = (found.values - level).abs() < 0.01 * level
         counted, exactly = (found.weights * near).sum(dim=-1).mean(dim=0), 0.0 if bulk == 0 else 2.5
         assert (counted - 5).abs().max() <= exactly + 1e-6
-    numbers, errors = spectra.summary(found)
-    for name, true in spectra.numbers(values).items():
+    numbers, errors = spectrum.summary(found)
+    for name, true in spectrum.numbers(values).items():
         within = student.ppf(0.975, 3) * errors[name] + 1e-9 * true.abs() + 1e-12
         assert ((numbers[name] - true).abs() <= within).sum() >= 18, name
 
@@ -176,18 +176,18 @@ def test_of_an_operator_of_low_rank_everything_is_known(dtype):
     values = double([5, 3, 2, -1])
     A = rotated(values, 200).to(dtype)
     found = quadrature(lambda vectors: vectors @ A, torch.randn(5, 1, 200).to(dtype), 32, 4)
-    numbers, errors = spectra.summary(found)
-    for name, true in spectra.numbers(values).items():
+    numbers, errors = spectrum.summary(found)
+    for name, true in spectrum.numbers(values).items():
         assert numbers[name].item() == pytest.approx(true.item(), rel=1e-12 if dtype is torch.float64 else 1e-4)
         if name in ("stable_rank", "entropy_rank", "trace", "negative_fraction", "top_eigenvalue"):
             assert errors[name] <= 1e-4
-    smooth = spectra.density(found)[0]
-    torch.testing.assert_close(smooth, spectra.density(Spectrum(values, 200))[0], rtol=1e-5, atol=1e-5)
+    smooth = spectrum.density(found)[0]
+    torch.testing.assert_close(smooth, spectrum.density(Spectrum(values, 200))[0], rtol=1e-5, atol=1e-5)
 
 
 def test_an_operator_of_zeros_has_counts_and_a_trace_of_zero_and_no_ratios():
     found = quadrature(torch.zeros_like, torch.randn(3, 1, 40), 8, 4)
-    numbers, errors = spectra.summary(found)
+    numbers, errors = spectrum.summary(found)
     for name in ("effective_rank", "epsilon_rank", "absolute_epsilon_rank", "trace", "top_eigenvalue"):
         assert numbers[name] == 0
     assert numbers["stable_rank"].isnan()
@@ -200,7 +200,7 @@ def test_the_ends_are_eigenvalues_within_their_residuals_and_the_overlap_that_of
     A = rotated([40.0, 20.0, 10.0, 5.0, *torch.linspace(1, -1, 192), -3.0, -6.0], 198)
     gradient = torch.randn(198).double()
     found = quadrature(lambda vectors: vectors @ A, torch.randn(3, 1, 198).double(), 40, 4, gradient)
-    values, vectors = spectra.eigenvectors(A)
+    values, vectors = spectrum.eigenvectors(A)
     assert found.ends.shape == found.residuals.shape == (8,)
     assert ((found.ends[:, None] - values).abs().amin(dim=1) <= found.residuals + 1e-12).all()
     torch.testing.assert_close(found.ends[[0, 1, 2, 3, 6, 7]], values[[0, 1, 2, 3, -2, -1]], rtol=1e-6, atol=0)
@@ -217,13 +217,13 @@ def test_members_and_probes_that_take_turns_have_what_each_has_alone(monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(lanczos, "AT_ONCE", 1)
         in_turns = quadrature(lambda vectors: (vectors[..., None, :] @ A).squeeze(-2), starts, 10, 3, gradient)
-    numbers, errors = spectra.summary(together)
-    for one, other in zip((numbers, errors), spectra.summary(in_turns), strict=True):
+    numbers, errors = spectrum.summary(together)
+    for one, other in zip((numbers, errors), spectrum.summary(in_turns), strict=True):
         for name, number in one.items():
             torch.testing.assert_close(number, other[name], rtol=1e-9, atol=1e-9)
     for member in range(3):
         alone = quadrature(lambda vectors, A=A[member]: vectors @ A, starts[:, member], 10, 3, gradient[member])
-        found, of_error = spectra.summary(alone)
+        found, of_error = spectrum.summary(alone)
         for name, number in numbers.items():
             torch.testing.assert_close(number[member], found[name], rtol=1e-6, atol=1e-6)
             torch.testing.assert_close(errors[name][member], of_error[name], rtol=1e-6, atol=1e-6)
@@ -236,11 +236,11 @@ def test_a_member_whose_products_are_nan_has_nan_and_harms_no_other():
     starts, gradient = torch.randn(3, 3, 1, 50), torch.randn(3, 50)
     found = quadrature(lambda vectors: vectors * values, starts, 12, 4, gradient)
     healthy = quadrature(lambda vectors: vectors * values[[0, 2]], starts[:, [0, 2]], 12, 4, gradient[[0, 2]])
-    for part, of_healthy in zip(spectra.summary(found), spectra.summary(healthy), strict=True):
+    for part, of_healthy in zip(spectrum.summary(found), spectrum.summary(healthy), strict=True):
         for name, number in part.items():
             assert number[1].isnan(), name
             torch.testing.assert_close(number[[0, 2]], of_healthy[name], rtol=1e-4, atol=1e-5)
-    smooth, bound = spectra.density(found)
+    smooth, bound = spectrum.density(found)
     assert smooth[1].isnan().all()
     assert bound.isnan().tolist() == [False, True, False]
     assert found.overlap.isnan().tolist() == [False, True, False]

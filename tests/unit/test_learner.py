@@ -9,10 +9,10 @@ from cohorts import CNN, SETTING, begun, changed
 from torch import nn
 from torch.func import functional_call
 
-from plasticity import activations, lockstep, networks
-from plasticity.learner import Learner
-from plasticity.lockstep import Watch, forward, watched
-from plasticity.settings import Network
+from plasticity.config.models import Network
+from plasticity.models import activations, architecture, ensemble
+from plasticity.models.ensemble import Watch, forward, watched
+from plasticity.training.learner import Learner
 
 KINDS = {
     "mlp": (changed(network={"options": {"width": 8, "depth": 2, "norm": "layer"}}), 4),
@@ -25,7 +25,7 @@ KINDS = {
 
 def learner_of(kind, seeds=(3, 1, 3), dtype=torch.float64):
     setting, size = KINDS[kind]
-    network = networks.build(setting.network, (1, size, size), 3)
+    network = architecture.build(setting.network, (1, size, size), 3)
     return Learner(setting, seeds, network, (1, size, size), torch.device("cpu"), dtype)
 
 
@@ -54,7 +54,7 @@ def test_parameters_of_norms_and_of_layers_are_told_apart(kind):
 
 
 def test_a_layer_is_not_one_whose_name_ends_or_begins_alike():
-    network = networks.build(Network("mlp", "relu", options={"width": 2, "depth": 10}), (1, 2, 2), 2)
+    network = architecture.build(Network("mlp", "relu", options={"width": 2, "depth": 10}), (1, 2, 2), 2)
     deep = Learner(SETTING, [0], network, (1, 2, 2), torch.device("cpu"), torch.float64)
     assert places(deep, deep.of_layers("hidden_1")) == {"hidden_1.weight", "hidden_1.bias"}
     learner = learner_of("resnet18")
@@ -175,7 +175,7 @@ class Gated(nn.Module):
 def plainly(learner, inputs, gates, member):
     """Outputs of one member and what its activations put out, by modules of our own around them; in the order of the calls."""
     setting, _ = next(value for value in KINDS.values() if value[0] is learner.setting)
-    network = networks.build(setting.network, learner.image, 3).double()
+    network = architecture.build(setting.network, learner.image, 3).double()
     order = []
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
@@ -244,13 +244,13 @@ def test_members_at_once_by_vmap_have_the_hidden_activations_of_those_one_after_
     expected = forward(network, tensors, inputs, one)
 
     def member(tensors, inputs, gates):
-        with lockstep.watched(network, gates) as hidden:
+        with ensemble.watched(network, gates) as hidden:
             return functional_call(network, tensors, (inputs,)), dict(hidden)
 
     outputs, hidden = torch.vmap(member)(tensors, inputs, gates)
     torch.testing.assert_close(outputs, expected, rtol=1e-11, atol=1e-12)
     for layer, values in hidden.items():
-        torch.testing.assert_close(lockstep._as_units(values), one.hidden[layer], rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(ensemble._as_units(values), one.hidden[layer], rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("initialization", ["he", "xavier", "orthogonal", "pytorch"])
@@ -258,9 +258,9 @@ def test_members_at_once_by_vmap_have_the_hidden_activations_of_those_one_after_
 def test_deviations_are_those_of_what_is_drawn(kind, initialization):
     setting, size = KINDS.get(kind, (changed(network={"activation": "fourier", "options": {"width": 20, "depth": 2}}), 4))
     network = Network(setting.network.kind, setting.network.activation, initialization, options=setting.network.options)
-    module = networks.build(network, (1, size, size), 3)
-    drawn = [networks.initial(module, network, seed, 0) for seed in range(12)]
-    for name, deviation in networks.deviations(module, network).items():
+    module = architecture.build(network, (1, size, size), 3)
+    drawn = [architecture.initial(module, network, seed, 0) for seed in range(12)]
+    for name, deviation in architecture.deviations(module, network).items():
         values = np.concatenate([tensors[name].numpy().ravel() for tensors in drawn])
         if deviation == 0:
             assert len(np.unique(values)) == 1

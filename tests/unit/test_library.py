@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from plasticity import registry, spectra
+from plasticity.config import registry
+from plasticity.curvature import spectrum
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "curvature.md").read_text(encoding="utf-8")
@@ -61,4 +62,4 @@ def test_estimates_are_within_their_errors_of_the_exact_numbers(lines):
 
 def test_every_operator_and_every_number_is_named():
     rows = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
-    assert rows == {*registry.names("operators"), *spectra.meanings([0.99])}
+    assert rows == {*registry.names("operators"), *spectrum.meanings([0.99])}

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from plasticity import activations, networks
-from plasticity.lockstep import Parameters, broadcasts, forward, rows
-from plasticity.settings import Network
+from plasticity.config.models import Network
+from plasticity.models import activations, architecture
+from plasticity.models.ensemble import Parameters, broadcasts, forward, rows
 
 MEMBERS, SAMPLES = 4, 6
 
@@ -46,7 +46,7 @@ def normalised(activation=nn.Tanh):
 
 
 def built(kind, activation, shape=(1, 2, 3), **options):
-    return lambda: networks.build(Network(kind, activation, options={"width": 4} | options), shape, 2)
+    return lambda: architecture.build(Network(kind, activation, options={"width": 4} | options), shape, 2)
 
 
 def shared():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from plasticity.losses import cross_entropy, mistakes, squared_error
+from plasticity.models.losses import cross_entropy, mistakes, squared_error
 
 
 @pytest.mark.parametrize("lead", [(), (3,), (2, 3)])

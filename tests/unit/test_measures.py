@@ -14,11 +14,15 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from tiers import slow_except
 from torch import nn
 
-from plasticity import contracts, datasets, measures, networks, spectra, spectral, tasks
-from plasticity.checkpoints import Checkpoints, Rows, write
+from plasticity.config.models import Curvature, Network, Optimizer, Problem, Setting
+from plasticity.curvature import measure as measures
+from plasticity.curvature import spectrum, spectrum_variables
+from plasticity.data import dataset, tasks
 from plasticity.errors import StudyError
-from plasticity.lockstep import Parameters
-from plasticity.settings import Curvature, Network, Optimizer, Problem, Setting
+from plasticity.models import architecture
+from plasticity.models.ensemble import Parameters
+from plasticity.storage import netcdf
+from plasticity.storage.checkpoints import Checkpoints, Rows, write
 
 SHAPES = {
     "hidden_1.weight": (6, 12),
@@ -60,7 +64,7 @@ def curvature(operators=("fisher",), samples=9, moments=("old", "new"), every=1,
 def measured(checkpoints, data, activation="relu", **keys):
     asked = curvature(**keys)
     values, coordinates = measures.measure(checkpoints, setting(activation), asked, data)
-    return contracts.dataset(measures.table(asked), values, coordinates, "measures", {})
+    return netcdf.dataset(measures.table(asked), values, coordinates, "measures", {})
 
 
 def alone(row, activation):
@@ -237,7 +241,7 @@ def test_a_unit_is_dormant_by_its_share_of_its_layers_mean_magnitude_whatever_th
 
 
 def test_hidden_activations_leave_no_hook_behind(data):
-    network = networks.fitting(setting(), data)
+    network = architecture.fitting(setting(), data)
     flat = torch.randn(2, 148, generator=torch.Generator().manual_seed(0))
     found = measures.hidden_activations(network, Parameters(flat, SHAPES).tensors, torch.randn(2, 4, 2, 2, 3))
     assert {name: tuple(values.shape) for name, values in found.items()} == {"hidden_1": (2, 4, 6), "hidden_2": (2, 4, 6)}
@@ -331,8 +335,8 @@ def close(here, operator, matrix, gradient, top, levels=(0.99,)):
 
 def fresh_row(seed, task, data, activation="relu"):
     """Parameters of the network that is drawn anew for a task."""
-    network = networks.fitting(setting(activation), data)
-    drawn = networks.initial(network, setting(activation).network, seed, task)
+    network = architecture.fitting(setting(activation), data)
+    drawn = architecture.initial(network, setting(activation).network, seed, task)
     return torch.cat([tensor.flatten() for tensor in drawn.values()]).float().double()  # as training has them
 
 
@@ -468,7 +472,7 @@ def test_what_is_measured_of_several_operators_is_as_the_contract_has_it(of_thei
         errors = {name for name in described if name.startswith(f"{operator}_") and name.endswith("_error")}
         assert bool(errors) == (f"{operator}_density" in described) == (operator != "fisher")
     assert of_their_own["rank"].values.tolist() == list(range(42)), "as many as the Hessian has on hidden_2"
-    assert of_their_own["grid"].values.tolist() == pytest.approx(spectra.grid().tolist())
+    assert of_their_own["grid"].values.tolist() == pytest.approx(spectrum.grid().tolist())
     assert of_their_own["moment"].values.tolist() == ["old", "new", "fresh"]
 
 
@@ -535,17 +539,21 @@ def test_a_members_numbers_do_not_depend_on_the_seeds_beside_it_or_on_how_many_a
 
 
 def test_probes_are_the_same_for_every_arm_moment_and_operator_and_others_for_every_seed_task_and_block():
-    one = spectral.probes(3, 1, "all", 4, 50)
-    assert torch.equal(one, spectral.probes(3, 1, "all", 4, 50))
-    for other in (spectral.probes(4, 1, "all", 4, 50), spectral.probes(3, 2, "all", 4, 50), spectral.probes(3, 1, "last_two", 4, 50)):
+    one = spectrum_variables.probes(3, 1, "all", 4, 50)
+    assert torch.equal(one, spectrum_variables.probes(3, 1, "all", 4, 50))
+    for other in (
+        spectrum_variables.probes(4, 1, "all", 4, 50),
+        spectrum_variables.probes(3, 2, "all", 4, 50),
+        spectrum_variables.probes(3, 1, "last_two", 4, 50),
+    ):
         assert not torch.equal(one, other)
-    assert spectral.probes(3, 1, "all", 4, 50).dtype == torch.float64
-    assert abs(spectral.probes(0, 0, "all", 4, 10**4).std() - 1) < 0.02
+    assert spectrum_variables.probes(3, 1, "all", 4, 50).dtype == torch.float64
+    assert abs(spectrum_variables.probes(0, 0, "all", 4, 10**4).std() - 1) < 0.02
 
 
 def test_every_member_is_estimated_from_probes_of_its_own_seed_task_and_block(checkpoints, data, monkeypatch):
-    seen, probes = set(), spectral.probes
-    monkeypatch.setattr(spectral, "probes", lambda *about: seen.add(about) or probes(*about))
+    seen, probes = set(), spectrum_variables.probes
+    monkeypatch.setattr(spectrum_variables, "probes", lambda *about: seen.add(about) or probes(*about))
     measured(checkpoints, data, operators=["hessian"], moments=["new"], **ESTIMATED)
     sizes = {block: part.stop - part.start for block, part in LATER.items()}
     assert seen == {(seed, task, block, 4, d) for seed in SEEDS for task in range(TASKS) for block, d in sizes.items()}
@@ -623,15 +631,15 @@ def convolutional(request, tmp_path_factory):
     """A setting with a convolutional network, its data, and checkpoints of two arms and two seeds."""
     draw = np.random.default_rng(0)
     images = draw.integers(0, 10, (40, 2, 16, 16), np.uint8)
-    data = datasets.describe("small", datasets.Images(images, np.arange(40) % 3, list("abc"), 9), {})
+    data = dataset.describe("small", dataset.Images(images, np.arange(40) % 3, list("abc"), 9), {})
     problem = Problem("small", "shuffle_labels", samples=20, batch=5, epochs=1, tasks=2, test_samples=7)
     setting = Setting(problem, Network(request.param, "relu", options={"width": 2}), Optimizer("sgd", options={"lr": 0.1}))
-    network = networks.fitting(setting, data)
+    network = architecture.fitting(setting, data)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
     folder = tmp_path_factory.mktemp(request.param)
     rows = Rows(folder / "rows", range(2), 4, shapes)
     for task in range(2):
-        drawn = [networks.initial(network, setting.network, seed, task) for seed in range(4)]
+        drawn = [architecture.initial(network, setting.network, seed, task) for seed in range(4)]
         rows.write(0, task, torch.stack([torch.cat([tensor.flatten() for tensor in one.values()]) for one in drawn]))
     write(folder / "c.nc", rows, ARMS, SEEDS, {"settings": "{}"})
     return setting, data, Checkpoints(folder / "c.nc")
@@ -640,7 +648,7 @@ def convolutional(request, tmp_path_factory):
 def test_the_fisher_of_convolutional_members_is_that_of_each_ones_samples_one_by_one(convolutional):
     setting, data, checkpoints = convolutional
     values, coordinates = measures.measure(checkpoints, setting, curvature(samples=6), data)
-    network = networks.fitting(setting, data).double().eval()
+    network = architecture.fitting(setting, data).double().eval()
     for arm, seed, task in [(0, 0, 1), (1, 1, 1), (1, 0, 0)]:
         nn.utils.vector_to_parameters(checkpoints.at(task)[2 * arm + seed], network.parameters())
         inputs, labels = tasks.task(setting.problem, data, SEEDS[seed], task)
@@ -659,7 +667,7 @@ def of_one_member(convolutional):
     setting, data, checkpoints = convolutional
     row = checkpoints.at(1)[2]
     standing = SimpleNamespace(arms=["b"], seeds=SEEDS[:1], tasks=[1], shapes=checkpoints.shapes, at=lambda task: row[None])
-    network = networks.fitting(setting, data).double().eval()
+    network = architecture.fitting(setting, data).double().eval()
     nn.utils.vector_to_parameters(row, network.parameters())
     inputs, labels = tasks.task(setting.problem, data, SEEDS[0], 1)
     return setting, data, standing, network, inputs[:6].double(), labels[:6]
@@ -735,7 +743,7 @@ def test_an_estimate_of_a_convolutional_network_has_its_largest_eigenvalue(convo
 def test_a_convolutions_units_are_its_channels(convolutional):
     setting, data, checkpoints = convolutional
     values, coordinates = measures.measure(checkpoints, setting, curvature(samples=6, moments=["new"]), data)
-    network = networks.fitting(setting, data).double().eval()
+    network = architecture.fitting(setting, data).double().eval()
     nn.utils.vector_to_parameters(checkpoints.at(1)[3], network.parameters())
     inputs, _ = tasks.task(setting.problem, data, SEEDS[1], 1)
     seen = []
@@ -760,12 +768,12 @@ def test_images_to_test_on_are_not_measured(convolutional):
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_the_curvature_of_regression_is_that_of_squared_errors(checkpoints, operator):
     draw = np.random.default_rng(0)
-    data = datasets.describe("bits", datasets.Images(draw.integers(0, 2, (60, 1, 1, 12), np.uint8), np.zeros(60, int), ["none"], 1), {})
+    data = dataset.describe("bits", dataset.Images(draw.integers(0, 2, (60, 1, 1, 12), np.uint8), np.zeros(60, int), ["none"], 1), {})
     problem = Problem("bits", "flip_bits", samples=20, batch=5, epochs=1, tasks=TASKS, options={"flipping": 4})
     regression = replace(setting("tanh"), problem=problem)
-    network = networks.fitting(regression, data).double()
+    network = architecture.fitting(regression, data).double()
     few, asked = replace_output(checkpoints, network), curvature([operator], samples=7, moments=["new"], top=2)
-    found = contracts.dataset(measures.table(asked), *measures.measure(few, regression, asked, data), "measures", {})
+    found = netcdf.dataset(measures.table(asked), *measures.measure(few, regression, asked, data), "measures", {})
     nn.utils.vector_to_parameters(few.at(0)[2], network.parameters())
     inputs, targets = tasks.task(problem, data, few.seeds[0], 0)
     matrix, gradient = dense(operator, network, inputs[:7].double(), targets[:7].double(), squared)

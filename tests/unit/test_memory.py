@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from plasticity import memory, networks, provenance
-from plasticity.datasets import Images, describe
-from plasticity.settings import Network, Optimizer, Problem, Setting
+from plasticity.config.models import Network, Optimizer, Problem, Setting
+from plasticity.data.dataset import Images, describe
+from plasticity.models import architecture
+from plasticity.provenance import code_digest
+from plasticity.training import memory
 
 
 def images(channels, size):
@@ -19,7 +21,7 @@ def images(channels, size):
 
 def fitting(network, data):
     problem = Problem("blank", "shuffle_labels", samples=4, batch=2, epochs=1, tasks=1)
-    return networks.fitting(Setting(problem, network, Optimizer("adam", options={"lr": 0.001})), data)
+    return architecture.fitting(Setting(problem, network, Optimizer("adam", options={"lr": 0.001})), data)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ for name, case in json.loads(sys.argv[1]).items():
 def measured():
     """The peak of a process that trains next to nothing; and what is said of a member, with the peaks for few and for many, by case."""
     asked = [sys.executable, "-c", PEAKS, json.dumps(CASES)]
-    done = subprocess.run(asked, cwd=provenance.SCRIPTS, capture_output=True, text=True, check=True)
+    done = subprocess.run(asked, cwd=code_digest.SCRIPTS, capture_output=True, text=True, check=True)
     base, *cases = map(json.loads, done.stdout.splitlines())
     return base, {name: values for name, *values in cases}
 

@@ -5,13 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from plasticity import networks, registry
+from plasticity.config import registry
+from plasticity.config.models import Network, Optimizer, Problem, Setting
 from plasticity.errors import StudyError
-from plasticity.learner import Learner
-from plasticity.lockstep import settle
-from plasticity.methods import Intervention, build
-from plasticity.methods.wasserstein import order
-from plasticity.settings import Network, Optimizer, Problem, Setting
+from plasticity.models import architecture
+from plasticity.models.ensemble import settle
+from plasticity.training.learner import Learner
+from plasticity.training.method import Intervention, build
+from plasticity.training.methods.wasserstein import order
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=20, batch=5, epochs=1, tasks=3),
@@ -25,7 +26,7 @@ STRENGTHS = torch.tensor([0.5, 0.0, 2.0, 0.1], dtype=torch.float64)
 
 def learner_of(values=None, dtype=torch.float64, members=4):
     """Members of four seeds, as they begin, or with the given parameters."""
-    network = networks.build(SETTING.network, (1, 2, 2), 2)
+    network = architecture.build(SETTING.network, (1, 2, 2), 2)
     learner = Learner(SETTING, range(members), network, (1, 2, 2), torch.device("cpu"), dtype)
     if values is not None:
         with torch.no_grad():
@@ -107,7 +108,7 @@ def test_fresh_takes_the_new_draw_in_place_and_forgets_the_optimizers_state():
     with torch.no_grad():
         intervention.switch(learner)
     for member in range(4):
-        expected = networks.initial(learner.network, SETTING.network, seed=member, task=2)
+        expected = architecture.initial(learner.network, SETTING.network, seed=member, task=2)
         for name, values in expected.items():
             assert torch.equal(learner.parameters.tensors[name][member], values)
     assert (learner.optimizer.steps == 0).all()

@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 from tiers import slow_except
 
-from plasticity.statistics import mixed
+from plasticity.statistics import mixed_model
 from plasticity.statistics.associations import pooled
 
 
@@ -36,13 +36,13 @@ def test_the_likelihood_is_that_of_the_dense_formulas(seed):
     variance = sum(one @ inverse @ one for one, inverse in zip(left, inverses, strict=True)) / (24 - 2)
     value = 22 * np.log(variance) - sum(np.linalg.slogdet(one)[1] for one in inverses) + np.linalg.slogdet(information)[1]
     expected = [value, fixed[1], np.sqrt(variance * np.linalg.inv(information)[1, 1]), np.sqrt(variance)]
-    assert mixed._likelihood(factor, sums(x, y)) == pytest.approx(expected, rel=1e-9)
+    assert mixed_model._likelihood(factor, sums(x, y)) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_slopes_are_those_of_statsmodels_or_likelier(seed):
     x, y = runs(seed)
-    found = mixed.slopes(x, y)
+    found = mixed_model.slopes(x, y)
     design = np.column_stack([np.ones(x.size), x.ravel()])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -50,7 +50,7 @@ def test_slopes_are_those_of_statsmodels_or_likelier(seed):
     assert found.estimate[0, 0] == pytest.approx(expected.fe_params[1], rel=2e-3)
     assert found.spread[0, 0] == pytest.approx(np.sqrt(np.asarray(expected.cov_re)[1, 1]), rel=1e-2)
     theirs = np.linalg.cholesky(np.asarray(expected.cov_re) / expected.scale + 1e-12 * np.eye(2))[np.tril_indices(2)]
-    at_theirs = mixed._likelihood(theirs, sums(x[0], y[0]))
+    at_theirs = mixed_model._likelihood(theirs, sums(x[0], y[0]))
     assert found.error[0, 0] == pytest.approx(at_theirs[2], rel=5e-3)
 
 
@@ -59,7 +59,7 @@ def test_with_the_same_measure_in_every_run_the_slope_is_the_mean_of_the_runs_sl
     draw = np.random.default_rng(seed)
     x = np.broadcast_to(np.linspace(-1, 1, 30), (1, 12, 30))
     y = draw.normal(size=(12, 1)) + (1 + draw.normal(size=(12, 1))) * x + 0.3 * draw.normal(size=x.shape)
-    found = mixed.slopes(x, y)
+    found = mixed_model.slopes(x, y)
     of_runs = np.array([stats.linregress(x[0, 0], one).slope for one in y[0]])
     assert found.estimate[0, 0] == pytest.approx(of_runs.mean(), rel=1e-4)
     assert found.error[0, 0] == pytest.approx(stats.sem(of_runs), rel=1e-3)
@@ -67,14 +67,14 @@ def test_with_the_same_measure_in_every_run_the_slope_is_the_mean_of_the_runs_sl
 
 def test_without_random_effects_it_is_least_squares():
     x, y = runs(0, number=30, tasks=40, intercepts=0.0, slopes=0.0)
-    found, expected = mixed.slopes(x, y), stats.linregress(x.ravel(), y.ravel())
+    found, expected = mixed_model.slopes(x, y), stats.linregress(x.ravel(), y.ravel())
     assert found.estimate[0, 0] == pytest.approx(expected.slope, abs=0.2 * expected.stderr)
     assert found.error[0, 0] == pytest.approx(expected.stderr, rel=0.2)
 
 
 def test_units_and_the_order_of_runs_do_not_matter():
     x, y = runs(1)
-    found, scaled, turned = mixed.slopes(x, y), mixed.slopes(100 * x + 7, 0.01 * y), mixed.slopes(x[:, ::-1], y[:, ::-1])
+    found, scaled, turned = mixed_model.slopes(x, y), mixed_model.slopes(100 * x + 7, 0.01 * y), mixed_model.slopes(x[:, ::-1], y[:, ::-1])
     assert scaled.estimate[0, 0] == pytest.approx(1e-4 * found.estimate[0, 0], rel=1e-4)
     assert scaled.error[0, 0] == pytest.approx(1e-4 * found.error[0, 0], rel=1e-3)
     assert turned.estimate[0, 0] == pytest.approx(found.estimate[0, 0], rel=1e-4)
@@ -82,8 +82,8 @@ def test_units_and_the_order_of_runs_do_not_matter():
 
 def test_a_constant_series_has_no_slope():
     x, y = runs(1)
-    assert np.isnan(mixed.slopes(np.ones_like(x), y).estimate).all()
-    assert np.isnan(mixed.slopes(x, np.ones_like(y)).estimate).all()
+    assert np.isnan(mixed_model.slopes(np.ones_like(x), y).estimate).all()
+    assert np.isnan(mixed_model.slopes(x, np.ones_like(y)).estimate).all()
 
 
 @pytest.mark.parametrize(("slopes", "studies"), slow_except([(0.3, 60)], [(0.0, 300), (0.3, 300), (0.3, 60)]))

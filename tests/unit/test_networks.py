@@ -14,12 +14,12 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import conv2d, linear, max_pool2d
 
-from plasticity import activations, networks
+from plasticity.config.models import Network, Optimizer, Problem, Setting
 from plasticity.errors import StudyError
-from plasticity.networks.vit import Patches
-from plasticity.normalization import BatchNorm
-from plasticity.randomness import generator
-from plasticity.settings import Network, Optimizer, Problem, Setting
+from plasticity.models import activations, architecture
+from plasticity.models.architectures.vit import Patches
+from plasticity.models.normalization import BatchNorm
+from plasticity.rng import generator
 
 SHAPE = (2, 2, 3)
 KINDS = {  # a small network of each kind, and the images it sees
@@ -50,8 +50,8 @@ GAINS = {  # squared
 @pytest.mark.parametrize(("activation", "gain"), GAINS.items())
 def test_weights_are_normal_with_variance_gain_squared_over_fan_in_and_biases_zero(activation, gain):
     network = Network("mlp", activation, options={"width": 128, "depth": 2})
-    module = networks.build(network, (4, 8, 8), 64)
-    parameters = networks.initial(module, network, seed=3)
+    module = architecture.build(network, (4, 8, 8), 64)
+    parameters = architecture.initial(module, network, seed=3)
     units = 128 * (1 + (activation in ("crelu", "fourier")))
     for layer, fan_in, squared in [("hidden_1", 256, gain), ("hidden_2", units, gain), ("output", units, 1)]:
         z = parameters[f"{layer}.weight"].flatten() * math.sqrt(fan_in / squared)
@@ -64,10 +64,10 @@ def test_weights_are_normal_with_variance_gain_squared_over_fan_in_and_biases_ze
 
 def test_weights_keep_the_mean_square_of_a_signal_through_relu_layers():
     network = Network("mlp", "relu", options={"width": 400, "depth": 6})
-    module = networks.build(network, (1, 20, 20), 400).double()
+    module = architecture.build(network, (1, 20, 20), 400).double()
     torch.manual_seed(0)
     inputs = torch.randn(200, 1, 20, 20).double()
-    outputs = functional_call(module, networks.initial(module, network, seed=0), (inputs,))
+    outputs = functional_call(module, architecture.initial(module, network, seed=0), (inputs,))
     assert outputs.square().mean().item() == pytest.approx(1, rel=0.2)
 
 
@@ -82,19 +82,19 @@ def test_the_gain_is_one_over_the_root_mean_square_of_an_activation_of_normal_nu
 @pytest.mark.parametrize("activation", sorted(GAINS.keys() - {"tanh"}))
 def test_the_scale_of_a_signal_is_kept_through_ten_wide_layers_of_each_activation(activation, initialization):
     network = Network("mlp", activation, initialization, options={"width": 400, "depth": 10})
-    module = networks.build(network, (1, 20, 20), 5).double()
+    module = architecture.build(network, (1, 20, 20), 5).double()
     scales = []
     for level in range(1, 11):
         layer = module.get_submodule(f"hidden_{level}")
         layer.register_forward_hook(lambda _, a, z: scales.append(z.square().mean().item()))
     inputs = torch.randn(200, 1, 20, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / math.sqrt(GAINS[activation])
-    functional_call(module, networks.initial(module, network, seed=0), (inputs,))
+    functional_call(module, architecture.initial(module, network, seed=0), (inputs,))
     assert len(scales) == 10
     assert all(0.5 < scale < 2 for scale in scales)
 
 
 def test_layers_are_named_by_their_depth_and_shaped_by_the_config():
-    module = networks.build(Network("mlp", "tanh", options={"width": 5, "depth": 2}), SHAPE, 4)
+    module = architecture.build(Network("mlp", "tanh", options={"width": 5, "depth": 2}), SHAPE, 4)
     assert {name: tuple(parameter.shape) for name, parameter in module.named_parameters()} == {
         "hidden_1.weight": (5, 12),
         "hidden_1.bias": (5,),
@@ -142,7 +142,7 @@ def test_a_draw_is_known_by_its_seed_and_task_and_by_nothing_else():
     network = Network("mlp", "relu", options={"width": 5, "depth": 2})
 
     def draw(seed, task):
-        return networks.initial(networks.build(network, SHAPE, 4), network, seed, task)["hidden_2.weight"]
+        return architecture.initial(architecture.build(network, SHAPE, 4), network, seed, task)["hidden_2.weight"]
 
     first = draw(1, 0)
     torch.manual_seed(5)
@@ -153,17 +153,17 @@ def test_a_draw_is_known_by_its_seed_and_task_and_by_nothing_else():
 
 def test_seed_and_draw_of_a_layer_do_not_depend_on_the_layers_after_it():
     shallow, deep = (Network("mlp", "relu", options={"width": 5, "depth": depth}) for depth in (1, 4))
-    weights = [networks.initial(networks.build(network, SHAPE, 4), network, 0)["hidden_1.weight"] for network in (shallow, deep)]
+    weights = [architecture.initial(architecture.build(network, SHAPE, 4), network, 0)["hidden_1.weight"] for network in (shallow, deep)]
     assert torch.equal(*weights)
 
 
 def test_a_network_of_identities_is_linear_in_its_input_and_one_of_relus_is_not():
     def curvature_along_a_line(activation):
         network = Network("mlp", activation, options={"width": 7, "depth": 3})
-        module = networks.build(network, SHAPE, 4).double()
+        module = architecture.build(network, SHAPE, 4).double()
         torch.manual_seed(0)
         a, b = torch.randn(2, 10, *SHAPE).double()
-        parameters = networks.initial(module, network, 0)
+        parameters = architecture.initial(module, network, 0)
         outputs = [functional_call(module, parameters, (x,)) for x in (a, b, (a + b) / 2)]
         return (outputs[0] + outputs[1] - 2 * outputs[2]).abs().max().item()
 
@@ -176,11 +176,11 @@ def example(request):
     """A network's settings, the network in float64, and a function that draws two members' batches of its images."""
     network, shape = KINDS[request.param]
     draw = torch.Generator().manual_seed(0)
-    return network, networks.build(network, shape, 4).double(), lambda: torch.randn(2, 5, *shape, generator=draw, dtype=torch.float64)
+    return network, architecture.build(network, shape, 4).double(), lambda: torch.randn(2, 5, *shape, generator=draw, dtype=torch.float64)
 
 
 def count(kind, width, shape, classes):
-    module = networks.build(Network(kind, "relu", options={"width": width}), shape, classes)
+    module = architecture.build(Network(kind, "relu", options={"width": width}), shape, classes)
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -196,7 +196,7 @@ def test_the_kinds_have_as_many_parameters_as_is_known_of_them():
 def test_images_of_any_size_give_a_number_per_class(kind, norms, shape, activation):
     for norm in ("none", "layer", "batch")[:norms] or [None]:
         options = {"width": 4} | ({} if norm is None else {"norm": norm})
-        module = networks.build(Network(kind, activation, options=options), shape, 7)
+        module = architecture.build(Network(kind, activation, options=options), shape, 7)
         assert module(torch.randn(5, *shape)).shape == (5, 7)
 
 
@@ -210,7 +210,7 @@ def test_resnet18_is_the_one_of_torchvision_with_a_stem_for_small_images(norm):
     for layer in reference.modules():
         if hasattr(layer, "relu"):
             layer.relu = nn.Tanh()
-    module = networks.build(Network("resnet18", "tanh", options={"width": 64, "norm": norm}), (3, 16, 16), 10)
+    module = architecture.build(Network("resnet18", "tanh", options={"width": 64, "norm": norm}), (3, 16, 16), 10)
     draw = torch.Generator().manual_seed(0)
     for mine, theirs in zip(module.parameters(), reference.parameters(), strict=True):
         mine.data = torch.randn(theirs.shape, generator=draw, dtype=torch.float64) / math.sqrt(theirs[0].numel())
@@ -220,7 +220,7 @@ def test_resnet18_is_the_one_of_torchvision_with_a_stem_for_small_images(norm):
 
 
 def test_the_cnn_convolves_without_padding_and_pools_each_activation():
-    module = networks.build(Network("cnn", "tanh", options={"width": 6}), (2, 17, 22), 4).double()
+    module = architecture.build(Network("cnn", "tanh", options={"width": 6}), (2, 17, 22), 4).double()
     p = dict(module.named_parameters())
 
     def layer(function, name, x):
@@ -235,10 +235,10 @@ def test_the_cnn_convolves_without_padding_and_pools_each_activation():
 
 
 def test_layers_of_cnn_and_resnet18_are_named_by_what_they_are_and_where():
-    cnn = networks.build(Network("cnn", "relu", options={"width": 6}), (1, 16, 16), 4)
+    cnn = architecture.build(Network("cnn", "relu", options={"width": 6}), (1, 16, 16), 4)
     names = "conv_1 activation_1 pool_1 conv_2 activation_2 pool_2 flatten hidden_1 activation_3 hidden_2 activation_4 output"
     assert [name for name, _ in cnn.named_children()] == names.split()
-    resnet = networks.build(Network("resnet18", "relu", options={"width": 6}), (1, 8, 8), 4)
+    resnet = architecture.build(Network("resnet18", "relu", options={"width": 6}), (1, 8, 8), 4)
     stages = [f"stage_{stage}" for stage in range(1, 5)]
     assert [name for name, _ in resnet.named_children()] == ["conv_1", "norm_1", "activation_1", *stages, "pool", "flatten", "output"]
     block = [f"{layer}_{place}" for place in (1, 2) for layer in ("conv", "norm", "activation")]
@@ -249,7 +249,7 @@ def test_layers_of_cnn_and_resnet18_are_named_by_what_they_are_and_where():
 
 
 def test_a_watcher_of_calls_finds_the_seventeen_activations_of_resnet18_each_after_its_norm():
-    module = networks.build(Network("resnet18", "relu", options={"width": 2}), (1, 8, 8), 3)
+    module = architecture.build(Network("resnet18", "relu", options={"width": 2}), (1, 8, 8), 3)
     called = []
     for name, layer in module.named_modules():
         if type(layer) in (BatchNorm, nn.ReLU):
@@ -264,12 +264,12 @@ def test_a_watcher_of_calls_finds_the_seventeen_activations_of_resnet18_each_aft
 def test_images_too_small_for_the_cnn_are_refused_with_the_size_that_it_needs(size):
     sentence = rf"at least 16 × 16 pixels, and these have {size[0]} × {size[1]}: choose another network\.kind$"
     with pytest.raises(StudyError, match=sentence):
-        networks.build(Network("cnn", "relu", options={"width": 6}), (1, *size), 4)
+        architecture.build(Network("cnn", "relu", options={"width": 6}), (1, *size), 4)
 
 
 def test_a_network_is_a_function_of_its_parameters_and_its_batch_alone(example):
     network, module, batches = example
-    (inputs, others), parameters = batches(), networks.initial(module, network, seed=0)
+    (inputs, others), parameters = batches(), architecture.initial(module, network, seed=0)
     first = functional_call(module.train(), parameters, (inputs,))
     functional_call(module, parameters, (7 * others + 3,))
     assert torch.equal(functional_call(module, parameters, (inputs,)), first)
@@ -281,7 +281,7 @@ def test_a_network_is_a_function_of_its_parameters_and_its_batch_alone(example):
 def test_members_computed_at_once_by_vmap_are_each_alone(example, training):
     network, module, batches = example
     module.train(training)
-    inputs, members = batches(), [networks.initial(module, network, seed) for seed in range(2)]
+    inputs, members = batches(), [architecture.initial(module, network, seed) for seed in range(2)]
     stacked = {name: torch.stack([member[name] for member in members]) for name in members[0]}
     together = torch.vmap(lambda parameters, x: functional_call(module, parameters, (x,)))(stacked, inputs)
     for outputs, parameters, x in zip(together, members, inputs, strict=True):
@@ -290,7 +290,7 @@ def test_members_computed_at_once_by_vmap_are_each_alone(example, training):
 
 def test_initial_parameters_are_drawn_in_the_order_of_the_parameters_with_nothing_drawn_for_constants(example):
     network, module, _ = example
-    drawn, draw = networks.initial(module, network, seed=2, task=3), generator(2, "initial", 3)
+    drawn, draw = architecture.initial(module, network, seed=2, task=3), generator(2, "initial", 3)
     assert [(name, value.shape) for name, value in drawn.items()] == [(name, p.shape) for name, p in module.named_parameters()]
     for name, value in drawn.items():
         assert value.dtype == torch.float64
@@ -323,7 +323,7 @@ def test_initial_parameters_are_drawn_in_the_order_of_the_parameters_with_nothin
 )
 def test_the_variance_of_a_layers_weights_is_gain_squared_over_fan_in(kind, fan_ins):
     network = Network(kind, "relu", options={"width": 16})
-    parameters = networks.initial(networks.build(network, (2, 16, 16), 40), network, seed=3)
+    parameters = architecture.initial(architecture.build(network, (2, 16, 16), 40), network, seed=3)
     for layer, fan_in in fan_ins.items():
         z = parameters[f"{layer}.weight"].flatten() * math.sqrt(fan_in / (1 if layer == "output" else 2))
         assert abs(z.mean()) < 4 / math.sqrt(len(z)), layer
@@ -331,14 +331,14 @@ def test_the_variance_of_a_layers_weights_is_gain_squared_over_fan_in(kind, fan_
 
 
 def test_the_fan_in_of_a_grouped_convolution_is_what_one_output_sees():
-    weight = networks.initial(nn.Conv2d(8, 512, (3, 5), groups=4), Network("cnn", "relu", options={"width": 1}), seed=0)["weight"]
+    weight = architecture.initial(nn.Conv2d(8, 512, (3, 5), groups=4), Network("cnn", "relu", options={"width": 1}), seed=0)["weight"]
     assert abs(weight.square().mean() * (8 / 4 * 15) / 2 - 1) < 4 * math.sqrt(2 / weight.numel())
 
 
 def test_a_layer_without_a_rule_is_refused_by_its_name_and_kind():
     module = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.PReLU()))
     with pytest.raises(StudyError, match=r"does not know how to draw 1\.0\.weight, of a PReLU: add a rule"):
-        networks.initial(module, Network("mlp", "relu", options={"width": 3, "depth": 1}), seed=0)
+        architecture.initial(module, Network("mlp", "relu", options={"width": 3, "depth": 1}), seed=0)
 
 
 def test_xavier_weights_are_normal_with_twice_gain_squared_over_fan_in_plus_fan_out_and_biases_zero():
@@ -348,7 +348,7 @@ def test_xavier_weights_are_normal_with_twice_gain_squared_over_fan_in_plus_fan_
     ]:
         options = {"width": 128} | ({"depth": 2} if kind == "mlp" else {})
         network = Network(kind, "relu", "xavier", options=options)
-        parameters = networks.initial(networks.build(network, shape, 64), network, seed=3)
+        parameters = architecture.initial(architecture.build(network, shape, 64), network, seed=3)
         for layer, (fans_in_and_out, squared) in fans.items():
             z = parameters[f"{layer}.weight"].flatten() * math.sqrt(fans_in_and_out / (2 * squared))
             assert abs(z.mean()) < 4 / math.sqrt(len(z)), layer
@@ -361,8 +361,8 @@ def test_xavier_weights_are_normal_with_twice_gain_squared_over_fan_in_plus_fan_
 def test_orthogonal_weights_have_orthogonal_rows_or_columns_of_length_gain_and_biases_zero(kind):
     network, shape = KINDS[kind]
     network = replace(network, initialization="orthogonal")
-    module = networks.build(network, shape, 4)
-    parameters = networks.initial(module, network, seed=1)
+    module = architecture.build(network, shape, 4)
+    parameters = architecture.initial(module, network, seed=1)
     for name, layer in module.named_modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             W = parameters[f"{name}.weight"].flatten(1)
@@ -375,7 +375,7 @@ def test_orthogonal_weights_have_orthogonal_rows_or_columns_of_length_gain_and_b
 def test_an_orthogonal_draw_is_uniform_among_rotations_and_reflections():
     network = Network("mlp", "identity", "orthogonal", options={"width": 2, "depth": 1})
     module = nn.Sequential(nn.Linear(2, 2, bias=False))
-    drawn = torch.stack([networks.initial(module, network, seed)["0.weight"] for seed in range(400)])
+    drawn = torch.stack([architecture.initial(module, network, seed)["0.weight"] for seed in range(400)])
     assert abs((torch.linalg.det(drawn) > 0).double().mean() - 0.5) < 4 * 0.5 / 20
     for number in drawn.flatten(1).T:  # the cosine of a uniform angle
         assert abs(number.mean()) < 4 * math.sqrt(0.5 / 400)
@@ -386,8 +386,8 @@ def test_an_orthogonal_draw_is_uniform_among_rotations_and_reflections():
 def test_the_law_called_pytorch_is_that_which_torch_starts_layers_from(kind):
     network = Network(kind, "relu", "pytorch", options={"width": 128} | ({"depth": 2} if kind == "mlp" else {}))
     torch.manual_seed(0)
-    module = networks.build(network, (4, 16, 16), 64)
-    parameters = networks.initial(module, network, seed=3)
+    module = architecture.build(network, (4, 16, 16), 64)
+    parameters = architecture.initial(module, network, seed=3)
     for name, start in module.named_parameters():
         bound = 1 / math.sqrt(module.get_submodule(name.rpartition(".")[0]).weight[0].numel())
         drawn = parameters[name].flatten() / bound
@@ -401,19 +401,19 @@ def test_the_law_called_pytorch_is_that_which_torch_starts_layers_from(kind):
 @pytest.mark.parametrize("initialization", ["xavier", "orthogonal", "pytorch"])
 def test_whatever_the_law_norms_start_as_they_are_and_positions_near_zero_and_a_draw_is_known_by_seed_and_task(initialization):
     network = Network("vit", "relu", initialization, options={"width": 64, "depth": 1})
-    module = networks.build(network, (1, 32, 32), 4)
-    parameters = networks.initial(module, network, seed=1, task=2)
+    module = architecture.build(network, (1, 32, 32), 4)
+    parameters = architecture.initial(module, network, seed=1, task=2)
     assert (parameters["block_1.norm_1.weight"] == 1).all()
     assert not parameters["norm.bias"].any()
     assert abs(parameters["positions.weight"].std().item() / 0.02 - 1) < 4 / math.sqrt(2 * 64 * 64)
-    again = networks.initial(module, network, seed=1, task=2)
+    again = architecture.initial(module, network, seed=1, task=2)
     assert all(torch.equal(value, again[name]) for name, value in parameters.items())
     for other in ((2, 2), (1, 1)):
-        assert not torch.equal(networks.initial(module, network, *other)["output.weight"], parameters["output.weight"])
+        assert not torch.equal(architecture.initial(module, network, *other)["output.weight"], parameters["output.weight"])
 
 
 def size(network, shape, outputs=4):
-    return sum(parameter.numel() for parameter in networks.build(network, shape, outputs).parameters())
+    return sum(parameter.numel() for parameter in architecture.build(network, shape, outputs).parameters())
 
 
 MATCHED = {  # options beside the width, the images, which widths are allowed
@@ -439,7 +439,7 @@ def test_a_matched_network_has_the_width_whose_parameters_are_nearest_in_number_
 @pytest.mark.parametrize("activation", ["relu", "gelu", "tanh"])
 def test_matched_changes_nothing_where_the_activation_does_not_double(activation):
     network = Network("mlp", activation, options={"width": 9, "depth": 2})
-    assert str(networks.build(network, SHAPE, 4)) == str(networks.build(replace(network, matched=True), SHAPE, 4))
+    assert str(architecture.build(network, SHAPE, 4)) == str(architecture.build(replace(network, matched=True), SHAPE, 4))
 
 
 def test_a_network_whose_width_is_left_out_is_matched_too():
@@ -449,16 +449,16 @@ def test_a_network_whose_width_is_left_out_is_matched_too():
 
 
 def test_a_norm_is_before_each_activation_and_named_by_its_place():
-    mlp = networks.build(Network("mlp", "relu", options={"width": 5, "depth": 2, "norm": "layer"}), SHAPE, 4)
+    mlp = architecture.build(Network("mlp", "relu", options={"width": 5, "depth": 2, "norm": "layer"}), SHAPE, 4)
     names = "flatten hidden_1 norm_1 activation_1 hidden_2 norm_2 activation_2 output"
     assert [name for name, _ in mlp.named_children()] == names.split()
-    cnn = networks.build(Network("cnn", "relu", options={"norm": "layer"}), (1, 16, 16), 4)
+    cnn = architecture.build(Network("cnn", "relu", options={"norm": "layer"}), (1, 16, 16), 4)
     names = "conv_1 norm_1 activation_1 pool_1 conv_2 norm_2 activation_2 pool_2 flatten"
     names += " hidden_1 norm_3 activation_3 hidden_2 norm_4 activation_4 output"
     assert [name for name, _ in cnn.named_children()] == names.split()
     assert [type(layer) for name, layer in cnn.named_children() if "norm" in name] == [nn.GroupNorm] * 2 + [nn.LayerNorm] * 2
     for norm in ("batch", "layer", "none"):
-        resnet = networks.build(Network("resnet18", "relu", options={"width": 2, "norm": norm}), (1, 8, 8), 4)
+        resnet = architecture.build(Network("resnet18", "relu", options={"width": 2, "norm": norm}), (1, 8, 8), 4)
         assert {layer.bias is not None for layer in resnet.modules() if isinstance(layer, nn.Conv2d)} == {norm == "none"}
         assert any("norm" in name for name, _ in resnet.named_parameters()) == (norm != "none")
 
@@ -467,11 +467,11 @@ def test_a_norm_is_before_each_activation_and_named_by_its_place():
 def test_an_unknown_norm_is_refused_by_its_name(kind):
     options = {"width": 4, "norm": "group"} | ({"depth": 1} if kind == "mlp" else {})
     with pytest.raises(StudyError, match=r"^network\.norm is one of none, layer and batch, and not 'group'$"):
-        networks.build(Network(kind, "relu", options=options), (1, 16, 16), 4)
+        architecture.build(Network(kind, "relu", options=options), (1, 16, 16), 4)
 
 
 def test_an_mlp_with_layer_norm_and_crelu_is_what_its_equations_say():
-    module = networks.build(Network("mlp", "crelu", options={"width": 5, "depth": 2, "norm": "layer"}), SHAPE, 4).double()
+    module = architecture.build(Network("mlp", "crelu", options={"width": 5, "depth": 2, "norm": "layer"}), SHAPE, 4).double()
     torch.manual_seed(0)
     for parameter in module.parameters():
         nn.init.normal_(parameter)
@@ -554,7 +554,7 @@ def transformer(module, width, heads, depth):
 @pytest.mark.parametrize("heads", [1, 2, 3])
 def test_a_vit_is_torchs_transformer_on_patches_with_positions(heads):
     network = Network("vit", "tanh", options={"width": 6, "depth": 2, "heads": heads, "patch": 2})
-    module = networks.build(network, (3, 4, 6), 5).double()
+    module = architecture.build(network, (3, 4, 6), 5).double()
     torch.manual_seed(0)
     for parameter in module.parameters():
         nn.init.normal_(parameter)
@@ -577,8 +577,8 @@ def test_patches_are_cut_row_by_row_and_hold_each_channels_pixels_together():
 
 def test_a_vit_has_second_derivatives():
     network, shape = KINDS["vit"]
-    module = networks.build(network, shape, 2).double()
-    parameters = {name: value.requires_grad_() for name, value in networks.initial(module, network, seed=0).items()}
+    module = architecture.build(network, shape, 2).double()
+    parameters = {name: value.requires_grad_() for name, value in architecture.initial(module, network, seed=0).items()}
     name, x = "block_1.attention.query_key_value.weight", torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)).double()
 
     def of(weight):
@@ -589,13 +589,13 @@ def test_a_vit_has_second_derivatives():
 
 def test_a_vit_refuses_images_that_its_patches_do_not_tile_and_widths_that_its_heads_cannot_share():
     with pytest.raises(StudyError, match=r"patches of 4 × 4 pixels, and these have 8 × 10: choose a network\.patch that divides both$"):
-        networks.build(Network("vit", "relu"), (1, 8, 10), 4)
+        architecture.build(Network("vit", "relu"), (1, 8, 10), 4)
     with pytest.raises(StudyError, match=r"^network\.width is shared by the heads of a vit, and 10 is no multiple of 4: change either$"):
-        networks.build(Network("vit", "relu", options={"width": 10}), (1, 8, 8), 4)
+        architecture.build(Network("vit", "relu", options={"width": 10}), (1, 8, 8), 4)
 
 
 def test_resnet18_with_an_activation_that_doubles_has_a_convolution_in_the_shortcut_of_every_block():
-    module = networks.build(Network("resnet18", "crelu", options={"width": 3}), (1, 8, 8), 4)
+    module = architecture.build(Network("resnet18", "crelu", options={"width": 3}), (1, 8, 8), 4)
     shortcuts = {name: layer for name, layer in module.named_modules() if name.endswith("shortcut.conv")}
     assert len(shortcuts) == 8
     assert [layer.in_channels // layer.out_channels for layer in shortcuts.values()] == [2, 2] + [1, 2] * 3
@@ -608,6 +608,6 @@ def test_batch_norm_of_one_image_is_refused_with_what_to_do(data, few):
     network = Network("mlp", "relu", options={"width": 4, "depth": 1, "norm": "batch"})
     setting = Setting(problem, network, Optimizer("sgd", options={"lr": 0.1}))
     with pytest.raises(StudyError, match=r"batch norm has no statistics of one image: raise problem\.batch or problem\.test_samples"):
-        networks.fitting(setting, data)
+        architecture.fitting(setting, data)
     without = replace(setting, network=replace(network, options={"width": 4, "depth": 1}))
-    assert networks.fitting(without, data)
+    assert architecture.fitting(without, data)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from cohorts import CNN, SETTING, changed, images, seen, trained
 
-from plasticity import registry
+from plasticity.config import registry
 
 # with these a method does nothing, ever; a new method has to be named in one of the three
 NEUTRAL = {

@@ -10,11 +10,13 @@ from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from plasticity import logs, operators, spectra
+from plasticity import log
+from plasticity.curvature import spectrum as spectra
+from plasticity.curvature.lanczos import Quadrature, quadrature
+from plasticity.curvature.operator import blocks_of
+from plasticity.curvature.operators import fisher, ggn, hessian, ntk
 from plasticity.errors import StudyError
-from plasticity.lanczos import Quadrature, quadrature
-from plasticity.normalization import BatchNorm
-from plasticity.operators import fisher, ggn, hessian, ntk
+from plasticity.models.normalization import BatchNorm
 
 OPERATORS = {"fisher": fisher, "ggn": ggn, "ntk": ntk, "hessian": hessian}
 ACTIVATIONS = ["relu", "leaky_relu", "tanh", "identity", "gelu", "sin"]
@@ -134,7 +136,7 @@ def test_products_are_those_of_the_dense_matrix_linear_and_symmetric(name, kind)
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity", "tanh"])
 def test_the_hessian_of_a_layer_is_its_gauss_newton_matrix_where_activations_are_piecewise_linear(activation, kind, loss):
     network, x, y = drawn(kind, activation, loss, 3)
-    layers = {name: own for name, own in operators.blocks_of(network).items() if name not in ("last_two", "all")}
+    layers = {name: own for name, own in blocks_of(network).items() if name not in ("last_two", "all")}
     found, expected = of("hessian", network, x, y, loss).spectra(layers), of("ggn", network, x, y, loss).spectra(layers)
     names = list(layers) if kind != "resnet" else [name for name in layers if "norm" not in name]  # which has a norm behind conv
     equal = []
@@ -294,7 +296,7 @@ def test_a_spectrum_that_is_too_large_is_refused_with_its_rows(name):
 
 
 def test_a_spectrum_that_does_not_fit_into_memory_is_refused_with_what_it_takes_or_estimated_with_one_warning(caplog):
-    logs.warn_once.cache_clear()
+    log.warn_once.cache_clear()
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(20, 100), nn.Tanh(), nn.Linear(100, CLASSES)).double()
     x, y = torch.randn(6, 20).double(), torch.randint(CLASSES, (6,))

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from plasticity import optimizers
-from plasticity.settings import Optimizer
+from plasticity.config.models import Optimizer
+from plasticity.training.optimizer import build
 
 KINDS = {
     "adam": ("adam", {"lr": 0.01}, torch.optim.Adam),
@@ -23,7 +23,7 @@ def test_each_member_moves_as_by_torchs_own(kind, options, theirs, seed):
     torch.manual_seed(seed)
     rows = torch.randn(3, 11).double()
     gradients = torch.randn(30, 3, 11).double() * torch.logspace(-9, 3, 11)
-    ours, optimizer = rows.clone(), optimizers.build(Optimizer(kind, options=options), rows)
+    ours, optimizer = rows.clone(), build(Optimizer(kind, options=options), rows)
     for gradient in gradients:
         optimizer.step(ours, gradient.clone())
     for member, row in enumerate(rows):
@@ -43,7 +43,7 @@ def test_a_members_step_is_the_same_bits_whatever_its_neighbours_in_rows_of_whol
     gradients = torch.randn(20, 5, width, dtype=dtype)
     all_rows = torch.randn(5, width, dtype=dtype)
     row = all_rows[3:4].clone()
-    together, alone = (optimizers.build(Optimizer(kind, options=options), parameters) for parameters in (all_rows, row))
+    together, alone = (build(Optimizer(kind, options=options), parameters) for parameters in (all_rows, row))
     for gradient in gradients:
         together.step(all_rows, gradient.clone())
         alone.step(row, gradient[3:4].contiguous())
@@ -55,7 +55,7 @@ def test_an_optimizer_that_forgot_is_as_new(kind, options, theirs):
     torch.manual_seed(0)
     gradients = torch.randn(4, 2, 16)
     rows = [torch.zeros(2, 16) for _ in range(2)]
-    used, new = (optimizers.build(Optimizer(kind, options=options), row) for row in rows)
+    used, new = (build(Optimizer(kind, options=options), row) for row in rows)
     used.step(torch.zeros(2, 16), gradients[0].clone())
     used.forget()
     for gradient in gradients[1:]:
@@ -68,7 +68,7 @@ def test_an_optimizer_that_forgot_is_as_new(kind, options, theirs):
 @pytest.mark.parametrize("of_each_member", [False, True])
 def test_what_is_forgotten_of_some_parameters_is_their_means_alone(kind, options, theirs, of_each_member):
     torch.manual_seed(0)
-    optimizer = optimizers.build(Optimizer(kind, options=options), torch.zeros(2, 16))
+    optimizer = build(Optimizer(kind, options=options), torch.zeros(2, 16))
     optimizer.step(torch.zeros(2, 16), torch.randn(2, 16))
     before = {name: mean.clone() for name, mean in optimizer.means.items()}
     where = torch.arange(13) % 3 == 0  # rows are padded: a mask covers the parameters
@@ -85,7 +85,7 @@ def test_what_is_forgotten_of_some_parameters_is_their_means_alone(kind, options
 def test_a_member_of_which_all_is_forgotten_is_as_new_and_the_others_go_on(kind, options, theirs):
     torch.manual_seed(0)
     gradients, rows = torch.randn(4, 3, 16), torch.zeros(3, 16)
-    used, new = optimizers.build(Optimizer(kind, options=options), rows), optimizers.build(Optimizer(kind, options=options), rows[:1])
+    used, new = build(Optimizer(kind, options=options), rows), build(Optimizer(kind, options=options), rows[:1])
     used.step(torch.zeros(3, 16), gradients[0].clone())
     used.forget_of(torch.tensor([[False], [True], [False]]).expand(3, 16))
     lone = torch.zeros(1, 16)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plasticity.outcomes import curve_steps
-from plasticity.settings import Problem, Training
+from plasticity.config.models import Problem, Training
+from plasticity.training.outcomes import curve_steps
 
 PROBLEM = Problem("tiny", "shuffle_labels", samples=10, batch=10, epochs=40, tasks=1)
 

@@ -7,11 +7,14 @@ import pytest
 import torch
 from cohorts import LAWS, deviation
 
-from plasticity import methods, networks, registry, spectra
+from plasticity.config import registry
+from plasticity.config.models import Network, Optimizer, Problem, Setting
+from plasticity.curvature import spectrum
 from plasticity.errors import StudyError
-from plasticity.learner import Learner
-from plasticity.methods.l2_er import entropy_rank
-from plasticity.settings import Network, Optimizer, Problem, Setting
+from plasticity.models import architecture
+from plasticity.training.learner import Learner
+from plasticity.training.method import build
+from plasticity.training.methods.l2_er import entropy_rank
 
 MLP = Network("mlp", "relu", options={"width": 5, "depth": 2, "norm": "layer"})
 WIDE = Network("mlp", "tanh", "pytorch", options={"width": 15, "depth": 2})  # layers with more outputs than inputs
@@ -23,7 +26,7 @@ def learner_of(network, members=3, dtype=torch.float64):
     """Members away from their initial parameters: no bias is 0, no gain 1."""
     shape = (1, 16, 16) if network.kind == "cnn" else (1, 3, 4)
     setting = Setting(Problem("tiny", "shuffle_labels", 20, 5, 1), network, Optimizer("adam", options={"lr": 0.1}))
-    return Learner(setting, range(members), networks.build(network, shape, 2), shape, torch.device("cpu"), dtype)
+    return Learner(setting, range(members), architecture.build(network, shape, 2), shape, torch.device("cpu"), dtype)
 
 
 def moved(learner, seed):
@@ -33,7 +36,7 @@ def moved(learner, seed):
 
 
 def of_method(method, arms, learner):
-    return methods.build(method, arms, learner)[method]
+    return build(method, arms, learner)[method]
 
 
 def taken(intervention, learner):
@@ -192,7 +195,8 @@ def test_convolutions_are_refused_until_it_is_said_how_they_are_matrices(method)
 def test_the_launcher_knows_the_networks_of_the_house_that_have_convolutions(method):
     options = {"mlp": {"width": 4, "depth": 1}}
     built = {
-        kind: networks.build(Network(kind, "relu", options=options.get(kind, {})), (1, 16, 16), 2) for kind in registry.names("networks")
+        kind: architecture.build(Network(kind, "relu", options=options.get(kind, {})), (1, 16, 16), 2)
+        for kind in registry.names("networks")
     }
     convolutional = [kind for kind, network in built.items() if any(isinstance(layer, torch.nn.Conv2d) for layer in network.modules())]
     assert registry.constant("methods", method, "NEEDS") == {"kernels": convolutional}
@@ -241,7 +245,7 @@ def test_the_rank_of_features_is_the_entropy_rank_of_their_singular_values(shape
     features[1, :, 1] = 2 * features[1, :, 0]  # a singular value of 0
     features[2, 1:] = 0
     found = entropy_rank(features)
-    torch.testing.assert_close(found, spectra.entropy_rank(torch.linalg.svdvals(features)), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found, spectrum.entropy_rank(torch.linalg.svdvals(features)), rtol=1e-6, atol=0)
     assert found[2].item() == pytest.approx(1, rel=1e-6)
 
 

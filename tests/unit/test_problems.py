@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from tiers import slow_except
 
-from plasticity import datasets, registry, tasks
+from plasticity.config import registry
+from plasticity.config.models import Dataset, Network, Optimizer, Problem, Setting
+from plasticity.data import dataset, tasks
 from plasticity.errors import StudyError
-from plasticity.settings import Dataset, Network, Optimizer, Problem, Setting
-from plasticity.training import Members, train
+from plasticity.training.trainer import Members, train
 
 MLP = Network("mlp", "relu", options={"width": 64, "depth": 2})
 LINEAR = Network("mlp", "identity", options={"width": 64, "depth": 1})
@@ -23,7 +24,7 @@ CHANCE = (0.8, 1.0)  # of ten classes
 def prepared(name, **options):
     """A dataset as the first stage hands it on."""
     source = registry.build("datasets", name, options)
-    return datasets.describe(name, source.load(Path(os.environ.get("PLASTICITY_DATA", ""))), {})
+    return dataset.describe(name, source.load(Path(os.environ.get("PLASTICITY_DATA", ""))), {})
 
 
 @pytest.fixture(scope="module")

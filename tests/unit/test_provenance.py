@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from plasticity import provenance
 from plasticity.errors import StudyError
+from plasticity.provenance import code_digest
 
-LIBRARY = provenance.SCRIPTS / "plasticity"
+LIBRARY = code_digest.SCRIPTS / "plasticity"
 MODULES = sorted(LIBRARY.rglob("*.py"))
-ENTRIES = [*sorted(provenance.SCRIPTS.glob("*.py")), *sorted((provenance.ROOT / "tests" / "results").glob("*.py"))]
+ENTRIES = [*sorted(code_digest.SCRIPTS.glob("*.py")), *sorted((code_digest.ROOT / "tests" / "results").glob("*.py"))]
 
 TREE = {
     "train.py": "import plasticity.a\nimport numpy\n",
@@ -36,9 +36,9 @@ def tree(tmp_path, monkeypatch):
     """A small repository, whose scripts lie in ``workflow/scripts``."""
     root = tmp_path.resolve()
     scripts = root / "workflow" / "scripts"
-    monkeypatch.setattr(provenance, "ROOT", root)
-    monkeypatch.setattr(provenance, "SCRIPTS", scripts)
-    monkeypatch.setattr(provenance, "PARSED", root / "parsed")
+    monkeypatch.setattr(code_digest, "ROOT", root)
+    monkeypatch.setattr(code_digest, "SCRIPTS", scripts)
+    monkeypatch.setattr(code_digest, "PARSED", root / "parsed")
     for name, text in TREE.items():
         path = scripts / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def tree(tmp_path, monkeypatch):
 
 
 def digest(tree, named=()):
-    code = provenance.code_digest(tree / "train.py", [tree / name for name in named])
+    code = code_digest.code_digest(tree / "train.py", [tree / name for name in named])
     return {name.removeprefix("workflow/scripts/"): value for name, value in code.items()}
 
 
@@ -67,7 +67,7 @@ def test_named_files_come_with_their_own_imports(tree):
 def installed(monkeypatch):
     """Versions of packages, to be changed."""
     versions = {"numpy": "2.0", "scikit-learn": "1.0", "torch": "2.0"}
-    monkeypatch.setattr(provenance, "version", versions.__getitem__)
+    monkeypatch.setattr(code_digest, "version", versions.__getitem__)
     return versions
 
 
@@ -82,11 +82,11 @@ def test_weighty_packages_are_there_with_their_versions_by_the_name_they_are_ins
 
 
 def test_a_package_that_changed_while_a_job_waited_is_refused_by_name(tree, installed):
-    code = provenance.code_digest(tree / "train.py")
-    provenance.refuse_changed_code(code)
+    code = code_digest.code_digest(tree / "train.py")
+    code_digest.refuse_changed_code(code)
     installed["numpy"] = "2.1"
     with pytest.raises(StudyError, match=r"numpy has another version than when this job was planned.*start snakemake again"):
-        provenance.refuse_changed_code(code)
+        code_digest.refuse_changed_code(code)
 
 
 def test_every_package_that_the_library_computes_or_draws_with_is_known():
@@ -106,7 +106,7 @@ def test_every_package_that_the_library_computes_or_draws_with_is_known():
         "xarray",
         "yaml",
     }  # they store, ask and show
-    assert roots - set(sys.stdlib_module_names) - {"plasticity"} - idle == set(provenance.WEIGHTY)
+    assert roots - set(sys.stdlib_module_names) - {"plasticity"} - idle == set(code_digest.WEIGHTY)
 
 
 @pytest.mark.parametrize(
@@ -169,49 +169,49 @@ def test_a_change_elsewhere_changes_nothing(tree):
 
 
 def test_code_that_was_not_changed_goes_on(tree):
-    code = provenance.code_digest(tree / "train.py")
+    code = code_digest.code_digest(tree / "train.py")
     (tree / "plasticity/b.py").write_text("# only a comment\nX = 1\n")
     (tree / "plasticity/unrelated.py").write_text("X = 3\n")
-    provenance.refuse_changed_code(code)
+    code_digest.refuse_changed_code(code)
 
 
 @pytest.mark.parametrize("text", ["X = 2\n", "X = (\n", None], ids=["edited", "broken", "removed"])
 def test_code_that_was_changed_while_a_job_waited_is_refused_by_name(tree, text):
-    code = provenance.code_digest(tree / "train.py")
+    code = code_digest.code_digest(tree / "train.py")
     path = tree / "plasticity/b.py"
     path.write_text(text) if text else path.unlink()
     with pytest.raises(StudyError, match=r"workflow/scripts/plasticity/b\.py was edited after this job was planned.*start snakemake again"):
-        provenance.refuse_changed_code(code)
+        code_digest.refuse_changed_code(code)
 
 
 def test_each_version_of_a_file_is_parsed_once(tree, monkeypatch):
     code = digest(tree)
-    assert len(list(provenance.PARSED.iterdir())) == len({TREE[name] for name in REACHED})
-    provenance._parsed.cache_clear()
-    monkeypatch.setattr(provenance, "_parse", None)
+    assert len(list(code_digest.PARSED.iterdir())) == len({TREE[name] for name in REACHED})
+    code_digest._parsed.cache_clear()
+    monkeypatch.setattr(code_digest, "_parse", None)
     assert digest(tree) == code
 
 
 @pytest.mark.parametrize("content", ["", "[]", '["0123456789ab"'])
 def test_a_damaged_file_of_the_cache_is_parsed_again(tree, content):
     code = digest(tree)
-    for path in provenance.PARSED.iterdir():
+    for path in code_digest.PARSED.iterdir():
         path.write_text(content)
-    provenance._parsed.cache_clear()
+    code_digest._parsed.cache_clear()
     assert digest(tree) == code
-    assert content not in [path.read_text() for path in provenance.PARSED.iterdir()]
+    assert content not in [path.read_text() for path in code_digest.PARSED.iterdir()]
 
 
 def test_a_folder_that_cannot_be_written_to_has_no_cache(tree):
-    provenance.PARSED.write_text("a file in the way")
-    provenance._parsed.cache_clear()
+    code_digest.PARSED.write_text("a file in the way")
+    code_digest._parsed.cache_clear()
     assert digest(tree) == digest(tree)
-    assert provenance.PARSED.read_text() == "a file in the way"
+    assert code_digest.PARSED.read_text() == "a file in the way"
 
 
 def test_a_stamp_is_sorted_json_and_knows_neither_host_nor_time():
-    stamp = provenance.stamp("train", {"b": 1, "a": 2}, {"z.py": "1", "a.py": "2"})
-    assert stamp == provenance.stamp("train", {"a": 2, "b": 1}, {"a.py": "2", "z.py": "1"})
+    stamp = code_digest.stamp("train", {"b": 1, "a": 2}, {"z.py": "1", "a.py": "2"})
+    assert stamp == code_digest.stamp("train", {"a": 2, "b": 1}, {"a.py": "2", "z.py": "1"})
     assert set(stamp) == {"source", "contract", "settings", "code", "versions"}
     assert stamp["settings"] == '{"a": 2, "b": 1}'
     assert set(json.loads(stamp["versions"])) == {"python", "numpy", "torch", "xarray"}
@@ -219,7 +219,7 @@ def test_a_stamp_is_sorted_json_and_knows_neither_host_nor_time():
 
 @pytest.mark.parametrize("method", ["l2", "wasserstein"])
 def test_training_with_a_method_takes_in_its_file_and_no_other_method(method):
-    code = provenance.code_digest(provenance.SCRIPTS / "train.py", [LIBRARY / "methods" / f"{method}.py"])
+    code = code_digest.code_digest(code_digest.SCRIPTS / "train.py", [LIBRARY / "methods" / f"{method}.py"])
     names = {Path(name).name for name in code if "/methods/" in name}
     assert names == {"__init__.py", f"{method}.py"}
     assert not [name for name in code if "/figures/" in name]
@@ -238,7 +238,7 @@ def imported(path):
             yield from ((node.level, f"{node.module}.{alias.name}") for alias in node.names)
 
 
-@pytest.mark.parametrize("path", [*MODULES, *ENTRIES], ids=lambda path: str(path.relative_to(provenance.ROOT)))
+@pytest.mark.parametrize("path", [*MODULES, *ENTRIES], ids=lambda path: str(path.relative_to(code_digest.ROOT)))
 def test_imports_are_absolute_and_none_is_dynamic_but_the_registrys(path):
     assert not [name for level, name in imported(path) if level]
     if path.name != "registry.py":
@@ -265,8 +265,8 @@ def test_no_module_that_a_job_may_import_reads_a_file_of_the_repository_that_its
 
 
 def test_the_commit_is_that_of_git_and_knows_of_files_that_differ(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    assert provenance.commit() == ("", False), "no repository"
+    monkeypatch.setattr(code_digest, "ROOT", tmp_path)
+    assert code_digest.commit() == ("", False), "no repository"
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "--quiet"], check=True)
     (tmp_path / ".gitignore").write_text("results\n")
@@ -275,11 +275,11 @@ def test_the_commit_is_that_of_git_and_knows_of_files_that_differ(tmp_path, monk
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     (tmp_path / "results").mkdir()
     (tmp_path / "results/a").touch()
-    assert provenance.commit() == (head, False)
+    assert code_digest.commit() == (head, False)
     (tmp_path / "new.py").touch()
-    assert provenance.commit() == (head, True)
+    assert code_digest.commit() == (head, True)
     monkeypatch.setenv("PATH", "")
-    assert provenance.commit() == ("", False), "no git"
+    assert code_digest.commit() == ("", False), "no git"
 
 
 @pytest.mark.parametrize("module", ["provenance", "registry", "errors", "settings"])
@@ -291,6 +291,6 @@ def test_what_the_launcher_rests_on_imports_the_standard_library_and_each_other_
 
 def test_reading_a_config_imports_no_heavy_package():
     code = "import sys, plasticity.study, plasticity.provenance; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=provenance.SCRIPTS, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=code_digest.SCRIPTS, capture_output=True, text=True, check=True)
     assert "plasticity.study" in done.stdout.split()
     assert not {"torch", "xarray", "numpy", "matplotlib", "scipy", "netCDF4", "pandas"} & set(done.stdout.split())

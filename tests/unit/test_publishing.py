@@ -9,16 +9,17 @@ import pytest
 import yaml
 from tiers import slow_except
 
-from plasticity import publishing, registry, reproducing
-from plasticity import study as studies
-from plasticity.style import Style, save
+from plasticity.config import registry
+from plasticity.config import study as studies
+from plasticity.report import publish, reference
+from plasticity.report.style import Style, save
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = sorted(folder.parent.name for folder in (ROOT / "docs").glob("*/figures"))
 
 
 def of(name):
-    config = yaml.safe_load(reproducing.config_of(name).read_text())
+    config = yaml.safe_load(reference.config_of(name).read_text())
     return studies.read(config, ROOT / "workflow/schemas/config.schema.yaml"), ROOT / "docs" / name
 
 
@@ -31,7 +32,7 @@ def test_studies_are_published_with_all_their_figures():
 @functools.cache
 def datasets_of(name):
     """What was published of a study's datasets: to look at, not to change."""
-    return publishing.published(*of(name))
+    return publish.published(*of(name))
 
 
 CASES = [(name, figure) for name in PUBLISHED for figure in registry.names("figures")]
@@ -42,7 +43,7 @@ def test_a_published_figure_is_what_the_published_tables_draw(name, figure, tmp_
     study, folder = of(name)
     style = Style.read(ROOT / "workflow/style.yaml")
     with style.used():
-        save(publishing.draw(study, datasets_of(name), folder, figure, style), [tmp_path / "again.png"], {"source": "test"})
+        save(publish.draw(study, datasets_of(name), folder, figure, style), [tmp_path / "again.png"], {"source": "test"})
     old, new = (matplotlib.image.imread(path) for path in (folder / "figures" / f"{figure}.png", tmp_path / "again.png"))
     assert old.shape == new.shape
     differ = np.mean(np.abs(old - new) > 0.05)  # by more than another processor's rounding

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from plasticity import registry
+from plasticity.config import registry
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

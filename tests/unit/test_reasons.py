@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from plasticity import reasons
+from plasticity.provenance import rerun_reasons
 
 
 def written(*params):
@@ -35,11 +35,11 @@ CODE = {"a.py": "0f", "b.py": "1e", "torch": "2.0"}
     ],
 )
 def test_what_differs_is_named(before, now, said):
-    assert reasons.of_params(written(*before), written(*now)) == said
+    assert rerun_reasons.of_params(written(*before), written(*now)) == said
 
 
 def test_what_is_long_is_shortened_and_many_parts_are_counted():
-    (said,) = reasons.of_params(written({"a": "x" * 500}), written({"a": "y" * 500}))
+    (said,) = rerun_reasons.of_params(written({"a": "x" * 500}), written({"a": "y" * 500}))
     assert len(said) < 150
-    assert reasons.told(["a", "b", "c"]) == "a, b, c"
-    assert reasons.told(list("abcde")) == "a, b, c and 2 more"
+    assert rerun_reasons.told(["a", "b", "c"]) == "a, b, c"
+    assert rerun_reasons.told(list("abcde")) == "a, b, c and 2 more"

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from plasticity import provenance, records, tracing
 from plasticity.errors import StudyError
+from plasticity.provenance import code_digest, lineage, record
 
 STAMP = {
     "source": "train",
@@ -20,8 +20,8 @@ STAMP = {
 def root(tmp_path, monkeypatch):
     """A repository with a style and the results of a study, in which the process is at work."""
     root = tmp_path.resolve()
-    monkeypatch.setattr(provenance, "ROOT", root)
-    monkeypatch.setattr(tracing, "ROOT", root)
+    monkeypatch.setattr(code_digest, "ROOT", root)
+    monkeypatch.setattr(lineage, "ROOT", root)
     monkeypatch.chdir(root)
     (root / "workflow").mkdir()
     (root / "workflow/style.yaml").write_text("wide")
@@ -30,10 +30,10 @@ def root(tmp_path, monkeypatch):
 
 def made(name, content, *inputs, source="train"):
     """A result of study `a` with its record."""
-    path = provenance.ROOT / "results/a" / name
+    path = code_digest.ROOT / "results/a" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
-    records.write([path], STAMP | {"source": source}, {records.name(one): records.digest(one) for one in inputs})
+    record.write([path], STAMP | {"source": source}, {record.name(one): record.digest(one) for one in inputs})
     return path
 
 
@@ -41,56 +41,56 @@ def test_a_record_lies_on_the_results_own_path_and_says_what_the_result_was_made
     data = made("data/x.nc", "data", source="prepare")
     path = made("runs/s/m/0-4/outcomes.nc", "outcomes", data)
     place = root / "results/a/provenance/runs/s/m/0-4/outcomes.nc.json"
-    assert records.place(path) == records.place(path.relative_to(root)) == place
+    assert record.place(path) == record.place(path.relative_to(root)) == place
     said = json.loads(place.read_text())
-    assert said["sha256"] == records.digest(path)
-    assert said["inputs"] == {"data/x.nc": records.digest(data)}
+    assert said["sha256"] == record.digest(path)
+    assert said["inputs"] == {"data/x.nc": record.digest(data)}
     assert (said["source"], said["settings"], said["code"]) == ("train", {"lr": 1}, {"train.py": "0f", "torch": "2"})
     assert (said["commit"], said["changed"]) == ("", False), "no repository of git"
-    assert vars(records.read(path)) == said
+    assert vars(record.read(path)) == said
     assert not list(place.parent.glob("*.part"))
 
 
 def test_files_are_called_by_their_path_in_the_study_or_in_the_repository_and_others_have_no_record(root, tmp_path_factory):
-    assert records.name(root / "results/a/tables/t.csv") == "tables/t.csv"
-    assert records.name(root / "workflow/style.yaml") == "workflow/style.yaml"
+    assert record.name(root / "results/a/tables/t.csv") == "tables/t.csv"
+    assert record.name(root / "workflow/style.yaml") == "workflow/style.yaml"
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "t.csv"
     elsewhere.write_text("1")
-    assert records.name(elsewhere) == "t.csv"
-    records.write([elsewhere], STAMP, {})
+    assert record.name(elsewhere) == "t.csv"
+    record.write([elsewhere], STAMP, {})
     assert [path.name for path in elsewhere.parent.iterdir()] == ["t.csv"]
-    assert records.place(elsewhere) is None
-    assert records.checked(elsewhere) == records.digest(elsewhere)
+    assert record.place(elsewhere) is None
+    assert record.checked(elsewhere) == record.digest(elsewhere)
 
 
 def test_an_input_that_is_not_what_its_record_says_is_refused_by_name(root):
     path = made("tables/t.csv", "1\n", source="analyse")
-    assert records.checked(path) == records.digest(path)
+    assert record.checked(path) == record.digest(path)
     path.write_text("2\n")
     with pytest.raises(
         StudyError, match=r"t\.csv is not what analyse made .*edited, or copied by half.*delete it and start snakemake again"
     ):
-        records.checked(path)
+        record.checked(path)
     path.unlink()
     with pytest.raises(StudyError, match=r"t\.csv cannot be read \(No such file"):
-        records.checked(path)
+        record.checked(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"sha256": "0"}'])
 def test_a_record_that_is_torn_is_none(root, text):
     path = made("tables/t.csv", "1\n")
-    records.place(path).write_text(text)
-    assert records.read(path) is None
-    assert records.checked(path) == records.digest(path)
+    record.place(path).write_text(text)
+    assert record.read(path) is None
+    assert record.checked(path) == record.digest(path)
 
 
 def test_a_record_that_cannot_be_written_is_said_in_a_sentence(root):
     path = made("tables/t.csv", "1\n")
-    records.place(path).unlink()
-    records.place(path).mkdir()
+    record.place(path).unlink()
+    record.place(path).mkdir()
     with pytest.raises(StudyError, match=r"t\.csv\.json could not be written \(Is a directory\): free space or mend its permissions"):
-        records.write([path], STAMP, {})
-    assert [path.name for path in records.place(path).parent.iterdir()] == ["t.csv.json"]
+        record.write([path], STAMP, {})
+    assert [path.name for path in record.place(path).parent.iterdir()] == ["t.csv.json"]
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def chain(root):
 
 
 def test_the_way_back_goes_to_the_data_and_each_file_comes_before_all_that_it_was_made_of(chain):
-    steps = tracing.chain(chain)
+    steps = lineage.chain(chain)
     names = [step.name for step in steps]
     assert names[0] == "figures/f.svg"
     assert names[-1] == "data/x.nc"
@@ -115,7 +115,7 @@ def test_the_way_back_goes_to_the_data_and_each_file_comes_before_all_that_it_wa
 
 
 def test_only_what_is_wanted_is_followed(chain):
-    names = [step.name for step in tracing.chain(chain, lambda name: "l2" not in name)]
+    names = [step.name for step in lineage.chain(chain, lambda name: "l2" not in name)]
     assert "runs/s/none/0/outcomes.nc" in names
     assert "runs/s/l2/0/outcomes.nc" not in names
 
@@ -123,22 +123,22 @@ def test_only_what_is_wanted_is_followed(chain):
 def test_what_was_edited_or_made_anew_is_said_where_it_is_and_where_it_was_used(chain, root):
     (root / "results/a/runs/s/l2/0/outcomes.nc").write_text("edited")
     (root / "workflow/style.yaml").write_text("narrow")
-    faults = {step.name: step.faults for step in tracing.chain(chain) if step.faults}
+    faults = {step.name: step.faults for step in lineage.chain(chain) if step.faults}
     assert faults == {
         "figures/f.svg": ["was made of another workflow/style.yaml"],
         "datasets/s.nc": ["was made of another runs/s/l2/0/outcomes.nc"],
         "runs/s/l2/0/outcomes.nc": ["is not what was made: edited, or copied by half"],
     }
     made("data/x.nc", "other data", source="prepare")
-    assert list(tracing.faults(root / "results/a/runs/s/none/0/outcomes.nc")) == ["was made of another data/x.nc"]
+    assert list(lineage.faults(root / "results/a/runs/s/none/0/outcomes.nc")) == ["was made of another data/x.nc"]
 
 
 def test_what_was_deleted_is_said_but_spoils_nothing_that_was_made_of_it(chain, root):
     (root / "results/a/runs/s/l2/0/outcomes.nc").unlink()
-    assert {step.name: step.faults for step in tracing.chain(chain) if step.faults} == {"runs/s/l2/0/outcomes.nc": ["is not there"]}
+    assert {step.name: step.faults for step in lineage.chain(chain) if step.faults} == {"runs/s/l2/0/outcomes.nc": ["is not there"]}
 
 
 @pytest.mark.parametrize(("name", "said"), [("results/a/none.csv", "is not there"), ("workflow/style.yaml", "has no record")])
 def test_a_file_that_is_no_result_has_no_way_back(chain, root, name, said):
     with pytest.raises(StudyError, match=said):
-        tracing.chain(root / name)
+        lineage.chain(root / name)

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from plasticity import contracts, reproducing
 from plasticity.errors import StudyError
+from plasticity.report import reference as reproducing
+from plasticity.storage import netcdf
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def results(tmp_path):
     for place, name in enumerate("ab"):
         values = np.arange(6.0).reshape(2, 3) + place
         values[0, 0] = np.nan
-        contracts.write(xr.Dataset({"error": (("seed", "task"), values)}), results / f"datasets/{name}.nc")
+        netcdf.write(xr.Dataset({"error": (("seed", "task"), values)}), results / f"datasets/{name}.nc")
     (results / "tables").mkdir()
     pd.DataFrame({"arm": ["none", "l2"], "mean": [0.25, 0.5], "n": [5, 5]}).to_csv(results / "tables/outcomes.csv", index=False)
     pd.DataFrame({"statement": ["Error rises.", ""]}).to_csv(results / "tables/statements.csv", index=False)
@@ -53,7 +54,7 @@ def test_cells_that_differ_are_counted_and_measured(results, reference):
 def test_variables_whose_mean_moved_are_named(results, reference):
     with xr.open_dataset(results / "datasets/a.nc") as data:
         moved = data.load() + 1
-    contracts.write(moved, results / "datasets/a.nc")
+    netcdf.write(moved, results / "datasets/a.nc")
     same, lines = reproducing.compare(results, reference)
     assert not same
     assert lines[0] == "datasets/a.nc: 1 of 1 variables have another mean, the furthest:"
@@ -63,10 +64,10 @@ def test_variables_whose_mean_moved_are_named(results, reference):
 def test_a_single_bit_of_a_dataset_is_seen_and_the_code_that_made_it_is_not(results, reference):
     with xr.open_dataset(results / "datasets/a.nc") as data:
         held = data.load()
-    contracts.write(held.assign_attrs(code="other"), results / "datasets/a.nc")
+    netcdf.write(held.assign_attrs(code="other"), results / "datasets/a.nc")
     assert reproducing.compare(results, reference)[0]
     held["error"][1, 1] = np.nextafter(4.0, 5)
-    contracts.write(held, results / "datasets/a.nc")
+    netcdf.write(held, results / "datasets/a.nc")
     same, lines = reproducing.compare(results, reference)
     assert not same
     assert lines[0] == "datasets/a.nc: 0 of 1 variables have another mean; single numbers differ"

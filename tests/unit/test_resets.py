@@ -9,8 +9,8 @@ from cohorts import ARMS, CNN, LAWS, SETTING, begun, changed, deviation, images,
 from scipy import stats
 from torch import nn
 
-from plasticity import units
-from plasticity.units import Renewal
+from plasticity.training import hidden_units
+from plasticity.training.hidden_units import Renewal
 
 GAIN = math.sqrt(2)  # of relu
 LEARNING = {"problem": {"tasks": 2, "epochs": 6}}
@@ -401,7 +401,7 @@ def test_dormant_units_come_back_to_life_with_redo(data):
 
 def test_units_follows_only_those_named():
     learner, renewal = renewed()
-    assert [of.layer for of in renewal.units] == [of.layer for of in units.follow(learner.network)] == ["hidden_1", "hidden_2"]
+    assert [of.layer for of in renewal.units] == [of.layer for of in hidden_units.follow(learner.network)] == ["hidden_1", "hidden_2"]
 
 
 def test_a_members_resets_are_the_same_whoever_else_is_reset(data):

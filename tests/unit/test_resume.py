@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from plasticity import checkpoints, cohort, methods, networks, resume, training
+from plasticity.config.models import Network, Optimizer, Problem, Setting, Training
 from plasticity.errors import StudyError
-from plasticity.settings import Network, Optimizer, Problem, Setting, Training
+from plasticity.models import architecture
+from plasticity.storage import checkpoints, restart
+from plasticity.training import chunks, trainer
+from plasticity.training.method import Intervention
 
 STAMP = {"settings": '{"lr": 0.1}', "code": '{"train.py": "0f"}', "versions": '{"torch": "2"}', "source": "train", "data": "0f"}
 STATE = {
@@ -34,7 +37,7 @@ def _informed(caplog):
 @pytest.fixture
 def kept(tmp_path):
     """A folder in which a state was saved."""
-    kept = resume.Resume(tmp_path, STAMP)
+    kept = restart.Resume(tmp_path, STAMP)
     kept.save(0, STATE)
     return kept
 
@@ -53,7 +56,7 @@ def test_a_state_is_loaded_as_it_was_saved(kept):
 
 
 def test_before_the_first_state_there_is_none_and_nothing_is_said(tmp_path, caplog):
-    assert resume.Resume(tmp_path, STAMP).load(0) is None
+    assert restart.Resume(tmp_path, STAMP).load(0) is None
     assert not caplog.messages
 
 
@@ -137,7 +140,7 @@ def test_a_state_with_an_array_that_is_said_to_be_shorter_than_it_is_is_refused(
 
 def without(name):
     """A state that lacks an array."""
-    arrays = {"stamp": np.array(resume.Resume(Path(), STAMP).stamp), "names": np.array(list(STATE))} | STATE
+    arrays = {"stamp": np.array(restart.Resume(Path(), STAMP).stamp), "names": np.array(list(STATE))} | STATE
     del arrays[name]
     return lambda path: np.savez(path, **arrays)
 
@@ -174,7 +177,7 @@ def test_a_state_of_pickled_objects_is_refused_and_nothing_in_it_runs(kept, capl
 
 def refusal(folder, stamp=STAMP):
     """The sentence with which a process is told that it cannot hold the folder."""
-    with pytest.raises(StudyError) as refused, resume.held(folder, stamp):
+    with pytest.raises(StudyError) as refused, restart.held(folder, stamp):
         pytest.fail("it is held")
     return str(refused.value)
 
@@ -195,7 +198,7 @@ def left_by(folder, stamp):
     """What a job with the stamp left when it was killed."""
     folder.mkdir(exist_ok=True)
     for first in (0, 2):
-        resume.Resume(folder, stamp).save(first, STATE)
+        restart.Resume(folder, stamp).save(first, STATE)
     (folder / "checkpoints.f4").write_bytes(bytes(100))
     (folder / "state_2.npz.part").write_bytes(b"PK")
     (folder / "lock").write_text("process 1 on another, slurm job none")
@@ -203,7 +206,7 @@ def left_by(folder, stamp):
 
 def test_a_jobs_own_states_are_taken_up_again(tmp_path, caplog):
     left_by(tmp_path / "resume", STAMP)
-    with resume.held(tmp_path / "resume", STAMP) as kept:
+    with restart.held(tmp_path / "resume", STAMP) as kept:
         assert same(kept.load(0), STATE)
         assert same(kept.load(2), STATE)
     assert not caplog.messages
@@ -212,7 +215,7 @@ def test_a_jobs_own_states_are_taken_up_again(tmp_path, caplog):
 @pytest.mark.parametrize("names", [["settings"], ["code"], ["versions"], ["data"], ["code", "data"]], ids=" and ".join)
 def test_a_state_made_with_something_else_is_refused_and_it_is_said_with_what(tmp_path, caplog, names):
     left_by(tmp_path / "resume", STAMP | dict.fromkeys(names, "other"))
-    with resume.held(tmp_path / "resume", STAMP) as kept:
+    with restart.held(tmp_path / "resume", STAMP) as kept:
         assert kept.load(0) is None
         assert kept.load(2) is None
     said = f"{kept.folder}/state_0.npz was made with other {' and '.join(names)}, so it starts afresh"
@@ -221,14 +224,14 @@ def test_a_state_made_with_something_else_is_refused_and_it_is_said_with_what(tm
 
 def test_what_lies_beside_a_foreign_state_goes_with_it(tmp_path):
     left_by(tmp_path / "resume", STAMP | {"settings": "other"})
-    with resume.held(tmp_path / "resume", STAMP) as kept:
+    with restart.held(tmp_path / "resume", STAMP) as kept:
         assert [path.name for path in kept.folder.iterdir()] == ["lock"]
 
 
 def test_a_state_of_which_not_even_the_stamp_can_be_read_is_left_to_be_refused(tmp_path, caplog):
     left_by(tmp_path / "resume", STAMP)
     (tmp_path / "resume" / "state_0.npz").write_bytes(b"PK")
-    with resume.held(tmp_path / "resume", STAMP) as kept:
+    with restart.held(tmp_path / "resume", STAMP) as kept:
         assert refused(kept, caplog)
         assert same(kept.load(2), STATE)
 
@@ -254,7 +257,7 @@ with resume.held(Path(sys.argv[1]), {}):
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds a folder."""
-    env = os.environ | {"PYTHONPATH": str(Path(resume.__file__).parents[1]), "SLURM_JOB_ID": "1234"}
+    env = os.environ | {"PYTHONPATH": str(Path(restart.__file__).parents[1]), "SLURM_JOB_ID": "1234"}
     with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "resume"], stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdout.readline() == "held\n"
         yield process
@@ -269,13 +272,13 @@ def test_while_the_holder_lives_a_second_is_refused_and_told_who_it_is(holder, t
 def test_once_the_holder_is_killed_the_next_one_holds_the_folder(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with resume.held(tmp_path / "resume", {}) as kept:
+    with restart.held(tmp_path / "resume", {}) as kept:
         said = f"process {os.getpid()} on {platform.node()}, slurm job {os.environ.get('SLURM_JOB_ID', 'none')}"
         assert (kept.folder / "lock").read_text() == said, "the former holder's name is gone"
 
 
 def test_a_refused_second_changes_nothing(tmp_path):
-    with resume.held(tmp_path / "resume", STAMP) as kept:
+    with restart.held(tmp_path / "resume", STAMP) as kept:
         kept.save(0, STATE)
         before = {path.name: path.read_bytes() for path in kept.folder.iterdir()}
         refusal(tmp_path / "resume", STAMP | {"code": "other"})
@@ -283,7 +286,7 @@ def test_a_refused_second_changes_nothing(tmp_path):
 
 
 def test_the_folder_goes_when_all_went_well(tmp_path):
-    with resume.held(tmp_path / "resume", STAMP) as kept:
+    with restart.held(tmp_path / "resume", STAMP) as kept:
         kept.save(0, STATE)
         (kept.folder / "checkpoints.f4").touch()
         (kept.folder / "state_0.npz.part").touch()
@@ -293,20 +296,20 @@ def test_the_folder_goes_when_all_went_well(tmp_path):
 @pytest.mark.parametrize("failure", [StudyError("no space"), SystemExit(143), ZeroDivisionError()], ids=repr)
 def test_the_folder_stays_after_a_failure_and_can_be_taken_up_again(tmp_path, failure):
     def fail():
-        with resume.held(tmp_path / "resume", STAMP) as kept:
+        with restart.held(tmp_path / "resume", STAMP) as kept:
             kept.save(0, STATE)
             raise failure
 
     with pytest.raises(type(failure)):
         fail()
-    with resume.held(tmp_path / "resume", STAMP) as again:
+    with restart.held(tmp_path / "resume", STAMP) as again:
         assert same(again.load(0), STATE)
 
 
 def test_states_are_removed_before_what_they_count_on_and_the_lock_last(tmp_path, monkeypatch):
     removed, unlink = [], Path.unlink
     monkeypatch.setattr(Path, "unlink", lambda path, *more: (removed.append(path.name), unlink(path, *more)))
-    with resume.held(tmp_path / "resume", STAMP) as kept:
+    with restart.held(tmp_path / "resume", STAMP) as kept:
         for name in ("a.f4", "state_0.npz", "z.f4", "state_7.npz"):
             (kept.folder / name).touch()
     assert sorted(removed[:2]) == ["state_0.npz", "state_7.npz"]
@@ -315,7 +318,7 @@ def test_states_are_removed_before_what_they_count_on_and_the_lock_last(tmp_path
 
 
 def test_a_folder_that_cannot_be_removed_does_no_harm(tmp_path, monkeypatch):
-    with resume.held(tmp_path / "resume", STAMP) as kept:
+    with restart.held(tmp_path / "resume", STAMP) as kept:
         kept.save(0, STATE)
         monkeypatch.setattr(Path, "unlink", failing(errno.EACCES))
     assert same(kept.load(0), STATE)
@@ -323,7 +326,7 @@ def test_a_folder_that_cannot_be_removed_does_no_harm(tmp_path, monkeypatch):
 
 def test_a_lock_that_cannot_be_taken_is_warned_of_and_training_goes_on(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
-    with resume.held(tmp_path / "resume", STAMP) as kept:
+    with restart.held(tmp_path / "resume", STAMP) as kept:
         kept.save(0, STATE)
     assert caplog.messages == [f"{kept.folder}/lock cannot be locked (No locks available): see to it that no second job makes the same"]
     assert not kept.folder.exists()
@@ -384,9 +387,9 @@ EVERYONE = [({"strength": strength}, seed) for strength in (0.01, 0.1) for seed 
 @pytest.fixture
 def job(data, tmp_path, monkeypatch):
     """``job(stop_after)`` trains in waves of two members; a job that is stopped after so many tasks leaves its state behind."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in networks.fitting(SETTING, data).named_parameters()}
-    need = cohort.memory.per_member(SETTING, data)
-    learned, learn = [], training.Members.learn
+    shapes = {name: tuple(tensor.shape) for name, tensor in architecture.fitting(SETTING, data).named_parameters()}
+    need = chunks.memory.per_member(SETTING, data)
+    learned, learn = [], trainer.Members.learn
 
     def counted(members):
         if len(learned) == train.stop_after:
@@ -397,13 +400,13 @@ def job(data, tmp_path, monkeypatch):
     def train(stop_after=None, members=2, folder=tmp_path):
         learned.clear()
         train.stop_after = stop_after
-        granted = cohort.memory.BASE + data.nbytes + members * need
-        with resume.held(folder / "resume", STAMP) as kept:
+        granted = chunks.memory.BASE + data.nbytes + members * need
+        with restart.held(folder / "resume", STAMP) as kept:
             rows = checkpoints.Rows(kept.folder / "checkpoints.f4", range(0, 4, 2), len(EVERYONE), shapes)
-            values = cohort.train_in_waves(SETTING, "l2", EVERYONE, data, Training(), rows, kept, granted)
+            values = chunks.train_in_waves(SETTING, "l2", EVERYONE, data, Training(), rows, kept, granted)
             return values | {f"row_{task}": rows.read(task) for task in rows.tasks}, list(learned)
 
-    monkeypatch.setattr(training.Members, "learn", counted)
+    monkeypatch.setattr(trainer.Members, "learn", counted)
     return train
 
 
@@ -464,8 +467,8 @@ def test_rows_that_lack_their_end_are_refused(job, undisturbed, tmp_path, caplog
 
 
 def test_everything_that_goes_on_from_task_to_task_is_restored(data, monkeypatch):
-    monkeypatch.setattr(methods.Intervention, "state", lambda method: {"mark": method.__dict__.setdefault("mark", torch.zeros(2))})
-    one, other = (training.Members(SETTING, "none", [({}, 0), ({}, 1)], data, device=torch.device("cpu")) for _ in range(2))
+    monkeypatch.setattr(Intervention, "state", lambda method: {"mark": method.__dict__.setdefault("mark", torch.zeros(2))})
+    one, other = (trainer.Members(SETTING, "none", [({}, 0), ({}, 1)], data, device=torch.device("cpu")) for _ in range(2))
     assert {"parameters", "alive", "optimizer_first", "none_mark", "outcome_status"} < one.carried().keys()
     one.learner.task = 3
     for tensor in one.carried().values():

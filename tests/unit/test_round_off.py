@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from plasticity import spectra
-from plasticity.lanczos import Quadrature
-from plasticity.losses import cross_entropy
-from plasticity.operators import ggn, hessian
+from plasticity.curvature import spectrum
+from plasticity.curvature.lanczos import Quadrature
+from plasticity.curvature.operators import ggn, hessian
+from plasticity.models.losses import cross_entropy
 
 
 @pytest.mark.parametrize("kind", [hessian, ggn])
@@ -24,6 +24,6 @@ def test_exact_eigenvalues_are_within_the_stated_errors(kind, steps):
     assert found.weights is not None
     off = (found.ends[:, None] - exact).abs().amin(dim=-1)
     assert (off <= found.residuals).all()
-    numbers, errors = spectra.summary(found)
+    numbers, errors = spectrum.summary(found)
     assert errors["top_eigenvalue"] > 0  # which would say that it is exact
     assert abs(numbers["top_eigenvalue"] - exact[0]) <= errors["top_eigenvalue"]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plasticity import spectra
+from plasticity.curvature import spectrum as spectra
 
 SIGNED = st.lists(st.integers(-5000, 5000), min_size=1, max_size=12)
 POSITIVE = st.lists(st.integers(0, 5000), min_size=1, max_size=12).filter(any)

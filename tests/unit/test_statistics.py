@@ -11,8 +11,8 @@ import xarray as xr
 from statsmodels.stats.multitest import multipletests
 
 from plasticity import statistics
+from plasticity.config.models import Statistics
 from plasticity.errors import StudyError
-from plasticity.settings import Statistics
 from plasticity.statistics import hypotheses, resampling, summaries, tables
 from plasticity.statistics.panels import Panel
 

@@ -15,9 +15,22 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plasticity import outcomes, registry, study
+from plasticity.config import registry, study
+from plasticity.config.models import (
+    Criterion,
+    Curvature,
+    Dataset,
+    Network,
+    Optimizer,
+    Problem,
+    Setting,
+    Spectra,
+    Statistics,
+    Training,
+    arm_name,
+)
 from plasticity.errors import StudyError
-from plasticity.settings import Criterion, Curvature, Dataset, Network, Optimizer, Problem, Setting, Spectra, Statistics, Training, arm_name
+from plasticity.training import outcomes
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"

@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 
-from plasticity import changes, datasets, registry, tasks
+from plasticity.config import registry
+from plasticity.config.models import Problem
+from plasticity.data import dataset, shift, tasks
 from plasticity.errors import StudyError
-from plasticity.settings import Problem
 
 PROBLEM = Problem("tiny", "shuffle_labels", samples=18, batch=7, epochs=3, tasks=2, test_samples=9)
 SEEDS, INDICES = st.integers(0, 10**6), st.integers(0, 60)
@@ -41,7 +42,7 @@ def numbered():
     """Sixty images of four classes, fifteen each, that two of their pixels number."""
     images = np.zeros((60, 2, 2, 3), np.uint8)
     images[:, 0, 0, 0], images[:, 1, 1, 2] = np.arange(60) // 10, np.arange(60) % 10
-    return datasets.describe("numbered", datasets.Images(images, np.arange(60) % 4, list("abcd"), 9), {})
+    return dataset.describe("numbered", dataset.Images(images, np.arange(60) % 4, list("abcd"), 9), {})
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -61,7 +62,7 @@ def test_a_task_is_the_same_however_often_it_is_built_and_whatever_surrounds_it(
     assert labels.shape == (27,)
     assert (inputs.dtype, labels.dtype) == (torch.float32, torch.float32 if change == "flip_bits" else torch.int64)
     if change != "flip_bits":
-        assert 0 <= labels.min() <= labels.max() < changes.of(problem).outputs(4)
+        assert 0 <= labels.min() <= labels.max() < shift.of(problem).outputs(4)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -95,7 +96,7 @@ def test_shuffled_labels_of_all_tasks_differ_from_each_other_and_from_the_truth(
 def test_the_controls_never_change(data, change, tasks_alike, seed, index):
     first, later = (tasks.task(problem_of(change), data, seed, at) for at in (0, index))
     assert all(torch.equal(a, b) for a, b in zip(first, later, strict=True))
-    truth = data["label"].values[changes.of(PROBLEM).choose(changes.Task(PROBLEM, 4, seed, 0), data["label"].values)[0]]
+    truth = data["label"].values[shift.of(PROBLEM).choose(shift.Task(PROBLEM, 4, seed, 0), data["label"].values)[0]]
     assert torch.equal(first[1], torch.from_numpy(truth)) == tasks_alike
 
 
@@ -150,17 +151,17 @@ def test_task_0_can_be_the_original_and_then_is_the_only_one(data, change, seed,
     assert all(torch.equal(a, b) for a, b in zip(first, truth, strict=True))
     default, later = (tasks.task(problem, data, seed, index + 1) for problem in (changed, kept))
     assert all(torch.equal(a, b) for a, b in zip(default, later, strict=True))
-    assert changes.of(problem_of(change)) == changes.of(changed), "changed is the default"
+    assert shift.of(problem_of(change)) == shift.of(changed), "changed is the default"
 
 
 @given(seed=SEEDS, index=INDICES, classes=st.integers(2, 7))
 def test_pairs_are_two_classes_in_equal_shares_and_all_have_their_turn(seed, index, classes):
     labels = np.arange(60 * classes) % classes
     problem = replace(problem_of("class_pairs"), samples=25, test_samples=7)
-    change, turn = changes.of(problem), classes // 2
+    change, turn = shift.of(problem), classes // 2
     seen = []
     for at in range(index // turn * turn, index // turn * turn + turn):
-        places, given_labels = change.choose(changes.Task(problem, classes, seed, at), labels)
+        places, given_labels = change.choose(shift.Task(problem, classes, seed, at), labels)
         pair = [set(labels[places[given_labels == value]]) for value in (0, 1)]
         assert [len(one) for one in pair] == [1, 1]
         seen += [value for one in pair for value in one]
@@ -172,9 +173,7 @@ def test_pairs_are_two_classes_in_equal_shares_and_all_have_their_turn(seed, ind
 
 def test_pairs_come_in_another_order_at_the_next_turn():
     problem, labels = problem_of("class_pairs"), np.arange(400) % 8
-    turns = [
-        [changes.of(problem).choose(changes.Task(problem, 8, 0, index), labels)[0] for index in turn] for turn in (range(4), range(4, 8))
-    ]
+    turns = [[shift.of(problem).choose(shift.Task(problem, 8, 0, index), labels)[0] for index in turn] for turn in (range(4), range(4, 8))]
     assert [sorted(set(labels[places])) for places in turns[0]] != [sorted(set(labels[places])) for places in turns[1]]
 
 
@@ -184,19 +183,19 @@ def test_classes_come_one_after_the_other_and_stay(data, seed, new):
     problem = replace(problem_of("class_incremental", options={"new_classes": new}), samples=24, test_samples=12, tasks=4 // new)
     known: set[int] = set()
     for index in range(4 // new):
-        places, now = changes.of(problem).choose(changes.Task(problem, 4, seed, index), labels)
+        places, now = shift.of(problem).choose(shift.Task(problem, 4, seed, index), labels)
         assert (labels[places] == now).all()
         counts = [np.bincount(part, minlength=4) for part in (now[:24], now[24:])]
         assert all(set(count[count > 0]) == {part // (new * (index + 1))} for count, part in zip(counts, (24, 12), strict=True))
         assert known < set(now)
         known = set(now)
-    assert changes.of(problem).outputs(4) == 4
+    assert shift.of(problem).outputs(4) == 4
 
 
 @given(seed=SEEDS, index=st.integers(1, 40))
 def test_one_of_the_flipping_bits_flips_and_targets_are_of_one_fixed_network(seed, index):
     bits = registry.build("datasets", "bits", {"inputs": 9, "images": 200})
-    data = datasets.describe("bits", bits.load(None), {})
+    data = dataset.describe("bits", bits.load(None), {})
     problem = replace(problem_of("flip_bits", options={"flipping": 6}), dataset="bits", samples=150, test_samples=0)
     (before, _), (after, targets) = (tasks.task(problem, data, seed, at) for at in (index - 1, index))
     assert set(after.unique().tolist()) == {-1.0, 1.0}
@@ -206,7 +205,7 @@ def test_one_of_the_flipping_bits_flips_and_targets_are_of_one_fixed_network(see
     patterns = {tuple(row.flatten().tolist()) for row in after}
     assert len({(*row.flatten().tolist(), target) for row, target in zip(after, targets.tolist(), strict=True)}) == len(patterns) > 4
     # the target, written out unit by unit
-    draw = changes.Task(problem, 1, seed, 0).generator("target", 0)
+    draw = shift.Task(problem, 1, seed, 0).generator("target", 0)
     weights, heads = 2 * draw.integers(0, 2, (10, 100)) - 1, 2 * draw.integers(0, 2, 101) - 1
     zero_one = [int(bit > 0) for bit in after[0].flatten()] + [1]
     fires = [sum(w * x for w, x in zip(unit, zero_one, strict=True)) >= 0.7 * 10 - sum(w == -1 for w in unit) for unit in weights.T]
@@ -305,14 +304,14 @@ def test_what_a_dataset_cannot_give_is_refused_with_what_to_do(data, name):
 
 
 def test_one_class_cannot_be_paired(data):
-    alone = datasets.describe("alone", datasets.Images(data.image.values, np.zeros(60, int), ["a"], 9), {})
+    alone = dataset.describe("alone", dataset.Images(data.image.values, np.zeros(60, int), ["a"], 9), {})
     with pytest.raises(StudyError, match="class_pairs needs two classes, and tiny has 1: choose another"):
         tasks.task(problem_of("class_pairs"), alone, 0, 0)
 
 
 def pixels(images):
     """A dataset of these images, shape ``(sample, pixel)``."""
-    return datasets.describe("drawn", datasets.Images(images[:, None, None], np.arange(len(images)) % 2, ["a", "b"]), {})
+    return dataset.describe("drawn", dataset.Images(images[:, None, None], np.arange(len(images)) % 2, ["a", "b"]), {})
 
 
 @given(seed=SEEDS, n=st.integers(2, 20))

@@ -13,12 +13,15 @@ from scipy.stats import ks_2samp
 from tiers import slow_except
 from torch import Tensor, nn
 
-from plasticity import activations, changes, networks, registry, tasks, training
-from plasticity.datasets import Images, describe
-from plasticity.learner import Learner
-from plasticity.methods import Intervention
-from plasticity.settings import Network, Optimizer, Problem, Setting, Training
-from plasticity.training import Members, train, watched
+from plasticity.config import registry
+from plasticity.config.models import Network, Optimizer, Problem, Setting, Training
+from plasticity.data import shift, tasks
+from plasticity.data.dataset import Images, describe
+from plasticity.models import activations, architecture
+from plasticity.training import trainer
+from plasticity.training.learner import Learner
+from plasticity.training.method import Intervention
+from plasticity.training.trainer import Members, train, watched
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=30, batch=7, epochs=10, tasks=6),
@@ -80,10 +83,10 @@ def plain_optimizer(setting, module):
 def plain_network(setting, data):
     """One network; an mlp is written out."""
     if setting.network.kind != "mlp":
-        return networks.fitting(setting, data).double()
+        return architecture.fitting(setting, data).double()
     activation = activations.KINDS[setting.network.activation]
     hidden = [nn.Linear(12, 8), activation(), nn.Linear(8, 8), activation()]
-    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(8, changes.of(setting.problem).outputs(4))).double()
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(8, shift.of(setting.problem).outputs(4))).double()
 
 
 def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
@@ -99,7 +102,7 @@ def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
         return losses_of(outputs, labels) if regression else (outputs.argmax(dim=1) != labels).double()
 
     def reset(task):
-        drawn = networks.initial(networks.fitting(setting, data), setting.network, seed, task)
+        drawn = architecture.initial(architecture.fitting(setting, data), setting.network, seed, task)
         with torch.no_grad():
             for parameter, value in zip(module.parameters(), drawn.values(), strict=True):
                 parameter.copy_(value)
@@ -117,7 +120,7 @@ def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
         if method == "fresh":
             optimizer = reset(task)
         elif task and problem.head == "fresh":
-            drawn = networks.initial(networks.fitting(setting, data), setting.network, seed, task)
+            drawn = architecture.initial(architecture.fitting(setting, data), setting.network, seed, task)
             with torch.no_grad():
                 for parameter, value in zip(list(module.parameters())[-2:], list(drawn.values())[-2:], strict=True):
                     parameter.copy_(value)
@@ -220,7 +223,7 @@ def test_learning_happens_and_outcomes_are_of_the_right_size(data):
 
 def test_outcomes_do_not_depend_on_how_many_samples_are_looked_at_at_once(data, monkeypatch):
     at_once, states = trained(data, "none", [{}], [0, 1], SHORT)
-    monkeypatch.setattr(training, "CHUNK", 7)
+    monkeypatch.setattr(trainer, "CHUNK", 7)
     in_parts, states_again = trained(data, "none", [{}], [0, 1], SHORT)
     assert torch.equal(states, states_again)
     for name in NUMBERS:
@@ -437,7 +440,7 @@ def test_the_estimated_update_norm_is_near_the_exact_one_and_changes_nothing_els
     longer = replace(SETTING, problem=replace(SETTING.problem, epochs=125, tasks=2))
     arms = ARMS[method][:1]
     estimated, states = trained(data, method, arms, [0, 1], longer, torch.float32)
-    monkeypatch.setattr(training, "watched", lambda steps, task: np.ones(steps, int))
+    monkeypatch.setattr(trainer, "watched", lambda steps, task: np.ones(steps, int))
     exact, exact_states = trained(data, method, arms, [0, 1], longer, torch.float32)
     assert torch.equal(states, exact_states)
     estimate = estimated.pop("update_norm")
@@ -504,12 +507,12 @@ def test_a_state_is_of_arrays_that_another_process_can_read_and_that_training_on
 
 
 def test_every_task_is_checkpointed_at_its_start_the_first_with_the_initial_draw(data):
-    module = networks.build(SHORT.network, (2, 2, 3), 4)
+    module = architecture.build(SHORT.network, (2, 2, 3), 4)
     for method, arms in ARMS.items():
         _, states = trained(data, method, arms, [0, 1], SHORT)
         for task in range(SHORT.problem.tasks if method == "fresh" else 1):
             for s, seed in enumerate([0, 1]):
-                drawn = torch.cat([value.flatten() for value in networks.initial(module, SHORT.network, seed, task).values()])
+                drawn = torch.cat([value.flatten() for value in architecture.initial(module, SHORT.network, seed, task).values()])
                 for a in range(len(arms)):
                     assert torch.equal(states[task, a, s], drawn)
         assert all(not torch.equal(states[task], states[task + 1]) for task in range(SHORT.problem.tasks))

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from tiers import slow_except
 
-from plasticity.statistics import simulated, trends
+from plasticity.statistics import null_models, simulated
 from plasticity.statistics.resampling import Draws
 
 DRAWS = Draws(499)
@@ -27,14 +27,14 @@ def spearman(x, y):
 def test_ranks_are_those_of_spearman_ties_included():
     draw = np.random.default_rng(0)
     for x, y in draw.integers(0, 6, (20, 2, 12)).astype(float):
-        assert (trends.ranked(x) * trends.ranked(y)).sum() == pytest.approx(spearman(x, y), abs=1e-14)
-    assert np.isnan(trends.ranked(np.full(5, 0.1))).all()
-    assert np.isnan(trends.standardised(np.full(5, 0.1))).all()
+        assert (null_models.ranked(x) * null_models.ranked(y)).sum() == pytest.approx(spearman(x, y), abs=1e-14)
+    assert np.isnan(null_models.ranked(np.full(5, 0.1))).all()
+    assert np.isnan(null_models.standardised(np.full(5, 0.1))).all()
 
 
 def test_each_null_leaves_what_a_loop_over_seeds_leaves(series):
     x, y = series
-    found = trends.nulls(x, y, DRAWS)
+    found = null_models.nulls(x, y, DRAWS)
     for m, o in itertools.product(range(2), range(3)):
         own, other = x[m] - x[m].mean(axis=0), y[o] - y[o].mean(axis=0)
         task = [spearman(a, b) for a, b in zip(own, other, strict=True)]
@@ -52,22 +52,22 @@ def test_each_null_leaves_what_a_loop_over_seeds_leaves(series):
 
 
 def test_shifts_are_circular(series):
-    x, y = (trends.ranked(trends.innovations(values)) for values in series)
+    x, y = (null_models.ranked(null_models.innovations(values)) for values in series)
     shifts = np.random.default_rng(0).integers(1, TASKS - 1, (40, SEEDS))
     shifts[0] = 0
-    found = trends._shifted(x, y, shifts)
+    found = null_models._shifted(x, y, shifts)
     for m, o in itertools.product(range(2), range(3)):
         drawn = np.array([np.mean([np.roll(y[o, i], s) @ x[m, i] for i, s in enumerate(row)]) for row in shifts])
-        drawn[0] /= trends.dependent(SEEDS)
+        drawn[0] /= null_models.dependent(SEEDS)
         assert found[m, o] == pytest.approx((abs(drawn) >= abs(drawn[0]) - 1e-12).mean())
 
 
 def test_correlations_of_deviations_depend_on_each_other_as_is_said():
     draw = np.random.default_rng(0)
-    x, y = (trends.deviations(draw.normal(size=(4000, 6, 40))) for _ in range(2))
-    per_seed = (trends.standardised(x) * trends.standardised(y)).sum(axis=-1)
+    x, y = (null_models.deviations(draw.normal(size=(4000, 6, 40))) for _ in range(2))
+    per_seed = (null_models.standardised(x) * null_models.standardised(y)).sum(axis=-1)
     true = per_seed.mean(axis=1).std()
-    said = np.sqrt((per_seed.var(axis=1, ddof=1) / 6).mean()) * trends.dependent(6)
+    said = np.sqrt((per_seed.var(axis=1, ddof=1) / 6).mean()) * null_models.dependent(6)
     assert said == pytest.approx(true, rel=0.05)
 
 

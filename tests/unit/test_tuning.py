@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plasticity import statistics
+from plasticity.config.models import Criterion, arm_name
 from plasticity.errors import StudyError
-from plasticity.outcomes import STATUS
-from plasticity.settings import Criterion, arm_name
 from plasticity.statistics import resampling, summaries
-from plasticity.tuning import choose, scores
+from plasticity.training.outcomes import STATUS
+from plasticity.training.selection import choose, scores
 
 STRENGTHS, TASKS = [0.001, 0.01, 0.1], 16
 

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plasticity import pages, typesetting
+from plasticity.report import latex
+from plasticity.report import page as pages
 
 HEAD = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 ODD = "l2(kind=$a_b$ & <c> 100% #1 ^~{}\\)"
@@ -36,7 +37,7 @@ def comparisons():
 
 
 def test_methods_have_their_late_outcomes_and_their_test_against_none():
-    table = typesetting.methods(outcomes(), comparisons()).set_index("arm")
+    table = latex.methods(outcomes(), comparisons()).set_index("arm")
     assert list(table.index) == ["none", ODD]
     assert table.loc[ODD, ["final_error", "final_error_low", "final_error_high"]].tolist() == pytest.approx([0.25, 0.15, 0.35])
     assert table.loc[ODD, ["difference_to_none", "adjusted_p", "seeds"]].tolist() == [-0.25, 0.01, 5]
@@ -44,7 +45,7 @@ def test_methods_have_their_late_outcomes_and_their_test_against_none():
 
 
 def test_latex_has_an_estimate_with_its_bounds_in_one_cell_and_every_sign_escaped():
-    text = typesetting.latex(typesetting.methods(outcomes(), comparisons()))
+    text = latex.latex(latex.methods(outcomes(), comparisons()))
     (row,) = [line for line in text.splitlines() if "l2" in line]
     cells = row.removesuffix(r" \\").split(" & ")
     assert r"\&" in row
@@ -73,7 +74,7 @@ def test_settings_say_problem_budget_network_and_optimizer():
     }
     stamps = {"a": {"setting": setting, "arms": ["none", "fresh"], "seeds": 5}}
     stamps["b"] = {"setting": setting | {"problem": problem | {"steps_per_task": 11}}, "arms": ["fresh"], "seeds": 5}
-    table = typesetting.settings(stamps)
+    table = latex.settings(stamps)
     assert table["steps a task"].tolist() == [12, 11], "an epoch has its last, smaller batch"
     first = table.iloc[0]
     assert first[["change", "network", "activation", "optimizer"]].tolist() == [
@@ -97,12 +98,12 @@ def test_costs_are_those_of_the_records_by_stage(tmp_path):
     ):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text(f"{HEAD}{seconds}\t0:00:01\t{memory}\t0\t0\t0\t0\t0\t0\t{cpu}\n")
-    table = typesetting.cost(tmp_path).set_index("stage")
+    table = latex.cost(tmp_path).set_index("stage")
     assert list(table.index) == ["train", "curvature", "gather", "analyse"], "in the order of the stages, and none that comes later"
     assert table.loc["train"].tolist() == pytest.approx([2, 20, 30, 40 / 3600, 60 / 3600, 300])
     assert np.isnan(table.loc["curvature", "largest MB"])
-    assert list(typesetting.cost(tmp_path, typesetting.ALL_STAGES)["stage"])[-2:] == ["page", "draw"]
-    assert typesetting.cost(tmp_path / "nothing").empty
+    assert list(latex.cost(tmp_path, latex.ALL_STAGES)["stage"])[-2:] == ["page", "draw"]
+    assert latex.cost(tmp_path / "nothing").empty
 
 
 def test_a_page_shows_every_table_with_its_caption_and_loads_nothing():

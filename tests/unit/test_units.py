@@ -6,15 +6,15 @@ from cohorts import changed, images, seen
 from torch import nn
 from torch.func import functional_call
 
-from plasticity import lockstep, networks
+from plasticity.config.models import Network
 from plasticity.errors import StudyError
-from plasticity.settings import Network
-from plasticity.training import Members
-from plasticity.units import Units, follow
+from plasticity.models import architecture, ensemble
+from plasticity.training.hidden_units import Units, follow
+from plasticity.training.trainer import Members
 
 
 def built(kind, activation="relu", size=16, **options):
-    return networks.build(Network(kind, activation, options=options), (1, size, size), 3)
+    return architecture.build(Network(kind, activation, options=options), (1, size, size), 3)
 
 
 def names(found):
@@ -89,14 +89,14 @@ def test_columns_that_are_zero_do_what_a_mask_on_the_units_activations_does(kind
     inputs = torch.randn(4, 1, size, size).double()
     whole = functional_call(network, tensors, (inputs,))
     for units in follow(network):
-        with lockstep.watched(network, {}) as hidden:
+        with ensemble.watched(network, {}) as hidden:
             functional_call(network, tensors, (inputs,))
         dim = 1 if hidden[units.layer].ndim == 4 else -1
         for unit in (0, units.width - 1):
             mask = torch.ones(hidden[units.layer].shape[dim]).double()
             mask[[unit + units.width * copy for copy in range(units.expansion)]] = 0
             gate = (mask[:, None, None] if dim == 1 else mask).expand_as(hidden[units.layer])
-            with lockstep.watched(network, {units.layer: gate}):
+            with ensemble.watched(network, {units.layer: gate}):
                 masked = functional_call(network, tensors, (inputs,))
             without = {name: tensor.clone() for name, tensor in tensors.items()}
             for name in units.taken_by:
@@ -121,7 +121,7 @@ def test_rows_of_what_makes_a_unit_are_all_that_it_alone_depends_on(kind, option
             other[name][1] += torch.randn(other[name][1].shape).double()
         found = []
         for values in (tensors, other):
-            with lockstep.watched(network, {}) as hidden:
+            with ensemble.watched(network, {}) as hidden:
                 functional_call(network, values, (inputs,))
             found.append(hidden[units.layer].movedim(1, 0).flatten(1))
         assert (found[0] != found[1]).any(dim=1).tolist() == [unit == 1 for unit in range(units.width)]

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from plasticity import provenance, registry
+from plasticity.config import registry
+from plasticity.provenance import code_digest
 
 RELU, TANH = "digits_labels_relu", "digits_labels_tanh"
 METHODS = {RELU: ["none", "l2", "l2_init", "fresh"], TANH: ["none", "l2_init", "fresh"]}
@@ -382,12 +383,12 @@ REGISTRIES = ("changes", "datasets", "figures", "methods", "networks", "operator
 
 def reached() -> dict[str, list[str]]:
     """For each module of the library, the stages whose code takes it in whatever the settings name."""
-    digests = {stage: provenance.code_digest(provenance.SCRIPTS / f"{entry}.py") for stage, entry in ENTRIES.items()}
-    digests["check"] = provenance.code_digest(
-        provenance.ROOT / "tests/results/test_results.py", [provenance.ROOT / "tests/results/conftest.py"]
+    digests = {stage: code_digest.code_digest(code_digest.SCRIPTS / f"{entry}.py") for stage, entry in ENTRIES.items()}
+    digests["check"] = code_digest.code_digest(
+        code_digest.ROOT / "tests/results/test_results.py", [code_digest.ROOT / "tests/results/conftest.py"]
     )
-    digests["tables to read"] |= provenance.code_digest(provenance.SCRIPTS / "page.py")
-    names = sorted(str(path.relative_to(provenance.ROOT)) for path in (provenance.ROOT / LIBRARY).rglob("*.py"))
+    digests["tables to read"] |= code_digest.code_digest(code_digest.SCRIPTS / "page.py")
+    names = sorted(str(path.relative_to(code_digest.ROOT)) for path in (code_digest.ROOT / LIBRARY).rglob("*.py"))
     return {name.removeprefix(f"{LIBRARY}/"): [stage for stage in COLUMNS if name in digests[stage]] for name in names}
 
 

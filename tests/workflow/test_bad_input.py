@@ -251,7 +251,7 @@ def test_an_entry_can_be_started_by_hand_and_makes_the_same_bytes(built, tmp_pat
         assert (tmp_path / name).read_bytes() == (built.results / NONE / name).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["workflow/scripts/plasticity/networks/mlp.py", "workflow/scripts/plasticity/gone.py"])
+@pytest.mark.parametrize("name", ["workflow/scripts/plasticity/models/architectures/mlp.py", "workflow/scripts/plasticity/gone.py"])
 def test_a_job_whose_code_was_edited_while_it_was_queued_says_so_and_stops(built, tmp_path, name):
     done = by_hand(built, tmp_path, code={name: "0" * 12})
     refused(done, name, "was edited after this job was planned", "start snakemake again")
@@ -311,7 +311,7 @@ def test_after_a_kill_it_is_said_that_the_folder_is_locked_and_how_to_unlock_it(
     locks = copy.root / ".snakemake" / "locks"
     locks.mkdir(exist_ok=True)
     (locks / "0.output.lock").write_text("results/tiny/report.html\n")
-    copy.append("workflow/scripts/plasticity/figures/scatter.py", "\nADDED = 1\n")
+    copy.append("workflow/scripts/plasticity/report/figures/scatter.py", "\nADDED = 1\n")
     before = copy.contents()
     refused(copy.snakemake(), "--unlock")
     assert copy.contents() == before

@@ -14,8 +14,8 @@ import yaml
 from edits import EDITS, LIBRARY, METHODS, OF_L2, RELU, SEEDS, adopt, edit, page
 from tiers import slow_except
 
-from plasticity import auditing
-from plasticity.settings import Criterion, Curvature, Network, Problem, Spectra, Statistics, Training
+from plasticity.config.models import Criterion, Curvature, Network, Problem, Spectra, Statistics, Training
+from plasticity.provenance import audit
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONAL = {"options", "kind"}
@@ -193,7 +193,7 @@ def test_what_a_cluster_finished_though_no_launcher_saw_it_is_taken_back(copy, b
     copy.build(results[0], env={"SLURM_JOB_ID": "7"})
     assert (copy.root / folder / "kept").exists()
     for path in results:  # as a node leaves it whose launcher is dead
-        (copy.root / ".snakemake/metadata" / auditing._key(Path(path))).unlink()
+        (copy.root / ".snakemake/metadata" / audit._key(Path(path))).unlink()
     done = copy.snakemake("--dry-run")
     assert "rerun-incomplete" in done.stdout
     assert "Traceback" not in done.stdout

@@ -98,7 +98,7 @@ def test_an_option_that_the_new_file_needs_is_asked_for(extended):
 
 
 def test_the_new_figure_is_drawn_and_comes_to_the_report_with_its_caption(copy):
-    for path in ("workflow/scripts/plasticity/figures/norms.py", "workflow/report/figure_norms.rst"):
+    for path in ("workflow/scripts/plasticity/report/figures/norms.py", "workflow/report/figure_norms.rst"):
         (copy.root / path).write_text(FILES[path], encoding="utf-8")
     copy.build()
     assert (copy.results / "figures/norms.svg").stat().st_size > 5000

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from plasticity import registry
+from plasticity.config import registry
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -11,7 +11,7 @@ import zlib
 import pytest
 from edits import COHORTS, METHODS, RELU, edit
 
-from plasticity import registry
+from plasticity.config import registry
 
 
 def origin(project, *arguments):
@@ -169,7 +169,7 @@ def test_an_archive_is_adopted_and_a_change_of_style_draws_again_without_trainin
     assert done.returncode == 0, done.stdout
     config = ("--configfile", "results/tiny/config.yaml")
     assert unpacked.plan(*config) == set()
-    edit("workflow/scripts/plasticity/figures/timing.py")(unpacked)
+    edit("workflow/scripts/plasticity/report/figures/timing.py")(unpacked)
     assert unpacked.plan(*config) == {"figure_timing", "report", "all"}
 
 

@@ -72,7 +72,7 @@ def test_a_forked_command_ends_with_its_sender(unbuilt, tmp_path):
 
 
 def test_a_failed_build_shows_the_failed_job_and_the_end_of_its_log(copy):
-    copy.append("workflow/scripts/plasticity/methods/l2.py", "\nraise RuntimeError('broken here')\n")
+    copy.append("workflow/scripts/plasticity/training/methods/l2.py", "\nraise RuntimeError('broken here')\n")
     with pytest.raises(pytest.fail.Exception) as failure:
         copy.build()
     message = str(failure.value)

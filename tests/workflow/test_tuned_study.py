@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from plasticity import contracts
+from plasticity.storage import netcdf
 
 SETTING = "digits_labels_relu"
 TUNED = f"{SETTING}/l2_init"
@@ -79,10 +79,10 @@ def prefer(project, outcome, place):
     """Alter an outcome in the files of the tuning seeds so that one arm has least of it."""
     for seed in ("1000", "1001"):
         path = results(project) / "tuning" / TUNED / seed / "outcomes.nc"
-        data = contracts.read(path)
+        data = netcdf.read(path)
         data[outcome].values[...] = 1
         data[outcome].values[place] = 0
-        contracts.write(data, path)
+        netcdf.write(data, path)
         (results(project) / "provenance/tuning" / TUNED / seed / "outcomes.nc.json").unlink(
             missing_ok=True
         )  # else it is refused for its checksum
@@ -119,7 +119,7 @@ def test_all_arms_are_trained_on_tuning_seeds_and_the_chosen_one_alone_reports(w
 
 
 def test_the_choice_is_the_least_mean_over_the_tuning_seeds_and_the_table_says_so(whole):
-    errors = [contracts.read(results(whole) / "tuning" / TUNED / seed / "outcomes.nc").final_error for seed in ("1000", "1001")]
+    errors = [netcdf.read(results(whole) / "tuning" / TUNED / seed / "outcomes.nc").final_error for seed in ("1000", "1001")]
     scores = np.mean([error.astype(float).mean("task").values[:, 0] for error in errors], axis=0)
     assert choice(whole)["arm"] == {"strength": STRENGTHS[int(scores.argmin())]}
     table = pd.read_csv(results(whole) / "tables" / "tuning.csv")
@@ -147,7 +147,7 @@ def test_reporting_members_are_those_of_a_study_of_that_arm_alone(changing):
 
 def test_members_on_tuning_seeds_are_none_that_report(whole):
     tuned_on, reported = (
-        np.concatenate([contracts.read(results(whole) / path / TUNED / seed / "outcomes.nc").final_loss.values.ravel() for seed in seeds])
+        np.concatenate([netcdf.read(results(whole) / path / TUNED / seed / "outcomes.nc").final_loss.values.ravel() for seed in seeds])
         for path, seeds in (("tuning", ("1000", "1001")), ("runs", ("0", "1")))
     )
     assert len(np.unique(tuned_on)) == 2 * 2 * 3
@@ -243,7 +243,7 @@ def test_a_tuning_job_that_was_killed_goes_on(changing):
     changing.build(*job[3:])
     said = (results(changing) / "logs" / "tuning" / TUNED / "1000" / "tune.log").read_text()
     assert re.search(r"going on after task [1-9]\d* of 600", said)
-    assert contracts.read(path / "outcomes.nc").final_error.notnull().all()
+    assert netcdf.read(path / "outcomes.nc").final_error.notnull().all()
     assert [file.name for file in path.iterdir()] == ["outcomes.nc"], "no checkpoints, and the resume folder is gone"
 
 

@@ -18,8 +18,10 @@ import yaml
 from edits import COHORTS, DRAW, FIGURES, GATHER, MEASURE, METHODS, PAGES, PREPARE, RELU, SEEDS, SHOW, TANH, TRAIN
 from tiers import slow_except
 
-from plasticity import captions, provenance, statistics
-from plasticity.settings import Curvature, Setting
+from plasticity import statistics
+from plasticity.config.models import Curvature, Setting
+from plasticity.provenance import code_digest
+from plasticity.report import captions
 
 TABLES = [
     "statements",
@@ -106,7 +108,7 @@ def test_every_file_says_what_it_was_made_of_and_nothing_of_where_or_when(built)
             source = STAGES.get(path.name, {"data": "prepare", "datasets": "gather"}.get(path.parent.name))
             assert file.source == source, path
             assert f"workflow/scripts/{source}.py" in code, path
-            files = {name: digest for name, digest in code.items() if name not in provenance.WEIGHTY.values()}
+            files = {name: digest for name, digest in code.items() if name not in code_digest.WEIGHTY.values()}
             assert all((built.root / name).is_file() and re.fullmatch("[0-9a-f]{12}", digest) for name, digest in files.items()), path
             assert all(digest == version(name) for name, digest in code.items() if name not in files), path
             assert set(code) > set(files), path
@@ -134,7 +136,7 @@ def test_the_settings_in_a_cohorts_files_are_those_of_the_config(built):
                 "arms": arms,
                 "seeds": [int(seed)],
             }
-            assert f"workflow/scripts/plasticity/methods/{method}.py" in outcomes.code
+            assert f"workflow/scripts/plasticity/training/methods/{method}.py" in outcomes.code
             others = {"none", "l2", "l2_init", "fresh", "wasserstein"} - {method}
             assert not any(f"methods/{other}.py" in outcomes.code for other in others)
         with xr.open_dataset(built.results / "runs" / cohort / "measures.nc") as measures:

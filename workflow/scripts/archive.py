@@ -4,14 +4,16 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from plasticity import archiving, contracts, jobs
+from plasticity import archiving
+from plasticity.job import Job, start
+from plasticity.storage import netcdf
 
 
-def main(job: jobs.Job) -> None:
-    with contracts.whole(job.path("output")) as part, contracts.explained(job.path("output")), tempfile.TemporaryDirectory() as scratch:
+def main(job: Job) -> None:
+    with netcdf.whole(job.path("output")) as part, netcdf.explained(job.path("output")), tempfile.TemporaryDirectory() as scratch:
         archiving.crate(job.settings, job.paths["results"], Path(scratch)).write_zip(Path(scratch, "archive.zip"))
         shutil.copyfile(Path(scratch, "archive.zip"), part)
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, inputs=["results"], outputs=["output"])
+    start(main, __doc__, inputs=["results"], outputs=["output"])

@@ -2,16 +2,18 @@
 
 import json
 
-from plasticity import contracts, jobs, tuning
-from plasticity.settings import Criterion
+from plasticity.config.models import Criterion
+from plasticity.job import Job, start
+from plasticity.storage import netcdf
+from plasticity.training import selection
 
 
-def main(job: jobs.Job) -> None:
+def main(job: Job) -> None:
     criterion = Criterion(**job.settings["criterion"])
-    choice = tuning.choose([contracts.read(path) for path in job.paths["outcomes"]], criterion, job.settings["setting"])
-    with contracts.whole(job.path("output")) as part, contracts.explained(job.path("output")):
+    choice = selection.choose([netcdf.read(path) for path in job.paths["outcomes"]], criterion, job.settings["setting"])
+    with netcdf.whole(job.path("output")) as part, netcdf.explained(job.path("output")):
         part.write_text(json.dumps(choice, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, inputs=["outcomes"], outputs=["output"])
+    start(main, __doc__, inputs=["outcomes"], outputs=["output"])

@@ -1,12 +1,15 @@
 """Say what a study will cost: jobs, members, steps, disk and memory are counted; times are those of some steps on this machine."""
 
-from plasticity import contracts, costs, jobs, lockstep
-from plasticity.settings import Curvature, Setting, Training
+from plasticity import cost as costs
+from plasticity.config.models import Curvature, Setting, Training
+from plasticity.job import Job, start
+from plasticity.models import ensemble
+from plasticity.storage import netcdf
 
 
-def main(job: jobs.Job) -> None:
-    lockstep.settle()
-    datasets = {path.stem: contracts.read(path) for path in job.paths["data"]}
+def main(job: Job) -> None:
+    ensemble.settle()
+    datasets = {path.stem: netcdf.read(path) for path in job.paths["data"]}
     training, curvature = Training(**job.settings["training"]), Curvature.of(job.settings["curvature"])
     found: dict[tuple[str, str], costs.Cost] = {}
     measured: dict[str, costs.Measuring] = {}
@@ -22,4 +25,4 @@ def main(job: jobs.Job) -> None:
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, inputs=["data"])
+    start(main, __doc__, inputs=["data"])

@@ -4,36 +4,41 @@ import json
 
 import torch
 
-from plasticity import contracts, jobs, lockstep, logs, measures, memory, resume
-from plasticity.checkpoints import Checkpoints
-from plasticity.kept import kept
-from plasticity.settings import Curvature, Setting
+from plasticity import log
+from plasticity.config.models import Curvature, Setting
+from plasticity.curvature import measure
+from plasticity.job import Job, start
+from plasticity.models import ensemble
+from plasticity.storage import netcdf, restart
+from plasticity.storage.cache import kept
+from plasticity.storage.checkpoints import Checkpoints
+from plasticity.training import memory
 
 
-def main(job: jobs.Job) -> None:
-    lockstep.settle()
+def main(job: Job) -> None:
+    ensemble.settle()
     output = job.path("output")
     arm = json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"] if job.paths["choice"] else None
     before = kept(output.parent, arm, job.label, [output])
-    with resume.held(output.parent / "resume_curvature", job.label) as state:
+    with restart.held(output.parent / "resume_curvature", job.label) as state:
         if before and before.take_back():
             return
         checkpoints, curvature = Checkpoints(job.path("checkpoints")), Curvature.of(job.settings)
-        data = contracts.read(job.path("data"))
-        variables, coordinates = measures.measure(
+        data = netcdf.read(job.path("data"))
+        variables, coordinates = measure.measure(
             checkpoints,
             Setting.of(json.loads(checkpoints.settings)["setting"]),
             curvature,
             data,
-            logs.progress(f"curvature {output.parent}"),
+            log.progress(f"curvature {output.parent}"),
             state,
             memory.available(torch.device("cpu"), job.memory, data.nbytes),
         )
-        described = measures.table(curvature)
-        contracts.write(contracts.dataset(described, variables, coordinates, "measures of a cohort", job.label), output)
+        described = measure.table(curvature)
+        netcdf.write(netcdf.dataset(described, variables, coordinates, "measures of a cohort", job.label), output)
         if before:
             before.keep()
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, inputs=["data", "checkpoints"], outputs=["output"], optional=["choice"])
+    start(main, __doc__, inputs=["data", "checkpoints"], outputs=["output"], optional=["choice"])

@@ -1,17 +1,20 @@
 """Draw one figure from the study's datasets and tables, as SVG, PDF and PNG."""
 
-from plasticity import contracts, jobs, registry, statistics
+from plasticity import statistics
+from plasticity.config import registry
+from plasticity.job import Job, start
+from plasticity.report.style import Style, save
 from plasticity.statistics.summaries import with_gaps
-from plasticity.style import Style, save
+from plasticity.storage import netcdf
 
 
-def main(job: jobs.Job) -> None:
+def main(job: Job) -> None:
     style = Style.read(job.path("style"))
-    datasets = {path.stem: with_gaps(contracts.look(path)) for path in job.paths["datasets"]}
+    datasets = {path.stem: with_gaps(netcdf.look(path)) for path in job.paths["datasets"]}
     tables = {path.stem: statistics.read_table(path) for path in job.paths["tables"]}
     with style.used():
         save(registry.load("figures", job.settings["figure"]).draw(datasets, tables, style), job.paths["outputs"], job.label)
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, inputs=["datasets", "style"], outputs=["outputs"], optional=["tables"])
+    start(main, __doc__, inputs=["datasets", "style"], outputs=["outputs"], optional=["tables"])

@@ -14,9 +14,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from plasticity import records, tracing
+from plasticity.config.models import YARDSTICK
 from plasticity.errors import StudyError
-from plasticity.settings import YARDSTICK
+from plasticity.provenance import lineage
+from plasticity.provenance import record as records
 
 
 def rows(table: Path, chosen: Mapping[str, str]) -> list[dict[str, str]]:
@@ -42,7 +43,7 @@ def concerns(name: str, chosen: Mapping[str, str]) -> bool:
     return not (stage in ("runs", "tuning") and len(places) > 1 and "arm" in chosen and places[1] not in methods)
 
 
-def say(step: tracing.Step) -> None:
+def say(step: lineage.Step) -> None:
     if step.path.exists():
         print(f"{records.digest(step.path)[:12]}  {step.name}" + "".join(f"\n{'':14}! {fault}" for fault in step.faults))
     if (record := step.record) is None:
@@ -66,7 +67,7 @@ if __name__ == "__main__":
     try:
         for row in rows(given.file, chosen) if chosen else ():
             print(", ".join(f"{column} {value}" for column, value in row.items() if value))
-        for step in tracing.chain(given.file, lambda name: concerns(name, chosen)):
+        for step in lineage.chain(given.file, lambda name: concerns(name, chosen)):
             say(step)
     except StudyError as mistake:
         sys.exit(str(mistake))

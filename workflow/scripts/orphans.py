@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from plasticity import cluster
+from plasticity import slurm
 from plasticity.errors import StudyError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -14,11 +14,11 @@ if __name__ == "__main__":
     parser.add_argument("--cancel", action="store_true", help="cancel them")
     given = parser.parse_args()
     try:
-        found = cluster.running(ROOT)
+        found = slurm.running(ROOT)
         for job in found:
             print(f"{job.number}  {job.state:10}  {job.comment}")
         if cancelled := given.cancel and bool(found):
-            cluster.cancel(found)
+            slurm.cancel(found)
         print(f"{len(found)} jobs of {ROOT} wait or run" + (", and are cancelled" if cancelled else ""))
     except StudyError as mistake:
         sys.exit(str(mistake))

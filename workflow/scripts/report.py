@@ -7,17 +7,20 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from plasticity import captions, contracts, jobs, logs, statistics, typesetting
+from plasticity import log, statistics
 from plasticity.errors import StudyError
+from plasticity.job import Job, start
+from plasticity.report import captions, latex
+from plasticity.storage import netcdf
 
 DRAWN_WITH = ("snakemake", "matplotlib", "pandas", "scipy", "statsmodels")
 
 
-def main(job: jobs.Job) -> None:
-    made_with = [json.loads(contracts.look(path).attrs["versions"]) for path in job.paths["datasets"]]
-    cost = typesetting.cost(job.path("benchmarks"), typesetting.ALL_STAGES)
+def main(job: Job) -> None:
+    made_with = [json.loads(netcdf.look(path).attrs["versions"]) for path in job.paths["datasets"]]
+    cost = latex.cost(job.path("benchmarks"), latex.ALL_STAGES)
     drawn_with = {name: version(name) for name in DRAWN_WITH}
-    with contracts.whole(job.path("output")) as part, tempfile.TemporaryDirectory() as scratch:
+    with netcdf.whole(job.path("output")) as part, tempfile.TemporaryDirectory() as scratch:
         config, page = Path(scratch, "config.json"), Path(scratch, "report.html")
         said = captions.said(job.settings, statistics.read_table(job.path("statements")))
         said |= {"versions": captions.versions(made_with, drawn_with), "cost": captions.table(cost)}
@@ -27,11 +30,11 @@ def main(job: jobs.Job) -> None:
         made = subprocess.run(
             [sys.executable, "-m", "snakemake", "figures", "tables", *options], capture_output=True, text=True, check=False
         )
-        logs.log.info("%s", made.stdout + made.stderr)
+        log.log.info("%s", made.stdout + made.stderr)
         if made.returncode:
             raise StudyError(f"Snakemake could not write the report: {(made.stdout + made.stderr).strip().splitlines()[-1]}")
         part.write_text(page.read_text())
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, inputs=["statements", "datasets", "stylesheet"], outputs=["output"], others=["benchmarks"])
+    start(main, __doc__, inputs=["statements", "datasets", "stylesheet"], outputs=["output"], others=["benchmarks"])

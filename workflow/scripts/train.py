@@ -2,13 +2,16 @@
 
 import json
 
-from plasticity import checkpoints, cohort, contracts, jobs, lockstep, resume
-from plasticity.kept import kept
-from plasticity.settings import arm_name
+from plasticity.config.models import arm_name
+from plasticity.job import Job, start
+from plasticity.models import ensemble
+from plasticity.storage import checkpoints, netcdf, restart
+from plasticity.storage.cache import kept
+from plasticity.training import chunks
 
 
-def main(job: jobs.Job) -> None:
-    lockstep.settle()
+def main(job: Job) -> None:
+    ensemble.settle()
     method, results = job.settings["method"], [job.path("outcomes"), job.path("checkpoints")]
     folder = results[0].parent
     arm = json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"] if job.paths["choice"] else None
@@ -17,15 +20,15 @@ def main(job: jobs.Job) -> None:
     else:
         job, arms = job.knowing(arms=[arm]), {method: arm}
     before = kept(folder, arm, job.label, results)
-    with resume.held(folder / "resume", job.label) as state:
+    with restart.held(folder / "resume", job.label) as state:
         if before and before.take_back():
             return
-        rows, outcomes = cohort.train_job(job, arms, state, checkpoints=True)
+        rows, outcomes = chunks.train_job(job, arms, state, checkpoints=True)
         checkpoints.write(job.path("checkpoints"), rows, list(arms), job.settings["seeds"], job.label)
-        contracts.write(outcomes, job.path("outcomes"))
+        netcdf.write(outcomes, job.path("outcomes"))
         if before:
             before.keep()
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, inputs=["data"], outputs=["outcomes", "checkpoints"], optional=["choice"])
+    start(main, __doc__, inputs=["data"], outputs=["outcomes", "checkpoints"], optional=["choice"])

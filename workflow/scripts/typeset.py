@@ -2,20 +2,23 @@
 
 import json
 
-from plasticity import contracts, jobs, statistics, typesetting
+from plasticity import statistics
+from plasticity.job import Job, start
+from plasticity.report import latex
+from plasticity.storage import netcdf
 
 
-def main(job: jobs.Job) -> None:
+def main(job: Job) -> None:
     tables = {path.stem: statistics.read_table(path) for path in job.paths["tables"]}
     made = {
-        "settings": typesetting.settings({path.stem: json.loads(contracts.look(path).attrs["settings"]) for path in job.paths["datasets"]}),
-        "methods": typesetting.methods(tables["outcomes"], tables["comparisons"]),
-        "cost": typesetting.cost(job.path("benchmarks")),
+        "settings": latex.settings({path.stem: json.loads(netcdf.look(path).attrs["settings"]) for path in job.paths["datasets"]}),
+        "methods": latex.methods(tables["outcomes"], tables["comparisons"]),
+        "cost": latex.cost(job.path("benchmarks")),
     }
-    for path, text in typesetting.written(made, job.paths["outputs"]).items():
-        with contracts.whole(path) as part, contracts.explained(path):
+    for path, text in latex.written(made, job.paths["outputs"]).items():
+        with netcdf.whole(path) as part, netcdf.explained(path):
             part.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    jobs.start(main, __doc__, inputs=["tables", "datasets"], outputs=["outputs"], others=["benchmarks"])
+    start(main, __doc__, inputs=["tables", "datasets"], outputs=["outputs"], others=["benchmarks"])

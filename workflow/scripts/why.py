@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from plasticity import plans, reasons
 from plasticity.errors import StudyError
+from plasticity.provenance import plan, rerun_reasons
 
 
 def own_reasons(job: Any, dag: Any) -> Iterator[str]:
@@ -19,21 +19,21 @@ def own_reasons(job: Any, dag: Any) -> Iterator[str]:
     yield from (f"{Path(path).name} is not there" for path in sorted(map(str, reason.missing_output)))
     yield from (f"{Path(path).name} was left unfinished" for path in sorted(map(str, reason.incomplete_output)))
     params = dag.workflow.persistence.params_changed(job)  # Snakemake does not ask where it knows of another reason
-    yield from reasons.of_params(params.only_old, params.only_new)
+    yield from rerun_reasons.of_params(params.only_old, params.only_new)
     yield from (f"{path} is another" for path in sorted(map(str, reason.updated_input - reason.updated_input_run)))
     if reason.code_changed:
         yield "the rule's command changed"
     if reason.input_changed:
         old, new = set(dag.workflow.persistence.input(job.output[0]) or ()), set(map(str, job.input))
         differ = [f"+ {path}" for path in sorted(new - old)] + [f"− {path}" for path in sorted(old - new)]
-        yield f"its inputs are others ({reasons.told(differ)})"
+        yield f"its inputs are others ({rerun_reasons.told(differ)})"
     if reason.software_stack_changed:
         yield "its environment changed"
 
 
 def why(job: Any, dag: Any) -> str:
-    before = sorted({plans.called(other) for other in dag.dependencies[job] if dag.needrun(other)})
-    return reasons.told(list(own_reasons(job, dag))) or "after " + reasons.told(before)
+    before = sorted({plan.called(other) for other in dag.dependencies[job] if dag.needrun(other)})
+    return rerun_reasons.told(list(own_reasons(job, dag))) or "after " + rerun_reasons.told(before)
 
 
 def seconds(job: Any) -> float | None:
@@ -46,10 +46,10 @@ def seconds(job: Any) -> float | None:
 
 
 def say(dag: Any) -> None:
-    jobs = [job for job in plans.ordered(dag) if dag.needrun(job)]
-    width, costs = max((len(plans.called(job)) for job in jobs), default=0), [seconds(job) for job in jobs]
+    jobs = [job for job in plan.ordered(dag) if dag.needrun(job)]
+    width, costs = max((len(plan.called(job)) for job in jobs), default=0), [seconds(job) for job in jobs]
     for job, cost in zip(jobs, costs, strict=True):
-        print(f"{plans.called(job):{width}}  {'new' if cost is None else f'{cost:.0f} s':>7}  {why(job, dag)}")
+        print(f"{plan.called(job):{width}}  {'new' if cost is None else f'{cost:.0f} s':>7}  {why(job, dag)}")
     if not jobs:
         print("Nothing would run: every result is what this config and this code make.")
         return
@@ -65,7 +65,7 @@ if __name__ == "__main__":
     parser.add_argument("--configfile", type=Path, nargs="+", default=[], help="of the study (default: config.yaml)")
     given = parser.parse_args()
     try:
-        with plans.planned(given.configfile, given.targets) as graph:
+        with plan.planned(given.configfile, given.targets) as graph:
             say(graph)
     except StudyError as mistake:
         sys.exit(str(mistake))

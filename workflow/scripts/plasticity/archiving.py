@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 from rocrate.rocrate import ROCrate
 
-from plasticity import records, reproducing
-from plasticity.provenance import ROOT, commit
+from plasticity.provenance import record as records
+from plasticity.provenance.code_digest import ROOT, commit
+from plasticity.report.reference import publish
 
 LEFT_OUT = {".venv", ".snakemake", "results"}  # top folders, where git cannot be asked what belongs to the repository
 TEXT = """Directions of curvature and the loss of plasticity, study {study}: code (commit {commit}), config, hash-pinned lock, datasets,
@@ -39,7 +40,7 @@ def crate(config: dict[str, Any], results: Sequence[Path], scratch: Path) -> ROC
     for path in repository():
         if path != Path("Snakefile") and reference not in path.parents:
             made.add_file(ROOT / path, str(path))
-    reproducing.publish(ROOT / "results" / study, scratch / reference)
+    publish(ROOT / "results" / study, scratch / reference)
     (scratch / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     made.add_file(scratch / "config.yaml", f"results/{study}/config.yaml", properties={"description": "the study"})
     for path in sorted((scratch / reference).rglob("*.*")):

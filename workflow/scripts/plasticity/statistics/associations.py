@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from plasticity.settings import YARDSTICK
-from plasticity.statistics import mixed
+from plasticity.config.models import YARDSTICK
+from plasticity.statistics import mixed_model
+from plasticity.statistics.null_models import FEWEST, NULLS, dependent, deviations, matched, nulls, ranked, standardised
 from plasticity.statistics.panels import FEWEST_TASKS, Batch, Key, Panel
 from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, ROUND_OFF, UNEVEN, Draws, Statistic, bca, interval, permuted
-from plasticity.statistics.trends import FEWEST, NULLS, dependent, deviations, matched, nulls, ranked, standardised
 
 KEYS = ["setting", "level", "arm", "outcome", "measure", "moment", "block"]
 NUMBERS = ["estimate", "low", "high", "pearson", "pearson_low", "pearson_high", "p"]
@@ -197,7 +197,9 @@ def pooled(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> dict[str, np.nda
     """
     apart = [np.concatenate([deviations(values) for values in arms], axis=1) for arms in (x, y)]
     spreads = [values.std(axis=(1, 2), keepdims=True) for values in apart]
-    fit = mixed.slopes(*(values / np.where(spread > ROUND_OFF, spread, np.nan) for values, spread in zip(apart, spreads, strict=True)))
+    fit = mixed_model.slopes(
+        *(values / np.where(spread > ROUND_OFF, spread, np.nan) for values, spread in zip(apart, spreads, strict=True))
+    )
     freedom, error = apart[0].shape[1] - len(x), fit.error * dependent(min(values.shape[1] for values in x))
     reach = stats.t.ppf(0.975, freedom) * error
     p = 2 * stats.t.sf(abs(fit.estimate) / error, freedom)

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from plasticity.outcomes import stages
-from plasticity.settings import YARDSTICK
+from plasticity.config.models import YARDSTICK
 from plasticity.statistics.panels import Panel
 from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, Draws, bca, extreme, interval
+from plasticity.training.outcomes import stages
 
 STAGES = ("late", "all")
 COLUMNS = [

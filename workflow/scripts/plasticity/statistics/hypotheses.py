@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
+from plasticity.config.models import Hypothesis
 from plasticity.errors import StudyError
-from plasticity.settings import Hypothesis
-from plasticity.statistics.trends import NULLS
+from plasticity.statistics.null_models import NULLS
 
 SURE = 0.05
 EXPLORATORY = "exploratory"

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from plasticity.statistics.null_models import FEWEST, dependent, deviations, ranked
 from plasticity.statistics.panels import FEWEST_TASKS, Panel
 from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, UNEVEN, Draws, Statistic, bca, interval
-from plasticity.statistics.trends import FEWEST, dependent, deviations, ranked
 
 BASELINE = ("weight_norm", "feature_rank", "dead_fraction")  # what curvature must add to
 RANK = "_effective_rank"  # how the measures end that stand for an operator

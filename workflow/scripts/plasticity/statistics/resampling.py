@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from plasticity.randomness import generator
+from plasticity.rng import generator
 
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 8  # of fewer, a bootstrap interval covers too little: it cannot reach beyond the least and the greatest

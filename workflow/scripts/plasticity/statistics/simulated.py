@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from scipy import stats
 
-from plasticity.statistics import timing, trends
+from plasticity.statistics import lead_lag, null_models
 from plasticity.statistics.associations import pooled
 from plasticity.statistics.resampling import Draws
 
@@ -31,7 +31,7 @@ def study(shape: str, draw: np.random.Generator, seeds: int, tasks: int, relatio
     """
     x, y = (_series(shape, draw, seeds, tasks) for _ in range(2))
     if relation:
-        own, other = trends.deviations(y), trends.deviations(x)
+        own, other = null_models.deviations(y), null_models.deviations(x)
         mixture = relation * other / other.std() + np.sqrt(1 - relation**2) * own / own.std()
         y = y - own + mixture * own.std()
     return x[None], y[None]
@@ -66,12 +66,12 @@ def naive_run(x: np.ndarray, y: np.ndarray, draws: Draws) -> float:
 
 def naive_seeds(x: np.ndarray, y: np.ndarray, draws: Draws) -> float:
     """A t test over seeds of the correlations within runs: what a careful author would do."""
-    return float(stats.ttest_1samp(trends.matched(trends.ranked(x), trends.ranked(y))[0, 0], 0).pvalue)
+    return float(stats.ttest_1samp(null_models.matched(null_models.ranked(x), null_models.ranked(y))[0, 0], 0).pvalue)
 
 
 def naive_partial(x: np.ndarray, y: np.ndarray, draws: Draws) -> float:
     """The same of the partial correlations given the task's index, as a straight line."""
-    first, second, index = trends.ranked(x)[0], trends.ranked(y)[0], trends.standardised(np.arange(x.shape[-1], dtype=float))
+    first, second, index = null_models.ranked(x)[0], null_models.ranked(y)[0], null_models.standardised(np.arange(x.shape[-1], dtype=float))
     a, b = first @ index, second @ index
     return float(stats.ttest_1samp(((first * second).sum(axis=-1) - a * b) / np.sqrt((1 - a**2) * (1 - b**2)), 0).pvalue)
 
@@ -82,11 +82,11 @@ def naive_differences(x: np.ndarray, y: np.ndarray, draws: Draws) -> float:
 
 
 def _null(name: str) -> Test:
-    return lambda x, y, draws: float(np.asarray(trends.nulls(x, y, draws)[name]["p"])[0, 0])
+    return lambda x, y, draws: float(np.asarray(null_models.nulls(x, y, draws)[name]["p"])[0, 0])
 
 
 def _question(name: str) -> Test:
-    return lambda x, y, draws: float(np.asarray(timing.asked(x, y, np.arange(x.shape[-1]), draws)[name]["p"])[0, 0])
+    return lambda x, y, draws: float(np.asarray(lead_lag.asked(x, y, np.arange(x.shape[-1]), draws)[name]["p"])[0, 0])
 
 
 def _pooled(x: np.ndarray, y: np.ndarray, draws: Draws) -> float:
@@ -99,7 +99,7 @@ NAIVE: dict[str, Test] = {
     "… of partial correlations, the task's index a straight line": naive_partial,
     "… of first differences, the shared curve left in": naive_differences,
 }
-TESTS: dict[str, Test] = {f"null: {name}": _null(name) for name in trends.NULLS} | {
+TESTS: dict[str, Test] = {f"null: {name}": _null(name) for name in null_models.NULLS} | {
     "mixed model": _pooled,
     "lead and lag: cross-correlation": _question("cross_correlation"),
     "lead and lag: Granger, measure first": _question("measure_first"),

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from plasticity.settings import YARDSTICK
-from plasticity.statistics.consistency import SURE
-from plasticity.statistics.trends import MEANINGS
+from plasticity.config.models import YARDSTICK
+from plasticity.statistics.meta_analysis import SURE
+from plasticity.statistics.null_models import MEANINGS
 
 OUTCOME = "final_error_gap"  # what sentences are about: how much worse than a fresh network
 QUESTIONS = {"measure_first": "past values of the measure help to predict the outcome", "outcome_first": "the reverse holds"}

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from plasticity.outcomes import LOWER_IS_BETTER, stages
 from plasticity.statistics.resampling import student
+from plasticity.training.outcomes import LOWER_IS_BETTER, stages
 
 TUNING = ["setting", "method", "arm", "hyper_parameters", "outcome", "stage", "criterion"]
 TUNING += ["mean", "low", "high", "seeds", "tasks", "chosen", "note"]

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import pandas as pd
 import xarray as xr
 
-from plasticity.settings import Statistics
-from plasticity.statistics import associations, comparisons, consistency, hypotheses, prediction, statements, summaries, timing
+from plasticity.config.models import Statistics
+from plasticity.statistics import associations, comparisons, hypotheses, lead_lag, meta_analysis, prediction, statements, summaries
 from plasticity.statistics.panels import Panel
 from plasticity.statistics.resampling import Draws
 
@@ -24,12 +24,12 @@ def tables(datasets: Mapping[str, xr.Dataset], how: Statistics) -> dict[str, pd.
     tested = {
         "associations": within,
         "nulls": beside,
-        "lead_lag": timing.lead_lag(panels, draws),
-        "consistency": consistency.consistency(panels, draws),
+        "lead_lag": lead_lag.lead_lag(panels, draws),
+        "consistency": meta_analysis.consistency(panels, draws),
         "comparisons": comparisons.comparisons(panels, draws, declared),
     }
     found = hypotheses.adjusted(tested, how.hypotheses) | {
-        "counterexamples": consistency.counterexamples(panels, draws, how.lost, how.moved),
+        "counterexamples": meta_analysis.counterexamples(panels, draws, how.lost, how.moved),
         "prediction": prediction.prediction(panels, draws),
         "redundancy": prediction.redundancy(panels, draws),
         "profiles": comparisons.profiles(panels, draws),

@@ -1,7 +1,0 @@
-"""Nothing changes: the control in which there is nothing to lose plasticity over."""
-
-from plasticity.changes import Unchanged
-
-
-class Change(Unchanged):
-    """The same images with their true labels in every task; only the order of batches is new."""

@@ -1,0 +1,31 @@
+"""Loss of plasticity with each earlier explanation of it beneath: final error over tasks, a column per setting."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from plasticity.report.panels import LABELS, finish, grid, over_tasks, remark, titles
+from plasticity.report.style import Style
+from plasticity.statistics.meta_analysis import ARM
+
+CATEGORY = "1 Loss of plasticity"
+TITLE = "earlier explanations, and where they fail"
+TABLES = ("counterexamples",)
+EXPLANATIONS = ("feature_rank", "dormant_fraction", "dead_fraction", "weight_norm", "update_norm")
+
+
+def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style) -> Figure:
+    """Features, units, weights and updates, none of them curvature; a panel says where the counter-examples' table has one."""
+    rows = {name: LABELS[name] for name in ("final_error", *EXPLANATIONS)}
+    figure, panels = grid(rows, titles(datasets), style, height=0.85)
+    over_tasks(panels, datasets, rows, style)
+    table = tables["counterexamples"]
+    for _, row in table[(table["arm"] == ARM) & table["measure"].isin(EXPLANATIONS) & table["setting"].isin(datasets)].iterrows():
+        verdict, axis = str(row["verdict"]), panels[row["measure"], row["setting"]]
+        if row["counterexample"]:
+            remark(axis, "✗ counter-example", style, style.warning)
+        elif verdict.startswith("lost"):
+            remark(axis, "✓ as claimed" if verdict.endswith("as claimed") else "unclear", style)
+    return finish(figure, panels, style)

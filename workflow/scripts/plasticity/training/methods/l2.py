@@ -1,0 +1,19 @@
+"""L2 regularization toward zero: λ · ½ ‖θ‖²."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from plasticity.models.ensemble import Pull
+from plasticity.training.learner import Learner
+from plasticity.training.method import Intervention
+
+
+@dataclass
+class Method(Intervention):
+    """All parameters, biases too; the penalty is part of the loss, so that Adam scales its gradient like any other."""
+
+    strength: Tensor
+
+    def penalty(self, learner: Learner) -> Pull:
+        return Pull(self.strength)

@@ -1,0 +1,22 @@
+"""L2 Init, regenerative regularization: λ · ½ ‖θ − θ₀‖² (Kumar, Marklund & Van Roy, arXiv 2308.11958, equation 1)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from plasticity.models.ensemble import Pull
+from plasticity.training.learner import Learner
+from plasticity.training.method import Intervention
+
+
+@dataclass
+class Method(Intervention):
+    """Each parameter is drawn toward its own initial value: pairs by index."""
+
+    strength: Tensor
+
+    def begin(self, learner: Learner) -> None:
+        self.initial = learner.parameters.flat.detach().clone()
+
+    def penalty(self, learner: Learner) -> Pull:
+        return Pull(self.strength, self.initial)

@@ -1,0 +1,26 @@
+"""Stochastic gradient descent, with momentum if asked for."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from plasticity.training.optimizer import Descent
+
+
+@dataclass
+class Optimizer(Descent):
+    """As in PyTorch: v ← momentum · v + g, θ ← θ − lr · v."""
+
+    lr: float
+    momentum: float = 0.0
+
+    def begin(self, parameters: Tensor) -> None:
+        self.means = {"velocity": torch.zeros_like(parameters)} if self.momentum else {}
+        self.steps = torch.zeros(len(parameters), device=parameters.device)
+
+    def step(self, parameters: Tensor, gradient: Tensor) -> None:
+        self.steps += 1
+        if self.momentum:
+            gradient = self.means["velocity"].mul_(self.momentum).add_(gradient)
+        parameters.sub_(gradient, alpha=self.lr)

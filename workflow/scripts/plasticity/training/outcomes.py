@@ -1,0 +1,39 @@
+"""Outcomes: what plasticity is. Recorded while a cohort trains, per member and task."""
+
+from plasticity.config.models import Problem, Training
+from plasticity.storage.netcdf import MEMBER, Variable
+
+STATUS = {"trained": 0, "diverged": 1}
+
+TABLE = {
+    "final_error": Variable(MEMBER, "error on the task's data after its last step"),
+    "final_loss": Variable(MEMBER, "loss on the task's data after its last step"),
+    "online_error": Variable(MEMBER, "mean error on each batch before the step on it"),
+    "update_norm": Variable(MEMBER, "norm of a step's change of the parameters, mean over the task, estimated from some of its steps"),
+    "error_curve": Variable((*MEMBER, "step"), "mean error on each batch before the step on it, over the stretch of steps that ends here"),
+    "loss_curve": Variable((*MEMBER, "step"), "mean loss on each batch before the step on it, over the stretch of steps that ends here"),
+    "test_error": Variable(MEMBER, "error on images of the task that were kept out of its training, after its last step"),
+    "status": Variable(MEMBER, "what became of the member", "int8", STATUS),
+}
+LOWER_IS_BETTER = ("final_error", "online_error", "final_loss", "test_error")  # what arms are chosen by, and compared to the yardstick in
+FRESH = {
+    f"fresh_{name}": Variable(("seed", "task"), f"that of a freshly initialised network, same budget: {TABLE[name].meaning}")
+    for name in LOWER_IS_BETTER
+}
+
+
+def table(problem: Problem) -> dict[str, Variable]:
+    """The outcomes that a problem has: without test images, no error on them."""
+    return {name: variable for name, variable in TABLE.items() if problem.test_samples or name != "test_error"}
+
+
+def stages(tasks: int) -> dict[str, slice]:
+    """The first and the last eighth of the tasks, and all of them."""
+    eighth = max(1, tasks // 8)
+    return {"early": slice(0, eighth), "late": slice(tasks - eighth, tasks), "all": slice(0, tasks)}
+
+
+def curve_steps(problem: Problem, training: Training) -> list[int]:
+    """The steps of a task at which its learning curve has a point: equal stretches end there, the last at the task's end."""
+    points = min(training.curve_points, problem.steps)
+    return [problem.steps * point // points for point in range(1, points + 1)]
