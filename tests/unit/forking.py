@@ -11,7 +11,7 @@ from pathlib import Path
 
 from plasticity.training import memory
 
-SCRIPTS = Path(memory.__file__).parents[1]
+SCRIPTS = Path(memory.__file__).parents[2]
 
 
 class Forks:

@@ -15,10 +15,10 @@ import signal
 import sys
 from pathlib import Path
 
-import plasticity.cohort  # with all that training needs
-import plasticity.measures  # noqa: F401 # and measuring
 import torch.fx.experimental.symbolic_shapes  # noqa: F401 # which torch.autograd.grad imports at its first call
 
+import plasticity.curvature.measure  # with all that measuring needs
+import plasticity.training.chunks  # noqa: F401 # and training
 from plasticity.curvature.operator import Operator
 from plasticity.training.trainer import Members
 

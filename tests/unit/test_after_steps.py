@@ -16,7 +16,7 @@ GAIN = math.sqrt(2)  # of relu
 
 def drawn(kind, method, **kwargs):
     setting, size = SETTINGS[kind]
-    setting = changed(setting, **kwargs.pop("changes", {}))
+    setting = changed(setting, **kwargs.pop("shifts", {}))
     return steps_of(images(size), method, ARMS[method], [0, 3], setting, **kwargs)
 
 

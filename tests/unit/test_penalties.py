@@ -196,7 +196,7 @@ def test_the_launcher_knows_the_networks_of_the_house_that_have_convolutions(met
     options = {"mlp": {"width": 4, "depth": 1}}
     built = {
         kind: architecture.build(Network(kind, "relu", options=options.get(kind, {})), (1, 16, 16), 2)
-        for kind in registry.names("networks")
+        for kind in registry.names("architectures")
     }
     convolutional = [kind for kind, network in built.items() if any(isinstance(layer, torch.nn.Conv2d) for layer in network.modules())]
     assert registry.constant("methods", method, "NEEDS") == {"kernels": convolutional}

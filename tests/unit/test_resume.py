@@ -257,7 +257,7 @@ with resume.held(Path(sys.argv[1]), {}):
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds a folder."""
-    env = os.environ | {"PYTHONPATH": str(Path(restart.__file__).parents[1]), "SLURM_JOB_ID": "1234"}
+    env = os.environ | {"PYTHONPATH": str(Path(restart.__file__).parents[2]), "SLURM_JOB_ID": "1234"}
     with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "resume"], stdout=subprocess.PIPE, text=True, env=env) as process:
         assert process.stdout.readline() == "held\n"
         yield process

@@ -221,8 +221,8 @@ def test_defaults_that_the_schema_names_may_be_left_out_and_are_what_it_says():
     }
     for part, typed in folders.items():
         told = {path[-1]: value for path, value in defaults.items() if part in path and len(path) > 1}
-        folder = {"problem": "changes"}.get(part, part if part == "datasets" else f"{part}s")
-        classes = [typed, *(getattr(registry.load(folder, name), registry._class(folder)) for name in registry.names(folder))]
+        folder = {"problem": "shifts", "network": "architectures"}.get(part, part if part == "datasets" else f"{part}s")
+        classes = [typed, *(getattr(registry.load(folder, name), registry.CLASSES[folder]) for name in registry.names(folder))]
         fields = [field for one in classes if is_dataclass(one) for field in dataclass_fields(one)]
         for key, value in told.items():
             found = {field.default for field in fields if field.name == key}
@@ -390,7 +390,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("changes", "fragments"), MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize(("shifts", "fragments"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_line_with_key_value_and_what_to_do(changes, fragments):
     (line,) = refusal(*changes)
     for fragment in fragments:
@@ -497,7 +497,7 @@ HYPOTHESIS = {"name": "H1", "measure": "weight_norm", "outcome": "final_error", 
 
 
 @pytest.mark.parametrize(
-    ("changes", "fragments"),
+    ("shifts", "fragments"),
     [
         ({"settings": ["rwo"]}, ["statistics.hypotheses.0.settings", "'rwo'", "row"]),
         ({"arm": "l2_inti"}, ["statistics.hypotheses.0.arm", "'l2_inti'", "write one of none"]),
@@ -548,8 +548,8 @@ def test_a_figure_or_a_setting_that_there_is_not_is_refused_in_a_line(figures, s
 @pytest.fixture
 def method_file(tmp_path, monkeypatch):
     """Writes the body of the class of a method `mine`, in a copy of the library's files that the launcher reads."""
-    shutil.copytree(registry.HERE, tmp_path / "library")
-    monkeypatch.setattr(registry, "HERE", tmp_path / "library")
+    shutil.copytree(registry.LIBRARY, tmp_path / "library")
+    monkeypatch.setattr(registry, "LIBRARY", tmp_path / "library")
 
     def write(*body):
         (tmp_path / "library/methods/mine.py").write_text("\n    ".join(["class Method(Intervention):", *body]), encoding="utf-8")

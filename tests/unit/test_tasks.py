@@ -20,7 +20,7 @@ OPTIONS = {
     "flip_bits": {"flipping": 5},
     "class_incremental": {"new_classes": 2},
 }  # what a change needs, or these images
-CHANGES = registry.names("changes")
+CHANGES = registry.names("shifts")
 ONE_SUBSET = sorted(set(CHANGES) - {"class_pairs", "class_incremental"})
 
 

@@ -378,7 +378,7 @@ ENTRIES = {  # of each column, the code whose digest its jobs carry
     "tables to read": "typeset",
     "report": "report",
 }
-REGISTRIES = ("changes", "datasets", "figures", "methods", "networks", "operators", "optimizers")
+REGISTRIES = tuple(registry.FOLDERS)
 
 
 def reached() -> dict[str, list[str]]:

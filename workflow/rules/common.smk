@@ -126,7 +126,7 @@ def dataset_of(wildcards):
 def files_of(setting, optimizer=True):
     """The files that a setting names, besides its dataset: how tasks change, the network, and what it learns with."""
     chosen = STUDY.settings[setting]
-    named = [("changes", chosen.problem.change), ("networks", chosen.network.kind)]
+    named = [("shifts", chosen.problem.change), ("architectures", chosen.network.kind)]
     return [*named, ("optimizers", chosen.optimizer.kind)] if optimizer else named
 
 
@@ -243,5 +243,5 @@ def curvature_minutes(wildcards, attempt):
 
 def checks_code():
     """The code of the checks, which are tests, with what they build anew of each setting."""
-    named = [registry.path("changes", change) for change in sorted({setting.problem.change for setting in STUDY.settings.values()})]
+    named = [registry.path("shifts", change) for change in sorted({setting.problem.change for setting in STUDY.settings.values()})]
     return as_json(provenance.code_digest(CHECKS / "test_results.py", [CHECKS / "conftest.py", *named]))

@@ -105,8 +105,8 @@ def _misnamed(config: Mapping[str, Any]) -> Iterator[str]:
         where, dataset = f"settings.{name}", setting["problem"]["dataset"]
         if dataset not in described:
             yield from _misfits("datasets", f"{where}.problem", "dataset", {"dataset": dataset}, ["dataset"], list(described))
-        yield from _misfits("changes", f"{where}.problem", "change", setting["problem"], Problem.common())
-        yield from _misfits("networks", f"{where}.network", "kind", setting["network"], Network.common())
+        yield from _misfits("shifts", f"{where}.problem", "change", setting["problem"], Problem.common())
+        yield from _misfits("architectures", f"{where}.network", "kind", setting["network"], Network.common())
         yield from _misfits("optimizers", f"{where}.optimizer", "kind", setting["optimizer"], Optimizer.common())
     for name, options in config["methods"].items():
         yield from _misnamed_method(name, options)
@@ -191,7 +191,7 @@ def _opposed(config: Mapping[str, Any]) -> Iterator[str]:
         for part, setting in itertools.product(chosen, options.get("settings", config["settings"])):
             network = config["settings"][setting]["network"]
             where = f"methods.{name} cannot be trained in {setting}"
-            for key in registry.network_of(part).keys() - {*Network.common(), *registry.fields("networks", network["kind"])}:
+            for key in registry.network_of(part).keys() - {*Network.common(), *registry.fields("architectures", network["kind"])}:
                 yield f"{where}, whose {network['kind']} has no option {key!r} that {part} could set: limit it by `settings`"
             for key, values in (registry.constant("methods", part, "REFUSES") or {}).items():
                 if network.get(key) in values:

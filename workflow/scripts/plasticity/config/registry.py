@@ -13,27 +13,45 @@ from typing import Any, NamedTuple
 
 from plasticity.errors import StudyError
 
-HERE = Path(__file__).parent
+LIBRARY = Path(__file__).resolve().parents[1]
+FOLDERS = {
+    "datasets": "data/datasets",
+    "shifts": "data/shifts",
+    "architectures": "models/architectures",
+    "methods": "training/methods",
+    "optimizers": "training/optimizers",
+    "operators": "curvature/operators",
+    "figures": "report/figures",
+}
+CLASSES = {
+    "datasets": "Dataset",
+    "shifts": "Shift",
+    "architectures": "Network",
+    "methods": "Method",
+    "optimizers": "Optimizer",
+    "operators": "Operator",
+    "figures": "Figure",
+}
 
 
 def names(kind: str) -> list[str]:
-    """All names that `kind` (a folder of the library, such as ``methods``) offers, sorted."""
-    return sorted(path.stem for path in (HERE / kind).glob("*.py") if path.stem != "__init__")
+    """All names that `kind` (such as ``methods``, see `FOLDERS`) offers, sorted."""
+    return sorted(path.stem for path in (LIBRARY / FOLDERS[kind]).glob("*.py") if path.stem != "__init__")
 
 
 def path(kind: str, name: str) -> Path:
     """The file behind a name."""
-    return HERE / kind / f"{name}.py"
+    return LIBRARY / FOLDERS[kind] / f"{name}.py"
 
 
 def load(kind: str, name: str) -> ModuleType:
     """Import the file behind a name."""
-    return importlib.import_module(f"plasticity.{kind}.{name}")
+    return importlib.import_module(f"plasticity.{FOLDERS[kind].replace('/', '.')}.{name}")
 
 
 def build(kind: str, name: str, options: Mapping[str, Any]) -> Any:
     """An instance of the file's class, with its fields."""
-    return getattr(load(kind, name), _class(kind))(**options)
+    return getattr(load(kind, name), CLASSES[kind])(**options)
 
 
 class Field(NamedTuple):
@@ -76,9 +94,4 @@ def network_of(method: str) -> dict[str, Any]:
 def _body(kind: str, name: str) -> list[ast.stmt]:
     """The lines of the file's class, or of the file where it has none."""
     lines = ast.parse(path(kind, name).read_text(encoding="utf-8")).body
-    return next((node.body for node in lines if isinstance(node, ast.ClassDef) and node.name == _class(kind)), lines)
-
-
-def _class(kind: str) -> str:
-    """The kind in the singular: a file of `methods` has a class `Method`."""
-    return kind.removesuffix("s").capitalize()
+    return next((node.body for node in lines if isinstance(node, ast.ClassDef) and node.name == CLASSES[kind]), lines)

@@ -1,4 +1,4 @@
-"""How tasks change, one file each: a class `Change` whose fields are its options. The file's name is the `change` of a problem.
+"""How tasks change, one file each: a class `Shift` whose fields are its options. The file's name is the `change` of a problem.
 
 What a change does not override stays as it is. A task is a pure function of its problem, its data, its seed and its index: what it
 draws, it draws by `Task.permutation`, or from `Task.generator`.
@@ -75,7 +75,7 @@ class Unchanged:
 
 def of(problem: Problem) -> Unchanged:
     """The change of a problem, with its options."""
-    change: Unchanged = registry.build("changes", problem.change, problem.options)
+    change: Unchanged = registry.build("shifts", problem.change, problem.options)
     return change
 
 

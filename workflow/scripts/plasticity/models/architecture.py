@@ -66,7 +66,7 @@ def build(network: Network, shape: tuple[int, int, int], outputs: int) -> nn.Mod
     A `matched` network whose activation makes more than one unit of each is narrower than its option `width` says: it has as nearly
     as can be the number of parameters that it would have with relu.
     """
-    architecture = registry.build("networks", network.kind, network.options)
+    architecture = registry.build("architectures", network.kind, network.options)
     activation = activations.KINDS[network.activation]
     if network.matched and activation.expansion > 1:
         architecture = _matched(architecture, shape, outputs, activation)

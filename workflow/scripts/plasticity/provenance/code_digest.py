@@ -21,7 +21,7 @@ from typing import Any
 
 from plasticity.errors import StudyError
 
-SCRIPTS = Path(__file__).resolve().parents[1]
+SCRIPTS = Path(__file__).resolve().parents[2]
 ROOT = SCRIPTS.parents[1]
 PARSED = ROOT / ".snakemake" / "parsed"  # what `_parse` found in each version of a file, since parsing all takes a second
 PACKAGE = "plasticity"

@@ -9,7 +9,7 @@ from plasticity.errors import StudyError
 
 
 @dataclass(frozen=True)
-class Change(Unchanged):
+class Shift(Unchanged):
     """Each task adds `new_classes`, in an order of the seed's own; its images are those of all classes so far, in equal shares.
 
     A network has outputs for all classes of the dataset from the start.

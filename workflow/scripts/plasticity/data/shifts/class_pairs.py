@@ -6,7 +6,7 @@ from plasticity.data.shift import Task, Unchanged, shares
 from plasticity.errors import StudyError
 
 
-class Change(Unchanged):
+class Shift(Unchanged):
     """The seed's classes, in an order of its own, two by two; when all have had their turn, in a new order. Labels are 0 and 1.
 
     With an odd number of classes, each order leaves one out.

@@ -13,7 +13,7 @@ HIDDEN, BETA = 100, 0.7  # units of the target network; how far below the larges
 
 
 @dataclass(frozen=True)
-class Change(Unchanged):
+class Shift(Unchanged):
     """The first `flipping` inputs are the same in all images of a task, and one of them, drawn, differs from the task before.
 
     The others are those of the image. A target is the output of a fixed random network of the seed's own, as that study describes it: it

@@ -6,7 +6,7 @@ from torch import Tensor
 from plasticity.data.shift import Task, Unchanged
 
 
-class Change(Unchanged):
+class Shift(Unchanged):
     """Labels permuted across the images once, the same in every task; class counts are kept. Test images keep their true labels."""
 
     def alter(self, task: Task, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from plasticity.data.shift import Task, Unchanged
 
 
 @dataclass(frozen=True)
-class Change(Unchanged):
+class Shift(Unchanged):
     """The channels of a pixel move together. `first_task`: `changed`, or `original`: task 0 has the images as they are."""
 
     first_task: str = "changed"

@@ -8,7 +8,7 @@ from plasticity.data.shift import Task, Unchanged
 
 
 @dataclass(frozen=True)
-class Change(Unchanged):
+class Shift(Unchanged):
     """Images drawn anew for each task hand their labels on to one another; all others keep those of the task before.
 
     So class counts are kept, and with a `fraction` of 1 no image keeps its label but by chance. Test images keep their true labels.

@@ -8,7 +8,7 @@ from plasticity.data.shift import Task, Unchanged
 
 
 @dataclass(frozen=True)
-class Change(Unchanged):
+class Shift(Unchanged):
     """All images of a class get the same new label. `first_task`: `changed`, or `original`: task 0 has the true labels."""
 
     first_task: str = "changed"

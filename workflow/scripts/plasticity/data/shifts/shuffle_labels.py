@@ -9,7 +9,7 @@ from plasticity.data.shift import Task, Unchanged
 
 
 @dataclass(frozen=True)
-class Change(Unchanged):
+class Shift(Unchanged):
     """Class counts are kept; labels have nothing to do with the images, so test images keep their true ones.
 
     `first_task`: `changed`, as in that study, or `original`: task 0 has the true labels.

@@ -3,5 +3,5 @@
 from plasticity.data.shift import Unchanged
 
 
-class Change(Unchanged):
+class Shift(Unchanged):
     """The same images with their true labels in every task; only the order of batches is new."""

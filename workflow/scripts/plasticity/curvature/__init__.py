@@ -1,0 +1,1 @@
+"""Curvature of checkpoints: operators, spectra and measures."""

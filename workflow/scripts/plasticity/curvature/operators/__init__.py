@@ -1,0 +1,1 @@
+"""One curvature operator per file."""

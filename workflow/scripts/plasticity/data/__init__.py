@@ -1,0 +1,1 @@
+"""Datasets, and the tasks that a problem makes of them."""

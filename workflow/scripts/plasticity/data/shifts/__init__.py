@@ -1,0 +1,1 @@
+"""One way in which tasks differ per file."""

@@ -1,0 +1,1 @@
+"""Networks, their parts, and many networks of one kind computed together."""

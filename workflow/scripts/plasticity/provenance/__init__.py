@@ -1,0 +1,1 @@
+"""Where results come from: code digests, records, lineage, audits and the reasons for reruns. Standard library only."""

@@ -1,0 +1,1 @@
+"""Figures, tables in LaTeX, captions and pages."""

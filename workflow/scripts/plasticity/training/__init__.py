@@ -1,0 +1,1 @@
+"""Continual training: the trainer, methods, optimizers and outcomes."""
