@@ -12,7 +12,7 @@ other). All ways of a part take turns, equally many; times are the best, ratios 
    several vectors, too), on our products and on its own;
 4. what the same error costs: probes with the converged eigenvectors taken out, or plain probes, as PyHessian and curvlinops have them;
 5. the peak of live bytes while a Gram matrix is made;
-6. a cohort's checkpoint: members at once, or one by one.
+6. an ensemble's checkpoint: runs at once, or one by one.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from torch.utils._pytree import tree_leaves
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
 from plasticity.curvature import spectrum
-from plasticity.curvature.lanczos import Product, Quadrature, krylov, quadrature
+from plasticity.curvature.lanczos import Product, Quadrature, block_lanczos, stochastic_lanczos_quadrature
 from plasticity.curvature.operator import Operator
 from plasticity.curvature.operators import fisher, ggn, hessian
 from plasticity.curvature.spectrum import Spectrum
@@ -277,14 +277,14 @@ def lanczos(quick: bool) -> None:
 
     peer, other = "PyHessian's density, patched", "curvlinops' Lanczos, its own products"
     ways = {
-        "krylov (ours)": lambda: krylov(operator.product(names), start, steps),
+        "krylov (ours)": lambda: block_lanczos(operator.product(names), start, steps),
         "bare Hessian–vector products": bare,
         "curvlinops' Lanczos, our products": lambda: by_curvlinops(operator.product(names), start[0], steps),
         other: theirs,
         peer: lambda: by_pyhessian(network, inputs, labels, steps),
     }
     largest = [
-        torch.linalg.eigvalsh(krylov(operator.product(names), start, steps).matrix)[0, -1],
+        torch.linalg.eigvalsh(block_lanczos(operator.product(names), start, steps).matrix)[0, -1],
         None,
         by_curvlinops(operator.product(names), start[0], steps)[0][0, -1],
         None,
@@ -354,7 +354,10 @@ def equal_error(quick: bool) -> None:
     def dense(vectors: Tensor) -> Tensor:
         return vectors @ H
 
-    ours = rms(errors_of(quadrature(dense, torch.randn(1 + how.probes, 1, d), how.steps, 10), truth, shape) for _ in range(repeats))
+    ours = rms(
+        errors_of(stochastic_lanczos_quadrature(dense, torch.randn(1 + how.probes, 1, d), how.steps, 10), truth, shape)
+        for _ in range(repeats)
+    )
     pool = plain(torch.randn(probes, d), dense)
     assert pool.weights is not None
     counts = [count for count in (5, 7, 10, 14, 20, 28, 40, 56, 80, 112, 160) if count <= probes / 8]
@@ -367,7 +370,7 @@ def equal_error(quick: bool) -> None:
     product = operator.product(names)
     took = race(
         {
-            "ours": lambda: quadrature(product, starts, how.steps, 10),
+            "ours": lambda: stochastic_lanczos_quadrature(product, starts, how.steps, 10),
             "plain": lambda: [plain(start, product) for start in starts],
         },
         quick,
@@ -435,14 +438,14 @@ def memory(quick: bool) -> None:
     show("5. live bytes while K is made, float64, over n²·C²·8 + twice the activations (C = 1 for the Fisher)", head, rows)
 
 
-# 6: cohorts
+# 6: ensembles
 
 
-def cohort(quick: bool) -> None:
-    widths, members, n = [64, 64, 64, 64, 10], 5, 128
+def ensemble(quick: bool) -> None:
+    widths, runs, n = [64, 64, 64, 64, 10], 5, 128
     torch.manual_seed(0)
-    networks = [mlp(widths).double() for _ in range(members)]
-    inputs, labels = torch.randn(members, n, widths[0], dtype=torch.float64), torch.randint(widths[-1], (members, n))
+    networks = [mlp(widths).double() for _ in range(runs)]
+    inputs, labels = torch.randn(runs, n, widths[0], dtype=torch.float64), torch.randint(widths[-1], (runs, n))
     states = [dict(network.named_parameters()) for network in networks]
     tensors = {name: torch.stack([state[name].detach() for state in states]).requires_grad_() for name in states[0]}
 
@@ -456,8 +459,8 @@ def cohort(quick: bool) -> None:
         for network, x, y in zip(networks, inputs, labels, strict=True):
             measure(fisher.Operator(network, x, y, cross_entropy, check=False))
 
-    took = race({f"{members} members at once": at_once, f"{members} members one by one": one_by_one}, quick)
-    title = f"6. a checkpoint of {members} × {'-'.join(map(str, widths))}: Fisher on all blocks with overlaps, n = {n}, float64"
+    took = race({f"{runs} runs at once": at_once, f"{runs} runs one by one": one_by_one}, quick)
+    title = f"6. a checkpoint of {runs} × {'-'.join(map(str, widths))}: Fisher on all blocks with overlaps, n = {n}, float64"
     show(title, ["way", "ms", "ratio"], ratios(took))
 
 
@@ -471,7 +474,7 @@ def main() -> None:
     load = f"{os.getloadavg()[0]:.0f} on {len(os.sched_getaffinity(0))} cores"
     where = f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}, CPU, load {load}"
     print(f"torch {torch.__version__} on {where}; MLP {'-'.join(map(str, WIDTHS))} with ReLU, float32")
-    for part in (exact_fisher, exact_ggn, lanczos, equal_error, memory, cohort):
+    for part in (exact_fisher, exact_ggn, lanczos, equal_error, memory, ensemble):
         part(quick)
 
 

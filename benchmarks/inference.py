@@ -131,8 +131,10 @@ def study(settings: int, arms: int, seeds: int, tasks: int) -> dict[str, xr.Data
     found = {}
     for setting in range(settings):
         values = {name: (member, draw.normal(size=shape).cumsum(axis=-1)) for name in ("final_error", "online_error", "update_norm")}
-        values |= {name: ((*member, "moment", "block"), draw.normal(size=(*shape, 1, 1)).cumsum(axis=2)) for name in MEASURES}
-        data = xr.Dataset(values, {"arm": names, "seed": range(seeds), "task": range(tasks), "moment": ["new"], "block": ["all"]})
+        values |= {name: ((*member, "evaluation_point", "block"), draw.normal(size=(*shape, 1, 1)).cumsum(axis=2)) for name in MEASURES}
+        data = xr.Dataset(
+            values, {"arm": names, "seed": range(seeds), "task": range(tasks), "evaluation_point": ["next"], "block": ["all"]}
+        )
         fresh = {f"fresh_{name}": data[name].sel(arm="fresh", drop=True) for name in ("final_error", "online_error")}
         found[f"setting_{setting}"] = data.assign(fresh)
     return found

@@ -1,4 +1,4 @@
-"""Training a cohort in lock-step against plain loops over one network, and against what the machine allows.
+"""Training an ensemble as one ensemble against plain loops over one network, and against what the machine allows.
 
     python benchmarks/training.py [--quick]
 
@@ -6,7 +6,7 @@ Needs torch, numpy and xarray only, and runs on a GPU where there is one. Prints
 
 - a loop as peers write it: DataLoader, Adam by default, `.item()` of loss and accuracy;
 - the best plain loop we know: data in memory, fused Adam, no `.item()`, the better of one thread and all;
-- cohorts, all their bookkeeping included; on a CPU one thread each. "A core" are as many cohorts side by side as there are cores, which
+- ensembles, all their bookkeeping included; on a CPU one thread each. "A core" are as many ensembles side by side as there are cores, which
   is how `snakemake --cores all` runs them;
 - the floor, counted: bytes over measured bandwidth plus operations over measured matrix rate. Adam moves 28 bytes a parameter and step,
   products read it and write its gradient (8 more), an image is read and written; operations as PyTorch counts them.
@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scrip
 from plasticity.config.models import Network, Optimizer, Problem, Setting
 from plasticity.data import dataset
 from plasticity.models import architecture
-from plasticity.models.ensemble import settle
+from plasticity.models.ensemble import make_deterministic
 from plasticity.training import trainer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -102,9 +102,9 @@ def plain_loop(setting: Setting, data: xr.Dataset, *, as_peers_write_it: bool) -
     return peers if as_peers_write_it else best
 
 
-def cohort(setting: Setting, data: xr.Dataset, seeds: int, method: str = "none", **arm: float) -> Callable[[], None]:
-    """All steps of one task by all members, and what is recorded of it."""
-    settle()
+def ensemble(setting: Setting, data: xr.Dataset, seeds: int, method: str = "none", **arm: float) -> Callable[[], None]:
+    """All steps of one task by all runs, and what is recorded of it."""
+    make_deterministic()
     members = trainer.Members(setting, method, [(arm, seed) for seed in range(seeds)], data, device=DEVICE)
 
     def learn() -> None:
@@ -115,15 +115,15 @@ def cohort(setting: Setting, data: xr.Dataset, seeds: int, method: str = "none",
 
 
 def one_of_many(setting: Setting, data: xr.Dataset, seeds: int, together: Barrier, times: "multiprocessing.Queue[float]") -> None:
-    """A cohort in a process of its own, timed while all the others run."""
-    learn = cohort(setting, data, seeds)
+    """An ensemble in a process of its own, timed while all the others run."""
+    learn = ensemble(setting, data, seeds)
     learn()
     together.wait()
     times.put(seconds(learn))
 
 
 def side_by_side(setting: Setting, data: xr.Dataset, seeds: int) -> float:
-    """Seconds of a cohort while every other core has one as well; the slowest's."""
+    """Seconds of an ensemble while every other core has one as well; the slowest's."""
     context = multiprocessing.get_context("spawn")
     together, times = context.Barrier(CORES), context.Queue()
     processes = [context.Process(target=one_of_many, args=(setting, data, seeds, together, times)) for _ in range(CORES)]
@@ -136,7 +136,7 @@ def side_by_side(setting: Setting, data: xr.Dataset, seeds: int) -> float:
 
 
 def floor(setting: Setting, data: xr.Dataset) -> float:
-    """Seconds that a member's step must take: what it moves and computes, at the rates of this machine (see above)."""
+    """Seconds that a run's step must take: what it moves and computes, at the rates of this machine (see above)."""
     network = architecture.fitting(setting, data).to(DEVICE)
     inputs = torch.rand(setting.problem.batch, *(data.sizes[dim] for dim in ("channel", "row", "column")), device=DEVICE)
     with FlopCounterMode(display=False) as counter:
@@ -159,20 +159,20 @@ def compare(name: str, *, quick: bool) -> None:
 
     for way, as_peers in (("DataLoader loop, as peers write it", True), ("best plain loop: fused Adam", False)):
         for threads in {1, CORES}:
-            settle()
+            make_deterministic()
             torch.set_num_threads(threads)
             run = plain_loop(setting, data, as_peers_write_it=as_peers)
             run()
             times[way] = min(times.get(way, np.inf), *(seconds(run) / problem.steps for _ in range(runs)))
-    settle()
+    make_deterministic()
     lowest = floor(setting, data)
     for seeds in (1, 10) if quick else (1, 10, 30):
-        run = cohort(setting, data, seeds)
+        run = ensemble(setting, data, seeds)
         run()
-        times[f"cohort of {seeds}"] = min(seconds(run) for _ in range(runs)) / (problem.steps * seeds)
+        times[f"ensemble of {seeds}"] = min(seconds(run) for _ in range(runs)) / (problem.steps * seeds)
         del run
     if DEVICE.type == "cpu" and not quick:
-        times["cohorts of 10, one a core"] = side_by_side(setting, data, 10) / (problem.steps * 10 * CORES)
+        times["ensembles of 10, one a core"] = side_by_side(setting, data, 10) / (problem.steps * 10 * CORES)
 
     peers, plain = list(times.values())[:2]
     print(f"\n{name}, batch {batch}, Adam")
@@ -184,8 +184,8 @@ def compare(name: str, *, quick: bool) -> None:
 
 
 def penalised(setting: Setting, data: xr.Dataset, runs: int) -> None:
-    """Print how much longer a step of 10 members takes with a penalty: best of some runs, which take turns to see the same machine."""
-    ways = {name: cohort(setting, data, 10, method, **arm) for name, (method, arm) in {"none": ("none", {}), **PENALTIES}.items()}
+    """Print how much longer a step of 10 runs takes with a penalty: best of some runs, which take turns to see the same machine."""
+    ways = {name: ensemble(setting, data, 10, method, **arm) for name, (method, arm) in {"none": ("none", {}), **PENALTIES}.items()}
     best = dict.fromkeys(ways, np.inf)
     for _ in range(1 + runs):
         best = {name: min(best[name], seconds(run)) for name, run in ways.items()}

@@ -64,7 +64,7 @@ class Project:
             pytest.fail(why_it_failed(done.stdout), pytrace=False)
 
     def plan(self, *options: str, **more: Any) -> set[str]:
-        """The jobs that snakemake would run: a rule's name and its wildcards, such as ``train_cohort digits_labels_relu/l2/0``."""
+        """The jobs that snakemake would run: a rule's name and its wildcards, such as ``train_ensemble digits_labels_relu/l2/0``."""
         done = self.snakemake("--dry-run", *options, **more)
         if done.returncode:
             pytest.fail(why_it_failed(done.stdout), pytrace=False)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from plasticity.config.models import YARDSTICK, Curvature, Setting
+from plasticity.config.models import BASELINE, Curvature, Setting
 from plasticity.curvature import measure
 from plasticity.data import shift
 from plasticity.training import outcomes
@@ -25,10 +25,10 @@ def test_every_variable_is_one_of_the_contract_and_says_what_it_is(data):
         assert values.attrs["units"], f"{name} has no units"
 
 
-def test_every_member_is_there_once(data):
+def test_every_run_is_there_once(data):
     for dim in ("arm", "seed", "task"):
         assert data[dim].to_index().is_unique, f"{dim} has a value twice: {data[dim].values}"
-    assert YARDSTICK in data.arm, "the fresh network per task is missing"
+    assert BASELINE in data.arm, "the fresh network per task is missing"
     assert (data.seed == np.arange(data.sizes["seed"])).all(), f"seeds are missing: only {data.seed.values} are there"
     arms = json.loads(data.attrs["settings"])["arms"]
     assert list(data.arm.values) == arms, f"arms are missing: {', '.join(arms)} are due, and {', '.join(data.arm.values)} are there"
@@ -46,9 +46,9 @@ def test_errors_are_shares_or_squares(data):
         assert ((values >= 0) & (values <= most)).all(), f"{name} leaves [0, {most}]"
 
 
-def test_an_outcome_is_missing_just_where_the_member_diverged(data):
+def test_an_outcome_is_missing_just_where_the_run_diverged(data):
     for name in {"final_error", "final_loss", "online_error", "update_norm", "error_curve", "loss_curve", "test_error"} & set(data):
-        assert (np.isnan(data[name]) == (data["status"] == 1)).all(), f"{name} is missing for a member that did not diverge, or the reverse"
+        assert (np.isnan(data[name]) == (data["status"] == 1)).all(), f"{name} is missing for a run that did not diverge, or the reverse"
 
 
 def test_a_fresh_network_learns_every_task_alike(data):
@@ -106,14 +106,14 @@ def test_shares_of_curvature_are_shares_and_errors_are_not_below_zero(data):
 def test_curvature_is_there_only_where_it_was_asked_for_and_could_be_taken(data):
     for operator, how in curvature(data).operators.items():
         layers = ~data.block.isin(["last_two", "all"]) & ("layers" in how.blocks)
-        asked = data.moment.isin(how.moments) & (data.task % how.every == 0) & (data.block.isin(how.blocks) | layers)
+        asked = data.evaluation_point.isin(how.evaluation_points) & (data.task % how.every == 0) & (data.block.isin(how.blocks) | layers)
         beyond = data[f"{operator}_trace"].notnull() & ~(asked & (data["curvature_status"] == measure.STATUS["measured"]))
         assert not beyond.any(), f"{operator} is there where it was not asked for, or could not be taken"
 
 
 def test_the_first_task_has_no_old_data(data):
-    if "old" in data.moment:
-        assert np.isnan(data["feature_rank"].sel(moment="old").isel(task=0)).all(), "an old task before the first"
+    if "previous" in data.evaluation_point:
+        assert np.isnan(data["feature_rank"].sel(evaluation_point="previous").isel(task=0)).all(), "an old task before the first"
 
 
 def estimates(table):

@@ -22,8 +22,8 @@ def test_a_study_on_a_cluster_equals_one_without_a_cluster(copied, cluster, pack
     assert running.returncode == 0, project.said[-8000:]
     assert not project.jobs()
     assert {rule: (job.partition, "gpu:1" in job.gres) for rule, job in seen.items()} == {
-        "rule_train_cohort": ("gpu", True),
-        "rule_measure_cohort": ("cpu", False),
+        "rule_train_ensemble": ("gpu", True),
+        "rule_measure_ensemble": ("cpu", False),
     }
     jobs = [line.split("|") for line in cluster.say("sacct", "-n", "-P", "-X", "-A", "lab", "-o", "State,JobName").splitlines()]
     assert {state for state, _ in jobs} == {"COMPLETED"}

@@ -46,7 +46,7 @@ class Method(Intervention):
 '''
 WAIT = "time.sleep(600)"
 DEEDS = {
-    "fails": "raise OSError('a disk that was gone for a moment')",
+    "fails": "raise OSError('a disk that was gone for a evaluation_point')",
     "hangs": WAIT,
     "grows": "[torch.ones(10**8).sum() for held in [[torch.ones(10**7) for _ in range(60)]]]; time.sleep(60)",
     "cancelled": WAIT,
@@ -87,7 +87,7 @@ class Troubled:
                 (self.folder / name).touch()
 
     def begun(self, name):
-        """The tasks that a cohort began, and the Slurm jobs that began them, in order."""
+        """The tasks that an ensemble began, and the Slurm jobs that began them, in order."""
         path = self.folder / f"{name}.begun"
         rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
         return [int(task) for task, _ in rows], list(dict.fromkeys(job for _, job in rows))
@@ -95,7 +95,7 @@ class Troubled:
     def in_trouble(self, name):
         """Wait until a method's trouble is there; the Slurm job that trains it."""
         wait(f"the trouble of {name}", lambda: not (self.folder / name).exists())
-        (found,) = [job for job in self.project.jobs() if f"_{name}_" in job.comment and "train_cohort" in job.comment]
+        (found,) = [job for job in self.project.jobs() if f"_{name}_" in job.comment and "train_ensemble" in job.comment]
         return found
 
     def ends(self, running, reference):
@@ -141,14 +141,14 @@ class Troubled:
 def jobs_come_to_grief(copied, reference):
     """One fails, one hangs until its time is over, one wants memory, one is cancelled, one is told to stop; all in one study."""
     at = Troubled(copied, "fails", "hangs", "grows", "cancelled", "stopped")
-    less = ["train_cohort:runtime=2 * attempt if wildcards.method == 'hangs' else 30", "train_cohort:mem_mb=1200 * attempt"]
+    less = ["train_ensemble:runtime=2 * attempt if wildcards.method == 'hangs' else 30", "train_ensemble:mem_mb=1200 * attempt"]
     running = at.project.launch(*at.outcomes, "--set-resources", *less)
     at.project.cluster.say("scancel", at.in_trouble("cancelled").number)
     at.project.cluster.say("scancel", "--signal=TERM", "--full", at.in_trouble("stopped").number)
     wait("the trouble of all", lambda: not any((at.folder / name).exists() for name in at.names))
     IN_TROUBLE.set()
     at.ends(running, reference)
-    assert "a disk that was gone for a moment" in at.project.said, "what a failed job said is shown"
+    assert "a disk that was gone for a evaluation_point" in at.project.said, "what a failed job said is shown"
     assert re.search(r"5 Slurm jobs, about [\d.]+ GPU-hours and [\d.]+ hours without a GPU.*; the longest: \w+", at.project.said)
 
 
@@ -210,7 +210,7 @@ def launcher_is_killed(copied, reference):
         "nor does one without the cluster"
     )
     listed = at.project.run(sys.executable, "workflow/scripts/orphans.py").stdout
-    assert re.search(rf"^{left.number}  RUNNING +rule_train_cohort", listed, re.MULTILINE)
+    assert re.search(rf"^{left.number}  RUNNING +rule_train_ensemble", listed, re.MULTILINE)
     assert [job.number for job in at.project.jobs()] == [left.number], "nothing was doubled, and nothing cancelled unasked"
     (at.folder / "pause").unlink()
     wait("the end of the job that was left", lambda: not at.project.jobs())
@@ -258,7 +258,7 @@ def played(request, copied, reference):
         for scene in scenes:
             begun[scene] = pool.submit(scene, copied, reference)
             if scene is jobs_come_to_grief:
-                wait("a quiet moment", lambda: IN_TROUBLE.is_set() or begun[jobs_come_to_grief].done())
+                wait("a quiet evaluation_point", lambda: IN_TROUBLE.is_set() or begun[jobs_come_to_grief].done())
         yield begun
 
 

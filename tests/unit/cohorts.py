@@ -1,4 +1,4 @@
-"""Small cohorts of every method: hyper-parameters that act, settings, and how they are trained."""
+"""Small ensembles of every method: hyper-parameters that act, settings, and how they are trained."""
 
 import math
 from dataclasses import asdict, replace
@@ -81,27 +81,27 @@ def seen(setting, method):
 
 
 def begun(data, method, arms, seeds=(0,), setting=SETTING, dtype=torch.float64, recorded=Training(curve_points=3)):  # noqa: B008
-    """Members that have not learned anything."""
+    """Runs that have not learned anything."""
     return Members(seen(setting, method), method, list(product(arms, seeds)), data, recorded, torch.device("cpu"), dtype)
 
 
 def trained(*args, sabotage=None, **kwargs):
-    """Members that learned all tasks, and the parameters at each task's start and at the end, ``(time, member, parameter)``."""
-    members = begun(*args, **kwargs)
+    """Runs that learned all tasks, and the parameters at each task's start and at the end, ``(time, run, parameter)``."""
+    runs = begun(*args, **kwargs)
     if sabotage:
-        sabotage(members)
+        sabotage(runs)
     states = []
-    train(members, lambda task, parameters: states.append(parameters.clone()))
-    return members, torch.stack([*states, members.learner.parameters.flat.detach()])
+    train(runs, lambda task, parameters: states.append(parameters.clone()))
+    return runs, torch.stack([*states, runs.learner.parameters.flat.detach()])
 
 
-def alone(members, member):
-    """One member's parameters by name, copied."""
-    return {name: tensor[member].detach().clone() for name, tensor in members.learner.parameters.tensors.items()}
+def alone(runs, run):
+    """One run's parameters by name, copied."""
+    return {name: tensor[run].detach().clone() for name, tensor in runs.learner.parameters.tensors.items()}
 
 
 class Step(NamedTuple):
-    """What was there around one step: parameters before it, after the optimizer and after the methods, each ``(member, …)`` by name."""
+    """What was there around one step: parameters before it, after the optimizer and after the methods, each ``(run, …)`` by name."""
 
     task: int
     count: int  # of steps in all tasks, from 1
@@ -117,9 +117,9 @@ class Step(NamedTuple):
 
 
 def steps_of(data, method, arms, seeds=(0,), setting=SETTING, **kwargs):
-    """Members of a single method that learned all tasks, all their steps, and the parameters at each task's start."""
-    members = begun(data, method, arms, seeds, setting, **kwargs)
-    learner, intervention, steps, starts = members.learner, members.interventions[method], [], []
+    """Runs of a single method that learned all tasks, all their steps, and the parameters at each task's start."""
+    runs = begun(data, method, arms, seeds, setting, **kwargs)
+    learner, intervention, steps, starts = runs.learner, runs.interventions[method], [], []
     take, act, halves = learner.optimizer.step, intervention.after_step, []
 
     def split(matrix):
@@ -132,7 +132,7 @@ def steps_of(data, method, arms, seeds=(0,), setting=SETTING, **kwargs):
         return {name: split(values) for name, values in learner.optimizer.means.items()}
 
     def step(parameters, gradient):
-        inputs = members._x.view(len(members.alive), -1, *members._x.shape[1:]).clone()
+        inputs = runs._x.view(len(runs.alive), -1, *runs._x.shape[1:]).clone()
         first = [inputs, split(parameters), split(gradient)]
         take(parameters, gradient)
         halves.append([*first, split(parameters), means()])
@@ -144,12 +144,12 @@ def steps_of(data, method, arms, seeds=(0,), setting=SETTING, **kwargs):
         steps.append(Step(learner.task, learner.steps, *halves.pop(), *last))
 
     learner.optimizer.step, intervention.after_step = step, after_step
-    train(members, lambda task, parameters: starts.append((split(learner.parameters.padded), means())))
-    return members, steps, starts
+    train(runs, lambda task, parameters: starts.append((split(learner.parameters.padded), means())))
+    return runs, steps, starts
 
 
-def of_member(tensors, member):
-    return {name: tensor[member].numpy() for name, tensor in tensors.items()}
+def of_run(tensors, run):
+    return {name: tensor[run].numpy() for name, tensor in tensors.items()}
 
 
 # deviations of weights of so many outputs, inputs and places of a kernel under the initial laws

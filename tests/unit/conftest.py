@@ -7,7 +7,7 @@ from forking import Forks
 from plasticity.data import dataset
 from plasticity.models import ensemble
 
-ensemble.settle()
+ensemble.make_deterministic()
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,7 @@ def judged(setting: str, arm: str = NONE, measure: str = RANK) -> pd.Series:
 
 def within(setting: str, block: str = "all") -> pd.Series:
     """How the rank goes with the gap to a fresh network within runs without an intervention."""
-    keys = {"level": "within_run", "arm": NONE, "outcome": GAP, "measure": RANK, "moment": "new"}
+    keys = {"level": "within_run", "arm": NONE, "outcome": GAP, "measure": RANK, "evaluation_point": "next"}
     return one("associations", setting=setting, block=block, **keys)
 
 
@@ -114,7 +114,7 @@ def explanations() -> str:
     for measure in (RANK, *RIVALS):
         over, shared = (one("consistency", measure=measure, outcome=GAP, association=how) for how in ("within_run", "task"))
         arms = pick("associations", level="between_arms", outcome=GAP, measure=measure)
-        arms = arms[arms["setting"].isin(FULL[:2]) & (arms["moment"] != "old")].drop_duplicates("setting", keep="last")
+        arms = arms[arms["setting"].isin(FULL[:2]) & (arms["evaluation_point"] != "previous")].drop_duplicates("setting", keep="last")
         lost, kept = (against(measure, side) for side in ("lost", "kept"))
         lines.append(
             [
@@ -149,13 +149,13 @@ def blocks() -> str:
 
 def timing(question: str) -> pd.DataFrame:
     """The settings in which the rank, or the error, comes first (adjusted)."""
-    found = pick("lead_lag", arm=NONE, outcome=GAP, measure=RANK, moment="new", block="all", question=question)
+    found = pick("lead_lag", arm=NONE, outcome=GAP, measure=RANK, evaluation_point="next", block="all", question=question)
     return found[found["p_adjusted"] <= SURE]
 
 
-def moment(setting: str, name: str) -> float:
+def evaluation_point(setting: str, name: str) -> float:
     """The rank at the last measured task, on the ended task's data, the coming one's, or there of a network drawn anew."""
-    found = one("measures", setting=setting, arm=NONE, measure=RANK, block="all", moment=name, stage="late")
+    found = one("measures", setting=setting, arm=NONE, measure=RANK, block="all", evaluation_point=name, stage="late")
     return float(found["mean"])
 
 
@@ -269,10 +269,10 @@ of the Fisher's entropy rank {over("fisher_entropy_rank")}, stable rank {over("f
 The entropy rank moves with every loss ({entropy} of {losing} against), but in {without} of {keeping} arms without one.
 Blocks, mean of the {len(lost)} settings: {blocks()}.
 
-**Data or parameters?** Parameters: a network drawn anew has rank {span([moment(name, "fresh") for name in settings()], 0)}
+**Data or parameters?** Parameters: a network drawn anew has rank {span([evaluation_point(name, "fresh") for name in settings()], 0)}
 on the last tasks' data. But rank also tells whether data are fitted already:
-with permuted MNIST pixels it is {number(moment("mnist_pixels_relu", "old"), 0)} on the ended task's data
-and {number(moment("mnist_pixels_relu", "new"), 0)} on the coming one's.
+with permuted MNIST pixels it is {number(evaluation_point("mnist_pixels_relu", "old"), 0)} on the ended task's data
+and {number(evaluation_point("mnist_pixels_relu", "new"), 0)} on the coming one's.
 In the two controls the coming data are the ended ones, fitted to an error of 0, and the rank is low.
 
 **Which methods keep both?** Late error, whether plasticity is lost, fall of the rank:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from cohorts import ARMS, CNN, LAWS, SETTING, changed, deviation, images, of_member, steps_of, trained
+from ensembles import ARMS, CNN, LAWS, SETTING, changed, deviation, images, of_run, steps_of, trained
 from scipy import stats
 
 NORMED = changed(network={"options": {"width": 8, "depth": 2, "norm": "layer"}})
@@ -20,9 +20,9 @@ def drawn(kind, method, **kwargs):
     return steps_of(images(size), method, ARMS[method], [0, 3], setting, **kwargs)
 
 
-def arm_of(method, member):
-    """Members are arms × two seeds."""
-    return ARMS[method][member // 2]
+def arm_of(method, run):
+    """Runs are arms × two seeds."""
+    return ARMS[method][run // 2]
 
 
 def assert_close(found, expected, **tolerance):
@@ -35,10 +35,10 @@ def assert_close(found, expected, **tolerance):
 def test_weight_decay_shrinks_all_but_norms_by_the_learning_rate_times_the_strength(kind):
     _, steps, _ = drawn(kind, "weight_decay")
     for step in steps:
-        for member in range(4):
-            kept = 1 - 0.01 * arm_of("weight_decay", member)["strength"]
-            expected = {name: w if "norm" in name else w * kept for name, w in of_member(step.stepped, member).items()}
-            assert_close(of_member(step.after, member), expected, rtol=1e-14)
+        for run in range(4):
+            kept = 1 - 0.01 * arm_of("weight_decay", run)["strength"]
+            expected = {name: w if "norm" in name else w * kept for name, w in of_run(step.stepped, run).items()}
+            assert_close(of_run(step.after, run), expected, rtol=1e-14)
         assert all(torch.equal(step.means[mean][name], w) for mean, of_mean in step.stepped_means.items() for name, w in of_mean.items())
 
 
@@ -53,8 +53,8 @@ def test_weight_clipping_keeps_each_layer_within_its_bound(kind, initialization)
     _, steps, _ = drawn(kind, "weight_clipping", changes={"network": {"initialization": initialization}})
     clipped = 0
     for step in steps:
-        for member in range(4):
-            tensors = of_member(step.stepped, member)
+        for run in range(4):
+            tensors = of_run(step.stepped, run)
             expected = dict(tensors)
             for name in tensors:
                 layer = name.split(".")[0]
@@ -63,28 +63,28 @@ def test_weight_clipping_keeps_each_layer_within_its_bound(kind, initialization)
                     scale = math.sqrt(3) * deviation(initialization, weight.shape, 1 if layer == "output" else GAIN)
                     if initialization == "pytorch":
                         assert scale == pytest.approx(1 / math.sqrt(weight[0].size))  # the bound of that law
-                    bound = arm_of("weight_clipping", member)["bound"] * scale
+                    bound = arm_of("weight_clipping", run)["bound"] * scale
                     expected[name] = np.minimum(np.maximum(tensors[name], -bound), bound)
                     clipped += (expected[name] != tensors[name]).sum()
-            assert_close(of_member(step.after, member), expected, rtol=1e-13)
+            assert_close(of_run(step.after, run), expected, rtol=1e-13)
     assert clipped > 100
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_hare_and_tortoise_are_the_definition(kind):
     _, steps, starts = drawn(kind, "hare_tortoise")
-    for member in range(4):
-        arm = arm_of("hare_tortoise", member)
-        slow = of_member(starts[0][0], member)
+    for run in range(4):
+        arm = arm_of("hare_tortoise", run)
+        slow = of_run(starts[0][0], run)
         returns = 0
         for count, step in enumerate(steps, 1):
-            hare = of_member(step.stepped, member)
+            hare = of_run(step.stepped, run)
             slow = {name: arm["momentum"] * slow[name] + (1 - arm["momentum"]) * hare[name] for name in hare}
             back = count % arm["period"] == 0
             returns += back
-            assert_close(of_member(step.after, member), slow if back else hare, rtol=1e-9, atol=1e-12)
+            assert_close(of_run(step.after, run), slow if back else hare, rtol=1e-9, atol=1e-12)
             found = torch.cat([torch.from_numpy(values).flatten() for values in slow.values()])
-            torch.testing.assert_close(step.state["slow"][member], found, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(step.state["slow"][run], found, rtol=1e-9, atol=1e-12)
         assert returns == len(steps) // arm["period"]
     assert all(torch.equal(step.means["first"][name], w) for step in steps for name, w in step.stepped_means["first"].items())
 
@@ -94,17 +94,17 @@ def test_hare_and_tortoise_are_the_definition(kind):
 def test_what_perturbs_after_each_step_has_the_deviation_of_the_initial_law_and_norms_are_left_alone(kind, initialization):
     _, steps, _ = drawn(kind, "shrink_perturb", changes={"network": {"initialization": initialization}})
     noise = {}
-    for member in range(4):
-        arm = arm_of("shrink_perturb", member)
+    for run in range(4):
+        arm = arm_of("shrink_perturb", run)
         for name in steps[0].after:
-            moved = [(step.after[name][member] - (1 - arm["shrink"]) * step.stepped[name][member]) / arm["perturb"] for step in steps]
-            noise[name, member] = torch.stack(moved)
+            moved = [(step.after[name][run] - (1 - arm["shrink"]) * step.stepped[name][run]) / arm["perturb"] for step in steps]
+            noise[name, run] = torch.stack(moved)
     for name in steps[0].after:
         layer = name.split(".")[0]
         if "norm" in layer:
             assert all(torch.equal(step.after[name], step.stepped[name]) for step in steps)
             continue
-        one, other, again, _ = (noise[name, member] for member in range(4))
+        one, other, again, _ = (noise[name, run] for run in range(4))
         torch.testing.assert_close(one, again, rtol=0, atol=1e-9)  # another arm of the same seed
         if name.endswith("bias") and initialization != "pytorch":
             assert one.abs().max() < 1e-9
@@ -128,33 +128,31 @@ def test_shrink_and_perturb_at_a_switch_mixes_with_a_network_newly_drawn_and_lea
         started, means = starts[task]
         for name, ended in last.after.items():
             assert all(torch.equal(means[mean][name], last.means[mean][name]) for mean in means)
-            for member in range(4):
-                arm = arm_of("shrink_perturb_switch", member)
-                new[task, member, name] = (started[name][member] - (1 - arm["shrink"]) * ended[member]) / arm["perturb"]
+            for run in range(4):
+                arm = arm_of("shrink_perturb_switch", run)
+                new[task, run, name] = (started[name][run] - (1 - arm["shrink"]) * ended[run]) / arm["perturb"]
             if "norm" in name:
                 assert torch.equal(started[name], ended)
             elif name.endswith("bias"):
-                assert max(new[task, member, name].abs().max() for member in range(4)) < 1e-9
+                assert max(new[task, run, name].abs().max() for run in range(4)) < 1e-9
             else:
                 torch.testing.assert_close(new[task, 0, name], new[task, 2, name], rtol=0, atol=1e-9)  # another arm of the same seed
-                values = torch.cat([new[task, member, name].flatten() for member in range(2)])
+                values = torch.cat([new[task, run, name].flatten() for run in range(2)])
                 expected = deviation("he", ended.shape[1:], 1 if "output" in name else GAIN)
                 assert stats.kstest(values.numpy() / expected, "norm").pvalue > 1e-3
                 assert len(values.unique()) == len(values)
         assert all(torch.equal(step.after[name], step.stepped[name]) for step in steps for name in step.after)
     firsts = [
-        values.flatten()[0].item()
-        for (_, member, name), values in new.items()
-        if member < 2 and name.endswith("1.weight") and "norm" not in name
+        values.flatten()[0].item() for (_, run, name), values in new.items() if run < 2 and name.endswith("1.weight") and "norm" not in name
     ]
     assert len(set(firsts)) == len(firsts)  # each task and seed has its own
     assert all(torch.equal(starts[0][0][name][0], starts[0][0][name][2]) for name in starts[0][0])
 
 
 def assert_same_training(one, other):
-    (members, states), (others, other_states) = one, other
+    (runs, states), (others, other_states) = one, other
     assert torch.equal(states, other_states)
-    assert all(torch.equal(values, others.outcomes[name]) for name, values in members.outcomes.items())
+    assert all(torch.equal(values, others.outcomes[name]) for name, values in runs.outcomes.items())
 
 
 @pytest.mark.parametrize(
@@ -168,21 +166,21 @@ def test_a_full_reset_before_each_task_is_a_fresh_network(data, optimizer):
     assert_same_training(resets, fresh)
 
 
-def test_full_resets_come_every_period_and_forget_each_members_own_past(data):
+def test_full_resets_come_every_period_and_forget_each_runs_own_past(data):
     setting = changed(problem={"tasks": 6})
     arms = [{"period": 2}, {"period": 3}, {"period": 0}]
     resets, states = trained(data, "full_reset", arms, [0], setting)
     _, fresh = trained(data, "fresh", [{}], [0], setting)
-    drawn_anew = [[torch.equal(states[task, member], fresh[task, 0]) for task in range(6)] for member in range(3)]
+    drawn_anew = [[torch.equal(states[task, run], fresh[task, 0]) for task in range(6)] for run in range(3)]
     assert drawn_anew == [[True, False, True, False, True, False], [True, False, False, True, False, False], [True] + [False] * 5]
     assert resets.learner.optimizer.steps.tolist() == [since * setting.problem.steps for since in (2, 3, 6)]
     _, steps, starts = steps_of(data, "full_reset", arms, [0], setting)
     for task in range(1, 6):
         ended = [step for step in steps if step.task == task - 1][-1].means["second"]
-        for member, arm in enumerate(arms):
+        for run, arm in enumerate(arms):
             due = arm["period"] and task % arm["period"] == 0
             for name, mean in starts[task][1]["second"].items():
-                assert torch.equal(mean[member], 0 * mean[member] if due else ended[name][member])
+                assert torch.equal(mean[run], 0 * mean[run] if due else ended[name][run])
 
 
 @pytest.mark.parametrize("optimizer", [{}, {"kind": "sgd", "options": {"lr": 0.05, "momentum": 0.9}}])

@@ -14,7 +14,7 @@ ARMS, SEEDS, TASKS = 5, 9, 12
 
 def panel(seed=0):
     draw = np.random.default_rng(seed)
-    keys = [Key("weight_norm", "", "all"), Key("feature_rank", "new", "hidden_1"), Key("feature_rank", "old", "hidden_1")]
+    keys = [Key("weight_norm", "", "all"), Key("feature_rank", "next", "hidden_1"), Key("feature_rank", "previous", "hidden_1")]
     arms = ["none", *(f"l2(strength={place})" for place in range(ARMS - 2)), "fresh"]
     return Panel("s", arms, keys, draw.normal(size=(3, ARMS, SEEDS, TASKS)), ["final_error"], draw.normal(size=(1, ARMS, SEEDS, TASKS)))
 
@@ -90,9 +90,9 @@ def test_a_gap_in_one_arm_splits_no_measure_of_the_pooled_model():
 
 
 def test_other_levels_take_each_measure_once_and_within_runs_every_variant(table):
-    variants = table.groupby("level")["moment"].agg(set)
-    assert variants["within_run"] == {"", "new", "old"}
-    assert variants["between_runs"] == variants["between_arms"] == variants["pooled"] == {"", "new"}
+    variants = table.groupby("level")["evaluation_point"].agg(set)
+    assert variants["within_run"] == {"", "next", "previous"}
+    assert variants["between_runs"] == variants["between_arms"] == variants["pooled"] == {"", "next"}
 
 
 def test_few_seeds_and_few_arms_say_so():

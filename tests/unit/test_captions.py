@@ -70,7 +70,7 @@ def test_budgets_that_differ_are_said_each_and_too_many_are_left_to_the_table():
 def test_the_summary_speaks_of_ranks_only_where_it_has_them():
     curvature = CONFIG["curvature"]
     assert "and the effective rank (0.99) of the curvature" in said("table_summary")
-    assert "rank" not in said("table_summary", curvature=curvature | {"moments": ["old"]})
+    assert "rank" not in said("table_summary", curvature=curvature | {"evaluation_points": ["previous"]})
 
 
 def test_the_first_page_says_which_seeds_trained_what():

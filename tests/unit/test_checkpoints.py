@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved is what is read, task by task and member by member, whole or not at all."""
+"""Checkpoints: what is saved is what is read, task by task and run by run, whole or not at all."""
 
 import errno
 import os
@@ -20,14 +20,14 @@ STAMP = {"settings": '{"arms": []}', "source": "test", "contract": "2"}
 
 
 def drawn():
-    """Parameters at each task, shape ``(task, member, parameter)``, one of them diverged."""
+    """Parameters at each task, shape ``(task, run, parameter)``, one of them diverged."""
     parameters = torch.randn(max(TASKS) + 2, MEMBERS, 21, generator=torch.Generator().manual_seed(0))
     parameters[4, 3] = torch.nan
     return parameters
 
 
 def rows(folder, parameters=None):
-    """Those parameters in a file, as a cohort in one wave writes them."""
+    """Those parameters in a file, as an ensemble in one wave writes them."""
     folder.mkdir(exist_ok=True)
     there = Rows(folder / "rows.f4", TASKS, MEMBERS, SHAPES)
     for task, values in enumerate(drawn() if parameters is None else parameters):
@@ -94,15 +94,15 @@ def test_a_file_reaches_as_far_as_it_was_written_and_no_farther(tmp_path):
 
 
 def test_each_task_is_read_as_it_was_saved_with_arms_outermost(tmp_path):
-    write(tmp_path / "new" / "c.nc", rows(tmp_path))
-    there = Checkpoints(tmp_path / "new" / "c.nc")
+    write(tmp_path / "next" / "c.nc", rows(tmp_path))
+    there = Checkpoints(tmp_path / "next" / "c.nc")
     for task in (6, 0, 4, 2):
         read = there.at(task)
         assert read.dtype == torch.float64
         torch.testing.assert_close(read, drawn()[task].double(), rtol=0, atol=0, equal_nan=True)
 
 
-def test_a_member_is_where_its_arm_and_seed_say(tmp_path):
+def test_a_run_is_where_its_arm_and_seed_say(tmp_path):
     write(tmp_path / "c.nc", rows(tmp_path))
     weight = Checkpoints(tmp_path / "c.nc").file["hidden_1.weight"]
     assert weight.dimensions[:3] == ("arm", "seed", "task")
@@ -112,7 +112,7 @@ def test_a_member_is_where_its_arm_and_seed_say(tmp_path):
             np.testing.assert_array_equal(weight[arm, seed, 3], expected.numpy())
 
 
-def test_a_file_knows_its_members_tasks_shapes_and_settings(tmp_path):
+def test_a_file_knows_its_runs_tasks_shapes_and_settings(tmp_path):
     write(tmp_path / "c.nc", rows(tmp_path))
     there = Checkpoints(tmp_path / "c.nc")
     assert (there.arms, there.seeds, there.tasks) == (ARMS, SEEDS, TASKS)

@@ -75,7 +75,7 @@ def test_what_is_missing_is_named_with_where_to_write_it():
 
 def test_only_jobs_of_this_folder_and_of_our_name_that_have_not_ended_are_ours(tmp_path, slurm):
     rows = [
-        f"1|plasticity_a|RUNNING|{tmp_path}|rule_train_cohort",
+        f"1|plasticity_a|RUNNING|{tmp_path}|rule_train_ensemble",
         f"2|plasticity_a|PENDING|{tmp_path}|rule_x|with a bar",
         f"3|plasticity_a|COMPLETED|{tmp_path}|rule_y",
         "4|plasticity_a|RUNNING|/elsewhere|rule_z",
@@ -83,7 +83,7 @@ def test_only_jobs_of_this_folder_and_of_our_name_that_have_not_ended_are_ours(t
     ]
     slurm("squeue", "cat <<'END'\n" + "\n".join(rows) + "\nEND")
     assert cluster.running(tmp_path) == [
-        cluster.Job("1", "RUNNING", "rule_train_cohort"),
+        cluster.Job("1", "RUNNING", "rule_train_ensemble"),
         cluster.Job("2", "PENDING", "rule_x|with a bar"),
     ]
 

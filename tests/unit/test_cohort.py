@@ -1,4 +1,4 @@
-"""A cohort in waves: whatever memory holds, the same bits, and one line that tells of it."""
+"""An ensemble in waves: whatever memory holds, the same bits, and one line that tells of it."""
 
 import gc
 import re
@@ -39,7 +39,7 @@ class Stopping(Resume):
 
 @pytest.fixture
 def job(data, tmp_path, monkeypatch):
-    """``job(hold)`` trains the cohort where memory holds so many members; its outcomes, rows, and the sizes of its waves."""
+    """``job(hold)`` trains the ensemble where memory holds so many runs; its outcomes, rows, and the sizes of its waves."""
 
     def run(hold, folder="resume", stop_after=None):
         kept, sizes = Stopping(tmp_path / folder, {}), []
@@ -66,7 +66,7 @@ def told(caplog):
 
 
 @pytest.mark.parametrize(("hold", "sizes"), [(7.5, [4, 4]), (3.1, [3, 3, 2]), (0.5, [1] * 8)])
-def test_a_cohort_that_does_not_fit_is_trained_in_waves_with_the_same_bits_and_one_line_tells_so(job, caplog, hold, sizes):
+def test_a_ensemble_that_does_not_fit_is_trained_in_waves_with_the_same_bits_and_one_line_tells_so(job, caplog, hold, sizes):
     at_once = job(hold=8.1, folder="at once")
     assert at_once[2] == [8]
     assert not told(caplog)

@@ -88,7 +88,7 @@ def test_few_seeds_say_which_p_they_can_reach_and_one_seed_is_no_test():
     assert "too few seeds" in one["note"]
 
 
-def test_a_diverged_member_is_left_out_of_both_arms_of_a_pair():
+def test_a_diverged_run_is_left_out_of_both_arms_of_a_pair():
     one = panel()
     one.values[0, 1, 3, 5:] = np.nan
     found = versus(comparisons.comparisons([one], DRAWS), "mean_difference")

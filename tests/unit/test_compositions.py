@@ -2,23 +2,23 @@
 
 import pytest
 import torch
-from cohorts import ARMS, SETTING, begun, changed, trained
+from ensembles import ARMS, SETTING, begun, changed, trained
 
 from plasticity.config.models import hyper_parameters, parts
-from plasticity.models.ensemble import Pull
+from plasticity.models.ensemble import QuadraticPenalty
 from plasticity.training.method import Intervention
 from plasticity.training.trainer import train
 
 
 def taken(data, method, arm):
-    """The gradient of a second step, which starts away from the initial parameters, and what members then are."""
-    members = begun(data, method, [arm], [0, 1], SETTING)
-    learner = members.learner
-    members.switch()
+    """The gradient of a second step, which starts away from the initial parameters, and what runs then are."""
+    runs = begun(data, method, [arm], [0, 1], SETTING)
+    learner = runs.learner
+    runs.on_task_start()
     noise = torch.randn(learner.parameters.flat.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
         learner.parameters.flat.add_(0.1 * noise)
-    members._take_step(torch.arange(14) * 2)
+    runs._take_step(torch.arange(14) * 2)
     return learner.parameters.padded_gradient.clone()
 
 
@@ -54,30 +54,30 @@ def test_what_comes_after_each_step_goes_in_the_order_of_the_names(data):
 
 def test_gates_of_two_methods_multiply(data):
     class Half(Intervention):
-        def gates(self, learner):
+        def masks(self, learner):
             return {"hidden_2": torch.full((2, 7, 8), 0.5, dtype=torch.float64)}
 
     class Third(Intervention):
-        def gates(self, learner):
+        def masks(self, learner):
             return {
                 "hidden_1": torch.full((2, 7, 8), 0.25, dtype=torch.float64),
                 "hidden_2": torch.full((2, 7, 8), 1 / 3, dtype=torch.float64),
             }
 
-    members = begun(data, "dropout", [{"rate": 0}], [0, 1])
-    members.switch()
-    members._take_step(torch.arange(14))
-    whole = members.learner.hidden
-    members = begun(data, "dropout", [{"rate": 0}], [0, 1])
-    members.switch()
-    members.interventions = {"half": Half(), "dropout": members.interventions["dropout"], "third": Third()}
-    members._take_step(torch.arange(14))
-    torch.testing.assert_close(members.learner.hidden["hidden_1"], whole["hidden_1"] / 4, rtol=1e-12, atol=0)
-    assert (members.learner.hidden["hidden_2"] != whole["hidden_2"]).any()
+    runs = begun(data, "dropout", [{"rate": 0}], [0, 1])
+    runs.on_task_start()
+    runs._take_step(torch.arange(14))
+    whole = runs.learner.hidden
+    runs = begun(data, "dropout", [{"rate": 0}], [0, 1])
+    runs.on_task_start()
+    runs.interventions = {"half": Half(), "dropout": runs.interventions["dropout"], "third": Third()}
+    runs._take_step(torch.arange(14))
+    torch.testing.assert_close(runs.learner.hidden["hidden_1"], whole["hidden_1"] / 4, rtol=1e-12, atol=0)
+    assert (runs.learner.hidden["hidden_2"] != whole["hidden_2"]).any()
     alone = torch.relu(
-        members.learner.hidden["hidden_1"].detach() @ begun(data, "none", [{}], [0, 1]).learner.parameters.tensors["hidden_2.weight"].mT
+        runs.learner.hidden["hidden_1"].detach() @ begun(data, "none", [{}], [0, 1]).learner.parameters.tensors["hidden_2.weight"].mT
     )
-    torch.testing.assert_close(members.learner.hidden["hidden_2"], alone / 6, rtol=1e-12, atol=1e-15)  # biases are 0
+    torch.testing.assert_close(runs.learner.hidden["hidden_2"], alone / 6, rtol=1e-12, atol=1e-15)  # biases are 0
 
 
 def test_layer_norm_with_l2_is_l2_on_a_network_with_layer_norm(data):
@@ -101,9 +101,9 @@ def test_beside_a_method_that_does_nothing_another_acts_as_alone(data, method, n
 
 def test_what_each_part_carries_on_is_named_after_it(data):
     arm = {"hare_tortoise.period": 5, "continual_backprop.rate": 0.1, "spectral.strength": 0.1, "l2_init.strength": 0.1}
-    members = begun(data, "hare_tortoise+continual_backprop+spectral+l2_init", [arm], [0])
-    train(members)
-    names = {name for name in members.carried() if not name.startswith(("outcome", "optimizer"))}
+    runs = begun(data, "hare_tortoise+continual_backprop+spectral+l2_init", [arm], [0])
+    train(runs)
+    names = {name for name in runs.carried() if not name.startswith(("outcome", "optimizer"))}
     parts = {f"continual_backprop_{kind}_hidden_{level}" for kind in ("utility", "age", "due") for level in (1, 2)}
     spectral = {f"spectral_{layer}" for layer in ("hidden_1", "hidden_2", "output")}
     assert names == {"parameters", "alive", "hare_tortoise_slow"} | parts | spectral
@@ -117,16 +117,16 @@ def test_hyper_parameters_of_a_part_are_those_with_its_name_before_them():
     assert parts("layer_norm + l2+redo") == ["layer_norm", "l2", "redo"]
 
 
-def test_hyper_parameters_are_each_members_own_and_defaults_are_filled_in(data):
-    members = begun(data, "spectral", [{"strength": 0.1, "power": 3}, {"strength": 0.2}], [0, 1], dtype=torch.float32)
-    spectral = members.interventions["spectral"]
+def test_hyper_parameters_are_each_runs_own_and_defaults_are_filled_in(data):
+    runs = begun(data, "spectral", [{"strength": 0.1, "power": 3}, {"strength": 0.2}], [0, 1], dtype=torch.float32)
+    spectral = runs.interventions["spectral"]
     assert spectral.strength.tolist() == pytest.approx([0.1, 0.1, 0.2, 0.2])
     assert spectral.power.tolist() == [3, 3, 2, 2]
     assert {spectral.strength.dtype, spectral.power.dtype} == {torch.float32}
 
 
 def test_a_pull_of_one_and_a_penalty_of_another_are_both_kept(data):
-    members = begun(data, "l2+parseval", [{"l2.strength": 0.1, "parseval.strength": 0.1}], [0])
-    l2, parseval = (members.interventions[name].penalty(members.learner) for name in ("l2", "parseval"))
-    assert isinstance(l2, Pull)
+    runs = begun(data, "l2+parseval", [{"l2.strength": 0.1, "parseval.strength": 0.1}], [0])
+    l2, parseval = (runs.interventions[name].penalty(runs.learner) for name in ("l2", "parseval"))
+    assert isinstance(l2, QuadraticPenalty)
     assert parseval.shape == (1,)

@@ -20,7 +20,7 @@ def panel(name, seed=0, relation=-1.0, loss=0.4, collapse=0.5, arm="none"):
     line, own = np.linspace(0, 1, TASKS), 0.02 * draw.normal(size=(SEEDS, TASKS))
     rank = 100 * (1 - collapse * line) + 100 * (relation * own + 0.02 * draw.normal(size=own.shape))
     gap = loss * line + own
-    return Panel(name, [arm], [Key("fisher_effective_rank", "new", "all")], rank[None, None], ["final_error_gap"], gap[None, None])
+    return Panel(name, [arm], [Key("fisher_effective_rank", "next", "all")], rank[None, None], ["final_error_gap"], gap[None, None])
 
 
 def test_the_meta_analysis_is_that_of_the_formulas():

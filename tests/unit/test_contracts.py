@@ -16,14 +16,16 @@ from plasticity.provenance import record
 from plasticity.storage import netcdf
 from plasticity.training import outcomes
 
-CURVATURE = Curvature.of({"operators": ["fisher", "hessian"], "samples": 9, "moments": ["old", "new"], "every": 1, "levels": [0.99, 0.5]})
+CURVATURE = Curvature.of(
+    {"operators": ["fisher", "hessian"], "samples": 9, "evaluation_points": ["previous", "next"], "every": 1, "levels": [0.99, 0.5]}
+)
 TABLE = {**dataset.TABLE, **outcomes.TABLE, **measure.table(CURVATURE)}
 STAMP = {"source": "test", "contract": "2", "settings": "{}", "code": "{}", "versions": "{}"}
 COORDINATES = {
     "arm": ["none", "l2(strength=1)"],
     "seed": [3, 4],
     "task": [0, 1, 2],
-    "moment": ["old", "new"],
+    "evaluation_point": ["previous", "next"],
     "block": ["hidden_1", "all"],
     "step": [2, 5],
 }
@@ -62,8 +64,8 @@ def everything():
 
 
 def test_what_is_written_is_what_is_read(tmp_path, everything):
-    netcdf.write(everything, tmp_path / "new" / "a.nc")
-    read = netcdf.read(tmp_path / "new" / "a.nc")
+    netcdf.write(everything, tmp_path / "next" / "a.nc")
+    read = netcdf.read(tmp_path / "next" / "a.nc")
     xr.testing.assert_identical(read, everything)
     assert {name: values.dtype for name, values in read.data_vars.items()} == {
         name: values.dtype for name, values in everything.data_vars.items()

@@ -25,7 +25,7 @@ from plasticity.storage.checkpoints import Rows, write
 ENTRY = SCRIPTS / "curvature.py"
 ARMS, SEEDS, TASKS = ["none", "l2(strength=1)"], [0, 1], 3
 SETTING = {
-    "problem": {"dataset": "tiny", "change": "shuffle_labels", "samples": 30, "batch": 5, "epochs": 1, "tasks": TASKS},
+    "problem": {"dataset": "tiny", "shift": "shuffle_labels", "samples": 30, "batch": 5, "epochs": 1, "tasks": TASKS},
     "network": {"kind": "mlp", "width": 8, "depth": 1, "activation": "relu"},
     "optimizer": {"kind": "adam", "lr": 0.003},
 }
@@ -35,17 +35,17 @@ CURVATURE = {
     "moments": ["old", "new"],
     "every": 1,
 }
-SPECTRA = 2 * len(ARMS) * (1 + len(SEEDS))  # of a task: at both moments, of each arm's members together, and one by one
+SPECTRA = 2 * len(ARMS) * (1 + len(SEEDS))  # of a task: at both moments, of each arm's runs together, and one by one
 RESULT, STATE = "measures.nc", "resume_curvature"
 
 
 @dataclass
 class Job(Forked):
-    """A cohort to be measured.
+    """An ensemble to be measured.
 
     Attributes:
         data: the prepared dataset.
-        checkpoints: of the cohort.
+        checkpoints: of the ensemble.
         curvature: changes to `CURVATURE`.
         code: that it was planned with.
     """

@@ -372,7 +372,7 @@ def put_classes(place, prefix=""):
 
 
 def pack(tree, path, mode="w", arcname="", seed=0, **options):
-    """An archive of a tree, its members in random order; folders have members of their own only where the order is sorted."""
+    """An archive of a tree, its runs in random order; folders have runs of their own only where the order is sorted."""
     members = sorted(tree.rglob("*"))
     if seed:
         members = [member for member in members if member.is_file()]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from cohorts import CNN, begun, changed, images, of_member, steps_of
+from ensembles import CNN, begun, changed, images, of_run, steps_of
 from torch import nn
 from torch.func import functional_call
 
@@ -19,22 +19,22 @@ SETTINGS = {
 
 
 def gated(kind, setting, size):
-    """Steps with the gates of each: ``(member, n, …)`` by layer."""
-    members = begun(images(size), "dropout", ARMS, [0, 3], setting)
-    method, gates = members.interventions["dropout"], []
-    found = method.gates
+    """Steps with the gates of each: ``(run, n, …)`` by layer."""
+    runs = begun(images(size), "dropout", ARMS, [0, 3], setting)
+    method, masks = runs.interventions["dropout"], []
+    found = method.masks
 
     def noted(learner):
-        gates.append(found(learner))
-        return gates[-1]
+        masks.append(found(learner))
+        return masks[-1]
 
-    method.gates = noted
+    method.masks = noted
     losses = []
-    take = members.learner.optimizer.step
+    take = runs.learner.optimizer.step
 
     def step(parameters, gradient):
-        learner = members.learner
-        inputs = members._x.view(4, -1, *members._x.shape[1:]).clone()
+        learner = runs.learner
+        inputs = runs._x.view(4, -1, *runs._x.shape[1:]).clone()
         split = [
             {
                 name: tensor.detach().clone()
@@ -42,14 +42,14 @@ def gated(kind, setting, size):
             }
             for matrix in (parameters, gradient)
         ]
-        losses.append((inputs, members._y.view(4, -1).clone(), *split))
+        losses.append((inputs, runs._y.view(4, -1).clone(), *split))
         take(parameters, gradient)
 
-    members.learner.optimizer.step = step
+    runs.learner.optimizer.step = step
     for _ in range(2):
-        members.switch()
-        members.learn()
-    return members, list(zip(gates, losses, strict=True))
+        runs.on_task_start()
+        runs.learn()
+    return runs, list(zip(masks, losses, strict=True))
 
 
 class Gate(nn.Module):
@@ -72,30 +72,30 @@ def test_gradients_are_those_of_a_network_whose_activations_are_multiplied_by_wh
             if name.startswith("activation"):
                 setattr(module, name, Gate(child))
                 layers.append(getattr(module, name))
-    for gates, (inputs, labels, parameters, gradient) in steps[:3]:
-        for member in range(4):
-            for layer, gate in zip(layers, gates.values(), strict=True):
-                layer.gate = gate[member]
-            tensors = {name: tensor[member].requires_grad_() for name, tensor in parameters.items()}
-            loss = nn.functional.cross_entropy(functional_call(network, tensors, (inputs[member],)), labels[member])
+    for masks, (inputs, labels, parameters, gradient) in steps[:3]:
+        for run in range(4):
+            for layer, gate in zip(layers, masks.values(), strict=True):
+                layer.gate = gate[run]
+            tensors = {name: tensor[run].requires_grad_() for name, tensor in parameters.items()}
+            loss = nn.functional.cross_entropy(functional_call(network, tensors, (inputs[run],)), labels[run])
             for name, slope in zip(tensors, torch.autograd.grad(loss, list(tensors.values())), strict=True):
-                torch.testing.assert_close(gradient[name][member], slope, rtol=1e-9, atol=1e-12)
+                torch.testing.assert_close(gradient[name][run], slope, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_each_number_is_dropped_with_the_rate_by_itself_and_else_scaled_up(kind):
     setting, size = SETTINGS[kind]
     _, steps = gated(kind, setting, size)
-    every = {layer: torch.stack([gates[layer] for gates, _ in steps], dim=1) for layer in steps[0][0]}  # (member, step, n, …)
+    every = {layer: torch.stack([masks[layer] for masks, _ in steps], dim=1) for layer in steps[0][0]}  # (run, step, n, …)
     for values in every.values():
-        for member in range(4):
-            rate = ARMS[member // 2]["rate"]
-            mine = values[member]
+        for run in range(4):
+            rate = ARMS[run // 2]["rate"]
+            mine = values[run]
             assert set(mine.unique().tolist()) == {0.0, 1 / (1 - rate)}
             dropped = (mine == 0).double()
             error = (rate * (1 - rate) / mine.numel()) ** 0.5
             assert abs(dropped.mean() - rate) < 4 * error
-            assert not torch.equal(mine, values[member ^ 1])  # another seed
+            assert not torch.equal(mine, values[run ^ 1])  # another seed
             halves = dropped.flatten(1)  # of a step
             assert len(halves.unique(dim=0)) == len(halves)
             assert (
@@ -114,24 +114,24 @@ def test_layers_are_not_dropped_alike():
 
 def test_hidden_activations_are_as_they_go_on_and_final_errors_are_of_the_whole_network(data):
     setting = changed(problem={"tasks": 1})
-    members, steps, _ = steps_of(data, "dropout", [{"rate": 0.5}], [0], setting)
+    runs, steps, _ = steps_of(data, "dropout", [{"rate": 0.5}], [0], setting)
     for step in steps:
-        tensors = of_member(step.before, 0)
+        tensors = of_run(step.before, 0)
         whole = np.maximum(step.inputs[0].flatten(1).numpy() @ tensors["hidden_1.weight"].T + tensors["hidden_1.bias"], 0)
         hidden = step.hidden["hidden_1"][0].numpy()
         on = hidden != 0
         np.testing.assert_allclose(hidden[on], 2 * whole[on], rtol=1e-10)
         assert 0.2 < (whole[~on] > 0).sum() / (whole > 0).sum() < 0.8
-    x = members._inputs.flatten(1)
+    x = runs._inputs.flatten(1)
     for layer in ("hidden_1", "hidden_2", "output"):
-        weight, bias = (members.learner.parameters.tensors[f"{layer}.{part}"][0].detach() for part in ("weight", "bias"))
+        weight, bias = (runs.learner.parameters.tensors[f"{layer}.{part}"][0].detach() for part in ("weight", "bias"))
         x = x @ weight.T + bias
         x = x if layer == "output" else x.relu()
-    assert members.outcomes["final_loss"].item() == pytest.approx(nn.functional.cross_entropy(x, members._labels).item(), rel=1e-6)
-    assert members.outcomes["final_error"].item() == pytest.approx((x.argmax(dim=1) != members._labels).double().mean().item(), rel=1e-6)
+    assert runs.outcomes["final_loss"].item() == pytest.approx(nn.functional.cross_entropy(x, runs._labels).item(), rel=1e-6)
+    assert runs.outcomes["final_error"].item() == pytest.approx((x.argmax(dim=1) != runs._labels).double().mean().item(), rel=1e-6)
 
 
 def test_a_rate_of_one_leaves_nothing_and_no_number_that_is_not_finite(data):
-    members, steps, _ = steps_of(data, "dropout", [{"rate": 1}], [0], dtype=torch.float32)
+    runs, steps, _ = steps_of(data, "dropout", [{"rate": 1}], [0], dtype=torch.float32)
     assert not any(values.any() for step in steps for values in step.hidden.values())
-    assert not members.outcomes["status"].any()
+    assert not runs.outcomes["status"].any()

@@ -1,11 +1,11 @@
-"""What holds for each method: a member's numbers are its own, a run goes on where it stood, the same config gives the same bytes."""
+"""What holds for each method: a run's numbers are its own, a run goes on where it stood, the same config gives the same bytes."""
 
 import copy
 
 import numpy as np
 import pytest
 import torch
-from cohorts import ARMS, CNN, COMPOSED, SETTING, begun, changed, images, trained
+from ensembles import ARMS, CNN, COMPOSED, SETTING, begun, changed, images, trained
 from tiers import slow_except
 
 from plasticity.config import registry
@@ -28,7 +28,7 @@ def bits(values):
 
 
 def share(members, which):
-    """Of everything that goes on to the next task, the rows of some members."""
+    """Of everything that goes on to the next task, the rows of some runs."""
     return bits({name: values if name == "task" else values[which] for name, values in members.state().items()})
 
 
@@ -71,7 +71,7 @@ def test_members_restored_after_any_task_go_on_to_the_same_bits(data, method):
 
 
 @pytest.mark.parametrize("method", EVERY)
-def test_the_same_cohort_twice_gives_the_same_bytes_whatever_the_global_randomness(data, method):
+def test_the_same_ensemble_twice_gives_the_same_bytes_whatever_the_global_randomness(data, method):
     runs = []
     for seed in (1, 2):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Neuroplastic expansion against plain loops over one member's layers."""
+"""Neuroplastic expansion against plain loops over one run's layers."""
 
 import math
 from itertools import permutations
@@ -6,7 +6,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from cohorts import ARMS, CNN, begun, changed, images, of_member, steps_of, trained
+from ensembles import ARMS, CNN, begun, changed, images, of_member, steps_of, trained
 
 from plasticity.training.methods.neuroplastic_expansion import erdos_renyi
 from plasticity.training.trainer import train
@@ -143,7 +143,7 @@ def test_weights_that_are_not_there_stay_so_beside_another_method_in_whatever_or
     for order in permutations([METHOD, other]):
         members, seen = begun(data, "+".join(order), [arm], [0, 1]), []
 
-        def look(members=members, seen=seen):
+        def open_dataset(members=members, seen=seen):
             seen.append(members.learner.parameters.flat.detach().clone())
             assert not seen[-1][~members.interventions[METHOD].there].any()
 

@@ -34,22 +34,31 @@ ROOT = Path(__file__).parents[2]
 STYLE = Style.read(ROOT / "workflow/style.yaml")
 NAMES = registry.names("figures")
 BLOCKS = ["hidden_1", "hidden_2", "output", "last_two", "all"]
-CURVATURE = Curvature.of({"operators": ["fisher", "hessian"], "samples": 9, "moments": ["old", "new"], "every": 1})
+CURVATURE = Curvature.of({"operators": ["fisher", "hessian"], "samples": 9, "evaluation_points": ["previous", "next"], "every": 1})
 ARMS = ["none", "l2(strength=0.001)", "l2(strength=0.01)", "wasserstein(strength=0.01)", "fresh"]
 DPI = 60
 TOLERANCE = 3  # of the pictures' root mean square difference: what a swapped colour or a lost axis is beyond
 
 
-def setting(seed=0, arms=ARMS, seeds=4, tasks=6, moments=("old", "new"), blocks=BLOCKS):
+def setting(seed=0, arms=ARMS, seeds=4, tasks=6, evaluation_points=("previous", "next"), blocks=BLOCKS):
     """A setting's dataset as the contract has it, with drawn numbers."""
     draw = np.random.default_rng(seed)
     grid = 0.01 * np.sinh(np.linspace(-1.05, 1.05, 7) * np.arcsinh(100))
-    sizes = {"arm": len(arms), "seed": seeds, "task": tasks, "moment": len(moments), "block": len(blocks), "rank": 5, "step": 4, "grid": 7}
+    sizes = {
+        "arm": len(arms),
+        "seed": seeds,
+        "task": tasks,
+        "evaluation_point": len(evaluation_points),
+        "block": len(blocks),
+        "rank": 5,
+        "step": 4,
+        "grid": 7,
+    }
     table = {name: variable for name, variable in (outcomes.TABLE | measure.table(CURVATURE)).items() if name != "test_error"}
     values = {name: draw.uniform(0.1, 0.9, [sizes[dim] for dim in variable.dims]) for name, variable in table.items()}
     values["fisher_eigenvalue"][:] = -np.sort(-values["fisher_eigenvalue"], axis=-1)
     values["feature_rank"][..., 2:] = np.nan
-    coordinates = {"arm": arms, "seed": range(seeds), "task": range(tasks), "moment": list(moments), "block": blocks}
+    coordinates = {"arm": arms, "seed": range(seeds), "task": range(tasks), "evaluation_point": list(evaluation_points), "block": blocks}
     coordinates |= {"rank": range(5), "step": range(5, 25, 5), "grid": grid}
     data = netcdf.dataset(table, values, coordinates, "drawn", {})
     fresh = {name: data[name.removeprefix("fresh_")].sel(arm="fresh", drop=True) for name in outcomes.FRESH if name != "fresh_test_error"}
@@ -108,8 +117,8 @@ SHAPES = {
     "one seed": {"a_b_relu": setting(seeds=1)},
     "one task": {"a_b_relu": setting(tasks=1)},
     "no interventions": {"a_b_relu": setting(arms=["none", "fresh"])},
-    "nothing but the yardstick and one method": {"a_b_relu": setting(arms=["l2(strength=1)", "fresh"])},
-    "old data only": {"a_b_relu": setting(moments=("old",))},
+    "nothing but the baseline and one method": {"a_b_relu": setting(arms=["l2(strength=1)", "fresh"])},
+    "old data only": {"a_b_relu": setting(evaluation_points=("previous",))},
     "the whole network only": {"a_b_relu": setting(blocks=["all"])},
     "twelve layers": {"a_b_relu": setting(blocks=[*(f"conv_{k}" for k in range(11)), "output", "last_two", "all"])},
     "no curvature": {"a_b_relu": setting().drop_vars([name for name in setting() if name.startswith(("fisher", "hessian"))])},
@@ -178,7 +187,7 @@ SWAPPED = replace(
     STYLE,
     methods=turned(STYLE.methods),
     operators=turned(STYLE.operators),
-    moments=turned(STYLE.moments),
+    evaluation_points=turned(STYLE.evaluation_points),
     stages=turned(STYLE.stages),
     sequence="cool",
     signed="RdBu",
@@ -206,7 +215,7 @@ def test_a_line_is_the_mean_over_seeds_and_the_band_its_interval():
     runs = data["final_error"].sel(arm="none").values
     np.testing.assert_allclose(lines(axis)["no intervention"].get_ydata(), runs.mean(axis=0), rtol=1e-6)
     corners = axis.collections[0].get_paths()[0].vertices[:, 1]
-    low, high = np.array([resampling.student(column) for column in runs.T]).T
+    low, high = np.array([resampling.t_interval(column) for column in runs.T]).T
     assert corners.min() == pytest.approx(low.min())
     assert corners.max() == pytest.approx(high.max())
     both = data["final_error"].sel(arm=["none", "fresh"])
@@ -231,7 +240,7 @@ def test_a_panel_says_how_many_seeds_are_left_where_some_diverged():
 def test_the_feature_rank_is_that_of_the_last_hidden_layer_on_new_data():
     data = setting()
     axis = drawn("explanations", {"a_b_relu": data}).axes[1]
-    expected = data["feature_rank"].sel(arm="none", moment="new", block="hidden_2").mean("seed")
+    expected = data["feature_rank"].sel(arm="none", evaluation_point="next", block="hidden_2").mean("seed")
     np.testing.assert_allclose(lines(axis)["no intervention"].get_ydata(), expected, rtol=1e-6)
 
 
@@ -257,7 +266,7 @@ def test_the_scatter_shows_each_seed_and_task_and_the_tables_verdict(plain):
     axis = drawn("scatter", PLAIN, plain).axes[1]
     data = PLAIN["digits_labels_tanh"]
     points = axis.collections[0].get_offsets()
-    rank, error = data["fisher_effective_rank"].sel(arm="none", moment="new", block="all"), data["final_error"].sel(arm="none")
+    rank, error = data["fisher_effective_rank"].sel(arm="none", evaluation_point="next", block="all"), data["final_error"].sel(arm="none")
     np.testing.assert_allclose(np.asarray(points), np.column_stack([rank.values.ravel(), error.values.ravel()]), rtol=1e-6)
     keys = "setting == 'digits_labels_tanh' and level == 'within_run' and outcome == 'final_error' and arm == 'none'"
     row = plain["associations"].query(f"{keys} and measure == 'fisher_effective_rank'").iloc[0]
@@ -268,7 +277,7 @@ def test_the_scatter_shows_each_seed_and_task_and_the_tables_verdict(plain):
 def test_layers_are_drawn_each_by_itself_and_named_at_their_ends():
     data = setting()
     axis = drawn("layers", {"a_b_relu": data}).axes[0]
-    expected = data["fisher_effective_rank"].sel(arm="none", moment="new", block="output").mean("seed")
+    expected = data["fisher_effective_rank"].sel(arm="none", evaluation_point="next", block="output").mean("seed")
     np.testing.assert_allclose(lines(axis)["output"].get_ydata(), expected, rtol=1e-6)
     assert sorted(text.get_text() for text in axis.texts) == ["hidden 1", "hidden 2", "output"]
     named = {text.get_text(): text.get_color() for text in axis.texts}
@@ -335,7 +344,7 @@ def test_spectra_show_each_measured_task_and_the_first_beside_the_last():
     figure = drawn("spectra", {"a_b_relu": data})
     heat, ends, hessian = figure.axes[:3]
     assert heat.collections[0].get_array().shape[1] == data.sizes["task"]
-    values = data["fisher_eigenvalue"].sel(arm="none", moment="new", block="all").mean("seed")
+    values = data["fisher_eigenvalue"].sel(arm="none", evaluation_point="next", block="all").mean("seed")
     np.testing.assert_allclose(lines(ends)["first task"].get_ydata(), values.isel(task=0), rtol=1e-6)
     np.testing.assert_allclose(lines(ends)["last measured task"].get_ydata(), values.isel(task=-1), rtol=1e-6)
     assert heat.get_ylim()[0] > -0.2
@@ -356,8 +365,8 @@ def test_a_density_of_known_eigenvalues_lies_where_they_are():
 def test_overlap_shows_old_and_new_directions():
     data = setting()
     axis = drawn("overlap", {"a_b_relu": data}).axes[0]
-    for moment, label in (("new", "directions of the coming task"), ("old", "directions of the ended task")):
-        expected = data["fisher_gradient_overlap"].sel(arm="none", moment=moment, block="all").mean("seed")
+    for evaluation_point, label in (("next", "directions of the coming task"), ("previous", "directions of the ended task")):
+        expected = data["fisher_gradient_overlap"].sel(arm="none", evaluation_point=evaluation_point, block="all").mean("seed")
         np.testing.assert_allclose(lines(axis)[label].get_ydata(), expected, rtol=1e-6)
 
 
@@ -403,7 +412,7 @@ def test_operators_stand_side_by_side_with_the_errors_of_their_estimates():
     assert {"Fisher", "Hessian"} <= set(lines(axis))
     (bars,) = axis.containers
     middle = np.array([segment.mean(axis=0)[1] for segment in bars[2][0].get_segments()])
-    expected = data["hessian_effective_rank"].sel(arm="none", moment="new", block="all").mean("seed")
+    expected = data["hessian_effective_rank"].sel(arm="none", evaluation_point="next", block="all").mean("seed")
     np.testing.assert_allclose(middle, expected, rtol=1e-6)
 
 

@@ -30,13 +30,13 @@ def gram_blocks(*arguments):
     return dict(fisher.Operator(*arguments).grams())
 
 
-def drawn(seed, activation, members=None):
-    """A network with or without biases, its inputs and targets; with `members`, a set of each per member."""
+def drawn(seed, activation, runs=None):
+    """A network with or without biases, its inputs and targets; with `runs`, a set of each per run."""
     torch.manual_seed(seed)
     widths = torch.randint(1, 9, (4,)).tolist()
     layers = [m for a, b in pairwise(widths) for m in (nn.Linear(a, b, bias=bool(seed % 2)), activation())]
     network = nn.Sequential(*layers[:-1]).double()
-    lead = () if members is None else (members,)
+    lead = () if runs is None else (runs,)
     x, y = torch.randn(*lead, SAMPLES, widths[0]).double(), torch.randint(widths[-1], (*lead, SAMPLES))
     tensors = {name: torch.randn(*lead, *parameter.shape).double().requires_grad_() for name, parameter in network.named_parameters()}
     return network, x, y, tensors
@@ -71,13 +71,13 @@ def test_each_gram_block_is_that_of_the_layers_per_sample_gradients(activation, 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("seed", range(4))
-def test_stacked_members_have_the_grams_of_each_alone(activation, seed):
-    network, x, y, tensors = drawn(seed, activation, members=3)
+def test_stacked_runs_have_the_grams_of_each_alone(activation, seed):
+    network, x, y, tensors = drawn(seed, activation, runs=3)
     grams = gram_blocks(network, x, y, cross_entropy, tensors)
-    for member in range(3):
-        alone = {name: tensor[member] for name, tensor in tensors.items()}
-        for layer, rows in gradient_rows(network, alone, x[member], y[member]).items():
-            torch.testing.assert_close(grams[layer][member], rows @ rows.T / SAMPLES, rtol=1e-11, atol=1e-13)
+    for run in range(3):
+        alone = {name: tensor[run] for name, tensor in tensors.items()}
+        for layer, rows in gradient_rows(network, alone, x[run], y[run]).items():
+            torch.testing.assert_close(grams[layer][run], rows @ rows.T / SAMPLES, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -159,7 +159,7 @@ def test_a_convolution_of_any_stride_padding_and_dilation_has_the_gram_of_its_gr
 
 @pytest.mark.parametrize("activation", ["tanh", "crelu", "fourier", "gelu"])
 @pytest.mark.parametrize("kind", ["mlp", "mlp, layer"])
-def test_stacked_members_of_an_mlp_have_the_grams_of_each_alone_with_those_of_its_norms(kind, activation):
+def test_stacked_runs_of_an_mlp_have_the_grams_of_each_alone_with_those_of_its_norms(kind, activation):
     network, _, _ = built(kind, activation, 0)
     drawn = [built(kind, activation, seed) for seed in range(3)]
     tensors = {
@@ -167,11 +167,11 @@ def test_stacked_members_of_an_mlp_have_the_grams_of_each_alone_with_those_of_it
     }
     x, y = (torch.stack([values[place] for values in drawn]) for place in (1, 2))
     grams = gram_blocks(network, x, y, cross_entropy, {name: tensor.requires_grad_() for name, tensor in tensors.items()})
-    for member, (alone, own, targets) in enumerate(drawn):
+    for run, (alone, own, targets) in enumerate(drawn):
         expected = gram_blocks(alone, own, targets, cross_entropy)
         assert grams.keys() == expected.keys()
         for layer, gram in expected.items():
-            torch.testing.assert_close(grams[layer][member], gram, rtol=1e-10, atol=1e-13)
+            torch.testing.assert_close(grams[layer][run], gram, rtol=1e-10, atol=1e-13)
 
 
 class Net(nn.Module):
@@ -325,28 +325,28 @@ def test_activations_in_place_change_nothing():
         torch.testing.assert_close(gram, expected[layer], rtol=1e-12, atol=1e-14)
 
 
-def test_frozen_parameters_of_members_leave_the_others_grams_as_they_are_alone():
-    network, x, y, tensors = drawn(1, nn.Tanh, members=3)
+def test_frozen_parameters_of_runs_leave_the_others_grams_as_they_are_alone():
+    network, x, y, tensors = drawn(1, nn.Tanh, runs=3)
     network[0].bias.requires_grad_(False)
     tensors["0.bias"] = tensors["0.bias"].detach()
     found = gram_blocks(network, x, y, cross_entropy, tensors)
-    for member in range(3):
-        alone = {name: tensor[member] for name, tensor in tensors.items()}
-        rows = gradient_rows(network, alone, x[member], y[member])
+    for run in range(3):
+        alone = {name: tensor[run] for name, tensor in tensors.items()}
+        rows = gradient_rows(network, alone, x[run], y[run])
         rows["0"] = rows["0"][:, : network[0].weight.numel()]
         for layer, gram in found.items():
-            torch.testing.assert_close(gram[member], rows[layer] @ rows[layer].T / SAMPLES, rtol=1e-11, atol=1e-13)
+            torch.testing.assert_close(gram[run], rows[layer] @ rows[layer].T / SAMPLES, rtol=1e-11, atol=1e-13)
 
 
-def test_stacked_members_of_a_network_that_does_not_broadcast_are_refused():
+def test_stacked_runs_of_a_network_that_does_not_broadcast_are_refused():
     network, x, y = built("vit", "relu", 0)
     tensors = {name: parameter[None] for name, parameter in network.named_parameters()}
-    with pytest.raises(StudyError, match="does not broadcast: its members come one after the other"):
+    with pytest.raises(StudyError, match="does not broadcast: its runs come one after the other"):
         gram_blocks(network, x[None], y[None], cross_entropy, tensors)
 
 
-def test_a_member_of_nan_harms_no_other():
-    network, x, y, tensors = drawn(1, nn.ReLU, members=3)
+def test_a_run_of_nan_harms_no_other():
+    network, x, y, tensors = drawn(1, nn.ReLU, runs=3)
     healthy = gram_blocks(network, x, y, cross_entropy, tensors)
     with torch.no_grad():
         for tensor in tensors.values():

@@ -1,4 +1,4 @@
-"""On a GPU members are trained as on a CPU, with their step captured or not, at once or in waves."""
+"""On a GPU runs are trained as on a CPU, with their step captured or not, at once or in waves."""
 
 import copy
 from dataclasses import replace
@@ -37,7 +37,7 @@ def drawn(data, method, setting, device="cuda", dtype=torch.float32, recorded=Tr
 
 
 def trained(members):
-    """Their parameters at each task's start and at the end, shape ``(time, member, parameter)``, on the CPU."""
+    """Their parameters at each task's start and at the end, shape ``(time, run, parameter)``, on the CPU."""
     saved = []
     train(members, lambda task, parameters: saved.append(parameters.clone()))
     return torch.stack([*saved, members.learner.parameters.flat.detach()]).cpu()

@@ -22,7 +22,7 @@ from plasticity.training import memory
 ENTRY = SCRIPTS / "train.py"
 TASKS, ARMS, SEEDS = 2, 3, 2
 SETTING = {
-    "problem": {"dataset": "tiny", "change": "shuffle_labels", "samples": 48, "batch": 16, "epochs": 1, "tasks": TASKS},
+    "problem": {"dataset": "tiny", "shift": "shuffle_labels", "samples": 48, "batch": 16, "epochs": 1, "tasks": TASKS},
     "network": {"kind": "mlp", "width": 128, "depth": 2, "activation": "relu"},
     "optimizer": {"kind": "adam", "lr": 0.003},
 }
@@ -32,7 +32,7 @@ RESULTS = ["checkpoints.nc", "outcomes.nc"]
 
 @dataclass
 class Job(Forked):
-    """A cohort to be trained.
+    """An ensemble to be trained.
 
     Attributes:
         data: the prepared dataset.
@@ -99,7 +99,7 @@ def gone_on(job):
 
 
 @pytest.mark.parametrize("waves", [1, 3])
-def test_a_cohort_is_trained_in_as_many_waves_as_its_memory_asks_for(alone, waves):
+def test_a_ensemble_is_trained_in_as_many_waves_as_its_memory_asks_for(alone, waves):
     job, _ = alone(waves)
     assert learned(job) == waves * TASKS
     assert ("they are trained in 3 waves, with the same results" in job.text("log")) == (waves == 3)

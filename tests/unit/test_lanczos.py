@@ -1,15 +1,14 @@
 """Krylov spaces against the matrices that they stand for; estimates against spectra that are known, over a hundred draws at once.
 
-A draw is a member of a batch: the operator is diagonal, so random starts are all that differs.
+A draw is a run of a batch: the operator is diagonal, so random starts are all that differs.
 """
 
 import pytest
 import torch
-from scipy.stats import t as student
 from tiers import slow_except
 
 from plasticity.curvature import lanczos, spectrum
-from plasticity.curvature.lanczos import krylov, quadrature
+from plasticity.curvature.lanczos import block_lanczos, stochastic_lanczos_quadrature
 from plasticity.curvature.spectrum import Spectrum
 
 DRAWS, SIZE = 100, 400
@@ -47,7 +46,7 @@ def test_a_basis_is_orthonormal_and_the_matrix_is_the_operator_in_it(dtype, bloc
     torch.manual_seed(0)
     A, round_off = rotated(MATRICES[kind]), torch.finfo(dtype).eps
     known = spectrum.eigenvectors(A)[1][:, :removed].T.to(dtype)
-    found = krylov(lambda vectors: (vectors.double() @ A).to(dtype), torch.randn(2, block, 80).to(dtype), 24 // block, known)
+    found = block_lanczos(lambda vectors: (vectors.double() @ A).to(dtype), torch.randn(2, block, 80).to(dtype), 24 // block, known)
     Q = found.basis.double()
     assert (Q @ Q.mT - torch.eye(24)).abs().max() < 30 * round_off
     assert not removed or (Q @ known.double().T).abs().max() < 30 * round_off
@@ -63,15 +62,15 @@ def test_a_basis_is_orthonormal_and_the_matrix_is_the_operator_in_it(dtype, bloc
 def test_an_exhausted_space_goes_on_to_the_equal_eigenvalues_that_its_start_cannot_see():
     torch.manual_seed(0)
     A = rotated([4.0, 4.0, 4.0, -1.0, -1.0], 20)
-    found = krylov(lambda vectors: vectors @ A, torch.randn(1, 1, 20).double(), 20)
+    found = block_lanczos(lambda vectors: vectors @ A, torch.randn(1, 1, 20).double(), 20)
     torch.testing.assert_close(spectrum.eigenvectors(found.matrix[0])[0], spectrum.eigenvectors(A)[0], rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_what_a_space_goes_on_from_is_not_what_is_removed_from_the_next(dtype):
     torch.manual_seed(0)
-    first = krylov(torch.zeros_like, torch.randn(1, 2, 1, 40, dtype=dtype), 8).basis[0]
-    second = krylov(torch.zeros_like, torch.randn(3, 2, 1, 40, dtype=dtype), 8, first).basis
+    first = block_lanczos(torch.zeros_like, torch.randn(1, 2, 1, 40, dtype=dtype), 8).basis[0]
+    second = block_lanczos(torch.zeros_like, torch.randn(3, 2, 1, 40, dtype=dtype), 8, first).basis
     both = torch.cat([first.expand(3, -1, -1, -1), second], dim=-2)
     assert (both @ both.mT - torch.eye(16)).abs().max() < 30 * torch.finfo(dtype).eps
 
@@ -105,7 +104,7 @@ SPECTRA = {
 def estimated(values, steps=64, probes=4, block=1, dtype=torch.float64, draws=DRAWS):
     """The spectrum of a diagonal operator, estimated by many draws."""
     starts = torch.randn(1 + probes, draws, block, len(values), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return quadrature(lambda vectors: vectors * values.to(dtype), starts.to(dtype), steps, 10)
+    return stochastic_lanczos_quadrature(lambda vectors: vectors * values.to(dtype), starts.to(dtype), steps, 10)
 
 
 ESTIMATES = [(64, 4, 1, torch.float64), (32, 4, 1, torch.float32), (12, 4, 3, torch.float32)]
@@ -175,7 +174,7 @@ def test_of_an_operator_of_low_rank_everything_is_known(dtype):
     torch.manual_seed(0)
     values = double([5, 3, 2, -1])
     A = rotated(values, 200).to(dtype)
-    found = quadrature(lambda vectors: vectors @ A, torch.randn(5, 1, 200).to(dtype), 32, 4)
+    found = stochastic_lanczos_quadrature(lambda vectors: vectors @ A, torch.randn(5, 1, 200).to(dtype), 32, 4)
     numbers, errors = spectrum.summary(found)
     for name, true in spectrum.numbers(values).items():
         assert numbers[name].item() == pytest.approx(true.item(), rel=1e-12 if dtype is torch.float64 else 1e-4)
@@ -186,7 +185,7 @@ def test_of_an_operator_of_low_rank_everything_is_known(dtype):
 
 
 def test_an_operator_of_zeros_has_counts_and_a_trace_of_zero_and_no_ratios():
-    found = quadrature(torch.zeros_like, torch.randn(3, 1, 40), 8, 4)
+    found = stochastic_lanczos_quadrature(torch.zeros_like, torch.randn(3, 1, 40), 8, 4)
     numbers, errors = spectrum.summary(found)
     for name in ("effective_rank", "epsilon_rank", "absolute_epsilon_rank", "trace", "top_eigenvalue"):
         assert numbers[name] == 0
@@ -199,7 +198,7 @@ def test_the_ends_are_eigenvalues_within_their_residuals_and_the_overlap_that_of
     torch.manual_seed(0)
     A = rotated([40.0, 20.0, 10.0, 5.0, *torch.linspace(1, -1, 192), -3.0, -6.0], 198)
     gradient = torch.randn(198).double()
-    found = quadrature(lambda vectors: vectors @ A, torch.randn(3, 1, 198).double(), 40, 4, gradient)
+    found = stochastic_lanczos_quadrature(lambda vectors: vectors @ A, torch.randn(3, 1, 198).double(), 40, 4, gradient)
     values, vectors = spectrum.eigenvectors(A)
     assert found.ends.shape == found.residuals.shape == (8,)
     assert ((found.ends[:, None] - values).abs().amin(dim=1) <= found.residuals + 1e-12).all()
@@ -209,33 +208,33 @@ def test_the_ends_are_eigenvalues_within_their_residuals_and_the_overlap_that_of
     assert found.overlap_error < 0.01
 
 
-def test_members_and_probes_that_take_turns_have_what_each_has_alone(monkeypatch):
+def test_runs_and_probes_that_take_turns_have_what_each_has_alone(monkeypatch):
     torch.manual_seed(0)
     A = torch.stack([rotated(values, 60) for values in ([9.0, 4.0, 1.0], torch.linspace(-1, 3, 60), torch.logspace(0, -6, 60))])
     starts, gradient = torch.randn(4, 3, 2, 60).double(), torch.randn(3, 60).double()
-    together = quadrature(lambda vectors: (vectors[..., None, :] @ A).squeeze(-2), starts, 10, 3, gradient)
+    together = stochastic_lanczos_quadrature(lambda vectors: (vectors[..., None, :] @ A).squeeze(-2), starts, 10, 3, gradient)
     with monkeypatch.context() as patch:
         patch.setattr(lanczos, "AT_ONCE", 1)
-        in_turns = quadrature(lambda vectors: (vectors[..., None, :] @ A).squeeze(-2), starts, 10, 3, gradient)
+        in_turns = stochastic_lanczos_quadrature(lambda vectors: (vectors[..., None, :] @ A).squeeze(-2), starts, 10, 3, gradient)
     numbers, errors = spectrum.summary(together)
     for one, other in zip((numbers, errors), spectrum.summary(in_turns), strict=True):
         for name, number in one.items():
             torch.testing.assert_close(number, other[name], rtol=1e-9, atol=1e-9)
-    for member in range(3):
-        alone = quadrature(lambda vectors, A=A[member]: vectors @ A, starts[:, member], 10, 3, gradient[member])
+    for run in range(3):
+        alone = stochastic_lanczos_quadrature(lambda vectors, A=A[run]: vectors @ A, starts[:, run], 10, 3, gradient[run])
         found, of_error = spectrum.summary(alone)
         for name, number in numbers.items():
-            torch.testing.assert_close(number[member], found[name], rtol=1e-6, atol=1e-6)
-            torch.testing.assert_close(errors[name][member], of_error[name], rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(together.overlap[member], alone.overlap, rtol=1e-6, atol=1e-9)
+            torch.testing.assert_close(number[run], found[name], rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(errors[name][run], of_error[name], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(together.overlap[run], alone.overlap, rtol=1e-6, atol=1e-9)
 
 
-def test_a_member_whose_products_are_nan_has_nan_and_harms_no_other():
+def test_a_run_whose_products_are_nan_has_nan_and_harms_no_other():
     torch.manual_seed(0)
     values = torch.stack([torch.linspace(0, 1, 50), torch.full((50,), torch.nan), torch.linspace(-1, 1, 50)])
     starts, gradient = torch.randn(3, 3, 1, 50), torch.randn(3, 50)
-    found = quadrature(lambda vectors: vectors * values, starts, 12, 4, gradient)
-    healthy = quadrature(lambda vectors: vectors * values[[0, 2]], starts[:, [0, 2]], 12, 4, gradient[[0, 2]])
+    found = stochastic_lanczos_quadrature(lambda vectors: vectors * values, starts, 12, 4, gradient)
+    healthy = stochastic_lanczos_quadrature(lambda vectors: vectors * values[[0, 2]], starts[:, [0, 2]], 12, 4, gradient[[0, 2]])
     for part, of_healthy in zip(spectrum.summary(found), spectrum.summary(healthy), strict=True):
         for name, number in part.items():
             assert number[1].isnan(), name
@@ -249,4 +248,4 @@ def test_a_member_whose_products_are_nan_has_nan_and_harms_no_other():
 @pytest.mark.parametrize(("probes", "steps"), [(1, 4), (2, 11)])
 def test_too_few_probes_and_too_many_steps_are_refused(probes, steps):
     with pytest.raises(ValueError, match="there must be 2 probes, and twice as many dimensions"):
-        quadrature(lambda vectors: vectors, torch.randn(1 + probes, 1, 20), steps, 2)
+        stochastic_lanczos_quadrature(lambda vectors: vectors, torch.randn(1 + probes, 1, 20), steps, 2)

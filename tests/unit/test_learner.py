@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from cohorts import CNN, SETTING, begun, changed
+from ensembles import CNN, SETTING, begun, changed
 from torch import nn
 from torch.func import functional_call
 
 from plasticity.config.models import Network
 from plasticity.models import activations, architecture, ensemble
-from plasticity.models.ensemble import Watch, forward, watched
+from plasticity.models.ensemble import Watch, forward, record_activations
 from plasticity.training.learner import Learner
 
 KINDS = {
@@ -71,11 +71,11 @@ def test_a_number_of_each_tensor_is_at_each_of_its_places():
         assert (part == values[name]).all()
 
 
-def test_each_seed_is_there_once_and_members_are_of_theirs():
+def test_each_seed_is_there_once_and_runs_are_of_theirs():
     learner = learner_of("mlp", seeds=[3, 1, 3, 7, 1])
     assert learner.seeds == [3, 1, 7]
     assert learner.seed_of.tolist() == [0, 1, 0, 2, 1]
-    assert learner.of_members(torch.tensor([30, 10, 70])).tolist() == [30, 10, 30, 70, 10]
+    assert learner.of_runs(torch.tensor([30, 10, 70])).tolist() == [30, 10, 30, 70, 10]
     fresh = learner.fresh()
     assert torch.equal(fresh[0], fresh[2])
     assert torch.equal(fresh, learner.parameters.flat)
@@ -107,13 +107,13 @@ def test_generators_are_each_seeds_own_and_start_anew_for_each_purpose_and_task(
 
 
 def test_steps_are_counted_over_tasks(data):
-    members = begun(data, "none", [{}])
+    runs = begun(data, "none", [{}])
     seen = []
-    take = members.learner.optimizer.step
-    members.learner.optimizer.step = lambda *args: seen.append(members.learner.steps) or take(*args)
+    take = runs.learner.optimizer.step
+    runs.learner.optimizer.step = lambda *args: seen.append(runs.learner.steps) or take(*args)
     for _ in range(2):
-        members.switch()
-        members.learn()
+        runs.on_task_start()
+        runs.learn()
     assert seen == list(range(2 * SETTING.problem.steps))
 
 
@@ -124,7 +124,7 @@ def test_renewed_parameters_have_the_values_and_no_past(shape):
     before, width = learner.parameters.flat.detach().clone(), learner.parameters.flat.shape[1]
     where = torch.rand(3, width, generator=torch.Generator().manual_seed(0)) < 0.3
     where = where[0] if shape == "row" else where
-    learner.renew(where, torch.full_like(before, 7))
+    learner.reinitialize(where, torch.full_like(before, 7))
     every = where.expand_as(before)
     assert (learner.parameters.flat[every] == 7).all()
     assert torch.equal(learner.parameters.flat[~every], before[~every])
@@ -140,7 +140,7 @@ def test_shapes_of_hidden_activations_are_those_that_come_and_looking_leaves_no_
     state = {name: value.clone() for name, value in learner.network.state_dict().items()}
     shapes = learner.hidden_shapes()
     inputs = torch.randn(5, *learner.image)
-    with watched(learner.network, {}) as hidden:
+    with record_activations(learner.network, {}) as hidden:
         learner.network(inputs)
     assert {layer: (5, *shape) for layer, shape in shapes.items()} == {layer: tuple(values.shape) for layer, values in hidden.items()}
     assert_no_hooks(learner.network)
@@ -172,8 +172,8 @@ class Gated(nn.Module):
         return self.seen
 
 
-def plainly(learner, inputs, gates, member):
-    """Outputs of one member and what its activations put out, by modules of our own around them; in the order of the calls."""
+def plainly(learner, inputs, masks, run):
+    """Outputs of one run and what its activations put out, by modules of our own around them; in the order of the calls."""
     setting, _ = next(value for value in KINDS.values() if value[0] is learner.setting)
     network = architecture.build(setting.network, learner.image, 3).double()
     order = []
@@ -182,10 +182,10 @@ def plainly(learner, inputs, gates, member):
             if isinstance(child, activations.MODULES):
                 setattr(module, name, Gated(child))
                 order.append(getattr(module, name))
-    for gated, gate in zip(order, gates.values(), strict=True):
-        gated.gate = gate[member]
-    tensors = {name: tensor[member].detach() for name, tensor in learner.parameters.tensors.items()}
-    return functional_call(network, tensors, (inputs[member],)), [gated.seen for gated in order]
+    for gated, gate in zip(order, masks.values(), strict=True):
+        gated.gate = gate[run]
+    tensors = {name: tensor[run].detach() for name, tensor in learner.parameters.tensors.items()}
+    return functional_call(network, tensors, (inputs[run],)), [gated.seen for gated in order]
 
 
 @pytest.mark.parametrize("way", ["bound", "forward"])
@@ -194,22 +194,22 @@ def test_gates_multiply_and_hidden_activations_are_noted_as_they_go_on(kind, way
     learner = learner_of(kind)
     draw = torch.Generator().manual_seed(0)
     inputs = torch.randn(3, 5, *learner.image, generator=draw, dtype=torch.float64)
-    gates = {layer: torch.rand(3, 5, *shape, generator=draw, dtype=torch.float64) for layer, shape in learner.hidden_shapes().items()}
-    assert list(gates) == EXPECTED[kind]
+    masks = {layer: torch.rand(3, 5, *shape, generator=draw, dtype=torch.float64) for layer, shape in learner.hidden_shapes().items()}
+    assert list(masks) == EXPECTED[kind]
     if way == "bound":
-        outputs = learner.watched(inputs, gates)
+        outputs = learner.record_activations(inputs, masks)
         hidden = learner.hidden
     else:
-        watch = Watch(gates)
+        watch = Watch(masks)
         outputs = forward(learner.network.double(), learner.parameters.tensors, inputs, watch)
         hidden = watch.hidden
     assert list(hidden) == EXPECTED[kind]
-    for member in range(3):
-        expected, seen = plainly(learner, inputs, gates, member)
-        torch.testing.assert_close(outputs[member], expected, rtol=1e-10, atol=1e-12)
+    for run in range(3):
+        expected, seen = plainly(learner, inputs, masks, run)
+        torch.testing.assert_close(outputs[run], expected, rtol=1e-10, atol=1e-12)
         for found, values in zip(hidden.values(), seen, strict=True):
             units_last = values.movedim(1, -1) if values.ndim == 4 else values
-            torch.testing.assert_close(found[member], units_last.flatten(0, -2), rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(found[run], units_last.flatten(0, -2), rtol=1e-10, atol=1e-12)
     assert_no_hooks(learner.network)
     learner.parameters.gradient(outputs.sum(dim=2))
     with torch.no_grad():
@@ -222,32 +222,32 @@ def test_watching_changes_no_bit_of_outputs_and_gradients(kind):
     for look in (True, False):
         learner = learner_of(kind, dtype=torch.float32)
         inputs = torch.randn(3, 5, *learner.image, generator=torch.Generator().manual_seed(0))
-        outputs = learner.watched(inputs, {}) if look else learner(inputs)
+        outputs = learner.record_activations(inputs, {}) if look else learner(inputs)
         found.append((outputs.detach(), learner.parameters.gradient(outputs.square().sum(dim=2)).clone()))
     assert all(map(torch.equal, *found))
 
 
 def test_no_hook_is_left_when_a_network_fails_while_it_is_watched():
     network = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
-    with pytest.raises(RuntimeError, match="mat1"), watched(network, {}):
+    with pytest.raises(RuntimeError, match="mat1"), record_activations(network, {}):
         network(torch.zeros(1, 4))
     assert_no_hooks(network)
 
 
-def test_members_at_once_by_vmap_have_the_hidden_activations_of_those_one_after_the_other():
+def test_runs_at_once_by_vmap_have_the_hidden_activations_of_those_one_after_the_other():
     learner = learner_of("cnn")
     draw = torch.Generator().manual_seed(0)
     inputs = torch.randn(3, 5, *learner.image, generator=draw, dtype=torch.float64)
-    gates = {layer: torch.rand(3, 5, *shape, generator=draw, dtype=torch.float64) for layer, shape in learner.hidden_shapes().items()}
+    masks = {layer: torch.rand(3, 5, *shape, generator=draw, dtype=torch.float64) for layer, shape in learner.hidden_shapes().items()}
     network, tensors = learner.network.double(), learner.parameters.tensors
-    one = Watch(gates)
+    one = Watch(masks)
     expected = forward(network, tensors, inputs, one)
 
-    def member(tensors, inputs, gates):
-        with ensemble.watched(network, gates) as hidden:
+    def run(tensors, inputs, masks):
+        with ensemble.record_activations(network, masks) as hidden:
             return functional_call(network, tensors, (inputs,)), dict(hidden)
 
-    outputs, hidden = torch.vmap(member)(tensors, inputs, gates)
+    outputs, hidden = torch.vmap(run)(tensors, inputs, masks)
     torch.testing.assert_close(outputs, expected, rtol=1e-11, atol=1e-12)
     for layer, values in hidden.items():
         torch.testing.assert_close(ensemble._as_units(values), one.hidden[layer], rtol=1e-11, atol=1e-12)

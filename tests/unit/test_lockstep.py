@@ -1,4 +1,4 @@
-"""Members in lock-step against each member's network alone, in float64."""
+"""Runs as one ensemble against each run's network alone, in float64."""
 
 import pytest
 import torch
@@ -77,7 +77,7 @@ NETWORKS = {
 
 @pytest.fixture(params=NETWORKS)
 def example(request):
-    """A network of each kind, its members' parameters, and their inputs."""
+    """A network of each kind, its runs' parameters, and their inputs."""
     return drawn(NETWORKS[request.param]())
 
 
@@ -89,11 +89,11 @@ def drawn(network):
     return network, Parameters(flat, shapes), torch.randn(MEMBERS, SAMPLES, 1, 2, 3).double()
 
 
-def alone(network, parameters, member):
-    """One member's parameters by name, cut from its row by hand."""
+def alone(network, parameters, run):
+    """One run's parameters by name, cut from its row by hand."""
     tensors, start = {}, 0
     for name, parameter in network.named_parameters():
-        tensors[name] = parameters.flat.detach()[member, start : start + parameter.numel()].clone().view(parameter.shape).requires_grad_()
+        tensors[name] = parameters.flat.detach()[run, start : start + parameter.numel()].clone().view(parameter.shape).requires_grad_()
         start += parameter.numel()
     return tensors
 
@@ -107,28 +107,28 @@ def gradient(parameters, network, inputs, *penalties):
     return parameters.gradient(squares(network(inputs)), *penalties).clone()
 
 
-def test_outputs_are_those_of_each_members_network_alone(example):
+def test_outputs_are_those_of_each_runs_network_alone(example):
     network, parameters, inputs = example
     bound, function = parameters.bind(network)(inputs), forward(network, parameters.tensors, inputs)
     assert bound.shape[:2] == (MEMBERS, SAMPLES)
-    for member in range(MEMBERS):
-        expected = functional_call(network, alone(network, parameters, member), (inputs[member],))
-        torch.testing.assert_close(bound[member], expected, rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(function[member], expected, rtol=1e-12, atol=1e-12)
+    for run in range(MEMBERS):
+        expected = functional_call(network, alone(network, parameters, run), (inputs[run],))
+        torch.testing.assert_close(bound[run], expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(function[run], expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("penalised", [False, True])
-def test_gradients_are_those_of_each_members_mean_loss_and_penalty_alone(example, penalised):
+def test_gradients_are_those_of_each_runs_mean_loss_and_penalty_alone(example, penalised):
     network, parameters, inputs = example
     penalties = [parameters.flat.pow(4).sum(dim=1)] if penalised else []
     found = gradient(parameters, parameters.bind(network), inputs, *penalties)
-    for member in range(MEMBERS):
-        tensors = alone(network, parameters, member)
-        loss = squares(functional_call(network, tensors, (inputs[member],))).mean()
+    for run in range(MEMBERS):
+        tensors = alone(network, parameters, run)
+        loss = squares(functional_call(network, tensors, (inputs[run],))).mean()
         loss = loss + penalised * sum(tensor.pow(4).sum() for tensor in tensors.values())
         slopes = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
         expected = [torch.zeros_like(w) if slope is None else slope for w, slope in zip(tensors.values(), slopes, strict=True)]
-        torch.testing.assert_close(found[member], torch.cat([part.flatten() for part in expected]), rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(found[run], torch.cat([part.flatten() for part in expected]), rtol=1e-11, atol=1e-11)
 
 
 def test_gradients_through_the_function_forward_are_those_through_a_bound_network(example):
@@ -203,7 +203,7 @@ def calls_of_linear(monkeypatch, network, inputs):
     return seen
 
 
-def test_layers_in_a_row_are_batched_products_and_the_members_of_any_other_network_go_one_after_the_other(monkeypatch):
+def test_layers_in_a_row_are_batched_products_and_the_runs_of_any_other_network_go_one_after_the_other(monkeypatch):
     def calls(network):
         network, parameters, inputs = drawn(network)
         return calls_of_linear(monkeypatch, parameters.bind(network), inputs)
@@ -215,7 +215,7 @@ def test_layers_in_a_row_are_batched_products_and_the_members_of_any_other_netwo
 
 
 @pytest.mark.parametrize("network", [Residual, convolutions])
-def test_elsewhere_than_on_a_cpu_all_members_of_any_other_network_go_at_once(monkeypatch, network):
+def test_elsewhere_than_on_a_cpu_all_runs_of_any_other_network_go_at_once(monkeypatch, network):
     network, parameters, inputs = drawn(network())
     shapes = {name: tensor.shape[1:] for name, tensor in parameters.tensors.items()}
     bound = Parameters(parameters.flat.detach().to("meta"), shapes).bind(network)
@@ -223,7 +223,7 @@ def test_elsewhere_than_on_a_cpu_all_members_of_any_other_network_go_at_once(mon
     assert calls_of_linear(monkeypatch, bound, inputs.to("meta")) == [(SAMPLES, 6)]
 
 
-def test_members_computed_at_once_by_vmap_are_those_computed_one_after_the_other(example):
+def test_runs_computed_at_once_by_vmap_are_those_computed_one_after_the_other(example):
     network, parameters, inputs = example
     at_once = torch.vmap(lambda tensors, x: functional_call(network, tensors, (x,)))(parameters.tensors, inputs)
     torch.testing.assert_close(at_once, forward(network, parameters.tensors, inputs), rtol=1e-12, atol=1e-12)
@@ -244,8 +244,8 @@ def test_bound_networks_and_tensors_follow_flat():
 
 def test_rows_and_tensors_are_inverse_to_each_other():
     _, parameters, _ = drawn(mlp())
-    members = [{name: tensor[member] for name, tensor in parameters.tensors.items()} for member in range(MEMBERS)]
-    assert torch.equal(rows(members), parameters.flat)
+    runs = [{name: tensor[run] for name, tensor in parameters.tensors.items()} for run in range(MEMBERS)]
+    assert torch.equal(rows(runs), parameters.flat)
 
 
 @pytest.mark.parametrize("network", [mlp, Twice, convolutions])
@@ -268,7 +268,7 @@ def test_a_bound_network_is_a_copy_so_that_the_network_itself_works_as_before():
     assert torch.equal(network(inputs[0]), before)
 
 
-def test_a_member_of_nan_harms_no_other(example):
+def test_a_run_of_nan_harms_no_other(example):
     network, parameters, inputs = example
     bound = parameters.bind(network)
     healthy = gradient(parameters, bound, inputs)
@@ -311,11 +311,11 @@ def test_tied_weights_take_the_general_way():
     parameters = Parameters(torch.randn(2, 48).double(), {name: tuple(value.shape) for name, value in network.named_parameters()})
     inputs = torch.randn(2, 5, 1, 2, 3).double()
     gradient = parameters.gradient(parameters.bind(network)(inputs).square().sum(dim=2)).clone()
-    for member in range(2):
-        W, a, b = (tensor[member].detach().clone().requires_grad_() for tensor in parameters.tensors.values())
-        hidden = torch.tanh(inputs[member].flatten(1) @ W.T + a)
+    for run in range(2):
+        W, a, b = (tensor[run].detach().clone().requires_grad_() for tensor in parameters.tensors.values())
+        hidden = torch.tanh(inputs[run].flatten(1) @ W.T + a)
         found = torch.autograd.grad((hidden @ W.T + b).square().sum(dim=1).mean(), [W, a, b])
-        torch.testing.assert_close(gradient[member], torch.cat([part.flatten() for part in found]), rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(gradient[run], torch.cat([part.flatten() for part in found]), rtol=1e-11, atol=1e-11)
 
 
 BROADCASTING = ["layer norm", "mlp with layer norm", *activations.KINDS]
@@ -328,7 +328,7 @@ def test_layers_in_a_row_and_layer_norms_of_units_broadcast_and_no_other_norm_do
         assert not broadcasts(nn.Sequential(norm))
 
 
-def test_layer_norms_of_all_members_are_one_call_that_leaves_out_their_weights(monkeypatch):
+def test_layer_norms_of_all_runs_are_one_call_that_leaves_out_their_weights(monkeypatch):
     network, parameters, inputs = drawn(normalised())
     seen, layer_norm = [], nn.functional.layer_norm
 
@@ -346,19 +346,19 @@ def test_layer_norms_of_all_members_are_one_call_that_leaves_out_their_weights(m
 @pytest.mark.parametrize("samples", [1, 2, 7, 16])
 @pytest.mark.parametrize("width", [3, 16, 37])
 @pytest.mark.parametrize(("activation", "norm"), [*((name, "none") for name in activations.KINDS), ("gelu", "layer"), ("fourier", "layer")])
-def test_a_members_numbers_do_not_depend_on_its_place_or_on_the_others_to_the_bit(activation, norm, width, samples):
+def test_a_runs_numbers_do_not_depend_on_its_place_or_on_the_others_to_the_bit(activation, norm, width, samples):
     network = built("mlp", activation, width=width, depth=2, norm=norm)()
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     torch.manual_seed(0)
     flat = torch.randn(5, sum(parameter.numel() for parameter in network.parameters()))
     inputs = torch.randn(5, samples, 1, 2, 3)
 
-    def numbers(members):
-        parameters = Parameters(flat[members], shapes)
-        outputs = parameters.bind(network)(inputs[members])
-        return outputs.detach(), parameters.gradient(squares(outputs)).clone(), forward(network, parameters.tensors, inputs[members])
+    def numbers(runs):
+        parameters = Parameters(flat[runs], shapes)
+        outputs = parameters.bind(network)(inputs[runs])
+        return outputs.detach(), parameters.gradient(squares(outputs)).clone(), forward(network, parameters.tensors, inputs[runs])
 
     together = numbers([0, 1, 2, 3, 4])
-    for members in ([4, 3, 2, 1, 0], [1, 4], [2]):
-        for found, expected in zip(numbers(members), together, strict=True):
-            assert torch.equal(found, expected[members])
+    for runs in ([4, 3, 2, 1, 0], [1, 4], [2]):
+        for found, expected in zip(numbers(runs), together, strict=True):
+            assert torch.equal(found, expected[runs])

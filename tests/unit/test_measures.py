@@ -1,4 +1,4 @@
-"""Measures of checkpoints against plain networks, one member and one sample at a time, in float64."""
+"""Measures of checkpoints against plain networks, one run and one sample at a time, in float64."""
 
 import math
 from dataclasses import replace
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from cohorts import trained
+from ensembles import trained
 from scipy.sparse.linalg import LinearOperator, eigsh
 from tiers import slow_except
 from torch import nn
@@ -34,7 +34,7 @@ SHAPES = {
 }
 BLOCKS = ["hidden_1", "hidden_2", "output", "last_two", "all"]
 ARMS, SEEDS, TASKS = ["a", "b"], [3, 8], 4
-NAN = (1, 0, 2)  # arm, seed, task of the member that has diverged
+NAN = (1, 0, 2)  # arm, seed, task of the run that has diverged
 
 
 def setting(activation="relu"):
@@ -55,10 +55,10 @@ def checkpoints(tmp_path_factory):
     return Checkpoints(path)
 
 
-def curvature(operators=("fisher",), samples=9, moments=("old", "new"), every=1, **keys):
+def curvature(operators=("fisher",), samples=9, evaluation_points=("previous", "next"), every=1, **keys):
     """What a config asks for: operators as a list, or as a mapping from each to the keys of its own."""
     operators = operators if isinstance(operators, dict) else list(operators)
-    return Curvature.of({"operators": operators, "samples": samples, "moments": list(moments), "every": every} | keys)
+    return Curvature.of({"operators": operators, "samples": samples, "evaluation_points": list(evaluation_points), "every": every} | keys)
 
 
 def measured(checkpoints, data, activation="relu", **keys):
@@ -68,7 +68,7 @@ def measured(checkpoints, data, activation="relu", **keys):
 
 
 def alone(row, activation):
-    """One member's network as a plain module."""
+    """One run's network as a plain module."""
     kind = {"relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity}[activation]
     network = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), kind(), nn.Linear(6, 6), kind(), nn.Linear(6, 4)).double()
     nn.utils.vector_to_parameters(row, network.parameters())
@@ -87,19 +87,23 @@ def fisher(network, inputs, labels):
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "identity"])
-def test_fisher_of_every_member_moment_and_block_is_that_of_its_own_network_and_data(checkpoints, data, activation):
+def test_fisher_of_every_run_evaluation_point_and_block_is_that_of_its_own_network_and_data(checkpoints, data, activation):
     found = measured(checkpoints, data, activation)
     for arm, name in enumerate(ARMS):
         for seed in SEEDS:
             for task in range(TASKS):
-                for moment in ("old", "new"):
-                    here = found.sel(arm=name, seed=seed, task=task, moment=moment)
-                    if (arm, SEEDS.index(seed), task) == NAN or (task, moment) == (0, "old"):
-                        numbers = [variable for variable in found if "moment" in found[variable].dims and found[variable].dtype.kind == "f"]
+                for evaluation_point in ("previous", "next"):
+                    here = found.sel(arm=name, seed=seed, task=task, evaluation_point=evaluation_point)
+                    if (arm, SEEDS.index(seed), task) == NAN or (task, evaluation_point) == (0, "previous"):
+                        numbers = [
+                            variable
+                            for variable in found
+                            if "evaluation_point" in found[variable].dims and found[variable].dtype.kind == "f"
+                        ]
                         assert all(here[variable].isnull().all() for variable in numbers)
                         continue
                     row = checkpoints.at(task)[arm * len(SEEDS) + SEEDS.index(seed)]
-                    inputs, labels = tasks.task(setting().problem, data, seed, task - (moment == "old"))
+                    inputs, labels = tasks.task(setting().problem, data, seed, task - (evaluation_point == "previous"))
                     for block, matrix in fisher(alone(row, activation), inputs[:9].double(), labels[:9]).items():
                         values = np.linalg.eigvalsh(matrix.numpy())[::-1].clip(0)[:9]
                         values = np.pad(values, (0, 9 - len(values)))
@@ -120,8 +124,8 @@ def test_units_and_features_are_measured_on_all_of_the_tasks_images(checkpoints,
     network = alone(checkpoints.at(3)[3], activation)
     layers = {"hidden_1": network[:3](inputs.double()), "hidden_2": network[:5](inputs.double())}
     layers = {name: features.detach().numpy() for name, features in layers.items()}
-    for moment in ("old", "new"):  # both tasks have the same images
-        here = found.sel(moment=moment)
+    for evaluation_point in ("previous", "next"):  # both tasks have the same images
+        here = found.sel(evaluation_point=evaluation_point)
         for name, features in layers.items():
             assert here["feature_rank"].sel(block=name) == rank_by_singular_values(features)
             assert here["dead_fraction"].sel(block=name).item() == pytest.approx(dead_by_loops(features), rel=1e-6)
@@ -141,10 +145,10 @@ def test_weight_norm_is_that_of_each_layers_weights_and_biases(checkpoints, data
     np.testing.assert_allclose(found, [math.sqrt(sum(w * w for w in part)) for part in parts], rtol=1e-6)
 
 
-def test_a_member_of_nan_is_nan_everywhere_and_no_other_is(checkpoints, data):
+def test_a_run_of_nan_is_nan_everywhere_and_no_other_is(checkpoints, data):
     found = measured(checkpoints, data)
     for name, values in found.drop_vars("curvature_status").data_vars.items():
-        here = values.isel(moment=-1) if "moment" in values.dims else values
+        here = values.isel(evaluation_point=-1) if "evaluation_point" in values.dims else values
         if name in ("feature_rank", "dead_fraction", "dormant_fraction"):
             here = here.sel(block=["hidden_1", "hidden_2"])
         missing = here.isnull().stack(rest=[dim for dim in here.dims if dim not in ("arm", "seed", "task")])
@@ -161,17 +165,17 @@ def test_every_thins_tasks_and_old_is_still_the_task_just_ended(checkpoints, dat
     assert whole.isel(task=slice(None, None, every)).equals(thinned)
 
 
-def test_moments_are_measured_as_asked_and_their_order_in_the_config_is_nothing(checkpoints, data):
+def test_evaluation_points_are_measured_as_asked_and_their_order_in_the_config_is_nothing(checkpoints, data):
     both = measured(checkpoints, data)
-    for moments in (["new", "old"], ["old"], ["new"]):
-        chosen = measured(checkpoints, data, moments=moments)
-        assert chosen["moment"].values.tolist() == sorted(moments, reverse=True)
-        assert both.sel(moment=chosen["moment"]).equals(chosen)
+    for evaluation_points in (["next", "previous"], ["previous"], ["next"]):
+        chosen = measured(checkpoints, data, evaluation_points=evaluation_points)
+        assert chosen["evaluation_point"].values.tolist() == sorted(evaluation_points, reverse=True)
+        assert both.sel(evaluation_point=chosen["evaluation_point"]).equals(chosen)
 
 
 def test_old_and_new_differ_since_labels_do(checkpoints, data):
     trace = measured(checkpoints, data)["fisher_trace"].sel(arm="a", task=slice(1, None), block="all")
-    assert (abs(trace.sel(moment="old") / trace.sel(moment="new") - 1) > 1e-3).all()
+    assert (abs(trace.sel(evaluation_point="previous") / trace.sel(evaluation_point="next") - 1) > 1e-3).all()
 
 
 def test_names_and_coordinates_are_those_of_the_contract(checkpoints, data):
@@ -233,7 +237,7 @@ def test_a_silent_layer_is_all_dead_and_dormant():
 def test_a_unit_is_dormant_by_its_share_of_its_layers_mean_magnitude_whatever_the_scale(scale):
     draw = np.random.default_rng(0)
     activations = draw.normal(size=(3, 7, 50)) * draw.lognormal(sigma=3, size=50)
-    expected = [dormant_by_loops(member) for member in activations]
+    expected = [dormant_by_loops(run) for run in activations]
     assert all(0.1 < fraction < 0.95 for fraction in expected)
     values = measures.unit_measures({"hidden_1": torch.from_numpy(scale * activations)}, {"hidden_1": ["hidden_1"]})
     assert values["dormant_fraction"].flatten().tolist() == pytest.approx(expected)
@@ -342,25 +346,30 @@ def fresh_row(seed, task, data, activation="relu"):
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_every_operator_is_that_of_the_right_parameters_on_the_right_tasks_data(checkpoints, data, operator):
-    keys = {"moments": ["old", "new", "fresh"], "top": 3, "levels": [0.99, 0.9]}
+    keys = {"evaluation_points": ["previous", "next", "fresh"], "top": 3, "levels": [0.99, 0.9]}
     found = measured(checkpoints, data, "tanh", operators=[operator], **keys)
     problem = setting().problem
     for arm, seed, task in [(0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 3)]:
-        given = {moment: tasks.task(problem, data, SEEDS[seed], max(0, task - (moment == "old"))) for moment in keys["moments"]}
-        given = {moment: (inputs[:9].double(), labels[:9]) for moment, (inputs, labels) in given.items()}
-        for moment in keys["moments"] if task else ["fresh"]:
-            drawn = moment == "fresh"
+        given = {
+            evaluation_point: tasks.task(problem, data, SEEDS[seed], max(0, task - (evaluation_point == "previous")))
+            for evaluation_point in keys["evaluation_points"]
+        }
+        given = {evaluation_point: (inputs[:9].double(), labels[:9]) for evaluation_point, (inputs, labels) in given.items()}
+        for evaluation_point in keys["evaluation_points"] if task else ["fresh"]:
+            drawn = evaluation_point == "fresh"
             row = fresh_row(SEEDS[seed], task, data, "tanh") if drawn else checkpoints.at(task)[arm * len(SEEDS) + seed]
             network = alone(row, "tanh")
-            matrix, _ = dense(operator, network, *given[moment])
-            _, coming = dense("fisher", network, *given["new"])
+            matrix, _ = dense(operator, network, *given[evaluation_point])
+            _, coming = dense("fisher", network, *given["next"])
             for block, part in LATER.items():
-                here = found.isel(arm=arm, seed=seed).sel(task=task, moment=moment, block=block)
+                here = found.isel(arm=arm, seed=seed).sel(task=task, evaluation_point=evaluation_point, block=block)
                 close(here, operator, matrix[part, part], coming[part], 3, keys["levels"])
 
 
-def test_at_moment_old_the_gradient_is_that_of_the_coming_task_and_not_of_the_ended_one(checkpoints, data):
-    here = measured(checkpoints, data, "tanh", operators=["hessian"], top=3).sel(arm="b", seed=8, task=3, moment="old", block="all")
+def test_at_evaluation_point_old_the_gradient_is_that_of_the_coming_task_and_not_of_the_ended_one(checkpoints, data):
+    here = measured(checkpoints, data, "tanh", operators=["hessian"], top=3).sel(
+        arm="b", seed=8, task=3, evaluation_point="previous", block="all"
+    )
     ended, coming = (tasks.task(setting().problem, data, 8, task) for task in (2, 3))
     network = alone(checkpoints.at(3)[3], "tanh")
     matrix, of_ended = dense("hessian", network, ended[0][:9].double(), ended[1][:9])
@@ -376,39 +385,39 @@ def test_fresh_is_what_the_arm_of_fresh_networks_has_at_new_bit_for_bit(data):
     _, states = trained(data, "fresh", arms, SEEDS, setting=setting(), dtype=torch.float32)
     standing = SimpleNamespace(arms=["fresh"], seeds=SEEDS, tasks=list(range(TASKS)), shapes=SHAPES, at=lambda task: states[task].double())
     for how in HOW.values():
-        found = measured(standing, data, operators=OPERATORS, moments=["new", "fresh"], **how)
-        found = found[[name for name in found if "moment" in found[name].dims]]
-        assert found.sel(moment="new", drop=True).equals(found.sel(moment="fresh", drop=True))
+        found = measured(standing, data, operators=OPERATORS, evaluation_points=["next", "fresh"], **how)
+        found = found[[name for name in found if "evaluation_point" in found[name].dims]]
+        assert found.sel(evaluation_point="next", drop=True).equals(found.sel(evaluation_point="fresh", drop=True))
 
 
 def test_fresh_is_the_same_for_every_arm_and_another_for_every_task_and_seed(checkpoints, data):
-    found = measured(checkpoints, data, moments=["fresh"])["fisher_trace"].sel(block="all", moment="fresh")
-    assert found.notnull().all(), "also beside a member that diverged"
+    found = measured(checkpoints, data, evaluation_points=["fresh"])["fisher_trace"].sel(block="all", evaluation_point="fresh")
+    assert found.notnull().all(), "also beside a run that diverged"
     assert found.sel(arm="a", drop=True).equals(found.sel(arm="b", drop=True))
     assert len(set(found.sel(arm="a").values.ravel())) == len(SEEDS) * TASKS
 
 
 OWN = {
-    "fisher": {"samples": 6, "moments": ["new"]},
+    "fisher": {"samples": 6, "evaluation_points": ["next"]},
     "ggn": {"every": 2, "blocks": ["last_two"]},
-    "hessian": {"exact_up_to": 60, "steps": 8, "probes": 3, "moments": ["old", "new"]},
-    "ntk": {"every": 3, "blocks": ["all", "layers"], "moments": ["fresh", "new"]},
+    "hessian": {"exact_up_to": 60, "steps": 8, "probes": 3, "evaluation_points": ["previous", "next"]},
+    "ntk": {"every": 3, "blocks": ["all", "layers"], "evaluation_points": ["fresh", "next"]},
 }
 
 
 @pytest.fixture(scope="module")
 def of_their_own(checkpoints, data):
     """All operators, each with keys of its own."""
-    return measured(checkpoints, data, operators=OWN, moments=["old", "new", "fresh"])
+    return measured(checkpoints, data, operators=OWN, evaluation_points=["previous", "next", "fresh"])
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_what_an_operator_is_not_asked_for_is_missing_and_nothing_else(of_their_own, operator):
-    own = {"every": 1, "moments": ["old", "new", "fresh"], "blocks": ["layers", "last_two", "all"]} | OWN[operator]
+    own = {"every": 1, "evaluation_points": ["previous", "next", "fresh"], "blocks": ["layers", "last_two", "all"]} | OWN[operator]
     alive = of_their_own["curvature_status"] == 0
     layers = ~of_their_own["block"].isin(["last_two", "all"])
     asked = of_their_own["block"].isin(own["blocks"]) | (layers & ("layers" in own["blocks"]))
-    asked = asked & (of_their_own["task"] % own["every"] == 0) & of_their_own["moment"].isin(own["moments"]) & alive
+    asked = asked & (of_their_own["task"] % own["every"] == 0) & of_their_own["evaluation_point"].isin(own["evaluation_points"]) & alive
     for name in (name for name in of_their_own if name.startswith(f"{operator}_")):
         there = of_their_own[name].notnull()
         xr.testing.assert_equal(
@@ -418,9 +427,9 @@ def test_what_an_operator_is_not_asked_for_is_missing_and_nothing_else(of_their_
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_an_operators_own_keys_do_what_the_common_ones_do(of_their_own, checkpoints, data, operator):
-    common = {"moments": ["old", "new", "fresh"]} | OWN[operator]
+    common = {"evaluation_points": ["previous", "next", "fresh"]} | OWN[operator]
     alone = measured(checkpoints, data, operators=[operator], **common)
-    there = {"task": alone["task"], "moment": alone["moment"]}
+    there = {"task": alone["task"], "evaluation_point": alone["evaluation_point"]}
     for name in (name for name in alone if name.startswith(f"{operator}_")):
         here = of_their_own[name].sel(there)
         if "rank" in here.dims:
@@ -433,7 +442,7 @@ def test_blocks_larger_than_exact_up_to_are_estimated_with_errors_and_the_others
     there = of_their_own["curvature_status"] == 0
     for name in (name for name in of_their_own if name.startswith("hessian_") and name.endswith("_error")):
         for block, large in {"hidden_1": True, "hidden_2": False, "output": False, "last_two": True, "all": True}.items():
-            errors = of_their_own[name].sel(block=block, moment="new").where(there.sel(moment="new"), drop=True)
+            errors = of_their_own[name].sel(block=block, evaluation_point="next").where(there.sel(evaluation_point="next"), drop=True)
             if name in ("hessian_effective_rank_standard_error", "hessian_trace_standard_error", "hessian_density_error") and large:
                 assert (errors > 0).mean() > 0.5, (name, block)  # it is exact where so few eigenvalues are not zero that all converge
             elif not large:
@@ -442,8 +451,8 @@ def test_blocks_larger_than_exact_up_to_are_estimated_with_errors_and_the_others
 
 @pytest.mark.slow
 def test_an_estimate_keeps_the_largest_and_the_smallest_eigenvalues_and_is_within_its_errors(checkpoints, data):
-    estimated = measured(checkpoints, data, "tanh", operators=["hessian"], top=2, **ESTIMATED).sel(block="all", moment="new")
-    exact = measured(checkpoints, data, "tanh", operators=["hessian"], top=2).sel(block="all", moment="new")
+    estimated = measured(checkpoints, data, "tanh", operators=["hessian"], top=2, **ESTIMATED).sel(block="all", evaluation_point="next")
+    exact = measured(checkpoints, data, "tanh", operators=["hessian"], top=2).sel(block="all", evaluation_point="next")
     assert estimated.sizes["rank"] == 4
     every = exact["hessian_eigenvalue"].rename(rank="other")
     off = abs(estimated["hessian_eigenvalue"] - every).min("other")  # from the nearest: a Ritz value may have passed over some
@@ -464,7 +473,7 @@ def test_eigenvalues_descend_and_missing_ones_come_last(of_their_own):
 
 
 def test_what_is_measured_of_several_operators_is_as_the_contract_has_it(of_their_own):
-    described = measures.table(curvature(OWN, moments=["old", "new", "fresh"]))
+    described = measures.table(curvature(OWN, evaluation_points=["previous", "next", "fresh"]))
     assert set(of_their_own.data_vars) == set(described)
     for name, variable in described.items():
         assert of_their_own[name].dims == variable.dims
@@ -473,7 +482,7 @@ def test_what_is_measured_of_several_operators_is_as_the_contract_has_it(of_thei
         assert bool(errors) == (f"{operator}_density" in described) == (operator != "fisher")
     assert of_their_own["rank"].values.tolist() == list(range(42)), "as many as the Hessian has on hidden_2"
     assert of_their_own["grid"].values.tolist() == pytest.approx(spectrum.grid().tolist())
-    assert of_their_own["moment"].values.tolist() == ["old", "new", "fresh"]
+    assert of_their_own["evaluation_point"].values.tolist() == ["previous", "next", "fresh"]
 
 
 def test_without_an_operator_that_may_be_estimated_there_are_no_errors_and_no_density(checkpoints, data):
@@ -498,7 +507,7 @@ BROKEN = [("exact", torch.nan), ("exact", -torch.inf), ("estimated", torch.nan),
 
 
 @pytest.mark.parametrize(("how", "broken"), slow_except([BROKEN[1], BROKEN[2]], BROKEN))
-def test_a_diverged_member_is_missing_and_changes_no_bit_of_the_others(checkpoints, data, how, broken):
+def test_a_diverged_run_is_missing_and_changes_no_bit_of_the_others(checkpoints, data, how, broken):
     def at(value):
         def rows(task):
             found = checkpoints.at(2).clone() if task == NAN[2] else checkpoints.at(task)
@@ -509,27 +518,27 @@ def test_a_diverged_member_is_missing_and_changes_no_bit_of_the_others(checkpoin
 
         return SimpleNamespace(arms=ARMS, seeds=SEEDS, tasks=[1, 2], shapes=SHAPES, at=rows)
 
-    keys = {"operators": OPERATORS, "moments": ["old", "fresh"], **HOW[how]}
+    keys = {"operators": OPERATORS, "evaluation_points": ["previous", "fresh"], **HOW[how]}
     harmed, whole = (measured(at(value), data, **keys) for value in (broken, 0.1))
-    member = {"arm": 0, "seed": 1, "task": 1}
-    assert harmed["curvature_status"].isel(member).values.tolist() == [1, 0]
+    run = {"arm": 0, "seed": 1, "task": 1}
+    assert harmed["curvature_status"].isel(run).values.tolist() == [1, 0]
     assert (harmed["curvature_status"] == 1).sum() == 1
-    for name in (name for name in harmed if "moment" in harmed[name].dims and name != "curvature_status"):
-        assert harmed[name].isel(member).sel(moment="old").isnull().all(), name
+    for name in (name for name in harmed if "evaluation_point" in harmed[name].dims and name != "curvature_status"):
+        assert harmed[name].isel(run).sel(evaluation_point="previous").isnull().all(), name
         mended = harmed[name].copy()
-        mended[member] = whole[name].isel(member)
+        mended[run] = whole[name].isel(run)
         xr.testing.assert_identical(mended.drop_attrs(), whole[name].drop_attrs())
-        assert whole[name].isel(member).notnull().any()
+        assert whole[name].isel(run).notnull().any()
 
 
 @pytest.mark.parametrize(("how", "samples"), [("exact", 9), ("estimated", 2), ("estimated", 9)])
-def test_a_members_numbers_do_not_depend_on_the_seeds_beside_it_or_on_how_many_are_in_memory(checkpoints, data, monkeypatch, how, samples):
+def test_a_runs_numbers_do_not_depend_on_the_seeds_beside_it_or_on_how_many_are_in_memory(checkpoints, data, monkeypatch, how, samples):
     def of(seeds):
         places = [arm * len(SEEDS) + SEEDS.index(seed) for arm in range(len(ARMS)) for seed in seeds]
         at = lambda task: checkpoints.at(task)[places]  # noqa: E731
         return SimpleNamespace(arms=ARMS, seeds=seeds, tasks=[1], shapes=SHAPES, at=at)
 
-    keys = {"operators": OPERATORS, "samples": samples, "moments": ["old", "fresh"], **HOW[how]}
+    keys = {"operators": OPERATORS, "samples": samples, "evaluation_points": ["previous", "fresh"], **HOW[how]}
     together = measured(of(SEEDS), data, **keys)
     for seed in SEEDS:
         alone = measured(of([seed]), data, **keys)
@@ -538,7 +547,7 @@ def test_a_members_numbers_do_not_depend_on_the_seeds_beside_it_or_on_how_many_a
     xr.testing.assert_identical(measured(of(SEEDS), data, **keys), together)
 
 
-def test_probes_are_the_same_for_every_arm_moment_and_operator_and_others_for_every_seed_task_and_block():
+def test_probes_are_the_same_for_every_arm_evaluation_point_and_operator_and_others_for_every_seed_task_and_block():
     one = spectrum_variables.probes(3, 1, "all", 4, 50)
     assert torch.equal(one, spectrum_variables.probes(3, 1, "all", 4, 50))
     for other in (
@@ -551,10 +560,10 @@ def test_probes_are_the_same_for_every_arm_moment_and_operator_and_others_for_ev
     assert abs(spectrum_variables.probes(0, 0, "all", 4, 10**4).std() - 1) < 0.02
 
 
-def test_every_member_is_estimated_from_probes_of_its_own_seed_task_and_block(checkpoints, data, monkeypatch):
+def test_every_run_is_estimated_from_probes_of_its_own_seed_task_and_block(checkpoints, data, monkeypatch):
     seen, probes = set(), spectrum_variables.probes
     monkeypatch.setattr(spectrum_variables, "probes", lambda *about: seen.add(about) or probes(*about))
-    measured(checkpoints, data, operators=["hessian"], moments=["new"], **ESTIMATED)
+    measured(checkpoints, data, operators=["hessian"], evaluation_points=["next"], **ESTIMATED)
     sizes = {block: part.stop - part.start for block, part in LATER.items()}
     assert seen == {(seed, task, block, 4, d) for seed in SEEDS for task in range(TASKS) for block, d in sizes.items()}
 
@@ -623,7 +632,7 @@ def test_the_fisher_is_exact_whatever_may_be_estimated(checkpoints, data):
     xr.testing.assert_identical(measured(checkpoints, data, **ESTIMATED), measured(checkpoints, data))
 
 
-# networks whose members go one after the other
+# networks whose runs go one after the other
 
 
 @pytest.fixture(scope="module", params=["cnn", "resnet18"])
@@ -645,7 +654,7 @@ def convolutional(request, tmp_path_factory):
     return setting, data, Checkpoints(folder / "c.nc")
 
 
-def test_the_fisher_of_convolutional_members_is_that_of_each_ones_samples_one_by_one(convolutional):
+def test_the_fisher_of_convolutional_runs_is_that_of_each_ones_samples_one_by_one(convolutional):
     setting, data, checkpoints = convolutional
     values, coordinates = measures.measure(checkpoints, setting, curvature(samples=6), data)
     network = architecture.fitting(setting, data).double().eval()
@@ -662,8 +671,8 @@ def test_the_fisher_of_convolutional_members_is_that_of_each_ones_samples_one_by
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12 * expected[0])
 
 
-def of_one_member(convolutional):
-    """The second arm's first member at the second task: its setting, data, standing, network, and what the operators are taken on."""
+def of_one_run(convolutional):
+    """The second arm's first run at the second task: its setting, data, standing, network, and what the operators are taken on."""
     setting, data, checkpoints = convolutional
     row = checkpoints.at(1)[2]
     standing = SimpleNamespace(arms=["b"], seeds=SEEDS[:1], tasks=[1], shapes=checkpoints.shapes, at=lambda task: row[None])
@@ -673,9 +682,9 @@ def of_one_member(convolutional):
     return setting, data, standing, network, inputs[:6].double(), labels[:6]
 
 
-def test_the_ggn_of_convolutional_members_is_that_of_their_jacobians(convolutional):
-    setting, data, standing, network, inputs, _ = of_one_member(convolutional)
-    values, coordinates = measures.measure(standing, setting, curvature(["ggn"], samples=6, moments=["new"]), data)
+def test_the_ggn_of_convolutional_runs_is_that_of_their_jacobians(convolutional):
+    setting, data, standing, network, inputs, _ = of_one_run(convolutional)
+    values, coordinates = measures.measure(standing, setting, curvature(["ggn"], samples=6, evaluation_points=["next"]), data)
     outputs, own = network(inputs), dict(network.named_parameters())
     roots = [torch.linalg.cholesky(torch.diag(p) - torch.outer(p, p) + 1e-15 * torch.eye(3)) for p in outputs.detach().softmax(-1)]
     rows = [torch.autograd.grad(outputs[i] @ roots[i][:, c], list(own.values()), retain_graph=True) for i in range(6) for c in range(3)]
@@ -691,8 +700,8 @@ def test_the_ggn_of_convolutional_members_is_that_of_their_jacobians(convolution
 
 @pytest.mark.parametrize("convolutional", ["cnn"], indirect=True)  # another's layers take long, and the same code
 def test_the_hessian_of_small_layers_of_a_convolutional_network_is_that_of_torch_func(convolutional):
-    setting, data, standing, network, inputs, labels = of_one_member(convolutional)
-    asked = curvature(["hessian"], samples=6, moments=["new"], exact_up_to=40, steps=4, probes=2, blocks=["layers"])
+    setting, data, standing, network, inputs, labels = of_one_run(convolutional)
+    asked = curvature(["hessian"], samples=6, evaluation_points=["next"], exact_up_to=40, steps=4, probes=2, blocks=["layers"])
     values, coordinates = measures.measure(standing, setting, asked, data)
     own = {name: parameter.detach() for name, parameter in network.named_parameters()}
     for block in ("hidden_1", "hidden_2", "output"):
@@ -714,8 +723,8 @@ def test_the_hessian_of_small_layers_of_a_convolutional_network_is_that_of_torch
 
 @pytest.mark.parametrize("operator", ["ggn", "hessian"])
 def test_an_estimate_of_a_convolutional_network_has_its_largest_eigenvalue(convolutional, operator):
-    setting, data, standing, network, inputs, labels = of_one_member(convolutional)
-    asked = curvature([operator], samples=6, moments=["new"], exact_up_to=1, steps=12, probes=2, blocks=["all"])
+    setting, data, standing, network, inputs, labels = of_one_run(convolutional)
+    asked = curvature([operator], samples=6, evaluation_points=["next"], exact_up_to=1, steps=12, probes=2, blocks=["all"])
     values, coordinates = measures.measure(standing, setting, asked, data)
     own = list(network.parameters())
     outputs = network(inputs)
@@ -742,7 +751,7 @@ def test_an_estimate_of_a_convolutional_network_has_its_largest_eigenvalue(convo
 
 def test_a_convolutions_units_are_its_channels(convolutional):
     setting, data, checkpoints = convolutional
-    values, coordinates = measures.measure(checkpoints, setting, curvature(samples=6, moments=["new"]), data)
+    values, coordinates = measures.measure(checkpoints, setting, curvature(samples=6, evaluation_points=["next"]), data)
     network = architecture.fitting(setting, data).double().eval()
     nn.utils.vector_to_parameters(checkpoints.at(1)[3], network.parameters())
     inputs, _ = tasks.task(setting.problem, data, SEEDS[1], 1)
@@ -760,7 +769,9 @@ def test_a_convolutions_units_are_its_channels(convolutional):
 def test_images_to_test_on_are_not_measured(convolutional):
     setting, data, checkpoints = convolutional
     without = replace(setting, problem=replace(setting.problem, test_samples=0))
-    found, expected = (measures.measure(checkpoints, one, curvature(samples=20, moments=["new"]), data)[0] for one in (setting, without))
+    found, expected = (
+        measures.measure(checkpoints, one, curvature(samples=20, evaluation_points=["next"]), data)[0] for one in (setting, without)
+    )
     for name, values in found.items():
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
 
@@ -772,19 +783,19 @@ def test_the_curvature_of_regression_is_that_of_squared_errors(checkpoints, oper
     problem = Problem("bits", "flip_bits", samples=20, batch=5, epochs=1, tasks=TASKS, options={"flipping": 4})
     regression = replace(setting("tanh"), problem=problem)
     network = architecture.fitting(regression, data).double()
-    few, asked = replace_output(checkpoints, network), curvature([operator], samples=7, moments=["new"], top=2)
+    few, asked = replace_output(checkpoints, network), curvature([operator], samples=7, evaluation_points=["next"], top=2)
     found = netcdf.dataset(measures.table(asked), *measures.measure(few, regression, asked, data), "measures", {})
     nn.utils.vector_to_parameters(few.at(0)[2], network.parameters())
     inputs, targets = tasks.task(problem, data, few.seeds[0], 0)
     matrix, gradient = dense(operator, network, inputs[:7].double(), targets[:7].double(), squared)
-    close(found.sel(arm="b", seed=few.seeds[0], task=0, moment="new", block="all"), operator, matrix, gradient, 2)
+    close(found.sel(arm="b", seed=few.seeds[0], task=0, evaluation_point="next", block="all"), operator, matrix, gradient, 2)
     if operator == "ggn":
         ntk, _ = dense("ntk", network, inputs[:7].double(), targets[:7].double(), squared)
         torch.testing.assert_close(matrix, 2 * ntk)
 
 
 def replace_output(checkpoints, network):
-    """Checkpoints of another network with drawn parameters, of the same members."""
+    """Checkpoints of another network with drawn parameters, of the same runs."""
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
     size = sum(tensor.numel() for tensor in network.parameters())
     drawn = torch.randn(len(ARMS) * len(SEEDS), size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

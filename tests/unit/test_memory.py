@@ -69,7 +69,7 @@ def test_on_a_gpu_members_may_take_what_is_free_there_whatever_was_granted(monke
     assert memory.available(torch.device("cuda"), 10**12, 5) == 777
 
 
-CASES = {  # network, samples, pixels in a row, method, its arm, few and many members
+CASES = {  # network, samples, pixels in a row, method, its arm, few and many runs
     "parameters": [{"kind": "mlp", "activation": "relu", "width": 400, "depth": 2}, 64, 16, "l2_init", {"strength": 0.1}, 2, 12],
     "data": [{"kind": "mlp", "activation": "relu", "width": 4, "depth": 1}, 1500, 28, "none", {}, 2, 12],
     "convolutions": [{"kind": "cnn", "activation": "relu", "width": 100}, 128, 28, "none", {}, 2, 9],
@@ -78,7 +78,7 @@ PEAKS = """
 import json, os, sys
 import numpy as np
 import torch
-from plasticity import lockstep, memory
+from plasticity import ensemble, memory
 from plasticity.datasets import Images, describe
 from plasticity.settings import Network, Optimizer, Problem, Setting
 from plasticity.training import Members, train
@@ -92,12 +92,12 @@ def measure(network, samples, size, method, arm, *numbers):
     data = describe("drawn", Images(drawn, np.arange(samples) % 10, list("0123456789"), 9), {})
     setting = Setting(Problem("drawn", "shuffle_labels", samples, 16, 1, 2), Network.of(network), Optimizer("adam", options={"lr": 0.001}))
     peaks = []
-    for members in numbers:
-        train(Members(setting, method, [(arm, seed) for seed in range(members)], data, device=torch.device("cpu")))
+    for runs in numbers:
+        train(Members(setting, method, [(arm, seed) for seed in range(runs)], data, device=torch.device("cpu")))
         peaks.append(peak())
     return memory.per_member(setting, data), peaks
 
-lockstep.settle()
+ensemble.settle()
 measure({"kind": "mlp", "activation": "relu", "width": 2, "depth": 1}, 16, 2, "none", {}, 1)
 print(peak(), flush=True)
 for name, case in json.loads(sys.argv[1]).items():
@@ -111,7 +111,7 @@ for name, case in json.loads(sys.argv[1]).items():
 
 @pytest.fixture(scope="module")
 def measured():
-    """The peak of a process that trains next to nothing; and what is said of a member, with the peaks for few and for many, by case."""
+    """The peak of a process that trains next to nothing; and what is said of a run, with the peaks for few and for many, by case."""
     asked = [sys.executable, "-c", PEAKS, json.dumps(CASES)]
     done = subprocess.run(asked, cwd=code_digest.SCRIPTS, capture_output=True, text=True, check=True)
     base, *cases = map(json.loads, done.stdout.splitlines())

@@ -9,7 +9,7 @@ from plasticity.config import registry
 from plasticity.config.models import Network, Optimizer, Problem, Setting
 from plasticity.errors import StudyError
 from plasticity.models import architecture
-from plasticity.models.ensemble import settle
+from plasticity.models.ensemble import make_deterministic
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention, build
 from plasticity.training.methods.wasserstein import order
@@ -24,10 +24,10 @@ SIZE = sum(SIZES)
 STRENGTHS = torch.tensor([0.5, 0.0, 2.0, 0.1], dtype=torch.float64)
 
 
-def learner_of(values=None, dtype=torch.float64, members=4):
-    """Members of four seeds, as they begin, or with the given parameters."""
+def learner_of(values=None, dtype=torch.float64, runs=4):
+    """Runs of four seeds, as they begin, or with the given parameters."""
     network = architecture.build(SETTING.network, (1, 2, 2), 2)
-    learner = Learner(SETTING, range(members), network, (1, 2, 2), torch.device("cpu"), dtype)
+    learner = Learner(SETTING, range(runs), network, (1, 2, 2), torch.device("cpu"), dtype)
     if values is not None:
         with torch.no_grad():
             learner.parameters.flat.copy_(values)
@@ -48,7 +48,7 @@ def drawn(method):
 
 
 def plain(method, strength, values, initial):
-    """A member's penalty, by its definition."""
+    """A run's penalty, by its definition."""
     total = 0.0
     for part, start in zip(values.split(SIZES), initial.split(SIZES), strict=True):
         match method:
@@ -81,12 +81,12 @@ def test_penalties_and_their_gradients_are_those_of_the_definitions(method):
     parameters, penalty = learner.parameters, value(intervention, learner)
     assert penalty.shape == (4,)
     gradients = parameters.gradient(0 * parameters.tensors["output.bias"], intervention.penalty(learner))
-    for member in range(4):
-        values = parameters.flat.detach()[member].clone().requires_grad_()
-        expected = plain(method, STRENGTHS[member], values, initial[member])
-        assert penalty[member].item() == pytest.approx(expected.item(), rel=1e-12)
+    for run in range(4):
+        values = parameters.flat.detach()[run].clone().requires_grad_()
+        expected = plain(method, STRENGTHS[run], values, initial[run])
+        assert penalty[run].item() == pytest.approx(expected.item(), rel=1e-12)
         (gradient,) = torch.autograd.grad(expected, values)
-        torch.testing.assert_close(gradients[member], gradient, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(gradients[run], gradient, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("method", ["none", "l2", "l2_init", "wasserstein"])
@@ -95,7 +95,7 @@ def test_only_fresh_changes_anything_when_a_task_begins(method):
     stepped(learner)
     before = learner.parameters.flat.detach().clone()
     with torch.no_grad():
-        intervention.switch(learner)
+        intervention.on_task_start(learner)
     assert torch.equal(learner.parameters.flat, before)
     assert (learner.optimizer.steps == 1).all()
     assert learner.optimizer.means["first"][:, :SIZE].all()
@@ -106,11 +106,11 @@ def test_fresh_takes_the_new_draw_in_place_and_forgets_the_optimizers_state():
     stepped(learner)
     learner.task = 2
     with torch.no_grad():
-        intervention.switch(learner)
-    for member in range(4):
-        expected = architecture.initial(learner.network, SETTING.network, seed=member, task=2)
+        intervention.on_task_start(learner)
+    for run in range(4):
+        expected = architecture.initial(learner.network, SETTING.network, seed=run, task=2)
         for name, values in expected.items():
-            assert torch.equal(learner.parameters.tensors[name][member], values)
+            assert torch.equal(learner.parameters.tensors[name][run], values)
     assert (learner.optimizer.steps == 0).all()
     assert not learner.optimizer.means["first"].any()
     assert not learner.optimizer.means["second"].any()
@@ -149,16 +149,16 @@ def test_wasserstein_pairs_by_rank_whatever_the_numbers(dtype):
     draw = torch.Generator().manual_seed(3)
     initial = torch.randn(3, SIZE, generator=draw, dtype=dtype)
     odd = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-38, 3e38, -3e38, 1.0, -1.0, 1 + 2**-23, -1 - 2**-23], dtype=dtype)
-    learner = learner_of(initial, dtype, members=3)
+    learner = learner_of(initial, dtype, runs=3)
     parameters = learner.parameters
     intervention = build("wasserstein", [{"strength": 1.0}] * 3, learner)["wasserstein"]
     with torch.no_grad():
         parameters.flat[:, :12] = torch.stack([odd[torch.randperm(12, generator=draw)] for _ in range(3)])
     target = intervention.penalty(learner).target
-    for member in range(3):
+    for run in range(3):
         for part in (slice(0, 12), slice(12, 15), slice(15, 21), slice(21, 23)):
-            now, partner = parameters.flat.detach()[member, part], target[member, part]
-            assert torch.equal(partner.sort().values, initial[member, part].sort().values)
+            now, partner = parameters.flat.detach()[run, part], target[run, part]
+            assert torch.equal(partner.sort().values, initial[run, part].sort().values)
             apart = now[:, None] < now
             assert (partner[:, None] <= partner)[apart].all()
 
@@ -167,7 +167,7 @@ def test_wasserstein_pairs_by_rank_whatever_the_numbers(dtype):
 def settled():
     """Numbers as a job has them."""
     threads = torch.get_num_threads()
-    settle()
+    make_deterministic()
     yield
     torch.set_flush_denormal(False)
     torch.set_num_threads(threads)
@@ -187,7 +187,7 @@ def test_weights_that_are_zero_are_ordered_where_denormal_numbers_are_flushed(si
 @pytest.mark.usefixtures("settled")
 def test_each_bias_that_is_zero_has_a_partner_of_its_own():
     initial = torch.randn(3, SIZE, generator=torch.Generator().manual_seed(3))
-    learner = learner_of(initial, torch.float32, members=3)
+    learner = learner_of(initial, torch.float32, runs=3)
     intervention = build("wasserstein", [{"strength": 1.0}] * 3, learner)["wasserstein"]
     with torch.no_grad():
         learner.parameters.flat.zero_()
@@ -219,7 +219,7 @@ def test_a_methods_fields_are_its_hyper_parameters(method):
 def built_with(monkeypatch, types, arms):
     """A method `mine` whose fields are of these types."""
     learner, kind = (
-        learner_of(members=len(arms)),
+        learner_of(runs=len(arms)),
         dataclasses.make_dataclass("Method", types, bases=(Intervention,), namespace={"__module__": __name__}),
     )
     monkeypatch.setattr(registry, "build", lambda folder, name, options: kind(**options))

@@ -173,7 +173,7 @@ def test_a_network_of_identities_is_linear_in_its_input_and_one_of_relus_is_not(
 
 @pytest.fixture(params=KINDS)
 def example(request):
-    """A network's settings, the network in float64, and a function that draws two members' batches of its images."""
+    """A network's settings, the network in float64, and a function that draws two runs' batches of its images."""
     network, shape = KINDS[request.param]
     draw = torch.Generator().manual_seed(0)
     return network, architecture.build(network, shape, 4).double(), lambda: torch.randn(2, 5, *shape, generator=draw, dtype=torch.float64)
@@ -278,13 +278,13 @@ def test_a_network_is_a_function_of_its_parameters_and_its_batch_alone(example):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_members_computed_at_once_by_vmap_are_each_alone(example, training):
+def test_runs_computed_at_once_by_vmap_are_each_alone(example, training):
     network, module, batches = example
     module.train(training)
-    inputs, members = batches(), [architecture.initial(module, network, seed) for seed in range(2)]
-    stacked = {name: torch.stack([member[name] for member in members]) for name in members[0]}
+    inputs, runs = batches(), [architecture.initial(module, network, seed) for seed in range(2)]
+    stacked = {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
     together = torch.vmap(lambda parameters, x: functional_call(module, parameters, (x,)))(stacked, inputs)
-    for outputs, parameters, x in zip(together, members, inputs, strict=True):
+    for outputs, parameters, x in zip(together, runs, inputs, strict=True):
         torch.testing.assert_close(outputs, functional_call(module, parameters, (x,)), rtol=1e-10, atol=1e-10)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cohorts import CNN, SETTING, changed, images, seen, trained
+from ensembles import CNN, SETTING, changed, images, seen, trained
 
 from plasticity.config import registry
 
@@ -31,11 +31,11 @@ OF_THE_NETWORK = ["crelu", "layer_norm"]  # these are `none` with another networ
 
 
 def assert_trained_alike(one, other):
-    (members, states), (others, other_states) = one, other
-    count = len(members.alive) // len(others.alive)
+    (runs, states), (others, other_states) = one, other
+    count = len(runs.alive) // len(others.alive)
     assert torch.equal(states, other_states.repeat(1, count, 1))
     for name, values in others.outcomes.items():
-        assert torch.equal(members.outcomes[name], values.repeat(count, *[1] * (values.ndim - 1))), name
+        assert torch.equal(runs.outcomes[name], values.repeat(count, *[1] * (values.ndim - 1))), name
 
 
 def test_each_method_is_in_the_table():

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from plasticity import log
 from plasticity.curvature import spectrum as spectra
-from plasticity.curvature.lanczos import Quadrature, quadrature
+from plasticity.curvature.lanczos import Quadrature, stochastic_lanczos_quadrature
 from plasticity.curvature.operator import blocks_of
 from plasticity.curvature.operators import fisher, ggn, hessian, ntk
 from plasticity.errors import StudyError
@@ -75,7 +75,7 @@ def test_spectra_and_overlaps_are_those_of_dense_matrices(kind):
     assert min(compared.values()) > examples / 2
 
 
-def members_of(kind, loss, activation="tanh", seeds=(0, 1, 2)):
+def runs_of(kind, loss, activation="tanh", seeds=(0, 1, 2)):
     """Networks of the same kind with batches of their own, and all of them stacked."""
     alone = [drawn(kind, activation, loss, seed) for seed in seeds]
     named = [dict(network.named_parameters()) for network, *_ in alone]
@@ -86,31 +86,31 @@ def members_of(kind, loss, activation="tanh", seeds=(0, 1, 2)):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("kind", slow_except(["mlp with layer norm"], ["mlp", "mlp with layer norm"]))
 @pytest.mark.parametrize("name", OPERATORS)
-def test_members_have_the_spectra_that_each_has_alone(name, kind, loss):
-    alone, stacked = members_of(kind, loss)
+def test_runs_have_the_spectra_that_each_has_alone(name, kind, loss):
+    alone, stacked = runs_of(kind, loss)
     together = of(name, *stacked)
     gradient = together.gradient()
     # exact by Gram matrices, or, where those are too large, by products; estimated
     for limits in ({}, {"exact_up_to": 4}, {"exact_up_to": 4, "estimate": Quadrature(8, 3)}):
         found = together.spectra(gradient=gradient, top=2, **limits)
-        for member, (network, x, y) in enumerate(alone):
+        for run, (network, x, y) in enumerate(alone):
             operator = of(name, network, x, y, loss)
             own = operator.gradient()
             for parameter, slope in own.items():
-                torch.testing.assert_close(gradient[parameter][member], slope, rtol=1e-10, atol=1e-12)
+                torch.testing.assert_close(gradient[parameter][run], slope, rtol=1e-10, atol=1e-12)
             for block, spectrum in operator.spectra(gradient=own, top=2, **limits).items():
                 exact = spectrum.weights is None
                 assert exact == (found[block].weights is None)
                 scale = spectrum.values.abs().max().item()
                 tolerance = {"rtol": 1e-8, "atol": 1e-12 * scale} if exact else {"rtol": 1e-3, "atol": 1e-4 * scale}
                 if exact:
-                    torch.testing.assert_close(found[block].values[member], spectrum.values, **tolerance)
-                torch.testing.assert_close(found[block].overlap[member], spectrum.overlap, rtol=1e-3, atol=1e-8 if exact else 1e-3)
+                    torch.testing.assert_close(found[block].values[run], spectrum.values, **tolerance)
+                torch.testing.assert_close(found[block].overlap[run], spectrum.overlap, rtol=1e-3, atol=1e-8 if exact else 1e-3)
                 for (what, number), other in zip(
                     spectra.summary(spectrum)[0].items(), spectra.summary(found[block])[0].values(), strict=True
                 ):
                     if exact or what in ("trace", "top_eigenvalue", "stable_rank", "entropy_rank"):
-                        torch.testing.assert_close(other[member], number, rtol=1e-3, atol=1e-6 * scale)
+                        torch.testing.assert_close(other[run], number, rtol=1e-3, atol=1e-6 * scale)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -259,10 +259,10 @@ def test_a_loss_that_is_not_of_each_sample_is_refused(loss):
     refused(r"its loss is not of each sample, and gives shape \(.*\) where \(6,\) is wanted: leave the mean", network, *labelled(), loss)
 
 
-def test_members_of_a_network_that_does_not_broadcast_are_refused():
+def test_runs_of_a_network_that_does_not_broadcast_are_refused():
     network, x, y = drawn("cnn", "relu", "cross_entropy", 0)
     tensors = {name: parameter[None] for name, parameter in network.named_parameters()}
-    refused("does not broadcast: its members come one after the other", network, x[None], y[None], tensors=tensors)
+    refused("does not broadcast: its runs come one after the other", network, x[None], y[None], tensors=tensors)
 
 
 class Attention(nn.Module):
@@ -330,8 +330,8 @@ def test_parameters_that_are_not_finite_give_nan(name):
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_a_member_that_is_not_finite_harms_no_other(name):
-    _, (network, x, y, loss, tensors) = members_of("mlp", "cross_entropy")
+def test_a_run_that_is_not_finite_harms_no_other(name):
+    _, (network, x, y, loss, tensors) = runs_of("mlp", "cross_entropy")
     healthy = of(name, network, x, y, loss, tensors).spectra()
     with torch.no_grad():
         tensors["2.weight"][1] = torch.nan
@@ -431,7 +431,7 @@ def test_estimates_in_float32_are_within_their_errors_of_those_in_float64():
     numbers, errors = spectra.summary(found)
     flat = torch.cat([slope.flatten() for slope in gradient.values()])
     starts = operator._draw(5, len(flat)).unflatten(0, (-1, 1))
-    finer = quadrature(operator.product(operator.blocks()["all"]), starts, 32, 10, flat)
+    finer = stochastic_lanczos_quadrature(operator.product(operator.blocks()["all"]), starts, 32, 10, flat)
     for name, number in spectra.summary(finer)[0].items():
         assert (numbers[name] - number).abs() <= errors[name] * (1 if name == "top_eigenvalue" else 1e-3), name
     assert ((found.ends - finer.ends).abs() <= found.residuals + finer.residuals).all()

@@ -1,4 +1,4 @@
-"""Optimizers against torch's, one member at a time, in float64; and bit for bit whatever the neighbours."""
+"""Optimizers against torch's, one run at a time, in float64; and bit for bit whatever the neighbours."""
 
 import pytest
 import torch
@@ -19,26 +19,26 @@ WHICH = pytest.mark.parametrize(("kind", "options", "theirs"), KINDS.values(), i
 
 @WHICH
 @pytest.mark.parametrize("seed", range(3))
-def test_each_member_moves_as_by_torchs_own(kind, options, theirs, seed):
+def test_each_run_moves_as_by_torchs_own(kind, options, theirs, seed):
     torch.manual_seed(seed)
     rows = torch.randn(3, 11).double()
     gradients = torch.randn(30, 3, 11).double() * torch.logspace(-9, 3, 11)
     ours, optimizer = rows.clone(), build(Optimizer(kind, options=options), rows)
     for gradient in gradients:
         optimizer.step(ours, gradient.clone())
-    for member, row in enumerate(rows):
+    for run, row in enumerate(rows):
         parameter = torch.nn.Parameter(row.clone())
         reference = theirs([parameter], **options, fused=False, foreach=False)
         for gradient in gradients:
-            parameter.grad = gradient[member].clone()
+            parameter.grad = gradient[run].clone()
             reference.step()
-        torch.testing.assert_close(ours[member], parameter.detach(), rtol=1e-11, atol=1e-13)
+        torch.testing.assert_close(ours[run], parameter.detach(), rtol=1e-11, atol=1e-13)
 
 
 @WHICH
 @pytest.mark.parametrize("width", [16, 48, 112])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_members_step_is_the_same_bits_whatever_its_neighbours_in_rows_of_whole_vectors(kind, options, theirs, width, dtype):
+def test_a_runs_step_is_the_same_bits_whatever_its_neighbours_in_rows_of_whole_vectors(kind, options, theirs, width, dtype):
     torch.manual_seed(width)
     gradients = torch.randn(20, 5, width, dtype=dtype)
     all_rows = torch.randn(5, width, dtype=dtype)
@@ -66,14 +66,14 @@ def test_an_optimizer_that_forgot_is_as_new(kind, options, theirs):
 
 @WHICH
 @pytest.mark.parametrize("of_each_member", [False, True])
-def test_what_is_forgotten_of_some_parameters_is_their_means_alone(kind, options, theirs, of_each_member):
+def test_what_is_forgotten_of_some_parameters_is_their_means_alone(kind, options, theirs, of_each_run):
     torch.manual_seed(0)
     optimizer = build(Optimizer(kind, options=options), torch.zeros(2, 16))
     optimizer.step(torch.zeros(2, 16), torch.randn(2, 16))
     before = {name: mean.clone() for name, mean in optimizer.means.items()}
     where = torch.arange(13) % 3 == 0  # rows are padded: a mask covers the parameters
-    where = torch.stack([where, ~where]) if of_each_member else where
-    optimizer.forget_of(where)
+    where = torch.stack([where, ~where]) if of_each_run else where
+    optimizer.reset_state(where)
     for name, mean in optimizer.means.items():
         assert (mean[:, :13][where.expand(2, 13)] == 0).all()
         assert torch.equal(mean[:, :13][~where.expand(2, 13)], before[name][:, :13][~where.expand(2, 13)])
@@ -82,12 +82,12 @@ def test_what_is_forgotten_of_some_parameters_is_their_means_alone(kind, options
 
 
 @WHICH
-def test_a_member_of_which_all_is_forgotten_is_as_new_and_the_others_go_on(kind, options, theirs):
+def test_a_run_of_which_all_is_forgotten_is_as_new_and_the_others_go_on(kind, options, theirs):
     torch.manual_seed(0)
     gradients, rows = torch.randn(4, 3, 16), torch.zeros(3, 16)
     used, new = build(Optimizer(kind, options=options), rows), build(Optimizer(kind, options=options), rows[:1])
     used.step(torch.zeros(3, 16), gradients[0].clone())
-    used.forget_of(torch.tensor([[False], [True], [False]]).expand(3, 16))
+    used.reset_state(torch.tensor([[False], [True], [False]]).expand(3, 16))
     lone = torch.zeros(1, 16)
     for gradient in gradients[1:]:
         used.step(rows, gradient.clone())

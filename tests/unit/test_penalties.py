@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from cohorts import LAWS, deviation
+from ensembles import LAWS, deviation
 
 from plasticity.config import registry
 from plasticity.config.models import Network, Optimizer, Problem, Setting
@@ -22,11 +22,11 @@ CNN = Network("cnn", "crelu", "xavier", options={"width": 4, "norm": "batch"})
 NETWORKS = [(MLP, ""), (WIDE, ""), (CNN, "flat"), (CNN, "places")]
 
 
-def learner_of(network, members=3, dtype=torch.float64):
-    """Members away from their initial parameters: no bias is 0, no gain 1."""
+def learner_of(network, runs=3, dtype=torch.float64):
+    """Runs away from their initial parameters: no bias is 0, no gain 1."""
     shape = (1, 16, 16) if network.kind == "cnn" else (1, 3, 4)
     setting = Setting(Problem("tiny", "shuffle_labels", 20, 5, 1), network, Optimizer("adam", options={"lr": 0.1}))
-    return Learner(setting, range(members), architecture.build(network, shape, 2), shape, torch.device("cpu"), dtype)
+    return Learner(setting, range(runs), architecture.build(network, shape, 2), shape, torch.device("cpu"), dtype)
 
 
 def moved(learner, seed):
@@ -46,9 +46,9 @@ def taken(intervention, learner):
     return penalty.detach().clone(), learner.parameters.split(gradient.clone())
 
 
-def plain(learner, member):
-    """A member's parameters in numpy, by name."""
-    return {name: tensor[member].detach().numpy() for name, tensor in learner.parameters.tensors.items()}
+def plain(learner, run):
+    """A run's parameters in numpy, by name."""
+    return {name: tensor[run].detach().numpy() for name, tensor in learner.parameters.tensors.items()}
 
 
 def as_matrices(weight, kernels):
@@ -75,13 +75,13 @@ def test_spectral_is_the_definition_with_one_power_iteration_a_step(network, ker
     for step in range(3):
         moved(learner, step)
         values, gradients = taken(intervention, learner)
-        for member, arm in enumerate(arms):
-            tensors, power = plain(learner, member), arm["power"]
+        for run, arm in enumerate(arms):
+            tensors, power = plain(learner, run), arm["power"]
             value, slopes = 0.0, {name: np.zeros_like(tensor) for name, tensor in tensors.items()}
             for key, name, way, W in each_matrix(tensors, kernels):
-                v = right[member].get(key, np.ones(W.shape[1]) / math.sqrt(W.shape[1]))
+                v = right[run].get(key, np.ones(W.shape[1]) / math.sqrt(W.shape[1]))
                 u = W @ v / np.linalg.norm(W @ v)
-                v = right[member][key] = W.T @ u / np.linalg.norm(W.T @ u)
+                v = right[run][key] = W.T @ u / np.linalg.norm(W.T @ u)
                 sigma = u @ W @ v
                 value += (sigma**power - 1) ** 2
                 slopes[name][way] += (2 * (sigma**power - 1) * power * sigma ** (power - 1) * np.outer(u, v)).reshape(
@@ -96,18 +96,18 @@ def test_spectral_is_the_definition_with_one_power_iteration_a_step(network, ker
                     largest = abs(tensor[i])
                     value += (largest**power - 1) ** 2
                     slopes[name][i] += 2 * (largest**power - 1) * power * largest ** (power - 1) * np.sign(tensor[i])
-            assert values[member].item() == pytest.approx(arm["strength"] * value, rel=1e-10)
+            assert values[run].item() == pytest.approx(arm["strength"] * value, rel=1e-10)
             for name, slope in slopes.items():
-                np.testing.assert_allclose(gradients[name][member].numpy(), arm["strength"] * slope, rtol=1e-8, atol=1e-11, err_msg=name)
+                np.testing.assert_allclose(gradients[name][run].numpy(), arm["strength"] * slope, rtol=1e-8, atol=1e-11, err_msg=name)
 
 
 @pytest.mark.parametrize(("network", "kernels"), NETWORKS)
 def test_after_many_power_iterations_the_norm_is_the_largest_singular_value(network, kernels):
-    learner = learner_of(network, members=1)
+    learner = learner_of(network, runs=1)
     moved(learner, 0)
     with torch.no_grad():
         for name, tensor in learner.parameters.tensors.items():
-            if tensor.ndim == 2:  # a member's vector
+            if tensor.ndim == 2:  # a run's vector
                 tensor.fill_(1 if "norm" in name and "weight" in name else 0)  # so that it adds nothing
     intervention = of_method("spectral", [{"strength": 1, "power": 1, "kernels": kernels}], learner)
     for _ in range(700):
@@ -117,7 +117,7 @@ def test_after_many_power_iterations_the_norm_is_the_largest_singular_value(netw
 
 
 def test_spectral_norms_go_to_one_and_biases_to_zero_under_the_penalty_alone():
-    learner = learner_of(MLP, members=1)
+    learner = learner_of(MLP, runs=1)
     moved(learner, 0)
     intervention = of_method("spectral", [{"strength": 1}], learner)
     for _ in range(800):
@@ -136,7 +136,7 @@ def test_spectral_norms_go_to_one_and_biases_to_zero_under_the_penalty_alone():
 
 
 def test_with_a_power_below_one_spectral_has_a_gradient_where_biases_start():
-    learner = learner_of(MLP, members=1)
+    learner = learner_of(MLP, runs=1)
     _, gradients = taken(of_method("spectral", [{"strength": 1, "power": 0.5}], learner), learner)
     assert all(slope.isfinite().all() for slope in gradients.values())
     assert not gradients["hidden_1.bias"].any()
@@ -153,8 +153,8 @@ def test_parseval_is_the_definition(network, kernels, initialization):
     intervention = of_method("parseval", [{"strength": strength, "kernels": kernels} for strength in strengths], learner)
     moved(learner, 0)
     values, gradients = taken(intervention, learner)
-    for member, strength in enumerate(strengths):
-        tensors = plain(learner, member)
+    for run, strength in enumerate(strengths):
+        tensors = plain(learner, run)
         value, slopes = 0.0, {name: np.zeros_like(tensor) for name, tensor in tensors.items()}
         for _, name, way, W in each_matrix(tensors, kernels):
             if name == "output.weight":
@@ -165,9 +165,9 @@ def test_parseval_is_the_definition(network, kernels, initialization):
             value += (apart**2).sum()
             slope = 4 * apart @ W
             slopes[name][way] += (slope if len(slope) == len(slopes[name]) else slope.T).reshape(slopes[name][way].shape)
-        assert values[member].item() == pytest.approx(strength * value, rel=1e-10)
+        assert values[run].item() == pytest.approx(strength * value, rel=1e-10)
         for name, slope in slopes.items():
-            np.testing.assert_allclose(gradients[name][member].numpy(), strength * slope, rtol=1e-9, atol=1e-11, err_msg=name)
+            np.testing.assert_allclose(gradients[name][run].numpy(), strength * slope, rtol=1e-9, atol=1e-11, err_msg=name)
 
 
 @pytest.mark.parametrize("network", [MLP, WIDE])
@@ -188,7 +188,7 @@ def test_parseval_of_weights_that_start_orthogonal_is_zero_and_of_others_is_not(
 @pytest.mark.parametrize("method", ["spectral", "parseval"])
 def test_convolutions_are_refused_until_it_is_said_how_they_are_matrices(method):
     with pytest.raises(StudyError, match=r"conv_1 is a convolution, .*: add kernels: flat"):
-        of_method(method, [{"strength": 1}], learner_of(CNN, members=1))
+        of_method(method, [{"strength": 1}], learner_of(CNN, runs=1))
 
 
 @pytest.mark.parametrize("method", ["spectral", "parseval"])
@@ -222,21 +222,21 @@ def test_l2_er_is_the_definition():
     arms = [{"strength": 0.5, "rank": 0.1}, {"strength": 0, "rank": 2}, {"strength": 1, "rank": 0}]
     intervention = of_method("l2_er", arms, learner)
     inputs = torch.randn(3, 7, 1, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    outputs = learner.watched(inputs, {})
+    outputs = learner.record_activations(inputs, {})
     penalty = intervention.penalty(learner)
     gradients = learner.parameters.split(learner.parameters.gradient(0 * outputs.sum(dim=2), penalty).clone())
-    for member, arm in enumerate(arms):
-        tensors = {name: tensor[member].detach().clone().requires_grad_() for name, tensor in learner.parameters.tensors.items()}
-        hidden = activations_of(tensors, inputs[member])
+    for run, arm in enumerate(arms):
+        tensors = {name: tensor[run].detach().clone().requires_grad_() for name, tensor in learner.parameters.tensors.items()}
+        hidden = activations_of(tensors, inputs[run])
         for found, expected in zip(learner.hidden.values(), hidden, strict=True):
-            torch.testing.assert_close(found[member], expected, rtol=1e-12, atol=1e-12)
+            torch.testing.assert_close(found[run], expected, rtol=1e-12, atol=1e-12)
         value = arm["strength"] / 2 * sum((tensor**2).sum() for tensor in tensors.values())
         value = value - arm["rank"] * (rank_of(hidden[0]) + rank_of(hidden[1])) / 2
-        assert penalty[member].item() == pytest.approx(value.item(), rel=1e-6)
+        assert penalty[run].item() == pytest.approx(value.item(), rel=1e-6)
         slopes = torch.autograd.grad(value, list(tensors.values()), allow_unused=True)
         for name, slope in zip(tensors, slopes, strict=True):
             expected = torch.zeros_like(tensors[name]) if slope is None else slope
-            torch.testing.assert_close(gradients[name][member], expected, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(gradients[name][run], expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7), (5, 5)])
@@ -264,7 +264,7 @@ def test_the_rank_of_a_layer_that_is_all_zero_or_not_finite_is_one_and_its_slope
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("method", ["spectral", "parseval", "l2_er"])
-def test_penalties_and_gradients_of_the_others_are_the_same_to_the_bit_when_a_member_is_not_finite(method, value):
+def test_penalties_and_gradients_of_the_others_are_the_same_to_the_bit_when_a_run_is_not_finite(method, value):
     arms, found = [{"strength": 0.1, "rank": 0.1} if method == "l2_er" else {"strength": 0.1}] * 3, []
     inputs = torch.randn(3, 7, 1, 3, 4, generator=torch.Generator().manual_seed(1))
     for broken in (False, True):
@@ -274,7 +274,7 @@ def test_penalties_and_gradients_of_the_others_are_the_same_to_the_bit_when_a_me
             with torch.no_grad():
                 learner.parameters.tensors["hidden_2.weight"][1, 2] = value
         for _ in range(2):
-            losses = learner.watched(inputs, {}).square().sum(dim=2)
+            losses = learner.record_activations(inputs, {}).square().sum(dim=2)
             penalty = intervention.penalty(learner)
             gradient = learner.parameters.gradient(losses, penalty)
         found.append((penalty.detach()[[0, 2]], gradient[[0, 2]]))

@@ -21,7 +21,7 @@ def panel(name="s", seed=0, relation=0.0, extra=0.0):
     measures = draw.normal(size=(len(names), ARMS, SEEDS, TASKS))
     error = relation * measures[0] - extra * measures[3] + draw.normal(size=measures.shape[1:])
     arms = ["none", "l2(strength=0.1)", "fresh"]
-    return Panel(name, arms, [Key(one, "new", "all") for one in names], measures, ["final_error"], error[None])
+    return Panel(name, arms, [Key(one, "next", "all") for one in names], measures, ["final_error"], error[None])
 
 
 def row(table, **keys):

@@ -34,9 +34,9 @@ def digits():
 
 def learned(setting, data, seeds=(0, 1)):
     """Outcomes of a fresh network per task, shape ``(seed, task)``."""
-    members = Members(setting, "fresh", [({}, seed) for seed in seeds], data)
-    train(members)
-    return {name: values.numpy() for name, values in members.outcomes.items()}
+    runs = Members(setting, "fresh", [({}, seed) for seed in seeds], data)
+    train(runs)
+    return {name: values.numpy() for name, values in runs.outcomes.items()}
 
 
 # final error, and error on test images: the least and the most that is right
@@ -55,14 +55,14 @@ PROBLEMS = {
 @pytest.mark.parametrize("change", slow_except(["shuffle_labels", "class_pairs"], PROBLEMS))
 def test_a_fresh_network_fits_every_task_and_generalises_where_labels_mean_something(digits, change):
     changed, (least, most), (least_on_others, most_on_others) = PROBLEMS[change]
-    found = learned(Setting(replace(DIGITS, change=change, **changed), MLP, ADAM), digits)
+    found = learned(Setting(replace(DIGITS, shift=change, **changed), MLP, ADAM), digits)
     assert ((found["final_error"] >= least) & (found["final_error"] <= most)).all()
     assert ((found["test_error"] >= least_on_others) & (found["test_error"] <= most_on_others)).all(), found["test_error"]
 
 
 def test_few_redrawn_labels_leave_most_of_the_truth(digits):
     few = {"fraction": 0.1, "first_task": "original"}
-    setting = Setting(replace(DIGITS, change="redraw_labels", options=few), MLP, ADAM)
+    setting = Setting(replace(DIGITS, shift="redraw_labels", options=few), MLP, ADAM)
     error = learned(setting, digits)["test_error"]
     assert (error[:, 0] < 0.15).all()
     assert (error[:, 1] > error[:, 0]).all()
@@ -81,12 +81,12 @@ def test_slowly_changing_regression_is_learned_in_part():
 
 @pytest.mark.slow
 def test_a_linear_network_fits_any_labels_of_separable_images_and_not_of_others(digits):
-    shuffled = replace(DIGITS, change="shuffle_labels", test_samples=0, samples=40, batch=8, epochs=150)
-    assert tasks.refuse_inseparable(shuffled, digits, 0) < 1e4
+    shuffled = replace(DIGITS, shift="shuffle_labels", test_samples=0, samples=40, batch=8, epochs=150)
+    assert tasks.check_separable(shuffled, digits, 0) < 1e4
     assert (learned(Setting(shuffled, LINEAR, ADAM), digits)["final_error"] == 0).all()
     many = replace(shuffled, samples=200)
     with pytest.raises(StudyError, match="not linearly separable under any labels"):
-        tasks.refuse_inseparable(many, digits, 0)
+        tasks.check_separable(many, digits, 0)
     assert (learned(Setting(many, LINEAR, ADAM), digits)["final_error"] > 0.2).all()
 
 
@@ -107,10 +107,10 @@ def mnist():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_mnist_has_separable_subsets_of_up_to_some_five_hundred_images(mnist, seed):
     problem = Problem("mnist", "shuffle_labels", samples=300, batch=16, epochs=1, tasks=1, separable=True)
-    assert tasks.refuse_inseparable(problem, mnist, seed) < 1e3
-    assert tasks.refuse_inseparable(replace(problem, samples=500), mnist, seed) < 1e5
+    assert tasks.check_separable(problem, mnist, seed) < 1e3
+    assert tasks.check_separable(replace(problem, samples=500), mnist, seed) < 1e5
     with pytest.raises(StudyError, match=r"the 600 images of mnist that seed \d draws .* has rank 5\d\d\): lower problem\.samples"):
-        tasks.refuse_inseparable(replace(problem, samples=600), mnist, seed)
+        tasks.check_separable(replace(problem, samples=600), mnist, seed)
 
 
 @pytest.mark.data
@@ -125,4 +125,4 @@ def test_a_linear_network_fits_shuffled_labels_of_separable_mnist(mnist):
 def test_label_shuffled_cifar10_is_linearly_separable_where_mnist_is_not():
     data = prepared("cifar10", **Dataset.of({"kind": "cifar10", "files": ["data_batch_1"]}).options)
     problem = Problem("cifar10", "shuffle_labels", samples=1200, batch=16, epochs=1, tasks=1, separable=True)
-    assert tasks.refuse_inseparable(problem, data, 0) < 1e4
+    assert tasks.check_separable(problem, data, 0) < 1e4

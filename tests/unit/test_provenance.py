@@ -83,10 +83,10 @@ def test_weighty_packages_are_there_with_their_versions_by_the_name_they_are_ins
 
 def test_a_package_that_changed_while_a_job_waited_is_refused_by_name(tree, installed):
     code = code_digest.code_digest(tree / "train.py")
-    code_digest.refuse_changed_code(code)
+    code_digest.check_code_unchanged(code)
     installed["numpy"] = "2.1"
     with pytest.raises(StudyError, match=r"numpy has another version than when this job was planned.*start snakemake again"):
-        code_digest.refuse_changed_code(code)
+        code_digest.check_code_unchanged(code)
 
 
 def test_every_package_that_the_library_computes_or_draws_with_is_known():
@@ -172,7 +172,7 @@ def test_code_that_was_not_changed_goes_on(tree):
     code = code_digest.code_digest(tree / "train.py")
     (tree / "plasticity/b.py").write_text("# only a comment\nX = 1\n")
     (tree / "plasticity/unrelated.py").write_text("X = 3\n")
-    code_digest.refuse_changed_code(code)
+    code_digest.check_code_unchanged(code)
 
 
 @pytest.mark.parametrize("text", ["X = 2\n", "X = (\n", None], ids=["edited", "broken", "removed"])
@@ -181,7 +181,7 @@ def test_code_that_was_changed_while_a_job_waited_is_refused_by_name(tree, text)
     path = tree / "plasticity/b.py"
     path.write_text(text) if text else path.unlink()
     with pytest.raises(StudyError, match=r"workflow/scripts/plasticity/b\.py was edited after this job was planned.*start snakemake again"):
-        code_digest.refuse_changed_code(code)
+        code_digest.check_code_unchanged(code)
 
 
 def test_each_version_of_a_file_is_parsed_once(tree, monkeypatch):
@@ -223,7 +223,7 @@ def test_training_with_a_method_takes_in_its_file_and_no_other_method(method):
     names = {Path(name).name for name in code if "/methods/" in name}
     assert names == {"__init__.py", f"{method}.py"}
     assert not [name for name in code if "/figures/" in name]
-    assert {"training.py", "lockstep.py", "tasks.py", "randomness.py", "checkpoints.py"} <= {Path(name).name for name in code}
+    assert {"training.py", "ensemble.py", "tasks.py", "randomness.py", "checkpoints.py"} <= {Path(name).name for name in code}
 
 
 # the rules of the house that the digest rests on

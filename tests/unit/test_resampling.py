@@ -73,7 +73,7 @@ def test_few_seeds_have_students_interval_and_one_has_none():
 
 
 def test_students_interval_covers_the_truth_in_95_of_100_studies():
-    low, high = resampling.student(np.random.default_rng(1).normal(2.0, 3.0, (3000, 5)))
+    low, high = resampling.t_interval(np.random.default_rng(1).normal(2.0, 3.0, (3000, 5)))
     assert 0.935 <= ((low <= 2) & (high >= 2)).mean() <= 0.965
 
 

@@ -1,11 +1,11 @@
-"""Which units are given a new start, and what a new start is: against plain loops over one member's units."""
+"""Which units are given a new start, and what a new start is: against plain loops over one run's units."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from cohorts import ARMS, CNN, LAWS, SETTING, begun, changed, deviation, images, of_member, steps_of, trained
+from ensembles import ARMS, CNN, LAWS, SETTING, begun, changed, deviation, images, of_run, steps_of, trained
 from scipy import stats
 from torch import nn
 
@@ -54,7 +54,7 @@ def activations_of(kind, tensors, inputs):
 
 
 class Dormant:
-    """ReDo, for one member."""
+    """ReDo, for one run."""
 
     def __init__(self, kind, arm):
         self.kind, self.arm = kind, arm
@@ -67,12 +67,12 @@ class Dormant:
                 chosen[layer] = [unit for unit, size in enumerate(sizes) if size <= self.arm["threshold"] * sum(sizes) / len(sizes)]
         return chosen
 
-    def agrees(self, state, member):
+    def agrees(self, state, run):
         return True
 
 
 class Useless:
-    """Continual backprop, for one member."""
+    """Continual backprop, for one run."""
 
     def __init__(self, kind, arm):
         self.kind, self.arm, self.numbers = kind, arm, {}
@@ -96,16 +96,16 @@ class Useless:
                 kept["utility"][unit], kept["age"][unit] = 0.0, 0
         return chosen
 
-    def agrees(self, state, member):
+    def agrees(self, state, run):
         return all(
-            np.allclose(state[f"{name}_{layer}"][member].numpy(), values, rtol=1e-8, atol=1e-12)
+            np.allclose(state[f"{name}_{layer}"][run].numpy(), values, rtol=1e-8, atol=1e-12)
             for layer, kept in self.numbers.items()
             for name, values in kept.items()
         )
 
 
 class Silent:
-    """Self-normalised resets, for one member."""
+    """Self-normalised resets, for one run."""
 
     def __init__(self, kind, arm):
         self.kind, self.arm, self.age, self.waits = kind, arm, {}, {}
@@ -125,9 +125,9 @@ class Silent:
                     self.age[key], self.waits[key] = 0, [1]
         return chosen
 
-    def agrees(self, state, member):
+    def agrees(self, state, run):
         return all(
-            (state[f"age_{layer}"][member][unit], state[f"waited_{layer}"][member][unit], state[f"waits_{layer}"][member][unit])
+            (state[f"age_{layer}"][run][unit], state[f"waited_{layer}"][run][unit], state[f"waits_{layer}"][run][unit])
             == (self.age[layer, unit], sum(waits), len(waits))
             for (layer, unit), waits in self.waits.items()
         )
@@ -144,13 +144,13 @@ def test_after_each_step_the_units_that_the_definition_chooses_start_anew_and_no
     _, steps, _ = steps_of(images(size), method, ARMS[method], [0, 3], setting)
     assert len(steps) == setting.problem.tasks * setting.problem.steps
     total, drawn = 0, []
-    for member in range(4):
-        rule = RULES[method](kind, ARMS[method][member // 2])
+    for run in range(4):
+        rule = RULES[method](kind, ARMS[method][run // 2])
         for step in steps:
-            hidden = activations_of(kind, of_member(step.before, member), step.inputs[member])
-            stepped, after = of_member(step.stepped, member), of_member(step.after, member)
+            hidden = activations_of(kind, of_run(step.before, run), step.inputs[run])
+            stepped, after = of_run(step.stepped, run), of_run(step.after, run)
             chosen = rule(step.count, hidden, stepped)
-            assert rule.agrees(step.state, member)
+            assert rule.agrees(step.state, run)
             new = {name: np.zeros(values.shape, bool) for name, values in after.items()}
             for layer, (taker, columns) in units_of(kind).items():
                 for unit in chosen[layer]:
@@ -163,24 +163,24 @@ def test_after_each_step_the_units_that_the_definition_chooses_start_anew_and_no
                 for unit in own:
                     new[f"{layer}.weight"][unit] = new[f"{layer}.bias"][unit] = True
                     total += 1
-                    if member < 2:  # arms of a seed draw alike
+                    if run < 2:  # arms of a seed draw alike
                         drawn.append(after[f"{layer}.weight"][unit])
             assert not after["output.weight"][new["output.weight"]].any()
             for name, where in new.items():
                 np.testing.assert_array_equal(after[name][~where], stepped[name][~where])
                 for mean, of_mean in step.means.items():
-                    values, expected = of_mean[name][member].numpy(), step.stepped_means[mean][name][member].numpy()
+                    values, expected = of_mean[name][run].numpy(), step.stepped_means[mean][name][run].numpy()
                     np.testing.assert_array_equal(values, np.where(where, 0, expected))
     assert total > 5
     assert len({row.tobytes() for row in drawn}) == len(drawn)
 
 
 def renewed(initialization="he", arms=2, seeds=(0, 1), activation="relu", kind="mlp", norm="none", **options):
-    """A cohort and its renewal; parameters are its own until then."""
+    """An ensemble and its renewal; parameters are its own until then."""
     options = {"mlp": {"width": 8, "depth": 2, "norm": norm}, "cnn": {"width": 6, "norm": norm}}[kind] | options
     network = {"kind": kind, "activation": activation, "initialization": initialization, "options": options}
-    members = begun(images(20 if kind == "cnn" else 4), "none", [{}] * arms, seeds, changed(network=network))
-    return members.learner, Renewal(members.learner)
+    runs = begun(images(20 if kind == "cnn" else 4), "none", [{}] * arms, seeds, changed(network=network))
+    return runs.learner, Renewal(runs.learner)
 
 
 def everywhere(learner, renewal, which=slice(None)):
@@ -199,7 +199,7 @@ def test_incoming_weights_follow_the_initial_law_and_never_repeat(initialization
         learner.task = task
         for _ in range(6):
             with torch.no_grad():
-                renewal.renew(learner, everywhere(learner, renewal))
+                renewal.reinitialize(learner, everywhere(learner, renewal))
             for of in renewal.units:
                 weight, bias = of.made_by
                 found[weight].append(learner.parameters.tensors[weight].detach().clone())
@@ -236,7 +236,7 @@ def test_units_of_any_layer_that_start_one_at_a_time_have_draws_of_the_layers_la
                 chosen = {other.layer: torch.zeros(4, other.width, dtype=torch.bool) for other in renewal.units}
                 chosen[of.layer][:, unit] = True
                 with torch.no_grad():
-                    renewal.renew(learner, chosen)
+                    renewal.reinitialize(learner, chosen)
                 rows.append(learner.parameters.tensors[of.made_by[0]].detach()[:, unit].flatten(1).clone())
         rows = torch.cat(rows)
         assert len(rows.unique(dim=0)) == len(rows)
@@ -250,7 +250,7 @@ def test_new_starts_are_alike_in_all_arms_of_a_seed_and_differ_between_seeds_tas
     for task in range(2):
         learner.task = task
         with torch.no_grad():
-            renewal.renew(learner, everywhere(learner, renewal))
+            renewal.reinitialize(learner, everywhere(learner, renewal))
         rows = learner.parameters.tensors["hidden_1.weight"].detach().clone()
         assert torch.equal(rows[:2], rows[2:])
         found += [*rows[:2].flatten(1)]
@@ -258,7 +258,7 @@ def test_new_starts_are_alike_in_all_arms_of_a_seed_and_differ_between_seeds_tas
     chosen = everywhere(learner, renewal)
     chosen["hidden_1"][:] = False
     with torch.no_grad():
-        renewal.renew(learner, chosen)
+        renewal.reinitialize(learner, chosen)
     second = learner.parameters.tensors["hidden_2.weight"].detach()
     assert not torch.isclose(second[0].flatten()[:64], found[0][:64]).any()
 
@@ -273,7 +273,7 @@ def test_a_norm_between_a_layer_and_its_activation_starts_anew_with_the_unit(nor
         with torch.no_grad():
             learner.parameters.tensors[f"{place}.weight"].fill_(3)
             learner.parameters.tensors[f"{place}.bias"].fill_(5)
-            renewal.renew(learner, chosen)
+            renewal.reinitialize(learner, chosen)
         for name, kept, new in (("weight", 3, 1), ("bias", 5, 0)):
             expected = torch.full((learner.parameters.shapes[f"{place}.{name}"][0],), float(kept), dtype=torch.float64)
             expected[1] = new
@@ -294,7 +294,7 @@ def test_a_network_computes_the_same_when_units_that_put_out_nothing_start_anew(
             weight[chosen[of.layer]], bias[chosen[of.layer]] = 0, 0 if activation == "crelu" else -1
         before = learner(inputs)
         learner.parameters.flat.add_(0)
-        renewal.renew(learner, chosen)
+        renewal.reinitialize(learner, chosen)
         after = learner(inputs)
         assert all(mask.any() for mask in chosen.values())
         torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)
@@ -305,17 +305,17 @@ def test_a_network_computes_the_same_when_units_that_put_out_nothing_start_anew(
 def test_a_change_of_no_units_changes_nothing():
     learner, renewal = renewed()
     before = learner.parameters.flat.detach().clone()
-    renewal.renew(learner, everywhere(learner, renewal, slice(0, 0)))
+    renewal.reinitialize(learner, everywhere(learner, renewal, slice(0, 0)))
     assert torch.equal(learner.parameters.flat, before)
 
 
 def ages_at_reset(arm, fires, steps=40):
     """After which steps a unit of a layer is reset by self-normalised resets when it fires in given steps, and all others always."""
-    members = begun(images(4), "self_normalized_resets", [arm], [0])
-    learner, method = members.learner, members.interventions["self_normalized_resets"]
+    runs = begun(images(4), "self_normalized_resets", [arm], [0])
+    learner, method = runs.learner, runs.interventions["self_normalized_resets"]
     resets = []
     with torch.no_grad():
-        method.switch(learner)
+        method.on_task_start(learner)
         for step in range(1, steps + 1):
             learner.hidden = {layer: torch.ones(1, 7, 8, dtype=torch.float64) for layer in ("hidden_1", "hidden_2")}
             learner.hidden["hidden_1"][:, :, 2] = float(fires(step))
@@ -345,8 +345,8 @@ def test_a_unit_that_fires_every_third_step_may_be_silent_for_longer():
 
 def of_utilities(arm, steps, magnitudes):
     """When and which of the first layer's units continual backprop resets, with given magnitudes and outgoing weights of 1."""
-    members = begun(images(4), "continual_backprop", [arm], [0])
-    learner, method = members.learner, members.interventions["continual_backprop"]
+    runs = begun(images(4), "continual_backprop", [arm], [0])
+    learner, method = runs.learner, runs.interventions["continual_backprop"]
     found = []
     for step in range(1, steps + 1):
         learner.hidden = {layer: torch.ones(1, 7, 8, dtype=torch.float64) * torch.tensor(magnitudes) for layer in ("hidden_1", "hidden_2")}
@@ -383,16 +383,16 @@ def test_utilities_are_corrected_for_age():
 
 def test_dormant_units_come_back_to_life_with_redo(data):
     def dead(method, arm):
-        members = begun(data, method, [arm], [0], changed(problem={"epochs": 10}))
+        runs = begun(data, method, [arm], [0], changed(problem={"epochs": 10}))
         with torch.no_grad():
-            members.learner.parameters.tensors["hidden_1.bias"][:, :4] = -100
+            runs.learner.parameters.tensors["hidden_1.bias"][:, :4] = -100
         for _ in range(2):
-            members.switch()
-            members.learn()
-        inputs = members._inputs[None]
+            runs.on_task_start()
+            runs.learn()
+        inputs = runs._inputs[None]
         with torch.no_grad():
-            members.learner.watched(inputs, {})
-        return int((members.learner.hidden["hidden_1"].abs().sum(dim=1) == 0).sum())
+            runs.learner.record_activations(inputs, {})
+        return int((runs.learner.hidden["hidden_1"].abs().sum(dim=1) == 0).sum())
 
     assert dead("none", {}) >= 4 or dead("redo", {"threshold": 0.0, "period": 0}) >= 4
     assert dead("redo", {"threshold": 0.0, "period": 5}) == 0
@@ -404,7 +404,7 @@ def test_units_follows_only_those_named():
     assert [of.layer for of in renewal.units] == [of.layer for of in hidden_units.follow(learner.network)] == ["hidden_1", "hidden_2"]
 
 
-def test_a_members_resets_are_the_same_whoever_else_is_reset(data):
+def test_a_runs_resets_are_the_same_whoever_else_is_reset(data):
     arms = ARMS["redo"]
     _, states = trained(data, "redo", arms, [0, 1], SETTING)
     _, alone = trained(data, "redo", arms[:1], [1], SETTING)

@@ -386,21 +386,21 @@ EVERYONE = [({"strength": strength}, seed) for strength in (0.01, 0.1) for seed 
 
 @pytest.fixture
 def job(data, tmp_path, monkeypatch):
-    """``job(stop_after)`` trains in waves of two members; a job that is stopped after so many tasks leaves its state behind."""
+    """``job(stop_after)`` trains in waves of two runs; a job that is stopped after so many tasks leaves its state behind."""
     shapes = {name: tuple(tensor.shape) for name, tensor in architecture.fitting(SETTING, data).named_parameters()}
-    need = chunks.memory.per_member(SETTING, data)
+    need = chunks.memory.per_run(SETTING, data)
     learned, learn = [], trainer.Members.learn
 
-    def counted(members):
+    def counted(runs):
         if len(learned) == train.stop_after:
             raise KeyboardInterrupt
-        learn(members)
-        learned.append(members.learner.task)
+        learn(runs)
+        learned.append(runs.learner.task)
 
-    def train(stop_after=None, members=2, folder=tmp_path):
+    def train(stop_after=None, runs=2, folder=tmp_path):
         learned.clear()
         train.stop_after = stop_after
-        granted = chunks.memory.BASE + data.nbytes + members * need
+        granted = chunks.memory.BASE + data.nbytes + runs * need
         with restart.held(folder / "resume", STAMP) as kept:
             rows = checkpoints.Rows(kept.folder / "checkpoints.f4", range(0, 4, 2), len(EVERYONE), shapes)
             values = chunks.train_in_waves(SETTING, "l2", EVERYONE, data, Training(), rows, kept, granted)
@@ -478,21 +478,21 @@ def test_everything_that_goes_on_from_task_to_task_is_restored(data, monkeypatch
     assert same(other.state(), one.state())
 
 
-@pytest.mark.parametrize("members", [1, 3, 6])
-def test_a_wave_that_was_begun_is_finished_as_it_was_whatever_fits_by_then(job, undisturbed, members):
+@pytest.mark.parametrize("runs", [1, 3, 6])
+def test_a_wave_that_was_begun_is_finished_as_it_was_whatever_fits_by_then(job, undisturbed, runs):
     with pytest.raises(KeyboardInterrupt):
         job(stop_after=7)
-    found, learned = job(members=members)
+    found, learned = job(runs=runs)
     assert learned[:1] == [4]
-    assert learned[1:] == [1, 2, 3, 4] * {1: 2, 3: 1, 6: 1}[members]
+    assert learned[1:] == [1, 2, 3, 4] * {1: 2, 3: 1, 6: 1}[runs]
     assert same(found, undisturbed)
 
 
-def test_waves_are_told_in_one_line_and_a_cohort_that_fits_is_not_split(job, undisturbed, caplog):
+def test_waves_are_told_in_one_line_and_a_ensemble_that_fits_is_not_split(job, undisturbed, caplog):
     caplog.clear()
-    assert same(job(members=6)[0], undisturbed)
+    assert same(job(runs=6)[0], undisturbed)
     assert not [line for line in caplog.messages if " waves," in line]
-    assert same(job(members=2)[0], undisturbed)
+    assert same(job(runs=2)[0], undisturbed)
     (line,) = [line for line in caplog.messages if " waves," in line]
-    assert "6 members need about" in line
+    assert "6 runs need about" in line
     assert line.endswith("they are trained in 3 waves, with the same results")

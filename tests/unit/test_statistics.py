@@ -28,10 +28,10 @@ def setting(draw, arms=ARMS, seeds=SEEDS, tasks=TASKS):
         | {
             "status": (member, np.zeros(sizes, np.int8)),
             "weight_norm": ((*member, "block"), draw.normal(size=(*sizes, 2))),
-            "feature_rank": ((*member, "moment", "block"), draw.normal(size=(*sizes, 2, 2))),
-            "fisher_eigenvalue": ((*member, "moment", "block", "rank"), draw.normal(size=(*sizes, 2, 2, 3))),
+            "feature_rank": ((*member, "evaluation_point", "block"), draw.normal(size=(*sizes, 2, 2))),
+            "fisher_eigenvalue": ((*member, "evaluation_point", "block", "rank"), draw.normal(size=(*sizes, 2, 2, 3))),
         },
-        {"arm": arms, "seed": range(seeds), "task": range(tasks), "moment": ["old", "new"], "block": ["hidden_1", "all"]},
+        {"arm": arms, "seed": range(seeds), "task": range(tasks), "evaluation_point": ["previous", "next"], "block": ["hidden_1", "all"]},
     )
     data["feature_rank"][:, :, 0, 0] = np.nan  # no old data at task 0
     data["feature_rank"][..., 1] = np.nan  # a block that does not have the measure
@@ -40,7 +40,7 @@ def setting(draw, arms=ARMS, seeds=SEEDS, tasks=TASKS):
 
 
 def interval(values):
-    return tuple(map(float, resampling.student(values)))
+    return tuple(map(float, resampling.t_interval(values)))
 
 
 @pytest.fixture
@@ -96,11 +96,11 @@ def test_a_diverged_member_is_left_out_and_said(data):
 
 def test_measures_are_summed_up_as_outcomes_are(data):
     table = summaries.measures({"s": data})
-    runs = data["feature_rank"].sel(arm="none", moment="old", block="hidden_1").values[:, 1:]  # no old data at task 0
-    found = row(table, arm="none", measure="feature_rank", moment="old", block="hidden_1", stage="late")
+    runs = data["feature_rank"].sel(arm="none", evaluation_point="previous", block="hidden_1").values[:, 1:]  # no old data at task 0
+    found = row(table, arm="none", measure="feature_rank", evaluation_point="previous", block="hidden_1", stage="late")
     assert found["mean"] == pytest.approx(runs[:, -1:].mean())
     assert (found["low"], found["high"]) == pytest.approx(interval(runs[:, -1:].mean(axis=1)))
-    assert row(table, arm="none", measure="weight_norm", moment="", block="all", stage="all")["tasks"] == TASKS
+    assert row(table, arm="none", measure="weight_norm", evaluation_point="", block="all", stage="all")["tasks"] == TASKS
 
 
 def test_the_summary_is_a_row_an_arm_of_means_over_the_first_and_the_last_tasks(data):
@@ -120,19 +120,19 @@ def test_the_summary_is_a_row_an_arm_of_means_over_the_first_and_the_last_tasks(
 
 
 def test_the_summary_of_a_study_without_new_data_has_no_ranks_since_those_are_of_the_coming_task(data):
-    data = data.assign(fisher_effective_rank=data["feature_rank"].fillna(3.0)).sel(moment=["old"])
+    data = data.assign(fisher_effective_rank=data["feature_rank"].fillna(3.0)).sel(evaluation_point=["previous"])
     table = summaries.summary({"digits": data})
     assert not [name for name in table if "rank" in name]
     assert table["final_error_early"].notna().all()
 
 
-def whole(data, **how):
+def atomic_write(data, **how):
     return tables.tables({"s": data}, Statistics.of({"draws": 199} | how))
 
 
 @pytest.fixture(scope="module")
 def all_tables():
-    return whole(setting(np.random.default_rng(0)))
+    return atomic_write(setting(np.random.default_rng(0)))
 
 
 def within(table, **keys):
@@ -140,8 +140,8 @@ def within(table, **keys):
 
 
 def test_a_measure_is_correlated_with_the_error_of_the_task_that_it_precedes(data, all_tables):
-    found = within(all_tables["associations"], measure="feature_rank", moment="old", block="hidden_1")
-    x = data["feature_rank"].sel(arm="none", moment="old", block="hidden_1").values[:, 1:]
+    found = within(all_tables["associations"], measure="feature_rank", evaluation_point="previous", block="hidden_1")
+    x = data["feature_rank"].sel(arm="none", evaluation_point="previous", block="hidden_1").values[:, 1:]
     y = data["final_error"].sel(arm="none").values[:, 1:]
     assert found["estimate"] == pytest.approx(np.mean([scipy.stats.spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)]))
     assert found["pearson"] == pytest.approx(np.mean([scipy.stats.pearsonr(a, b).statistic for a, b in zip(x, y, strict=True)]))
@@ -150,26 +150,28 @@ def test_a_measure_is_correlated_with_the_error_of_the_task_that_it_precedes(dat
 
 def test_an_update_norm_counts_for_the_next_task(data):
     data["update_norm"][:, :, :-1] = data["final_error"].values[:, :, 1:]
-    assert within(whole(data)["associations"], measure="update_norm")["estimate"] == pytest.approx(1)
+    assert within(atomic_write(data)["associations"], measure="update_norm")["estimate"] == pytest.approx(1)
 
 
 def test_blocks_that_lack_a_measure_spectra_and_fresh_networks_have_no_row(data):
-    assert {"fresh"}.isdisjoint(key.moment for key in Panel.of("s", data.assign_coords(moment=["old", "fresh"])).keys)
-    table = whole(data)["associations"]
+    assert {"fresh"}.isdisjoint(
+        key.evaluation_point for key in Panel.of("s", data.assign_coords(evaluation_point=["previous", "fresh"])).keys
+    )
+    table = atomic_write(data)["associations"]
     assert table.loc[(table["measure"] == "feature_rank") & (table["block"] == "all")].empty
     assert "fisher_eigenvalue" not in set(table["measure"])
 
 
 def test_a_block_that_an_arms_network_lacks_has_no_row_of_that_arm(data):
     data["feature_rank"].loc[{"arm": "none", "block": "hidden_1"}] = np.nan
-    table = whole(data)["associations"]
+    table = atomic_write(data)["associations"]
     found = table.loc[(table["measure"] == "feature_rank") & (table["block"] == "hidden_1") & (table["level"] == "within_run"), "arm"]
     assert set(found) == set(ARMS) - {"none"}
 
 
 def test_constant_and_too_few_say_so_in_place_of_a_number(data):
     data["weight_norm"][...] = 1.0
-    made = whole(data)
+    made = atomic_write(data)
     for name in ("associations", "nulls", "lead_lag"):
         table = made[name]
         rows = table[(table["measure"] == "weight_norm") & (table.get("level", "within_run") == "within_run")]
@@ -177,13 +179,13 @@ def test_constant_and_too_few_say_so_in_place_of_a_number(data):
         assert rows["estimate"].isna().all()
         assert rows["p"].isna().all()
         assert rows["note"].str.contains("constant").all(), name
-    short = whole(data.isel(task=slice(0, 3)))["associations"]
+    short = atomic_write(data.isel(task=slice(0, 3)))["associations"]
     assert short["estimate"].isna().all()
     assert short["note"].str.contains("too few").all()
 
 
 def test_few_seeds_have_no_test_and_say_so(data):
-    found = within(whole(data.isel(seed=[0]))["associations"], measure="weight_norm", block="all")
+    found = within(atomic_write(data.isel(seed=[0]))["associations"], measure="weight_norm", block="all")
     assert np.isfinite(found["estimate"])
     assert np.isnan([found["low"], found["high"], found["p"]]).all()
     assert "too few seeds" in found["note"]
@@ -191,7 +193,7 @@ def test_few_seeds_have_no_test_and_say_so(data):
 
 def test_a_diverged_member_is_left_out_of_tests_and_said(data):
     data["final_error"][0, 2, 5:] = np.nan
-    made = whole(data)
+    made = atomic_write(data)
     found = within(made["associations"], measure="weight_norm", block="all")
     assert found["seeds"] == SEEDS - 1
     assert "1 diverged" in found["note"]
@@ -203,17 +205,17 @@ def test_a_diverged_member_is_left_out_of_tests_and_said(data):
 
 def test_tasks_that_were_not_measured_are_left_out(data):
     data["weight_norm"][:, :, 1::2] = np.nan
-    found = within(whole(data)["associations"], measure="weight_norm", block="all")
+    found = within(atomic_write(data)["associations"], measure="weight_norm", block="all")
     assert found["tasks"] == TASKS // 2
     assert found["seeds"] == SEEDS
 
 
 def test_the_same_study_gives_the_same_bytes_and_a_further_setting_changes_no_row_of_this_one(data, all_tables):
-    again = whole(data)
+    again = atomic_write(data)
     for name, table in all_tables.items():
         assert table.to_csv() == again[name].to_csv(), name
     more = tables.tables({"s": data, "t": setting(np.random.default_rng(1))}, Statistics(draws=199))
-    unadjusted = ["setting", "level", "arm", "outcome", "measure", "moment", "block", "estimate", "low", "high", "p"]
+    unadjusted = ["setting", "level", "arm", "outcome", "measure", "evaluation_point", "block", "estimate", "low", "high", "p"]
     held = more["associations"].query("setting == 's'")[unadjusted].reset_index(drop=True)
     assert held.equals(all_tables["associations"][unadjusted])
 
@@ -235,10 +237,10 @@ H2 = {"name": "H2", "arm": "l2(strength=0.1)", "versus": "none", "outcome": "fin
 
 def test_a_declared_hypothesis_is_found_contradicted_in_the_other_direction_and_undecided_without_evidence():
     data = setting(np.random.default_rng(0), seeds=12)
-    undecided = whole(data, hypotheses=[H1])["hypotheses"]
+    undecided = atomic_write(data, hypotheses=[H1])["hypotheses"]
     data["weight_norm"][..., 1] = data["final_error"].values + 0.01 * data["weight_norm"].values[..., 1]
     data["final_error"][1] = data["final_error"][0] - 0.5
-    found = whole(data, hypotheses=[H1, H2, H1 | {"name": "H3", "direction": "negative"}])
+    found = atomic_write(data, hypotheses=[H1, H2, H1 | {"name": "H3", "direction": "negative"}])
     table = found["hypotheses"].set_index("hypothesis")
     assert list(undecided["verdict"]) == ["undecided"]
     assert list(table["verdict"]) == ["supported", "supported", "contradicted"]
@@ -251,22 +253,22 @@ def test_a_declared_hypothesis_is_found_contradicted_in_the_other_direction_and_
 
 def test_a_hypothesis_about_what_was_not_measured_is_refused_by_name(data):
     with pytest.raises(StudyError, match="hypothesis H1 is about something that no setting has"):
-        whole(data, hypotheses=[H1 | {"measure": "wieght_norm"}])
+        atomic_write(data, hypotheses=[H1 | {"measure": "wieght_norm"}])
 
 
 def test_any_two_arms_of_a_hypothesis_are_compared(data):
     turned = {"arm": "none", "versus": "l2(strength=0.1)", "direction": "positive"}
-    found = whole(data, hypotheses=[H2, H2 | turned | {"name": "H3"}])
+    found = atomic_write(data, hypotheses=[H2, H2 | turned | {"name": "H3"}])
     one, other = found["hypotheses"]["estimate"]
     assert one == -other != 0
     assert set(found["comparisons"].query("arm == 'none'")["versus"]) == {"", "fresh", "l2(strength=0.1)"}
-    assert set(whole(data)["comparisons"].query("arm == 'none'")["versus"]) == {"", "fresh"}
+    assert set(atomic_write(data)["comparisons"].query("arm == 'none'")["versus"]) == {"", "fresh"}
 
 
 def test_a_hypothesis_with_too_few_seeds_or_tasks_says_so_and_stops_nothing(data):
-    few = whole(data.isel(seed=[0, 1, 2]), hypotheses=[H1])["hypotheses"]
+    few = atomic_write(data.isel(seed=[0, 1, 2]), hypotheses=[H1])["hypotheses"]
     assert list(few["verdict"]) == ["too few seeds"]
-    short = whole(data.isel(task=slice(0, 4)), hypotheses=[H1])["hypotheses"]
+    short = atomic_write(data.isel(task=slice(0, 4)), hypotheses=[H1])["hypotheses"]
     assert list(short["verdict"]) == ["too few tasks"]
 
 
@@ -293,7 +295,7 @@ def test_holm_and_benjamini_hochberg_on_worked_examples():
 def test_the_strongest_null_is_the_one_that_assumes_least_among_those_beaten():
     data = setting(np.random.default_rng(0), seeds=12, tasks=30)
     data["weight_norm"][..., 1] = data["final_error"].values + 0.05 * data["weight_norm"].values[..., 1]
-    table = whole(data)["associations"]
+    table = atomic_write(data)["associations"]
     assert within(table, measure="weight_norm", block="all")["strongest_null"] == "mismatched"
     assert within(table, measure="weight_norm", block="hidden_1")["strongest_null"] == "none"
 
@@ -312,7 +314,7 @@ def test_what_was_lost_is_said_of_each_setting_beside_a_fresh_network(data, loss
     data["final_error"][:] = 0.3 + 0.001 * data["final_error"].values
     data["final_error"].loc[{"arm": "none", "task": slice(TASKS - 2, None)}] += loss
     data["fresh_final_error"] = data["final_error"].sel(arm="fresh", drop=True)
-    said = whole(data)["statements"]
+    said = atomic_write(data)["statements"]
     (sentence,) = said.loc[said["about"] == "loss", "statement"]
     late = data["final_error"].sel(arm="none").values[:, -2:].mean(axis=1)
     low, high = interval(late)
@@ -323,7 +325,7 @@ def test_what_was_lost_is_said_of_each_setting_beside_a_fresh_network(data, loss
 
 def test_a_setting_whose_every_seed_diverged_without_an_intervention_says_so(data):
     data["final_error"].loc[{"arm": "none", "task": slice(3, None)}] = np.nan
-    said = whole(data)["statements"]
+    said = atomic_write(data)["statements"]
     (sentence,) = said.loc[said["about"] == "loss", "statement"]
     assert sentence == "s: no seed without an intervention came to the end (5 diverged or with gaps; too few seeds for an interval)."
 

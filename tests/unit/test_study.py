@@ -1,4 +1,4 @@
-"""A config is checked once, and what is wrong with it is said in sentences; a right one becomes cohorts."""
+"""A config is checked once, and what is wrong with it is said in sentences; a right one becomes ensembles."""
 
 import copy
 import json
@@ -43,18 +43,18 @@ seeds: {tune: 0, report: 5}
 seeds_per_job: 2
 settings:
   row:
-    problem: {dataset: digits, change: shuffle_labels, samples: 64, batch: 16, epochs: 2, tasks: 3}
+    problem: {dataset: digits, shift: shuffle_labels, samples: 64, batch: 16, epochs: 2, tasks: 3}
     network: {kind: mlp, width: 8, depth: 2, activation: relu}
     optimizer: {kind: adam, lr: 0.001}
   other:
-    problem: {dataset: digits, change: shuffle_labels, samples: 64, batch: 16, epochs: 2, tasks: 3}
+    problem: {dataset: digits, shift: shuffle_labels, samples: 64, batch: 16, epochs: 2, tasks: 3}
     network: {kind: mlp, width: 8, depth: 2, activation: tanh}
     optimizer: {kind: adam, lr: 0.001}
 methods:
   none: {}
   l2: {strength: [0.001, 0.01]}
   wasserstein: {strength: 0.1, settings: [row]}
-curvature: {operators: [fisher], samples: 32, moments: [old, new], every: 1}
+curvature: {operators: [fisher], samples: 32, evaluation_points: [old, new], every: 1}
 """)
 GONE = object()
 
@@ -90,7 +90,7 @@ def test_shipped_studies_are_valid(path):
     config = yaml.safe_load(path.read_text())
     found = study.read(config, SCHEMA)
     assert found.name == config["study"]
-    assert len(found.cohorts()) == sum(len(found.methods_of(name)) for name in found.settings) * len(
+    assert len(found.ensembles()) == sum(len(found.methods_of(name)) for name in found.settings) * len(
         study.packed(range(found.seeds), found.seeds_per_job)
     )
 
@@ -118,7 +118,7 @@ def test_the_papers_settings_are_there():
     separable = {values["network"]["activation"] for values in settings.values() if values["problem"].get("separable")}
     assert separable == {"relu", "leaky_relu", "tanh", "identity"}
     found = {
-        (values["problem"]["dataset"], values["problem"]["change"], values["network"]["kind"], values["optimizer"]["kind"])
+        (values["problem"]["dataset"], values["problem"]["shift"], values["network"]["kind"], values["optimizer"]["kind"])
         for values in settings.values()
         if "separable" not in values["problem"]
     }
@@ -140,16 +140,16 @@ def test_a_config_is_typed_as_it_is_written():
     assert list(found.settings) == ["other", "row"]  # by name, whatever the order in the config
     assert found.settings["other"] == Setting.of(CONFIG["settings"]["other"])
     assert found.training == Training()
-    assert found.curvature == Curvature({"fisher": Spectra(32, 1, ("old", "new"))}, ("old", "new"), 1)
+    assert found.curvature == Curvature({"fisher": Spectra(32, 1, ("previous", "next"))}, ("previous", "next"), 1)
 
 
 def test_an_operators_own_keys_come_before_the_common_ones_and_those_before_the_defaults():
-    own = {"ggn": {"samples": 8, "moments": ["new"], "steps": 9}, "fisher": {}}
+    own = {"ggn": {"samples": 8, "evaluation_points": ["next"], "steps": 9}, "fisher": {}}
     found = study.read(changed((OPERATORS, own), ("curvature.probes", 7), ("curvature.levels", [0.9])), SCHEMA).curvature
     assert list(found.operators) == ["fisher", "ggn"]
-    assert found.operators["fisher"] == Spectra(32, 1, ("old", "new"), probes=7)
-    assert found.operators["ggn"] == Spectra(8, 1, ("new",), steps=9, probes=7)
-    assert (found.moments, found.every, found.levels, found.top) == (("old", "new"), 1, (0.9,), 10)
+    assert found.operators["fisher"] == Spectra(32, 1, ("previous", "next"), probes=7)
+    assert found.operators["ggn"] == Spectra(8, 1, ("next",), steps=9, probes=7)
+    assert (found.evaluation_points, found.every, found.levels, found.top) == (("previous", "next"), 1, (0.9,), 10)
     assert Curvature.of(json.loads(json.dumps(asdict(found)))) == found
     as_list, as_mapping = (study.read(changed((OPERATORS, names)), SCHEMA).curvature for names in (["ntk", "ggn"], {"ggn": {}, "ntk": {}}))
     assert as_list == as_mapping
@@ -273,11 +273,14 @@ MISTAKES = {
         [("curvature.every", 2), (OPERATORS, {"ggn": {"every": 3}})],
         [f"{OPERATORS}.ggn.every is 3", "at every 2 (curvature.every)", "multiple"],
     ),
-    "an operator at a moment of its own": (
-        [(OPERATORS, {"ggn": {"moments": ["fresh", "new"]}})],
-        [f"{OPERATORS}.ggn.moments has fresh, which curvature.moments lacks", "add it there"],
+    "an operator at an evaluation point of its own": (
+        [(OPERATORS, {"ggn": {"evaluation_points": ["fresh", "next"]}})],
+        [f"{OPERATORS}.ggn.evaluation_points has fresh, which curvature.evaluation_points lacks", "add it there"],
     ),
-    "an unknown moment": ([("curvature.moments", ["freshly"])], ["curvature.moments.0", "did you mean 'fresh'?"]),
+    "an unknown evaluation_point": (
+        [("curvature.evaluation_points", ["freshly"])],
+        ["curvature.evaluation_points.0", "did you mean 'fresh'?"],
+    ),
     "an unknown block": ([("curvature.blocks", ["layer"])], ["curvature.blocks.0", "did you mean 'layers'?"]),
     "no block": ([("curvature.blocks", [])], ["curvature.blocks is empty", "name at least one"]),
     "more than the whole spectrum": ([("curvature.levels", [0.9, 1.5])], ["curvature.levels.1 is 1.5, above 1", "lower it"]),
@@ -320,11 +323,11 @@ MISTAKES = {
         ["curvature.every", "1", "only every 2 tasks", "training.checkpoint_every", "multiple"],
     ),
     "missing key under another name": ([(f"{PROBLEM}.samples", GONE), (f"{PROBLEM}.sampels", 64)], ["lacks 'samples'", "is it 'sampels'?"]),
-    "unknown change": ([(f"{PROBLEM}.change", "shuffle_label")], [f"{PROBLEM}.change", "did you mean 'shuffle_labels'?"]),
+    "unknown change": ([(f"{PROBLEM}.shift", "shuffle_label")], [f"{PROBLEM}.shift", "did you mean 'shuffle_labels'?"]),
     "option of another change": ([(f"{PROBLEM}.fraction", 0.5)], [PROBLEM, "unknown key 'fraction'", "first_task"]),
-    "missing option of a change": ([(f"{PROBLEM}.change", "redraw_labels")], [PROBLEM, "lacks 'fraction'", "redraw_labels", "add it"]),
+    "missing option of a change": ([(f"{PROBLEM}.shift", "redraw_labels")], [PROBLEM, "lacks 'fraction'", "redraw_labels", "add it"]),
     "more than all": (
-        [(f"{PROBLEM}.change", "redraw_labels"), (f"{PROBLEM}.fraction", 1.5)],
+        [(f"{PROBLEM}.shift", "redraw_labels"), (f"{PROBLEM}.fraction", 1.5)],
         [f"{PROBLEM}.fraction", "1.5", "above 1", "lower it"],
     ),
     "two budgets": ([(f"{PROBLEM}.steps_per_task", 5)], [PROBLEM, "both epochs and steps_per_task", "give one of them"]),
@@ -460,7 +463,7 @@ METHODS = {
         [("settings.row.network.norm", "layer")],
         ["layer_norm", "in row", "network.norm: layer", "limit it by `settings`"],
     ),
-    "a yardstick of some settings": ({"fresh": {"settings": ["row"]}}, [], ["methods.fresh", "`settings`", "yardstick", "remove them"]),
+    "a baseline of some settings": ({"fresh": {"settings": ["row"]}}, [], ["methods.fresh", "`settings`", "baseline", "remove them"]),
     "singular values of convolutions": (
         {"spectral": {"strength": 1}},
         [("settings.row.network", CNN)],
@@ -601,7 +604,7 @@ def test_what_is_refused_in_one_setting_may_be_limited_to_another():
     assert found.methods_of("other") == ["layer_norm", "fresh"]
 
 
-def test_methods_are_composed_whatever_the_spaces_and_change_the_network_of_their_cohorts_alone():
+def test_methods_are_composed_whatever_the_spaces_and_change_the_network_of_their_ensembles_alone():
     composed = {"layer_norm + crelu+l2": {"l2.strength": [0.1, 0.2]}, "l2": {"strength": 0.1}}
     found = study.read(changed(("methods", composed)), SCHEMA)
     assert found.methods_of("row") == ["l2", "layer_norm+crelu+l2", "fresh"]
@@ -728,8 +731,8 @@ def test_finished_blocks_are_found_by_their_outcomes_and_a_strange_folder_is_non
     (tmp_path / "runs/a/none/0-4/resume").mkdir(parents=True)
     assert study.finished(tmp_path) == {"runs/a/l2": ["0-4", "5"], "tuning/a/l2": ["1000"]}
     made = replace(drawn_study(6, 2), finished={"runs/row/l2": ["0-4"], "tuning/row/l2": ["1000"]})
-    assert [cohort.seeds for cohort in made.cohorts("row") if cohort.method == "l2"] == ["0-4", "5"]
-    assert [cohort.seeds for cohort in made.cohorts("row") if cohort.method == "none"] == ["0-1", "2-3", "4-5"]
+    assert [ensemble.seeds for ensemble in made.ensembles("row") if ensemble.method == "l2"] == ["0-4", "5"]
+    assert [ensemble.seeds for ensemble in made.ensembles("row") if ensemble.method == "none"] == ["0-1", "2-3", "4-5"]
 
 
 def test_methods_are_trained_where_they_are_limited_to_and_a_fresh_network_everywhere():
@@ -739,13 +742,13 @@ def test_methods_are_trained_where_they_are_limited_to_and_a_fresh_network_every
     assert drawn_study(1, 1, {"fresh": {}, "none": {}}).methods_of("row") == ["none", "fresh"]
 
 
-def test_cohorts_are_every_setting_method_and_block_once():
+def test_ensembles_are_every_setting_method_and_block_once():
     found = study.read(CONFIG, SCHEMA)
-    folders = [cohort.folder for cohort in found.cohorts()]
+    folders = [ensemble.folder for ensemble in found.ensembles()]
     methods = {"other": ["none", "l2", "fresh"], "row": ["none", "l2", "wasserstein", "fresh"]}
     expected = [f"{setting}/{method}/{block}" for setting in methods for method in methods[setting] for block in ("0-1", "2-3", "4")]
     assert folders == expected
-    assert [cohort.folder for cohort in found.cohorts("row")] == expected[9:]
+    assert [ensemble.folder for ensemble in found.ensembles("row")] == expected[9:]
 
 
 @given(values=st.lists(st.floats(0, 10, allow_subnormal=False), min_size=1, max_size=5, unique=True))
@@ -792,9 +795,9 @@ def turned(value):
 
 def test_what_a_training_job_knows_does_not_depend_on_the_order_of_keys():
     one, other = study.read(CONFIG, SCHEMA), study.read(turned(CONFIG), SCHEMA)
-    for cohort in one.cohorts():
-        text = one.training_job(cohort.setting, cohort.method, cohort.seeds)
-        assert text == other.training_job(cohort.setting, cohort.method, cohort.seeds)
+    for ensemble in one.ensembles():
+        text = one.training_job(ensemble.setting, ensemble.method, ensemble.seeds)
+        assert text == other.training_job(ensemble.setting, ensemble.method, ensemble.seeds)
     grid = {"l2": {"a": [1, 2], "b": [3, 4]}}
     assert several(grid).training_job("row", "l2", "0") == several(turned(grid)).training_job("row", "l2", "0")
 
@@ -865,8 +868,8 @@ def test_tuning_seeds_are_never_reporting_seeds_and_neither_move_when_the_other_
 def test_what_the_criterion_is_is_in_no_training_job():
     one, other = tuned(), tuned(("tuning", {"outcome": "final_loss", "stage": "late"}), ("seeds.tune", 4))
     assert (one.criterion, other.criterion) == (Criterion(), Criterion("final_loss", "late"))
-    for cohort in one.cohorts():
-        assert one.training_job(*vars(cohort).values()) == other.training_job(*vars(cohort).values())
+    for ensemble in one.ensembles():
+        assert one.training_job(*vars(ensemble).values()) == other.training_job(*vars(ensemble).values())
     assert one.tuning_job("row", "l2", "1000-1001") == other.tuning_job("row", "l2", "1000-1001")
 
 
@@ -889,13 +892,13 @@ def test_a_tuning_job_knows_all_arms_and_nothing_of_checkpoints():
 
 
 def test_the_cost_of_a_study_counts_all_arms_on_tuning_seeds_and_one_on_reporting_seeds():
-    members = json.loads(tuned().costing())["members"]
-    found = {(one["name"], one["method"], one["tuning"]): (len(one["arms"]), one["blocks"]) for one in members}
-    assert len(found) == len(members) == 7 + 2
+    runs = json.loads(tuned().costing())["runs"]
+    found = {(one["name"], one["method"], one["tuning"]): (len(one["arms"]), one["blocks"]) for one in runs}
+    assert len(found) == len(runs) == 7 + 2
     assert found["row", "l2", False] == (1, [[0, 1], [2, 3], [4]])
     assert found["row", "l2", True] == (2, [[1000, 1001], [1002]])
     assert found["row", "wasserstein", False] == (1, [[0, 1], [2, 3], [4]])
-    assert not any(one["tuning"] for one in json.loads(study.read(CONFIG, SCHEMA).costing())["members"])
+    assert not any(one["tuning"] for one in json.loads(study.read(CONFIG, SCHEMA).costing())["runs"])
 
 
 def test_an_arm_can_be_chosen_by_every_outcome_of_which_less_is_better_and_every_stage():

@@ -27,7 +27,7 @@ ONE_SUBSET = sorted(set(CHANGES) - {"class_pairs", "class_incremental"})
 def problem_of(change, **more):
     """The problem above with another change, and what that change needs."""
     options = OPTIONS.get(change, {}) | more.pop("options", {})
-    return replace(PROBLEM, change=change, options=options, **more)
+    return replace(PROBLEM, shift=change, options=options, **more)
 
 
 def images_of(data, inputs):
@@ -214,7 +214,7 @@ def test_one_of_the_flipping_bits_flips_and_targets_are_of_one_fixed_network(see
 
 def test_more_flipping_bits_than_inputs_are_refused(data):
     with pytest.raises(StudyError, match=r"problem\.flipping is 15, but an image of tiny has only 12 inputs: lower it"):
-        tasks.task(replace(PROBLEM, change="flip_bits"), data, 0, 0)
+        tasks.task(replace(PROBLEM, shift="flip_bits"), data, 0, 0)
 
 
 @pytest.mark.parametrize("change", ONE_SUBSET)
@@ -319,7 +319,7 @@ def test_images_are_separable_when_a_linear_map_fits_any_labels(seed, n):
     draw = np.random.default_rng(seed)
     data = pixels(draw.integers(0, 256, (20, 19), np.uint8))
     problem = Problem("drawn", "stationary", samples=n, batch=2, epochs=1, tasks=1, separable=True)
-    condition = tasks.refuse_inseparable(problem, data, seed)
+    condition = tasks.check_separable(problem, data, seed)
     inputs, _ = tasks.task(problem, data, seed, 0)
     X = torch.cat([inputs.flatten(1), torch.ones(n, 1)], dim=1).double()
     targets = torch.from_numpy(draw.normal(size=(n, 3)))
@@ -333,10 +333,10 @@ def test_images_that_are_not_separable_are_refused_with_their_rank():
     problem = Problem("drawn", "stationary", samples=20, batch=2, epochs=1, tasks=1, separable=True)
     sentence = r"the 21 images of drawn that seed 3 draws are not linearly separable under any labels \(\[X, 1\] has rank 20\): lower"
     with pytest.raises(StudyError, match=sentence):
-        tasks.refuse_inseparable(replace(problem, samples=21), pixels(images), 3)
+        tasks.check_separable(replace(problem, samples=21), pixels(images), 3)
     images[:, 0] = images[:, 1]
     with pytest.raises(StudyError, match=r"has rank 19\)"):
-        tasks.refuse_inseparable(problem, pixels(images), 3)
+        tasks.check_separable(problem, pixels(images), 3)
 
 
 def test_images_that_float32_cannot_tell_apart_are_refused_with_their_condition_number():
@@ -346,4 +346,4 @@ def test_images_that_float32_cannot_tell_apart_are_refused_with_their_condition_
     data["channel_std"][:] = 1e-7  # the constant column is lost beside such pixels
     problem = Problem("drawn", "stationary", samples=20, batch=2, epochs=1, tasks=1, separable=True)
     with pytest.raises(StudyError, match=r"\[X, 1\] has a condition number of \de\+\d+\)"):
-        tasks.refuse_inseparable(problem, data, 0)
+        tasks.check_separable(problem, data, 0)

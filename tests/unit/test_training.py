@@ -1,4 +1,4 @@
-"""Members in lock-step against a plain PyTorch loop over one network, and what one member may know of another: nothing."""
+"""Runs as one ensemble against a plain PyTorch loop over one network, and what one run may know of another: nothing."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from plasticity.models import activations, architecture
 from plasticity.training import trainer
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention
-from plasticity.training.trainer import Members, train, watched
+from plasticity.training.trainer import Members, record_activations, train
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=30, batch=7, epochs=10, tasks=6),
@@ -90,10 +90,10 @@ def plain_network(setting, data):
 
 
 def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
-    """One member, one network: outcomes of each task, and the parameters at each task's start and at the end."""
+    """One run, one network: outcomes of each task, and the parameters at each task's start and at the end."""
     problem = setting.problem
     module = plain_network(setting, data)
-    regression = setting.problem.change == "flip_bits"
+    regression = setting.problem.shift == "flip_bits"
 
     def losses_of(outputs, labels):
         return (outputs[:, 0] - labels) ** 2 if regression else nn.functional.cross_entropy(outputs, labels, reduction="none")
@@ -127,7 +127,7 @@ def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
                     for name, remembered in optimizer.state[parameter].items():
                         if name != "step":
                             remembered.zero_()
-        if task and setting.optimizer.at_switch == "reset":
+        if task and setting.optimizer.at_task_boundary == "reset":
             optimizer = plain_optimizer(setting, module)
         states.append(flat())
         errors, losses, moves = [], [], []
@@ -148,7 +148,7 @@ def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
         if problem.test_samples:
             outcomes["test_error"].append(errors_of(outputs[n:], labels[n:]).mean())
         outcomes["online_error"].append(sum(errors) / len(errors))
-        outcomes["update_norm"].append(np.dot(watched(len(moves), task), moves) / len(moves))
+        outcomes["update_norm"].append(np.dot(record_activations(len(moves), task), moves) / len(moves))
         ends = [len(errors) * point // points for point in range(points + 1)]
         for curve, values in (("error_curve", errors), ("loss_curve", losses)):
             outcomes[curve].append([np.mean(values[a:b]) for a, b in pairwise(ends)])
@@ -193,12 +193,12 @@ WAYS = {
         "problem": {"head": "fresh"},
         "optimizer": {"kind": "sgd", "options": {"lr": 0.01, "momentum": 0.9}},
     },
-    "pairs of classes": {"problem": {"change": "class_pairs", "samples": 16, "test_samples": 3, "epochs": 17, "head": "fresh"}},
-    "an optimizer that forgets": {"optimizer": {"at_switch": "reset"}},
-    "test images": {"problem": {"change": "permute_pixels", "test_samples": 17}},
-    "a budget in steps": {"problem": {"change": "remap_labels", "epochs": None, "steps_per_task": 39}},
+    "pairs of classes": {"problem": {"shift": "class_pairs", "samples": 16, "test_samples": 3, "epochs": 17, "head": "fresh"}},
+    "an optimizer that forgets": {"optimizer": {"at_task_boundary": "reset"}},
+    "test images": {"problem": {"shift": "permute_pixels", "test_samples": 17}},
+    "a budget in steps": {"problem": {"shift": "remap_labels", "epochs": None, "steps_per_task": 39}},
     "regression": {
-        "problem": {"change": "flip_bits", "options": {"flipping": 5}, "test_samples": 5},
+        "problem": {"shift": "flip_bits", "options": {"flipping": 5}, "test_samples": 5},
         "optimizer": {"options": {"lr": 0.001}},
     },
     "sgd": {"optimizer": {"kind": "sgd", "options": {"lr": 0.03}}},
@@ -230,7 +230,7 @@ def test_outcomes_do_not_depend_on_how_many_samples_are_looked_at_at_once(data, 
         np.testing.assert_allclose(in_parts[name], at_once[name], rtol=1.2e-7, err_msg=name)
 
 
-# what one member may know of another: nothing
+# what one run may know of another: nothing
 
 
 @pytest.mark.parametrize(("dtype", "recorded"), [(torch.float32, RECORDED), (torch.float64, RECORDED), (torch.float32, BFLOAT16)])
@@ -270,7 +270,7 @@ def test_a_strength_of_zero_is_no_intervention_bit_for_bit(data, method):
     assert_same(zero, none)
 
 
-def test_the_same_cohort_twice_gives_the_same_bytes(data):
+def test_the_same_ensemble_twice_gives_the_same_bytes(data):
     (first, states), (second, states_again) = (
         trained(data, "wasserstein", ARMS["wasserstein"], [0, 1], dtype=torch.float32) for _ in range(2)
     )
@@ -355,7 +355,7 @@ def test_the_final_loss_is_looked_at_in_float32_whatever_is_learned_in(data):
     assert (lower["loss_curve"] != single["loss_curve"]).any()
 
 
-# members whose numbers are no longer finite
+# runs whose numbers are no longer finite
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -416,7 +416,7 @@ def test_a_member_whose_optimizers_memory_overflows_has_diverged_though_its_para
 
 @pytest.mark.parametrize("steps", [1, 9, 10, 11, 25, 60, 499, 1234])
 def test_the_first_steps_stand_for_themselves_and_one_of_each_stretch_after_them_for_the_stretch(steps):
-    counts = watched(steps, task=3)
+    counts = record_activations(steps, task=3)
     assert counts.shape == (steps,)
     assert (counts[:10] == 1).all()
     assert counts.sum() == steps
@@ -429,7 +429,7 @@ def test_the_first_steps_stand_for_themselves_and_one_of_each_stretch_after_them
 
 def test_the_estimate_of_a_sum_over_steps_is_unbiased():
     series = np.exp(-np.arange(57) / 15) + 0.1 * np.cos(np.arange(57))
-    sums = np.array([watched(57, task) @ series for task in range(3000)])
+    sums = np.array([record_activations(57, task) @ series for task in range(3000)])
     error = sums.std(ddof=1) / np.sqrt(len(sums))
     assert 0 < error < 0.002 * series.sum()
     assert abs(sums.mean() - series.sum()) < 3 * error
@@ -458,7 +458,7 @@ class Following(Intervention):
 
     strength: Tensor
 
-    def begin(self, learner: Learner) -> None:
+    def setup(self, learner: Learner) -> None:
         self.mean, self.starts = torch.zeros_like(learner.parameters.flat), torch.zeros(len(learner.parameters.flat), 1)
 
     def state(self) -> dict[str, Tensor]:
@@ -467,7 +467,7 @@ class Following(Intervention):
     def penalty(self, learner: Learner) -> Tensor:
         return self.strength / 2 * (learner.parameters.flat - self.mean).square().sum(dim=1)
 
-    def switch(self, learner: Learner) -> None:
+    def on_task_start(self, learner: Learner) -> None:
         self.starts += 1
         self.mean += (learner.parameters.flat - self.mean) / self.starts
 
@@ -495,7 +495,7 @@ def test_members_restored_after_any_task_go_on_to_the_same_bits(data, monkeypatc
 
 def test_a_state_is_of_arrays_that_another_process_can_read_and_that_training_on_does_not_change(data, tmp_path):
     members = built(data, "l2", ARMS["l2"], [0], SHORT, torch.float32)
-    members.switch()
+    members.on_task_start()
     members.learn()
     np.savez(tmp_path / "state.npz", allow_pickle=False, **members.state())
     again = built(data, "l2", ARMS["l2"], [0], SHORT, torch.float32)
@@ -520,7 +520,7 @@ def test_every_task_is_checkpointed_at_its_start_the_first_with_the_initial_draw
 
 def test_outcomes_of_tasks_that_are_not_learned_yet_are_missing(data):
     members = built(data, "none", [{}], [0, 1], SHORT)
-    members.switch()
+    members.on_task_start()
     members.learn()
     assert members.learner.task == 1
     for name, values in members.outcomes.items():
@@ -537,7 +537,7 @@ def test_progress_wraps_the_loop_over_the_tasks_that_are_left(data):
             yield task
 
     members = built(data, "none", [{}], [0], SHORT)
-    members.switch()
+    members.on_task_start()
     members.learn()
     train(members, progress=progress)
     assert seen == [1, 2, 3]

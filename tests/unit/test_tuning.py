@@ -133,7 +133,7 @@ def test_a_row_has_students_interval_over_seeds_and_says_what_diverged(table):
     runs = np.concatenate([block["final_error"].values[0] for block in blocks]).astype(float)
     row = found[(found["arm"] == "l2(strength=0.001)") & (found["outcome"] == "final_error") & (found["stage"] == "late")].iloc[0]
     assert row["mean"] == pytest.approx(runs[:, -2:].mean())
-    assert (row["low"], row["high"]) == pytest.approx(resampling.student(runs[:, -2:].mean(axis=1)))
+    assert (row["low"], row["high"]) == pytest.approx(resampling.t_interval(runs[:, -2:].mean(axis=1)))
     assert (row["seeds"], row["tasks"], row["note"]) == (3, 2, "")
     diverged = found[found["arm"] == "l2(strength=0.1)"]
     assert set(diverged["seeds"]) == {2}

@@ -60,7 +60,7 @@ def test_latex_has_an_estimate_with_its_bounds_in_one_cell_and_every_sign_escape
 def test_settings_say_problem_budget_network_and_optimizer():
     problem = {
         "dataset": "digits",
-        "change": "redraw_labels",
+        "shift": "redraw_labels",
         "options": {"fraction": 0.5},
         "samples": 100,
         "batch": 30,
@@ -77,7 +77,7 @@ def test_settings_say_problem_budget_network_and_optimizer():
     table = latex.settings(stamps)
     assert table["steps a task"].tolist() == [12, 11], "an epoch has its last, smaller batch"
     first = table.iloc[0]
-    assert first[["change", "network", "activation", "optimizer"]].tolist() == [
+    assert first[["shift", "network", "activation", "optimizer"]].tolist() == [
         "redraw_labels fraction 0.5",
         "mlp depth 3 width 64",
         "relu",

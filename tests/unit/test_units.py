@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cohorts import changed, images, seen
+from ensembles import changed, images, seen
 from torch import nn
 from torch.func import functional_call
 
@@ -89,14 +89,14 @@ def test_columns_that_are_zero_do_what_a_mask_on_the_units_activations_does(kind
     inputs = torch.randn(4, 1, size, size).double()
     whole = functional_call(network, tensors, (inputs,))
     for units in follow(network):
-        with ensemble.watched(network, {}) as hidden:
+        with ensemble.record_activations(network, {}) as hidden:
             functional_call(network, tensors, (inputs,))
         dim = 1 if hidden[units.layer].ndim == 4 else -1
         for unit in (0, units.width - 1):
             mask = torch.ones(hidden[units.layer].shape[dim]).double()
             mask[[unit + units.width * copy for copy in range(units.expansion)]] = 0
             gate = (mask[:, None, None] if dim == 1 else mask).expand_as(hidden[units.layer])
-            with ensemble.watched(network, {units.layer: gate}):
+            with ensemble.record_activations(network, {units.layer: gate}):
                 masked = functional_call(network, tensors, (inputs,))
             without = {name: tensor.clone() for name, tensor in tensors.items()}
             for name in units.taken_by:
@@ -121,7 +121,7 @@ def test_rows_of_what_makes_a_unit_are_all_that_it_alone_depends_on(kind, option
             other[name][1] += torch.randn(other[name][1].shape).double()
         found = []
         for values in (tensors, other):
-            with ensemble.watched(network, {}) as hidden:
+            with ensemble.record_activations(network, {}) as hidden:
                 functional_call(network, values, (inputs,))
             found.append(hidden[units.layer].movedim(1, 0).flatten(1))
         assert (found[0] != found[1]).any(dim=1).tolist() == [unit == 1 for unit in range(units.width)]
@@ -186,9 +186,9 @@ def test_methods_that_reset_units_work_on_every_network_of_the_house(method):
     }
     for kind, options in {"resnet18": {"width": 2}, "vit": {"width": 8, "depth": 1, "heads": 2}}.items():
         setting = changed(problem={"tasks": 1, "epochs": 1, "samples": 7}, network={"kind": kind, "options": options})
-        members = Members(seen(setting, method), method, [(arms[method], 0)], images(8), device=torch.device("cpu"))
-        members.switch()
-        before = members.learner.parameters.flat.detach().clone()
-        members.learn()
-        assert members.learner.parameters.flat.isfinite().all()
-        assert not torch.equal(members.learner.parameters.flat, before)
+        runs = Members(seen(setting, method), method, [(arms[method], 0)], images(8), device=torch.device("cpu"))
+        runs.on_task_start()
+        before = runs.learner.parameters.flat.detach().clone()
+        runs.learn()
+        assert runs.learner.parameters.flat.isfinite().all()
+        assert not torch.equal(runs.learner.parameters.flat, before)

@@ -18,13 +18,13 @@ from plasticity.provenance import code_digest
 RELU, TANH = "digits_labels_relu", "digits_labels_tanh"
 METHODS = {RELU: ["none", "l2", "l2_init", "fresh"], TANH: ["none", "l2_init", "fresh"]}
 SEEDS = ["0", "1"]
-COHORTS = [f"{setting}/{method}/{seed}" for setting in METHODS for method in METHODS[setting] for seed in SEEDS]
+ENSEMBLES = [f"{setting}/{method}/{seed}" for setting in METHODS for method in METHODS[setting] for seed in SEEDS]
 FIGURES = registry.names("figures")
 PAGES = ["outcomes", "explanations", "methods"]
 
 PREPARE = {"prepare digits"}
-TRAIN = {f"train_cohort {cohort}" for cohort in COHORTS}
-MEASURE = {f"measure_cohort {cohort}" for cohort in COHORTS}
+TRAIN = {f"train_ensemble {ensemble}" for ensemble in ENSEMBLES}
+MEASURE = {f"measure_ensemble {ensemble}" for ensemble in ENSEMBLES}
 GATHER = {f"gather {setting}" for setting in METHODS}
 DRAW = {f"figure_{figure}" for figure in FIGURES}
 SHOW = {f"page_{page}" for page in PAGES}
@@ -40,7 +40,7 @@ class Edit(NamedTuple):
     """What is done to the finished study, and which jobs run again.
 
     Attributes:
-        change: of a project, in place.
+        shift: of a project, in place.
         jobs: their rules and wildcards.
     """
 
@@ -53,9 +53,9 @@ def of(jobs: set[str], part: str) -> set[str]:
     return {job for job in jobs if part in job}
 
 
-def of_cohorts(*cohorts: str) -> set[str]:
-    """Training and curvature of some cohorts."""
-    return {f"{rule} {cohort}" for rule in ("train_cohort", "measure_cohort") for cohort in cohorts}
+def of_ensembles(*ensembles: str) -> set[str]:
+    """Training and curvature of some ensembles."""
+    return {f"{rule} {ensemble}" for rule in ("train_ensemble", "measure_ensemble") for ensemble in ensembles}
 
 
 OF_RELU = of(TRAIN | MEASURE | GATHER, RELU) | END
@@ -205,7 +205,7 @@ def both(*changes: Callable[[Any], object]) -> Callable[[Any], None]:
 
 
 HYPOTHESIS = {"name": "H1", "measure": "weight_norm", "outcome": "final_error", "direction": "positive"}
-NEW_SEED = of_cohorts(*(f"{setting}/{method}/2" for setting in METHODS for method in METHODS[setting]))
+NEW_SEED = of_ensembles(*(f"{setting}/{method}/2" for setting in METHODS for method in METHODS[setting]))
 
 SECTIONS: dict[str, dict[str, Edit]] = {
     "What means nothing": {
@@ -238,7 +238,7 @@ SECTIONS: dict[str, dict[str, Edit]] = {
         "an operator that the config does not name": Edit(edit(f"{LIBRARY}/operators/hessian.py"), set()),
         "the measures": Edit(edit(f"{LIBRARY}/measures.py"), MEASURED),
         "how spectra are summed up": Edit(edit(f"{LIBRARY}/spectra.py"), MEASURED),
-        "how cohorts are gathered": Edit(edit(f"{LIBRARY}/gathering.py"), GATHER | END),
+        "how ensembles are gathered": Edit(edit(f"{LIBRARY}/gathering.py"), GATHER | END),
         "a test of the statistics": Edit(edit(f"{LIBRARY}/statistics/timing.py"), END),
         "how tables are typeset": Edit(edit(f"{LIBRARY}/typesetting.py"), {"typeset", "page_outcomes", "page_methods", *LAST}),
         "a check": Edit(edit("tests/results/test_results.py"), {"check", *DRAW, *LAST}),
@@ -267,27 +267,27 @@ SECTIONS: dict[str, dict[str, Edit]] = {
         "one seed less": Edit(put("seeds.report", 1), GATHER | END),
         "other jobs for the same seeds": Edit(put("seeds_per_job", 2), RECONFIGURED),
         "a tuning seed, by which methods of several arms are tuned": Edit(
-            put("seeds.tune", 1), {f"tune_cohort {RELU}/l2/1000", f"choose_arm {RELU}/l2"} | OF_L2
+            put("seeds.tune", 1), {f"tune_ensemble {RELU}/l2/1000", f"choose_arm {RELU}/l2"} | OF_L2
         ),
         "the same, by another criterion": Edit(
             both(put("seeds.tune", 1), put("tuning", {"outcome": "online_error", "stage": "late"})),
-            {f"tune_cohort {RELU}/l2/1000", f"choose_arm {RELU}/l2"} | OF_L2,
+            {f"tune_ensemble {RELU}/l2/1000", f"choose_arm {RELU}/l2"} | OF_L2,
         ),
-        "one more arm: a cohort is trained as one": Edit(put("methods.l2.strength", [0.001, 0.01, 0.1]), OF_L2),
+        "one more arm: an ensemble is trained as one": Edit(put("methods.l2.strength", [0.001, 0.01, 0.1]), OF_L2),
         "one arm less": Edit(put("methods.l2.strength", [0.001]), OF_L2),
         "the arms in another order": Edit(put("methods.l2.strength", [0.01, 0.001]), RECONFIGURED),
         "another value of an arm": Edit(put("methods.l2.strength", [0.001, 0.02]), OF_L2),
         "one more method": Edit(
             put("methods.parseval", {"strength": 0.001}),
-            of_cohorts(*(f"{setting}/parseval/{seed}" for setting in METHODS for seed in SEEDS)) | GATHER | END,
+            of_ensembles(*(f"{setting}/parseval/{seed}" for setting in METHODS for seed in SEEDS)) | GATHER | END,
         ),
         "a method in one setting more": Edit(
-            put("methods.l2.settings", [RELU, TANH]), of_cohorts(*(f"{TANH}/l2/{seed}" for seed in SEEDS)) | of(GATHER, TANH) | END
+            put("methods.l2.settings", [RELU, TANH]), of_ensembles(*(f"{TANH}/l2/{seed}" for seed in SEEDS)) | of(GATHER, TANH) | END
         ),
         "one method less": Edit(put("methods.l2", None), of(GATHER, RELU) | END),
         "one more setting": Edit(
             config(third_setting),
-            of_cohorts(*(f"digits_labels_sin/{method}/{seed}" for method in METHODS[TANH] for seed in SEEDS))
+            of_ensembles(*(f"digits_labels_sin/{method}/{seed}" for method in METHODS[TANH] for seed in SEEDS))
             | {"gather digits_labels_sin"}
             | END,
         ),
@@ -299,7 +299,7 @@ SECTIONS: dict[str, dict[str, Edit]] = {
     },
     "The config: what a setting is": {
         "another dataset": Edit(of_setting("problem.dataset", "mnist"), {"prepare mnist"} | OF_RELU),
-        "another change of tasks": Edit(of_setting("problem.change", "permute_pixels"), OF_RELU),
+        "another change of tasks": Edit(of_setting("problem.shift", "permute_pixels"), OF_RELU),
         "samples": Edit(of_setting("problem.samples", 192), OF_RELU),
         "test samples": Edit(of_setting("problem.test_samples", 64), OF_RELU),
         "separable": Edit(of_setting("problem.separable", True), OF_RELU),
@@ -312,7 +312,7 @@ SECTIONS: dict[str, dict[str, Edit]] = {
         "initialization": Edit(of_setting("network.initialization", "xavier"), OF_RELU),
         "matched": Edit(of_setting("network.matched", True), OF_RELU),
         "step size": Edit(of_setting("optimizer.lr", 0.002), OF_RELU),
-        "an optimizer that forgets at a switch": Edit(of_setting("optimizer.at_switch", "reset"), OF_RELU),
+        "an optimizer that forgets at a switch": Edit(of_setting("optimizer.at_task_boundary", "reset"), OF_RELU),
         "another optimizer": Edit(of_setting("optimizer.kind", "sgd"), OF_RELU),
     },
     "The config: what is recorded, measured and tested": {
@@ -322,8 +322,8 @@ SECTIONS: dict[str, dict[str, Edit]] = {
         "precision": Edit(put("training.precision", "bfloat16"), RETRAINED),
         "curvature at fewer tasks": Edit(put("curvature.every", 2), MEASURED),
         "curvature on more samples": Edit(put("curvature.samples", 64), MEASURED),
-        "one moment less": Edit(put("curvature.moments", ["new"]), MEASURED),
-        "moments in another order": Edit(put("curvature.moments", ["new", "old"]), RECONFIGURED),
+        "one evaluation point less": Edit(put("curvature.evaluation_points", ["next"]), MEASURED),
+        "evaluation points in another order": Edit(put("curvature.evaluation_points", ["next", "previous"]), RECONFIGURED),
         "fewer blocks": Edit(put("curvature.blocks", ["all"]), MEASURED),
         "largest exact matrix": Edit(put("curvature.exact_up_to", 1000), MEASURED),
         "no estimates": Edit(put("curvature.estimate", False), MEASURED),
@@ -344,10 +344,12 @@ SECTIONS: dict[str, dict[str, Edit]] = {
     "Results": {
         "a figure deleted": Edit(remove("results/tiny/figures/scatter.pdf"), {"figure_scatter", *LAST}),
         "a dataset deleted": Edit(remove(f"results/tiny/datasets/{RELU}.nc"), of(GATHER, RELU) | END),
-        "checkpoints deleted, to save space": Edit(remove(*(f"results/tiny/runs/{cohort}/checkpoints.nc" for cohort in COHORTS)), set()),
+        "checkpoints deleted, to save space": Edit(
+            remove(*(f"results/tiny/runs/{ensemble}/checkpoints.nc" for ensemble in ENSEMBLES)), set()
+        ),
         "checkpoints deleted, then another operator": Edit(
             both(remove(f"results/tiny/runs/{RELU}/l2/0/checkpoints.nc"), put("curvature.operators", ["ggn"])),
-            {f"train_cohort {RELU}/l2/0"} | MEASURED,
+            {f"train_ensemble {RELU}/l2/0"} | MEASURED,
         ),
         "all copied into another clone, and adopted": Edit(adopt, set()),
         "the same, after a method was edited": Edit(both(edit(f"{LIBRARY}/methods/l2.py"), adopt), OF_L2),
@@ -357,9 +359,9 @@ EDITS = {f"{section}: {name}": edit for section, edits in SECTIONS.items() for n
 
 COLUMNS = {
     "prepare": ("prepare",),
-    "tune": ("tune_cohort", "choose_arm"),
-    "train": ("train_cohort",),
-    "curvature": ("measure_cohort",),
+    "tune": ("tune_ensemble", "choose_arm"),
+    "train": ("train_ensemble",),
+    "curvature": ("measure_ensemble",),
     "gather": ("gather",),
     "analyse": ("analyse",),
     "check": ("check",),

@@ -207,13 +207,13 @@ def test_a_damaged_dataset_is_named_with_what_to_do(copy):
 
 
 def test_truncated_checkpoints_are_named_with_what_to_do_and_come_back_as_they_were(copy, built):
-    cohort = copy.results / NONE
-    checkpoints = cohort / "checkpoints.nc"
-    (cohort / "measures.nc").unlink()
+    ensemble = copy.results / NONE
+    checkpoints = ensemble / "checkpoints.nc"
+    (ensemble / "measures.nc").unlink()
     whole = checkpoints.read_bytes()
     checkpoints.write_bytes(whole[: len(whole) // 2])
     refused(copy.snakemake(f"results/tiny/{NONE}/measures.nc"), f"results/tiny/{NONE}/checkpoints.nc is not what train made", "delete it")
-    assert not (cohort / "measures.nc").exists()
+    assert not (ensemble / "measures.nc").exists()
     checkpoints.unlink()
     copy.build(f"results/tiny/{NONE}/measures.nc")
     assert copy.contents(f"results/tiny/{NONE}") == built.contents(f"results/tiny/{NONE}")
@@ -235,7 +235,7 @@ def test_a_spectrum_that_is_too_large_and_may_not_be_estimated_is_said_in_a_sent
 
 
 def by_hand(project, folder, code=None, **network):
-    """Train the cohort of `NONE` into another folder, as its rule would."""
+    """Train the ensemble of `NONE` into another folder, as its rule would."""
     with netCDF4.Dataset(project.results / NONE / "outcomes.nc") as outcomes:
         settings, digest = json.loads(outcomes.settings), json.loads(outcomes.code)
     settings["setting"]["network"]["options"] |= network
@@ -284,14 +284,14 @@ def test_a_study_that_was_killed_is_taken_up_again_and_ends_as_if_it_had_not_bee
     assert again.plan("datasets") == set()
 
 
-def test_a_cohort_that_was_killed_goes_on_after_the_last_task_that_it_finished(killed, again):
+def test_a_ensemble_that_was_killed_goes_on_after_the_last_task_that_it_finished(killed, again):
     _, left = killed
-    for cohort, task in left.items():
+    for ensemble, task in left.items():
         assert 1 <= task <= 5
-        assert f"going on after task {task} of 5" in (again.results / "logs" / cohort / "train.log").read_text(), cohort
+        assert f"going on after task {task} of 5" in (again.results / "logs" / ensemble / "train.log").read_text(), ensemble
 
 
-def test_a_cohort_that_another_process_trains_is_left_to_it_and_said_in_a_sentence(copy, built):
+def test_a_ensemble_that_another_process_trains_is_left_to_it_and_said_in_a_sentence(copy, built):
     outcomes, lock = copy.results / NONE / "outcomes.nc", copy.results / NONE / "resume" / "lock"
     outcomes.unlink()
     lock.parent.mkdir()

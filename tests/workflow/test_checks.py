@@ -27,18 +27,18 @@ def one_seed_less(data):
 
 
 def one_arm_less(data):
-    """An arm is missing, and it is not the yardstick."""
+    """An arm is missing, and it is not the baseline."""
     return data.isel(arm=[0, *range(2, data.sizes["arm"])])
 
 
 def a_gap(data):
-    """An outcome missing of a member that did not diverge."""
+    """An outcome missing of a run that did not diverge."""
     data["final_loss"][1, 0, 3] = float("nan")
     return data
 
 
 def a_gap_in_a_curve(data):
-    """A point of a learning curve missing of a member that did not diverge."""
+    """A point of a learning curve missing of a run that did not diverge."""
     data["loss_curve"][1, 0, 3, 2] = float("nan")
     return data
 
@@ -49,7 +49,7 @@ def a_share_above_one(data):
     return data
 
 
-def without_the_yardstick(data):
+def without_the_baseline(data):
     """No fresh network per task."""
     return data.drop_sel(arm="fresh")
 
@@ -98,7 +98,7 @@ HARMS = {
     a_gap: "final_loss is missing for a member that did not diverge",
     a_gap_in_a_curve: "loss_curve is missing for a member that did not diverge",
     a_share_above_one: "error_curve leaves [0, 1]",
-    without_the_yardstick: "the fresh network per task is missing",
+    without_the_baseline: "the fresh network per task is missing",
     a_wrong_trace: "fisher: eigenvalues do not add up to the trace",
 }
 

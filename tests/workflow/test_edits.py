@@ -112,9 +112,9 @@ def test_each_job_is_named_with_what_changed_and_what_it_took(copy):
     *lines, last = done.stdout.splitlines()
     assert {re.sub(r" {2,}.*", "", line) for line in lines} == copy.plan() - {"all"}
     said = {re.sub(r" {2,}.*", "", line): line for line in lines}
-    assert said[f"train_cohort {RELU}/l2/0"].endswith(f"{LIBRARY}/methods/l2.py changed")
-    assert "curvature.operators" not in said[f"measure_cohort {RELU}/none/1"]
-    assert said[f"measure_cohort {RELU}/none/1"].endswith("operators.fisher.samples: 32 → 64")
+    assert said[f"train_ensemble {RELU}/l2/0"].endswith(f"{LIBRARY}/methods/l2.py changed")
+    assert "curvature.operators" not in said[f"measure_ensemble {RELU}/none/1"]
+    assert said[f"measure_ensemble {RELU}/none/1"].endswith("operators.fisher.samples: 32 → 64")
     assert "curvature.operators.fisher.samples: 32 → 64" in said[f"gather {RELU}"]
     assert said["typeset"].endswith("after analyse, gather digits_labels_relu, gather digits_labels_tanh")
     assert said["analyse"].endswith(f"after gather {RELU}, gather digits_labels_tanh")
@@ -129,7 +129,7 @@ def test_what_is_new_or_missing_is_said_and_nothing_where_nothing_would_run(copy
     done = copy.run("python", "workflow/scripts/why.py", "figures")
     assert re.match(r"figure_scatter +\d+ s  scatter\.pdf is not there\n1 jobs, ", done.stdout), done.stdout
     done = unbuilt.run("python", "workflow/scripts/why.py", "train")
-    assert re.search(rf"^train_cohort {RELU}/l2/0 +new  outcomes\.nc is not there$", done.stdout, re.MULTILINE)
+    assert re.search(rf"^train_ensemble {RELU}/l2/0 +new  outcomes\.nc is not there$", done.stdout, re.MULTILINE)
     assert done.stdout.endswith("none of which ran before\n")
 
 
@@ -197,7 +197,7 @@ def test_what_a_cluster_finished_though_no_launcher_saw_it_is_taken_back(copy, b
     done = copy.snakemake("--dry-run")
     assert "rerun-incomplete" in done.stdout
     assert "Traceback" not in done.stdout
-    assert f"train_cohort {RELU}/none/0" in copy.plan("--rerun-incomplete")
+    assert f"train_ensemble {RELU}/none/0" in copy.plan("--rerun-incomplete")
     copy.build("--rerun-incomplete", "datasets")
     assert "taken back" in (copy.root / f"results/tiny/logs/runs/{RELU}/none/0/train.log").read_text()
     assert copy.plan("datasets") == set()
@@ -222,8 +222,8 @@ def test_an_edit_while_jobs_run_spoils_none_and_the_next_start_runs_just_what_it
         edit(f"{LIBRARY}/methods/l2.py")(project)
         running.wait(timeout=300)
     said = (project.root / "said").read_text()
-    trained = {f"train_cohort {RELU}/l2/{seed}" for seed in SEEDS}
-    refused = set(re.findall(rf"^train_cohort {RELU} l2 \d failed", said, re.MULTILINE))
+    trained = {f"train_ensemble {RELU}/l2/{seed}" for seed in SEEDS}
+    refused = set(re.findall(rf"^train_ensemble {RELU} l2 \d failed", said, re.MULTILINE))
     assert 1 <= len(refused) <= 2, said[-3000:]  # the first job may have been one of them, and runs on with the code that it has
     assert f"{LIBRARY}/methods/l2.py was edited after this job was planned" in said
     assert running.returncode == 1

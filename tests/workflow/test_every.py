@@ -30,7 +30,7 @@ def test_every_setting_is_trained_measured_and_checked(every, setting):
     with xr.open_dataset(every.root / "results/every/datasets" / f"{setting}.nc") as data:
         assert (data.status == 0).all()
         assert ("test_error" in data) == ("test_samples" in CONFIG["settings"][setting]["problem"])
-        measured = data.sel(moment="new", task=[0, 2])
+        measured = data.sel(evaluation_point="next", task=[0, 2])
         assert measured.fisher_effective_rank.notnull().all()
         assert (measured.fisher_trace.sel(block="all") > 0).all()
         assert measured.feature_rank.notnull().any("block").all()

@@ -47,7 +47,7 @@ def test_new_files_rerun_nothing_and_a_new_setting_and_method_run_themselves_alo
     new = {f"{SETTING}/{method}" for method in ("none", "l2_init", "fresh", "l1")}
     new |= {"digits_labels_relu/l1", "digits_labels_tanh/l1", "digits_labels_relu/layer_norm+l1"}
     assert {job for job in after if job != "train"} == {"prepare mine"} | {
-        f"train_cohort {cohort}/{seed}" for cohort in new for seed in "01"
+        f"train_ensemble {ensemble}/{seed}" for ensemble in new for seed in "01"
     }
 
 
@@ -64,7 +64,7 @@ def test_the_new_method_does_what_it_says_alone_and_composed(extended):
     with xr.open_dataset(runs / "layer_norm+l1" / "0" / "measures.nc") as composed:
         assert list(composed.arm.values) == ["layer_norm+l1(l1.strength=0.01)"]
         assert "norm_1" in composed.block.values
-        assert composed.feature_rank.sel(block="hidden_1", moment="new").notnull().all()
+        assert composed.feature_rank.sel(block="hidden_1", evaluation_point="next").notnull().all()
 
 
 def test_the_new_setting_comes_to_its_dataset(extended):
@@ -74,7 +74,9 @@ def test_the_new_setting_comes_to_its_dataset(extended):
         assert (found.status == 0).all()
         assert found.test_error.notnull().all()
         assert list(found.block.values) == ["hidden_1", "hidden_2", "output", "last_two", "all"]
-        given, predicted = (found[f"{operator}_trace"].sel(moment="new", block="all") for operator in ("fisher", "predicted_fisher"))
+        given, predicted = (
+            found[f"{operator}_trace"].sel(evaluation_point="next", block="all") for operator in ("fisher", "predicted_fisher")
+        )
         assert (predicted > 0).all()
         assert (predicted < given).mean() > 0.9  # the likeliest label has the least loss, and its gradient is small
     with xr.open_dataset(project.results / "data" / "mine.nc") as data:

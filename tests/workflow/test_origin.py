@@ -9,7 +9,7 @@ import zipfile
 import zlib
 
 import pytest
-from edits import COHORTS, METHODS, RELU, edit
+from edits import ENSEMBLES, METHODS, RELU, edit
 
 from plasticity.config import registry
 
@@ -30,7 +30,7 @@ def test_a_figure_leads_back_to_every_run_and_to_the_datas_checksum(built):
     assert names[0] == "figures/scatter.svg"
     assert {"tables/associations.csv", "workflow/style.yaml", "data/digits.nc"} <= set(names)
     assert {name for name in names if name.startswith("runs/")} == {
-        f"runs/{cohort}/{file}.nc" for cohort in COHORTS for file in ("outcomes", "measures", "checkpoints")
+        f"runs/{ensemble}/{file}.nc" for ensemble in ENSEMBLES for file in ("outcomes", "measures", "checkpoints")
     }
     data = hashlib.sha256((built.results / "data/digits.nc").read_bytes()).hexdigest()
     assert re.search(rf"^{data[:12]}  data/digits\.nc\n +made by prepare, commit .*scikit-learn \d", said, re.MULTILINE)

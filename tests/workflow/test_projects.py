@@ -76,9 +76,9 @@ def test_a_failed_build_shows_the_failed_job_and_the_end_of_its_log(copy):
     with pytest.raises(pytest.fail.Exception) as failure:
         copy.build()
     message = str(failure.value)
-    assert "train_cohort digits_labels_relu l2 0 failed. results/tiny/logs/runs/digits_labels_relu/l2/0/train.log ends:" in message
+    assert "train_ensemble digits_labels_relu l2 0 failed. results/tiny/logs/runs/digits_labels_relu/l2/0/train.log ends:" in message
     assert "broken here" in message
-    assert "rule train_cohort" not in message, "the plan is left out"
+    assert "rule train_ensemble" not in message, "the plan is left out"
     assert len(message) < 2500
 
 

@@ -97,7 +97,7 @@ def test_every_setting_is_trained_and_measured(paper, setting):
         assert (data.status == 0).all()
         assert data.final_error.notnull().all()
         assert ((data.final_error >= 0) & (data.final_error <= 1)).all()
-        new = data.sel(moment="new")
+        new = data.sel(evaluation_point="next")
         assert new.fisher_eigenvalue.sizes["rank"] == 64
         assert (new.fisher_eigenvalue.notnull().all("rank")).all()
         assert (new.fisher_top_eigenvalue.sel(block="all") > 0).all()

@@ -32,7 +32,7 @@ def tuning(config):
 
 
 @pytest.fixture(scope="module")
-def whole(study):
+def atomic_write(study):
     """The tuned study, from nothing to its tables: to look at, not to change."""
     return study("tuned", tuning, "tables")
 
@@ -91,11 +91,11 @@ def prefer(project, outcome, place):
 def test_a_tuned_study_leaves_the_files_of_its_stages(whole):
     files = {str(path.relative_to(results(whole))) for path in results(whole).rglob("*.*") if path.is_file()}
     made = {name for name in files if name.partition("/")[0] in {"tuning", "runs"} and "/kept/" not in name}
-    cohorts = [f"runs/{SETTING}/{method}/{seed}" for method in ("none", "l2_init", "fresh") for seed in (0, 1)]
+    ensembles = [f"runs/{SETTING}/{method}/{seed}" for method in ("none", "l2_init", "fresh") for seed in (0, 1)]
     assert made == {
         *(f"tuning/{TUNED}/{seed}/outcomes.nc" for seed in (1000, 1001)),
         f"tuning/{TUNED}/choice.json",
-        *(f"{cohort}/{name}" for cohort in cohorts for name in RESULTS),
+        *(f"{ensemble}/{name}" for ensemble in ensembles for name in RESULTS),
     }
     assert {name.partition("/kept/")[0] for name in files if "/kept/" in name} == {f"runs/{TUNED}/{seed}" for seed in (0, 1)}
     assert {"tables/tuning.csv", f"logs/tuning/{TUNED}/1000/tune.log", f"logs/tuning/{TUNED}/choose.log"} <= files
@@ -165,7 +165,7 @@ def test_a_criterion_retrains_nothing_but_an_arm_that_was_not_chosen_before(chan
     # another criterion that chooses the same arm
     changing.config(by("final_loss"))
     planned = changing.plan("train")
-    assert planned == {f"choose_arm {TUNED}", *(f"train_cohort {TUNED}/{seed}" for seed in (0, 1)), "train"}
+    assert planned == {f"choose_arm {TUNED}", *(f"train_ensemble {TUNED}/{seed}" for seed in (0, 1)), "train"}
     changing.build("curvature")
     assert (choice(changing)["arm"], choice(changing)["criterion"]["outcome"]) == (first, "final_loss")
     assert computed(changing) == computed(changing, "curvature") == set()
@@ -210,7 +210,7 @@ def test_one_more_tuning_seed_trains_itself_alone(changing):
     changing.config(by("final_loss"))
     changing.config(lambda config: config["seeds"].update(tune=3))
     before = inodes(changing, "[rt]un*/**/*.nc")
-    assert changing.plan("tune") == {f"tune_cohort {TUNED}/1002", f"choose_arm {TUNED}", "tune"}
+    assert changing.plan("tune") == {f"tune_ensemble {TUNED}/1002", f"choose_arm {TUNED}", "tune"}
     changing.build("train")
     assert choice(changing)["seeds"] == [1000, 1001, 1002]
     assert computed(changing) == set()
@@ -221,7 +221,7 @@ def test_one_more_tuning_seed_trains_itself_alone(changing):
 
 def test_one_more_reporting_seed_tunes_nothing(changing):
     changing.config(lambda config: config["seeds"].update(report=3))
-    assert changing.plan("train") == {f"train_cohort {SETTING}/{method}/2" for method in ("none", "l2_init", "fresh")} | {"train"}
+    assert changing.plan("train") == {f"train_ensemble {SETTING}/{method}/2" for method in ("none", "l2_init", "fresh")} | {"train"}
 
 
 @pytest.mark.slow
@@ -285,4 +285,4 @@ def test_the_cluster_profile_asks_for_a_gpu_to_tune(changing):
     changing.config(lambda config: config["seeds"].update(tune=3))
     done = changing.snakemake("--dry-run", "--profile", "slurm", "tune")
     assert done.returncode == 0, done.stdout
-    assert re.search(r"^rule tune_cohort:\n(?: {4}.*\n)*? {4}resources: .*gres='?gpu:1", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^rule tune_ensemble:\n(?: {4}.*\n)*? {4}resources: .*gres='?gpu:1", done.stdout, re.MULTILINE), done.stdout

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 import yaml
-from edits import COHORTS, DRAW, FIGURES, GATHER, MEASURE, METHODS, PAGES, PREPARE, RELU, SEEDS, SHOW, TANH, TRAIN
+from edits import DRAW, ENSEMBLES, FIGURES, GATHER, MEASURE, METHODS, PAGES, PREPARE, RELU, SEEDS, SHOW, TANH, TRAIN
 from tiers import slow_except
 
 from plasticity import statistics
@@ -45,7 +45,7 @@ ARMS = {
 STAGES = {"outcomes.nc": "train", "checkpoints.nc": "train", "measures.nc": "curvature"}
 FILES = [
     "data/digits.nc",
-    *(f"runs/{cohort}/{name}" for cohort in COHORTS for name in STAGES),
+    *(f"runs/{ensemble}/{name}" for ensemble in ENSEMBLES for name in STAGES),
     *(f"datasets/{setting}.nc" for setting in METHODS),
     *(f"tables/{table}.csv" for table in TABLES + TYPESET),
     *(f"tables/{table}.tex" for table in TYPESET),
@@ -56,7 +56,7 @@ FILES = [
 ]
 JOBS = [
     "data/digits",
-    *(f"runs/{cohort}/{stage}" for cohort in COHORTS for stage in ("train", "curvature")),
+    *(f"runs/{ensemble}/{stage}" for ensemble in ENSEMBLES for stage in ("train", "curvature")),
     *(f"datasets/{setting}" for setting in METHODS),
     "tables",
     "typeset",
@@ -65,7 +65,7 @@ JOBS = [
     *(f"figures/{figure}" for figure in FIGURES),
     "report",
 ]
-ORDER = ["arm", "seed", "task", "moment", "block", "rank", "step"]
+ORDER = ["arm", "seed", "task", "evaluation_point", "block", "rank", "step"]
 CURVES = {"error_curve", "loss_curve"}
 
 # What is there
@@ -80,7 +80,7 @@ def test_a_study_leaves_just_the_files_of_the_design(built):
 
 def every_file(built):
     paths = sorted(built.results.rglob("*.nc"))
-    assert len(paths) == 1 + 3 * len(COHORTS) + len(METHODS)
+    assert len(paths) == 1 + 3 * len(ENSEMBLES) + len(METHODS)
     return paths
 
 
@@ -122,13 +122,13 @@ def test_every_file_says_what_it_was_made_of_and_nothing_of_where_or_when(built)
             assert isinstance(settings, dict), path
 
 
-def test_the_settings_in_a_cohorts_files_are_those_of_the_config(built):
+def test_the_settings_in_a_ensembles_files_are_those_of_the_config(built):
     config = yaml.safe_load((built.root / "config.yaml").read_text())
-    for cohort in COHORTS:
-        setting, method, seed = cohort.split("/")
+    for ensemble in ENSEMBLES:
+        setting, method, seed = ensemble.split("/")
         strengths = {"l2": [0.001, 0.01], "l2_init": [0.001]}.get(method)
         arms = [{"strength": strength} for strength in strengths] if strengths else [{}]
-        with xr.open_dataset(built.results / "runs" / cohort / "outcomes.nc") as outcomes:
+        with xr.open_dataset(built.results / "runs" / ensemble / "outcomes.nc") as outcomes:
             assert json.loads(outcomes.settings) == {
                 "setting": asdict(Setting.of(config["settings"][setting])),
                 "training": {"checkpoint_every": 1, "curve_points": 10, "precision": "float32"},
@@ -139,15 +139,15 @@ def test_the_settings_in_a_cohorts_files_are_those_of_the_config(built):
             assert f"workflow/scripts/plasticity/training/methods/{method}.py" in outcomes.code
             others = {"none", "l2", "l2_init", "fresh", "wasserstein"} - {method}
             assert not any(f"methods/{other}.py" in outcomes.code for other in others)
-        with xr.open_dataset(built.results / "runs" / cohort / "measures.nc") as measures:
+        with xr.open_dataset(built.results / "runs" / ensemble / "measures.nc") as measures:
             assert json.loads(measures.settings) == json.loads(json.dumps(asdict(Curvature.of(config["curvature"]))))
 
 
-@pytest.mark.parametrize("cohort", [f"{RELU}/l2/1", f"{TANH}/fresh/0"])
-def test_a_cohorts_files_have_the_dims_of_the_contract(built, cohort):
-    arms = [arm for arm in ARMS[cohort.split("/")[0]] if arm.partition("(")[0] == cohort.split("/")[1]]
+@pytest.mark.parametrize("ensemble", [f"{RELU}/l2/1", f"{TANH}/fresh/0"])
+def test_a_ensembles_files_have_the_dims_of_the_contract(built, ensemble):
+    arms = [arm for arm in ARMS[ensemble.split("/")[0]] if arm.partition("(")[0] == ensemble.split("/")[1]]
     sizes = {"arm": len(arms), "seed": 1, "task": 5}
-    folder = built.results / "runs" / cohort
+    folder = built.results / "runs" / ensemble
     with xr.open_dataset(folder / "outcomes.nc") as outcomes:
         assert set(outcomes.data_vars) == {"final_error", "final_loss", "online_error", "update_norm", "status", *CURVES}
         for name, values in outcomes.data_vars.items():
@@ -158,12 +158,12 @@ def test_a_cohorts_files_have_the_dims_of_the_contract(built, cohort):
         assert list(outcomes.status.flag_values) == [0, 1]
         assert outcomes.status.flag_meanings.split() == ["trained", "diverged"]
     with xr.open_dataset(folder / "measures.nc") as measures:
-        assert dict(measures.sizes) == {**sizes, "moment": 2, "block": 5, "rank": 32}
+        assert dict(measures.sizes) == {**sizes, "evaluation_point": 2, "block": 5, "rank": 32}
         for name, values in measures.data_vars.items():
             assert list(values.dims) == [dim for dim in ORDER if dim in values.dims], name
             assert {"arm", "seed", "task"} <= set(values.dims), name
             assert "block" in values.dims or name == "curvature_status", name
-        assert list(measures.moment.values) == ["old", "new"]
+        assert list(measures.evaluation_point.values) == ["previous", "next"]
         assert list(measures.block.values) == ["hidden_1", "hidden_2", "output", "last_two", "all"]
     with netCDF4.Dataset(folder / "checkpoints.nc") as checkpoints:
         parameters = [values for values in checkpoints.variables.values() if values.ndim > 1]
@@ -174,12 +174,12 @@ def test_a_cohorts_files_have_the_dims_of_the_contract(built, cohort):
     for name in STAGES:
         with xr.open_dataset(folder / name) as data:
             assert list(data.arm.values) == arms
-            assert list(data.seed.values) == [int(cohort.split("/")[2])]
+            assert list(data.seed.values) == [int(ensemble.split("/")[2])]
             assert list(data.task.values) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("setting", METHODS)
-def test_a_dataset_holds_every_member_as_its_cohort_has_it(built, setting):
+def test_a_dataset_holds_every_member_as_its_ensemble_has_it(built, setting):
     with xr.open_dataset(built.results / "datasets" / f"{setting}.nc") as data:
         assert list(data.arm.values) == ARMS[setting]
         assert list(data.seed.values) == [0, 1]
@@ -190,9 +190,9 @@ def test_a_dataset_holds_every_member_as_its_cohort_has_it(built, setting):
         for method in METHODS[setting]:
             for seed in SEEDS:
                 for name in ("outcomes.nc", "measures.nc"):
-                    with xr.open_dataset(built.results / "runs" / setting / method / seed / name) as cohort:
-                        for variable, values in cohort.data_vars.items():
-                            assert data[variable].sel(arm=cohort.arm, seed=cohort.seed).equals(values), (method, seed, variable)
+                    with xr.open_dataset(built.results / "runs" / setting / method / seed / name) as ensemble:
+                        for variable, values in ensemble.data_vars.items():
+                            assert data[variable].sel(arm=ensemble.arm, seed=ensemble.seed).equals(values), (method, seed, variable)
 
 
 def test_the_prepared_dataset_is_the_one_that_scikit_learn_ships(built):
@@ -249,7 +249,7 @@ def test_pages_of_tables_hold_every_table_but_the_longest(built):
 
 def test_the_table_of_costs_counts_the_jobs(built):
     table = pd.read_csv(built.results / "tables/cost.csv").set_index("stage")
-    assert table.loc["train", "jobs"] == table.loc["curvature", "jobs"] == len(COHORTS)
+    assert table.loc["train", "jobs"] == table.loc["curvature", "jobs"] == len(ENSEMBLES)
     assert table.loc["gather", "jobs"] == len(METHODS)
     assert (table["longest seconds"] >= table["median seconds"]).all()
 
@@ -264,7 +264,7 @@ def test_a_second_call_has_nothing_to_do(copy):
 @pytest.mark.slow
 def test_a_study_built_elsewhere_has_the_same_bytes(built, again):
     again.build()
-    assert len(built.lasting()) == 1 + 3 * len(COHORTS) + len(METHODS) + len(TABLES) + 2 + 3 * len(FIGURES)
+    assert len(built.lasting()) == 1 + 3 * len(ENSEMBLES) + len(METHODS) + len(TABLES) + 2 + 3 * len(FIGURES)
     assert again.lasting() == built.lasting()
 
 
@@ -282,7 +282,7 @@ def test_another_place_of_the_data_runs_nothing_again(copy):
     assert copy.plan(env={"PLASTICITY_DATA": "/nowhere"}) == set()
 
 
-@pytest.mark.parametrize("options", [["--attempt", "2"], ["--set-resources", "train_cohort:mem_mb=1234"]], ids=" ".join)
+@pytest.mark.parametrize("options", [["--attempt", "2"], ["--set-resources", "train_ensemble:mem_mb=1234"]], ids=" ".join)
 def test_another_memory_runs_nothing_again(copy, options):
     assert copy.plan(*options) == set()
 
@@ -310,7 +310,7 @@ def test_a_target_plans_just_its_part(unbuilt, target):
     assert unbuilt.plan(target) == TARGETS[target] | {target}
 
 
-RULES = ["train_cohort", "measure_cohort"]
+RULES = ["train_ensemble", "measure_ensemble"]
 
 
 def resources(project, *options):
@@ -325,9 +325,9 @@ def resources(project, *options):
 
 def test_the_cluster_profile_asks_for_a_gpu_to_train_and_for_more_memory_and_time_at_each_attempt(unbuilt):
     first, second = (resources(unbuilt, "--profile", "slurm", "--attempt", attempt) for attempt in ("1", "2"))
-    assert {rule: len(first[rule]) for rule in RULES} == {"train_cohort": len(TRAIN), "measure_cohort": len(MEASURE)}
-    assert all(job["gres"].strip("'") == "gpu:1" for job in first["train_cohort"])
-    assert not any("gres" in job for job in first["measure_cohort"])
+    assert {rule: len(first[rule]) for rule in RULES} == {"train_ensemble": len(TRAIN), "measure_ensemble": len(MEASURE)}
+    assert all(job["gres"].strip("'") == "gpu:1" for job in first["train_ensemble"])
+    assert not any("gres" in job for job in first["measure_ensemble"])
     for rule in RULES:
         for one, other in zip(first[rule], second[rule], strict=True):
             assert int(other["mem_mb"]) == 2 * int(one["mem_mb"])
@@ -354,11 +354,11 @@ def test_what_a_study_costs_is_said_and_nothing_is_made(copy, built):
 
 def test_a_configfile_takes_the_place_of_the_default_study(unbuilt):
     jobs = unbuilt.plan("--configfile", "studies/mnist.yaml")
-    assert {"prepare mnist", "train_cohort mnist_labels_relu/none/0-9", "gather mnist_labels_relu", "all"} < jobs
+    assert {"prepare mnist", "train_ensemble mnist_labels_relu/none/0-9", "gather mnist_labels_relu", "all"} < jobs
     assert not any("digits" in job for job in jobs)
 
 
-# Packed otherwise, and a member that diverges
+# Packed otherwise, and a run that diverges
 
 
 DIVERGED = "l2_init(strength=1e+39)"
@@ -431,7 +431,7 @@ def test_checkpoints_at_every_second_task_come_to_the_report(sparse):
     with xr.open_dataset(sparse.results / f"datasets/{RELU}.nc") as data:
         assert list(data.task.values) == [0, 1, 2, 3, 4]
         assert data.final_error.notnull().all()
-        measured = data.fisher_trace.sel(moment="new").notnull().all(["arm", "seed", "block"])
+        measured = data.fisher_trace.sel(evaluation_point="next").notnull().all(["arm", "seed", "block"])
         assert list(measured.values) == [True, False, True, False, True]
 
 

@@ -2,7 +2,7 @@
 rule analyse:
     input:
         datasets=targets("datasets/{setting}.nc", setting=STUDY.settings),
-        tuned_on=targets("tuning/{cohort}/outcomes.nc", cohort=TUNED_COHORTS),
+        tuned_on=targets("tuning/{ensemble}/outcomes.nc", ensemble=TUNED_ENSEMBLES),
         choices=targets("tuning/{tuned}/choice.json", tuned=TUNED),
     output:
         targets("tables/{table}.csv", table=TABLES),

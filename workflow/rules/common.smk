@@ -16,10 +16,12 @@ CAPTIONS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "workflow" / "
 CHECKS = ROOT / "tests" / "results"
 sys.path.insert(0, str(SCRIPTS))
 
-from plasticity import auditing, cluster, provenance, registry
+from plasticity import slurm
+from plasticity.config import registry
+from plasticity.config.models import BASELINE, parts
+from plasticity.config.study import BLOCK, as_json, block_seeds, finished, read
 from plasticity.errors import StudyError
-from plasticity.settings import YARDSTICK, parts
-from plasticity.study import BLOCK, as_json, block_seeds, finished, read
+from plasticity.provenance import audit, code_digest
 
 TABLES = [
     "statements",
@@ -70,7 +72,7 @@ def study():
         raise WorkflowError(str(mistake)) from None
 
 
-def refuse_unwritable(folder):
+def check_writable(folder):
     """Say so now if the results cannot be written, not after hours."""
     there = next(path for path in [folder, *folder.parents] if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
@@ -81,20 +83,20 @@ if Path.cwd().resolve() != ROOT.resolve():
     raise WorkflowError(f"start snakemake in {ROOT}: its commands and results are relative to that folder")
 
 try:
-    SITE = cluster.site(ROOT)
+    SITE = slurm.site(ROOT)
 except StudyError as mistake:
     raise WorkflowError(str(mistake)) from None
 SAID = config.pop("said", {})  # what captions quote, when the report is written
 STUDY = study()
 config["said"] = SAID
 RESULTS = Path("results") / STUDY.name
-refuse_unwritable(RESULTS.absolute())
-if workflow.is_main_process and not os.environ.get(auditing.ALLOWED) and (came := auditing.set_off_again(auditing.unknown(RESULTS))):
-    raise WorkflowError(auditing.refusal(came))
+check_writable(RESULTS.absolute())
+if workflow.is_main_process and not os.environ.get(audit.ALLOWED) and (came := audit.set_off_again(audit.unknown(RESULTS))):
+    raise WorkflowError(audit.refusal(came))
 STUDY = replace(STUDY, finished=finished(RESULTS))
-COHORTS = [cohort.folder for cohort in STUDY.cohorts()]
+ENSEMBLES = [ensemble.folder for ensemble in STUDY.ensembles()]
 TUNED = [f"{setting}/{method}" for setting, method in STUDY.tunings()]
-TUNED_COHORTS = [f"{setting}/{method}/{seeds}" for setting, method in STUDY.tunings() for seeds in STUDY.tuning_blocks(setting, method)]
+TUNED_ENSEMBLES = [f"{setting}/{method}/{seeds}" for setting, method in STUDY.tunings() for seeds in STUDY.tuning_blocks(setting, method)]
 # not a param: where the data lie changes no result
 os.environ.update(PLASTICITY_DATA=os.environ.get("PLASTICITY_DATA") or config["data_root"])
 
@@ -102,7 +104,7 @@ os.environ.update(PLASTICITY_DATA=os.environ.get("PLASTICITY_DATA") or config["d
 wildcard_constraints:
     dataset="|".join(STUDY.datasets),
     setting="|".join(STUDY.settings),
-    method="|".join(re.escape(method) for method in [*STUDY.methods, YARDSTICK]),
+    method="|".join(re.escape(method) for method in [*STUDY.methods, BASELINE]),
     seeds=BLOCK,
 
 
@@ -115,7 +117,7 @@ def targets(pattern, **wildcards):
 def code(entry, *named):
     """A rule's param `code`: the digest of its entry, with what it imports and the files that its settings name."""
     files = [registry.path(kind, name) for kind, name in named]
-    return as_json(provenance.code_digest(SCRIPTS / f"{entry}.py", files))
+    return as_json(code_digest.code_digest(SCRIPTS / f"{entry}.py", files))
 
 
 def dataset_of(wildcards):
@@ -126,14 +128,14 @@ def dataset_of(wildcards):
 def files_of(setting, optimizer=True):
     """The files that a setting names, besides its dataset: how tasks change, the network, and what it learns with."""
     chosen = STUDY.settings[setting]
-    named = [("shifts", chosen.problem.change), ("architectures", chosen.network.kind)]
+    named = [("shifts", chosen.problem.shift), ("architectures", chosen.network.kind)]
     return [*named, ("optimizers", chosen.optimizer.kind)] if optimizer else named
 
 
 def files_of_study():
     """The files that all settings and their methods name."""
     named = {file for setting in STUDY.settings for file in files_of(setting)}
-    return sorted(named | {file for cohort in STUDY.cohorts() for file in files_of_method(cohort.method)})
+    return sorted(named | {file for ensemble in STUDY.ensembles() for file in files_of_method(ensemble.method)})
 
 
 def files_of_method(method):
@@ -151,14 +153,14 @@ def gathering_of(wildcards):
     return STUDY.gathering(wildcards.setting)
 
 
-def cohorts_in(wildcards):
-    """The cohorts of a setting, as folders below it."""
-    return [f"{cohort.method}/{cohort.seeds}" for cohort in STUDY.cohorts(wildcards.setting)]
+def ensembles_in(wildcards):
+    """The ensembles of a setting, as folders below it."""
+    return [f"{ensemble.method}/{ensemble.seeds}" for ensemble in STUDY.ensembles(wildcards.setting)]
 
 
-def cohorts_of(wildcards, file):
-    """One file of every cohort of a setting."""
-    return [f"results/{STUDY.name}/runs/{wildcards.setting}/{cohort}/{file}" for cohort in cohorts_in(wildcards)]
+def ensembles_of(wildcards, file):
+    """One file of every ensemble of a setting."""
+    return [f"results/{STUDY.name}/runs/{wildcards.setting}/{ensemble}/{file}" for ensemble in ensembles_in(wildcards)]
 
 
 def tuning_of(wildcards):
@@ -177,7 +179,7 @@ def choosing_of(wildcards):
 
 
 def training_seconds(setting, arms, seeds):
-    """Time to expect: a second per 500 steps of a member."""
+    """Time to expect: a second per 500 steps of a run."""
     problem = STUDY.settings[setting].problem
     return len(arms) * len(block_seeds(seeds)) * problem.tasks * problem.steps // 500
 
@@ -191,22 +193,22 @@ def before_jobs():
     """Before any job starts: refuse to make what jobs of a former start still make; on a cluster, say what is going to be submitted."""
     submits = workflow.executor_plugin.name == "slurm"
     try:
-        if still := cluster.running(ROOT):
-            raise WorkflowError(cluster.refusal(still))
+        if still := slurm.running(ROOT):
+            raise WorkflowError(slurm.refusal(still))
     except StudyError as mistake:
         if submits:  # a machine on which Slurm is installed, but no cluster's, can run a study
             raise WorkflowError(str(mistake)) from None
     if not submits:
         return
-    if said := cluster.missing(SITE):
+    if said := slurm.missing(SITE):
         raise WorkflowError(said)
-    cluster.see_every_end(importlib.import_module("snakemake_executor_plugin_slurm"))
+    slurm.see_every_end(importlib.import_module("snakemake_executor_plugin_slurm"))
     seconds = {job: expected_seconds(job.rule.name, job.wildcards) for job in workflow.dag.needrun_jobs() if not job.is_local}
     if seconds:
         hours = {gpu: sum(s for job, s in seconds.items() if bool(job.resources.get("gres")) == gpu) / 3600 for gpu in (True, False)}
         longest = max(seconds, key=seconds.get)
         print(
-            f"{len(seconds)} Slurm jobs, about {hours[True]:.1f} GPU-hours and {hours[False]:.1f} hours without a GPU (500 steps of a member a"
+            f"{len(seconds)} Slurm jobs, about {hours[True]:.1f} GPU-hours and {hours[False]:.1f} hours without a GPU (500 steps of a run a"
             f" second; `snakemake --cores 1 cost` measures it); the longest: {longest.rule.name} {' '.join(longest.wildcards)}, {seconds[longest] / 60:.0f}"
             f" min. Each costs about 8 s beside its work: seeds_per_job, now {STUDY.seeds_per_job}, makes them fewer and longer.",
             file=sys.stderr,
@@ -229,19 +231,19 @@ def after_failure():
 
 def expected_seconds(name, wildcards):
     """Time to expect of a job of the cluster."""
-    arms = STUDY.arms(wildcards.method) if name == "tune_cohort" else STUDY.reported(wildcards.method)
-    if name == "measure_cohort":
+    arms = STUDY.arms(wildcards.method) if name == "tune_ensemble" else STUDY.reported(wildcards.method)
+    if name == "measure_ensemble":
         return 5 * len(arms) * len(block_seeds(wildcards.seeds)) * STUDY.settings[wildcards.setting].problem.tasks
     return training_seconds(wildcards.setting, arms, wildcards.seeds)
 
 
 def curvature_minutes(wildcards, attempt):
-    """Time to ask for: half an hour, and five seconds for each checkpoint of a member."""
-    members = len(STUDY.reported(wildcards.method)) * len(block_seeds(wildcards.seeds))
-    return (30 + members * STUDY.settings[wildcards.setting].problem.tasks // 12) * attempt
+    """Time to ask for: half an hour, and five seconds for each checkpoint of a run."""
+    runs = len(STUDY.reported(wildcards.method)) * len(block_seeds(wildcards.seeds))
+    return (30 + runs * STUDY.settings[wildcards.setting].problem.tasks // 12) * attempt
 
 
 def checks_code():
     """The code of the checks, which are tests, with what they build anew of each setting."""
-    named = [registry.path("shifts", change) for change in sorted({setting.problem.change for setting in STUDY.settings.values()})]
-    return as_json(provenance.code_digest(CHECKS / "test_results.py", [CHECKS / "conftest.py", *named]))
+    named = [registry.path("shifts", change) for change in sorted({setting.problem.shift for setting in STUDY.settings.values()})]
+    return as_json(code_digest.code_digest(CHECKS / "test_results.py", [CHECKS / "conftest.py", *named]))

@@ -1,11 +1,11 @@
-# runs: curvature and the other measures of a cohort's checkpoints; nothing is trained
+# runs: curvature and the other measures of an ensemble's checkpoints; nothing is trained
 rule curvature:
     input:
-        targets("runs/{cohort}/measures.nc", cohort=COHORTS),
+        targets("runs/{ensemble}/measures.nc", ensemble=ENSEMBLES),
     localrule: True
 
 
-rule measure_cohort:
+rule measure_ensemble:
     input:
         data=dataset_of,
         choice=choice_of,
@@ -20,7 +20,7 @@ rule measure_cohort:
         "../../envs/environment.yaml"
     threads: 1
     resources:
-        **cluster.resources(SITE, gpu=False),
+        **slurm.resources(SITE, gpu=False),
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=curvature_minutes,
     params:

@@ -1,4 +1,4 @@
-# datasets: all cohorts of a setting in one file; a missing seed is an error
+# datasets: all ensembles of a setting in one file; a missing seed is an error
 rule datasets:
     input:
         targets("datasets/{setting}.nc", setting=STUDY.settings),
@@ -7,8 +7,8 @@ rule datasets:
 
 rule gather:
     input:
-        outcomes=lambda wildcards: cohorts_of(wildcards, "outcomes.nc"),
-        measures=lambda wildcards: cohorts_of(wildcards, "measures.nc"),
+        outcomes=lambda wildcards: ensembles_of(wildcards, "outcomes.nc"),
+        measures=lambda wildcards: ensembles_of(wildcards, "measures.nc"),
     output:
         f"results/{STUDY.name}/datasets/{{setting}}.nc",
     log:
@@ -23,9 +23,9 @@ rule gather:
         runtime=lambda wildcards, attempt: 10 * attempt,
     params:
         runs=f"results/{STUDY.name}/runs/{{setting}}",
-        cohorts=cohorts_in,  # not all of their files: a command has 128 KiB at most
+        ensembles=ensembles_in,  # not all of their files: a command has 128 KiB at most
         settings=gathering_of,
         code=code("gather"),
     shell:
-        "python workflow/scripts/gather.py --runs {params.runs} --cohorts {params.cohorts} --output {output}"
+        "python workflow/scripts/gather.py --runs {params.runs} --ensembles {params.ensembles} --output {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

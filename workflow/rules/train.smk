@@ -1,11 +1,11 @@
-# runs: outcomes and checkpoints of a cohort: one setting, one method with its arms, one block of seeds
+# runs: outcomes and checkpoints of an ensemble: one setting, one method with its arms, one block of seeds
 rule train:
     input:
-        targets("runs/{cohort}/outcomes.nc", cohort=COHORTS),
+        targets("runs/{ensemble}/outcomes.nc", ensemble=ENSEMBLES),
     localrule: True
 
 
-rule train_cohort:
+rule train_ensemble:
     input:
         data=dataset_of,
         choice=choice_of,
@@ -20,7 +20,7 @@ rule train_cohort:
         "../../envs/environment.yaml"
     threads: 1  # Wasserstein's ranks take any further core that the job may use
     resources:
-        **cluster.resources(SITE, gpu=True),
+        **slurm.resources(SITE, gpu=True),
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: training_minutes(wildcards.setting, STUDY.reported(wildcards.method), wildcards.seeds, attempt),
     params:

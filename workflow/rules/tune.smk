@@ -5,7 +5,7 @@ rule tune:
     localrule: True
 
 
-rule tune_cohort:
+rule tune_ensemble:
     input:
         data=dataset_of,
     output:
@@ -18,7 +18,7 @@ rule tune_cohort:
         "../../envs/environment.yaml"
     threads: 1  # Wasserstein's ranks take any further core that the job may use
     resources:
-        **cluster.resources(SITE, gpu=True),
+        **slurm.resources(SITE, gpu=True),
         mem_mb=lambda wildcards, attempt: 3000 * attempt,
         runtime=lambda wildcards, attempt: training_minutes(wildcards.setting, STUDY.arms(wildcards.method), wildcards.seeds, attempt),
     params:

@@ -18,7 +18,7 @@ def main(job: Job) -> None:
     choices = {(path.parents[1].name, path.parent.name): json.loads(path.read_text(encoding="utf-8")) for path in job.paths["choices"]}
     made = tables.tables(datasets, Statistics.of(job.settings)) | {"tuning": summaries.tuning(tuning, choices)}
     for path in job.paths["tables"]:
-        with netcdf.whole(path) as part, netcdf.explained(path):
+        with netcdf.atomic_write(path) as part, netcdf.explained(path):
             made[path.stem].to_csv(part, index=False, float_format="%.6g")
 
 

@@ -1,4 +1,4 @@
-"""Measure a cohort's checkpoints: curvature, features, units, weights. A job that was killed goes on from its last task."""
+"""Measure an ensemble's checkpoints: curvature, features, units, weights. A job that was killed goes on from its last task."""
 
 import json
 
@@ -16,7 +16,7 @@ from plasticity.training import memory
 
 
 def main(job: Job) -> None:
-    ensemble.settle()
+    ensemble.make_deterministic()
     output = job.path("output")
     arm = json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"] if job.paths["choice"] else None
     before = kept(output.parent, arm, job.label, [output])
@@ -35,7 +35,7 @@ def main(job: Job) -> None:
             memory.available(torch.device("cpu"), job.memory, data.nbytes),
         )
         described = measure.table(curvature)
-        netcdf.write(netcdf.dataset(described, variables, coordinates, "measures of a cohort", job.label), output)
+        netcdf.write(netcdf.dataset(described, variables, coordinates, "measures of an ensemble", job.label), output)
         if before:
             before.keep()
 

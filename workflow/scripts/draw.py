@@ -10,7 +10,7 @@ from plasticity.storage import netcdf
 
 def main(job: Job) -> None:
     style = Style.read(job.path("style"))
-    datasets = {path.stem: with_gaps(netcdf.look(path)) for path in job.paths["datasets"]}
+    datasets = {path.stem: with_gaps(netcdf.open_dataset(path)) for path in job.paths["datasets"]}
     tables = {path.stem: statistics.read_table(path) for path in job.paths["tables"]}
     with style.used():
         save(registry.load("figures", job.settings["figure"]).draw(datasets, tables, style), job.paths["outputs"], job.label)

@@ -1,4 +1,4 @@
-"""Gather the cohorts of a setting into one dataset."""
+"""Gather the ensembles of a setting into one dataset."""
 
 from plasticity.job import Job, start
 from plasticity.statistics import merge
@@ -6,12 +6,12 @@ from plasticity.storage import netcdf
 
 
 def main(job: Job) -> None:
-    folders = [job.path("runs") / cohort for cohort in job.paths["cohorts"]]
+    folders = [job.path("runs") / ensemble for ensemble in job.paths["ensembles"]]
     files = [job.take([folder / f"{name}.nc" for folder in folders]) for name in ("outcomes", "measures")]
     outcomes, measures = ([netcdf.read(path) for path in paths] for paths in files)
     data = merge.gather(outcomes, measures)
-    netcdf.write(data.assign_attrs({"title": "a setting: outcomes and measures of all its members", **job.label}), job.path("output"))
+    netcdf.write(data.assign_attrs({"title": "a setting: outcomes and measures of all its runs", **job.label}), job.path("output"))
 
 
 if __name__ == "__main__":
-    start(main, __doc__, outputs=["output"], others=["runs", "cohorts"])
+    start(main, __doc__, outputs=["output"], others=["runs", "ensembles"])

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from plasticity.config.models import YARDSTICK
+from plasticity.config.models import BASELINE
 from plasticity.errors import StudyError
 from plasticity.provenance import lineage
 from plasticity.provenance import record as records
@@ -37,7 +37,7 @@ def rows(table: Path, chosen: Mapping[str, str]) -> list[dict[str, str]]:
 def concerns(name: str, chosen: Mapping[str, str]) -> bool:
     """Whether a file holds something of the setting and arm that rows are of; the fresh network is in every gap."""
     stage, *places = name.split("/")
-    methods = {chosen.get("arm", "").partition("(")[0], YARDSTICK}
+    methods = {chosen.get("arm", "").partition("(")[0], BASELINE}
     if stage == "datasets" and "setting" in chosen:
         return places == [f"{chosen['setting']}.nc"]
     return not (stage in ("runs", "tuning") and len(places) > 1 and "arm" in chosen and places[1] not in methods)

@@ -13,7 +13,7 @@ def main(job: Job) -> None:
         page.Section(table.stem, titles[table.stem], captions.html(caption, config), statistics.read_table(table))
         for table, caption in zip(job.paths["tables"], job.paths["captions"], strict=True)
     ]
-    with netcdf.whole(job.path("page")) as part, netcdf.explained(job.path("page")):
+    with netcdf.atomic_write(job.path("page")) as part, netcdf.explained(job.path("page")):
         part.write_text(page.page(f"Study {config['study']}: {job.settings['page']}", sections), encoding="utf-8")
 
 

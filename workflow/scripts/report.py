@@ -17,10 +17,10 @@ DRAWN_WITH = ("snakemake", "matplotlib", "pandas", "scipy", "statsmodels")
 
 
 def main(job: Job) -> None:
-    made_with = [json.loads(netcdf.look(path).attrs["versions"]) for path in job.paths["datasets"]]
+    made_with = [json.loads(netcdf.open_dataset(path).attrs["versions"]) for path in job.paths["datasets"]]
     cost = latex.cost(job.path("benchmarks"), latex.ALL_STAGES)
     drawn_with = {name: version(name) for name in DRAWN_WITH}
-    with netcdf.whole(job.path("output")) as part, tempfile.TemporaryDirectory() as scratch:
+    with netcdf.atomic_write(job.path("output")) as part, tempfile.TemporaryDirectory() as scratch:
         config, page = Path(scratch, "config.json"), Path(scratch, "report.html")
         said = captions.said(job.settings, statistics.read_table(job.path("statements")))
         said |= {"versions": captions.versions(made_with, drawn_with), "cost": captions.table(cost)}

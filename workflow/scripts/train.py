@@ -1,4 +1,4 @@
-"""Train one cohort through all its tasks: outcomes, and checkpoints at tasks' starts. A job that was killed goes on from its last task."""
+"""Train one ensemble through all its tasks: outcomes, and checkpoints at tasks' starts. A job that was killed goes on from its last task."""
 
 import json
 
@@ -11,7 +11,7 @@ from plasticity.training import chunks
 
 
 def main(job: Job) -> None:
-    ensemble.settle()
+    ensemble.make_deterministic()
     method, results = job.settings["method"], [job.path("outcomes"), job.path("checkpoints")]
     folder = results[0].parent
     arm = json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"] if job.paths["choice"] else None

@@ -9,7 +9,7 @@ from plasticity.training import chunks
 
 
 def main(job: Job) -> None:
-    ensemble.settle()
+    ensemble.make_deterministic()
     arms = {arm_name(job.settings["method"], arm): arm for arm in job.settings["arms"]}
     before = kept(job.path("outcomes").parent, None, job.label, job.paths["outcomes"])
     with restart.held(job.path("outcomes").parent / "resume", job.label) as state:

@@ -11,12 +11,12 @@ from plasticity.storage import netcdf
 def main(job: Job) -> None:
     tables = {path.stem: statistics.read_table(path) for path in job.paths["tables"]}
     made = {
-        "settings": latex.settings({path.stem: json.loads(netcdf.look(path).attrs["settings"]) for path in job.paths["datasets"]}),
+        "settings": latex.settings({path.stem: json.loads(netcdf.open_dataset(path).attrs["settings"]) for path in job.paths["datasets"]}),
         "methods": latex.methods(tables["outcomes"], tables["comparisons"]),
         "cost": latex.cost(job.path("benchmarks")),
     }
     for path, text in latex.written(made, job.paths["outputs"]).items():
-        with netcdf.whole(path) as part, netcdf.explained(path):
+        with netcdf.atomic_write(path) as part, netcdf.explained(path):
             part.write_text(text, encoding="utf-8")
 
 

@@ -25,18 +25,18 @@ class Cost(NamedTuple):
     """Of one method in one setting.
 
     Attributes:
-        jobs, members: how many to train, in all; as many jobs measure them.
-        steps: of one member, in all its tasks.
-        checkpoints: how many of one member.
-        parameters: of one member.
-        disk: bytes of checkpoints, and of measures before compression, which lie there once a cohort and once a setting; while a job
+        jobs, runs: how many to train, in all; as many jobs measure them.
+        steps: of one run, in all its tasks.
+        checkpoints: how many of one run.
+        parameters: of one run.
+        disk: bytes of checkpoints, and of measures before compression, which lie there once an ensemble and once a setting; while a job
             trains, its checkpoints lie there twice.
         memory: bytes of the largest training job, beside what the process takes anyway.
         training, measuring: hours of one core of this machine, or of its GPU, for all jobs.
     """
 
     jobs: int
-    members: int
+    runs: int
     steps: int
     checkpoints: int
     parameters: int
@@ -48,7 +48,7 @@ class Cost(NamedTuple):
 
 @dataclasses.dataclass
 class Standing:
-    """Two members as they begin, at the first task twice: what `measures.measure` asks of checkpoints."""
+    """Two runs as they begin, at the first task twice: what `measures.measure` asks of checkpoints."""
 
     parameters: Tensor
     shapes: dict[str, tuple[int, ...]]
@@ -57,19 +57,19 @@ class Standing:
     tasks: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
 
     def at(self, task: int) -> Tensor:
-        """Their parameters, shape ``(member, parameter)``."""
+        """Their parameters, shape ``(run, parameter)``."""
         return self.parameters
 
 
 class Measuring(NamedTuple):
-    """What it takes to measure one checkpoint of one member: seconds, a mean over the tasks, and bytes before compression."""
+    """What it takes to measure one checkpoint of one run: seconds, a mean over the tasks, and bytes before compression."""
 
     seconds: float
     disk: float
 
 
 def measuring(setting: Setting, data: xr.Dataset, curvature: Curvature) -> Measuring:
-    """Measure two members of a setting as they begin, the second time: at the first, libraries are loaded and operators checked.
+    """Measure two runs of a setting as they begin, the second time: at the first, libraries are loaded and operators checked.
 
     Raises:
         StudyError: a dataset that cannot give what the problem asks for.
@@ -79,7 +79,7 @@ def measuring(setting: Setting, data: xr.Dataset, curvature: Curvature) -> Measu
     begun = Standing(rows([architecture.initial(network, setting.network, seed) for seed in (0, 1)]), shapes)
 
     def taken(of_operators: Mapping[str, Spectra]) -> tuple[float, dict[str, np.ndarray]]:
-        """How long one member takes at a task with some of the operators, and the numbers of both members."""
+        """How long one run takes at a task with some of the operators, and the numbers of both runs."""
         took = 0.0
 
         def timed(places: Iterable[int]) -> Iterator[int]:
@@ -142,54 +142,54 @@ def cost(
     """
     problem = setting.problem
     if problem.separable:
-        tasks.refuse_inseparable(problem, data, blocks[0][0])
-    members, largest_block = len(arms) * sum(map(len, blocks)), max(blocks, key=len)
+        tasks.check_separable(problem, data, blocks[0][0])
+    runs, largest_block = len(arms) * sum(map(len, blocks)), max(blocks, key=len)
     largest = list(itertools.product(arms, largest_block))
     parameters = sum(tensor.numel() for tensor in architecture.fitting(setting, data).parameters())
     checkpoints = len(range(0, problem.tasks, training.checkpoint_every))
-    measurements = members * len(range(0, problem.tasks, curvature.every))
+    measurements = runs * len(range(0, problem.tasks, curvature.every))
     # fewer samples than the task has, so that steps and the look at all samples after them stay in proportion
     samples = min(problem.samples, STEPS * problem.batch)
     steps = min(problem.steps, samples // problem.batch)
     short = dataclasses.replace(problem, samples=samples, test_samples=0, tasks=2, steps_per_task=steps)
     trained = Members(dataclasses.replace(setting, problem=short), method, largest, data, training)
-    trained.switch()
+    trained.on_task_start()
     trained.learn()  # the first time, libraries choose their kernels
-    trained.switch()
+    trained.on_task_start()
     start = time.perf_counter()
     trained.learn()
-    seconds = (time.perf_counter() - start) * problem.tasks * problem.steps / steps * members / len(largest)
+    seconds = (time.perf_counter() - start) * problem.tasks * problem.steps / steps * runs / len(largest)
     return Cost(
         jobs=len(blocks),
-        members=members,
+        runs=runs,
         steps=problem.tasks * problem.steps,
         checkpoints=checkpoints,
         parameters=parameters,
-        disk=4 * parameters * checkpoints * members + round(2 * measured.disk * measurements),
-        memory=len(largest) * memory.per_member(setting, data),
+        disk=4 * parameters * checkpoints * runs + round(2 * measured.disk * measurements),
+        memory=len(largest) * memory.per_run(setting, data),
         training=seconds / 3600,
         measuring=measured.seconds * measurements / 3600,
     )
 
 
 def unmeasured(cost: Cost) -> Cost:
-    """The cost of members that tune: no checkpoints, no curvature."""
+    """The cost of runs that tune: no checkpoints, no curvature."""
     return cost._replace(checkpoints=0, disk=0, measuring=0.0)
 
 
 def table(costs: Mapping[tuple[str, str], Cost]) -> str:
     """A line for each setting and method, and their sum."""
     setting_width, method_width = (max(map(len, labels)) for labels in zip(*costs, ("setting", "method"), strict=True))
-    heads = ("jobs", "members", "steps", "checkpoints", "parameters", "disk", "a job", "training", "curvature")
+    heads = ("jobs", "runs", "steps", "checkpoints", "parameters", "disk", "a job", "training", "curvature")
     rows: list[tuple[str, str, Iterable[object]]] = [("setting", "method", heads)]
     for (setting, method), cost in costs.items():
-        counts = (cost.jobs, cost.members, f"{cost.steps:,}", f"{cost.checkpoints:,}", f"{cost.parameters:,}")
+        counts = (cost.jobs, cost.runs, f"{cost.steps:,}", f"{cost.checkpoints:,}", f"{cost.parameters:,}")
         spent = (_size(cost.disk), _size(cost.memory), _duration(cost.training), _duration(cost.measuring))
         rows.append((setting, method, (*counts, *spent)))
-    jobs, members, disk, training, measuring = (
-        sum(getattr(cost, name) for cost in costs.values()) for name in ("jobs", "members", "disk", "training", "measuring")
+    jobs, runs, disk, training, measuring = (
+        sum(getattr(cost, name) for cost in costs.values()) for name in ("jobs", "runs", "disk", "training", "measuring")
     )
-    all_of_it = (jobs, members, "", "", "", _size(disk), "", _duration(training), _duration(measuring))
+    all_of_it = (jobs, runs, "", "", "", _size(disk), "", _duration(training), _duration(measuring))
     rows.append(("all", "", all_of_it))
     return "\n".join(
         f"{setting:{setting_width}}  {method:{method_width}}" + "".join(f"{cell!s:>12}" for cell in cells)

@@ -93,7 +93,7 @@ def start(
         signal.signal(number, _leave)
     try:
         log.open_log(given.log)
-        code_digest.refuse_changed_code(given.code)
+        code_digest.check_code_unchanged(given.code)
         stamp = code_digest.stamp(Path(sys.argv[0]).stem, given.settings, given.code)
         paths = {name: getattr(given, name) for name in [*inputs, *outputs, *optional, *others]}
         job = Job(paths, given.settings, stamp, given.memory and given.memory * 10**6)

@@ -32,7 +32,7 @@ def open_log(path: Path | None) -> None:
 
 @functools.cache
 def warn_once(said: str) -> None:
-    """Warn; of what is the same for every member and task, once."""
+    """Warn; of what is the same for every run and task, once."""
     log.warning("%s", said)
 
 

@@ -8,6 +8,6 @@ import numpy as np
 def generator(seed: int, purpose: str, task: int = 0) -> np.random.Generator:
     """A generator of its own for each (seed, purpose, task).
 
-    So a member's numbers depend on no other member, and adding a seed, an arm or a method changes nobody's.
+    So a run's numbers depend on no other run, and adding a seed, an arm or a method changes nobody's.
     """
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), task])))

@@ -12,7 +12,7 @@ import jsonschema
 import yaml
 
 from plasticity.config import registry
-from plasticity.config.models import YARDSTICK, Dataset, Network, Optimizer, Problem, parts
+from plasticity.config.models import BASELINE, Dataset, Network, Optimizer, Problem, parts
 
 TYPE_NAMES = {
     "object": "mapping ({} is an empty one)",
@@ -105,7 +105,7 @@ def _misnamed(config: Mapping[str, Any]) -> Iterator[str]:
         where, dataset = f"settings.{name}", setting["problem"]["dataset"]
         if dataset not in described:
             yield from _misfits("datasets", f"{where}.problem", "dataset", {"dataset": dataset}, ["dataset"], list(described))
-        yield from _misfits("shifts", f"{where}.problem", "change", setting["problem"], Problem.common())
+        yield from _misfits("shifts", f"{where}.problem", "shift", setting["problem"], Problem.common())
         yield from _misfits("architectures", f"{where}.network", "kind", setting["network"], Network.common())
         yield from _misfits("optimizers", f"{where}.optimizer", "kind", setting["optimizer"], Optimizer.common())
     for name, options in config["methods"].items():
@@ -169,8 +169,8 @@ def _misfits(folder: str, where: str, key: str, values: Mapping[str, Any], commo
 def _opposed(config: Mapping[str, Any]) -> Iterator[str]:
     """Sentences for methods that cannot be composed, or not with the network of a setting."""
     seen: dict[tuple[str, ...], str] = {}
-    if "settings" in config["methods"].get(YARDSTICK, {}):
-        yield f"methods.{YARDSTICK} is limited by `settings`, but it is the yardstick of every setting: remove them"
+    if "settings" in config["methods"].get(BASELINE, {}):
+        yield f"methods.{BASELINE} is limited by `settings`, but it is the baseline of every setting: remove them"
     for name, options in config["methods"].items():
         chosen = parts(name)
         if (same := tuple(chosen)) in seen:
@@ -231,9 +231,11 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
             f"curvature.every is {curvature['every']}, but there is a checkpoint only every {recorded} tasks "
             "(training.checkpoint_every): make the one a multiple of the other"
         )
-    for key, moments in _of_operators(curvature, "moments").items():
-        if unmeasured := [moment for moment in moments if moment not in curvature["moments"]]:
-            yield f"{key} has {' and '.join(unmeasured)}, which curvature.moments lacks: add it there"
+    for key, evaluation_points in _of_operators(curvature, "evaluation_points").items():
+        if unmeasured := [
+            evaluation_point for evaluation_point in evaluation_points if evaluation_point not in curvature["evaluation_points"]
+        ]:
+            yield f"{key} has {' and '.join(unmeasured)}, which curvature.evaluation_points lacks: add it there"
     for key, every in _of_operators(curvature, "every").items():
         if every % curvature["every"]:
             yield (

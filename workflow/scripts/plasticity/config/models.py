@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-YARDSTICK = "fresh"  # the method that every arm is compared to
-MOMENTS = ("old", "new", "fresh")  # in the order of results
+BASELINE = "fresh"  # the method that every arm is compared to
+EVALUATION_POINTS = ("previous", "next", "fresh")  # in the order of results
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Problem(Choice):
     """A dataset, how its tasks change (a file of `changes/`), and the budget per task: in epochs or in steps."""
 
     dataset: str
-    change: str
+    shift: str
     samples: int
     batch: int
     epochs: int | None = None
@@ -75,7 +75,7 @@ class Optimizer(Choice):
     """How it learns: a file of `optimizers/`."""
 
     kind: str
-    at_switch: str = "kept"
+    at_task_boundary: str = "kept"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Spectra:
 
     samples: int
     every: int
-    moments: tuple[str, ...]
+    evaluation_points: tuple[str, ...]
     blocks: tuple[str, ...] = ("layers", "last_two", "all")
     exact_up_to: int = 2048
     estimate: bool = True
@@ -121,7 +121,7 @@ class Curvature:
     """What is computed from the checkpoints, and when: at every so many tasks each operator, and all other measures at `every`."""
 
     operators: Mapping[str, Spectra]
-    moments: tuple[str, ...]
+    evaluation_points: tuple[str, ...]
     every: int
     levels: tuple[float, ...] = (0.99,)
     top: int = 10
@@ -138,13 +138,13 @@ class Curvature:
         operators = {
             name: Spectra(
                 **own
-                | {"moments": tuple(sorted(own["moments"], key=MOMENTS.index))}
+                | {"evaluation_points": tuple(sorted(own["evaluation_points"], key=EVALUATION_POINTS.index))}
                 | {"blocks": tuple(sorted(own.get("blocks", Spectra.blocks), key=Spectra.blocks.index))}
             )
             for name, own in taken.items()
         }
         levels, top = tuple(values.get("levels", cls.levels)), values.get("top", cls.top)
-        return cls(operators, tuple(sorted(values["moments"], key=MOMENTS.index)), values["every"], levels, top)
+        return cls(operators, tuple(sorted(values["evaluation_points"], key=EVALUATION_POINTS.index)), values["every"], levels, top)
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Hypothesis:
     outcome: str
     direction: str
     measure: str | None = None
-    moment: str | None = None
+    evaluation_point: str | None = None
     block: str | None = None
     against: str = "mismatched"
     arm: str = "none"
@@ -203,7 +203,7 @@ class Hypothesis:
     @property
     def row(self) -> dict[str, str]:
         """What its rows there have in these columns."""
-        of_measure = {"measure": self.measure, "moment": self.moment, "block": self.block, "null": self.against}
+        of_measure = {"measure": self.measure, "evaluation_point": self.evaluation_point, "block": self.block, "null": self.against}
         of_arms = {"versus": self.versus, "stage": self.stage, "statistic": "mean_difference"}
         values = {"arm": self.arm, "outcome": self.outcome} | (of_measure if self.measure else of_arms)
         return {column: value for column, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""A study: its config checked once, at the launcher, before anything runs, and laid out as cohorts. Imports no torch."""
+"""A study: its config checked once, at the launcher, before anything runs, and laid out as ensembles. Imports no torch."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from plasticity.config import errors_of_config, registry
-from plasticity.config.models import YARDSTICK, Criterion, Curvature, Dataset, Network, Setting, Statistics, Training, arm_name, parts
+from plasticity.config.models import BASELINE, Criterion, Curvature, Dataset, Network, Setting, Statistics, Training, arm_name, parts
 from plasticity.errors import StudyError
 
 BLOCK = r"\d+(-\d+)?"  # the name of a block of seeds
@@ -17,8 +17,8 @@ FIRST_TUNING_SEED = 1000  # reporting seeds stay below, so that neither kind mov
 
 
 @dataclass(frozen=True)
-class Cohort:
-    """The members that one job trains in lock-step: one setting, one method with its arms, one block of seeds."""
+class Ensemble:
+    """The runs that one job trains as one ensemble: one setting, one method with its arms, one block of seeds."""
 
     setting: str
     method: str
@@ -53,9 +53,9 @@ class Study:
     finished: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def methods_of(self, setting: str) -> list[str]:
-        """Methods trained in a setting, the yardstick last; in an order of our own, so that a turned config reruns nothing."""
+        """Methods trained in a setting, the baseline last; in an order of our own, so that a turned config reruns nothing."""
         chosen = [name for name, options in self.methods.items() if setting in options.get("settings", self.settings)]
-        return sorted({*chosen, YARDSTICK}, key=lambda name: (name == YARDSTICK, name != "none", name))
+        return sorted({*chosen, BASELINE}, key=lambda name: (name == BASELINE, name != "none", name))
 
     def setting(self, name: str, method: str = "none") -> Setting:
         """A setting as a method sees it, with what the method changes of the network."""
@@ -88,10 +88,10 @@ class Study:
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.tuning_seeds)
         return packed(seeds, self.seeds_per_job, self.finished.get(f"tuning/{setting}/{method}", ()))
 
-    def cohorts(self, setting: str | None = None) -> list[Cohort]:
-        """All cohorts of the study, or of one of its settings."""
+    def ensembles(self, setting: str | None = None) -> list[Ensemble]:
+        """All ensembles of the study, or of one of its settings."""
         return [
-            Cohort(name, method, block)
+            Ensemble(name, method, block)
             for name in ([setting] if setting else self.settings)
             for method in self.methods_of(name)
             for block in self.blocks(name, method)
@@ -106,14 +106,14 @@ class Study:
 
         A tuned method's arm is not in it: the choice is a file.
         """
-        members = {"method": method, "seeds": block_seeds(seeds)} | ({} if self.tuned(method) else {"arms": self.arms(method)})
-        return as_json({"setting": asdict(self.setting(setting, method)), "training": asdict(self.training), **members})
+        runs = {"method": method, "seeds": block_seeds(seeds)} | ({} if self.tuned(method) else {"arms": self.arms(method)})
+        return as_json({"setting": asdict(self.setting(setting, method)), "training": asdict(self.training), **runs})
 
     def tuning_job(self, setting: str, method: str, seeds: str) -> str:
         """What a job that trains all arms of a method on tuning seeds must know, as sorted JSON; it takes no checkpoints."""
-        members = {"method": method, "arms": self.arms(method), "seeds": block_seeds(seeds)}
+        runs = {"method": method, "arms": self.arms(method), "seeds": block_seeds(seeds)}
         training = {key: value for key, value in asdict(self.training).items() if key != "checkpoint_every"}
-        return as_json({"setting": asdict(self.setting(setting, method)), "training": training, **members})
+        return as_json({"setting": asdict(self.setting(setting, method)), "training": training, **runs})
 
     def preparing(self, dataset: str) -> str:
         """What preparing a dataset must know, as sorted JSON."""
@@ -124,13 +124,13 @@ class Study:
 
         Of a tuned method, the first arm stands for the one that will be chosen.
         """
-        cohorts = [
+        ensembles = [
             (name, method, self.arms(method)[: len(self.reported(method))], self.blocks(name, method), False)
             for name in self.settings
             for method in self.methods_of(name)
         ]
-        cohorts += [(name, method, self.arms(method), self.tuning_blocks(name, method), True) for name, method in self.tunings()]
-        members = [
+        ensembles += [(name, method, self.arms(method), self.tuning_blocks(name, method), True) for name, method in self.tunings()]
+        runs = [
             {
                 "name": name,
                 "setting": asdict(self.setting(name, method)),
@@ -139,9 +139,9 @@ class Study:
                 "blocks": [block_seeds(block) for block in blocks],
                 "tuning": tuning,
             }
-            for name, method, arms, blocks, tuning in cohorts
+            for name, method, arms, blocks, tuning in ensembles
         ]
-        return as_json({"members": members, "training": asdict(self.training), "curvature": asdict(self.curvature)})
+        return as_json({"runs": runs, "training": asdict(self.training), "curvature": asdict(self.curvature)})
 
     def gathering(self, setting: str) -> str:
         """What a setting's dataset must say of itself, as sorted JSON: its problem, network and optimizer, its arms in order, its seeds."""
@@ -243,9 +243,9 @@ def packed(seeds: range, per_job: int, done: Sequence[str] = ()) -> list[str]:
     anew = _named(seeds[first : first + per_job] for first in range(0, len(seeds), per_job))
     taken: dict[int, str] = {}
     for block in sorted({*done}, key=lambda block: (block not in anew, block_seeds(block)[0], block)):
-        members = block_seeds(block)
-        if set(members) <= set(seeds) and not set(members) & set(taken):
-            taken |= dict.fromkeys(members, block)
+        runs = block_seeds(block)
+        if set(runs) <= set(seeds) and not set(runs) & set(taken):
+            taken |= dict.fromkeys(runs, block)
     gaps = [list(gap) for there, gap in itertools.groupby(seeds, key=lambda seed: seed in taken) if not there]
     rest = _named(range(gap[0], gap[-1] + 1)[first : first + per_job] for gap in gaps for first in range(0, len(gap), per_job))
     return sorted({*taken.values(), *rest}, key=lambda block: block_seeds(block)[0])

@@ -77,18 +77,18 @@ class Grams(Mapping[str, Tensor]):
         Args:
             columns: S of the operator.
             network: its layers act on each sample alone, as batch norm does in eval mode.
-            inputs: shape ``(n, …)``, or ``(member, n, …)`` with `tensors`.
-            targets: shape ``(n, …)``, or ``(member, n, …)`` with `tensors`.
+            inputs: shape ``(n, …)``, or ``(run, n, …)`` with `tensors`.
+            targets: shape ``(n, …)``, or ``(run, n, …)`` with `tensors`.
             loss: per-sample loss, shape ``(…, n)``.
-            tensors: parameters of many members by name, shapes ``(member, …)``, requiring gradients, in place of the network's own; for a
+            tensors: parameters of many runs by name, shapes ``(run, …)``, requiring gradients, in place of the network's own; for a
                 network that broadcasts.
 
         Raises:
-            StudyError: members of a network that does not broadcast.
+            StudyError: runs of a network that does not broadcast.
         """
         if tensors is not None and not broadcasts(network):
-            raise StudyError("this network does not broadcast: its members come one after the other")
-        self._network, self._member, self._layers = network, tensors is not None, layers(network)
+            raise StudyError("this network does not broadcast: its runs come one after the other")
+        self._network, self._run, self._layers = network, tensors is not None, layers(network)
         self._tensors = dict(network.named_parameters()) if tensors is None else tensors
         self._seen: dict[str, list[_Seen]] = {name: [] for name in self._layers}
 
@@ -116,12 +116,12 @@ class Grams(Mapping[str, Tensor]):
         network, seen, ruled = self._network, self._seen, self._ruled()
         ends = [seen[name][0].outputs for name in ruled]
         taken = [torch.autograd.grad((self._outputs * s).sum(), ends, retain_graph=True) for s in self._S.unbind(-1)] if ruled else []
-        deltas = {name: torch.stack(of_layer, dim=1 + self._member) for name, of_layer in zip(ruled, zip(*taken, strict=True), strict=True)}
+        deltas = {name: torch.stack(of_layer, dim=1 + self._run) for name, of_layer in zip(ruled, zip(*taken, strict=True), strict=True)}
         if strays := [name for name in self._layers if name not in ruled]:
             named = ", ".join(f"{name} ({type(network.get_submodule(name)).__name__})" for name in strays)
             warn_once(f"no identity covers {named}: these gradients are taken sample by sample, which is slower")
         return {
-            name: _call(network.get_submodule(name), seen[name][0].inputs, deltas[name], self._member)
+            name: _call(network.get_submodule(name), seen[name][0].inputs, deltas[name], self._run)
             if name in ruled
             else _one_by_one([self._tensors[one] for one in own], self._outputs, self._S)
             for name, own in self._layers.items()
@@ -134,13 +134,13 @@ class Grams(Mapping[str, Tensor]):
             name
             for name, own in self._layers.items()
             if len(self._seen[name]) == 1
-            and self._seen[name][0].shape[self._member] == self.samples
+            and self._seen[name][0].shape[self._run] == self.samples
             and all(uses[id(self._tensors[one])] <= 1 for one in own)
             and _has_rule(self._network.get_submodule(name), {one.rpartition(".")[2] for one in own})
         ]
 
     def __getitem__(self, layer: str) -> Tensor:
-        """Share of one layer, ``(n·column, n·column)`` with the column last, symmetric and positive semi-definite; with members first."""
+        """Share of one layer, ``(n·column, n·column)`` with the column last, symmetric and positive semi-definite; with runs first."""
         return self.over([layer])
 
     def __iter__(self) -> Iterator[str]:
@@ -152,7 +152,7 @@ class Grams(Mapping[str, Tensor]):
     def over(self, names: Iterable[str]) -> Tensor:
         """Shares of several layers together: K of the block that they make."""
         calls = [self._calls[name] for name in names]
-        K = calls[0].deltas.new_zeros(*calls[0].deltas.shape[: self._member], self.rows, self.rows)
+        K = calls[0].deltas.new_zeros(*calls[0].deltas.shape[: self._run], self.rows, self.rows)
         for call in calls:
             _add(K, call)
         return K.div_(self.samples)
@@ -164,7 +164,7 @@ class Grams(Mapping[str, Tensor]):
 
     def _along(self, gradient: Mapping[str, Tensor], name: str) -> Tensor:
         """The products of one layer, shape ``(…, n, column)``."""
-        call, parts = self._calls[name], [gradient[own].flatten(int(self._member)) for own in self._layers[name]]
+        call, parts = self._calls[name], [gradient[own].flatten(int(self._run)) for own in self._layers[name]]
         if call.inputs is None:
             return (call.deltas.squeeze(-2) @ torch.cat(parts, dim=-1)[..., None, :, None]).squeeze(-1)
         weight = parts[0].unflatten(-1, (call.deltas.shape[-1], -1))
@@ -212,27 +212,27 @@ def _uses(outputs: Tensor) -> Counter[int]:
     return found
 
 
-def _call(layer: nn.Module, inputs: Tensor, deltas: Tensor, member: bool) -> Call:
+def _call(layer: nn.Module, inputs: Tensor, deltas: Tensor, run: bool) -> Call:
     """A layer's call in the one form that all have; inputs ``(…, n, …)`` and the gradients at its outputs, ``(…, n, column, …)``."""
     if isinstance(layer, nn.Conv2d):
         padding = cast(tuple[int, ...], layer.padding)  # other kinds have no rule
         patches = nn.functional.unfold(inputs, layer.kernel_size, layer.dilation, padding, layer.stride)
         return Call(patches.mT, deltas.flatten(-2).mT, layer.bias is not None)
     if isinstance(layer, nn.Linear):
-        tokens = slice(1 + member, -1)
-        inputs = inputs[..., None, :] if inputs.ndim - member == 2 else inputs.flatten(*_span(inputs, tokens))
-        deltas = deltas[..., None, :] if deltas.ndim - member == 3 else deltas.flatten(*_span(deltas, slice(2 + member, -1)))
+        tokens = slice(1 + run, -1)
+        inputs = inputs[..., None, :] if inputs.ndim - run == 2 else inputs.flatten(*_span(inputs, tokens))
+        deltas = deltas[..., None, :] if deltas.ndim - run == 3 else deltas.flatten(*_span(deltas, slice(2 + run, -1)))
         return Call(inputs, deltas, layer.bias is not None)
     if isinstance(layer, Positions):
         return Call(None, deltas.flatten(2)[..., None, :], bias=False)
     plain = {name: torch.full_like(own, float(name == "weight")) for name, own in layer.named_parameters()}
-    normal = functional_call(layer, plain, (inputs,)).detach().unsqueeze(1 + member)
+    normal = functional_call(layer, plain, (inputs,)).detach().unsqueeze(1 + run)
     if isinstance(layer, nn.LayerNorm):
         deep = len(layer.normalized_shape)
         normal, deltas = normal.flatten(-deep), deltas.flatten(-deep)
     else:
         normal, deltas = normal.movedim(2, -1), deltas.movedim(2, -1)
-    normal, deltas = (value.reshape(*value.shape[: 2 + member], -1, value.shape[-1]) for value in (normal, deltas))
+    normal, deltas = (value.reshape(*value.shape[: 2 + run], -1, value.shape[-1]) for value in (normal, deltas))
     rows = torch.cat([(deltas * normal).sum(-2), deltas.sum(-2)], dim=-1)
     return Call(None, rows[..., None, :], bias=False)
 
@@ -243,7 +243,7 @@ def _span(values: Tensor, dims: slice) -> tuple[int, int]:
 
 
 def _one_by_one(own: Sequence[Tensor], outputs: Tensor, S: Tensor) -> Call:
-    """The gradients of parameters, a backward pass for each sample and column, of all members at once."""
+    """The gradients of parameters, a backward pass for each sample and column, of all runs at once."""
     lead = outputs.ndim - 2
     products = (outputs[..., None, :] @ S).squeeze(-2)
     found = [torch.autograd.grad(one.sum(), own, retain_graph=True, materialize_grads=True) for one in products.flatten(lead).unbind(-1)]

@@ -48,7 +48,7 @@ class Krylov(NamedTuple):
     below: Tensor
 
 
-def quadrature(product: Product, starts: Tensor, steps: int, top: int, gradient: Tensor | None = None) -> Spectrum:
+def stochastic_lanczos_quadrature(product: Product, starts: Tensor, steps: int, top: int, gradient: Tensor | None = None) -> Spectrum:
     """An estimate of the spectrum of a symmetric operator.
 
     Args:
@@ -67,7 +67,7 @@ def quadrature(product: Product, starts: Tensor, steps: int, top: int, gradient:
     (count, *_, block, d), rows = starts.shape, steps * starts.shape[-2]
     if count < 3 or 2 * rows > d:
         raise ValueError(f"{count - 1} probes and {rows} vectors in {d} dimensions: there must be 2 probes, and twice as many dimensions")
-    first = krylov(product, starts[:1], steps)
+    first = block_lanczos(product, starts[:1], steps)
     values, vectors = eigenvectors(first.matrix)
     residuals = (first.below @ vectors[..., -block:, :]).norm(dim=-2)
     values, vectors, residuals, basis = values[0], vectors[0], residuals[0], first.basis[0]
@@ -77,7 +77,7 @@ def quadrature(product: Product, starts: Tensor, steps: int, top: int, gradient:
     chosen = vectors.gather(-1, order[..., None, :].expand(*vectors.shape[:-1], -1)) * taken[..., None, :]
     removed = chosen.mT.to(basis.dtype) @ basis
     some = max(1, AT_ONCE // ((rows + removed.shape[-2]) * starts[0].numel() // block))
-    matrices = torch.cat([krylov(product, start, steps, removed).matrix for start in starts[1:].split(some)])
+    matrices = torch.cat([block_lanczos(product, start, steps, removed).matrix for start in starts[1:].split(some)])
     left = (d - taken.sum(dim=-1)).double()
 
     def nodes(size: int) -> tuple[Tensor, Tensor]:
@@ -103,7 +103,7 @@ def quadrature(product: Product, starts: Tensor, steps: int, top: int, gradient:
     return found._replace(overlap=overlaps[0], overlap_error=(overlaps[0] - overlaps[1]).abs())
 
 
-def krylov(product: Product, start: Tensor, steps: int, removed: Tensor | None = None) -> Krylov:
+def block_lanczos(product: Product, start: Tensor, steps: int, removed: Tensor | None = None) -> Krylov:
     """Block Lanczos with full reorthogonalisation.
 
     Where the space is exhausted, it goes on from a drawn vector that is orthogonal to it: with no weight in a quadrature.

@@ -1,6 +1,6 @@
 """What might explain a loss of plasticity, measured on checkpoints: curvature, features, units, weights.
 
-All members of a cohort at once, in float64. A block is a layer by its name, the last two layers, or `all`; a measure that a block does not
+All runs of an ensemble at once, in float64. A block is a layer by its name, the last two layers, or `all`; a measure that a block does not
 have is NaN there (the output layer has no units to be dead, several layers have no single feature matrix).
 """
 
@@ -23,19 +23,19 @@ from plasticity.data import shift, tasks
 from plasticity.log import log
 from plasticity.models import architecture, losses
 from plasticity.models.ensemble import Parameters, Watch, broadcasts, forward
-from plasticity.storage.netcdf import MEMBER, Variable
+from plasticity.storage.netcdf import RUN, Variable
 
 DORMANT = 0.025  # Sokar et al. 2023 (ReDo), arXiv 2302.12902
 AT_ONCE = 2**25  # pixels of tasks' data, or numbers of matrices, that are in memory at a time
 STATUS = {"measured": 0, "diverged": 1, "no_data": 2, "not_asked_for": 3}
 
-_DATA, _BLOCK = (*MEMBER, "moment", "block"), (*MEMBER, "block")
+_DATA, _BLOCK = (*RUN, "evaluation_point", "block"), (*RUN, "block")
 UNITS = {
     "weight_norm": Variable(_BLOCK, "Euclidean norm of the parameters at the task's start"),
     "feature_rank": Variable(_DATA, "effective rank (0.99) of the layer's activations on the task's data"),
     "dead_fraction": Variable(_DATA, "share of units that are zero on all of the task's data"),
     "dormant_fraction": Variable(_DATA, "share of units with a ReDo score of at most 0.025"),
-    "curvature_status": Variable((*MEMBER, "moment"), "whether there was something to measure", "int8", STATUS),
+    "curvature_status": Variable((*RUN, "evaluation_point"), "whether there was something to measure", "int8", STATUS),
 }
 
 
@@ -45,7 +45,7 @@ def table(curvature: Curvature) -> dict[str, Variable]:
 
 
 class Standing(Protocol):
-    """Where members of a cohort stood at the start of tasks: `checkpoints.Checkpoints`, or what has the same."""
+    """Where runs of an ensemble stood at the start of tasks: `checkpoints.Checkpoints`, or what has the same."""
 
     arms: list[str]
     seeds: list[int]
@@ -53,7 +53,7 @@ class Standing(Protocol):
     shapes: dict[str, tuple[int, ...]]
 
     def at(self, task: int) -> Tensor:
-        """Parameters in float64, shape ``(member, parameter)``, arms outermost."""
+        """Parameters in float64, shape ``(run, parameter)``, arms outermost."""
 
 
 class Keeping(Protocol):
@@ -75,12 +75,12 @@ def measure(
     kept: Keeping | None = None,
     memory: float = float("inf"),
 ) -> tuple[dict[str, np.ndarray], dict[str, list[object]]]:
-    """Measures of a cohort at the start of every measured task.
+    """Measures of an ensemble at the start of every measured task.
 
     Args:
-        checkpoints: of the cohort.
+        checkpoints: of the ensemble.
         setting: that it was trained in.
-        curvature: which operators, on how many samples of which moments' data, at which tasks.
+        curvature: which operators, on how many samples of which evaluation_points' data, at which tasks.
         data: the prepared dataset.
         progress: wraps the loop over tasks.
         kept: where each task's measures are kept, and found again by a job that is started anew.
@@ -88,7 +88,7 @@ def measure(
 
     Returns:
         Variables by name, dims as the netCDF contract has them, and their coordinates. NaN where there is nothing to
-        measure: no old data at task 0, a diverged member, an operator that is not asked for at that task.
+        measure: no old data at task 0, a diverged run, an operator that is not asked for at that task.
 
     Raises:
         StudyError: a network of which no operator can be taken; an exact spectrum that does not fit, where none may be estimated.
@@ -107,7 +107,7 @@ def measure(
         return inputs[:, : setting.problem.samples].double(), labels[:, : setting.problem.samples]
 
     def taken(name: str, data: _Data, tensors: dict[str, Tensor] | None, check: bool = False) -> Operator:
-        """An operator of members, or of the network itself, on the first samples of a task."""
+        """An operator of runs, or of the network itself, on the first samples of a task."""
         few = slice(0, curvature.operators[name].samples)
         inputs, targets = (values[:, few].clone() if tensors else values[few] for values in data)
         operator: Operator = registry.load("operators", name).Operator(network, inputs, targets, loss, tensors, check=check)
@@ -116,7 +116,7 @@ def measure(
     def spectra_of(
         name: str, task: int, seeds: Sequence[int], here: _Data, coming: _Data, tensors: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Numbers of an operator, shapes ``(…, block)`` and more: of members, or of the network itself."""
+        """Numbers of an operator, shapes ``(…, block)`` and more: of runs, or of the network itself."""
         how, estimated = curvature.operators[name], spectrum_variables.may_be_estimated(name, curvature.operators[name])
         found = taken(name, here, tensors, check=name not in checked).spectra(
             {block: layers for block, layers in blocks.items() if (block if block in (LAST_TWO, ALL) else "layers") in how.blocks},
@@ -131,36 +131,38 @@ def measure(
         numbers = spectrum_variables.side_by_side(found, blocks, curvature.levels, estimated)
         return {f"{name}_{number}": values for number, values in numbers.items()}
 
-    def curvature_at(moment: str, task: int, seeds: Sequence[int], here: _Data, coming: _Data, parameters: Parameters) -> dict[str, Tensor]:
-        """Numbers of all operators that are asked for there, shapes ``(member, block)`` and more.
+    def curvature_at(
+        evaluation_point: str, task: int, seeds: Sequence[int], here: _Data, coming: _Data, parameters: Parameters
+    ) -> dict[str, Tensor]:
+        """Numbers of all operators that are asked for there, shapes ``(run, block)`` and more.
 
-        An estimate's last bits depend on what is computed beside it, so members go one by one where there may be one; it takes no longer.
+        An estimate's last bits depend on what is computed beside it, so runs go one by one where there may be one; it takes no longer.
         """
-        due = [name for name, how in curvature.operators.items() if task % how.every == 0 and moment in how.moments]
+        due = [name for name, how in curvature.operators.items() if task % how.every == 0 and evaluation_point in how.evaluation_points]
         together = [name for name in due if broadcasts(network) and spectrum_variables.always_exact(name)]
         found: dict[str, Tensor] = {}
         for name in together:
             found |= spectra_of(name, task, seeds, here, coming, parameters.tensors)
         one_by_one: list[dict[str, Tensor]] = []
-        for member, seed in enumerate(seeds if len(together) < len(due) else []):
-            network.load_state_dict({name: tensor[member] for name, tensor in parameters.tensors.items()})
-            own, next_ = ((inputs[member], targets[member]) for inputs, targets in (here, coming))
+        for run, seed in enumerate(seeds if len(together) < len(due) else []):
+            network.load_state_dict({name: tensor[run] for name, tensor in parameters.tensors.items()})
+            own, next_ = ((inputs[run], targets[run]) for inputs, targets in (here, coming))
             one_by_one.append({})
             for name in (name for name in due if name not in together):
                 one_by_one[-1] |= spectra_of(name, task, [seed], own, next_)
         return found | {name: torch.stack([one[name] for one in one_by_one]) for name in (one_by_one[0] if one_by_one else [])}
 
-    def on_data_of(moment: str, task: int, seeds: list[int], rows: Tensor) -> dict[str, Tensor]:
+    def on_data_of(evaluation_point: str, task: int, seeds: list[int], rows: Tensor) -> dict[str, Tensor]:
         """Measures of some seeds of all arms, by name, shapes ``(arm, seed, block)`` and more; NaN before the first task."""
-        here, coming, found = data_of(max(task - (moment == "old"), 0), tuple(seeds)), data_of(task, tuple(seeds)), []
+        here, coming, found = data_of(max(task - (evaluation_point == "previous"), 0), tuple(seeds)), data_of(task, tuple(seeds)), []
         for of_arm in rows:
             alive = of_arm.isfinite().all(dim=-1)
             parameters = Parameters(of_arm.where(alive[:, None], 0), checkpoints.shapes)
             values = unit_measures(hidden_activations(network, parameters.tensors, here[0]), blocks)
-            values |= curvature_at(moment, task, seeds, here, coming, parameters)
-            there = alive & (moment != "old" or task > 0)
+            values |= curvature_at(evaluation_point, task, seeds, here, coming, parameters)
+            there = alive & (evaluation_point != "previous" or task > 0)
             values = {name: number.detach().where(there.view(-1, *[1] * (number.ndim - 1)), torch.nan) for name, number in values.items()}
-            status = torch.full_like(alive, STATUS["measured" if moment != "old" or task else "no_data"], dtype=torch.int8)
+            status = torch.full_like(alive, STATUS["measured" if evaluation_point != "previous" or task else "no_data"], dtype=torch.int8)
             found.append(values | {"curvature_status": status.where(alive, STATUS["diverged"])})
         return {name: torch.stack([values[name] for values in found]) for name in found[0]}
 
@@ -168,16 +170,16 @@ def measure(
         """All measures of a task, shapes ``(arm, seed, …)``; only some seeds' data are in memory at a time."""
         rows, found = checkpoints.at(task).unflatten(0, (len(checkpoints.arms), -1)), []
         for seeds, of_seeds in zip(torch.tensor(checkpoints.seeds).split(some), rows.split(some, dim=1), strict=True):
-            moments = []
-            for moment in curvature.moments:
-                if moment == "fresh":  # the same for every arm
+            evaluation_points = []
+            for evaluation_point in curvature.evaluation_points:
+                if evaluation_point == "fresh":  # the same for every arm
                     drawn = [architecture.initial(network, setting.network, seed, task) for seed in seeds.tolist()]
                     fresh = torch.stack([torch.cat([tensor.flatten() for tensor in one.values()]) for one in drawn]).float().double()
-                    values = on_data_of(moment, task, seeds.tolist(), fresh[None])
-                    moments.append({name: number.expand(len(rows), *number.shape[1:]) for name, number in values.items()})
+                    values = on_data_of(evaluation_point, task, seeds.tolist(), fresh[None])
+                    evaluation_points.append({name: number.expand(len(rows), *number.shape[1:]) for name, number in values.items()})
                 else:
-                    moments.append(on_data_of(moment, task, seeds.tolist(), of_seeds))
-            found.append(_stacked([{name: number.numpy() for name, number in values.items()} for values in moments]))
+                    evaluation_points.append(on_data_of(evaluation_point, task, seeds.tolist(), of_seeds))
+            found.append(_stacked([{name: number.numpy() for name, number in values.items()} for values in evaluation_points]))
         measured = {name: np.concatenate([values[name] for values in found], axis=1) for name in found[0]}
         norms = weight_norm(Parameters(rows.flatten(0, 1), checkpoints.shapes), blocks)
         return measured | {"weight_norm": norms.unflatten(0, rows.shape[:2]).numpy()}
@@ -193,7 +195,7 @@ def measure(
                 log.info("going on after task %d of %d", known, len(chosen))
             values = at(task)
             if diverged := int((values["curvature_status"] == STATUS["diverged"]).any(axis=2).sum()):
-                log.warning("task %d: %d members have parameters that are not finite, and are not measured", task, diverged)
+                log.warning("task %d: %d runs have parameters that are not finite, and are not measured", task, diverged)
             if kept is not None:
                 kept.save(task, values)
         found.append(values)
@@ -206,7 +208,7 @@ def measure(
         "arm": list(checkpoints.arms),
         "seed": list(checkpoints.seeds),
         "task": list(chosen),
-        "moment": list(curvature.moments),
+        "evaluation_point": list(curvature.evaluation_points),
         "block": list(blocks),
         "rank": list(range(width)),
         "grid": spectrum.grid().tolist(),
@@ -219,7 +221,7 @@ _Data = tuple[Tensor, Tensor]  # inputs and targets of a task
 
 
 def _stacked(found: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Arrays ``(arm, seed, …)`` of each moment, or of each task, as one, ``(arm, seed, moment, …)``; NaN for one that lacks them."""
+    """Arrays ``(arm, seed, …)`` of each evaluation point, or of each task, as one, ``(arm, seed, evaluation point, …)``; NaN for one that lacks them."""
     stacked = {}
     for name in dict.fromkeys(name for values in found for name in values):
         there = [values[name] for values in found if name in values]
@@ -241,11 +243,11 @@ def hidden_activations(network: nn.Module, tensors: dict[str, Tensor], inputs: T
 
     Args:
         network: a plain module.
-        tensors: parameters by name, shapes ``(member, …)``.
-        inputs: shape ``(member, n, …)``.
+        tensors: parameters by name, shapes ``(run, …)``.
+        inputs: shape ``(run, n, …)``.
 
     Returns:
-        Shapes ``(member, row, unit)``, as `lockstep.Watch` has them.
+        Shapes ``(run, row, unit)``, as `ensemble.Watch` has them.
     """
     watch = Watch()
     forward(network, tensors, inputs, watch)
@@ -253,7 +255,7 @@ def hidden_activations(network: nn.Module, tensors: dict[str, Tensor], inputs: T
 
 
 def unit_measures(activations: dict[str, Tensor], blocks: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
-    """Feature rank, dead and dormant fraction of each block that has units, shape ``(member, block)``.
+    """Feature rank, dead and dormant fraction of each block that has units, shape ``(run, block)``.
 
     A layer's feature rank is the effective rank of its ``(n, unit)`` matrix of activations, uncentred. Over several layers, the
     fractions are of all hidden units; a rank of several layers together is not defined.
@@ -277,7 +279,7 @@ def unit_measures(activations: dict[str, Tensor], blocks: Mapping[str, Sequence[
 
 
 def dead(magnitudes: Tensor) -> Tensor:
-    """Units that are zero on every input; mean magnitudes of a layer's units, shape ``(member, unit)`` → booleans."""
+    """Units that are zero on every input; mean magnitudes of a layer's units, shape ``(run, unit)`` → booleans."""
     return magnitudes == 0
 
 
@@ -285,7 +287,7 @@ def dormant(magnitudes: Tensor) -> Tensor:
     """Units whose mean magnitude is at most 0.025 of their layer's (ReDo, arXiv 2302.12902, equation 1).
 
     Args:
-        magnitudes: means over the inputs of a layer's activations' magnitudes, shape ``(member, unit)``.
+        magnitudes: means over the inputs of a layer's activations' magnitudes, shape ``(run, unit)``.
 
     Returns:
         Booleans of the same shape; true for all units of a layer that is silent.
@@ -294,14 +296,14 @@ def dormant(magnitudes: Tensor) -> Tensor:
 
 
 def feature_rank(activations: Tensor) -> Tensor:
-    """Effective rank of each member's ``(n, unit)`` matrix, from the eigenvalues σ² of the smaller of its two Gram matrices."""
+    """Effective rank of each run's ``(n, unit)`` matrix, from the eigenvalues σ² of the smaller of its two Gram matrices."""
     n, units = activations.shape[-2:]
     gram = activations.mT @ activations if units <= n else activations @ activations.mT
     return spectrum.effective_rank(spectrum.eigenvalues(gram).sqrt())
 
 
 def weight_norm(parameters: Parameters, blocks: Mapping[str, Sequence[str]]) -> Tensor:
-    """Euclidean norm of each block's parameters, shape ``(member, block)``."""
+    """Euclidean norm of each block's parameters, shape ``(run, block)``."""
     squares = {name: tensor.detach().flatten(1).square().sum(dim=1) for name, tensor in parameters.tensors.items()}
     return torch.stack(
         [cast(Tensor, sum(square for name, square in squares.items() if _layer(name) in layers)).sqrt() for layers in blocks.values()],

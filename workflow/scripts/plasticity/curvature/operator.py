@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from plasticity.curvature import spectrum
 from plasticity.curvature.gram import Columns, Grams, Loss, layers
-from plasticity.curvature.lanczos import Product, Quadrature, quadrature
+from plasticity.curvature.lanczos import Product, Quadrature, stochastic_lanczos_quadrature
 from plasticity.curvature.spectrum import Spectrum
 from plasticity.errors import StudyError
 from plasticity.log import warn_once
@@ -31,10 +31,10 @@ class Operator(ABC):
 
     Attributes:
         network: a module whose parameters (those that learn) it acts on.
-        inputs: shape ``(n, …)``, or ``(member, n, …)`` with `tensors`.
-        targets: shape ``(n, …)``, or ``(member, n, …)`` with `tensors`.
+        inputs: shape ``(n, …)``, or ``(run, n, …)`` with `tensors`.
+        targets: shape ``(n, …)``, or ``(run, n, …)`` with `tensors`.
         loss: of each sample, called as ``loss(outputs, targets)``, shape ``(…, n)``.
-        tensors: parameters of many members by name, shapes ``(member, …)``, requiring gradients, in place of the network's own; for a
+        tensors: parameters of many runs by name, shapes ``(run, …)``, requiring gradients, in place of the network's own; for a
             network that broadcasts.
     """
 
@@ -55,13 +55,13 @@ class Operator(ABC):
 
         Raises:
             StudyError: the same twice gives different losses, gradients or products, or samples see each other (dropout, batch norm in
-                training mode); members of a network that does not broadcast.
+                training mode); runs of a network that does not broadcast.
         """
         if tensors is not None and not broadcasts(network):
-            raise StudyError("this network does not broadcast: its members come one after the other")
+            raise StudyError("this network does not broadcast: its runs come one after the other")
         self.network, self.inputs, self.targets, self.loss = network, inputs, targets, loss
         self.tensors: dict[str, Tensor] = dict(network.named_parameters() if tensors is None else tensors)
-        self._member = tensors is not None
+        self._run = tensors is not None
         self._like = next(iter(self.tensors.values()))  # whose type and device vectors have
         if check:
             self._check()
@@ -103,21 +103,21 @@ class Operator(ABC):
             memory: bytes that a matrix, with what its eigenvalues take, may take.
 
         Returns:
-            By block; of shape ``()``, or ``(member,)``.
+            By block; of shape ``()``, or ``(run,)``.
 
         Raises:
             StudyError: a spectrum that is neither small enough nor may be estimated.
         """
         grams, found = self.grams(), {}
-        members = len(self.inputs) if self._member else 1
+        runs = len(self.inputs) if self._run else 1
         single: Operator | None = None
         for block, names in (blocks or self.blocks()).items():
-            d = sum(self.tensors[own][0].numel() if self._member else self.tensors[own].numel() for own in self._own(names))
-            along = None if gradient is None else torch.cat([gradient[own].flatten(int(self._member)) for own in self._own(names)], dim=-1)
+            d = sum(self.tensors[own][0].numel() if self._run else self.tensors[own].numel() for own in self._own(names))
+            along = None if gradient is None else torch.cat([gradient[own].flatten(int(self._run)) for own in self._own(names)], dim=-1)
             smallest = 0 if estimate is None else 2 * estimate.steps * estimate.block
             small = grams if grams is not None and grams.rows <= max(exact_up_to, d) else None
             rows = d if small is None else small.rows
-            needs = members * rows**2 * 8 * (2 if gradient is None else 4)
+            needs = runs * rows**2 * 8 * (2 if gradient is None else 4)
             if rows <= max(exact_up_to, smallest) and needs <= memory:
                 found[block] = self._exact(small, names, d, along, gradient, top)
                 continue
@@ -130,19 +130,21 @@ class Operator(ABC):
                 warn_once(f"{reason}: it is estimated")
             vectors = (1 + estimate.probes) * estimate.block
             drawn = self._draw(vectors, d) if starts is None else starts(block, vectors, d)
-            needs = members * d * 4 * 3 * estimate.steps * estimate.block
+            needs = runs * d * 4 * 3 * estimate.steps * estimate.block
             if needs > memory:
                 available = f"and there are {memory / 1e9:.3g}: take fewer steps, or ask for more"
                 raise StudyError(f"an estimate of the {self.NAME} on {block} keeps {needs / 1e9:.3g} GB of vectors, {available}")
             single = single or self._in_float32()
             drawn = drawn.to(single._like).unflatten(-2, (-1, estimate.block)).movedim(-3, 0)
-            found[block] = quadrature(single.product(names), drawn, estimate.steps, top, None if along is None else along.float())
+            found[block] = stochastic_lanczos_quadrature(
+                single.product(names), drawn, estimate.steps, top, None if along is None else along.float()
+            )
         return found
 
     def _in_float32(self) -> "Operator":
         """The same in float32: what that loses is far below an estimate's own error (docs/curvature.md)."""
         targets = self.targets.float() if self.targets.is_floating_point() else self.targets
-        tensors = {name: tensor.detach().float().requires_grad_() for name, tensor in self.tensors.items()} if self._member else None
+        tensors = {name: tensor.detach().float().requires_grad_() for name, tensor in self.tensors.items()} if self._run else None
         inputs = self.inputs.float() if self.inputs.is_floating_point() else self.inputs
         return type(self)(copy.deepcopy(self.network).float(), inputs, targets, self.loss, tensors, check=False)
 
@@ -171,7 +173,7 @@ class Operator(ABC):
 
     def _dense(self, names: Sequence[str], d: int) -> Tensor:
         """The operator as a matrix, shape ``(…, d, d)``."""
-        product, lead = self.product(names), [len(self.inputs)] if self._member else []
+        product, lead = self.product(names), [len(self.inputs)] if self._run else []
         basis = torch.eye(d).to(self._like)
         columns = [product(some[:, None].expand(-1, *lead, -1) if lead else some) for some in basis.split(VECTORS)]
         matrix = torch.cat(columns).movedim(0, -1)
@@ -185,10 +187,10 @@ class Operator(ABC):
     def _outputs(self) -> Tensor:
         """With what autograd needs."""
         with torch.enable_grad():
-            return forward(self.network, self.tensors, self.inputs) if self._member else cast(Tensor, self.network(self.inputs))
+            return forward(self.network, self.tensors, self.inputs) if self._run else cast(Tensor, self.network(self.inputs))
 
     def _mean_loss(self) -> Tensor:
-        """The sum over members of their mean losses: a member's gradient is that of its own."""
+        """The sum over runs of their mean losses: a run's gradient is that of its own."""
         return self.loss(self._outputs(), self.targets).mean(dim=-1).sum()
 
     def _pull(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
@@ -204,33 +206,33 @@ class Operator(ABC):
 
     def _split(self, vectors: Tensor, own: Sequence[str]) -> list[Tensor]:
         """Vectors ``(vector, …, d)`` as tensors of the shapes of parameters."""
-        lead = int(self._member)
+        lead = int(self._run)
         sizes = [self.tensors[name].shape[lead:] for name in own]
         parts = vectors.split([size.numel() for size in sizes], dim=-1)
         return [part.unflatten(-1, size) if size else part.squeeze(-1) for part, size in zip(parts, sizes, strict=True)]
 
     def _join(self, parts: Sequence[Tensor]) -> Tensor:
         """The reverse of `_split`."""
-        lead = 1 + int(self._member)
+        lead = 1 + int(self._run)
         return torch.cat([part.flatten(lead) if part.ndim > lead else part.unsqueeze(-1) for part in parts], dim=-1)
 
     def _draw(self, vectors: int, d: int) -> Tensor:
-        """The same normal draws at every call, and for every member: each has what it has alone."""
+        """The same normal draws at every call, and for every run: each has what it has alone."""
         drawn = torch.randn(vectors, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        return drawn.expand(len(self.inputs), -1, -1) if self._member else drawn
+        return drawn.expand(len(self.inputs), -1, -1) if self._run else drawn
 
     def _check(self) -> None:
         """See to it that everything is the same twice, and that samples do not see each other."""
         names = list(layers(self.network))
-        d = sum(self.tensors[own][0].numel() if self._member else self.tensors[own].numel() for own in self._own(names))
+        d = sum(self.tensors[own][0].numel() if self._run else self.tensors[own].numel() for own in self._own(names))
         vector = self._draw(1, d).to(self._like).movedim(-2, 0)
 
-        shape, wanted = self.loss(self._outputs(), self.targets).shape, self.inputs.shape[: 1 + self._member]
+        shape, wanted = self.loss(self._outputs(), self.targets).shape, self.inputs.shape[: 1 + self._run]
         if shape != wanted:
             reduced = f"and gives shape {tuple(shape)} where {tuple(wanted)} is wanted: leave the mean to the operator"
             raise StudyError(f"the {self.NAME} cannot be taken: its loss is not of each sample, {reduced}")
 
-        def look() -> dict[str, Tensor]:
+        def open_dataset() -> dict[str, Tensor]:
             found = {"loss": self._mean_loss().detach(), "gradient": self._join([part[None] for part in self.gradient().values()])}
             try:
                 return found | {"product with a vector": self.product(names)(vector).detach()}
@@ -243,16 +245,16 @@ class Operator(ABC):
 
         suspects = [f"{name} ({type(layer).__name__})" for name, layer in self.network.named_modules() if layer.training and name]
         hint = f"; in training mode are {', '.join(suspects)}: call network.eval()" if suspects else ""
-        for (what, once), again in zip(look().items(), look().values(), strict=True):
+        for (what, once), again in zip(open_dataset().items(), open_dataset().values(), strict=True):
             if not torch.allclose(once, again, rtol=torch.finfo(once.dtype).eps ** 0.5, atol=0, equal_nan=True):
                 raise StudyError(f"the {self.NAME} cannot be taken: its {what} is another one at a second look{hint}")
-        if self.inputs.is_floating_point() and self.inputs.shape[int(self._member)] > 1:
+        if self.inputs.is_floating_point() and self.inputs.shape[int(self._run)] > 1:
             inputs = self.inputs.detach().requires_grad_()
             with torch.enable_grad():
-                outputs = forward(self.network, self.tensors, inputs) if self._member else self.network(inputs)
+                outputs = forward(self.network, self.tensors, inputs) if self._run else self.network(inputs)
                 first = self.loss(outputs, self.targets)[..., 0].sum()
             slopes = torch.autograd.grad(first, inputs, materialize_grads=True)[0]
-            others = (slopes[:, 1:] if self._member else slopes[1:]).nan_to_num(0, 0, 0)  # parameters that are not finite give NaN
+            others = (slopes[:, 1:] if self._run else slopes[1:]).nan_to_num(0, 0, 0)  # parameters that are not finite give NaN
             if others.any():
                 raise StudyError(f"the {self.NAME} cannot be taken: the loss of one sample depends on others, as with batch norm{hint}")
 
@@ -267,7 +269,7 @@ class OuterProducts(Operator):
     def grams(self) -> Grams:
         """Matrices of the products of all samples' Jᵀ S, layer by layer, n · column rows each; their sum is that of the whole network."""
         columns: Columns = self.columns
-        return Grams(columns, self.network, self.inputs, self.targets, self.loss, self.tensors if self._member else None)
+        return Grams(columns, self.network, self.inputs, self.targets, self.loss, self.tensors if self._run else None)
 
     def product(self, names: Iterable[str]) -> Product:
         """Jᵀ S Sᵀ J v / n: forward by the derivative of a backward pass with respect to what it began with, then backward."""

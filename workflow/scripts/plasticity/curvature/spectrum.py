@@ -188,7 +188,7 @@ def summary(spectrum: Spectrum, levels: Sequence[float] = (0.99,)) -> tuple[dict
     the top eigenvalue is at least its residual.
 
     Args:
-        spectrum: of members, shape ``(…)``.
+        spectrum: of runs, shape ``(…)``.
         levels: of effective ranks.
 
     Returns:

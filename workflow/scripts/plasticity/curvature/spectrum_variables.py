@@ -11,9 +11,9 @@ from plasticity.config import registry
 from plasticity.config.models import Curvature, Spectra
 from plasticity.curvature.spectrum import Spectrum, density, meanings, summary
 from plasticity.rng import generator
-from plasticity.storage.netcdf import MEMBER, Variable
+from plasticity.storage.netcdf import RUN, Variable
 
-_DATA = (*MEMBER, "moment", "block")
+_DATA = (*RUN, "evaluation_point", "block")
 
 
 def table(curvature: Curvature) -> dict[str, Variable]:
@@ -41,7 +41,7 @@ def table(curvature: Curvature) -> dict[str, Variable]:
 
 @functools.lru_cache(maxsize=64)
 def probes(seed: int, task: int, block: str, vectors: int, d: int) -> Tensor:
-    """Normal draws, shape ``(vectors, d)``: the same for every arm, moment and operator, whose differences they then blur less."""
+    """Normal draws, shape ``(vectors, d)``: the same for every arm, evaluation point and operator, whose differences they then blur less."""
     return torch.from_numpy(generator(seed, f"probes {block}", task).normal(size=(vectors, d)))
 
 

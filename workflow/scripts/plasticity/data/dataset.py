@@ -84,7 +84,7 @@ def describe(name: str, loaded: Images, stamp: dict[str, str]) -> xr.Dataset:
     return data
 
 
-def refuse_missing_root(root: Path, *needed: str) -> None:
+def check_data_root(root: Path, *needed: str) -> None:
     """Refuse a data root that is not there.
 
     Args:
@@ -101,7 +101,7 @@ def refuse_missing_root(root: Path, *needed: str) -> None:
         )
 
 
-def refuse_altered(path: Path, md5: str) -> None:
+def check_md5(path: Path, md5: str) -> None:
     """Refuse a file that is not the original.
 
     Raises:

@@ -96,19 +96,19 @@ class Archive:
         self.files: dict[str, int] = {}  # where images and inner archives begin
         self.below: dict[str, set[str]] = defaultdict(set)  # names of folders by the folder that they are in
         with _opened(path) as tar:
-            for member in _members(tar):
-                self._add(member)
+            for run in _runs(tar):
+                self._add(run)
         tops = list(self.below[""])
         self.top = tops[0] if len(tops) == 1 and tops[0] in self.below else ""
 
-    def _add(self, member: tarfile.TarInfo) -> None:
+    def _add(self, run: tarfile.TarInfo) -> None:
         """Remember an image, an inner archive, and the folders that they are in."""
-        name, inner = _name(member), member.isreg() and member.name.endswith(".tar")
-        if member.issym() or member.islnk():
+        name, inner = _name(run), run.isreg() and run.name.endswith(".tar")
+        if run.issym() or run.islnk():
             raise StudyError(f"{self.path} holds links ({name}): pack it anew with tar --dereference --hard-dereference")
-        if inner or (member.isreg() and is_image_file(name)):
-            self.files[name] = member.offset
-        folder = name.removesuffix(".tar") if inner or member.isdir() else posixpath.dirname(name)
+        if inner or (run.isreg() and is_image_file(name)):
+            self.files[name] = run.offset
+        folder = name.removesuffix(".tar") if inner or run.isdir() else posixpath.dirname(name)
         while folder:
             self.below[posixpath.dirname(folder)].add(posixpath.basename(folder))
             folder = posixpath.dirname(folder)
@@ -132,19 +132,19 @@ class Archive:
                 archives[offset] = stem
         if archives:
             with _opened(self.path) as tar:
-                for offsets, _, member in _walk(tar, archives):
-                    if len(offsets) == 2 and member.isreg() and is_image_file(member.name):
+                for offsets, _, run in _walk(tar, archives):
+                    if len(offsets) == 2 and run.isreg() and is_image_file(run.name):
                         stem = archives[offsets[0]]
-                        groups[stem].append(Entry(f"{prefix}{stem}.tar/{_name(member)}", offsets))
+                        groups[stem].append(Entry(f"{prefix}{stem}.tar/{_name(run)}", offsets))
         return {name: sorted(group, key=lambda entry: posixpath.split(entry.name)) for name, group in groups.items()}
 
     def read(self, entries: Sequence[Entry]) -> Iterator[tuple[int, Path | BytesIO]]:
         """The content of each image, with its index, in the order of the archive."""
         wanted = {entry.offset: index for index, entry in enumerate(entries)}
         with _opened(self.path) as tar:
-            for offsets, archive, member in _walk(tar, {offset[0] for offset in wanted if len(offset) == 2}):
+            for offsets, archive, run in _walk(tar, {offset[0] for offset in wanted if len(offset) == 2}):
                 if offsets in wanted:
-                    yield wanted.pop(offsets), BytesIO(_content(archive, member).read())
+                    yield wanted.pop(offsets), BytesIO(_content(archive, run).read())
                     if not wanted:
                         return
 
@@ -169,24 +169,24 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
 
 
 def _walk(tar: tarfile.TarFile, archives: Collection[int]) -> Iterator[tuple[tuple[int, ...], tarfile.TarFile, tarfile.TarInfo]]:
-    """Members with their offsets and the archive that they are in; behind an inner archive that begins at one of `archives`, its own."""
-    for member in _members(tar):
-        yield (member.offset,), tar, member
-        if member.offset in archives:
-            with tarfile.open(fileobj=_content(tar, member), mode="r:") as inner:
-                for one in _members(inner):
-                    yield (member.offset, one.offset), inner, one
+    """Runs with their offsets and the archive that they are in; behind an inner archive that begins at one of `archives`, its own."""
+    for run in _runs(tar):
+        yield (run.offset,), tar, run
+        if run.offset in archives:
+            with tarfile.open(fileobj=_content(tar, run), mode="r:") as inner:
+                for one in _runs(inner):
+                    yield (run.offset, one.offset), inner, one
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Members one by one, none of them kept: a million would take gigabytes.
+def _runs(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Runs one by one, none of them kept: a million would take gigabytes.
 
     Raises:
         tarfile.ReadError: the archive has no end mark, which Python itself does not mind.
     """
-    while (member := tar.next()) is not None:
-        yield member
-        tar.members.clear()  # type: ignore[attr-defined] # not documented, but asked for by many
+    while (run := tar.next()) is not None:
+        yield run
+        tar.runs.clear()  # type: ignore[attr-defined] # not documented, but asked for by many
     file = tar.fileobj
     assert file is not None  # it is open
     file.seek(tar.offset)
@@ -196,13 +196,13 @@ def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         pass
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    """What a regular member holds."""
-    content = tar.extractfile(member)
+def _content(tar: tarfile.TarFile, run: tarfile.TarInfo) -> IO[bytes]:
+    """What a regular run holds."""
+    content = tar.extractfile(run)
     assert content is not None  # as it is a regular one
     return content
 
 
-def _name(member: tarfile.TarInfo) -> str:
-    """The path of a member as it would be unpacked: no dots, no slash in front; empty for the root."""
-    return posixpath.normpath(f"/{member.name}")[1:]
+def _name(run: tarfile.TarInfo) -> str:
+    """The path of a run as it would be unpacked: no dots, no slash in front; empty for the root."""
+    return posixpath.normpath(f"/{run.name}")[1:]

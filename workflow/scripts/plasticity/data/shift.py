@@ -75,7 +75,7 @@ class Unchanged:
 
 def of(problem: Problem) -> Unchanged:
     """The change of a problem, with its options."""
-    change: Unchanged = registry.build("shifts", problem.change, problem.options)
+    change: Unchanged = registry.build("shifts", problem.shift, problem.options)
     return change
 
 

@@ -48,7 +48,7 @@ def batches(problem: Problem, seed: int, index: int) -> np.ndarray:
     return np.concatenate(epochs).reshape(-1, problem.batch)[: problem.steps]
 
 
-def refuse_inseparable(problem: Problem, data: xr.Dataset, seed: int) -> float:
+def check_separable(problem: Problem, data: xr.Dataset, seed: int) -> float:
     """Make sure that a linear map fits any labels of a seed's images: the rows of [X, 1] are linearly independent.
 
     Returns:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 class Gelu(nn.Module):
     """x · Φ(x) with Φ the normal distribution (Hendrycks & Gimpel 2016, arXiv 1606.08415).
 
-    Not torch's, which on a CPU rounds the last few numbers of a tensor in another way: a member's would depend on its place.
+    Not torch's, which on a CPU rounds the last few numbers of a tensor in another way: a run's would depend on its place.
     """
 
     def forward(self, x: Tensor) -> Tensor:

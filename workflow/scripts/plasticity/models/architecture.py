@@ -1,6 +1,6 @@
 """Networks, one file each: a class `Network` whose fields are its options, and which builds a plain module.
 
-The modules know nothing of members and seeds. The laws of their initial weights are here.
+The modules know nothing of runs and seeds. The laws of their initial weights are here.
 """
 
 import math
@@ -121,8 +121,8 @@ def initial(module: nn.Module, network: Network, seed: int, task: int = 0, purpo
     Args:
         module: whose shapes.
         network: whose activation sets the gain of all layers but the last linear one, whose gain is 1.
-        seed: of the member.
-        task: each task has its own draw; a member starts with that of task 0.
+        seed: of the run.
+        task: each task has its own draw; a run starts with that of task 0.
         purpose: each purpose, too.
 
     Raises:
@@ -173,7 +173,7 @@ def deviations(module: nn.Module, network: Network) -> dict[str, float]:
 
 def _orthogonal(draw: np.random.Generator, shape: Sequence[int], deviation: float) -> np.ndarray:
     rows, columns = shape[0], math.prod(shape[1:])
-    # torch's, which keeps to the one thread of `lockstep.settle`: the same bytes on any number of cores
+    # torch's, which keeps to the one thread of `ensemble.settle`: the same bytes on any number of cores
     Q, R = torch.linalg.qr(torch.from_numpy(draw.normal(size=(max(rows, columns), min(rows, columns)))))
     Q = Q * R.diagonal().sign()  # or it would not be uniform (Mezzadri 2006, arXiv math-ph/0609050)
     weights: np.ndarray = deviation * math.sqrt(max(rows, columns)) * (Q if rows >= columns else Q.T).numpy().reshape(shape)

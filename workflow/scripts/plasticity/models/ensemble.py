@@ -1,6 +1,6 @@
-"""Many members of one network at once: their parameters stacked, a forward pass as batched matrix products.
+"""Many runs of one network at once: their parameters stacked, a forward pass as batched matrix products.
 
-All parameters lie in one matrix, a row per member; the network's tensors are views into it. So the optimizer takes one
+All parameters lie in one matrix, a row per run; the network's tensors are views into it. So the optimizer takes one
 step over one tensor, a penalty can look at all weights at once, and a checkpoint is a copy of rows.
 """
 
@@ -25,12 +25,12 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 ELEMENTWISE = (*activations.MODULES, nn.GELU, nn.SiLU, nn.Sigmoid)
 
 
-class Pull(NamedTuple):
+class QuadraticPenalty(NamedTuple):
     """The penalty strength · ½ ‖θ − target‖², whose gradient strength · (θ − target) needs no autograd.
 
     Attributes:
-        strength: shape ``(member,)``.
-        target: of shape ``(member, parameter)``; None is 0.
+        strength: shape ``(run,)``.
+        target: of shape ``(run, parameter)``; None is 0.
     """
 
     strength: Tensor
@@ -38,16 +38,16 @@ class Pull(NamedTuple):
 
 
 class Parameters:
-    """The members' parameters, stacked, and their gradients.
+    """The runs' parameters, stacked, and their gradients.
 
     Attributes:
-        flat: all parameters, shape ``(member, parameter)``; a leaf, which penalties may look at.
-        tensors: views into `flat` by name, shapes ``(member, …)``; leaves too, which the network computes with.
+        flat: all parameters, shape ``(run, parameter)``; a leaf, which penalties may look at.
+        tensors: views into `flat` by name, shapes ``(run, …)``; leaves too, which the network computes with.
         padded, padded_gradient: what the optimizer works on, contiguous; `flat` and its gradient are their first columns.
     """
 
     def __init__(self, flat: Tensor, shapes: Mapping[str, Sequence[int]]) -> None:
-        """Copy `flat`, of shape ``(member, parameter)``, as the parameters of the given names and shapes, in that order."""
+        """Copy `flat`, of shape ``(run, parameter)``, as the parameters of the given names and shapes, in that order."""
         width = flat.shape[1]
         self.padded = nn.functional.pad(flat.detach(), (0, -width % LANES))
         self.padded_gradient = torch.zeros_like(self.padded)
@@ -59,13 +59,13 @@ class Parameters:
         self._noted: dict[str, _Noted] = {}
 
     def split(self, matrix: Tensor) -> dict[str, Tensor]:
-        """Views into a matrix of shape ``(member, parameter)`` by parameter, shapes ``(member, …)``."""
+        """Views into a matrix of shape ``(run, parameter)`` by parameter, shapes ``(run, …)``."""
         sizes = [torch.Size(shape).numel() for shape in self.shapes.values()]
         parts = matrix.split(sizes, dim=1)
         return {name: part.unflatten(1, tuple(shape)) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def bind(self, network: nn.Module) -> Callable[..., Tensor]:
-        """The network with these parameters, as a function of all members' inputs; arguments and shapes as the function `forward` has them.
+        """The network with these parameters, as a function of all runs' inputs; arguments and shapes as the function `forward` has them.
 
         Nothing is swapped in and out at a call, and linear layers are noted, so that `gradient` can write theirs where it belongs: each
         call that autograd follows is to be followed by one of `gradient`.
@@ -85,23 +85,23 @@ class Parameters:
             if watch is None:
                 outputs: Tensor = bound(inputs)
                 return outputs
-            with watched(bound, watch.gates) as hidden:
+            with record_activations(bound, watch.masks) as hidden:
                 outputs = bound(inputs)
             watch.hidden = {layer: _as_units(of_layer) for layer, of_layer in hidden.items()}
             return outputs
 
         return call
 
-    def gradient(self, losses: Tensor, *penalties: Tensor | Pull) -> Tensor:
-        """Each member's gradient of its own loss, shape ``(member, parameter)``: a view into `padded_gradient`.
+    def gradient(self, losses: Tensor, *penalties: Tensor | QuadraticPenalty) -> Tensor:
+        """Each run's gradient of its own loss, shape ``(run, parameter)``: a view into `padded_gradient`.
 
         That of a noted linear layer is the product of its outputs' gradients and its inputs, written straight into its columns; autograd
         gives those of other layers and of penalties.
 
         Args:
-            losses: of each sample, shape ``(member, n)``, by a bound network or from `tensors`; a member's loss is their mean.
-            penalties: what is added to it, each of shape ``(member,)``, from `flat`, from `tensors`, from the network's hidden activations;
-                or a `Pull`.
+            losses: of each sample, shape ``(run, n)``, by a bound network or from `tensors`; a run's loss is their mean.
+            penalties: what is added to it, each of shape ``(run,)``, from `flat`, from `tensors`, from the network's hidden activations;
+                or a `QuadraticPenalty`.
 
         Raises:
             RuntimeError: by the bound network, at its second call before this one.
@@ -113,7 +113,7 @@ class Parameters:
         leaves = [self.flat, *(self.tensors[name] for name in self.tensors.keys() - others)] if sums else []
         weights = [losses.new_full(losses.shape, 1 / losses.shape[1]), *map(torch.ones_like, sums)]
         found = torch.autograd.grad([losses, *sums], [*wanted, *leaves], weights, allow_unused=True)
-        pulled = self._pull([penalty for penalty in penalties if isinstance(penalty, Pull)])
+        pulled = self._pull([penalty for penalty in penalties if isinstance(penalty, QuadraticPenalty)])
         for (weight, layer), delta in zip(noted.items(), found, strict=False):
             # products are added to what pulls: a pass over all parameters less
             self._slopes[weight].baddbmm_(delta.mT, layer.inputs, beta=pulled)
@@ -130,7 +130,7 @@ class Parameters:
                 slope += part
         return self._slope
 
-    def _pull(self, pulls: Sequence[Pull]) -> bool:
+    def _pull(self, pulls: Sequence[QuadraticPenalty]) -> bool:
         """Let the gradient begin as that of the pulls; whether there are any."""
         flat = self.flat.detach()
         for place, (strength, target) in enumerate(pulls):
@@ -156,12 +156,12 @@ class Parameters:
         return outputs
 
 
-def rows(members: Sequence[Mapping[str, Tensor]]) -> Tensor:
-    """One row of parameters per member, shape ``(member, parameter)``, from each member's tensors by name."""
-    return torch.stack([torch.cat([tensor.flatten() for tensor in tensors.values()]) for tensors in members])
+def rows(runs: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    """One row of parameters per run, shape ``(run, parameter)``, from each run's tensors by name."""
+    return torch.stack([torch.cat([tensor.flatten() for tensor in tensors.values()]) for tensors in runs])
 
 
-def settle() -> None:
+def make_deterministic() -> None:
     """The same bytes on any number of cores and wherever arrays lie in memory; no denormal numbers, so no slow weights near zero.
 
     To be called before anything is multiplied. Intel's MKL is fast by default, and on an AMD processor rounds as an array's address has
@@ -182,61 +182,61 @@ class Watch:
     """Hidden activations, while a network is called.
 
     Attributes:
-        gates: what a layer's activations are multiplied by before they go on, by layer, shapes ``(member, n, …)``.
-        hidden: what went on, by layer, shapes ``(member, row, unit)``: a convolution's units are its channels, with a row for every place
+        gates: what a layer's activations are multiplied by before they go on, by layer, shapes ``(run, n, …)``.
+        hidden: what went on, by layer, shapes ``(run, row, unit)``: a convolution's units are its channels, with a row for every place
             of every image; a transformer's tokens are rows, too.
     """
 
-    gates: Mapping[str, Tensor] = field(default_factory=dict)
+    masks: Mapping[str, Tensor] = field(default_factory=dict)
     hidden: dict[str, Tensor] = field(default_factory=dict)
 
 
 def forward(network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor, watch: Watch | None = None) -> Tensor:
-    """Outputs of all members, each on its own inputs.
+    """Outputs of all runs, each on its own inputs.
 
     Linear layers with layer norms and element-wise functions between them are batched matrix products. Any other network is vmapped on
-    a GPU; on a CPU, whose grouped convolutions are slower than single ones, its members go one after the other.
+    a GPU; on a CPU, whose grouped convolutions are slower than single ones, its runs go one after the other.
 
     Args:
         network: a plain module.
-        tensors: parameters by name, shapes ``(member, …)``.
-        inputs: shape ``(member, n, …)``.
+        tensors: parameters by name, shapes ``(run, …)``.
+        inputs: shape ``(run, n, …)``.
         watch: whose gates are used, and whose hidden activations are replaced.
 
     Returns:
-        Shape ``(member, n, …)``.
+        Shape ``(run, n, …)``.
     """
 
-    def one(tensors: dict[str, Tensor], inputs: Tensor, gates: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def one(tensors: dict[str, Tensor], inputs: Tensor, masks: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         if watch is None:
             return functional_call(network, tensors, (inputs,)), {}
-        with watched(network, gates) as hidden:
+        with record_activations(network, masks) as hidden:
             return functional_call(network, tensors, (inputs,)), hidden
 
-    gates = {} if watch is None else dict(watch.gates)
+    masks = {} if watch is None else dict(watch.masks)
     hidden: dict[str, Tensor]
     if broadcasts(network):
         with _LockStep():
-            outputs, hidden = one(tensors, inputs, gates)
+            outputs, hidden = one(tensors, inputs, masks)
     elif inputs.device.type != "cpu":
-        outputs, hidden = torch.vmap(one)(tensors, inputs, gates)
+        outputs, hidden = torch.vmap(one)(tensors, inputs, masks)
     else:
-        members = zip(_unbound(tensors, len(inputs)), inputs.unbind(), _unbound(gates, len(inputs)), strict=True)
-        found = [one(*of_member) for of_member in members]
-        outputs = torch.stack([of_member for of_member, _ in found])
-        hidden = {layer: torch.stack([of_member[layer] for _, of_member in found]) for layer in found[0][1]}
+        runs = zip(_unbound(tensors, len(inputs)), inputs.unbind(), _unbound(masks, len(inputs)), strict=True)
+        found = [one(*of_run) for of_run in runs]
+        outputs = torch.stack([of_run for of_run, _ in found])
+        hidden = {layer: torch.stack([of_run[layer] for _, of_run in found]) for layer in found[0][1]}
     if watch is not None:
         watch.hidden = {layer: _as_units(of_layer) for layer, of_layer in hidden.items()}
     return outputs
 
 
 @contextmanager
-def watched(network: nn.Module, gates: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+def record_activations(network: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     """What the network's activations put out while it is called, keyed by the layer before each (a norm between them is none).
 
     Args:
         network: a plain module.
-        gates: what they are multiplied by before they go on, by the same keys.
+        masks: what they are multiplied by before they go on, by the same keys.
 
     Yields:
         The activations after their gates; filled at a call.
@@ -247,7 +247,7 @@ def watched(network: nn.Module, gates: Mapping[str, Tensor]) -> Iterator[dict[st
     def note(name: str, module: nn.Module, outputs: Tensor) -> Tensor | None:
         nonlocal layer
         if isinstance(module, activations.MODULES):
-            hidden[layer] = outputs * gates[layer] if layer in gates else outputs
+            hidden[layer] = outputs * masks[layer] if layer in masks else outputs
             return hidden[layer]
         if next(module.parameters(recurse=False), None) is not None and not isinstance(module, normalization.LAYERS):
             layer = name
@@ -264,19 +264,19 @@ def watched(network: nn.Module, gates: Mapping[str, Tensor]) -> Iterator[dict[st
             hook.remove()
 
 
-def _unbound(tensors: Mapping[str, Tensor], members: int) -> list[dict[str, Tensor]]:
-    """Each member's tensors, by name."""
-    of_members = zip(*(tensor.unbind() for tensor in tensors.values()), strict=True)
-    return [dict(zip(tensors, of_member, strict=True)) for of_member in of_members] if tensors else [{}] * members
+def _unbound(tensors: Mapping[str, Tensor], runs: int) -> list[dict[str, Tensor]]:
+    """Each run's tensors, by name."""
+    of_runs = zip(*(tensor.unbind() for tensor in tensors.values()), strict=True)
+    return [dict(zip(tensors, of_run, strict=True)) for of_run in of_runs] if tensors else [{}] * runs
 
 
 def _as_units(outputs: Tensor) -> Tensor:
-    """Shape ``(member, n, unit)``, ``(member, n, channel, row, column)`` or ``(member, n, token, unit)`` → ``(member, row, unit)``."""
+    """Shape ``(run, n, unit)``, ``(run, n, channel, row, column)`` or ``(run, n, token, unit)`` → ``(run, row, unit)``."""
     return (outputs.movedim(2, -1) if outputs.ndim == 5 else outputs).flatten(1, -2)
 
 
 def broadcasts(network: nn.Module) -> bool:
-    """Whether every layer has parameters of its own and takes a leading dim of members as it is, linear ones and layer norms replaced."""
+    """Whether every layer has parameters of its own and takes a leading dim of runs as it is, linear ones and layer norms replaced."""
     own = len(list(network.named_parameters(remove_duplicate=False))) == len(list(network.parameters()))
     return own and all(
         isinstance(layer, (nn.Sequential, nn.Linear, *ELEMENTWISE))
@@ -295,7 +295,7 @@ class _Noted(NamedTuple):
 
 
 class _LockStep(TorchFunctionMode):
-    """Replaces functions that take one set of weights by those that take one per member."""
+    """Replaces functions that take one set of weights by those that take one per run."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -304,14 +304,14 @@ class _LockStep(TorchFunctionMode):
 
 
 def _stacked_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear` with a weight per member; as weights times inputs, which is faster where inputs are few."""
-    if inputs.shape[1] == 1:  # a lone member's lone sample would be another routine's, which rounds in another way
+    """`torch.nn.functional.linear` with a weight per run; as weights times inputs, which is faster where inputs are few."""
+    if inputs.shape[1] == 1:  # a lone run's lone sample would be another routine's, which rounds in another way
         return _stacked_linear(inputs.expand(-1, 2, -1), weight, bias)[:, :1]
     return (weight @ inputs.mT).mT if bias is None else torch.baddbmm(bias[..., None], weight, inputs.mT).mT
 
 
 def _stacked_layer_norm(inputs: Tensor, normalized_shape: Sequence[int], weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """`torch.nn.functional.layer_norm` with a weight and a bias per member.
+    """`torch.nn.functional.layer_norm` with a weight and a bias per run.
 
     A product and a sum, not `torch.addcmul`, which may round the last few numbers of a tensor in another way.
     """

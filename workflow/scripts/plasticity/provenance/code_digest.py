@@ -82,7 +82,7 @@ def file_digest(path: Path) -> str:
     return _parsed(path.read_text(encoding="utf-8"), str(path))[0]
 
 
-def refuse_changed_code(code: Mapping[str, str]) -> None:
+def check_code_unchanged(code: Mapping[str, str]) -> None:
     """Stop a job whose code is no longer the code that it was planned with.
 
     Args:

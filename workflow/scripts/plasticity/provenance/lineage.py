@@ -79,6 +79,6 @@ def _digest(path: Path) -> str:
     return _digested(path, about.st_mtime_ns, about.st_size)
 
 
-@functools.cache  # every cohort was made of the same data
+@functools.cache  # every ensemble was made of the same data
 def _digested(path: Path, changed: int, size: int) -> str:
     return records.digest(path)

@@ -23,7 +23,7 @@ def ordered(dag: Any) -> list[Any]:
 
 
 def called(job: Any) -> str:
-    """What a person calls a job: its rule and its wildcards, such as ``train_cohort digits_labels_relu/l2/0-4``."""
+    """What a person calls a job: its rule and its wildcards, such as ``train_ensemble digits_labels_relu/l2/0-4``."""
     return f"{job.rule.name} {'/'.join(job.wildcards)}".strip()
 
 

@@ -36,7 +36,7 @@ def settings(stamps: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     for name, stamp in stamps.items():
         problem, network, optimizer = (stamp["setting"][part] for part in ("problem", "network", "optimizer"))
         epochs = problem["epochs"]
-        row = {"setting": name, "dataset": problem["dataset"], "change": _with(problem["change"], problem["options"])}
+        row = {"setting": name, "dataset": problem["dataset"], "shift": _with(problem["shift"], problem["options"])}
         row |= {"images": problem["samples"], "batch": problem["batch"], "tasks": problem["tasks"]}
         row["steps a task"] = problem["steps_per_task"] or epochs * -(-problem["samples"] // problem["batch"])
         row |= {"network": _with(network["kind"], network["options"]), "activation": network["activation"]}

@@ -12,9 +12,9 @@ from matplotlib.collections import FillBetweenPolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from plasticity.config.models import YARDSTICK
+from plasticity.config.models import BASELINE
 from plasticity.report.style import Style
-from plasticity.statistics.resampling import student
+from plasticity.statistics.resampling import t_interval
 
 Panels = dict[tuple[str, str], Axes]  # by row and column
 
@@ -28,7 +28,7 @@ LABELS = {
     "weight_norm": "weight norm",
     "update_norm": "update norm",
 }
-REFERENCES = {"none": "no intervention", YARDSTICK: "fresh network per task"}
+REFERENCES = {"none": "no intervention", BASELINE: "fresh network per task"}
 SHARES = ("error", "_gap", "_fraction", "_overlap")  # how quantities end that mean the same in every setting: their panels share an axis
 SEVERAL = ("last_two", "all")  # blocks that are no layer
 SMALL = 6  # points
@@ -105,17 +105,17 @@ def over_tasks(panels: Panels, datasets: Mapping[str, xr.Dataset], rows: Iterabl
                 curve(panels[name, setting], series(data, name, arm), style, label, **style.of_arm(arm))
 
 
-def series(data: xr.Dataset, name: str, arm: str, moment: str = "new", block: str | None = None) -> xr.DataArray:
+def series(data: xr.Dataset, name: str, arm: str, evaluation_point: str = "next", block: str | None = None) -> xr.DataArray:
     """One arm's values of an outcome or a measure, dims ``(seed, task, …)``; all NaN where the study did not measure it.
 
     Where no block is named, that of the whole network; of the feature rank, which it does not have, that of the last hidden layer.
     """
     missing = data["fresh_final_error"] * np.nan
-    if name not in data or arm not in data.arm or ("moment" in data[name].dims and moment not in data.moment):
+    if name not in data or arm not in data.arm or ("evaluation_point" in data[name].dims and evaluation_point not in data.evaluation_point):
         return missing
     values = data[name].sel(arm=arm)
-    if "moment" in values.dims:
-        values = values.sel(moment=moment)
+    if "evaluation_point" in values.dims:
+        values = values.sel(evaluation_point=evaluation_point)
     if "block" in values.dims and block is not None and block not in values.block:
         return missing
     if "block" in values.dims:
@@ -128,7 +128,7 @@ def series(data: xr.Dataset, name: str, arm: str, moment: str = "new", block: st
 def curve(axis: Axes, values: xr.DataArray, style: Style, label: str, along: str = "task", **look: Any) -> bool:
     """Mean over seeds, with a band that is the 95 % interval of that mean; whether there was one.
 
-    Seeds with a gap where others have none (a diverged member) and tasks that were not measured are left out, and the panel says how many
+    Seeds with a gap where others have none (a diverged run) and tasks that were not measured are left out, and the panel says how many
     seeds are left. The panel is as high as the seeds reach: a wide band may leave it.
     """
     if along not in values.dims:
@@ -144,7 +144,7 @@ def curve(axis: Axes, values: xr.DataArray, style: Style, label: str, along: str
     places, runs = kept[along].values, kept.transpose(along, "seed").values
     axis.plot(places, runs.mean(axis=1), label=label, marker="o" if len(places) == 1 else None, **look)
     axis.update_datalim(np.column_stack([np.repeat(places, 2), np.column_stack([runs.min(axis=1), runs.max(axis=1)]).ravel()]))
-    low, high = student(runs)
+    low, high = t_interval(runs)
     if np.isfinite(low).all():
         band(axis, places, low, high, look["color"], style)
     axis.autoscale_view()

@@ -43,7 +43,7 @@ def publish(study: Study, results: Path, folder: Path, command: str) -> None:
     for name in registry.names("figures"):
         shutil.copyfile(results / "figures" / f"{name}.png", folder / "figures" / f"{name}.png")
     (folder / MADE).write_text(json.dumps(_made(results, command), indent=1) + "\n", encoding="utf-8")
-    datasets = {name: netcdf.look(results / "datasets" / f"{name}.nc") for name in study.settings}
+    datasets = {name: netcdf.open_dataset(results / "datasets" / f"{name}.nc") for name in study.settings}
     for name, data in datasets.items():
         spectra = name in study.drawn("spectra")
         part = reduced(data, panels.main_operator(datasets), spectra)
@@ -74,8 +74,8 @@ def reduced(data: xr.Dataset, main: str, spectra: bool) -> xr.Dataset:
         values, dims = part[name], part[name].dims
         if name not in every and "arm" in dims:
             values = values.where(part.arm.isin([ARM] if name in whole else list(panels.REFERENCES)))
-        if "moment" in dims and not str(name).endswith("_overlap"):
-            values = values.where(part.moment == "new")
+        if "evaluation_point" in dims and not str(name).endswith("_overlap"):
+            values = values.where(part.evaluation_point == "next")
         if "block" in dims and name not in (*every, *OF_REFERENCES):
             values = values.where(part.block == "all")
         part[name] = values

@@ -36,7 +36,7 @@ class Style:
         methods: look of each.
         others: looks for methods without one.
         operators: look of each.
-        moments: look of each.
+        evaluation_points: look of each.
         stages: look of early and of late tasks.
         sequence: colour map of what has an order.
         signed: colour map from −1 to 1.
@@ -51,7 +51,7 @@ class Style:
     methods: Mapping[str, Look]
     others: Sequence[Look]
     operators: Mapping[str, Look]
-    moments: Mapping[str, Look]
+    evaluation_points: Mapping[str, Look]
     stages: Mapping[str, Look]
     sequence: str
     signed: str
@@ -120,6 +120,6 @@ def save(figure: Figure, paths: Sequence[Path], stamp: Mapping[str, str]) -> Non
     for path in paths:
         figure.dpi = dpi  # each format leaves its own
         # not savefig, which draws everything twice
-        with netcdf.whole(path) as part:
+        with netcdf.atomic_write(path) as part:
             getattr(CANVASES[path.suffix](figure), f"print_{path.suffix[1:]}")(part, metadata=dateless[path.suffix])
     plt.close(figure)

@@ -9,7 +9,20 @@ from pathlib import Path
 import pandas as pd
 
 # columns of words, where an empty cell is no missing number
-TEXT = {"setting", "arm", "versus", "moment", "block", "interval", "note", "family", "strongest_null", "worst_setting", "about", "measure"}
+TEXT = {
+    "setting",
+    "arm",
+    "versus",
+    "evaluation_point",
+    "block",
+    "interval",
+    "note",
+    "family",
+    "strongest_null",
+    "worst_setting",
+    "about",
+    "measure",
+}
 
 
 def read_table(path: Path) -> pd.DataFrame:

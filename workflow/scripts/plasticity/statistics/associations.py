@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from plasticity.config.models import YARDSTICK
+from plasticity.config.models import BASELINE
 from plasticity.statistics import mixed_model
 from plasticity.statistics.null_models import FEWEST, NULLS, dependent, deviations, matched, nulls, ranked, standardised
 from plasticity.statistics.panels import FEWEST_TASKS, Batch, Key, Panel
-from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, ROUND_OFF, UNEVEN, Draws, Statistic, bca, interval, permuted
+from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, ROUND_OFF, UNEVEN, Draws, Statistic, bca, interval, permutation_test
 
-KEYS = ["setting", "level", "arm", "outcome", "measure", "moment", "block"]
+KEYS = ["setting", "level", "arm", "outcome", "measure", "evaluation_point", "block"]
 NUMBERS = ["estimate", "low", "high", "pearson", "pearson_low", "pearson_high", "p"]
 FEWEST_ARMS = 4  # a correlation over fewer says nothing
 Row = dict[str, object]
@@ -53,7 +53,7 @@ def associations(panels: Sequence[Panel], draws: Draws) -> tuple[pd.DataFrame, p
         rows += [{"level": "between_arms", "setting": panel.setting, "arm": "", **row} for row in _between_arms(explained, draws)]
         rows += [{"level": "pooled", "setting": panel.setting, "arm": "", **row} for row in _pooled(explained)]
     columns = [*KEYS, *NUMBERS, "seeds", "tasks", "interval", "note"]
-    of_nulls = ["setting", "arm", "outcome", "measure", "moment", "block", "null", "estimate", "low", "high", "p"]
+    of_nulls = ["setting", "arm", "outcome", "measure", "evaluation_point", "block", "null", "estimate", "low", "high", "p"]
     return pd.DataFrame(rows, columns=columns), pd.DataFrame(beside, columns=[*of_nulls, "seeds", "tasks", "interval", "note"])
 
 
@@ -94,7 +94,7 @@ def _between_runs(batch: Batch, outcomes: Sequence[str], draws: Draws) -> Iterat
         found = {name: statistic(np.ones((1, seeds)))[0], f"{prefix}low": low, f"{prefix}high": high}
         numbers |= {key: np.clip(values, -1, 1).reshape(len(x), len(y)) for key, values in found.items()}
     first, second = ranked(x), ranked(y)
-    numbers["p"] = permuted(first[:, None, :, None] * second[None, :, None, :], draws)
+    numbers["p"] = permutation_test(first[:, None, :, None] * second[None, :, None, :], draws)
     yield from _rows(batch, outcomes, numbers, BCA, [batch.note])
 
 
@@ -158,7 +158,7 @@ def _between_arms(panel: Panel, draws: Draws) -> Iterator[Row]:
             found = {name: estimate, f"{prefix}low": low, f"{prefix}high": high}
             numbers |= {key: values.reshape(len(x), -1) for key, values in found.items()}
         first, second = (ranked(values.mean(axis=-1)) for values in (x, y))
-        numbers["p"] = permuted(first[:, None, :, None] * second[None, :, None, :], draws)
+        numbers["p"] = permutation_test(first[:, None, :, None] * second[None, :, None, :], draws)
         few = len(batch.seeds) < FEWEST_SEEDS
         yield from _rows(batch, panel.outcomes, numbers, "" if few else BCA, [batch.note] + ["too few seeds for an interval"] * few)
 
@@ -169,7 +169,7 @@ def _pooled(panel: Panel) -> Iterator[Row]:
     A fresh network per task is no run that keeps learning: it is left out.
     """
     together: dict[tuple[Key, bytes], list[tuple[Batch, int]]] = {}
-    for arm in (arm for arm, name in enumerate(panel.arms) if name != YARDSTICK):
+    for arm in (arm for arm, name in enumerate(panel.arms) if name != BASELINE):
         for batch in panel.batches(arm):
             for place, key in enumerate(batch.keys):
                 together.setdefault((key, batch.tasks.tobytes()), []).append((batch, place))
@@ -180,7 +180,7 @@ def _pooled(panel: Panel) -> Iterator[Row]:
             yield from _rows(first, panel.outcomes, {}, "", ["too few"])
             continue
         numbers = pooled([batch.x[place : place + 1] for batch, place in kept], [batch.y for batch, _ in kept])
-        runs, out = (sum(numbers) for numbers in zip(*((len(b.seeds), b.members - len(b.seeds)) for b, _ in kept), strict=True))
+        runs, out = (sum(numbers) for numbers in zip(*((len(b.seeds), b.runs - len(b.seeds)) for b, _ in kept), strict=True))
         note = f"{out} diverged or with gaps" if out else ""
         yield from _rows(first, panel.outcomes, numbers, "REML, Student's t", [note], runs=runs)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from plasticity.config.models import YARDSTICK
+from plasticity.config.models import BASELINE
 from plasticity.statistics.panels import Panel
 from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, Draws, bca, extreme, interval
 from plasticity.training.outcomes import stages
@@ -44,7 +44,7 @@ def comparisons(panels: Sequence[Panel], draws: Draws, declared: Collection[tupl
     Returns:
         One row per setting (or `all`), arm, outcome, stage and statistic: `mean` and `interquartile_mean` of an arm; versus another
         `mean_difference` (arm less the other, paired by seed; p by flips of signs) and `probability_of_improvement` (that a run of the arm
-        has the lower outcome). Scores are means over the tasks of the stage; a member that diverged has none.
+        has the lower outcome). Scores are means over the tasks of the stage; a run that diverged has none.
     """
     rows: list[Row] = []
     outcomes = dict.fromkeys(outcome for panel in panels for outcome in panel.outcomes)
@@ -109,7 +109,7 @@ def profiles(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
 
 def _is_usual(arm: str, versus: str) -> bool:
     """Whether an arm is compared to another without being asked."""
-    return arm not in (versus, YARDSTICK) and versus in ("none", YARDSTICK)
+    return arm not in (versus, BASELINE) and versus in ("none", BASELINE)
 
 
 def _window(panel: Panel, stage: str) -> int:

@@ -54,9 +54,9 @@ def adjusted(tables: Mapping[str, pd.DataFrame], hypotheses: Sequence[Hypothesis
     tables = {name: table.assign(p_adjusted=np.nan, family=np.where(table["p"].notna(), EXPLORATORY, "")) for name, table in tables.items()}
     declared = [(one, place) for one in hypotheses for place in _rows_of(one, tables[one.table])]
     for family in dict.fromkeys(one.family for one, _ in declared):
-        members = [(one.table, place) for one, place in declared if one.family == family]
-        p = np.array([tables[table].at[place, "p"] for table, place in members], dtype=float)
-        for (table, place), value in zip(members, _corrected(p, "holm"), strict=True):
+        runs = [(one.table, place) for one, place in declared if one.family == family]
+        p = np.array([tables[table].at[place, "p"] for table, place in runs], dtype=float)
+        for (table, place), value in zip(runs, _corrected(p, "holm"), strict=True):
             tables[table].loc[place, ["p_adjusted", "family"]] = [value, family]
     for name, kind in KINDS.items():
         table = tables[name]
@@ -83,8 +83,8 @@ def _rows_of(one: Hypothesis, table: pd.DataFrame) -> Sequence[int]:
         found = found[found["setting"].isin(one.settings)]
     found = found[found["setting"] != "all"]
     if one.measure and one.block is None:  # the explanation: on the coming task's data, of the whole network or the last layer that has it
-        order = found.assign(new=found["moment"] == "new", whole=found["block"] == "all")
-        found = order.sort_values(["new", "whole"], kind="stable").groupby("setting", sort=False).tail(1)
+        order = found.assign(new=found["evaluation_point"] == "next", whole=found["block"] == "all")
+        found = order.sort_values(["next", "whole"], kind="stable").groupby("setting", sort=False).tail(1)
     if found.empty:
         raise StudyError(f"hypothesis {one.name} is about something that no setting has ({one.claim}): mend statistics.hypotheses")
     return [int(place) for place in found.index]
@@ -108,7 +108,7 @@ def _verdict(one: Hypothesis, row: pd.Series) -> dict[str, object]:
 
 def _strongest(associations: pd.DataFrame, nulls: pd.DataFrame) -> pd.Series:
     """Of each association within runs, the null that assumes least among those that it beats (adjusted p of at most 0.05)."""
-    keys = ["setting", "arm", "outcome", "measure", "moment", "block"]
+    keys = ["setting", "arm", "outcome", "measure", "evaluation_point", "block"]
     beaten = nulls[nulls["p_adjusted"] <= SURE].assign(order=lambda table: table["null"].map(NULLS.index))
     best = beaten.sort_values("order", kind="stable").groupby(keys)["null"].last()
     within = associations["level"] == "within_run"

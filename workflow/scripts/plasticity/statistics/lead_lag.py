@@ -24,7 +24,7 @@ COLUMNS = [
     "arm",
     "outcome",
     "measure",
-    "moment",
+    "evaluation_point",
     "block",
     "question",
     "lag",

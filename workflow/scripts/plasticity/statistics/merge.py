@@ -1,4 +1,4 @@
-"""Cohorts into one dataset per setting."""
+"""Ensembles into one dataset per setting."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from plasticity.config.models import YARDSTICK
+from plasticity.config.models import BASELINE
 from plasticity.errors import StudyError
 from plasticity.training.outcomes import FRESH
 
@@ -14,14 +14,14 @@ UNMEASURED = {"curvature_status": np.int8(3)}  # not_asked_for; NaN for all othe
 
 
 def gather(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Dataset]) -> xr.Dataset:
-    """Join all cohorts of a setting, with the yardstick's outcomes beside everyone's own.
+    """Join all ensembles of a setting, with the baseline's outcomes beside everyone's own.
 
     Args:
-        outcomes: of each cohort, dims ``(arm, seed, task)``.
-        measures: of the same cohorts in the same order; tasks that were not measured are NaN, and what a spectrum lacks to the longest.
+        outcomes: of each ensemble, dims ``(arm, seed, task)``.
+        measures: of the same ensembles in the same order; tasks that were not measured are NaN, and what a spectrum lacks to the longest.
 
     Returns:
-        All arms and seeds, in the order of the cohorts.
+        All arms and seeds, in the order of the ensembles.
 
     Raises:
         StudyError: arms that do not have the same seeds, tasks or blocks.
@@ -31,19 +31,17 @@ def gather(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Dataset]) -> xr
     along: dict[str, object] = {"block": list(dict.fromkeys(itertools.chain(*of_networks)))}
     if longest := max(measure.sizes.get("rank", 0) for measure in measures):
         along["rank"] = range(longest)
-    cohorts = [
+    ensembles = [
         outcome.merge(measure.reindex(along | {"task": outcome.task}, fill_value=UNMEASURED), join="exact")
         for outcome, measure in zip(outcomes, measures, strict=True)
     ]
     arms: dict[tuple[str, ...], list[xr.Dataset]] = {}
-    for cohort in cohorts:
-        arms.setdefault(tuple(cohort.arm.values), []).append(cohort)
+    for ensemble in ensembles:
+        arms.setdefault(tuple(ensemble.arm.values), []).append(ensemble)
     try:
         whole = xr.concat([xr.concat(blocks, "seed", join="exact") for blocks in arms.values()], "arm", join="exact")
     except ValueError as error:
-        raise StudyError(
-            f"the arms of a setting do not have the same members ({error}): remove its runs and start snakemake again"
-        ) from error
-    yardstick = whole.sel(arm=YARDSTICK, drop=True)
-    there = {name: yardstick[name.removeprefix("fresh_")] for name in FRESH if name.removeprefix("fresh_") in whole}
+        raise StudyError(f"the arms of a setting do not have the same runs ({error}): remove its runs and start snakemake again") from error
+    baseline = whole.sel(arm=BASELINE, drop=True)
+    there = {name: baseline[name.removeprefix("fresh_")] for name in FRESH if name.removeprefix("fresh_") in whole}
     return whole.assign({name: values.assign_attrs(long_name=FRESH[name].meaning) for name, values in there.items()})

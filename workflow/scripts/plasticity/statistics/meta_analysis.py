@@ -14,7 +14,7 @@ from statsmodels.stats.meta_analysis import combine_effects
 
 from plasticity.statistics.null_models import FEWEST, crossed, dependent, deviations, matched, ranked
 from plasticity.statistics.panels import FEWEST_TASKS, Panel
-from plasticity.statistics.resampling import Draws, interval, permuted
+from plasticity.statistics.resampling import Draws, interval, permutation_test
 from plasticity.training.outcomes import stages
 
 ARM = "none"  # whose loss of plasticity is to be explained
@@ -53,7 +53,7 @@ def consistency(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
             seeds, tasks = batch.x.shape[1:]
             if seeds < FEWEST or tasks < FEWEST_TASKS:
                 continue
-            p = permuted(crossed(ranked(batch.x), ranked(batch.y)), draws)
+            p = permutation_test(crossed(ranked(batch.x), ranked(batch.y)), draws)
             for association, of, wider in (("within_run", np.asarray, 1.0), ("task", deviations, dependent(seeds))):
                 z = np.arctanh(np.clip(matched(ranked(of(batch.x)), ranked(of(batch.y))), -STRONGEST, STRONGEST))
                 for m, key in enumerate(batch.keys):

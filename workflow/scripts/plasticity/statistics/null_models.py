@@ -11,7 +11,7 @@ import math
 import numpy as np
 from scipy import stats
 
-from plasticity.statistics.resampling import Draws, extreme, interval, permuted
+from plasticity.statistics.resampling import Draws, extreme, interval, permutation_test
 
 NULLS = ("task", "shifted", "differenced", "mismatched")
 MEANINGS = {
@@ -96,7 +96,7 @@ def nulls(x: np.ndarray, y: np.ndarray, draws: Draws) -> dict[str, dict[str, np.
         "task": _t_test(deviating),
         "shifted": _shifted(moves, responses, draws.shifts(seeds, tasks - 1)),
         "differenced": _t_test(moving),
-        "mismatched": permuted(pairs, draws),
+        "mismatched": permutation_test(pairs, draws),
     }
     found: dict[str, dict[str, np.ndarray | str]] = {}
     for name, per_seed in {"task": deviating, "shifted": moving, "differenced": moving, "mismatched": excess}.items():

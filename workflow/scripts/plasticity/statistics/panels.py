@@ -15,10 +15,10 @@ FEWEST_TASKS = 6  # a correlation over fewer says nothing
 
 @dataclass(frozen=True)
 class Key:
-    """Which variant of a measure: on which data, of which block; no moment where data play no part."""
+    """Which variant of a measure: on which data, of which block; no evaluation point where data play no part."""
 
     measure: str
-    moment: str
+    evaluation_point: str
     block: str
 
 
@@ -32,7 +32,7 @@ class Batch:
         y: the outcomes, shape ``(outcome, seed, task)``.
         seeds: places of the seeds among those of the setting.
         tasks: the measured ones.
-        members: how many seeds there are, those with gaps or diverged included.
+        runs: how many seeds there are, those with gaps or diverged included.
     """
 
     keys: Sequence[Key]
@@ -40,12 +40,12 @@ class Batch:
     y: np.ndarray
     seeds: np.ndarray
     tasks: np.ndarray
-    members: int
+    runs: int
 
     @property
     def note(self) -> str:
         """What a reader must know of the seeds."""
-        return f"{self.members - len(self.seeds)} diverged or with gaps" if len(self.seeds) < self.members else ""
+        return f"{self.runs - len(self.seeds)} diverged or with gaps" if len(self.seeds) < self.runs else ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Panel:
     def of(cls, setting: str, data: xr.Dataset) -> Self:
         """From the dataset of a setting. The curvature of a network drawn anew explains nothing of the one that learns: it is left out."""
         data = with_gaps(data)
-        found = [(Key(**key), values) for key, values in series(data) if key["moment"] != "fresh"]
+        found = [(Key(**key), values) for key, values in series(data) if key["evaluation_point"] != "fresh"]
         outcomes = [name for name in OUTCOMES if name in data]
         return cls(
             setting,
@@ -87,7 +87,7 @@ class Panel:
         """Each measure once: on the coming task's data where there is a choice, of the whole network, or of the last layer that has it."""
         best: dict[str, tuple[bool, bool, int]] = {}
         for place, key in enumerate(self.keys):
-            best[key.measure] = max(best.get(key.measure, (False, False, 0)), (key.moment == "new", key.block == "all", place))
+            best[key.measure] = max(best.get(key.measure, (False, False, 0)), (key.evaluation_point == "next", key.block == "all", place))
         places = sorted(place for *_, place in best.values())
         return replace(self, keys=[self.keys[place] for place in places], measures=self.measures[places])
 

@@ -31,7 +31,7 @@ class Pairs:
         differing: of the squares of the second.
         seeds: how many there are.
         tasks: how many tasks.
-        members: (arm, seed) that are compared.
+        runs: (arm, seed) that are compared.
     """
 
     agreeing: np.ndarray
@@ -59,12 +59,12 @@ def _weighed(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The members of a setting with all of some measures, at the tasks where they were taken.
+    """The runs of a setting with all of some measures, at the tasks where they were taken.
 
     Attributes:
-        scores: of the measures, shape ``(measure, task, member)``.
-        outcomes: shape ``(outcome, task, member)``.
-        seeds: of each member, as places from 0.
+        scores: of the measures, shape ``(measure, task, run)``.
+        outcomes: shape ``(outcome, task, run)``.
+        seeds: of each run, as places from 0.
     """
 
     scores: np.ndarray
@@ -73,7 +73,7 @@ class Checkpoints:
 
 
 def checkpoints(panel: Panel, measures: Sequence[str]) -> Checkpoints | None:
-    """What is to be ranked; None where the setting lacks a measure, or has too few seeds, tasks or members."""
+    """What is to be ranked; None where the setting lacks a measure, or has too few seeds, tasks or runs."""
     places = {key.measure: place for place, key in enumerate(panel.keys)}
     if not set(measures) <= set(places):
         return None
@@ -91,9 +91,9 @@ def pairs(scores: np.ndarray, outcomes: np.ndarray, seeds: np.ndarray) -> Iterat
     """The sums of one score with each outcome.
 
     Args:
-        scores: shape ``(task, member)``.
-        outcomes: signs of differences, shape ``(outcome, task, member, member)``, int8.
-        seeds: of each member, as places from 0.
+        scores: shape ``(task, run)``.
+        outcomes: signs of differences, shape ``(outcome, task, run, run)``, int8.
+        seeds: of each run, as places from 0.
     """
     of_seed = (seeds[:, None] == np.arange(seeds.max() + 1)).astype(np.float64)
 
@@ -118,7 +118,7 @@ def _summed(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def signs(values: np.ndarray) -> np.ndarray:
-    """Of differences along the last axis: shape ``(…, member)`` → ``(…, member, member)``, int8."""
+    """Of differences along the last axis: shape ``(…, run)`` → ``(…, run, run)``, int8."""
     ranks = stats.rankdata(values, axis=-1, method="dense").astype(np.min_scalar_type(values.shape[-1]))
     greater, less = ranks[..., :, None] > ranks[..., None, :], ranks[..., :, None] < ranks[..., None, :]
     return np.asarray(greater.view(np.int8) - less.view(np.int8))
@@ -146,7 +146,7 @@ def _alone(panels: Sequence[Panel], draws: Draws) -> Iterator[Row]:
     """Every measure by itself."""
     found: dict[tuple[str, str], dict[str, tuple[Pairs, int]]] = {}
     for panel in panels:
-        held: dict[tuple[bytes, bytes], np.ndarray] = {}  # pairs of outcomes are the same for measures with the same members and tasks
+        held: dict[tuple[bytes, bytes], np.ndarray] = {}  # pairs of outcomes are the same for measures with the same runs and tasks
         for key in panel.keys:
             if (taken := checkpoints(panel, [key.measure])) is None:
                 continue
@@ -235,9 +235,9 @@ def _nested(panels: Sequence[Panel], draws: Draws) -> Iterator[Row]:
 
 
 def _centred(values: np.ndarray) -> np.ndarray:
-    """Ranks among the checkpoints of a task, from −1 to 1; 0 where all are equal. The last axis is that of members."""
-    members = values.shape[-1]
-    return np.asarray((2 * stats.rankdata(values, axis=-1) - members - 1) / (members - 1))
+    """Ranks among the checkpoints of a task, from −1 to 1; 0 where all are equal. The last axis is that of runs."""
+    runs = values.shape[-1]
+    return np.asarray((2 * stats.rankdata(values, axis=-1) - runs - 1) / (runs - 1))
 
 
 def redundancy(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:

@@ -140,7 +140,7 @@ def bca(statistic: Statistic, seeds: int, draws: Draws) -> tuple[np.ndarray, np.
     return np.where(held, ends[0], np.nan), np.where(held, ends[1], np.nan)
 
 
-def student(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Student's t interval (95 %) of means over seeds.
 
     Args:
@@ -168,12 +168,12 @@ def interval(values: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray, 
     """
     seeds = values.shape[-1]
     if seeds < FEWEST_SEEDS:
-        return *student(values), STUDENT if seeds > 1 else ""
+        return *t_interval(values), STUDENT if seeds > 1 else ""
     low, high = bca(of_each(values), seeds, draws)
     return low.reshape(values.shape[:-1]), high.reshape(values.shape[:-1]), BCA
 
 
-def permuted(pairs: np.ndarray, draws: Draws) -> np.ndarray:
+def permutation_test(pairs: np.ndarray, draws: Draws) -> np.ndarray:
     """Two-sided p of the mean over matched pairs, among the means over permuted pairs.
 
     Args:

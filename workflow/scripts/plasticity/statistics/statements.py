@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from plasticity.config.models import YARDSTICK
+from plasticity.config.models import BASELINE
 from plasticity.statistics.meta_analysis import SURE
 from plasticity.statistics.null_models import MEANINGS
 
@@ -52,7 +52,7 @@ def _loss(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]:
     judged = tables["counterexamples"]
     verdicts = judged[judged["arm"] == "none"].drop_duplicates("setting").set_index("setting")["verdict"]
     for setting in dict.fromkeys(setting for setting, arm, _ in means.index if arm == "none"):
-        early, late, fresh = (means.loc[(setting, arm, stage)] for arm, stage in (("none", "early"), ("none", "late"), (YARDSTICK, "late")))
+        early, late, fresh = (means.loc[(setting, arm, stage)] for arm, stage in (("none", "early"), ("none", "late"), (BASELINE, "late")))
         if np.isnan(late["mean"]):
             yield _row("loss", f"{setting}: no seed without an intervention came to the end ({late['note']}).", setting=setting)
             continue
@@ -69,7 +69,7 @@ def _scatter(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]:
         "level": "within_run",
         "arm": "none",
         "measure": "fisher_effective_rank",
-        "moment": "new",
+        "evaluation_point": "next",
         "block": "all",
         "outcome": "final_error",
     }

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from plasticity.statistics.resampling import student
+from plasticity.statistics.resampling import t_interval
 from plasticity.training.outcomes import LOWER_IS_BETTER, stages
 
 TUNING = ["setting", "method", "arm", "hyper_parameters", "outcome", "stage", "criterion"]
@@ -52,8 +52,8 @@ def summary(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """
     rows = []
     for setting, data in ((name, with_gaps(data)) for name, data in datasets.items()):
-        names = [name for name in map(str, data) if name.endswith("_effective_rank") and "new" in data.moment]
-        ranks = {name: data[name].sel(block="all", moment="new") for name in names}
+        names = [name for name in map(str, data) if name.endswith("_effective_rank") and "next" in data.evaluation_point]
+        ranks = {name: data[name].sel(block="all", evaluation_point="next") for name in names}
         for arm in data.arm.values:
             row = {"setting": setting, "arm": arm}
             for name, values in {"final_error": data["final_error"], "final_error_gap": data["final_error_gap"], **ranks}.items():
@@ -72,7 +72,7 @@ def measures(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
         datasets: of each setting, by name.
 
     Returns:
-        One row per setting, arm, measure, moment, block and stage, with the numbers of `by_stage`.
+        One row per setting, arm, measure, evaluation point, block and stage, with the numbers of `by_stage`.
     """
     rows = []
     for setting, data in datasets.items():
@@ -123,7 +123,7 @@ def by_stage(runs: np.ndarray) -> Iterator[dict[str, object]]:
     if means:
         means["change"] = means["late"] - means["early"]
     for stage, values in means.items():
-        low, high = map(float, student(values))
+        low, high = map(float, t_interval(values))
         window = cut.get(stage, cut["early"])
         yield {
             "stage": stage,
@@ -140,17 +140,20 @@ def series(data: xr.Dataset) -> Iterator[tuple[dict[str, str], xr.DataArray]]:
     """Every measure of a setting as series over tasks, known at the task's start.
 
     Yields:
-        ``{measure, moment, block}`` (empty where a measure has none) and values with dims ``(arm, seed, task)``.
+        ``{measure, evaluation_point, block}`` (empty where a measure has none) and values with dims ``(arm, seed, task)``.
     """
     # an update norm is that of a whole task: what is known at a task's start is the ended task's
-    yield {"measure": "update_norm", "moment": "old", "block": "all"}, data["update_norm"].shift(task=1)
+    yield {"measure": "update_norm", "evaluation_point": "previous", "block": "all"}, data["update_norm"].shift(task=1)
     for name, values in data.data_vars.items():
         if "block" in values.dims and not {"rank", "grid"} & set(values.dims) and not str(name).endswith("_error"):
             for block in values.block.values:
-                for moment in values.moment.values if "moment" in values.dims else [""]:
-                    chosen = values.sel({"block": block} | ({"moment": moment} if moment else {}))
+                for evaluation_point in values.evaluation_point.values if "evaluation_point" in values.dims else [""]:
+                    chosen = values.sel({"block": block} | ({"evaluation_point": evaluation_point} if evaluation_point else {}))
                     if chosen.notnull().any():
-                        yield {"measure": str(name), "moment": moment, "block": str(block)}, chosen.transpose("arm", "seed", "task")
+                        yield (
+                            {"measure": str(name), "evaluation_point": evaluation_point, "block": str(block)},
+                            chosen.transpose("arm", "seed", "task"),
+                        )
 
 
 def _note(members: int, kept: int) -> str:

@@ -1,4 +1,4 @@
-"""Finished results, kept beside a cohort by hard links: what was made of the same is never computed again.
+"""Finished results, kept beside an ensemble by hard links: what was made of the same is never computed again.
 
 Snakemake knows nothing of this folder (it deletes what it knows before it makes it again), and plans too much in two cases. Behind a choice
 of an arm that is made anew it plans everything: the last results of each arm are kept. And of a job that its launcher did not live to see
@@ -23,7 +23,7 @@ def kept(beside: Path, arm: Mapping[str, object] | None, stamp: Mapping[str, str
     """Where a job's results are kept, if it is of a tuned arm or runs on a cluster, or did; else None.
 
     Args:
-        beside: the cohort's folder.
+        beside: the ensemble's folder.
         arm: the chosen one, or None where nothing was chosen.
         stamp: what results must have been made of to be taken back.
         results: where they belong.
@@ -59,7 +59,7 @@ class Kept:
             if altered := [path.name for path in self.results if record.digest(self.folder / path.name) != note["digests"][path.name]]:
                 raise ValueError(f"{' and '.join(altered)} was altered")
             for path in self.results:
-                with netcdf.whole(path) as part:
+                with netcdf.atomic_write(path) as part:
                     part.unlink(missing_ok=True)
                     os.link(self.folder / path.name, part)
                     os.utime(part)  # later than what it was made of, or Snakemake would have it made again
@@ -77,7 +77,7 @@ class Kept:
             for path in self.results:
                 os.link(path, self.folder / path.name)
             digests = {path.name: record.digest(path) for path in self.results}
-            with netcdf.whole(self._note) as part:
+            with netcdf.atomic_write(self._note) as part:
                 part.write_text(json.dumps({"stamp": self.stamp, "digests": digests}, sort_keys=True), encoding="utf-8")
         except (OSError, StudyError) as error:
             log.warning("%s cannot be kept (%s): it may be computed again", self.folder, error)

@@ -1,4 +1,4 @@
-"""Checkpoints: a member's parameters at the start of tasks, in one netCDF file per cohort.
+"""Checkpoints: a run's parameters at the start of tasks, in one netCDF file per ensemble.
 
 netCDF, since every other result is: a format without code, described dims, no further dependency. A chunk is one task, so
 a task is read without the others.
@@ -23,20 +23,20 @@ class Rows:
     Rows are written where they belong, in any order and more than once: what a killed job wrote is written again, or is there.
     """
 
-    def __init__(self, path: Path, tasks: Sequence[int], members: int, shapes: Mapping[str, Sequence[int]]) -> None:
-        """A file at `path` for checkpoints of so many members, at the given tasks.
+    def __init__(self, path: Path, tasks: Sequence[int], runs: int, shapes: Mapping[str, Sequence[int]]) -> None:
+        """A file at `path` for checkpoints of so many runs, at the given tasks.
 
         Args:
             path: of the file.
             tasks: at whose start there is a checkpoint.
-            members: how many.
+            runs: how many.
             shapes: of each parameter, by name, in the order in which they lie in a row.
         """
-        self.path, self.tasks, self.members, self.shapes = path, list(tasks), members, shapes
+        self.path, self.tasks, self.runs, self.shapes = path, list(tasks), runs, shapes
         self.width = sum(math.prod(shape) for shape in shapes.values())
 
     def write(self, first: int, task: int, parameters: Tensor) -> None:
-        """Write the rows of members from the `first` on, shape ``(member, parameter)``; nothing, if the task is not among the checkpoints.
+        """Write the rows of runs from the `first` on, shape ``(run, parameter)``; nothing, if the task is not among the checkpoints.
 
         Raises:
             StudyError: no space, no permission.
@@ -44,28 +44,28 @@ class Rows:
         if task not in self.tasks:
             return
         with netcdf.explained(self.path), self.path.open("r+b" if self.path.exists() else "wb") as file:
-            file.seek(4 * self.width * (self.tasks.index(task) * self.members + first))
+            file.seek(4 * self.width * (self.tasks.index(task) * self.runs + first))
             file.write(parameters.to("cpu", torch.float32).contiguous().numpy().data)
 
     def reach(self, end: int, task: int) -> bool:
-        """Whether the file is as long as it must be if it has the rows of members before the `end` at all checkpoints before a task."""
+        """Whether the file is as long as it must be if it has the rows of runs before the `end` at all checkpoints before a task."""
         due = sum(checkpoint < task for checkpoint in self.tasks)
-        length = 4 * self.width * ((due - 1) * self.members + end) if due else 0
+        length = 4 * self.width * ((due - 1) * self.runs + end) if due else 0
         return length <= (self.path.stat().st_size if self.path.exists() else 0)
 
     def read(self, task: int) -> np.ndarray:
-        """All members' rows, shape ``(member, parameter)``."""
-        count = self.members * self.width
+        """All runs' rows, shape ``(run, parameter)``."""
+        count = self.runs * self.width
         rows = np.fromfile(self.path, np.float32, count, offset=4 * count * self.tasks.index(task))
-        return rows.reshape(self.members, self.width)
+        return rows.reshape(self.runs, self.width)
 
 
 def write(path: Path, rows: Rows, arms: Sequence[str], seeds: Sequence[int], stamp: Mapping[str, str]) -> None:
-    """Write a cohort's checkpoints, one task at a time; the file appears when all are in.
+    """Write an ensemble's checkpoints, one task at a time; the file appears when all are in.
 
     Args:
         path: of the file.
-        rows: of all members, arms outermost.
+        rows: of all runs, arms outermost.
         arms: names.
         seeds: numbers.
         stamp: as `provenance.stamp` gives it.
@@ -74,7 +74,7 @@ def write(path: Path, rows: Rows, arms: Sequence[str], seeds: Sequence[int], sta
         StudyError: no space, no permission.
     """
     ends = np.cumsum([math.prod(shape) for shape in rows.shapes.values()])[:-1]
-    with netcdf.whole(path) as part, netcdf.explained(path), netCDF4.Dataset(part, "w") as file:
+    with netcdf.atomic_write(path) as part, netcdf.explained(path), netCDF4.Dataset(part, "w") as file:
         file.setncatts({"title": "parameters at the start of tasks", **stamp})
         for dim, values in {"arm": np.array(arms, object), "seed": np.array(seeds), "task": np.array(rows.tasks)}.items():
             file.createDimension(dim, len(values))
@@ -94,13 +94,13 @@ def write(path: Path, rows: Rows, arms: Sequence[str], seeds: Sequence[int], sta
 
 
 class Checkpoints:
-    """A cohort's checkpoints, read one task at a time.
+    """An ensemble's checkpoints, read one task at a time.
 
     Attributes:
-        arms, seeds: the members, arms outermost.
+        arms, seeds: the runs, arms outermost.
         tasks: at whose start there is a checkpoint.
         shapes: of each parameter, by name, in the order in which they lie in a row.
-        settings: what the cohort was trained with, as JSON.
+        settings: what the ensemble was trained with, as JSON.
     """
 
     def __init__(self, path: Path) -> None:
@@ -113,9 +113,9 @@ class Checkpoints:
             self.file = netCDF4.Dataset(path)
         except OSError as error:
             raise StudyError(
-                f"{path} cannot be read ({error.strerror or error}): delete it and start snakemake again, which trains the cohort anew"
+                f"{path} cannot be read ({error.strerror or error}): delete it and start snakemake again, which trains the ensemble anew"
             ) from error
-        netcdf.refuse_other_version(path, vars(self.file))
+        netcdf.check_contract_version(path, vars(self.file))
         self.arms = [str(name) for name in self.file["arm"][:]]
         self.seeds = [int(seed) for seed in self.file["seed"][:]]
         self.tasks = [int(task) for task in self.file["task"][:]]
@@ -123,7 +123,7 @@ class Checkpoints:
         self.settings = str(self.file.getncattr("settings"))
 
     def at(self, task: int) -> Tensor:
-        """Parameters at the start of a task, in float64, shape ``(member, parameter)``."""
-        members, place = len(self.arms) * len(self.seeds), self.tasks.index(task)
-        tensors = [np.asarray(self.file[name][:, :, place], np.float64).reshape(members, -1) for name in self.shapes]
+        """Parameters at the start of a task, in float64, shape ``(run, parameter)``."""
+        runs, place = len(self.arms) * len(self.seeds), self.tasks.index(task)
+        tensors = [np.asarray(self.file[name][:, :, place], np.float64).reshape(runs, -1) for name in self.shapes]
         return torch.from_numpy(np.concatenate(tensors, axis=1))

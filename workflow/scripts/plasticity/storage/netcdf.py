@@ -19,16 +19,16 @@ COMPRESS_ABOVE = 2**20  # bytes; below it zlib makes files larger, not smaller
 
 COORDINATES = {
     "arm": "method with one choice of its hyper-parameters",
-    "seed": "seed of the member's draws",
+    "seed": "seed of the run's draws",
     "task": "index of the task, from 0",
-    "moment": "at the task's start: old (the ended task's data), new (the coming task's), fresh (the coming task's, a network drawn anew)",
+    "evaluation_point": "at the task's start: old (the ended task's data), new (the coming task's), fresh (the coming task's, a network drawn anew)",
     "block": "layer whose parameters, or units, are meant; last_two: the last two layers; all: the whole network",
     "step": "steps of the task that are taken by then",
     "rank": "index of the eigenvalue, from the largest",
     "grid": "eigenvalue over the largest magnitude: equally spaced in an asinh of it, linear near 0, logarithmic beyond 0.01",
 }
 
-MEMBER = ("arm", "seed", "task")
+RUN = ("arm", "seed", "task")
 
 
 class Variable(NamedTuple):
@@ -83,7 +83,7 @@ def dataset(
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A path to write to that becomes `path` only if nothing went wrong; what was there before stays until then."""
     part = path.with_name(path.name + ".part")
     try:
@@ -122,7 +122,7 @@ def write(data: xr.Dataset, path: Path) -> None:
         encoding[str(name)] = {"zlib": True, "complevel": 4, "shuffle": True} if large else {}
         if values.dtype.kind != "f":
             encoding[str(name)]["_FillValue"] = None
-    with whole(path) as part, explained(path):
+    with atomic_write(path) as part, explained(path):
         data.to_netcdf(part, engine="netcdf4", encoding=encoding)
 
 
@@ -132,14 +132,14 @@ def read(path: Path) -> xr.Dataset:
     Raises:
         StudyError: missing, truncated or not netCDF.
     """
-    with look(path) as data:
+    with open_dataset(path) as data:
         try:
             return data.load()
         except (OSError, RuntimeError, ValueError) as error:
             raise _unreadable(path, error) from error
 
 
-def look(path: Path) -> xr.Dataset:
+def open_dataset(path: Path) -> xr.Dataset:
     """Open a netCDF file of the study; values are read when they are used.
 
     Raises:
@@ -149,11 +149,11 @@ def look(path: Path) -> xr.Dataset:
         data = xr.open_dataset(path, engine="netcdf4")
     except (OSError, RuntimeError, ValueError) as error:
         raise _unreadable(path, error) from error
-    refuse_other_version(path, data.attrs)
+    check_contract_version(path, data.attrs)
     return data
 
 
-def refuse_other_version(path: Path, attributes: Mapping[str, object]) -> None:
+def check_contract_version(path: Path, attributes: Mapping[str, object]) -> None:
     """Refuse a file that a job has made under another version of the contract.
 
     Raises:

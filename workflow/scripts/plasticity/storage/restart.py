@@ -23,7 +23,7 @@ LOCK = "lock"
 
 
 class Resume:
-    """States by a number (a wave's first member, a task), one npz file each: a format without code, with a checksum of every array.
+    """States by a number (a wave's first run, a task), one npz file each: a format without code, with a checksum of every array.
 
     Attributes:
         folder: where they lie.
@@ -39,7 +39,7 @@ class Resume:
         Raises:
             StudyError: no space, no permission; the former state stays.
         """
-        with netcdf.whole(self._path(place)) as part, netcdf.explained(self._path(place)), part.open("wb") as file:
+        with netcdf.atomic_write(self._path(place)) as part, netcdf.explained(self._path(place)), part.open("wb") as file:
             np.savez(file, allow_pickle=False, stamp=np.array(self.stamp), names=np.array(list(state)), **state)
 
     def load(self, place: int) -> dict[str, np.ndarray] | None:

@@ -1,4 +1,4 @@
-"""A cohort as one job trains it: in waves that fit into memory, each from where a killed job left it."""
+"""An ensemble as one job trains it: in waves that fit into memory, each from where a killed job left it."""
 
 import itertools
 import math
@@ -22,7 +22,7 @@ from plasticity.training.trainer import Members, train
 
 
 def train_job(job: Job, arms: Mapping[str, Mapping[str, float]], kept: Resume, checkpoints: bool) -> tuple[Rows, xr.Dataset]:
-    """Train the members that a job's settings name: each arm with each seed.
+    """Train the runs that a job's settings name: each arm with each seed.
 
     Args:
         job: with the dataset's path, setting, training, method and seeds.
@@ -44,11 +44,11 @@ def train_job(job: Job, arms: Mapping[str, Mapping[str, float]], kept: Resume, c
     rows = Rows(kept.folder / "checkpoints.f4", recorded, len(everyone), shapes)
     values = train_in_waves(setting, job.settings["method"], everyone, data, training, rows, kept, job.memory)
     if diverged := int(values["status"][:, -1].sum()):
-        log.log.warning("%d of %d members diverged; see the variable `status`", diverged, len(everyone))
+        log.log.warning("%d of %d runs diverged; see the variable `status`", diverged, len(everyone))
     of_tasks, steps = range(setting.problem.tasks), outcomes.curve_steps(setting.problem, training)
     coordinates = {"arm": list(arms), "seed": seeds, "task": of_tasks, "step": steps}
     split = {name: array.reshape(len(arms), len(seeds), *array.shape[1:]) for name, array in values.items()}
-    return rows, netcdf.dataset(outcomes.TABLE, split, coordinates, "outcomes of a cohort", job.label)
+    return rows, netcdf.dataset(outcomes.TABLE, split, coordinates, "outcomes of an ensemble", job.label)
 
 
 def train_in_waves(
@@ -61,12 +61,12 @@ def train_in_waves(
     kept: Resume,
     granted: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train all members of a cohort; where memory does not hold them all, some after the others, with the same results.
+    """Train all runs of an ensemble; where memory does not hold them all, some after the others, with the same results.
 
     Args:
-        setting: problem, network and optimizer of all members.
+        setting: problem, network and optimizer of all runs.
         method: its name.
-        everyone: the cohort's members, each an arm and a seed.
+        everyone: the ensemble's runs, each an arm and a seed.
         data: the prepared dataset.
         training: precision, and what is recorded.
         rows: where checkpoints go.
@@ -74,20 +74,20 @@ def train_in_waves(
         granted: bytes of memory that the job may take; by default all of the machine's.
 
     Returns:
-        Outcomes by name, shape ``(member, task)`` or ``(member, task, step)``.
+        Outcomes by name, shape ``(run, task)`` or ``(run, task, step)``.
 
     Raises:
         StudyError: images that must be linearly separable and are not.
     """
     if setting.problem.separable:
         for seed in dict.fromkeys(seed for _, seed in everyone):
-            condition = tasks.refuse_inseparable(setting.problem, data, seed)
+            condition = tasks.check_separable(setting.problem, data, seed)
             log.log.info("the images of seed %d are linearly separable under any labels; condition number %.0f", seed, condition)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    need, free = memory.per_member(setting, data), memory.available(device, granted, data.nbytes)
+    need, free = memory.per_run(setting, data), memory.available(device, granted, data.nbytes)
     waves = math.ceil(len(everyone) / max(1, free // need))
     if waves > 1:
-        said = f"{len(everyone)} members need about {len(everyone) * need / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free"
+        said = f"{len(everyone)} runs need about {len(everyone) * need / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free"
         log.log.warning("%s: they are trained in %d waves, with the same results", said, waves)
     found: list[dict[str, np.ndarray]] = []
     first = 0
@@ -98,14 +98,14 @@ def train_in_waves(
             state = None
         # a wave that was begun is finished as it was begun, whatever fits by now
         size = math.ceil(len(everyone) / waves) if state is None else len(state["alive"])
-        members = Members(setting, method, everyone[first : first + size], data, training, device)
+        runs = Members(setting, method, everyone[first : first + size], data, training, device)
         if state is not None:
-            members.restore(state)
-            log.log.info("going on after task %d of %d", members.learner.task, setting.problem.tasks)
-        what = f"train {kept.folder.parent}, members {first} to {first + len(members.alive) - 1}"
-        train(members, partial(rows.write, first), partial(kept.save, first), log.progress(what))
-        found.append({name: values.numpy() for name, values in members.outcomes.items()})
-        first += len(members.alive)
-        del members  # before the next ones take their place
+            runs.restore(state)
+            log.log.info("going on after task %d of %d", runs.learner.task, setting.problem.tasks)
+        what = f"train {kept.folder.parent}, runs {first} to {first + len(runs.alive) - 1}"
+        train(runs, partial(rows.write, first), partial(kept.save, first), log.progress(what))
+        found.append({name: values.numpy() for name, values in runs.outcomes.items()})
+        first += len(runs.alive)
+        del runs  # before the next ones take their place
     log.log.info("trained; at most %s of memory", memory.peak(device))
     return {name: np.concatenate([wave[name] for wave in found]) for name in found[0]}

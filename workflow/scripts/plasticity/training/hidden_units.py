@@ -33,13 +33,13 @@ class Units(NamedTuple):
     taken_by: tuple[str, ...]
 
     def magnitudes(self, hidden: Mapping[str, Tensor]) -> Tensor:
-        """Mean magnitude of each unit's activation over a batch, shape ``(member, unit)``."""
+        """Mean magnitude of each unit's activation over a batch, shape ``(run, unit)``."""
         of_outputs = hidden[self.layer].detach().abs().mean(dim=1)
         magnitudes: Tensor = of_outputs.unflatten(1, (self.expansion, self.width)).mean(dim=1)
         return magnitudes
 
     def columns(self, weight: Tensor) -> Tensor:
-        """A view of a weight that takes the units, shape ``(member, output, …)`` → ``(member, output, expansion, unit, place)``."""
+        """A view of a weight that takes the units, shape ``(run, output, …)`` → ``(run, output, expansion, unit, place)``."""
         columns: Tensor = weight.flatten(2).unflatten(2, (self.expansion, self.width, -1))
         return columns
 
@@ -89,12 +89,12 @@ class Renewal:
         self._draws: dict[tuple[int, str], Iterator[list[Tensor]]] = {}
         self._task = -1
 
-    def renew(self, learner: Learner, chosen: Mapping[str, Tensor]) -> None:
+    def reinitialize(self, learner: Learner, chosen: Mapping[str, Tensor]) -> None:
         """Give some units a new start.
 
         Args:
             learner: to be changed.
-            chosen: by layer, booleans of shape ``(member, unit)``.
+            chosen: by layer, booleans of shape ``(run, unit)``.
         """
         if self._task != learner.task:
             self._draws, self._task = {}, learner.task
@@ -102,19 +102,19 @@ class Renewal:
         where, values = torch.zeros_like(flat, dtype=torch.bool), torch.zeros_like(flat)
         changed, new = learner.parameters.split(where), learner.parameters.split(values)
         for units in self.units:
-            for member, unit in chosen[units.layer].nonzero().tolist():
-                key = (member, units.layer)
-                rows = self._draws.setdefault(key, self._rows(learner, member, units))
+            for run, unit in chosen[units.layer].nonzero().tolist():
+                key = (run, units.layer)
+                rows = self._draws.setdefault(key, self._rows(learner, run, units))
                 for name, row in zip(units.made_by, next(rows), strict=True):
-                    new[name][member, unit], changed[name][member, unit] = row, True
+                    new[name][run, unit], changed[name][run, unit] = row, True
                 for name in units.taken_by:
-                    units.columns(changed[name])[member, :, :, unit] = True
+                    units.columns(changed[name])[run, :, :, unit] = True
         if where.any():
-            learner.renew(where, values)
+            learner.reinitialize(where, values)
 
-    def _rows(self, learner: Learner, member: int, units: Units) -> Iterator[list[Tensor]]:
+    def _rows(self, learner: Learner, run: int, units: Units) -> Iterator[list[Tensor]]:
         """What makes one unit after the other: rows of whole layers, newly drawn in this task; the same for every arm of a seed."""
-        seed = learner.seeds[int(learner.seed_of[member])]
+        seed = learner.seeds[int(learner.seed_of[run])]
         for again in itertools.count():
             drawn = architecture.initial(
                 learner.network, learner.setting.network, seed, learner.task, f"units of {units.layer}, draw {again}"

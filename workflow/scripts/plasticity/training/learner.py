@@ -1,4 +1,4 @@
-"""What an intervention looks at and changes: the network of all members, its parameters, and the optimizer."""
+"""What an intervention looks at and changes: the network of all runs, its parameters, and the optimizer."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,28 +7,28 @@ from torch import Tensor, nn
 
 from plasticity.config.models import Setting
 from plasticity.models import architecture, normalization
-from plasticity.models.ensemble import Parameters, Watch, rows, watched
+from plasticity.models.ensemble import Parameters, Watch, record_activations, rows
 from plasticity.rng import generator
 from plasticity.training import optimizer
 
 
 class Learner:
-    """All members of a cohort as they learn; each tensor has the member as its first dim.
+    """All runs of an ensemble as they learn; each tensor has the run as its first dim.
 
     Attributes:
-        setting: problem, network and optimizer of all members.
+        setting: problem, network and optimizer of all runs.
         network: a plain module, whose own weights are not used.
         image: shape of one input, ``(channel, row, column)``.
-        parameters, optimizer: of all members.
-        seeds: each once; `seed_of` is each member's place among them, shape ``(member,)``.
+        parameters, optimizer: of all runs.
+        seeds: each once; `seed_of` is each run's place among them, shape ``(run,)``.
         task: the one at hand; `step` counts its steps.
-        hidden: activations of the last step's batch, before that step, by layer, shapes ``(member, row, unit)``; only if a method watches.
+        hidden: activations of the last step's batch, before that step, by layer, shapes ``(run, row, unit)``; only if a method watches.
     """
 
     def __init__(
         self, setting: Setting, seeds: Sequence[int], network: nn.Module, image: Sequence[int], device: torch.device, dtype: torch.dtype
     ) -> None:
-        """Draw the parameters of as many members as there are `seeds`."""
+        """Draw the parameters of as many runs as there are `seeds`."""
         self.setting, self.network, self.image, self.device, self.dtype = setting, network, tuple(image), device, dtype
         self.seeds = list(dict.fromkeys(seeds))
         self.seed_of = torch.tensor([self.seeds.index(seed) for seed in seeds], device=device)
@@ -39,31 +39,31 @@ class Learner:
         self._forward = self.parameters.bind(network)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Outputs of all members, each on its own inputs; shapes ``(member, n, …)``."""
+        """Outputs of all runs, each on its own inputs; shapes ``(run, n, …)``."""
         return self._forward(inputs)
 
-    def watched(self, inputs: Tensor, gates: dict[str, Tensor]) -> Tensor:
-        """Outputs of all members, as the call gives them, with hidden activations noted and multiplied by `gates`, by layer."""
-        watch = Watch(gates)
+    def record_activations(self, inputs: Tensor, masks: dict[str, Tensor]) -> Tensor:
+        """Outputs of all runs, as the call gives them, with hidden activations noted and multiplied by `gates`, by layer."""
+        watch = Watch(masks)
         outputs = self._forward(inputs, watch)
         self.hidden = {layer: activations.to(self.dtype) for layer, activations in watch.hidden.items()}
         return outputs
 
     def fresh(self, purpose: str = "initial") -> Tensor:
-        """Newly drawn initial parameters for the task at hand, shape ``(member, parameter)``; the same for every arm of a seed."""
+        """Newly drawn initial parameters for the task at hand, shape ``(run, parameter)``; the same for every arm of a seed."""
         drawn = (architecture.initial(self.network, self.setting.network, seed, self.task, purpose) for seed in self.seeds)
-        return self.of_members(torch.cat([rows([tensors]).to(self.device, self.dtype) for tensors in drawn]))
+        return self.of_runs(torch.cat([rows([tensors]).to(self.device, self.dtype) for tensors in drawn]))
 
-    def renew(self, where: Tensor, values: Tensor) -> None:
+    def reinitialize(self, where: Tensor, values: Tensor) -> None:
         """Change some parameters, whose past the optimizer forgets.
 
         Args:
-            where: a mask of shape ``(parameter,)`` or ``(member, parameter)``.
-            values: shape ``(member, parameter)``.
+            where: a mask of shape ``(parameter,)`` or ``(run, parameter)``.
+            values: shape ``(run, parameter)``.
         """
         flat = self.parameters.flat.detach()
         flat.copy_(values.where(where, flat))
-        self.optimizer.forget_of(where)
+        self.optimizer.reset_state(where)
 
     @property
     def steps(self) -> int:
@@ -90,15 +90,15 @@ class Learner:
     def hidden_shapes(self) -> dict[str, torch.Size]:
         """Of one sample's hidden activations, by layer."""
         blank = torch.zeros(2, *self.image)
-        with torch.no_grad(), watched(self.network, {}) as hidden:
+        with torch.no_grad(), record_activations(self.network, {}) as hidden:
             self.network(blank)
         return {layer: activations.shape[1:] for layer, activations in hidden.items()}
 
     def generators(self, purpose: str) -> list[torch.Generator]:
-        """One for each seed, to draw what must not depend on other members: started anew for each task."""
+        """One for each seed, to draw what must not depend on other runs: started anew for each task."""
         starts = [int(generator(seed, purpose, self.task).integers(2**63)) for seed in self.seeds]
         return [torch.Generator(self.device).manual_seed(start) for start in starts]
 
-    def of_members(self, values: Tensor) -> Tensor:
-        """Each member's share of what was drawn for each seed: ``(seed, …)`` → ``(member, …)``."""
+    def of_runs(self, values: Tensor) -> Tensor:
+        """Each run's share of what was drawn for each seed: ``(seed, …)`` → ``(run, …)``."""
         return values.index_select(0, self.seed_of)

@@ -1,4 +1,4 @@
-"""What training needs of memory, counted; and what there is. A cohort that does not fit goes in waves."""
+"""What training needs of memory, counted; and what there is. An ensemble that does not fit goes in waves."""
 
 import copy
 import math
@@ -14,11 +14,11 @@ from plasticity.models import architecture
 from plasticity.training.trainer import CHUNK
 
 BASE = 700 * 2**20  # bytes of a process that has imported everything and trains nothing
-COPIES = 22  # of its parameters that a member needs: gradient, optimizer's means, a method's, those that come and go, and a heap with holes
+COPIES = 22  # of its parameters that a run needs: gradient, optimizer's means, a method's, those that come and go, and a heap with holes
 
 
-def per_member(setting: Setting, data: xr.Dataset) -> int:
-    """Bytes that one member takes while it trains in float32: parameters with their copies, its task's data, activations."""
+def per_run(setting: Setting, data: xr.Dataset) -> int:
+    """Bytes that one run takes while it trains in float32: parameters with their copies, its task's data, activations."""
     problem, network = setting.problem, architecture.fitting(setting, data)
     pixels = math.prod(data.sizes[dim] for dim in ("channel", "row", "column"))
     parameters = sum(tensor.numel() for tensor in network.parameters())
@@ -45,7 +45,7 @@ def activations(network: nn.Module, data: xr.Dataset) -> int:
 
 
 def available(device: torch.device, granted: int | None, held: int) -> int:
-    """Bytes that members may take.
+    """Bytes that runs may take.
 
     Those of a GPU that are free; on a CPU those that the job was granted, or all of the machine's, less `BASE` and what is `held` already.
     """

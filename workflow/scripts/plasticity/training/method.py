@@ -1,7 +1,7 @@
 """Methods, one file each: a class `Method` whose fields are its hyper-parameters. The file's name is the method's.
 
-What a method does not override, it leaves alone. All members of a cohort are treated at once: every tensor has the member
-as its first dim, and each hyper-parameter is a tensor of shape ``(member,)``, since arms differ in it; a field of type `str` is an
+What a method does not override, it leaves alone. All runs of an ensemble are treated at once: every tensor has the run
+as its first dim, and each hyper-parameter is a tensor of shape ``(run,)``, since arms differ in it; a field of type `str` is an
 option that all arms share. A config composes methods by ``+``: each acts as it does alone, in the order in which they are named, but
 for one that acts `LAST`.
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from plasticity.config import registry
 from plasticity.config.models import hyper_parameters, parts
 from plasticity.errors import StudyError
-from plasticity.models.ensemble import Pull
+from plasticity.models.ensemble import QuadraticPenalty
 from plasticity.training.learner import Learner
 
 
@@ -48,7 +48,7 @@ class Intervention:
     WATCHES: ClassVar[bool] = False
     LAST: ClassVar[bool] = False
 
-    def begin(self, learner: Learner) -> None:
+    def setup(self, learner: Learner) -> None:
         """Called once, with the initial parameters.
 
         Raises:
@@ -59,15 +59,15 @@ class Intervention:
         """Tensors by name that outlast a task and that a resumed run must take up again; besides parameters and optimizer."""
         return {}
 
-    def switch(self, learner: Learner) -> None:
+    def on_task_start(self, learner: Learner) -> None:
         """Called when a task begins, task 0 too, under `torch.no_grad`."""
 
-    def gates(self, learner: Learner) -> dict[str, Tensor]:
-        """What hidden activations are multiplied by in this step, by layer, shapes ``(member, n, …)``; never when they are measured."""
+    def masks(self, learner: Learner) -> dict[str, Tensor]:
+        """What hidden activations are multiplied by in this step, by layer, shapes ``(run, n, …)``; never when they are measured."""
         return {}
 
-    def penalty(self, learner: Learner) -> Tensor | Pull | None:
-        """What is added to each member's loss, shape ``(member,)``; a `Pull`, where it is one, is cheaper; None for nothing.
+    def penalty(self, learner: Learner) -> Tensor | QuadraticPenalty | None:
+        """What is added to each run's loss, shape ``(run,)``; a `QuadraticPenalty`, where it is one, is cheaper; None for nothing.
 
         On a GPU it is part of a step that is captured as a CUDA graph, unless a method watches: Python runs it in the first few steps, and
         the same kernels are launched ever after. So what changes from step to step is in tensors, changed in place, not in numbers or new
@@ -80,7 +80,7 @@ class Intervention:
 
 
 def build(method: str, arms: Sequence[Mapping[str, float | str]], learner: Learner) -> dict[str, Intervention]:
-    """The methods that a name composes, by their own names and in the order in which they act, for members with these hyper-parameters.
+    """The methods that a name composes, by their own names and in the order in which they act, for runs with these hyper-parameters.
 
     Raises:
         StudyError: a network that a method cannot work with, a field that is no hyper-parameter.
@@ -97,7 +97,7 @@ def build(method: str, arms: Sequence[Mapping[str, float | str]], learner: Learn
                 )
             values = [own[name] if name in own else getattr(type(intervention), name) for own in given]
             setattr(intervention, name, torch.tensor(values, device=learner.device, dtype=learner.dtype))
-        intervention.begin(learner)
+        intervention.setup(learner)
         built[part] = intervention
     return dict(sorted(built.items(), key=lambda item: item[1].LAST))
 

@@ -1,8 +1,8 @@
 """Optimizers, one file each: a class `Optimizer` whose fields are its hyper-parameters. The file's name is the optimizer's `kind`.
 
-All members take a step at once: one matrix of parameters, a row per member. torch's fused kernels without `torch.optim` around them, which
+All runs take a step at once: one matrix of parameters, a row per run. torch's fused kernels without `torch.optim` around them, which
 imports the compiler, for seconds in every job. On a CPU a kernel rounds the last few numbers of a matrix otherwise than the rest; rows
-padded to whole vectors keep a member's numbers independent of its place.
+padded to whole vectors keep a run's numbers independent of its place.
 """
 
 from abc import ABC, abstractmethod
@@ -13,18 +13,18 @@ from plasticity.config import models, registry
 
 
 class Descent(ABC):
-    """The base of all: running means by name, shaped like the parameters, and the number of each member's steps, shape ``(member,)``."""
+    """The base of all: running means by name, shaped like the parameters, and the number of each run's steps, shape ``(run,)``."""
 
     means: dict[str, Tensor]
     steps: Tensor
 
     @abstractmethod
-    def begin(self, parameters: Tensor) -> None:
-        """Start without memory, for parameters of shape ``(member, parameter)``."""
+    def setup(self, parameters: Tensor) -> None:
+        """Start without memory, for parameters of shape ``(run, parameter)``."""
 
     @abstractmethod
     def step(self, parameters: Tensor, gradient: Tensor) -> None:
-        """Take a step, in place; both of shape ``(member, parameter)``, each row a whole number of vectors."""
+        """Take a step, in place; both of shape ``(run, parameter)``, each row a whole number of vectors."""
 
     def state(self) -> dict[str, Tensor]:
         """What it remembers, by name: the tensors themselves."""
@@ -35,10 +35,10 @@ class Descent(ABC):
         for remembered in self.state().values():
             remembered.zero_()
 
-    def forget_of(self, where: Tensor) -> None:
-        """Clear the means of some parameters, a mask of shape ``(parameter,)`` or ``(member, parameter)``.
+    def reset_state(self, where: Tensor) -> None:
+        """Clear the means of some parameters, a mask of shape ``(parameter,)`` or ``(run, parameter)``.
 
-        Steps are counted for all parameters of a member together, so they stay counted, but for a member of which all is forgotten.
+        Steps are counted for all parameters of a run together, so they stay counted, but for a run of which all is forgotten.
         """
         for mean in self.means.values():
             mean[:, : where.shape[-1]].masked_fill_(where, 0)
@@ -46,7 +46,7 @@ class Descent(ABC):
 
 
 def build(optimizer: models.Optimizer, parameters: Tensor) -> Descent:
-    """The optimizer that a setting describes, for parameters of shape ``(member, parameter)``."""
+    """The optimizer that a setting describes, for parameters of shape ``(run, parameter)``."""
     built: Descent = registry.build("optimizers", optimizer.kind, optimizer.options)
-    built.begin(parameters)
+    built.setup(parameters)
     return built

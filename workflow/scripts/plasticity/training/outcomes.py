@@ -1,21 +1,21 @@
-"""Outcomes: what plasticity is. Recorded while a cohort trains, per member and task."""
+"""Outcomes: what plasticity is. Recorded while an ensemble trains, per run and task."""
 
 from plasticity.config.models import Problem, Training
-from plasticity.storage.netcdf import MEMBER, Variable
+from plasticity.storage.netcdf import RUN, Variable
 
 STATUS = {"trained": 0, "diverged": 1}
 
 TABLE = {
-    "final_error": Variable(MEMBER, "error on the task's data after its last step"),
-    "final_loss": Variable(MEMBER, "loss on the task's data after its last step"),
-    "online_error": Variable(MEMBER, "mean error on each batch before the step on it"),
-    "update_norm": Variable(MEMBER, "norm of a step's change of the parameters, mean over the task, estimated from some of its steps"),
-    "error_curve": Variable((*MEMBER, "step"), "mean error on each batch before the step on it, over the stretch of steps that ends here"),
-    "loss_curve": Variable((*MEMBER, "step"), "mean loss on each batch before the step on it, over the stretch of steps that ends here"),
-    "test_error": Variable(MEMBER, "error on images of the task that were kept out of its training, after its last step"),
-    "status": Variable(MEMBER, "what became of the member", "int8", STATUS),
+    "final_error": Variable(RUN, "error on the task's data after its last step"),
+    "final_loss": Variable(RUN, "loss on the task's data after its last step"),
+    "online_error": Variable(RUN, "mean error on each batch before the step on it"),
+    "update_norm": Variable(RUN, "norm of a step's change of the parameters, mean over the task, estimated from some of its steps"),
+    "error_curve": Variable((*RUN, "step"), "mean error on each batch before the step on it, over the stretch of steps that ends here"),
+    "loss_curve": Variable((*RUN, "step"), "mean loss on each batch before the step on it, over the stretch of steps that ends here"),
+    "test_error": Variable(RUN, "error on images of the task that were kept out of its training, after its last step"),
+    "status": Variable(RUN, "what became of the run", "int8", STATUS),
 }
-LOWER_IS_BETTER = ("final_error", "online_error", "final_loss", "test_error")  # what arms are chosen by, and compared to the yardstick in
+LOWER_IS_BETTER = ("final_error", "online_error", "final_loss", "test_error")  # what arms are chosen by, and compared to the baseline in
 FRESH = {
     f"fresh_{name}": Variable(("seed", "task"), f"that of a freshly initialised network, same budget: {TABLE[name].meaning}")
     for name in LOWER_IS_BETTER

@@ -1,6 +1,6 @@
-"""Continual training of a cohort: all members in lock-step, task after task.
+"""Continual training of an ensemble: all runs as one ensemble, task after task.
 
-`train` and `Members.learn` read as they would for a single network; the first dim of every tensor is the member.
+`train` and `Members.learn` read as they would for a single network; the first dim of every tensor is the run.
 """
 
 import math
@@ -29,30 +29,30 @@ AT_ONCE = 64  # steps whose outputs are kept until their errors are taken togeth
 
 
 class Members:
-    """Members with one setting and one method, and where they stand.
+    """Runs with one setting and one method, and where they stand.
 
     Attributes:
         learner: their networks, parameters and optimizer; `interventions`: what is done to them, by method.
-        alive: shape ``(member,)``; false once a member's numbers are no longer finite: it is frozen, NaN for good.
-        outcomes: by name, shape ``(member, task)`` or ``(member, task, step)``, on the CPU; NaN where there is none (yet).
+        alive: shape ``(run,)``; false once a run's numbers are no longer finite: it is frozen, NaN for good.
+        outcomes: by name, shape ``(run, task)`` or ``(run, task, step)``, on the CPU; NaN where there is none (yet).
     """
 
     def __init__(
         self,
         setting: Setting,
         method: str,
-        members: Sequence[tuple[Mapping[str, float], int]],
+        runs: Sequence[tuple[Mapping[str, float], int]],
         data: xr.Dataset,
         training: Training = Training(),  # noqa: B008 - it is frozen
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Draw the members anew.
+        """Draw the runs anew.
 
         Args:
-            setting: problem, network and optimizer of all members.
+            setting: problem, network and optimizer of all runs.
             method: its name.
-            members: each a choice of the method's hyper-parameters, and a seed.
+            runs: each a choice of the method's hyper-parameters, and a seed.
             data: the prepared dataset.
             training: precision, and what is recorded.
             device: where it all lies; by default a GPU, if there is one.
@@ -60,24 +60,24 @@ class Members:
         """
         self.setting, self.data, self.training, self.dtype = setting, data, training, dtype
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        arms, seeds = zip(*members, strict=True)
+        arms, seeds = zip(*runs, strict=True)
         self._loss, self._error = losses.KINDS[shift.of(setting.problem).LOSS]
         self._precision = torch.autocast(self.device.type, torch.bfloat16) if training.precision == "bfloat16" else nullcontext()
         image = data["image"].shape[1:]
         self.learner = Learner(setting, seeds, architecture.fitting(setting, data), image, self.device, dtype)
         self.interventions = build(method, arms, self.learner)
         self._watches = any(intervention.WATCHES for intervention in self.interventions.values())
-        self.alive = torch.ones(len(members), dtype=torch.bool, device=self.device)
+        self.alive = torch.ones(len(runs), dtype=torch.bool, device=self.device)
         self._ends = outcomes.curve_steps(setting.problem, training)
         sizes = {"task": setting.problem.tasks, "step": len(self._ends)}
         self.outcomes = {
-            name: torch.full((len(members), *(sizes[dim] for dim in variable.dims[2:])), torch.nan)
+            name: torch.full((len(runs), *(sizes[dim] for dim in variable.dims[2:])), torch.nan)
             for name, variable in outcomes.table(setting.problem).items()
         }
         # what a captured step reads and writes stays where it is
         self._inputs, self._labels = self._data()
-        self._x, self._y = (all_.new_empty(len(members) * setting.problem.batch, *all_.shape[1:]) for all_ in (self._inputs, self._labels))
-        step = partial(Members._step, proxy(self))  # a self of its own would keep the members after their last use
+        self._x, self._y = (all_.new_empty(len(runs) * setting.problem.batch, *all_.shape[1:]) for all_ in (self._inputs, self._labels))
+        step = partial(Members._step, proxy(self))  # a self of its own would keep the runs after their last use
         # what is drawn or kept of hidden activations is a new tensor at each step, which a capture would miss
         self._take_step = Captured(step) if self.device.type == "cuda" and not self._watches else step
 
@@ -96,16 +96,16 @@ class Members:
         }
 
     def state(self) -> dict[str, np.ndarray]:
-        """Where the members stand at the end of a task, as plain arrays; on a CPU they share the members' memory."""
+        """Where the runs stand at the end of a task, as plain arrays; on a CPU they share the runs' memory."""
         return {"task": np.array(self.learner.task)} | {name: tensor.cpu().numpy() for name, tensor in self.carried().items()}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Stand where members of the same kind once stood, as `state` gave it."""
+        """Stand where runs of the same kind once stood, as `state` gave it."""
         self.learner.task = int(state["task"])
         for name, tensor in self.carried().items():
             tensor.copy_(torch.from_numpy(state[name]))
 
-    def switch(self) -> None:
+    def on_task_start(self) -> None:
         """Come to the next task: its data, and what the method changes."""
         inputs, labels = self._data()
         self._inputs.copy_(inputs)
@@ -114,11 +114,11 @@ class Members:
         learner.step = 0
         with torch.no_grad():
             if learner.task and self.setting.problem.head == "fresh":
-                learner.renew(learner.of_layers("output"), learner.fresh())
-            if learner.task and self.setting.optimizer.at_switch == "reset":
+                learner.reinitialize(learner.of_layers("output"), learner.fresh())
+            if learner.task and self.setting.optimizer.at_task_boundary == "reset":
                 learner.optimizer.forget()
             for intervention in self.interventions.values():
-                intervention.switch(learner)
+                intervention.on_task_start(learner)
             learner.parameters.padded.masked_fill_(~self.alive[:, None], torch.nan)
 
     def learn(self) -> None:
@@ -144,19 +144,19 @@ class Members:
                     moved += count * torch.linalg.vector_norm(before.sub_(parameters), dim=1)
             outputs, labels = torch.stack(answers), self._labels[samples].unflatten(1, (len(parameters), -1))
             errors.append(self._error(outputs, labels).mean(dim=-1))
-            # a row for each step and member: how a number is rounded depends on its place in its row
+            # a row for each step and run: how a number is rounded depends on its place in its row
             losses.append(self._loss(outputs.flatten(0, 1), labels.flatten(0, 1)).mean(dim=-1).view_as(errors[-1]))
         self._record(torch.cat(errors), torch.cat(losses), moved / problem.steps)
         learner.task += 1
 
     def _step(self, samples: Tensor) -> Tensor:
-        """One step of all members on their own samples, shape ``(member × batch,)``; returns the outputs before it."""
+        """One step of all runs on their own samples, shape ``(run × batch,)``; returns the outputs before it."""
         torch.index_select(self._inputs, 0, samples, out=self._x)
         torch.index_select(self._labels, 0, samples, out=self._y)
         learner, interventions = self.learner, self.interventions.values()
         inputs = self._x.view(len(self.alive), -1, *self._x.shape[1:])
         with self._precision:
-            outputs = learner.watched(inputs, _gates(interventions, learner)) if self._watches else learner(inputs)
+            outputs = learner.record_activations(inputs, _gates(interventions, learner)) if self._watches else learner(inputs)
         outputs = outputs.to(self.dtype)
         losses = self._loss(outputs, self._y.view(outputs.shape[:2]))
         penalties = [penalty for intervention in interventions if (penalty := intervention.penalty(learner)) is not None]
@@ -165,7 +165,7 @@ class Members:
         return outputs.detach()
 
     def _record(self, errors: Tensor, losses: Tensor, update_norm: Tensor) -> None:
-        """Outcomes of the task; errors and losses of each step's batch before the step, shape ``(step, member)``."""
+        """Outcomes of the task; errors and losses of each step's batch before the step, shape ``(step, run)``."""
         errors, losses = (values.double().T.contiguous() for values in (errors, losses))
         problem = self.setting.problem
         final_error, final_loss = self._evaluate(range(problem.samples))
@@ -189,7 +189,7 @@ class Members:
 
     @torch.no_grad()
     def _evaluate(self, which: range) -> tuple[Tensor, Tensor]:
-        """Each member's error and loss on some of the task's samples."""
+        """Each run's error and loss on some of the task's samples."""
         error, loss = (torch.zeros(len(self.alive), dtype=torch.float64, device=self.device) for _ in range(2))
         samples = torch.tensor(which, device=self.device).expand(len(self.learner.seeds), -1)
         # equal parts: with batch norm, a small one at the end would have statistics of its own
@@ -201,7 +201,7 @@ class Members:
         return error / len(which), loss / len(which)
 
     def _places(self, samples: Tensor) -> Tensor:
-        """Where each member's samples lie in the task's data: ``(…, seed, n)`` → ``(…, member, n)``."""
+        """Where each run's samples lie in the task's data: ``(…, seed, n)`` → ``(…, run, n)``."""
         seeds = len(self.learner.seeds)
         first = torch.arange(seeds, device=self.device) * (len(self._inputs) // seeds)
         return (samples + first[:, None]).index_select(-2, self.learner.seed_of)
@@ -215,33 +215,33 @@ class Members:
 
 def _gates(interventions: Iterable[Intervention], learner: Learner) -> dict[str, Tensor]:
     """Those of all methods together: their products."""
-    gates: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
     for intervention in interventions:
-        for layer, gate in intervention.gates(learner).items():
-            gates[layer] = gates[layer] * gate if layer in gates else gate
-    return gates
+        for layer, gate in intervention.masks(learner).items():
+            masks[layer] = masks[layer] * gate if layer in masks else gate
+    return masks
 
 
 def train(
-    members: Members,
+    runs: Members,
     checkpoint: Callable[[int, Tensor], None] = lambda task, parameters: None,
     keep: Callable[[dict[str, np.ndarray]], None] = lambda state: None,
     progress: Callable[[range], Iterable[int]] = iter,
 ) -> None:
-    """Train members through all tasks of their problem that they have not learned yet.
+    """Train runs through all tasks of their problem that they have not learned yet.
 
     Args:
-        members: newly drawn, or as they stood at the end of a task.
+        runs: newly drawn, or as they stood at the end of a task.
         checkpoint: called as ``checkpoint(task, parameters)`` at each task's start, after what the method changes at the switch, with
-            the parameters of shape ``(member, parameter)``.
-        keep: called with the members' state at the end of each task.
+            the parameters of shape ``(run, parameter)``.
+        keep: called with the runs' state at the end of each task.
         progress: wraps the loop over tasks.
     """
-    for task in progress(range(members.learner.task, members.setting.problem.tasks)):
-        members.switch()
-        checkpoint(task, members.learner.parameters.flat.detach())
-        members.learn()
-        keep(members.state())
+    for task in progress(range(runs.learner.task, runs.setting.problem.tasks)):
+        runs.on_task_start()
+        checkpoint(task, runs.learner.parameters.flat.detach())
+        runs.learn()
+        keep(runs.state())
 
 
 def watched(steps: int, task: int) -> np.ndarray:
@@ -249,7 +249,7 @@ def watched(steps: int, task: int) -> np.ndarray:
 
     The first ones (after a change of labels or a reset of the optimizer, the largest) stand for themselves; after them one drawn from each
     stretch stands for the stretch. So the weighted sum is an unbiased estimate of the sum over all steps. The draw is the same
-    for all members.
+    for all runs.
     """
     counts, length = np.zeros(steps, int), max(WATCHED, steps // STRETCHES)
     counts[:WATCHED] = 1

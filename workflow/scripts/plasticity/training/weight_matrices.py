@@ -7,7 +7,7 @@ from plasticity.training.learner import Learner
 
 
 def of_layers(learner: Learner, kernels: str) -> dict[str, Tensor]:
-    """The weight of each linear layer and convolution as matrices, a view of shape ``(member, matrix, output, input)``, by layer.
+    """The weight of each linear layer and convolution as matrices, a view of shape ``(run, matrix, output, input)``, by layer.
 
     Args:
         learner: whose.

@@ -33,11 +33,11 @@ class Dataset(Source):
             raise StudyError(f"the dataset's option files names {unknown[0]!r}, which is no file of CIFAR-10: known are {', '.join(KNOWN)}")
         folder = root / CIFAR10.base_folder
         checks = {name: KNOWN[name] for name in self.files} | {CIFAR10.meta["filename"]: CIFAR10.meta["md5"]}
-        dataset.refuse_missing_root(root, f"{CIFAR10.base_folder}/{CIFAR10.meta['filename']}")
+        dataset.check_data_root(root, f"{CIFAR10.base_folder}/{CIFAR10.meta['filename']}")
         if missing := [name for name in checks if not (folder / name).exists()]:
             _download(missing, root)
         for name, md5 in checks.items():  # all, before anything is unpickled: a pickle is a program
-            dataset.refuse_altered(folder / name, md5)
+            dataset.check_md5(folder / name, md5)
         images, labels = np.empty((len(self.files), *SHAPE), np.uint8), np.empty((len(self.files), SHAPE[0]), np.int64)
         for place, name in enumerate(self.files):
             # torchvision reads all files of its lists at once, and wants them all to be there

@@ -49,12 +49,12 @@ class Dataset(Source):
     md5: str | None = None
 
     def load(self, root: Path) -> Images:
-        dataset.refuse_missing_root(root, self.path)
+        dataset.check_data_root(root, self.path)
         path = self.find(root)
         if md5 := self.checksum(path):
             if path.is_dir():
                 raise StudyError(f"the dataset's option md5 is that of an archive, and {path} is a folder: leave md5 out")
-            dataset.refuse_altered(path, md5)
+            dataset.check_md5(path, md5)
         found: Found = Tree(path) if path.is_dir() else Archive(path)
         at, offered = self.offered(found)
         classes = self._chosen(offered, path)

@@ -23,11 +23,11 @@ class Dataset(Source):
     def load(self, root: Path) -> Images:
         raw = root / self.origin.__name__ / "raw"
         files = [(name, md5) for name, md5 in self.origin.resources if name.startswith("train-")]
-        dataset.refuse_missing_root(root, *(str((raw / name).relative_to(root)) for name, _ in files))
+        dataset.check_data_root(root, *(str((raw / name).relative_to(root)) for name, _ in files))
         if missing := [(name, md5) for name, md5 in files if not (raw / name).exists()]:
             self._download(missing, raw)
         for name, md5 in files:
-            dataset.refuse_altered(raw / name, md5)
+            dataset.check_md5(raw / name, md5)
         # torchvision reads unpacked files only, and the data root may be read-only
         with tempfile.TemporaryDirectory() as scratch:
             unpacked = Path(scratch) / self.origin.__name__ / "raw"

@@ -80,9 +80,12 @@ def _explanations(table: pd.DataFrame, settings: list[str]) -> pd.DataFrame:
     """Each measure once in each setting: on the coming task's data where there is a choice, of the whole network or of the last layer."""
     keys = {"level": "within_run", "arm": ARM, "outcome": OUTCOME}
     table = table[(table[list(keys)] == pd.Series(keys)).all(axis=1) & table["setting"].isin(settings)]
-    order = pd.DataFrame({"new": table["moment"] == "new", "whole": table["block"] == "all"}, index=table.index)
+    order = pd.DataFrame({"next": table["evaluation_point"] == "next", "whole": table["block"] == "all"}, index=table.index)
     return (
-        table.assign(**order).sort_values(["new", "whole"], kind="stable").drop_duplicates(["setting", "measure"], keep="last").sort_index()
+        table.assign(**order)
+        .sort_values(["next", "whole"], kind="stable")
+        .drop_duplicates(["setting", "measure"], keep="last")
+        .sort_index()
     )
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from plasticity.config.models import YARDSTICK
+from plasticity.config.models import BASELINE
 from plasticity.report.panels import curve, finish, grid, series, titles
 from plasticity.report.style import Style, look
 from plasticity.training.outcomes import stages
@@ -23,7 +23,7 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame],
     for (name, setting), axis in panels.items():
         data = datasets[setting]
         for stage, tasks in stages(data.sizes["task"]).items():
-            arm = YARDSTICK if stage == "all" else "none"
+            arm = BASELINE if stage == "all" else "none"
             values = series(data, name, arm).isel(task=tasks)
             label = "fresh network, all tasks" if stage == "all" else f"{stage} tasks"
             chosen = style.of_arm(arm) if stage == "all" else look(style.stages[stage])

@@ -56,7 +56,7 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame],
 def _verdict(associations: pd.DataFrame, setting: str, measure: str) -> list[str]:
     """The table's row on this panel, in words."""
     keys = {"setting": setting, "level": "within_run", "arm": "none", "outcome": "final_error"}
-    keys |= {"measure": measure, "moment": "new", "block": "all"}
+    keys |= {"measure": measure, "evaluation_point": "next", "block": "all"}
     found = associations.loc[(associations[list(keys)] == pd.Series(keys)).all(axis=1)]
     if found.empty:
         return []

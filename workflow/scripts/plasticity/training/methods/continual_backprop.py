@@ -5,7 +5,7 @@ step and the weights after it; û = u / (1 − decay^age). Units older than `mat
 number adds up, and as many units as it holds, those of lowest û, get incoming weights from their initial law, outgoing
 weights 0, age 0 and u 0, and the optimizer forgets them.
 
-Left free: one batch is one step (there a batch is one sample); the optimizer counts a member's steps for all its parameters together, so
+Left free: one batch is one step (there a batch is one sample); the optimizer counts a run's steps for all its parameters together, so
 Adam's bias correction does not start anew for a unit; the next layer's bias is left alone, as in the authors' code, whose
 correction is of zero.
 """
@@ -33,7 +33,7 @@ class Method(Intervention):
     maturity: Tensor = default(100)
     decay: Tensor = default(0.99)
 
-    def begin(self, learner: Learner) -> None:
+    def setup(self, learner: Learner) -> None:
         self._renewal = Renewal(learner)
         like = learner.parameters.flat.detach()
         self.utility = {units.layer: like.new_zeros(len(like), units.width) for units in self._renewal.units}
@@ -60,4 +60,4 @@ class Method(Intervention):
             due -= due.floor()
             for numbers in (age, utility):
                 numbers.masked_fill_(chosen[units.layer], 0)
-        self._renewal.renew(learner, chosen)
+        self._renewal.reinitialize(learner, chosen)

@@ -22,17 +22,17 @@ class Method(Intervention):
 
     rate: Tensor
 
-    def begin(self, learner: Learner) -> None:
+    def setup(self, learner: Learner) -> None:
         self._shapes = learner.hidden_shapes()
 
-    def switch(self, learner: Learner) -> None:
+    def on_task_start(self, learner: Learner) -> None:
         self._draws = learner.generators("dropout")
 
-    def gates(self, learner: Learner) -> dict[str, Tensor]:
-        gates = {}
+    def masks(self, learner: Learner) -> dict[str, Tensor]:
+        masks = {}
         for layer, shape in self._shapes.items():
             size = (learner.setting.problem.batch, *shape)
             drawn = torch.stack([torch.rand(size, generator=draw, device=learner.device, dtype=learner.dtype) for draw in self._draws])
             rate = self.rate.view(-1, *[1] * len(size))
-            gates[layer] = (learner.of_members(drawn) >= rate) / (1 - rate).clamp(min=torch.finfo(rate.dtype).tiny)
-        return gates
+            masks[layer] = (learner.of_runs(drawn) >= rate) / (1 - rate).clamp(min=torch.finfo(rate.dtype).tiny)
+        return masks

@@ -1,4 +1,4 @@
-"""A freshly initialised network for every task: the yardstick, which has no plasticity to lose."""
+"""A freshly initialised network for every task: the baseline, which has no plasticity to lose."""
 
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention
@@ -9,6 +9,6 @@ class Method(Intervention):
 
     CLAIM = "everything"
 
-    def switch(self, learner: Learner) -> None:
+    def on_task_start(self, learner: Learner) -> None:
         learner.parameters.flat.copy_(learner.fresh())
         learner.optimizer.forget()

@@ -1,6 +1,6 @@
 """All parameters drawn anew, and the optimizer's state forgotten, every so many tasks (Nikishin et al. 2022, arXiv 2205.07802).
 
-With a period of 1 it is the yardstick `fresh`; longer periods say for how many tasks a network goes on to learn.
+With a period of 1 it is the baseline `fresh`; longer periods say for how many tasks a network goes on to learn.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Method(Intervention):
 
     period: Tensor
 
-    def switch(self, learner: Learner) -> None:
+    def on_task_start(self, learner: Learner) -> None:
         due = (self.period > 0) & (learner.task % self.period.clamp(min=1) == 0)
         if learner.task and due.any():
-            learner.renew(due[:, None].expand_as(learner.parameters.flat), learner.fresh())
+            learner.reinitialize(due[:, None].expand_as(learner.parameters.flat), learner.fresh())

@@ -23,7 +23,7 @@ class Method(Intervention):
     period: Tensor
     momentum: Tensor = default(0.999)
 
-    def begin(self, learner: Learner) -> None:
+    def setup(self, learner: Learner) -> None:
         self.slow = learner.parameters.flat.detach().clone()
 
     def state(self) -> dict[str, Tensor]:

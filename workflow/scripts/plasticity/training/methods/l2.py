@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from plasticity.models.ensemble import Pull
+from plasticity.models.ensemble import QuadraticPenalty
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention
 
@@ -15,5 +15,5 @@ class Method(Intervention):
 
     strength: Tensor
 
-    def penalty(self, learner: Learner) -> Pull:
-        return Pull(self.strength)
+    def penalty(self, learner: Learner) -> QuadraticPenalty:
+        return QuadraticPenalty(self.strength)

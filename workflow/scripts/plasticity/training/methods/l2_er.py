@@ -29,8 +29,8 @@ class Method(Intervention):
 
 
 def entropy_rank(features: Tensor) -> Tensor:
-    """The exponential of the entropy of the singular values, shape ``(member, row, unit)`` → ``(member,)``; 1 if not all is finite."""
-    finite = features.isfinite().flatten(1).all(dim=1)[:, None, None]  # LAPACK would refuse all members for one
+    """The exponential of the entropy of the singular values, shape ``(run, row, unit)`` → ``(run,)``; 1 if not all is finite."""
+    finite = features.isfinite().flatten(1).all(dim=1)[:, None, None]  # LAPACK would refuse all runs for one
     values = torch.linalg.svdvals(features.where(finite, 0))
     total = values.sum(dim=1, keepdim=True)
     shares = values / total.where(total > 0, 1)  # of a dead layer 0, and the slopes there are finite

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from plasticity.models.ensemble import Pull
+from plasticity.models.ensemble import QuadraticPenalty
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention
 
@@ -15,8 +15,8 @@ class Method(Intervention):
 
     strength: Tensor
 
-    def begin(self, learner: Learner) -> None:
+    def setup(self, learner: Learner) -> None:
         self.initial = learner.parameters.flat.detach().clone()
 
-    def penalty(self, learner: Learner) -> Pull:
-        return Pull(self.strength, self.initial)
+    def penalty(self, learner: Learner) -> QuadraticPenalty:
+        return QuadraticPenalty(self.strength, self.initial)

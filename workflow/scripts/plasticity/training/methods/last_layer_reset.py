@@ -12,6 +12,6 @@ class Method(Intervention):
 
     CLAIM = "what is drawn anew at a switch"
 
-    def switch(self, learner: Learner) -> None:
+    def on_task_start(self, learner: Learner) -> None:
         if learner.task:
-            learner.renew(learner.of_layers("output"), learner.fresh())
+            learner.reinitialize(learner.of_layers("output"), learner.fresh())

@@ -38,7 +38,7 @@ class Method(Intervention):
     most: Tensor = default(0.75)
     period: Tensor = default(100)
 
-    def begin(self, learner: Learner) -> None:
+    def setup(self, learner: Learner) -> None:
         self._layers = [f"{name}.weight" for name, layer in learner.network.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
         weights = {name: learner.parameters.tensors[name].detach().flatten(1) for name in self._layers}
         shares = torch.tensor(
@@ -55,7 +55,7 @@ class Method(Intervention):
     def state(self) -> dict[str, Tensor]:
         return {"there": self.there}
 
-    def switch(self, learner: Learner) -> None:
+    def on_task_start(self, learner: Learner) -> None:
         learner.parameters.flat.mul_(self.there)  # whatever drew or moved all of them
 
     def after_step(self, learner: Learner) -> None:
@@ -76,7 +76,7 @@ class Method(Intervention):
             gained = first(-slope.abs(), ~kept, gain)
             of_there[name].copy_((kept | gained).view_as(of_there[name]))
             of_changed[name].copy_((lost | gained).view_as(of_changed[name]))
-        learner.renew(changed, torch.zeros_like(gradient))
+        learner.reinitialize(changed, torch.zeros_like(gradient))
 
 
 def erdos_renyi(shapes: Sequence[Sequence[int]], density: float) -> list[float]:
@@ -94,6 +94,6 @@ def erdos_renyi(shapes: Sequence[Sequence[int]], density: float) -> list[float]:
 
 
 def first(scores: Tensor, among: Tensor, count: Tensor) -> Tensor:
-    """Those of the lowest scores, so many of each member among its candidates, as far as there are; booleans ``(member, weight)``."""
+    """Those of the lowest scores, so many of each run among its candidates, as far as there are; booleans ``(run, weight)``."""
     place = scores.where(among, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
     return among & (place < count[:, None])

@@ -27,7 +27,7 @@ class Method(Intervention):
     strength: Tensor
     kernels: str = ""
 
-    def begin(self, learner: Learner) -> None:
+    def setup(self, learner: Learner) -> None:
         deviations = learner.deviations()
         self._scales = {
             name: max(W.shape[2:]) * deviations[f"{name}.weight"] ** 2

@@ -26,7 +26,7 @@ class Method(Intervention):
     threshold: Tensor
     period: Tensor
 
-    def begin(self, learner: Learner) -> None:
+    def setup(self, learner: Learner) -> None:
         self._renewal = Renewal(learner)
 
     def after_step(self, learner: Learner) -> None:
@@ -37,4 +37,4 @@ class Method(Intervention):
         for units in self._renewal.units:
             magnitudes = units.magnitudes(learner.hidden)
             dormant[units.layer] = due[:, None] & (magnitudes <= self.threshold[:, None] * magnitudes.mean(dim=1, keepdim=True))
-        self._renewal.renew(learner, dormant)
+        self._renewal.reinitialize(learner, dormant)

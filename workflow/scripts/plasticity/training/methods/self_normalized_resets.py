@@ -29,7 +29,7 @@ class Method(Intervention):
 
     rejection: Tensor
 
-    def begin(self, learner: Learner) -> None:
+    def setup(self, learner: Learner) -> None:
         self._renewal = Renewal(learner)
         like = learner.parameters.flat.detach()
         self.age = {units.layer: like.new_zeros(len(like), units.width) for units in self._renewal.units}
@@ -44,7 +44,7 @@ class Method(Intervention):
         silent = {}
         for units in self._renewal.units:
             age, waited, waits = self.age[units.layer], self.waited[units.layer], self.waits[units.layer]
-            fires = units.magnitudes(learner.hidden) != 0  # a diverged member is not silent
+            fires = units.magnitudes(learner.hidden) != 0  # a diverged run is not silent
             age += 1
             waited += age * fires
             waits += fires
@@ -53,4 +53,4 @@ class Method(Intervention):
             age.masked_fill_(silent[units.layer], 0)
             waited.masked_fill_(silent[units.layer], 1)
             waits.masked_fill_(silent[units.layer], 1)
-        self._renewal.renew(learner, silent)
+        self._renewal.reinitialize(learner, silent)

@@ -22,7 +22,7 @@ class Method(Intervention):
     shrink: Tensor
     perturb: Tensor
 
-    def switch(self, learner: Learner) -> None:
+    def on_task_start(self, learner: Learner) -> None:
         if learner.task:
             flat = learner.parameters.flat.detach()
             mixed = flat * (1 - self.shrink)[:, None] + learner.fresh("shrink and perturb") * self.perturb[:, None]

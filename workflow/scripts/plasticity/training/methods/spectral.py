@@ -28,7 +28,7 @@ class Method(Intervention):
     power: Tensor = default(2)
     kernels: str = ""
 
-    def begin(self, learner: Learner) -> None:
+    def setup(self, learner: Learner) -> None:
         found = weight_matrices.of_layers(learner, self.kernels)
         # the same start whatever the seed: no singular vector is orthogonal to it
         self.right = {name: W.new_ones(*W.shape[:2], W.shape[3], 1).detach() / W.shape[3] ** 0.5 for name, W in found.items()}
@@ -56,7 +56,7 @@ class Method(Intervention):
 
 
 def _product(one: Tensor, other: Tensor) -> Tensor:
-    """Of matrices, shapes ``(member, matrix, …, …)``; a lone member's would be another routine's, which rounds in another way."""
+    """Of matrices, shapes ``(run, matrix, …, …)``; a lone run's would be another routine's, which rounds in another way."""
     product: Tensor = (one.expand(2, -1, -1, -1) @ other.expand(2, -1, -1, -1))[:1] if len(one) == 1 else one @ other
     return product
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plasticity.models.ensemble import Pull
+from plasticity.models.ensemble import QuadraticPenalty
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention, default
 
@@ -37,34 +37,34 @@ class Method(Intervention):
     strength: Tensor
     ranks_every: Tensor = default(1)
 
-    def begin(self, learner: Learner) -> None:
+    def setup(self, learner: Learner) -> None:
         tensors = {name: tensor.detach().flatten(1) for name, tensor in learner.parameters.tensors.items()}
         self.initial = {name: values.sort(dim=1).values for name, values in tensors.items()}
         # room to work in at every step: asking for it anew took a quarter of the step
         self._target = torch.zeros_like(learner.parameters.flat)
         self._partners = {name: of_tensor.flatten(1) for name, of_tensor in learner.parameters.split(self._target).items()}
         self._keys = {name: torch.empty_like(values, dtype=torch.float64) for name, values in tensors.items()}
-        # members whose ranks are found together; they are the same in whatever thread
+        # runs whose ranks are found together; they are the same in whatever thread
         cores = len(os.sched_getaffinity(0)) if learner.device.type == "cpu" else 1
         every = self.ranks_every.clamp(min=1).int().tolist() if learner.device.type == "cpu" else [1] * len(self.strength)
         self._blocks = [
             (steps, slice(part[0], part[-1] + 1))
-            for steps, members in groupby(range(len(every)), every.__getitem__)
-            for part in np.array_split(list(members), cores)
+            for steps, runs in groupby(range(len(every)), every.__getitem__)
+            for part in np.array_split(list(runs), cores)
             if len(part)
         ]
         self._pool = ThreadPoolExecutor(cores, initializer=partial(torch.set_num_threads, 1))
 
-    def penalty(self, learner: Learner) -> Pull:
-        due = [members for steps, members in self._blocks if learner.step % steps == 0]
+    def penalty(self, learner: Learner) -> QuadraticPenalty:
+        due = [runs for steps, runs in self._blocks if learner.step % steps == 0]
         list((self._pool.map if len(due) > 1 else map)(partial(self._rank, learner), due))
-        return Pull(self.strength, self._target)
+        return QuadraticPenalty(self.strength, self._target)
 
-    def _rank(self, learner: Learner, members: slice) -> None:
-        """Find the partners of some members' weights: of the i-th in size the i-th of the initial ones."""
+    def _rank(self, learner: Learner, runs: slice) -> None:
+        """Find the partners of some runs' weights: of the i-th in size the i-th of the initial ones."""
         for name, tensor in learner.parameters.tensors.items():
-            places = order(tensor.detach().flatten(1)[members], self._keys[name][members])
-            self._partners[name][members].scatter_(1, places, self.initial[name][members])
+            places = order(tensor.detach().flatten(1)[runs], self._keys[name][runs])
+            self._partners[name][runs].scatter_(1, places, self.initial[name][runs])
 
 
 def order(values: Tensor, keys: Tensor) -> Tensor:

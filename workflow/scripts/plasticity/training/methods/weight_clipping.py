@@ -21,7 +21,7 @@ class Method(Intervention):
 
     bound: Tensor
 
-    def begin(self, learner: Learner) -> None:
+    def setup(self, learner: Learner) -> None:
         deviations = learner.deviations()
         scales = {name: math.sqrt(3) * deviations[f"{name.rpartition('.')[0]}.weight"] for name in deviations}
         self._bound = (self.bound[:, None] * learner.of_each(scales)).where(~learner.of_norms(), torch.inf)

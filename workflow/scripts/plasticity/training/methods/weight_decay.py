@@ -18,7 +18,7 @@ class Method(Intervention):
 
     strength: Tensor
 
-    def begin(self, learner: Learner) -> None:
+    def setup(self, learner: Learner) -> None:
         kept = (1 - learner.setting.optimizer.options["lr"] * self.strength).clamp(min=0)
         self._kept = kept[:, None].where(~learner.of_norms(), 1)
 

@@ -18,7 +18,7 @@ class Optimizer(Descent):
     lr: float
     betas: Sequence[float] = (0.9, 0.999)
 
-    def begin(self, parameters: Tensor) -> None:
+    def setup(self, parameters: Tensor) -> None:
         self.means = {"first": torch.zeros_like(parameters), "second": torch.zeros_like(parameters)}
         self.steps = torch.zeros(len(parameters), device=parameters.device)
 

@@ -15,7 +15,7 @@ class Optimizer(Descent):
     lr: float
     momentum: float = 0.0
 
-    def begin(self, parameters: Tensor) -> None:
+    def setup(self, parameters: Tensor) -> None:
         self.means = {"velocity": torch.zeros_like(parameters)} if self.momentum else {}
         self.steps = torch.zeros(len(parameters), device=parameters.device)
 
