@@ -37,7 +37,12 @@ from torch.utils._pytree import tree_leaves
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
 from plasticity.curvature import spectrum
-from plasticity.curvature.lanczos import Product, Quadrature, block_lanczos, stochastic_lanczos_quadrature
+from plasticity.curvature.lanczos import (
+    Product,
+    Quadrature,
+    block_lanczos,
+    stochastic_lanczos_quadrature,
+)
 from plasticity.curvature.operator import Operator
 from plasticity.curvature.operators import fisher, ggn, hessian
 from plasticity.curvature.spectrum import Spectrum
@@ -91,7 +96,10 @@ def show(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> N
 def ratios(took: Mapping[str, Sequence[float]]) -> list[list[object]]:
     """Rows of milliseconds, the best, and how many times as long as the first."""
     first = next(iter(took.values()))
-    return [[name, f"{1e3 * min(times):.1f}", f"{times_as_long(times, first):.2f}"] for name, times in took.items()]
+    return [
+        [name, f"{1e3 * min(times):.1f}", f"{times_as_long(times, first):.2f}"]
+        for name, times in took.items()
+    ]
 
 
 # 1, 2: exact spectra
@@ -113,7 +121,9 @@ def by_loop(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     """One backward pass per sample, then an SVD: as public code does it."""
     rows = []
     for x, y in zip(inputs, labels, strict=True):
-        gradients = torch.autograd.grad(cross_entropy(network(x[None]), y[None]).sum(), list(network.parameters()))
+        gradients = torch.autograd.grad(
+            cross_entropy(network(x[None]), y[None]).sum(), list(network.parameters())
+        )
         rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
     return torch.linalg.svdvals(torch.stack(rows)).square() / len(inputs)
 
@@ -127,7 +137,9 @@ def by_jacobians(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 
     jacobians = vmap(jacrev(outputs), in_dims=(None, 0))(parameters, inputs)
     p = network(inputs).softmax(dim=-1).detach()
-    roots = torch.diag_embed(p.sqrt()) - p[:, :, None] * p.sqrt()[:, None, :]  # S Sᵀ = diag(p) − p pᵀ
+    roots = (
+        torch.diag_embed(p.sqrt()) - p[:, :, None] * p.sqrt()[:, None, :]
+    )  # S Sᵀ = diag(p) − p pᵀ
     K = torch.zeros(p.numel(), p.numel())
     for jacobian in jacobians.values():
         rows = (roots.mT @ jacobian.flatten(2)).flatten(0, 1)
@@ -150,8 +162,14 @@ def exact_fisher(quick: bool) -> None:
     }
     took = race(ways, quick)
     off = [f"{abs(way()[0] / ours()[0] - 1):.0e}" for way in list(ways.values())[:2]] + [""]
-    rows = [[name, ms, one, ratio] for (name, ms, ratio), one in zip(ratios(took), off, strict=True)]
-    show(f"1. all eigenvalues of the Fisher, n = {n} (targets: 20, 100)", ["way", "ms", "λ₁ off by", "ratio"], rows)
+    rows = [
+        [name, ms, one, ratio] for (name, ms, ratio), one in zip(ratios(took), off, strict=True)
+    ]
+    show(
+        f"1. all eigenvalues of the Fisher, n = {n} (targets: 20, 100)",
+        ["way", "ms", "λ₁ off by", "ratio"],
+        rows,
+    )
 
 
 def exact_ggn(quick: bool) -> None:
@@ -171,13 +189,19 @@ def exact_ggn(quick: bool) -> None:
         peer: lambda: by_jacobians(network, inputs, labels),
     }
     took = race(ways, quick)
-    show(f"2. all eigenvalues of the GGN, n = {n} (target: 600 ms at n = 256)", ["way", "ms", "ratio"], ratios(took))
+    show(
+        f"2. all eigenvalues of the GGN, n = {n} (target: 600 ms at n = 256)",
+        ["way", "ms", "ratio"],
+        ratios(took),
+    )
 
 
 # 3: Krylov spaces
 
 
-def by_pyhessian(network: nn.Module, inputs: Tensor, labels: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def by_pyhessian(
+    network: nn.Module, inputs: Tensor, labels: Tensor, steps: int
+) -> tuple[Tensor, Tensor]:
     """PyHessian 0.1, `hessian(…).density(iter=steps, n_v=1)`: lists of tensors, and each vector against all former ones, one by one."""
 
     def dot(xs: list[Tensor], ys: list[Tensor]) -> Tensor:
@@ -199,7 +223,9 @@ def by_pyhessian(network: nn.Module, inputs: Tensor, labels: Tensor, steps: int)
 
     network.zero_grad()
     parameters = list(network.parameters())
-    slopes = torch.autograd.grad(cross_entropy(network(inputs), labels).mean(), parameters, create_graph=True)
+    slopes = torch.autograd.grad(
+        cross_entropy(network(inputs), labels).mean(), parameters, create_graph=True
+    )
     slopes = [slope + 0.0 for slope in slopes]
     v = normal([2.0 * torch.randint_like(parameter, high=2) - 1 for parameter in parameters])
     found, alphas, betas, w = [v], [], [], []
@@ -217,7 +243,11 @@ def by_pyhessian(network: nn.Module, inputs: Tensor, labels: Tensor, steps: int)
         w = add(list(product), v, -alpha)
         if step:
             w = add(w, found[-2], -beta)
-    T = torch.diag(torch.tensor(alphas)) + torch.diag(torch.tensor(betas), 1) + torch.diag(torch.tensor(betas), -1)
+    T = (
+        torch.diag(torch.tensor(alphas))
+        + torch.diag(torch.tensor(betas), 1)
+        + torch.diag(torch.tensor(betas), -1)
+    )
     values, vectors = torch.linalg.eigh(T)
     return values, vectors[0].square()
 
@@ -236,7 +266,11 @@ def by_curvlinops(product: Product, starts: Tensor, steps: int) -> tuple[Tensor,
             betas[:, m] = torch.linalg.vector_norm(further, dim=-1)
             further /= betas[:, m, None]
             former, v = v, further
-    T = torch.diag_embed(alphas) + torch.diag_embed(betas, offset=1) + torch.diag_embed(betas, offset=-1)
+    T = (
+        torch.diag_embed(alphas)
+        + torch.diag_embed(betas, offset=1)
+        + torch.diag_embed(betas, offset=-1)
+    )
     values, vectors = torch.linalg.eigh(T)
     return values, vectors[:, 0].square()
 
@@ -250,11 +284,18 @@ def products_of_curvlinops(network: nn.Module, inputs: Tensor, labels: Tensor) -
 
     @torch.no_grad()
     def along(*vector: Tensor) -> tuple[Tensor, ...]:
-        return tuple(jvp(jacrev(loss), (parameters,), (dict(zip(parameters, vector, strict=True)),))[1].values())
+        return tuple(
+            jvp(jacrev(loss), (parameters,), (dict(zip(parameters, vector, strict=True)),))[
+                1
+            ].values()
+        )
 
     def product(vectors: Tensor) -> Tensor:
         parts = vectors.split([parameter.numel() for parameter in parameters.values()], dim=1)
-        shaped = [part.unflatten(1, parameter.shape) for part, parameter in zip(parts, parameters.values(), strict=True)]
+        shaped = [
+            part.unflatten(1, parameter.shape)
+            for part, parameter in zip(parts, parameters.values(), strict=True)
+        ]
         return torch.cat([part.flatten(1) for part in vmap(along)(*shaped)], dim=1)
 
     return product
@@ -279,7 +320,9 @@ def lanczos(quick: bool) -> None:
     ways = {
         "krylov (ours)": lambda: block_lanczos(operator.product(names), start, steps),
         "bare Hessian–vector products": bare,
-        "curvlinops' Lanczos, our products": lambda: by_curvlinops(operator.product(names), start[0], steps),
+        "curvlinops' Lanczos, our products": lambda: by_curvlinops(
+            operator.product(names), start[0], steps
+        ),
         other: theirs,
         peer: lambda: by_pyhessian(network, inputs, labels, steps),
     }
@@ -302,7 +345,11 @@ def lanczos(quick: bool) -> None:
         for (name, ms, ratio), one in zip(ratios(took), largest, strict=True)
     ]
     head = ["way", "ms", "λ₁ off by", "× bare", "ratio"]
-    show(f"3. {steps} Lanczos steps on the Hessian, one probe, n = {n} (targets: PyHessian ≥ 2, ours ≤ 1.5 × bare)", head, rows)
+    show(
+        f"3. {steps} Lanczos steps on the Hessian, one probe, n = {n} (targets: PyHessian ≥ 2, ours ≤ 1.5 × bare)",
+        head,
+        rows,
+    )
 
 
 # 4: equal error
@@ -324,7 +371,9 @@ def trained() -> tuple[nn.Module, Tensor, Tensor]:
 def errors_of(found: Spectrum, truth: Mapping[str, float], shape: Tensor) -> list[float]:
     """Relative errors of trace and stable rank, and the distance ∫|ρ − ρ'| between densities."""
     numbers, _ = spectrum.summary(found)
-    distance = (spectrum.density(found)[0] - shape).abs().sum() * float(spectrum.GRID[1] - spectrum.GRID[0])
+    distance = (spectrum.density(found)[0] - shape).abs().sum() * float(
+        spectrum.GRID[1] - spectrum.GRID[0]
+    )
     return [float(numbers[name]) / truth[name] - 1 for name in truth] + [float(distance)]
 
 
@@ -355,17 +404,26 @@ def equal_error(quick: bool) -> None:
         return vectors @ H
 
     ours = rms(
-        errors_of(stochastic_lanczos_quadrature(dense, torch.randn(1 + how.probes, 1, d), how.steps, 10), truth, shape)
+        errors_of(
+            stochastic_lanczos_quadrature(dense, torch.randn(1 + how.probes, 1, d), how.steps, 10),
+            truth,
+            shape,
+        )
         for _ in range(repeats)
     )
     pool = plain(torch.randn(probes, d), dense)
     assert pool.weights is not None
-    counts = [count for count in (5, 7, 10, 14, 20, 28, 40, 56, 80, 112, 160) if count <= probes / 8]
+    counts = [
+        count for count in (5, 7, 10, 14, 20, 28, 40, 56, 80, 112, 160) if count <= probes / 8
+    ]
     at = {}
     for count in counts:
         groups = zip(pool.values.split(count), pool.weights.split(count), strict=True)
         full = [(values, weights) for values, weights in groups if len(values) == count]
-        at[count] = rms(errors_of(Spectrum(values, d, weights, (values, weights)), truth, shape) for values, weights in full)
+        at[count] = rms(
+            errors_of(Spectrum(values, d, weights, (values, weights)), truth, shape)
+            for values, weights in full
+        )
     starts = torch.randn(1 + how.probes, 1, d)
     product = operator.product(names)
     took = race(
@@ -377,16 +435,39 @@ def equal_error(quick: bool) -> None:
     )
 
     def row(name: str, probes: float, time_: float, errors: Sequence[float]) -> list[object]:
-        cells = [f"{probes * how.steps:.0f}", f"{1e3 * time_:.0f}", *(f"{error:.4f}" for error in errors)]
-        return [name, *cells, f"{probes / (1 + how.probes):.1f}", f"{time_ / min(took['ours']):.1f}"]
+        cells = [
+            f"{probes * how.steps:.0f}",
+            f"{1e3 * time_:.0f}",
+            *(f"{error:.4f}" for error in errors),
+        ]
+        return [
+            name,
+            *cells,
+            f"{probes / (1 + how.probes):.1f}",
+            f"{time_ / min(took['ours']):.1f}",
+        ]
 
     a_probe = times_as_long(took["plain"], took["ours"]) * min(took["ours"]) / len(starts)
-    rows = [row(f"ours: {how.probes} probes and one to take out", len(starts), min(took["ours"]), ours)]
+    rows = [
+        row(f"ours: {how.probes} probes and one to take out", len(starts), min(took["ours"]), ours)
+    ]
     rows.append(row("plain, as many products", len(starts), a_probe * len(starts), at[len(starts)]))
     for place, name in enumerate(("trace", "stable rank", "density")):
-        count, said = next(((count, "") for count in counts if at[count][place] <= ours[place]), (counts[-1], ", by 1/√probes"))
-        wanted = max(1, (at[count][place] / ours[place]) ** 2) * count  # errors of more probes than were drawn are not looked at
-        rows.append(row(f"plain, to our error of {name}{said}", wanted, wanted * a_probe, at[count] * (count / wanted) ** 0.5))
+        count, said = next(
+            ((count, "") for count in counts if at[count][place] <= ours[place]),
+            (counts[-1], ", by 1/√probes"),
+        )
+        wanted = (
+            max(1, (at[count][place] / ours[place]) ** 2) * count
+        )  # errors of more probes than were drawn are not looked at
+        rows.append(
+            row(
+                f"plain, to our error of {name}{said}",
+                wanted,
+                wanted * a_probe,
+                at[count] * (count / wanted) ** 0.5,
+            )
+        )
     head = ["way", "products", "ms", "trace", "stable rank", "density", "× products", "× time"]
     title = f"4. errors (root mean squares of {repeats} repeats) on a Hessian of {d} known eigenvalues, {how.steps} steps (target: 2)"
     show(title, head, rows)
@@ -394,7 +475,10 @@ def equal_error(quick: bool) -> None:
 
 def operator_in_double(network: nn.Module, inputs: Tensor, labels: Tensor) -> Operator:
     """The Hessian of a copy in float64."""
-    copy = mlp([layer.in_features for layer in network if isinstance(layer, nn.Linear)] + [network[-1].out_features])
+    copy = mlp(
+        [layer.in_features for layer in network if isinstance(layer, nn.Linear)]
+        + [network[-1].out_features]
+    )
     copy.load_state_dict(network.state_dict())
     return hessian.Operator(copy.double(), inputs.double(), labels, cross_entropy, check=False)
 
@@ -409,13 +493,30 @@ class Peak(TorchDispatchMode):
         super().__init__()
         self.bytes, self._live = 0, dict[int, tuple[StorageWeakRef, int]]()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        old = {one.untyped_storage()._cdata for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        old = {
+            one.untyped_storage()._cdata
+            for one in tree_leaves((args, kwargs))
+            if isinstance(one, Tensor)
+        }
         found = func(*args, **(kwargs or {}))
-        self._live = {key: (storage, size) for key, (storage, size) in self._live.items() if not storage.expired()}
+        self._live = {
+            key: (storage, size)
+            for key, (storage, size) in self._live.items()
+            if not storage.expired()
+        }
         for one in tree_leaves(found):
             if isinstance(one, Tensor) and one.untyped_storage()._cdata not in old:
-                self._live[one.untyped_storage()._cdata] = StorageWeakRef(one.untyped_storage()), one.untyped_storage().nbytes()
+                self._live[one.untyped_storage()._cdata] = (
+                    StorageWeakRef(one.untyped_storage()),
+                    one.untyped_storage().nbytes(),
+                )
         self.bytes = max(self.bytes, sum(size for _, size in self._live.values()))
         return found
 
@@ -435,7 +536,11 @@ def memory(quick: bool) -> None:
         cells = [f"{number / 1e6:.1f}" for number in (peak.bytes, matrix, activations)]
         rows.append([f"{kind.Operator.NAME}, n = {n}", *cells, f"{peak.bytes / allowed:.2f}"])
     head = ["operator", "peak, MB", "n²·C²·8", "activations", "ratio"]
-    show("5. live bytes while K is made, float64, over n²·C²·8 + twice the activations (C = 1 for the Fisher)", head, rows)
+    show(
+        "5. live bytes while K is made, float64, over n²·C²·8 + twice the activations (C = 1 for the Fisher)",
+        head,
+        rows,
+    )
 
 
 # 6: ensembles
@@ -445,9 +550,15 @@ def ensemble(quick: bool) -> None:
     widths, runs, n = [64, 64, 64, 64, 10], 5, 128
     torch.manual_seed(0)
     networks = [mlp(widths).double() for _ in range(runs)]
-    inputs, labels = torch.randn(runs, n, widths[0], dtype=torch.float64), torch.randint(widths[-1], (runs, n))
+    inputs, labels = (
+        torch.randn(runs, n, widths[0], dtype=torch.float64),
+        torch.randint(widths[-1], (runs, n)),
+    )
     states = [dict(network.named_parameters()) for network in networks]
-    tensors = {name: torch.stack([state[name].detach() for state in states]).requires_grad_() for name in states[0]}
+    tensors = {
+        name: torch.stack([state[name].detach() for state in states]).requires_grad_()
+        for name in states[0]
+    }
 
     def measure(operator: Operator) -> None:
         operator.spectra(gradient=operator.gradient())
@@ -465,7 +576,9 @@ def ensemble(quick: bool) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer samples, steps and runs")
     parser.add_argument("--threads", type=int, default=1, help="1, as a job of the pipeline has")
     asked = parser.parse_args()
@@ -473,7 +586,9 @@ def main() -> None:
     torch.set_num_threads(threads)
     load = f"{os.getloadavg()[0]:.0f} on {len(os.sched_getaffinity(0))} cores"
     where = f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}, CPU, load {load}"
-    print(f"torch {torch.__version__} on {where}; MLP {'-'.join(map(str, WIDTHS))} with ReLU, float32")
+    print(
+        f"torch {torch.__version__} on {where}; MLP {'-'.join(map(str, WIDTHS))} with ReLU, float32"
+    )
     for part in (exact_fisher, exact_ggn, lanczos, equal_error, memory, ensemble):
         part(quick)
 

@@ -44,17 +44,44 @@ CORES = len(os.sched_getaffinity(0))
 
 # image shape, images, batch, epochs (and quick ones) of a task, network
 CASES = {
-    "MNIST labels of L2 Init, 784-100-100-10": ((1, 28, 28), 1200, 16, (20, 5), Network("mlp", "relu", options={"width": 100, "depth": 2})),
-    "digits, 64-64-64-64-10": ((1, 8, 8), 1280, 64, (40, 10), Network("mlp", "relu", options={"width": 64, "depth": 3})),
-    "CIFAR-10 with the CNN of L2 Init": ((3, 32, 32), 1200, 16, (4, 0), Network("cnn", "relu", options={"width": 100})),
-    "CIFAR-10 with ResNet-18": ((3, 32, 32), 32, 16, (1, 0), Network("resnet18", "relu", options={"width": 64})),
+    "MNIST labels of L2 Init, 784-100-100-10": (
+        (1, 28, 28),
+        1200,
+        16,
+        (20, 5),
+        Network("mlp", "relu", options={"width": 100, "depth": 2}),
+    ),
+    "digits, 64-64-64-64-10": (
+        (1, 8, 8),
+        1280,
+        64,
+        (40, 10),
+        Network("mlp", "relu", options={"width": 64, "depth": 3}),
+    ),
+    "CIFAR-10 with the CNN of L2 Init": (
+        (3, 32, 32),
+        1200,
+        16,
+        (4, 0),
+        Network("cnn", "relu", options={"width": 100}),
+    ),
+    "CIFAR-10 with ResNet-18": (
+        (3, 32, 32),
+        32,
+        16,
+        (1, 0),
+        Network("resnet18", "relu", options={"width": 64}),
+    ),
 }
 
 PENALTIES = {
     "L2": ("l2", {"strength": 0.001}),
     "L2 Init": ("l2_init", {"strength": 0.001}),
     "Wasserstein": ("wasserstein", {"strength": 0.001}),
-    "Wasserstein, ranks of every 20th step": ("wasserstein", {"strength": 0.001, "ranks_every": 20}),
+    "Wasserstein, ranks of every 20th step": (
+        "wasserstein",
+        {"strength": 0.001, "ranks_every": 20},
+    ),
 }
 
 
@@ -62,7 +89,13 @@ def images(shape: tuple[int, int, int], count: int) -> xr.Dataset:
     """Random pixels, and labels of ten classes."""
     draw = np.random.default_rng(0)
     labels = np.concatenate([np.arange(10), draw.integers(0, 10, count - 10)])
-    return dataset.describe("random", dataset.Images(draw.integers(0, 256, (count, *shape), np.uint8), labels, list("0123456789")), {})
+    return dataset.describe(
+        "random",
+        dataset.Images(
+            draw.integers(0, 256, (count, *shape), np.uint8), labels, list("0123456789")
+        ),
+        {},
+    )
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -74,10 +107,15 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def plain_loop(setting: Setting, data: xr.Dataset, *, as_peers_write_it: bool) -> Callable[[], None]:
+def plain_loop(
+    setting: Setting, data: xr.Dataset, *, as_peers_write_it: bool
+) -> Callable[[], None]:
     """All steps of one task on one network, without any bookkeeping but a peer's own."""
     problem, network = setting.problem, architecture.fitting(setting, data).to(DEVICE)
-    inputs, labels = torch.from_numpy(data["image"].values).float() / 255, torch.from_numpy(data["label"].values)
+    inputs, labels = (
+        torch.from_numpy(data["image"].values).float() / 255,
+        torch.from_numpy(data["label"].values),
+    )
 
     def peers() -> None:
         optimizer = torch.optim.Adam(network.parameters(), lr=setting.optimizer.options["lr"])
@@ -92,7 +130,9 @@ def plain_loop(setting: Setting, data: xr.Dataset, *, as_peers_write_it: bool) -
 
     def best() -> None:
         x, y = inputs.to(DEVICE), labels.to(DEVICE)
-        optimizer = torch.optim.Adam(network.parameters(), lr=setting.optimizer.options["lr"], fused=True)
+        optimizer = torch.optim.Adam(
+            network.parameters(), lr=setting.optimizer.options["lr"], fused=True
+        )
         for _ in range(problem.epochs):
             for samples in torch.randperm(problem.samples, device=DEVICE).split(problem.batch):
                 optimizer.zero_grad()
@@ -102,10 +142,14 @@ def plain_loop(setting: Setting, data: xr.Dataset, *, as_peers_write_it: bool) -
     return peers if as_peers_write_it else best
 
 
-def ensemble(setting: Setting, data: xr.Dataset, seeds: int, method: str = "none", **arm: float) -> Callable[[], None]:
+def ensemble(
+    setting: Setting, data: xr.Dataset, seeds: int, method: str = "none", **arm: float
+) -> Callable[[], None]:
     """All steps of one task by all runs, and what is recorded of it."""
     make_deterministic()
-    members = trainer.Members(setting, method, [(arm, seed) for seed in range(seeds)], data, device=DEVICE)
+    members = trainer.Members(
+        setting, method, [(arm, seed) for seed in range(seeds)], data, device=DEVICE
+    )
 
     def learn() -> None:
         members.learner.task = 0
@@ -114,7 +158,13 @@ def ensemble(setting: Setting, data: xr.Dataset, seeds: int, method: str = "none
     return learn
 
 
-def one_of_many(setting: Setting, data: xr.Dataset, seeds: int, together: Barrier, times: "multiprocessing.Queue[float]") -> None:
+def one_of_many(
+    setting: Setting,
+    data: xr.Dataset,
+    seeds: int,
+    together: Barrier,
+    times: "multiprocessing.Queue[float]",
+) -> None:
     """An ensemble in a process of its own, timed while all the others run."""
     learn = ensemble(setting, data, seeds)
     learn()
@@ -126,7 +176,10 @@ def side_by_side(setting: Setting, data: xr.Dataset, seeds: int) -> float:
     """Seconds of an ensemble while every other core has one as well; the slowest's."""
     context = multiprocessing.get_context("spawn")
     together, times = context.Barrier(CORES), context.Queue()
-    processes = [context.Process(target=one_of_many, args=(setting, data, seeds, together, times)) for _ in range(CORES)]
+    processes = [
+        context.Process(target=one_of_many, args=(setting, data, seeds, together, times))
+        for _ in range(CORES)
+    ]
     for process in processes:
         process.start()
     slowest = max(times.get() for _ in processes)
@@ -138,7 +191,11 @@ def side_by_side(setting: Setting, data: xr.Dataset, seeds: int) -> float:
 def floor(setting: Setting, data: xr.Dataset) -> float:
     """Seconds that a run's step must take: what it moves and computes, at the rates of this machine (see above)."""
     network = architecture.fitting(setting, data).to(DEVICE)
-    inputs = torch.rand(setting.problem.batch, *(data.sizes[dim] for dim in ("channel", "row", "column")), device=DEVICE)
+    inputs = torch.rand(
+        setting.problem.batch,
+        *(data.sizes[dim] for dim in ("channel", "row", "column")),
+        device=DEVICE,
+    )
     with FlopCounterMode(display=False) as counter:
         network(inputs).logsumexp(dim=1).sum().backward()
     numbers = sum(parameter.numel() for parameter in network.parameters())
@@ -154,51 +211,79 @@ def compare(name: str, *, quick: bool) -> None:
     """Print one problem's table."""
     shape, count, batch, epochs, network = CASES[name]
     problem = Problem("random", "shuffle_labels", count, batch, epochs[quick], tasks=1)
-    setting, data, runs = Setting(problem, network, Optimizer("adam", options={"lr": 0.001})), images(shape, count), 2
+    setting, data, runs = (
+        Setting(problem, network, Optimizer("adam", options={"lr": 0.001})),
+        images(shape, count),
+        2,
+    )
     times: dict[str, float] = {}
 
-    for way, as_peers in (("DataLoader loop, as peers write it", True), ("best plain loop: fused Adam", False)):
+    for way, as_peers in (
+        ("DataLoader loop, as peers write it", True),
+        ("best plain loop: fused Adam", False),
+    ):
         for threads in {1, CORES}:
             make_deterministic()
             torch.set_num_threads(threads)
             run = plain_loop(setting, data, as_peers_write_it=as_peers)
             run()
-            times[way] = min(times.get(way, np.inf), *(seconds(run) / problem.steps for _ in range(runs)))
+            times[way] = min(
+                times.get(way, np.inf), *(seconds(run) / problem.steps for _ in range(runs))
+            )
     make_deterministic()
     lowest = floor(setting, data)
     for seeds in (1, 10) if quick else (1, 10, 30):
         run = ensemble(setting, data, seeds)
         run()
-        times[f"ensemble of {seeds}"] = min(seconds(run) for _ in range(runs)) / (problem.steps * seeds)
+        times[f"ensemble of {seeds}"] = min(seconds(run) for _ in range(runs)) / (
+            problem.steps * seeds
+        )
         del run
     if DEVICE.type == "cpu" and not quick:
-        times["ensembles of 10, one a core"] = side_by_side(setting, data, 10) / (problem.steps * 10 * CORES)
+        times["ensembles of 10, one a core"] = side_by_side(setting, data, 10) / (
+            problem.steps * 10 * CORES
+        )
 
     peers, plain = list(times.values())[:2]
     print(f"\n{name}, batch {batch}, Adam")
-    print(f"{'way':36}{'µs a seed-step':>16}{'seed-steps/s':>14}{'× peers':>9}{'× plain':>9}{'of floor':>10}")
+    print(
+        f"{'way':36}{'µs a seed-step':>16}{'seed-steps/s':>14}{'× peers':>9}{'× plain':>9}{'of floor':>10}"
+    )
     for way, value in {**times, "floor, counted": lowest}.items():
-        print(f"{way:36}{1e6 * value:16.0f}{1 / value:14.0f}{peers / value:9.2f}{plain / value:9.2f}{value / lowest:10.2f}")
+        print(
+            f"{way:36}{1e6 * value:16.0f}{1 / value:14.0f}{peers / value:9.2f}{plain / value:9.2f}{value / lowest:10.2f}"
+        )
     if network.kind == "mlp":
         penalised(setting, data, 3 if quick else 10)
 
 
 def penalised(setting: Setting, data: xr.Dataset, runs: int) -> None:
     """Print how much longer a step of 10 runs takes with a penalty: best of some runs, which take turns to see the same machine."""
-    ways = {name: ensemble(setting, data, 10, method, **arm) for name, (method, arm) in {"none": ("none", {}), **PENALTIES}.items()}
+    ways = {
+        name: ensemble(setting, data, 10, method, **arm)
+        for name, (method, arm) in {"none": ("none", {}), **PENALTIES}.items()
+    }
     best = dict.fromkeys(ways, np.inf)
     for _ in range(1 + runs):
         best = {name: min(best[name], seconds(run)) for name, run in ways.items()}
     for name in PENALTIES:
-        print(f"a step with {name} takes {best[name] / best['none']:.2f} times as long as one without")
+        print(
+            f"a step with {name} takes {best[name] / best['none']:.2f} times as long as one without"
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer steps and runs; small networks only")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer steps and runs; small networks only"
+    )
     quick = parser.parse_args().quick
     where = (
-        torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{platform.machine()}, {CORES} cores; no GPU here, so none was measured"
+        torch.cuda.get_device_name()
+        if DEVICE.type == "cuda"
+        else f"{platform.machine()}, {CORES} cores; no GPU here, so none was measured"
     )
     print(f"torch {torch.__version__} on {where}")
     for name, (_, _, _, epochs, _) in CASES.items():

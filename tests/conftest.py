@@ -45,7 +45,9 @@ atexit.register(note)
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+def shared(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, Callable[[Path], object]], Path]:
     """``shared(name, make)`` is a path that ``make(path)`` filled, called by the first worker that asks for this name."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -90,9 +92,17 @@ def env(shared, notes):
     """Environment of commands: `python` is forked, modules and caches are shared, there is no data root and no network."""
     cache = shared("cache", Path.mkdir)
     # if the environment was installed without compiled modules, compile torch once instead of in every job
-    modules = {} if Path(cache_from_source(yaml.__file__)).exists() else {"PYTHONPYCACHEPREFIX": str(cache / "modules")}
+    modules = (
+        {}
+        if Path(cache_from_source(yaml.__file__)).exists()
+        else {"PYTHONPYCACHEPREFIX": str(cache / "modules")}
+    )
     left_out = {"PLASTICITY_DATA", "PYTHONDONTWRITEBYTECODE", "SNAKEMAKE_PROFILE"}
-    env = {key: value for key, value in os.environ.items() if key not in left_out and not key.startswith("PYTEST_")}
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in left_out and not key.startswith("PYTEST_")
+    }
     env |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         **modules,
@@ -125,7 +135,11 @@ def clone(tmp_path_factory, env):
 def study(shared, env):
     """``study(name, change)`` is a project whose config was changed and whose study was built, once for all workers; only read it."""
 
-    def project(name: str, change: Callable[[dict[str, Any]], object] = lambda config: None, target: str = "all") -> Project:
+    def project(
+        name: str,
+        change: Callable[[dict[str, Any]], object] = lambda config: None,
+        target: str = "all",
+    ) -> Project:
         def make(root: Path) -> None:
             copy_repository(root)
             made = Project(root, env)

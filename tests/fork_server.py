@@ -76,7 +76,13 @@ def receive(connection: socket.socket) -> tuple[list[int], dict[str, Any]]:
         return streams, json.loads(text.read(int.from_bytes(size, "big")))
 
 
-def run(connection: socket.socket, streams: list[int], arguments: list[str], folder: str, env: dict[str, str]) -> None:
+def run(
+    connection: socket.socket,
+    streams: list[int],
+    arguments: list[str],
+    folder: str,
+    env: dict[str, str],
+) -> None:
     """Become the process of a command: run it, send its exit status, and end."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for stream, standard in zip(streams, (0, 1, 2), strict=True):

@@ -39,7 +39,12 @@ class Fault(NamedTuple):
     tests: list[str]
 
 
-FAULTS = {name: Fault(**fault) for name, fault in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()}
+FAULTS = {
+    name: Fault(**fault)
+    for name, fault in yaml.safe_load(
+        Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
+    ).items()
+}
 
 
 def plant(fault: Fault, root: Path) -> None:
@@ -62,11 +67,28 @@ def finder(fault: Fault, source: Path, options: list[str]) -> str:
         for name in repository_files(source):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source / name, root / name)
-        subprocess.run(["git", "init", "-q"], cwd=root, check=True)  # the tests of the workflow list the files of a repository
+        subprocess.run(
+            ["git", "init", "-q"], cwd=root, check=True
+        )  # the tests of the workflow list the files of a repository
         plant(fault, root)
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *options]
-        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run([*command, *fault.tests], cwd=root, env=env, capture_output=True, text=True, check=False)
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            *options,
+        ]
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
+            "OMP_NUM_THREADS": "1"
+        }
+        done = subprocess.run(
+            [*command, *fault.tests], cwd=root, env=env, capture_output=True, text=True, check=False
+        )
         failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return failed[0] if done.returncode == 1 and failed else ""
 
@@ -84,10 +106,21 @@ def report(faults: Iterable[str], jobs: int, source: Path, options: list[str]) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--jobs", type=int, default=2, help="how many faults are tried at a time")
-    parser.add_argument("--only", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="NAME", help="try only these faults")
-    parser.add_argument("--source", type=Path, default=ROOT, help="another checkout, whose tests are tried")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=FAULTS,
+        default=list(FAULTS),
+        metavar="NAME",
+        help="try only these faults",
+    )
+    parser.add_argument(
+        "--source", type=Path, default=ROOT, help="another checkout, whose tests are tried"
+    )
     parser.add_argument("--all", action="store_true", help="run the tests of `make test-all`")
     given = parser.parse_args()
     sys.exit(report(given.only, given.jobs, given.source, [] if given.all else QUICK) > 0)

@@ -45,7 +45,15 @@ class Project:
         """A command in the project; stderr follows stdout in `stdout`."""
         env, timeout = self.env | options.pop("env", {}), options.pop("timeout", 300)
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.run(list(map(str, command)), cwd=self.root, env=env, check=False, timeout=timeout, **output, **options)
+        return subprocess.run(
+            list(map(str, command)),
+            cwd=self.root,
+            env=env,
+            check=False,
+            timeout=timeout,
+            **output,
+            **options,
+        )
 
     @property
     def unforked(self) -> "Project":
@@ -69,9 +77,13 @@ class Project:
         if done.returncode:
             pytest.fail(why_it_failed(done.stdout), pytrace=False)
         jobs = set()
-        for rule, body in re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)*)", done.stdout, re.MULTILINE):
+        for rule, body in re.findall(
+            r"^(?:local)?rule (\w+):\n((?: {4}.*\n)*)", done.stdout, re.MULTILINE
+        ):
             wildcards = re.search(r"^ {4}wildcards: (.*)$", body, re.MULTILINE)
-            values = [pair.partition("=")[2] for pair in wildcards[1].split(", ")] if wildcards else []
+            values = (
+                [pair.partition("=")[2] for pair in wildcards[1].split(", ")] if wildcards else []
+            )
             jobs.add(f"{rule} {'/'.join(values)}".strip())
         assert bool(jobs) != ("Nothing to be done" in done.stdout), done.stdout[-1000:]
         return jobs
@@ -87,12 +99,19 @@ class Project:
         """Digest of every file below a folder of the project, by its path there."""
         root = self.root / folder
         files = sorted(path for path in root.rglob("*") if path.is_file())
-        return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        return {
+            str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files
+        }
 
     def lasting(self) -> dict[str, str]:
         """Digest of every result that must be the same wherever and whenever it is made."""
         kinds = {".nc", ".csv", ".svg", ".pdf", ".png"}
-        return {name: digest for name, digest in self.contents().items() if Path(name).suffix in kinds and Path(name).stem != "cost"}
+        return {
+            name: digest
+            for name, digest in self.contents().items()
+            if Path(name).suffix in kinds and Path(name).stem != "cost"
+        }
 
     def append(self, path: str, text: str) -> None:
         """Add lines to a file of the project."""
@@ -116,14 +135,19 @@ def fork_server(folder: Path, env: dict[str, str]) -> Iterator[dict[str, str]]:
     wrapper.chmod(0o755)
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
     with (folder / "log").open("w") as log:
-        server = subprocess.Popen([sys.executable, FORK_SERVER, address], env=env | threads, stdout=log, stderr=log)
+        server = subprocess.Popen(
+            [sys.executable, FORK_SERVER, address], env=env | threads, stdout=log, stderr=log
+        )
     deadline = time.monotonic() + 120
     while not address.exists():
         assert server.poll() is None, (folder / "log").read_text()
         assert time.monotonic() < deadline, (folder / "log").read_text()
         time.sleep(0.05)
     try:
-        yield env | {"PATH": f"{wrapper.parent}{os.pathsep}{env['PATH']}", "FORK_SERVER": str(address)}
+        yield env | {
+            "PATH": f"{wrapper.parent}{os.pathsep}{env['PATH']}",
+            "FORK_SERVER": str(address),
+        }
     finally:
         server.terminate()
         server.wait()
@@ -154,18 +178,30 @@ def pack(config: dict[str, Any]) -> None:
 @contextmanager
 def copied(project: Project, root: Path) -> Iterator[Project]:
     """The project in another folder, for as long as it is needed."""
-    subprocess.run(["cp", "-a", project.root, root], check=True)  # a third of the time that shutil.copytree takes
+    subprocess.run(
+        ["cp", "-a", project.root, root], check=True
+    )  # a third of the time that shutil.copytree takes
     yield replace(project, root=root)
     shutil.rmtree(root, ignore_errors=True)
 
 
 def kill_in_training(project: Project) -> dict[str, int]:
     """Kill Snakemake and its jobs as soon as a training job has finished a task; return the last finished task of each such job."""
-    command, output = ["python", "-m", "snakemake", "--cores", "2", "--rerun-incomplete"], project.root / "killed.out"
+    command, output = (
+        ["python", "-m", "snakemake", "--cores", "2", "--rerun-incomplete"],
+        project.root / "killed.out",
+    )
     left: dict[str, int] = {}
     while not left:  # if a job ended before it was killed, kill the next one
         with output.open("w") as out:
-            running = subprocess.Popen(command, cwd=project.root, env=project.env, stdout=out, stderr=out, start_new_session=True)
+            running = subprocess.Popen(
+                command,
+                cwd=project.root,
+                env=project.env,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
         limit = time.monotonic() + 120
         while not any(project.results.glob("runs/*/*/*/resume/state_0.npz")):
             assert running.poll() is None, output.read_text()

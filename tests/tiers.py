@@ -20,4 +20,7 @@ def slow_except(quick: Collection[Any], values: Iterable[Any]) -> list[Any]:
     if missing := [value for value in quick if value not in values]:
         raise ValueError(f"not among the parameters: {missing}")
     marks = [() if value in quick else pytest.mark.slow for value in values]
-    return [pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=mark) for value, mark in zip(values, marks, strict=True)]
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=mark)
+        for value, mark in zip(values, marks, strict=True)
+    ]

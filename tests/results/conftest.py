@@ -16,8 +16,15 @@ INPUTS = pytest.StashKey[dict[str, str]]()  # checksums by name
 def pytest_addoption(parser):
     parser.addoption("--datasets", nargs="+", type=Path, default=[], help="the settings' datasets")
     parser.addoption("--tables", nargs="+", type=Path, default=[], help="the study's tables")
-    parser.addoption("--verdict", type=Path, help="file that names the checks that passed, written if all did")
-    parser.addoption("--code", type=json.loads, default={}, help="digest of the code that the job was planned with, as JSON")
+    parser.addoption(
+        "--verdict", type=Path, help="file that names the checks that passed, written if all did"
+    )
+    parser.addoption(
+        "--code",
+        type=json.loads,
+        default={},
+        help="digest of the code that the job was planned with, as JSON",
+    )
 
 
 def pytest_configure(config):
@@ -32,7 +39,9 @@ def pytest_generate_tests(metafunc):
     for name, option in (("data", "datasets"), ("table", "tables")):
         if name in metafunc.fixturenames:
             paths = metafunc.config.getoption(option)
-            metafunc.parametrize(name, paths, ids=[path.stem for path in paths], indirect=True, scope="session")
+            metafunc.parametrize(
+                name, paths, ids=[path.stem for path in paths], indirect=True, scope="session"
+            )
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-LINK = Path("/etc/slurm/slurm.conf")  # a job's own srun looks nowhere else: the job-step plugin strips SLURM_CONF
+LINK = Path(
+    "/etc/slurm/slurm.conf"
+)  # a job's own srun looks nowhere else: the job-step plugin strips SLURM_CONF
 DAEMONS = ("munged", "slurmctld", "slurmd")
 ACCOUNTING = ("slurmdbd", "mariadbd")
 GPU_NODES, GPUS = ("g1", "g2", "g3", "g4", "g5"), 8
@@ -32,7 +34,10 @@ PARTITIONS = {
     "urgent": "Nodes=g5 PriorityTier=9",  # its jobs take the place of those in low
     "cpu": "Nodes=c1",
 }
-CPUS, MEMORY = 16, 64_000  # of a node, as it says of itself: more than there is, since jobs of tests wait most of their time
+CPUS, MEMORY = (
+    16,
+    64_000,
+)  # of a node, as it says of itself: more than there is, since jobs of tests wait most of their time
 PATH = os.pathsep.join(["/usr/sbin", "/sbin", os.environ["PATH"]])
 
 
@@ -71,8 +76,16 @@ class Cluster:
     """
 
     def __init__(self, folder: Path, accounting: bool = False) -> None:
-        self.folder, self.accounting, self._started = folder, accounting, list[subprocess.Popen[bytes]]()
-        self.env = os.environ | {"PATH": PATH, "SLURM_CONF": str(folder / "slurm.conf"), "MYSQL_UNIX_PORT": str(folder / "mysql.sock")}
+        self.folder, self.accounting, self._started = (
+            folder,
+            accounting,
+            list[subprocess.Popen[bytes]](),
+        )
+        self.env = os.environ | {
+            "PATH": PATH,
+            "SLURM_CONF": str(folder / "slurm.conf"),
+            "MYSQL_UNIX_PORT": str(folder / "mysql.sock"),
+        }
 
     def up(self) -> None:
         """Start everything, and wait until every node is idle."""
@@ -92,8 +105,18 @@ class Cluster:
         wait("slurmctld", lambda: "UP" in self.say("scontrol", "ping"))
         for node in NODES:
             (self.folder / "spool" / node).mkdir(parents=True, exist_ok=True)
-            self._start("slurmd", "-D", "-N", node, "-f", str(self.folder / "slurm.conf"), name=f"slurmd.{node}")
-        wait("all nodes", lambda: set(self.say("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"})
+            self._start(
+                "slurmd",
+                "-D",
+                "-N",
+                node,
+                "-f",
+                str(self.folder / "slurm.conf"),
+                name=f"slurmd.{node}",
+            )
+        wait(
+            "all nodes", lambda: set(self.say("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"}
+        )
 
     def down(self) -> None:
         """Cancel what runs, and stop what was started, the last first."""
@@ -108,12 +131,17 @@ class Cluster:
 
     def say(self, *command: str) -> str:
         """What a command prints; empty if it fails."""
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, env=self.env, capture_output=True, text=True, timeout=60, check=False
+        )
         return done.stdout if done.returncode == 0 else ""
 
     def jobs(self) -> list[Job]:
         """Jobs that wait or run."""
-        rows = [line.split("|") for line in self.say("squeue", "-h", "-o", "%i|%T|%Z|%P|%N|%b|%k").splitlines()]
+        rows = [
+            line.split("|")
+            for line in self.say("squeue", "-h", "-o", "%i|%T|%Z|%P|%N|%b|%k").splitlines()
+        ]
         return [Job(*row) for row in rows if row[1] not in ("COMPLETING", "COMPLETED")]
 
     def lose(self, node: str) -> None:
@@ -126,7 +154,11 @@ class Cluster:
                     text = (process / sign).read_text(errors="replace")
                 except OSError:  # it ended meanwhile
                     continue
-                if any(text.startswith(f"slurmstepd: [{number}.") or f"SLURM_JOB_ID={number}" in text.split("\0") for number in numbers):
+                if any(
+                    text.startswith(f"slurmstepd: [{number}.")
+                    or f"SLURM_JOB_ID={number}" in text.split("\0")
+                    for number in numbers
+                ):
                     os.kill(int(process.name), signal.SIGKILL)
 
     def stop(self, name: str, number: int = signal.SIGTERM) -> None:
@@ -145,7 +177,9 @@ class Cluster:
     def _lives(self, name: str) -> bool:
         """Whether the recorded process is still the daemon: a zombie has no executable."""
         try:
-            executable = Path(f"/proc/{int((self.folder / f'{name}.pid').read_text())}/exe").readlink()
+            executable = Path(
+                f"/proc/{int((self.folder / f'{name}.pid').read_text())}/exe"
+            ).readlink()
         except OSError:
             return False
         return name.partition(".")[0] in executable.name
@@ -155,7 +189,14 @@ class Cluster:
         name = name or program
         with (self.folder / f"{name}.out").open("a") as out:
             command = [str(shutil.which(program, path=PATH)), *arguments]
-            running = subprocess.Popen(command, env=self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+            running = subprocess.Popen(
+                command,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
         self._started.append(running)
         (self.folder / f"{name}.pid").write_text(str(running.pid))
 
@@ -170,7 +211,11 @@ class Cluster:
         for number in range(GPUS):  # a device must be a character device: these are /dev/null
             os.mknod(self.folder / "dev" / f"gpu{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
         ports = iter(_free_ports(2 + len(NODES)))
-        host, controller, database = socket.gethostname().partition(".")[0], next(ports), next(ports)
+        host, controller, database = (
+            socket.gethostname().partition(".")[0],
+            next(ports),
+            next(ports),
+        )
         common = f"AuthType=auth/munge\nAuthInfo=socket={self.folder}/munge.sock\nSlurmUser=root\n"
         storage = "AccountingStorageType=accounting_storage/none\n"
         if self.accounting:
@@ -186,7 +231,8 @@ AccountingStoreFlags=job_comment
             for node in NODES
         )
         partitions = "\n".join(
-            f"PartitionName={name} {what} MaxTime=1-0 DefaultTime=10 DefMemPerCPU=500" for name, what in PARTITIONS.items()
+            f"PartitionName={name} {what} MaxTime=1-0 DefaultTime=10 DefMemPerCPU=500"
+            for name, what in PARTITIONS.items()
         )
         (self.folder / "slurm.conf").write_text(f"""ClusterName=lab
 SlurmctldHost={host}(127.0.0.1)
@@ -225,8 +271,12 @@ GresTypes=gpu
 {storage}{nodes}
 {partitions}
 """)
-        (self.folder / "gres.conf").write_text(f"NodeName={','.join(GPU_NODES)} Name=gpu File={self.folder}/dev/gpu[0-{GPUS - 1}]\n")
-        (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nConstrainCores=no\nConstrainRAMSpace=no\nConstrainDevices=no\n")
+        (self.folder / "gres.conf").write_text(
+            f"NodeName={','.join(GPU_NODES)} Name=gpu File={self.folder}/dev/gpu[0-{GPUS - 1}]\n"
+        )
+        (self.folder / "cgroup.conf").write_text(
+            "CgroupPlugin=cgroup/v1\nConstrainCores=no\nConstrainRAMSpace=no\nConstrainDevices=no\n"
+        )
         accounts = self.folder / "slurmdbd.conf"
         accounts.write_text(f"""{common}DbdHost={host}
 DbdAddr=127.0.0.1
@@ -245,17 +295,48 @@ StorageLoc=accounts
         """Start MariaDB and slurmdbd, and give root an account."""
         data, at = self.folder / "mysql", f"--socket={self.folder}/mysql.sock"
         if not data.exists():
-            command = ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-test-db"]
-            subprocess.run([*command, "--auth-root-authentication-method=normal"], env=self.env, check=True, capture_output=True)
+            command = [
+                "mariadb-install-db",
+                "--no-defaults",
+                "--user=root",
+                f"--datadir={data}",
+                "--skip-test-db",
+            ]
+            subprocess.run(
+                [*command, "--auth-root-authentication-method=normal"],
+                env=self.env,
+                check=True,
+                capture_output=True,
+            )
         self._start(
-            "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", at, "--skip-networking", "--innodb-buffer-pool-size=64M"
+            "mariadbd",
+            "--no-defaults",
+            "--user=root",
+            f"--datadir={data}",
+            at,
+            "--skip-networking",
+            "--innodb-buffer-pool-size=64M",
         )
-        wait("mariadbd", lambda: "alive" in self.say("mariadb-admin", "--no-defaults", at, "-uroot", "ping"))
+        wait(
+            "mariadbd",
+            lambda: "alive" in self.say("mariadb-admin", "--no-defaults", at, "-uroot", "ping"),
+        )
         grant = "CREATE DATABASE IF NOT EXISTS accounts; CREATE USER IF NOT EXISTS slurm@localhost IDENTIFIED BY 'lab';"
-        self.say("mariadb", "--no-defaults", at, "-uroot", "-e", f"{grant} GRANT ALL ON accounts.* TO slurm@localhost;")
+        self.say(
+            "mariadb",
+            "--no-defaults",
+            at,
+            "-uroot",
+            "-e",
+            f"{grant} GRANT ALL ON accounts.* TO slurm@localhost;",
+        )
         self._start("slurmdbd", "-D")
         wait("slurmdbd", lambda: "root" in self.say("sacctmgr", "-n", "list", "user"))
-        for what in ("cluster lab", "account lab Description=lab Organization=lab", "user root DefaultAccount=lab"):
+        for what in (
+            "cluster lab",
+            "account lab Description=lab Organization=lab",
+            "user root DefaultAccount=lab",
+        ):
             self.say("sacctmgr", "-i", "add", *what.split())
 
 
@@ -284,7 +365,9 @@ def _free_ports(count: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     whats = parser.add_subparsers(dest="what", required=True)
     for what in ("up", "down"):
         whats.add_parser(what).add_argument("folder", type=Path)

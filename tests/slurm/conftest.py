@@ -30,13 +30,17 @@ def copied(tmp_path_factory, cluster, env):
     """``copied(change, **site)``: a new project, its config changed, at a site."""
     made: list[Project] = []
 
-    def make(change: Callable[[dict[str, Any]], object] = lambda config: None, **site: str) -> Project:
+    def make(
+        change: Callable[[dict[str, Any]], object] = lambda config: None, **site: str
+    ) -> Project:
         root = tmp_path_factory.mktemp("project")
         copy_repository(root)
         config = yaml.safe_load((root / "config.yaml").read_text())
         change(config)
         (root / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        (root / "slurm/site.yaml").write_text(yaml.safe_dump({"partition": "gpu", "cpu_partition": "cpu", "account": "none"} | site))
+        (root / "slurm/site.yaml").write_text(
+            yaml.safe_dump({"partition": "gpu", "cpu_partition": "cpu", "account": "none"} | site)
+        )
         made.append(Project(root, cluster, env))
         return made[-1]
 

@@ -25,7 +25,12 @@ def test_a_study_on_a_cluster_equals_one_without_a_cluster(copied, cluster, pack
         "rule_train_ensemble": ("gpu", True),
         "rule_measure_ensemble": ("cpu", False),
     }
-    jobs = [line.split("|") for line in cluster.say("sacct", "-n", "-P", "-X", "-A", "lab", "-o", "State,JobName").splitlines()]
+    jobs = [
+        line.split("|")
+        for line in cluster.say(
+            "sacct", "-n", "-P", "-X", "-A", "lab", "-o", "State,JobName"
+        ).splitlines()
+    ]
     assert {state for state, _ in jobs} == {"COMPLETED"}
     assert len(jobs) == 8
     without_cluster = packed.lasting()

@@ -15,7 +15,9 @@ from projects import ROOT
 
 pytestmark = pytest.mark.slurm
 
-IN_TROUBLE = threading.Event()  # of the first scene: one of its jobs must hang before its time is over, so others start later
+IN_TROUBLE = (
+    threading.Event()
+)  # of the first scene: one of its jobs must hang before its time is over, so others start later
 SETTING = "digits_labels_relu"
 TASKS = 20
 TROUBLE = '''"""Notes each task that begins; waits in task 3 while trouble/pause is there; does once in task 5 what trouble/NAME is for."""
@@ -82,7 +84,9 @@ class Troubled:
             (self.folder / "pause").touch()
         for name in names:
             text = TROUBLE.replace("DEED", DEEDS[name]).replace("NAME", name)
-            (self.project.root / f"workflow/scripts/plasticity/training/methods/{name}.py").write_text(text)
+            (
+                self.project.root / f"workflow/scripts/plasticity/training/methods/{name}.py"
+            ).write_text(text)
             if trouble:
                 (self.folder / name).touch()
 
@@ -95,7 +99,11 @@ class Troubled:
     def in_trouble(self, name):
         """Wait until a method's trouble is there; the Slurm job that trains it."""
         wait(f"the trouble of {name}", lambda: not (self.folder / name).exists())
-        (found,) = [job for job in self.project.jobs() if f"_{name}_" in job.comment and "train_ensemble" in job.comment]
+        (found,) = [
+            job
+            for job in self.project.jobs()
+            if f"_{name}_" in job.comment and "train_ensemble" in job.comment
+        ]
         return found
 
     def ends(self, running, reference):
@@ -106,7 +114,9 @@ class Troubled:
         for name in self.names:
             tasks, jobs = self.begun(name)
             assert len(jobs) == 2, f"{name}: sent again once"
-            assert tasks == [*range(6), *range(5, TASKS)], f"{name}: goes on from its last finished task"
+            assert tasks == [*range(6), *range(5, TASKS)], (
+                f"{name}: goes on from its last finished task"
+            )
             log = self.project.root / f"results/tiny/logs/runs/{SETTING}/{name}/0-1/train.log"
             assert re.search(rf"slurm job {jobs[1]} on node g\d", log.read_text())
 
@@ -119,7 +129,9 @@ class Troubled:
 
     def expected(self, reference):
         """Digests that the reference has for these methods."""
-        return {path: digest for path, digest in reference.items() if path.split("/")[1] in self.names}
+        return {
+            path: digest for path, digest in reference.items() if path.split("/")[1] in self.names
+        }
 
     def runs(self):
         """Digests of what was trained."""
@@ -128,28 +140,44 @@ class Troubled:
     def halfway(self):
         """The launcher of a study whose job is in its task 3, and that job."""
         running = self.project.launch(*self.outcomes)
-        wait("its job in task 3", lambda: len(self.begun("slow")[0]) == 4 and len(self.project.jobs()) == 1)
+        wait(
+            "its job in task 3",
+            lambda: len(self.begun("slow")[0]) == 4 and len(self.project.jobs()) == 1,
+        )
         return running, self.project.jobs()[0]
 
     def kill(self, running):
         """Kill a launcher, and take away the lock that it leaves."""
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
-        assert self.project.run(sys.executable, "-m", "snakemake", "--cores", "1", "--unlock").returncode == 0
+        assert (
+            self.project.run(
+                sys.executable, "-m", "snakemake", "--cores", "1", "--unlock"
+            ).returncode
+            == 0
+        )
 
 
 def jobs_come_to_grief(copied, reference):
     """One fails, one hangs until its time is over, one wants memory, one is cancelled, one is told to stop; all in one study."""
     at = Troubled(copied, "fails", "hangs", "grows", "cancelled", "stopped")
-    less = ["train_ensemble:runtime=2 * attempt if wildcards.method == 'hangs' else 30", "train_ensemble:mem_mb=1200 * attempt"]
+    less = [
+        "train_ensemble:runtime=2 * attempt if wildcards.method == 'hangs' else 30",
+        "train_ensemble:mem_mb=1200 * attempt",
+    ]
     running = at.project.launch(*at.outcomes, "--set-resources", *less)
     at.project.cluster.say("scancel", at.in_trouble("cancelled").number)
     at.project.cluster.say("scancel", "--signal=TERM", "--full", at.in_trouble("stopped").number)
     wait("the trouble of all", lambda: not any((at.folder / name).exists() for name in at.names))
     IN_TROUBLE.set()
     at.ends(running, reference)
-    assert "a disk that was gone for a evaluation_point" in at.project.said, "what a failed job said is shown"
-    assert re.search(r"5 Slurm jobs, about [\d.]+ GPU-hours and [\d.]+ hours without a GPU.*; the longest: \w+", at.project.said)
+    assert "a disk that was gone for a evaluation_point" in at.project.said, (
+        "what a failed job said is shown"
+    )
+    assert re.search(
+        r"5 Slurm jobs, about [\d.]+ GPU-hours and [\d.]+ hours without a GPU.*; the longest: \w+",
+        at.project.said,
+    )
 
 
 def a_node_is_lost(copied, reference):
@@ -159,7 +187,11 @@ def a_node_is_lost(copied, reference):
     at.project.cluster.lose(was.node)
 
     def again():
-        return [job for job in at.project.jobs() if "_lost_" in job.comment and job.state == "RUNNING" and job.number != was.number]
+        return [
+            job
+            for job in at.project.jobs()
+            if "_lost_" in job.comment and job.state == "RUNNING" and job.number != was.number
+        ]
 
     wait("the lost job to be sent again", again)
     (elsewhere,) = again()
@@ -171,8 +203,15 @@ def a_job_is_preempted(copied, reference):
     at = Troubled(copied, "preempted", partition="low")
     running = at.project.launch(*at.outcomes)
     job = at.in_trouble("preempted")
-    at.project.cluster.say("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
-    wait("the job to make room", lambda: job.number not in [one.number for one in at.project.jobs() if one.state == "RUNNING"])
+    at.project.cluster.say(
+        "sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"
+    )
+    wait(
+        "the job to make room",
+        lambda: (
+            job.number not in [one.number for one in at.project.jobs() if one.state == "RUNNING"]
+        ),
+    )
     at.ends(running, reference)
 
 
@@ -204,18 +243,26 @@ def launcher_is_killed(copied, reference):
     at.kill(running)
     refused = at.project.snakemake(*at.outcomes)
     assert refused.returncode != 0
-    assert f"1 Slurm jobs of this folder still run, of a start that goes on or was killed: {left.number}" in refused.stdout
-    assert "make orphans ARGS=--cancel" in refused.stdout
-    assert at.project.run(sys.executable, "-m", "snakemake", "--cores", "1", *at.outcomes).returncode != 0, (
-        "nor does one without the cluster"
+    assert (
+        f"1 Slurm jobs of this folder still run, of a start that goes on or was killed: {left.number}"
+        in refused.stdout
     )
+    assert "make orphans ARGS=--cancel" in refused.stdout
+    assert (
+        at.project.run(sys.executable, "-m", "snakemake", "--cores", "1", *at.outcomes).returncode
+        != 0
+    ), "nor does one without the cluster"
     listed = at.project.run(sys.executable, "workflow/scripts/orphans.py").stdout
     assert re.search(rf"^{left.number}  RUNNING +rule_train_ensemble", listed, re.MULTILINE)
-    assert [job.number for job in at.project.jobs()] == [left.number], "nothing was doubled, and nothing cancelled unasked"
+    assert [job.number for job in at.project.jobs()] == [left.number], (
+        "nothing was doubled, and nothing cancelled unasked"
+    )
     (at.folder / "pause").unlink()
     wait("the end of the job that was left", lambda: not at.project.jobs())
     at.project.build(*at.outcomes)
-    assert at.begun("slow") == (list(range(TASKS)), [left.number]), "what the orphan finished is not done again"
+    assert at.begun("slow") == (list(range(TASKS)), [left.number]), (
+        "what the orphan finished is not done again"
+    )
     at.goes_on(reference)
 
 
@@ -252,13 +299,20 @@ def reference(copied):
 @pytest.fixture(scope="module")
 def played(request, copied, reference):
     """All chosen scenes at once, since in each there is more to wait for than to do."""
-    scenes = [item.callspec.params["scene"] for item in request.session.items if "played" in item.fixturenames]
+    scenes = [
+        item.callspec.params["scene"]
+        for item in request.session.items
+        if "played" in item.fixturenames
+    ]
     begun = {}
     with ThreadPoolExecutor(len(scenes)) as pool:
         for scene in scenes:
             begun[scene] = pool.submit(scene, copied, reference)
             if scene is jobs_come_to_grief:
-                wait("a quiet evaluation_point", lambda: IN_TROUBLE.is_set() or begun[jobs_come_to_grief].done())
+                wait(
+                    "a quiet evaluation_point",
+                    lambda: IN_TROUBLE.is_set() or begun[jobs_come_to_grief].done(),
+                )
         yield begun
 
 
@@ -272,8 +326,14 @@ def test_a_site_that_says_nothing_is_asked_in_a_sentence(copied):
     (project.root / "slurm/site.yaml").unlink()
     done = project.snakemake("curvature")
     assert done.returncode != 0
-    assert "Slurm needs the site's partition and account: write 'partition: NAME' and 'account: NAME' to slurm/site.yaml" in done.stdout
+    assert (
+        "Slurm needs the site's partition and account: write 'partition: NAME' and 'account: NAME' to slurm/site.yaml"
+        in done.stdout
+    )
     assert "Traceback" not in done.stdout
     (project.root / "slurm/site.yaml").write_text(yaml.safe_dump({"partitoin": "gpu"}))
     done = project.snakemake("curvature")
-    assert "slurm/site.yaml holds {'partitoin': 'gpu'}: write partition, account, cpu_partition, each with a name" in done.stdout
+    assert (
+        "slurm/site.yaml holds {'partitoin': 'gpu'}: write partition, account, cpu_partition, each with a name"
+        in done.stdout
+    )

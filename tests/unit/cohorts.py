@@ -32,7 +32,10 @@ ARMS = {
     "last_layer_reset": [{}, {}],
     "full_reset": [{"period": 1}, {"period": 2}],
     "redo": [{"threshold": 0.1, "period": 3}, {"threshold": 0.7, "period": 5}],
-    "continual_backprop": [{"rate": 0.1, "maturity": 3, "decay": 0.9}, {"rate": 0.3, "maturity": 5, "decay": 0.5}],
+    "continual_backprop": [
+        {"rate": 0.1, "maturity": 3, "decay": 0.9},
+        {"rate": 0.3, "maturity": 5, "decay": 0.5},
+    ],
     "self_normalized_resets": [{"rejection": 0.1}, {"rejection": 0.4}],
     "neuroplastic_expansion": [
         {"density": 0.3, "growth": 0.1, "prune": 0.5, "most": 0.8, "period": 4},
@@ -49,7 +52,11 @@ COMPOSED = {
         {"dropout.rate": 0.6, "redo.threshold": 0.7, "redo.period": 5},
     ],
     "neuroplastic_expansion+shrink_perturb_switch": [
-        {"neuroplastic_expansion.density": 0.5, "shrink_perturb_switch.shrink": shrink, "shrink_perturb_switch.perturb": 0.1}
+        {
+            "neuroplastic_expansion.density": 0.5,
+            "shrink_perturb_switch.shrink": shrink,
+            "shrink_perturb_switch.perturb": 0.1,
+        }
         for shrink in (0.1, 0.5)
     ],
 }
@@ -63,26 +70,56 @@ CNN = replace(SETTING, network=Network("cnn", "relu", options={"width": 6}))
 
 def changed(setting=SETTING, **parts):
     """A setting with some values of its parts replaced: ``changed(problem={"tasks": 1})``."""
-    return replace(setting, **{part: replace(getattr(setting, part), **values) for part, values in parts.items()})
+    return replace(
+        setting,
+        **{part: replace(getattr(setting, part), **values) for part, values in parts.items()},
+    )
 
 
 def images(size, n=40, channels=1):
     """A prepared dataset of noise, of three classes."""
     draw = np.random.default_rng(0)
     return dataset.describe(
-        "small", dataset.Images(draw.integers(0, 10, (n, channels, size, size), np.uint8), np.arange(n) % 3, list("abc"), 9), {}
+        "small",
+        dataset.Images(
+            draw.integers(0, 10, (n, channels, size, size), np.uint8),
+            np.arange(n) % 3,
+            list("abc"),
+            9,
+        ),
+        {},
     )
 
 
 def seen(setting, method):
     """The setting with what a method makes of its network."""
-    changes = {key: value for part in parts(method) for key, value in (registry.constant("methods", part, "NETWORK") or {}).items()}
+    changes = {
+        key: value
+        for part in parts(method)
+        for key, value in (registry.constant("methods", part, "NETWORK") or {}).items()
+    }
     return replace(setting, network=Network.of(asdict(setting.network) | changes))
 
 
-def begun(data, method, arms, seeds=(0,), setting=SETTING, dtype=torch.float64, recorded=Training(curve_points=3)):  # noqa: B008
+def begun(
+    data,
+    method,
+    arms,
+    seeds=(0,),
+    setting=SETTING,
+    dtype=torch.float64,
+    recorded=Training(curve_points=3),
+):  # noqa: B008
     """Runs that have not learned anything."""
-    return Members(seen(setting, method), method, list(product(arms, seeds)), data, recorded, torch.device("cpu"), dtype)
+    return Members(
+        seen(setting, method),
+        method,
+        list(product(arms, seeds)),
+        data,
+        recorded,
+        torch.device("cpu"),
+        dtype,
+    )
 
 
 def trained(*args, sabotage=None, **kwargs):
@@ -97,7 +134,10 @@ def trained(*args, sabotage=None, **kwargs):
 
 def alone(runs, run):
     """One run's parameters by name, copied."""
-    return {name: tensor[run].detach().clone() for name, tensor in runs.learner.parameters.tensors.items()}
+    return {
+        name: tensor[run].detach().clone()
+        for name, tensor in runs.learner.parameters.tensors.items()
+    }
 
 
 class Step(NamedTuple):
@@ -125,7 +165,9 @@ def steps_of(data, method, arms, seeds=(0,), setting=SETTING, **kwargs):
     def split(matrix):
         return {
             name: tensor.detach().clone()
-            for name, tensor in learner.parameters.split(matrix[:, : learner.parameters.flat.shape[1]]).items()
+            for name, tensor in learner.parameters.split(
+                matrix[:, : learner.parameters.flat.shape[1]]
+            ).items()
         }
 
     def means():
@@ -140,7 +182,12 @@ def steps_of(data, method, arms, seeds=(0,), setting=SETTING, **kwargs):
     def after_step(learner):
         act(learner)
         state = {name: tensor.clone() for name, tensor in intervention.state().items()}
-        last = [split(learner.parameters.padded), means(), {name: values.detach() for name, values in learner.hidden.items()}, state]
+        last = [
+            split(learner.parameters.padded),
+            means(),
+            {name: values.detach() for name, values in learner.hidden.items()},
+            state,
+        ]
         steps.append(Step(learner.task, learner.steps, *halves.pop(), *last))
 
     learner.optimizer.step, intervention.after_step = step, after_step
@@ -155,9 +202,13 @@ def of_run(tensors, run):
 # deviations of weights of so many outputs, inputs and places of a kernel under the initial laws
 LAWS = {
     "he": lambda gain, outputs, inputs, places: gain / math.sqrt(inputs * places),
-    "xavier": lambda gain, outputs, inputs, places: gain * math.sqrt(2 / ((outputs + inputs) * places)),
+    "xavier": lambda gain, outputs, inputs, places: (
+        gain * math.sqrt(2 / ((outputs + inputs) * places))
+    ),
     "pytorch": lambda gain, outputs, inputs, places: 1 / math.sqrt(3 * inputs * places),
-    "orthogonal": lambda gain, outputs, inputs, places: gain / math.sqrt(max(outputs, inputs * places)),
+    "orthogonal": lambda gain, outputs, inputs, places: (
+        gain / math.sqrt(max(outputs, inputs * places))
+    ),
 }
 
 

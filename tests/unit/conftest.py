@@ -14,7 +14,10 @@ ensemble.make_deterministic()
 def data():
     """Sixty images of two channels and 2 × 3 pixels, of four classes, as the pipeline's first stage hands them on."""
     draw = np.random.default_rng(0)
-    images, labels = draw.integers(0, 10, (60, 2, 2, 3), np.uint8), np.concatenate([np.arange(4), draw.integers(0, 4, 56)])
+    images, labels = (
+        draw.integers(0, 10, (60, 2, 2, 3), np.uint8),
+        np.concatenate([np.arange(4), draw.integers(0, 4, 56)]),
+    )
     return dataset.describe("tiny", dataset.Images(images, labels, list("abcd"), 9), {})
 
 

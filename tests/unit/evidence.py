@@ -16,7 +16,11 @@ DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
 RANK, GAP, NONE, FRESH, SURE = "fisher_effective_rank", "final_error_gap", "none", "fresh", 0.05
 RIVALS = ("feature_rank", "dead_fraction", "dormant_fraction", "weight_norm", "update_norm")
-FULL = ("mnist_separable_relu", "mnist_labels_relu", "mnist_pixels_relu")  # settings that have every method
+FULL = (
+    "mnist_separable_relu",
+    "mnist_labels_relu",
+    "mnist_pixels_relu",
+)  # settings that have every method
 
 
 @functools.cache
@@ -56,19 +60,28 @@ def about(row: pd.Series, name: str, digits: int) -> str:
 
 def span(values: Sequence[float], digits: int = 2, percent: bool = False) -> str:
     """From the least to the greatest."""
-    ends = [f"{100 * value:.0f}" if percent else number(value, digits) for value in (min(values), max(values))]
+    ends = [
+        f"{100 * value:.0f}" if percent else number(value, digits)
+        for value in (min(values), max(values))
+    ]
     return f"{ends[0]} to {ends[1]}" + " %" * percent
 
 
 def drawn(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
     """A table in Markdown, whose numbers stay on one line with their intervals."""
     rows = [f"| {' | '.join(map(str, line))} |" for line in [head, ["---"] * len(head), *lines]]
-    return re.sub(r" (?=±|\[[−\d])|(?<=±) |(?<=\d,) (?=[−\d])", "\N{NO-BREAK SPACE}", "\n".join(rows))
+    return re.sub(
+        r" (?=±|\[[−\d])|(?<=±) |(?<=\d,) (?=[−\d])", "\N{NO-BREAK SPACE}", "\n".join(rows)
+    )
 
 
 def settings(verdict: str = "", arm: str = NONE) -> list[str]:
     """The settings, or those where an arm's plasticity is lost, kept, or neither for sure."""
-    return [name for name in table("settings")["setting"] if not verdict or judged(name, arm)["verdict"].startswith(verdict)]
+    return [
+        name
+        for name in table("settings")["setting"]
+        if not verdict or judged(name, arm)["verdict"].startswith(verdict)
+    ]
 
 
 def judged(setting: str, arm: str = NONE, measure: str = RANK) -> pd.Series:
@@ -78,7 +91,13 @@ def judged(setting: str, arm: str = NONE, measure: str = RANK) -> pd.Series:
 
 def within(setting: str, block: str = "all") -> pd.Series:
     """How the rank goes with the gap to a fresh network within runs without an intervention."""
-    keys = {"level": "within_run", "arm": NONE, "outcome": GAP, "measure": RANK, "evaluation_point": "next"}
+    keys = {
+        "level": "within_run",
+        "arm": NONE,
+        "outcome": GAP,
+        "measure": RANK,
+        "evaluation_point": "next",
+    }
     return one("associations", setting=setting, block=block, **keys)
 
 
@@ -105,29 +124,62 @@ def where() -> str:
                 "–" if np.isnan(rho["estimate"]) else between(rho),
             ]
         )
-    return drawn(["setting", "early", "late", "fresh, late", "plasticity", "rank, first → late", "ρ within runs"], lines)
+    return drawn(
+        [
+            "setting",
+            "early",
+            "late",
+            "fresh, late",
+            "plasticity",
+            "rank, first → late",
+            "ρ within runs",
+        ],
+        lines,
+    )
 
 
 def explanations() -> str:
     """A row for each explanation: over settings, between methods, as a forecast, and its counter-examples."""
     lines = []
     for measure in (RANK, *RIVALS):
-        over, shared = (one("consistency", measure=measure, outcome=GAP, association=how) for how in ("within_run", "task"))
+        over, shared = (
+            one("consistency", measure=measure, outcome=GAP, association=how)
+            for how in ("within_run", "task")
+        )
         arms = pick("associations", level="between_arms", outcome=GAP, measure=measure)
-        arms = arms[arms["setting"].isin(FULL[:2]) & (arms["evaluation_point"] != "previous")].drop_duplicates("setting", keep="last")
+        arms = arms[
+            arms["setting"].isin(FULL[:2]) & (arms["evaluation_point"] != "previous")
+        ].drop_duplicates("setting", keep="last")
         lost, kept = (against(measure, side) for side in ("lost", "kept"))
         lines.append(
             [
-                measure.replace("fisher_effective_rank", "**Fisher effective rank**").replace("_", " "),
+                measure.replace("fisher_effective_rank", "**Fisher effective rank**").replace(
+                    "_", " "
+                ),
                 between(over),
                 between(shared),
                 f"{round(over['beating'] * over['settings'])} of {over['settings']}",
                 ", ".join(number(value) for value in arms["estimate"]) or "–",
-                between(one("prediction", setting="all", outcome=GAP, measure=measure, statistic="auc_left_out")),
+                between(
+                    one(
+                        "prediction",
+                        setting="all",
+                        outcome=GAP,
+                        measure=measure,
+                        statistic="auc_left_out",
+                    )
+                ),
                 f"{lost[0]} of {lost[1]}, {kept[0]} of {kept[1]}" if lost[1] else "no claim",
             ]
         )
-    head = ["measure", "ρ over settings", "less the shared curve", "beats other seeds", "between methods", "AUC"]
+    head = [
+        "measure",
+        "ρ over settings",
+        "less the shared curve",
+        "beats other seeds",
+        "between methods",
+        "AUC",
+    ]
     return drawn([*head, "against"], lines)
 
 
@@ -139,8 +191,16 @@ def over(measure: str) -> str:
 def blocks() -> str:
     """Correlation within runs by part of the network, on average over the settings that lose plasticity."""
     found = []
-    for name, block in {"all layers": "all", "the last two": "last_two", "the output layer": "output", "the first": "first"}.items():
-        where = {one: block.replace("first", "conv_1" if one.endswith("cnn") else "hidden_1") for one in settings("lost")}
+    for name, block in {
+        "all layers": "all",
+        "the last two": "last_two",
+        "the output layer": "output",
+        "the first": "first",
+    }.items():
+        where = {
+            one: block.replace("first", "conv_1" if one.endswith("cnn") else "hidden_1")
+            for one in settings("lost")
+        }
         rho = [within(*place)["estimate"] for place in where.items()]
         low, high = stats.t.interval(0.95, len(rho) - 1, np.mean(rho), stats.sem(rho))
         found.append(f"{name} {number(np.mean(rho))} [{number(low)}, {number(high)}]")
@@ -149,13 +209,29 @@ def blocks() -> str:
 
 def timing(question: str) -> pd.DataFrame:
     """The settings in which the rank, or the error, comes first (adjusted)."""
-    found = pick("lead_lag", arm=NONE, outcome=GAP, measure=RANK, evaluation_point="next", block="all", question=question)
+    found = pick(
+        "lead_lag",
+        arm=NONE,
+        outcome=GAP,
+        measure=RANK,
+        evaluation_point="next",
+        block="all",
+        question=question,
+    )
     return found[found["p_adjusted"] <= SURE]
 
 
 def evaluation_point(setting: str, name: str) -> float:
     """The rank at the last measured task, on the ended task's data, the coming one's, or there of a network drawn anew."""
-    found = one("measures", setting=setting, arm=NONE, measure=RANK, block="all", evaluation_point=name, stage="late")
+    found = one(
+        "measures",
+        setting=setting,
+        arm=NONE,
+        measure=RANK,
+        block="all",
+        evaluation_point=name,
+        stage="late",
+    )
     return float(found["mean"])
 
 
@@ -171,7 +247,9 @@ def methods() -> str:
         cells = []
         for name in FULL:
             found, errors = judged(name, arm), one("summary", setting=name, arm=arm)
-            cells.append(f"{about(errors, 'final_error_late', 3)}, {kept_or_lost(found)}, {fallen(found)}")
+            cells.append(
+                f"{about(errors, 'final_error_late', 3)}, {kept_or_lost(found)}, {fallen(found)}"
+            )
         lines.append([f"`{arm}`", *cells])
     return drawn(["method", *(f"`{name}`" for name in FULL)], lines)
 
@@ -188,7 +266,11 @@ def fallen(row: pd.Series) -> str:
 def verdicts(hypothesis: str) -> str:
     """How a declared hypothesis came out, in words."""
     found = pick("hypotheses", hypothesis=hypothesis)["verdict"].value_counts()
-    said = [f"{verdict} in {found[verdict]}" for verdict in ("supported", "contradicted", "undecided") if verdict in found]
+    said = [
+        f"{verdict} in {found[verdict]}"
+        for verdict in ("supported", "contradicted", "undecided")
+        if verdict in found
+    ]
     return f"{', '.join(said)} of {found.sum()} settings"
 
 
@@ -197,9 +279,16 @@ def at_an_end() -> str:
     chosen = table("tuning").query("stage == 'all' and outcome == 'final_error'")
     ends = []
     for _, found in chosen.groupby(["setting", "method"]):
-        options = pd.DataFrame([json.loads(text) for text in found["hyper_parameters"]], index=found.index)
+        options = pd.DataFrame(
+            [json.loads(text) for text in found["hyper_parameters"]], index=found.index
+        )
         best = options[found["chosen"]].iloc[0]
-        ends.append(any(options[key].nunique() > 1 and best[key] in (options[key].min(), options[key].max()) for key in options))
+        ends.append(
+            any(
+                options[key].nunique() > 1 and best[key] in (options[key].min(), options[key].max())
+                for key in options
+            )
+        )
     return f"{sum(ends)} of {len(ends)}"
 
 
@@ -217,15 +306,32 @@ def page() -> str:
     lost = settings("lost")
     fell, stayed = falls("lost", False), falls("lost", True)
     declared = {name: verdicts(name) for name in ("rank", "wasserstein", "wasserstein-l2-init")}
-    keep = [arm for arm in arms() if all(judged(name, arm)["verdict"].startswith("kept") for name in FULL)]
+    keep = [
+        arm
+        for arm in arms()
+        if all(judged(name, arm)["verdict"].startswith("kept") for name in FULL)
+    ]
     least = min(1 - judged(name, arm)["change"] for arm in keep for name in FULL)
-    still = pick("counterexamples", measure=RANK, verdict="lost, and the measure is still").query("arm != 'none'")
-    points = [f"on `{row['setting']}` the rank's is {between(row, digits=1)} tasks ahead" for _, row in timing("change_point").iterrows()]
-    versus = {"arm": "wasserstein", "versus": "l2_init", "outcome": "final_error", "stage": "late", "statistic": "mean_difference"}
+    still = pick("counterexamples", measure=RANK, verdict="lost, and the measure is still").query(
+        "arm != 'none'"
+    )
+    points = [
+        f"on `{row['setting']}` the rank's is {between(row, digits=1)} tasks ahead"
+        for _, row in timing("change_point").iterrows()
+    ]
+    versus = {
+        "arm": "wasserstein",
+        "versus": "l2_init",
+        "outcome": "final_error",
+        "stage": "late",
+        "statistic": "mean_difference",
+    }
     above = [between(one("comparisons", setting=name, **versus)) for name in FULL[:2]]
     beside = f"weight_norm + feature_rank + dead_fraction + {RANK}"
     adds = one("prediction", setting="all", outcome=GAP, measure=beside, statistic="added")
-    (entropy, losing), (without, keeping) = (against("fisher_entropy_rank", side) for side in ("lost", "kept"))
+    (entropy, losing), (without, keeping) = (
+        against("fisher_entropy_rank", side) for side in ("lost", "kept")
+    )
     return flowed(f"""# The evidence
 
 Fourteen settings on MNIST, CIFAR-10 (its first batch) and twenty ImageNet classes, 30 tasks each,
@@ -304,7 +410,10 @@ torch {made("evidence")["versions"]["torch"]}, {made("evidence")["cores"]} cores
 def result() -> str:
     """What README says came out."""
     lost, kept = settings("lost"), settings("kept")
-    fell, too = ([judged(name)["change"] for name in falls(*which)] for which in (("lost", False), ("kept", True)))
+    fell, too = (
+        [judged(name)["change"] for name in falls(*which)]
+        for which in (("lost", False), ("kept", True))
+    )
     still, losing = against(RANK, "lost")
     return flowed(f"""**Without an intervention plasticity is lost in {len(lost)} of {len(settings())} settings on real images,
 and in {len(fell)} of these the effective rank of the Fisher falls, by {span(fell, percent=True)}.**
@@ -332,7 +441,9 @@ def costs() -> str:
         for stage, name in stages.items():
             lines[name].append(spent(cost.loc[[stage]]) if stage in cost.index else "–")
         lines["all else"].append(spent(cost.drop(stages, errors="ignore")))
-        lines["on disk"].append(f"{sum(disk.values()) / 1000:.2f} GB, of it {disk['runs'] / 1000:.2f} checkpoints and spectra")
+        lines["on disk"].append(
+            f"{sum(disk.values()) / 1000:.2f} GB, of it {disk['runs'] / 1000:.2f} checkpoints and spectra"
+        )
     whole = {name: 30 * table("cost", study)["hours"].sum() for study, name in studies.items()}
     said = " and ".join(f"{name} {minutes:.0f} minutes" for name, minutes in whole.items())
     rows = [[name, *cells] for name, cells in lines.items()]
@@ -349,7 +460,10 @@ def spent(cost: pd.DataFrame) -> str:
 
 def flowed(text: str) -> str:
     """Paragraphs as wide as all documents here; tables, titles and pictures as they are."""
-    whole = [one if one.startswith(("|", "#", "<")) else textwrap.fill(one, 180, break_on_hyphens=False) for one in text.split("\n\n")]
+    whole = [
+        one if one.startswith(("|", "#", "<")) else textwrap.fill(one, 180, break_on_hyphens=False)
+        for one in text.split("\n\n")
+    ]
     return "\n\n".join(whole) + "\n"
 
 

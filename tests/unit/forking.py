@@ -21,7 +21,9 @@ class Forks:
         # no GPU: the same bytes are promised on a CPU
         env = os.environ | {"PYTHONPATH": str(SCRIPTS), "CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, Path(__file__).with_name("forks.py")]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+        )
 
     def ask(self, **call):
         """Its answer to a call."""
@@ -45,12 +47,31 @@ class Forked:
         """The entry and its arguments, without the log."""
         raise NotImplementedError
 
-    def start(self, log="log", at=None, number=signal.SIGKILL, again=False, largest=None, amid_a_write=False):
+    def start(
+        self,
+        log="log",
+        at=None,
+        number=signal.SIGKILL,
+        again=False,
+        largest=None,
+        amid_a_write=False,
+    ):
         """Start a process, which gets a signal at a moment of its own, or can make no file larger than so many bytes."""
         argv = [*self.argv(), "--log", self.root / log]
-        watched = {"notes": str(self.root / "notes"), "below": str(self.folder), "fatal": at, "number": number, "again": again}
+        watched = {
+            "notes": str(self.root / "notes"),
+            "below": str(self.folder),
+            "fatal": at,
+            "number": number,
+            "again": again,
+        }
         limited = {"size": largest, "fatal": amid_a_write} if largest else None
-        return self.forks.ask(argv=[str(word) for word in argv], said=str(self.root / "said"), watched=watched, limited=limited)
+        return self.forks.ask(
+            argv=[str(word) for word in argv],
+            said=str(self.root / "said"),
+            watched=watched,
+            limited=limited,
+        )
 
     def end(self, pid):
         """Wait for a process; its exit status, negative if a signal ended it."""
@@ -88,4 +109,8 @@ class Forked:
     @property
     def results(self):
         """Every file that it left, with its bytes."""
-        return {str(path.relative_to(self.folder)): path.read_bytes() for path in self.folder.rglob("*") if path.is_file()}
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes()
+            for path in self.folder.rglob("*")
+            if path.is_file()
+        }

@@ -22,7 +22,13 @@ import plasticity.training.chunks  # noqa: F401 # and training
 from plasticity.curvature.operator import Operator
 from plasticity.training.trainer import Members
 
-CHANGES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}  # as Python's audit hooks call them
+CHANGES = {
+    "open",
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+}  # as Python's audit hooks call them
 
 
 def watch(notes, below, fatal=None, number=None, again=False):
@@ -43,7 +49,9 @@ def watch(notes, below, fatal=None, number=None, again=False):
     def changed(event, args):
         if event in CHANGES and str(args[0]).startswith(below):
             path = Path(args[0])
-            if event == "open" or path.exists() != (event == "os.mkdir"):  # nothing is made that is there, or removed that is not
+            if event == "open" or path.exists() != (
+                event == "os.mkdir"
+            ):  # nothing is made that is there, or removed that is not
                 moment(f"{event} {path.name}")
 
     def noted(members):

@@ -5,11 +5,24 @@ import math
 import numpy as np
 import pytest
 import torch
-from ensembles import ARMS, CNN, LAWS, SETTING, changed, deviation, images, of_run, steps_of, trained
+from ensembles import (
+    ARMS,
+    CNN,
+    LAWS,
+    SETTING,
+    changed,
+    deviation,
+    images,
+    of_run,
+    steps_of,
+    trained,
+)
 from scipy import stats
 
 NORMED = changed(network={"options": {"width": 8, "depth": 2, "norm": "layer"}})
-CONVOLUTIONS = changed(CNN, problem={"tasks": 2, "epochs": 1}, network={"options": {"width": 6, "norm": "batch"}})
+CONVOLUTIONS = changed(
+    CNN, problem={"tasks": 2, "epochs": 1}, network={"options": {"width": 6, "norm": "batch"}}
+)
 SETTINGS = {"mlp": (NORMED, 6), "cnn": (CONVOLUTIONS, 16)}
 GAIN = math.sqrt(2)  # of relu
 
@@ -37,20 +50,33 @@ def test_weight_decay_shrinks_all_but_norms_by_the_learning_rate_times_the_stren
     for step in steps:
         for run in range(4):
             kept = 1 - 0.01 * arm_of("weight_decay", run)["strength"]
-            expected = {name: w if "norm" in name else w * kept for name, w in of_run(step.stepped, run).items()}
+            expected = {
+                name: w if "norm" in name else w * kept
+                for name, w in of_run(step.stepped, run).items()
+            }
             assert_close(of_run(step.after, run), expected, rtol=1e-14)
-        assert all(torch.equal(step.means[mean][name], w) for mean, of_mean in step.stepped_means.items() for name, w in of_mean.items())
+        assert all(
+            torch.equal(step.means[mean][name], w)
+            for mean, of_mean in step.stepped_means.items()
+            for name, w in of_mean.items()
+        )
 
 
 def test_weights_that_decay_by_more_than_all_of_them_are_zero_and_change_no_sign():
-    _, steps, _ = steps_of(images(6), "weight_decay", [{"strength": strength} for strength in (100, 150)], [0], NORMED)
-    assert not any(values.any() for step in steps for name, values in step.after.items() if "norm" not in name)
+    _, steps, _ = steps_of(
+        images(6), "weight_decay", [{"strength": strength} for strength in (100, 150)], [0], NORMED
+    )
+    assert not any(
+        values.any() for step in steps for name, values in step.after.items() if "norm" not in name
+    )
 
 
 @pytest.mark.parametrize("initialization", LAWS)
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_weight_clipping_keeps_each_layer_within_its_bound(kind, initialization):
-    _, steps, _ = drawn(kind, "weight_clipping", changes={"network": {"initialization": initialization}})
+    _, steps, _ = drawn(
+        kind, "weight_clipping", changes={"network": {"initialization": initialization}}
+    )
     clipped = 0
     for step in steps:
         for run in range(4):
@@ -60,9 +86,13 @@ def test_weight_clipping_keeps_each_layer_within_its_bound(kind, initialization)
                 layer = name.split(".")[0]
                 if "norm" not in layer:
                     weight = tensors[f"{layer}.weight"]
-                    scale = math.sqrt(3) * deviation(initialization, weight.shape, 1 if layer == "output" else GAIN)
+                    scale = math.sqrt(3) * deviation(
+                        initialization, weight.shape, 1 if layer == "output" else GAIN
+                    )
                     if initialization == "pytorch":
-                        assert scale == pytest.approx(1 / math.sqrt(weight[0].size))  # the bound of that law
+                        assert scale == pytest.approx(
+                            1 / math.sqrt(weight[0].size)
+                        )  # the bound of that law
                     bound = arm_of("weight_clipping", run)["bound"] * scale
                     expected[name] = np.minimum(np.maximum(tensors[name], -bound), bound)
                     clipped += (expected[name] != tensors[name]).sum()
@@ -79,25 +109,40 @@ def test_hare_and_tortoise_are_the_definition(kind):
         returns = 0
         for count, step in enumerate(steps, 1):
             hare = of_run(step.stepped, run)
-            slow = {name: arm["momentum"] * slow[name] + (1 - arm["momentum"]) * hare[name] for name in hare}
+            slow = {
+                name: arm["momentum"] * slow[name] + (1 - arm["momentum"]) * hare[name]
+                for name in hare
+            }
             back = count % arm["period"] == 0
             returns += back
             assert_close(of_run(step.after, run), slow if back else hare, rtol=1e-9, atol=1e-12)
             found = torch.cat([torch.from_numpy(values).flatten() for values in slow.values()])
             torch.testing.assert_close(step.state["slow"][run], found, rtol=1e-9, atol=1e-12)
         assert returns == len(steps) // arm["period"]
-    assert all(torch.equal(step.means["first"][name], w) for step in steps for name, w in step.stepped_means["first"].items())
+    assert all(
+        torch.equal(step.means["first"][name], w)
+        for step in steps
+        for name, w in step.stepped_means["first"].items()
+    )
 
 
 @pytest.mark.parametrize("initialization", LAWS)
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_what_perturbs_after_each_step_has_the_deviation_of_the_initial_law_and_norms_are_left_alone(kind, initialization):
-    _, steps, _ = drawn(kind, "shrink_perturb", changes={"network": {"initialization": initialization}})
+def test_what_perturbs_after_each_step_has_the_deviation_of_the_initial_law_and_norms_are_left_alone(
+    kind, initialization
+):
+    _, steps, _ = drawn(
+        kind, "shrink_perturb", changes={"network": {"initialization": initialization}}
+    )
     noise = {}
     for run in range(4):
         arm = arm_of("shrink_perturb", run)
         for name in steps[0].after:
-            moved = [(step.after[name][run] - (1 - arm["shrink"]) * step.stepped[name][run]) / arm["perturb"] for step in steps]
+            moved = [
+                (step.after[name][run] - (1 - arm["shrink"]) * step.stepped[name][run])
+                / arm["perturb"]
+                for step in steps
+            ]
             noise[name, run] = torch.stack(moved)
     for name in steps[0].after:
         layer = name.split(".")[0]
@@ -110,17 +155,27 @@ def test_what_perturbs_after_each_step_has_the_deviation_of_the_initial_law_and_
             assert one.abs().max() < 1e-9
             continue
         assert torch.isclose(one, other).double().mean() < 1e-2
-        expected = deviation(initialization, steps[0].after[f"{layer}.weight"].shape[1:], 1 if layer == "output" else GAIN)
+        expected = deviation(
+            initialization,
+            steps[0].after[f"{layer}.weight"].shape[1:],
+            1 if layer == "output" else GAIN,
+        )
         values = torch.cat([one.flatten(), other.flatten()]).numpy() / expected
         assert abs(values.std() - 1) < 4 / math.sqrt(values.size)
         assert abs(values.mean()) < 4 / math.sqrt(values.size)
         assert len(np.unique(values.round(9))) > 0.99 * values.size  # another draw at each step
-        law = stats.uniform(-math.sqrt(3), 2 * math.sqrt(3)) if initialization == "pytorch" else stats.norm()
+        law = (
+            stats.uniform(-math.sqrt(3), 2 * math.sqrt(3))
+            if initialization == "pytorch"
+            else stats.norm()
+        )
         assert stats.kstest(values[:20000], law.cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_shrink_and_perturb_at_a_switch_mixes_with_a_network_newly_drawn_and_leaves_norms_and_means(kind):
+def test_shrink_and_perturb_at_a_switch_mixes_with_a_network_newly_drawn_and_leaves_norms_and_means(
+    kind,
+):
     _, steps, starts = drawn(kind, "shrink_perturb_switch")
     new = {}
     for task in range(1, len(starts)):
@@ -130,20 +185,30 @@ def test_shrink_and_perturb_at_a_switch_mixes_with_a_network_newly_drawn_and_lea
             assert all(torch.equal(means[mean][name], last.means[mean][name]) for mean in means)
             for run in range(4):
                 arm = arm_of("shrink_perturb_switch", run)
-                new[task, run, name] = (started[name][run] - (1 - arm["shrink"]) * ended[run]) / arm["perturb"]
+                new[task, run, name] = (
+                    started[name][run] - (1 - arm["shrink"]) * ended[run]
+                ) / arm["perturb"]
             if "norm" in name:
                 assert torch.equal(started[name], ended)
             elif name.endswith("bias"):
                 assert max(new[task, run, name].abs().max() for run in range(4)) < 1e-9
             else:
-                torch.testing.assert_close(new[task, 0, name], new[task, 2, name], rtol=0, atol=1e-9)  # another arm of the same seed
+                torch.testing.assert_close(
+                    new[task, 0, name], new[task, 2, name], rtol=0, atol=1e-9
+                )  # another arm of the same seed
                 values = torch.cat([new[task, run, name].flatten() for run in range(2)])
                 expected = deviation("he", ended.shape[1:], 1 if "output" in name else GAIN)
                 assert stats.kstest(values.numpy() / expected, "norm").pvalue > 1e-3
                 assert len(values.unique()) == len(values)
-        assert all(torch.equal(step.after[name], step.stepped[name]) for step in steps for name in step.after)
+        assert all(
+            torch.equal(step.after[name], step.stepped[name])
+            for step in steps
+            for name in step.after
+        )
     firsts = [
-        values.flatten()[0].item() for (_, run, name), values in new.items() if run < 2 and name.endswith("1.weight") and "norm" not in name
+        values.flatten()[0].item()
+        for (_, run, name), values in new.items()
+        if run < 2 and name.endswith("1.weight") and "norm" not in name
     ]
     assert len(set(firsts)) == len(firsts)  # each task and seed has its own
     assert all(torch.equal(starts[0][0][name][0], starts[0][0][name][2]) for name in starts[0][0])
@@ -156,12 +221,17 @@ def assert_same_training(one, other):
 
 
 @pytest.mark.parametrize(
-    "optimizer", [{"kind": "sgd", "options": {"lr": 0.05, "momentum": 0.9}}, {"kind": "adam", "options": {"lr": 0.01}}]
+    "optimizer",
+    [
+        {"kind": "sgd", "options": {"lr": 0.05, "momentum": 0.9}},
+        {"kind": "adam", "options": {"lr": 0.01}},
+    ],
 )
 def test_a_full_reset_before_each_task_is_a_fresh_network(data, optimizer):
     setting = changed(SETTING, optimizer=optimizer)
     resets, fresh = (
-        trained(data, method, arms, [0, 1], setting, torch.float32) for method, arms in (("full_reset", [{"period": 1}]), ("fresh", [{}]))
+        trained(data, method, arms, [0, 1], setting, torch.float32)
+        for method, arms in (("full_reset", [{"period": 1}]), ("fresh", [{}]))
     )
     assert_same_training(resets, fresh)
 
@@ -171,9 +241,17 @@ def test_full_resets_come_every_period_and_forget_each_runs_own_past(data):
     arms = [{"period": 2}, {"period": 3}, {"period": 0}]
     resets, states = trained(data, "full_reset", arms, [0], setting)
     _, fresh = trained(data, "fresh", [{}], [0], setting)
-    drawn_anew = [[torch.equal(states[task, run], fresh[task, 0]) for task in range(6)] for run in range(3)]
-    assert drawn_anew == [[True, False, True, False, True, False], [True, False, False, True, False, False], [True] + [False] * 5]
-    assert resets.learner.optimizer.steps.tolist() == [since * setting.problem.steps for since in (2, 3, 6)]
+    drawn_anew = [
+        [torch.equal(states[task, run], fresh[task, 0]) for task in range(6)] for run in range(3)
+    ]
+    assert drawn_anew == [
+        [True, False, True, False, True, False],
+        [True, False, False, True, False, False],
+        [True] + [False] * 5,
+    ]
+    assert resets.learner.optimizer.steps.tolist() == [
+        since * setting.problem.steps for since in (2, 3, 6)
+    ]
     _, steps, starts = steps_of(data, "full_reset", arms, [0], setting)
     for task in range(1, 6):
         ended = [step for step in steps if step.task == task - 1][-1].means["second"]
@@ -183,10 +261,16 @@ def test_full_resets_come_every_period_and_forget_each_runs_own_past(data):
                 assert torch.equal(mean[run], 0 * mean[run] if due else ended[name][run])
 
 
-@pytest.mark.parametrize("optimizer", [{}, {"kind": "sgd", "options": {"lr": 0.05, "momentum": 0.9}}])
+@pytest.mark.parametrize(
+    "optimizer", [{}, {"kind": "sgd", "options": {"lr": 0.05, "momentum": 0.9}}]
+)
 def test_a_reset_of_the_last_layer_is_a_problems_fresh_head(data, optimizer):
     setting = changed(optimizer=optimizer)
     method = trained(data, "last_layer_reset", [{}], [0, 1], setting, torch.float32)
-    head = trained(data, "none", [{}], [0, 1], changed(setting, problem={"head": "fresh"}), torch.float32)
+    head = trained(
+        data, "none", [{}], [0, 1], changed(setting, problem={"head": "fresh"}), torch.float32
+    )
     assert_same_training(method, head)
-    assert not torch.equal(method[1], trained(data, "none", [{}], [0, 1], setting, torch.float32)[1])
+    assert not torch.equal(
+        method[1], trained(data, "none", [{}], [0, 1], setting, torch.float32)[1]
+    )

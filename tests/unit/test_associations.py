@@ -14,9 +14,20 @@ ARMS, SEEDS, TASKS = 5, 9, 12
 
 def panel(seed=0):
     draw = np.random.default_rng(seed)
-    keys = [Key("weight_norm", "", "all"), Key("feature_rank", "next", "hidden_1"), Key("feature_rank", "previous", "hidden_1")]
+    keys = [
+        Key("weight_norm", "", "all"),
+        Key("feature_rank", "next", "hidden_1"),
+        Key("feature_rank", "previous", "hidden_1"),
+    ]
     arms = ["none", *(f"l2(strength={place})" for place in range(ARMS - 2)), "fresh"]
-    return Panel("s", arms, keys, draw.normal(size=(3, ARMS, SEEDS, TASKS)), ["final_error"], draw.normal(size=(1, ARMS, SEEDS, TASKS)))
+    return Panel(
+        "s",
+        arms,
+        keys,
+        draw.normal(size=(3, ARMS, SEEDS, TASKS)),
+        ["final_error"],
+        draw.normal(size=(1, ARMS, SEEDS, TASKS)),
+    )
 
 
 def row(table, **keys):
@@ -65,7 +76,9 @@ def test_between_arms_it_is_the_correlation_of_means_over_seeds_and_tasks(table)
 def test_a_seed_that_diverged_in_one_arm_is_left_out_of_all_between_arms():
     one = panel()
     one.values[0, 2, 4, 3:] = np.nan
-    found = row(associations.associations([one], DRAWS)[0], level="between_arms", measure="weight_norm")
+    found = row(
+        associations.associations([one], DRAWS)[0], level="between_arms", measure="weight_norm"
+    )
     x, y = (np.delete(of[0], 4, axis=1).mean(axis=(1, 2)) for of in (one.measures, one.values))
     assert found["estimate"] == pytest.approx(scipy.stats.spearmanr(x, y).statistic)
     assert found["seeds"] == SEEDS - 1
@@ -73,7 +86,9 @@ def test_a_seed_that_diverged_in_one_arm_is_left_out_of_all_between_arms():
 
 def test_pooled_it_is_the_mixed_model_of_all_runs_that_keep_learning(table):
     one = panel()
-    x, y = (of[:1, :-1] - of[:1, :-1].mean(axis=2, keepdims=True) for of in (one.measures, one.values))
+    x, y = (
+        of[:1, :-1] - of[:1, :-1].mean(axis=2, keepdims=True) for of in (one.measures, one.values)
+    )
     x, y = (of.reshape(1, -1, TASKS) / of.std() for of in (x, y))
     found = row(table, level="pooled", measure="weight_norm")
     assert found["estimate"] == pytest.approx(mixed_model.slopes(x, y).estimate[0, 0], abs=1e-4)
@@ -92,12 +107,16 @@ def test_a_gap_in_one_arm_splits_no_measure_of_the_pooled_model():
 def test_other_levels_take_each_measure_once_and_within_runs_every_variant(table):
     variants = table.groupby("level")["evaluation_point"].agg(set)
     assert variants["within_run"] == {"", "next", "previous"}
-    assert variants["between_runs"] == variants["between_arms"] == variants["pooled"] == {"", "next"}
+    assert (
+        variants["between_runs"] == variants["between_arms"] == variants["pooled"] == {"", "next"}
+    )
 
 
 def test_few_seeds_and_few_arms_say_so():
     one = panel()
-    few = Panel("s", one.arms[:3], one.keys, one.measures[:, :3, :4], one.outcomes, one.values[:, :3, :4])
+    few = Panel(
+        "s", one.arms[:3], one.keys, one.measures[:, :3, :4], one.outcomes, one.values[:, :3, :4]
+    )
     table = associations.associations([few], DRAWS)[0]
     for level, said in (("between_runs", "too few seeds"), ("between_arms", "too few arms")):
         rows = table[table["level"] == level]

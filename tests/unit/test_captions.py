@@ -32,14 +32,21 @@ def said(name, **changes):
     config |= {"said": captions.said(config, STATEMENTS)}
     template = (REPORT / f"{name}.rst").read_text(encoding="utf-8")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
-    return " ".join(environment.from_string(template).render(snakemake=SimpleNamespace(config=config)).split())
+    return " ".join(
+        environment.from_string(template).render(snakemake=SimpleNamespace(config=config)).split()
+    )
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in REPORT.glob("*.rst")))
-@pytest.mark.parametrize("seeds", [{"report": 5}, {"tune": 0, "report": 5}, {"tune": 3, "report": 7}])
+@pytest.mark.parametrize(
+    "seeds", [{"report": 5}, {"tune": 0, "report": 5}, {"tune": 3, "report": 7}]
+)
 def test_each_text_can_be_made_of_a_config(name, seeds):
     assert "{" not in said(name, seeds=seeds)
-    captions.html(REPORT / f"{name}.rst", CONFIG | {"seeds": seeds} | {"said": captions.said(CONFIG | {"seeds": seeds}, STATEMENTS)})
+    captions.html(
+        REPORT / f"{name}.rst",
+        CONFIG | {"seeds": seeds} | {"said": captions.said(CONFIG | {"seeds": seeds}, STATEMENTS)},
+    )
 
 
 @pytest.mark.parametrize("name", registry.names("figures"))
@@ -70,7 +77,9 @@ def test_budgets_that_differ_are_said_each_and_too_many_are_left_to_the_table():
 def test_the_summary_speaks_of_ranks_only_where_it_has_them():
     curvature = CONFIG["curvature"]
     assert "and the effective rank (0.99) of the curvature" in said("table_summary")
-    assert "rank" not in said("table_summary", curvature=curvature | {"evaluation_points": ["previous"]})
+    assert "rank" not in said(
+        "table_summary", curvature=curvature | {"evaluation_points": ["previous"]}
+    )
 
 
 def test_the_first_page_says_which_seeds_trained_what():
@@ -82,7 +91,10 @@ def test_the_first_page_says_which_seeds_trained_what():
 
 def test_the_first_page_has_the_result_first_what_was_lost_then_what_explains_it():
     text = said("workflow")
-    places = [text.index(sentence) for sentence in ("plasticity is lost.", "One counter-example.", "The rank is consistent.")]
+    places = [
+        text.index(sentence)
+        for sentence in ("plasticity is lost.", "One counter-example.", "The rank is consistent.")
+    ]
     assert places == sorted(places)
     assert "So is the norm." not in text, "of the meta-analysis, only what the study is about"
     assert "a_b_c: ρ" not in text
@@ -90,7 +102,9 @@ def test_the_first_page_has_the_result_first_what_was_lost_then_what_explains_it
 
 
 def test_sentences_are_a_list_in_the_page():
-    html = captions.html(REPORT / "figure_scatter.rst", CONFIG | {"said": captions.said(CONFIG, STATEMENTS)})
+    html = captions.html(
+        REPORT / "figure_scatter.rst", CONFIG | {"said": captions.said(CONFIG, STATEMENTS)}
+    )
     assert "<li>" in html
     assert "ρ = -0.50." in html
 

@@ -21,7 +21,9 @@ STAMP = {"settings": '{"arms": []}', "source": "test", "contract": "2"}
 
 def drawn():
     """Parameters at each task, shape ``(task, run, parameter)``, one of them diverged."""
-    parameters = torch.randn(max(TASKS) + 2, MEMBERS, 21, generator=torch.Generator().manual_seed(0))
+    parameters = torch.randn(
+        max(TASKS) + 2, MEMBERS, 21, generator=torch.Generator().manual_seed(0)
+    )
     parameters[4, 3] = torch.nan
     return parameters
 
@@ -63,7 +65,9 @@ def test_rows_that_are_written_again_take_the_place_of_the_former_and_harm_no_ot
     parameters[2, 1:3] = 7
     there.write(1, 2, parameters[2, 1:3])
     assert_holds(there, parameters)
-    assert_holds(Rows(there.path, TASKS, MEMBERS, SHAPES), parameters)  # as a job finds them that was killed and goes on
+    assert_holds(
+        Rows(there.path, TASKS, MEMBERS, SHAPES), parameters
+    )  # as a job finds them that was killed and goes on
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -179,13 +183,25 @@ def full_disk():
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(tmp_path):
     there = rows(tmp_path / "rows")
-    with full_disk(), pytest.raises(StudyError, match=r"c\.nc could not be written \(.+\): free space or mend its permissions"):
+    with (
+        full_disk(),
+        pytest.raises(
+            StudyError,
+            match=r"c\.nc could not be written \(.+\): free space or mend its permissions",
+        ),
+    ):
         write(tmp_path / "c.nc", there)
     assert [path.name for path in tmp_path.iterdir()] == ["rows"]
 
 
 def test_rows_on_a_full_disk_are_one_sentence(tmp_path):
-    with full_disk(), pytest.raises(StudyError, match=rf"rows\.f4 could not be written \({os.strerror(errno.EFBIG)}\): free space or mend"):
+    with (
+        full_disk(),
+        pytest.raises(
+            StudyError,
+            match=rf"rows\.f4 could not be written \({os.strerror(errno.EFBIG)}\): free space or mend",
+        ),
+    ):
         rows(tmp_path)
 
 

@@ -40,14 +40,23 @@ def test_the_environment_goes_before_the_file(tmp_path, monkeypatch):
     assert cluster.site(tmp_path) == {"partition": "gpu", "account": "lab"}
     monkeypatch.setenv("PLASTICITY_PARTITION", "other")
     monkeypatch.setenv("PLASTICITY_CPU_PARTITION", "cpu")
-    assert cluster.site(tmp_path) == {"partition": "other", "account": "lab", "cpu_partition": "cpu"}
+    assert cluster.site(tmp_path) == {
+        "partition": "other",
+        "account": "lab",
+        "cpu_partition": "cpu",
+    }
 
 
-@pytest.mark.parametrize("text", ["partitoin: gpu", "partition: [a, b]", "- partition", "partition: 3"])
+@pytest.mark.parametrize(
+    "text", ["partitoin: gpu", "partition: [a, b]", "- partition", "partition: 3"]
+)
 def test_a_mistake_in_the_file_is_a_sentence(tmp_path, text):
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm/site.yaml").write_text(text)
-    with pytest.raises(StudyError, match=r"slurm/site\.yaml holds .*: write partition, account, cpu_partition, each with a name"):
+    with pytest.raises(
+        StudyError,
+        match=r"slurm/site\.yaml holds .*: write partition, account, cpu_partition, each with a name",
+    ):
         cluster.site(tmp_path)
 
 
@@ -61,7 +70,9 @@ def test_a_file_that_is_no_yaml_is_a_sentence(tmp_path):
 def test_jobs_without_a_gpu_go_to_their_partition_and_an_account_that_is_none_is_not_said():
     assert cluster.resources(SAID, gpu=True) == {"slurm_partition": "gpu", "slurm_account": "lab"}
     assert cluster.resources(SAID, gpu=False) == {"slurm_partition": "cpu", "slurm_account": "lab"}
-    assert cluster.resources({"partition": "gpu", "account": "none"}, gpu=False) == {"slurm_partition": "gpu"}
+    assert cluster.resources({"partition": "gpu", "account": "none"}, gpu=False) == {
+        "slurm_partition": "gpu"
+    }
     assert cluster.resources({}, gpu=True) == {}
 
 
@@ -69,7 +80,10 @@ def test_what_is_missing_is_named_with_where_to_write_it():
     assert cluster.missing(SAID) == ""
     assert cluster.missing({"partition": "gpu", "account": "none"}) == ""
     said = cluster.missing({"partition": "gpu"})
-    assert "the site's account: write 'account: NAME' to slurm/site.yaml, or export PLASTICITY_ACCOUNT=NAME" in said
+    assert (
+        "the site's account: write 'account: NAME' to slurm/site.yaml, or export PLASTICITY_ACCOUNT=NAME"
+        in said
+    )
     assert "partition and account" in cluster.missing({})
 
 
@@ -89,15 +103,24 @@ def test_only_jobs_of_this_folder_and_of_our_name_that_have_not_ended_are_ours(t
 
 
 def test_a_job_that_is_ending_is_waited_for(tmp_path, slurm):
-    ending, ended = f"1|plasticity_a|COMPLETING|{tmp_path}|rule_x", f"1|plasticity_a|COMPLETED|{tmp_path}|rule_x"
-    slurm("squeue", f"if mkdir {tmp_path}/asked 2>/dev/null; then echo '{ending}'; else mkdir {tmp_path}/twice; echo '{ended}'; fi")
+    ending, ended = (
+        f"1|plasticity_a|COMPLETING|{tmp_path}|rule_x",
+        f"1|plasticity_a|COMPLETED|{tmp_path}|rule_x",
+    )
+    slurm(
+        "squeue",
+        f"if mkdir {tmp_path}/asked 2>/dev/null; then echo '{ending}'; else mkdir {tmp_path}/twice; echo '{ended}'; fi",
+    )
     assert cluster.running(tmp_path) == []
     assert (tmp_path / "twice").exists()
 
 
 def test_a_job_that_never_ends_is_not_waited_for_without_end(tmp_path, slurm, monkeypatch):
     monkeypatch.setattr(cluster, "SECONDS_TO_END", 0.1)
-    rows = [f"1|plasticity_a|COMPLETING|{tmp_path}|rule_x", f"2|plasticity_a|RUNNING|{tmp_path}|rule_y"]
+    rows = [
+        f"1|plasticity_a|COMPLETING|{tmp_path}|rule_x",
+        f"2|plasticity_a|RUNNING|{tmp_path}|rule_y",
+    ]
     slurm("squeue", "cat <<'END'\n" + "\n".join(rows) + "\nEND")
     assert cluster.running(tmp_path) == [cluster.Job("2", "RUNNING", "rule_y")]
 
@@ -109,7 +132,9 @@ def test_without_slurm_nothing_runs_there(tmp_path, monkeypatch):
 
 def test_a_slurm_that_does_not_answer_is_said(tmp_path, slurm):
     slurm("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
-    with pytest.raises(StudyError, match=r"cannot be asked .*Unable to contact slurm controller.*try again"):
+    with pytest.raises(
+        StudyError, match=r"cannot be asked .*Unable to contact slurm controller.*try again"
+    ):
         cluster.running(tmp_path)
 
 
@@ -130,7 +155,12 @@ def test_jobs_are_cancelled_by_their_numbers(tmp_path, slurm):
 
 
 def test_a_preempted_job_has_failed_and_a_forgotten_one_has_ended():
-    answers = [{"1": "RUNNING", "2": "RUNNING", "3": "PENDING"}, None, {"1": "PREEMPTED", "3": "COMPLETED"}, {}]
+    answers = [
+        {"1": "RUNNING", "2": "RUNNING", "3": "PENDING"},
+        None,
+        {"1": "PREEMPTED", "3": "COMPLETED"},
+        {},
+    ]
     commands = []
 
     async def query_job_status(command, logger):

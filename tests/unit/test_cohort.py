@@ -21,7 +21,9 @@ SETTING = Setting(
     Network("mlp", "relu", options={"width": 11, "depth": 2}),
     Optimizer("adam", options={"lr": 0.003}),
 )
-EVERYONE = [({"strength": strength}, seed) for strength in (0.01, 1e30) for seed in (0, 1, 2, 3)]  # half of them diverge
+EVERYONE = [
+    ({"strength": strength}, seed) for strength in (0.01, 1e30) for seed in (0, 1, 2, 3)
+]  # half of them diverge
 TASKS = [0, 2]
 
 
@@ -44,12 +46,19 @@ def job(data, tmp_path, monkeypatch):
     def run(hold, folder="resume", stop_after=None):
         kept, sizes = Stopping(tmp_path / folder, {}), []
         kept.left = stop_after or kept.left
-        shapes = {name: tuple(tensor.shape) for name, tensor in architecture.fitting(SETTING, data).named_parameters()}
+        shapes = {
+            name: tuple(tensor.shape)
+            for name, tensor in architecture.fitting(SETTING, data).named_parameters()
+        }
         kept.folder.mkdir(exist_ok=True)
         rows = Rows(kept.folder / "rows.f4", TASKS, len(EVERYONE), shapes)
-        monkeypatch.setattr(chunks, "Members", lambda *given: sizes.append(len(given[2])) or Members(*given))
+        monkeypatch.setattr(
+            chunks, "Members", lambda *given: sizes.append(len(given[2])) or Members(*given)
+        )
         granted = memory.BASE + data.nbytes + int(hold * memory.per_member(SETTING, data))
-        outcomes = chunks.train_in_waves(SETTING, "l2", EVERYONE, data, Training(), rows, kept, granted)
+        outcomes = chunks.train_in_waves(
+            SETTING, "l2", EVERYONE, data, Training(), rows, kept, granted
+        )
         return outcomes, np.stack([rows.read(task) for task in TASKS]), sizes
 
     return run
@@ -57,7 +66,9 @@ def job(data, tmp_path, monkeypatch):
 
 def assert_same(one, other):
     (outcomes, rows, _), (expected, expected_rows, _) = one, other
-    assert {name: values.tobytes() for name, values in outcomes.items()} == {name: values.tobytes() for name, values in expected.items()}
+    assert {name: values.tobytes() for name, values in outcomes.items()} == {
+        name: values.tobytes() for name, values in expected.items()
+    }
     assert rows.tobytes() == expected_rows.tobytes()
 
 
@@ -66,7 +77,9 @@ def told(caplog):
 
 
 @pytest.mark.parametrize(("hold", "sizes"), [(7.5, [4, 4]), (3.1, [3, 3, 2]), (0.5, [1] * 8)])
-def test_a_ensemble_that_does_not_fit_is_trained_in_waves_with_the_same_bits_and_one_line_tells_so(job, caplog, hold, sizes):
+def test_a_ensemble_that_does_not_fit_is_trained_in_waves_with_the_same_bits_and_one_line_tells_so(
+    job, caplog, hold, sizes
+):
     at_once = job(hold=8.1, folder="at once")
     assert at_once[2] == [8]
     assert not told(caplog)
@@ -86,7 +99,9 @@ def test_outcomes_are_of_all_members_in_their_order(job):
     assert len({tuple(curve) for curve in outcomes["loss_curve"][:4, 0]}) == 4
 
 
-@pytest.mark.parametrize(("hold", "sizes"), [(8.1, [2, 2, 4]), (3.1, [2, 2, 3, 1]), (0.5, [2, 2, 1, 1, 1, 1])])
+@pytest.mark.parametrize(
+    ("hold", "sizes"), [(8.1, [2, 2, 4]), (3.1, [2, 2, 3, 1]), (0.5, [2, 2, 1, 1, 1, 1])]
+)
 def test_waves_that_were_begun_keep_their_size_whatever_fits_by_now(job, hold, sizes):
     at_once = job(hold=8.1, folder="at once")
     with pytest.raises(KeyboardInterrupt):
@@ -117,19 +132,35 @@ def test_a_wave_is_gone_before_the_next_one_takes_its_place(job, monkeypatch):
 def test_the_log_says_what_memory_it_took(job, caplog):
     caplog.set_level("INFO", "plasticity")
     job(hold=8.1)
-    assert [line for line in caplog.messages if line.startswith("trained; at most ") and line.endswith(" GiB of memory")]
+    assert [
+        line
+        for line in caplog.messages
+        if line.startswith("trained; at most ") and line.endswith(" GiB of memory")
+    ]
 
 
-def test_images_that_must_be_separable_are_looked_at_before_anything_is_trained(data, tmp_path, caplog):
+def test_images_that_must_be_separable_are_looked_at_before_anything_is_trained(
+    data, tmp_path, caplog
+):
     def trained(samples):
-        setting = replace(SETTING, problem=replace(SETTING.problem, samples=samples, separable=True))
-        shapes = {name: tuple(tensor.shape) for name, tensor in architecture.fitting(setting, data).named_parameters()}
+        setting = replace(
+            SETTING, problem=replace(SETTING.problem, samples=samples, separable=True)
+        )
+        shapes = {
+            name: tuple(tensor.shape)
+            for name, tensor in architecture.fitting(setting, data).named_parameters()
+        }
         rows = Rows(tmp_path / "rows.f4", TASKS, 2, shapes)
-        chunks.train_in_waves(setting, "none", [({}, 0), ({}, 7)], data, Training(), rows, Resume(tmp_path, {}))
+        chunks.train_in_waves(
+            setting, "none", [({}, 0), ({}, 7)], data, Training(), rows, Resume(tmp_path, {})
+        )
 
     with caplog.at_level("INFO"):
         trained(8)
-    found = re.findall(r"images of seed (\d) are linearly separable under any labels; condition number (\d+)", caplog.text)
+    found = re.findall(
+        r"images of seed (\d) are linearly separable under any labels; condition number (\d+)",
+        caplog.text,
+    )
     assert [seed for seed, _ in found] == ["0", "7"]
     for path in tmp_path.iterdir():
         path.unlink()

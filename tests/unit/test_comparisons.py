@@ -16,9 +16,18 @@ SEEDS, TASKS = 10, 16
 def panel(name="a", seed=0, seeds=SEEDS, effect=0.0, common=0.0, noise=0.1):
     """`l2` is better than `none` by `effect`; seeds differ by `common`, for both arms alike."""
     draw = np.random.default_rng(seed)
-    error = 0.5 + common * draw.normal(size=(1, seeds, 1)) + noise * draw.normal(size=(3, seeds, TASKS))
+    error = (
+        0.5 + common * draw.normal(size=(1, seeds, 1)) + noise * draw.normal(size=(3, seeds, TASKS))
+    )
     error[1] -= effect
-    return Panel(name, ["none", "l2", "fresh"], [Key("weight_norm", "", "all")], error[None], ["final_error"], error[None])
+    return Panel(
+        name,
+        ["none", "l2", "fresh"],
+        [Key("weight_norm", "", "all")],
+        error[None],
+        ["final_error"],
+        error[None],
+    )
 
 
 def row(table, **keys):
@@ -38,14 +47,23 @@ def test_statistics_are_scipys():
     difference = versus(table, "mean_difference")
     assert difference["estimate"] == pytest.approx((l2 - none).mean())
     exact = scipy.stats.permutation_test(
-        (l2, none), lambda a, b: abs((a - b).mean()), permutation_type="samples", alternative="greater", n_resamples=2000
+        (l2, none),
+        lambda a, b: abs((a - b).mean()),
+        permutation_type="samples",
+        alternative="greater",
+        n_resamples=2000,
     )
     assert difference["p"] == pytest.approx(exact.pvalue, abs=0.03)
     assert versus(table, "probability_of_improvement")["estimate"] == pytest.approx(
         1 - scipy.stats.mannwhitneyu(l2, none).statistic / SEEDS**2
     )
-    for statistic, expected in (("mean", l2.mean()), ("interquartile_mean", scipy.stats.trim_mean(l2, 0.25))):
-        assert row(table, arm="l2", versus="", stage="late", statistic=statistic)["estimate"] == pytest.approx(expected)
+    for statistic, expected in (
+        ("mean", l2.mean()),
+        ("interquartile_mean", scipy.stats.trim_mean(l2, 0.25)),
+    ):
+        assert row(table, arm="l2", versus="", stage="late", statistic=statistic)[
+            "estimate"
+        ] == pytest.approx(expected)
 
 
 def test_pairing_finds_what_common_seeds_would_hide():
@@ -66,13 +84,20 @@ def test_over_settings_each_counts_alike():
     assert over["low"] < over["estimate"] < over["high"] < 0
     assert over["p"] < 0.01
     scores = np.concatenate([one.values[0][1][..., -2:].mean(axis=-1) for one in panels])
-    found = row(table, setting="all", arm="l2", versus="", stage="late", statistic="interquartile_mean")
+    found = row(
+        table, setting="all", arm="l2", versus="", stage="late", statistic="interquartile_mean"
+    )
     assert found["estimate"] == pytest.approx(scipy.stats.trim_mean(scores, 0.25))
 
 
 @pytest.mark.parametrize("studies", slow_except([60], [60, 250]))
 def test_the_paired_test_rejects_in_5_of_100_studies_and_its_interval_covers(studies):
-    found = [versus(comparisons.comparisons([panel(seed=seed, common=0.3)], Draws(299)), "mean_difference") for seed in range(studies)]
+    found = [
+        versus(
+            comparisons.comparisons([panel(seed=seed, common=0.3)], Draws(299)), "mean_difference"
+        )
+        for seed in range(studies)
+    ]
     error = np.sqrt(0.05 * 0.95 / studies)
     assert np.mean([one["p"] <= 0.05 for one in found]) <= 0.05 + 3 * error
     assert abs(np.mean([one["low"] <= 0 <= one["high"] for one in found]) - 0.95) <= 3.5 * error
@@ -103,5 +128,7 @@ def test_profiles_are_shares_of_runs_below_thresholds():
     table = comparisons.profiles(panels, DRAWS)
     scores = [one.values[0][1][..., -2:].mean(axis=-1) for one in panels]
     for _, found in table[table["arm"] == "l2"].iterrows():
-        assert found["estimate"] == pytest.approx(np.mean([(one <= found["threshold"] + 1e-12).mean() for one in scores]))
+        assert found["estimate"] == pytest.approx(
+            np.mean([(one <= found["threshold"] + 1e-12).mean() for one in scores])
+        )
         assert found["low"] <= found["estimate"] <= found["high"]

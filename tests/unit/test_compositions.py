@@ -15,7 +15,11 @@ def taken(data, method, arm):
     runs = begun(data, method, [arm], [0, 1], SETTING)
     learner = runs.learner
     runs.on_task_start()
-    noise = torch.randn(learner.parameters.flat.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = torch.randn(
+        learner.parameters.flat.shape,
+        generator=torch.Generator().manual_seed(0),
+        dtype=torch.float64,
+    )
     with torch.no_grad():
         learner.parameters.flat.add_(0.1 * noise)
     runs._take_step(torch.arange(14) * 2)
@@ -28,10 +32,16 @@ PENALTIES = ["l2", "l2_init", "wasserstein", "spectral", "parseval", "l2_er"]
 @pytest.mark.parametrize("other", PENALTIES[1:])
 def test_gradients_of_penalties_add_up(data, other):
     one, two = ARMS["l2"][1], ARMS[other][1]
-    both = {f"l2.{key}": value for key, value in one.items()} | {f"{other}.{key}": value for key, value in two.items()}
-    none, first, second = (taken(data, method, arm) for method, arm in (("none", {}), ("l2", one), (other, two)))
+    both = {f"l2.{key}": value for key, value in one.items()} | {
+        f"{other}.{key}": value for key, value in two.items()
+    }
+    none, first, second = (
+        taken(data, method, arm) for method, arm in (("none", {}), ("l2", one), (other, two))
+    )
     for order in (f"l2+{other}", f"{other}+l2"):
-        torch.testing.assert_close(taken(data, order, both) - none, (first - none) + (second - none), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            taken(data, order, both) - none, (first - none) + (second - none), rtol=1e-9, atol=1e-12
+        )
 
 
 def test_three_at_once_add_up_too_whether_they_pull_or_not(data):
@@ -39,7 +49,9 @@ def test_three_at_once_add_up_too_whether_they_pull_or_not(data):
     whole = {f"{method}.{key}": value for method, arm in arms.items() for key, value in arm.items()}
     none = taken(data, "none", {})
     expected = none + sum(taken(data, method, arm) - none for method, arm in arms.items())
-    torch.testing.assert_close(taken(data, "spectral+l2+l2_init", whole), expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        taken(data, "spectral+l2+l2_init", whole), expected, rtol=1e-9, atol=1e-12
+    )
 
 
 def test_what_comes_after_each_step_goes_in_the_order_of_the_names(data):
@@ -47,7 +59,11 @@ def test_what_comes_after_each_step_goes_in_the_order_of_the_names(data):
     _, first = trained(data, "weight_decay+weight_clipping", [decay | clip], [0])
     _, second = trained(data, "weight_clipping+weight_decay", [decay | clip], [0])
     assert not torch.equal(first[-1], second[-1])
-    bounds = begun(data, "weight_clipping", [{"bound": 0.1}], [0]).interventions["weight_clipping"]._bound
+    bounds = (
+        begun(data, "weight_clipping", [{"bound": 0.1}], [0])
+        .interventions["weight_clipping"]
+        ._bound
+    )
     assert (first[-1].abs() == bounds).any()  # clipped last
     assert not (second[-1].abs() == bounds).any()  # and decayed since
 
@@ -70,55 +86,96 @@ def test_gates_of_two_methods_multiply(data):
     whole = runs.learner.hidden
     runs = begun(data, "dropout", [{"rate": 0}], [0, 1])
     runs.on_task_start()
-    runs.interventions = {"half": Half(), "dropout": runs.interventions["dropout"], "third": Third()}
+    runs.interventions = {
+        "half": Half(),
+        "dropout": runs.interventions["dropout"],
+        "third": Third(),
+    }
     runs._take_step(torch.arange(14))
-    torch.testing.assert_close(runs.learner.hidden["hidden_1"], whole["hidden_1"] / 4, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        runs.learner.hidden["hidden_1"], whole["hidden_1"] / 4, rtol=1e-12, atol=0
+    )
     assert (runs.learner.hidden["hidden_2"] != whole["hidden_2"]).any()
     alone = torch.relu(
-        runs.learner.hidden["hidden_1"].detach() @ begun(data, "none", [{}], [0, 1]).learner.parameters.tensors["hidden_2.weight"].mT
+        runs.learner.hidden["hidden_1"].detach()
+        @ begun(data, "none", [{}], [0, 1]).learner.parameters.tensors["hidden_2.weight"].mT
     )
-    torch.testing.assert_close(runs.learner.hidden["hidden_2"], alone / 6, rtol=1e-12, atol=1e-15)  # biases are 0
+    torch.testing.assert_close(
+        runs.learner.hidden["hidden_2"], alone / 6, rtol=1e-12, atol=1e-15
+    )  # biases are 0
 
 
 def test_layer_norm_with_l2_is_l2_on_a_network_with_layer_norm(data):
     normed = changed(network={"options": {"width": 8, "depth": 2, "norm": "layer"}})
-    _, composed = trained(data, "layer_norm+l2", [{"l2.strength": 0.1}], [0, 1], dtype=torch.float32)
+    _, composed = trained(
+        data, "layer_norm+l2", [{"l2.strength": 0.1}], [0, 1], dtype=torch.float32
+    )
     _, alone = trained(data, "l2", [{"strength": 0.1}], [0, 1], normed, torch.float32)
     assert torch.equal(composed, alone)
 
 
 @pytest.mark.parametrize(
-    "neutral", [{"dropout.rate": 0}, {"weight_decay.strength": 0}, {"hare_tortoise.period": 0}, {"spectral.strength": 0}]
+    "neutral",
+    [
+        {"dropout.rate": 0},
+        {"weight_decay.strength": 0},
+        {"hare_tortoise.period": 0},
+        {"spectral.strength": 0},
+    ],
 )
 @pytest.mark.parametrize("method", ["redo", "shrink_perturb", "l2_er"])
 def test_beside_a_method_that_does_nothing_another_acts_as_alone(data, method, neutral):
     other = next(iter(neutral)).split(".")[0]
-    named = [{f"{method}.{key}": value for key, value in arm.items()} | neutral for arm in ARMS[method]]
+    named = [
+        {f"{method}.{key}": value for key, value in arm.items()} | neutral for arm in ARMS[method]
+    ]
     _, alone = trained(data, method, ARMS[method], [0, 1], dtype=torch.float32)
     for name in (f"{method}+{other}", f"{other}+{method}"):
         assert torch.equal(trained(data, name, named, [0, 1], dtype=torch.float32)[1], alone)
 
 
 def test_what_each_part_carries_on_is_named_after_it(data):
-    arm = {"hare_tortoise.period": 5, "continual_backprop.rate": 0.1, "spectral.strength": 0.1, "l2_init.strength": 0.1}
+    arm = {
+        "hare_tortoise.period": 5,
+        "continual_backprop.rate": 0.1,
+        "spectral.strength": 0.1,
+        "l2_init.strength": 0.1,
+    }
     runs = begun(data, "hare_tortoise+continual_backprop+spectral+l2_init", [arm], [0])
     train(runs)
     names = {name for name in runs.carried() if not name.startswith(("outcome", "optimizer"))}
-    parts = {f"continual_backprop_{kind}_hidden_{level}" for kind in ("utility", "age", "due") for level in (1, 2)}
+    parts = {
+        f"continual_backprop_{kind}_hidden_{level}"
+        for kind in ("utility", "age", "due")
+        for level in (1, 2)
+    }
     spectral = {f"spectral_{layer}" for layer in ("hidden_1", "hidden_2", "output")}
     assert names == {"parameters", "alive", "hare_tortoise_slow"} | parts | spectral
 
 
 def test_hyper_parameters_of_a_part_are_those_with_its_name_before_them():
     arm = {"l2.strength": 1, "l2_init.strength": 2, "spectral.kernels": "flat"}
-    found = {part: hyper_parameters("l2 + l2_init+spectral", part, arm) for part in ("l2", "l2_init", "spectral")}
-    assert found == {"l2": {"strength": 1}, "l2_init": {"strength": 2}, "spectral": {"kernels": "flat"}}
+    found = {
+        part: hyper_parameters("l2 + l2_init+spectral", part, arm)
+        for part in ("l2", "l2_init", "spectral")
+    }
+    assert found == {
+        "l2": {"strength": 1},
+        "l2_init": {"strength": 2},
+        "spectral": {"kernels": "flat"},
+    }
     assert hyper_parameters("l2", "l2", {"strength": 3}) == {"strength": 3}
     assert parts("layer_norm + l2+redo") == ["layer_norm", "l2", "redo"]
 
 
 def test_hyper_parameters_are_each_runs_own_and_defaults_are_filled_in(data):
-    runs = begun(data, "spectral", [{"strength": 0.1, "power": 3}, {"strength": 0.2}], [0, 1], dtype=torch.float32)
+    runs = begun(
+        data,
+        "spectral",
+        [{"strength": 0.1, "power": 3}, {"strength": 0.2}],
+        [0, 1],
+        dtype=torch.float32,
+    )
     spectral = runs.interventions["spectral"]
     assert spectral.strength.tolist() == pytest.approx([0.1, 0.1, 0.2, 0.2])
     assert spectral.power.tolist() == [3, 3, 2, 2]

@@ -20,13 +20,29 @@ def panel(name, seed=0, relation=-1.0, loss=0.4, collapse=0.5, arm="none"):
     line, own = np.linspace(0, 1, TASKS), 0.02 * draw.normal(size=(SEEDS, TASKS))
     rank = 100 * (1 - collapse * line) + 100 * (relation * own + 0.02 * draw.normal(size=own.shape))
     gap = loss * line + own
-    return Panel(name, [arm], [Key("fisher_effective_rank", "next", "all")], rank[None, None], ["final_error_gap"], gap[None, None])
+    return Panel(
+        name,
+        [arm],
+        [Key("fisher_effective_rank", "next", "all")],
+        rank[None, None],
+        ["final_error_gap"],
+        gap[None, None],
+    )
 
 
 def test_the_meta_analysis_is_that_of_the_formulas():
     z, error = np.array([0.5, 0.9, 1.4, 0.2]), np.array([0.1, 0.2, 0.15, 0.1])
     found = meta_analysis._over_settings(
-        pd.DataFrame({"setting": list("abcd"), "z": z, "error": error, "p": [0.01, 0.2, 0.03, 0.5], "seeds": 5}), 1
+        pd.DataFrame(
+            {
+                "setting": list("abcd"),
+                "z": z,
+                "error": error,
+                "p": [0.01, 0.2, 0.03, 0.5],
+                "seeds": 5,
+            }
+        ),
+        1,
     )
     weights = 1 / error**2
     q = (weights * (z - (weights * z).sum() / weights.sum()) ** 2).sum()
@@ -34,7 +50,9 @@ def test_the_meta_analysis_is_that_of_the_formulas():
     assert found["i_squared"] == pytest.approx((q - 3) / q)
     assert found["p_heterogeneity"] == pytest.approx(scipy.stats.chi2.sf(q, 3))
 
-    def excess(tau):  # Paule and Mandel: the variance between settings at which Q is its expectation
+    def excess(
+        tau,
+    ):  # Paule and Mandel: the variance between settings at which Q is its expectation
         weight = 1 / (error**2 + tau)
         return (weight * (z - (weight * z).sum() / weight.sum()) ** 2).sum() - 3
 
@@ -43,16 +61,22 @@ def test_the_meta_analysis_is_that_of_the_formulas():
     centre = (weight * z).sum() / weight.sum()
     spread = np.sqrt((weight * (z - centre) ** 2).sum() / (3 * weight.sum()))
     reach = scipy.stats.t.ppf(0.975, 3) * spread
-    assert [found["estimate"], found["low"], found["high"]] == pytest.approx(np.tanh([centre, centre - reach, centre + reach]), rel=1e-3)
+    assert [found["estimate"], found["low"], found["high"]] == pytest.approx(
+        np.tanh([centre, centre - reach, centre + reach]), rel=1e-3
+    )
     ahead = scipy.stats.t.ppf(0.975, 2) * np.sqrt(tau + spread**2)
-    assert [found["prediction_low"], found["prediction_high"]] == pytest.approx(np.tanh([centre - ahead, centre + ahead]), rel=1e-3)
+    assert [found["prediction_low"], found["prediction_high"]] == pytest.approx(
+        np.tanh([centre - ahead, centre + ahead]), rel=1e-3
+    )
     assert found["sign_agreement"] == found["as_claimed"] == 1
     assert found["beating"] == 0.5
     assert found["worst_setting"] == "d"
 
 
 def test_settings_that_agree_and_one_that_does_not():
-    table = meta_analysis.consistency([panel("a", 0), panel("b", 1), panel("c", 2, relation=1.0)], DRAWS).set_index("association")
+    table = meta_analysis.consistency(
+        [panel("a", 0), panel("b", 1), panel("c", 2, relation=1.0)], DRAWS
+    ).set_index("association")
     assert table.loc["task", "as_claimed"] == pytest.approx(2 / 3)
     assert table.loc["task", "worst_setting"] == "c"
     assert table.loc["within_run", "as_claimed"] == 1  # the trend alone makes it so
@@ -79,7 +103,9 @@ def test_one_setting_is_an_estimate_without_an_interval():
     ],
 )
 def test_counter_examples_are_found(loss, collapse, verdict, against):
-    found = meta_analysis.counterexamples([panel("a", loss=loss, collapse=collapse)], DRAWS, 0.05, 0.2)
+    found = meta_analysis.counterexamples(
+        [panel("a", loss=loss, collapse=collapse)], DRAWS, 0.05, 0.2
+    )
     assert list(found["verdict"]) == [verdict]
     assert list(found["counterexample"]) == [against]
 
@@ -89,7 +115,9 @@ def test_counter_examples_come_first_and_a_single_seed_is_too_few():
     assert list(table["setting"]) == ["b", "a"]
     one = panel("a")
     few = Panel("a", one.arms, one.keys, one.measures[:, :, :1], one.outcomes, one.values[:, :, :1])
-    assert list(meta_analysis.counterexamples([few], DRAWS, 0.05, 0.2)["verdict"]) == ["too few seeds"]
+    assert list(meta_analysis.counterexamples([few], DRAWS, 0.05, 0.2)["verdict"]) == [
+        "too few seeds"
+    ]
 
 
 def test_a_loss_is_that_of_all_tasks_whatever_tasks_were_measured():

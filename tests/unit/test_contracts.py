@@ -17,7 +17,13 @@ from plasticity.storage import netcdf
 from plasticity.training import outcomes
 
 CURVATURE = Curvature.of(
-    {"operators": ["fisher", "hessian"], "samples": 9, "evaluation_points": ["previous", "next"], "every": 1, "levels": [0.99, 0.5]}
+    {
+        "operators": ["fisher", "hessian"],
+        "samples": 9,
+        "evaluation_points": ["previous", "next"],
+        "every": 1,
+        "levels": [0.99, 0.5],
+    }
 )
 TABLE = {**dataset.TABLE, **outcomes.TABLE, **measure.table(CURVATURE)}
 STAMP = {"source": "test", "contract": "2", "settings": "{}", "code": "{}", "versions": "{}"}
@@ -99,7 +105,9 @@ def test_coordinates_have_no_fill_value_and_integers_neither(tmp_path, everythin
     netcdf.write(everything, tmp_path / "a.nc")
     with netCDF4.Dataset(tmp_path / "a.nc") as file:
         for name, values in file.variables.items():
-            assert ("_FillValue" in values.ncattrs()) == (name not in COORDINATES and np.dtype(values.dtype).kind == "f"), name
+            assert ("_FillValue" in values.ncattrs()) == (
+                name not in COORDINATES and np.dtype(values.dtype).kind == "f"
+            ), name
 
 
 def test_a_coordinate_of_fractions_has_no_fill_value_either(tmp_path):
@@ -113,17 +121,31 @@ def test_every_dim_but_those_of_images_and_classes_has_a_described_coordinate():
     assert dims - {"sample", "channel", "row", "column", "class"} == set(netcdf.COORDINATES)
 
 
-@pytest.mark.parametrize(("name", "meanings"), {"status": outcomes.STATUS, "curvature_status": measure.STATUS}.items())
+@pytest.mark.parametrize(
+    ("name", "meanings"), {"status": outcomes.STATUS, "curvature_status": measure.STATUS}.items()
+)
 def test_a_status_says_what_its_values_mean(tmp_path, everything, name, meanings):
     netcdf.write(everything, tmp_path / "a.nc")
     status = netcdf.read(tmp_path / "a.nc")[name]
     assert status.dtype == status.attrs["flag_values"].dtype == np.int8
-    assert dict(zip(status.attrs["flag_meanings"].split(), status.attrs["flag_values"].tolist(), strict=True)) == meanings
+    assert (
+        dict(
+            zip(
+                status.attrs["flag_meanings"].split(),
+                status.attrs["flag_values"].tolist(),
+                strict=True,
+            )
+        )
+        == meanings
+    )
     assert status.attrs["long_name"] == TABLE[name].meaning
 
 
 def test_only_a_status_has_flags(everything):
-    assert {name for name, values in everything.items() if "flag_values" in values.attrs} == {"status", "curvature_status"}
+    assert {name for name, values in everything.items() if "flag_values" in values.attrs} == {
+        "status",
+        "curvature_status",
+    }
 
 
 def test_a_name_that_is_not_in_the_contract_cannot_enter_a_file():
@@ -139,8 +161,13 @@ def test_the_same_data_give_the_same_bytes(tmp_path):
     assert (tmp_path / "a" / "x.nc").read_bytes() == (tmp_path / "b" / "x.nc").read_bytes()
 
 
-@pytest.mark.parametrize("failure", [ValueError("mid-way"), OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_a_failure_while_writing_leaves_the_former_file_and_no_other(tmp_path, monkeypatch, failure):
+@pytest.mark.parametrize(
+    "failure",
+    [ValueError("mid-way"), OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()],
+)
+def test_a_failure_while_writing_leaves_the_former_file_and_no_other(
+    tmp_path, monkeypatch, failure
+):
     path = tmp_path / "a.nc"
     netcdf.write(drawn(["final_error"]), path)
     former = path.read_bytes()
@@ -164,13 +191,19 @@ def test_a_write_replaces_the_former_file(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.nc"]
 
 
-@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), RuntimeError("NetCDF: HDF error")])
+@pytest.mark.parametrize(
+    "failure", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), RuntimeError("NetCDF: HDF error")]
+)
 def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path, monkeypatch, failure):
-    def full(self, part, **options):  # a full disk is an OSError to Python, a RuntimeError to netCDF
+    def full(
+        self, part, **options
+    ):  # a full disk is an OSError to Python, a RuntimeError to netCDF
         raise failure
 
     monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
-    with pytest.raises(StudyError, match=r"a\.nc could not be written \(.+\): free space or mend its permissions"):
+    with pytest.raises(
+        StudyError, match=r"a\.nc could not be written \(.+\): free space or mend its permissions"
+    ):
         netcdf.write(drawn(["final_error"]), tmp_path / "a.nc")
 
 
@@ -199,7 +232,13 @@ def test_a_files_digest_is_that_of_its_content(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "stamp", [{"source": "train"}, {"source": "train", "contract": "1"}, {"source": "train", "contract": "3"}], ids=str
+    "stamp",
+    [
+        {"source": "train"},
+        {"source": "train", "contract": "1"},
+        {"source": "train", "contract": "3"},
+    ],
+    ids=str,
 )
 def test_a_file_of_another_version_of_the_contract_is_refused_with_what_to_do(tmp_path, stamp):
     netcdf.write(xr.Dataset({"a": 1.0}, attrs=stamp), tmp_path / "a.nc")

@@ -25,17 +25,29 @@ from plasticity.storage.checkpoints import Rows, write
 ENTRY = SCRIPTS / "curvature.py"
 ARMS, SEEDS, TASKS = ["none", "l2(strength=1)"], [0, 1], 3
 SETTING = {
-    "problem": {"dataset": "tiny", "shift": "shuffle_labels", "samples": 30, "batch": 5, "epochs": 1, "tasks": TASKS},
+    "problem": {
+        "dataset": "tiny",
+        "shift": "shuffle_labels",
+        "samples": 30,
+        "batch": 5,
+        "epochs": 1,
+        "tasks": TASKS,
+    },
     "network": {"kind": "mlp", "width": 8, "depth": 1, "activation": "relu"},
     "optimizer": {"kind": "adam", "lr": 0.003},
 }
 CURVATURE = {
-    "operators": {"fisher": {}, "hessian": {"exact_up_to": 1, "steps": 4, "probes": 2, "blocks": ["all"]}},
+    "operators": {
+        "fisher": {},
+        "hessian": {"exact_up_to": 1, "steps": 4, "probes": 2, "blocks": ["all"]},
+    },
     "samples": 9,
     "moments": ["old", "new"],
     "every": 1,
 }
-SPECTRA = 2 * len(ARMS) * (1 + len(SEEDS))  # of a task: at both moments, of each arm's runs together, and one by one
+SPECTRA = (
+    2 * len(ARMS) * (1 + len(SEEDS))
+)  # of a task: at both moments, of each arm's runs together, and one by one
 RESULT, STATE = "measures.nc", "resume_curvature"
 
 
@@ -56,8 +68,22 @@ class Job(Forked):
     code: dict[str, str] = field(default_factory=dict)
 
     def argv(self):
-        argv = [ENTRY, "--data", self.data, "--checkpoints", self.checkpoints, "--output", self.folder / RESULT]
-        return [*argv, "--settings", json.dumps(CURVATURE | self.curvature), "--code", json.dumps(self.code)]
+        argv = [
+            ENTRY,
+            "--data",
+            self.data,
+            "--checkpoints",
+            self.checkpoints,
+            "--output",
+            self.folder / RESULT,
+        ]
+        return [
+            *argv,
+            "--settings",
+            json.dumps(CURVATURE | self.curvature),
+            "--code",
+            json.dumps(self.code),
+        ]
 
 
 def drawn(path, data, seed):
@@ -67,8 +93,17 @@ def drawn(path, data, seed):
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
     rows = Rows(path.with_suffix(".rows"), range(TASKS), len(ARMS) * len(SEEDS), shapes)
     for task in range(TASKS):
-        members = [architecture.initial(network, setting.network, seed + member, task) for member in range(len(ARMS) * len(SEEDS))]
-        rows.write(0, task, torch.stack([torch.cat([tensor.flatten() for tensor in one.values()]) for one in members]).float())
+        members = [
+            architecture.initial(network, setting.network, seed + member, task)
+            for member in range(len(ARMS) * len(SEEDS))
+        ]
+        rows.write(
+            0,
+            task,
+            torch.stack(
+                [torch.cat([tensor.flatten() for tensor in one.values()]) for one in members]
+            ).float(),
+        )
     write(path, rows, ARMS, SEEDS, {"settings": json.dumps({"setting": SETTING})})
     return path
 
@@ -79,8 +114,13 @@ def make(forks, data, tmp_path_factory):
     root = tmp_path_factory.mktemp("made")
     netcdf.write(data, root / "tiny.nc")
     netcdf.write(data.assign(image=data["image"] // 2), root / "other.nc")
-    checkpoints = {name: drawn(root / f"{name}_checkpoints.nc", data, seed) for name, seed in (("first", 0), ("second", 50))}
-    return lambda data="tiny", of="first", **more: Job(tmp_path_factory.mktemp("job"), forks, root / f"{data}.nc", checkpoints[of], **more)
+    checkpoints = {
+        name: drawn(root / f"{name}_checkpoints.nc", data, seed)
+        for name, seed in (("first", 0), ("second", 50))
+    }
+    return lambda data="tiny", of="first", **more: Job(
+        tmp_path_factory.mktemp("job"), forks, root / f"{data}.nc", checkpoints[of], **more
+    )
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +140,10 @@ def expected(alone):
 
 def gone_on(job):
     """After how many tasks the job's processes went on."""
-    return [int(count) for count in re.findall(rf"going on after task (\d+) of {TASKS}", job.text("log"))]
+    return [
+        int(count)
+        for count in re.findall(rf"going on after task (\d+) of {TASKS}", job.text("log"))
+    ]
 
 
 def test_a_job_keeps_each_task_that_it_measured_and_nothing_at_its_end(alone, expected):
@@ -114,15 +157,21 @@ def test_a_job_keeps_each_task_that_it_measured_and_nothing_at_its_end(alone, ex
 
 
 @pytest.mark.parametrize("third", slow_except([0], range(3)))
-def test_killed_before_any_change_of_a_file_it_ends_in_the_same_bytes_and_at_most_one_task_is_done_twice(make, alone, expected, third):
+def test_killed_before_any_change_of_a_file_it_ends_in_the_same_bytes_and_at_most_one_task_is_done_twice(
+    make, alone, expected, third
+):
     moments = alone.moments
-    first_removed = next(at for at, moment in enumerate(moments) if moment.startswith("os.remove state"))
+    first_removed = next(
+        at for at, moment in enumerate(moments) if moment.startswith("os.remove state")
+    )
     for at in [at for at, moment in enumerate(moments) if moment != "spectra"][third::3]:
         job = make()
         assert job.run(at=("", at)) == -signal.SIGKILL
         assert job.run() == 0, job.text("said")
         assert job.results == expected, f"killed before {moments[at]} ({at})"
-        assert at > first_removed or job.moments.count("spectra") <= (TASKS + 1) * SPECTRA, f"killed before {moments[at]} ({at})"
+        assert at > first_removed or job.moments.count("spectra") <= (TASKS + 1) * SPECTRA, (
+            f"killed before {moments[at]} ({at})"
+        )
 
 
 @pytest.mark.parametrize("moment", slow_except([0], range(4)))
@@ -139,15 +188,26 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(make, expected, mome
     assert job.results == expected
 
 
-@pytest.mark.parametrize("number", slow_except([signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]), ids=lambda number: number.name)
-def test_told_to_stop_between_tasks_or_amid_one_it_says_so_and_goes_on_from_there(make, expected, number):
+@pytest.mark.parametrize(
+    "number",
+    slow_except([signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]),
+    ids=lambda number: number.name,
+)
+def test_told_to_stop_between_tasks_or_amid_one_it_says_so_and_goes_on_from_there(
+    make, expected, number
+):
     for spectra, tasks in {1: 0, SPECTRA: 1, SPECTRA + 3: 1, 2 * SPECTRA: 2}.items():
         job = make()
         assert job.run(at=("spectra", spectra), number=number) == 128 + number
-        assert f"told to stop ({number.name}); what is finished stays: start snakemake again" in job.text("log")
+        assert (
+            f"told to stop ({number.name}); what is finished stays: start snakemake again"
+            in job.text("log")
+        )
         assert not list(job.root.rglob("*.part"))
         assert not job.text("said"), "no traceback, and no second word"
-        assert sorted(job.results) == sorted([f"{STATE}/lock", *(f"{STATE}/state_{task}.npz" for task in range(tasks))])
+        assert sorted(job.results) == sorted(
+            [f"{STATE}/lock", *(f"{STATE}/state_{task}.npz" for task in range(tasks))]
+        )
         assert job.run() == 0, job.text("said")
         assert gone_on(job) == [tasks] * bool(tasks)
         assert job.moments.count("spectra") == spectra + 1 + (TASKS - tasks) * SPECTRA
@@ -179,7 +239,9 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("what", slow_except(["settings", "checkpoints"], OTHERS))
-def test_a_state_that_was_made_of_something_else_is_refused_in_a_sentence_and_nothing_of_it_is_in_the_result(make, what):
+def test_a_state_that_was_made_of_something_else_is_refused_in_a_sentence_and_nothing_of_it_is_in_the_result(
+    make, what
+):
     options = {name: value() if callable(value) else value for name, value in OTHERS[what].items()}
     undisturbed, job, changed = make(**options), make(), make(**options)
     assert undisturbed.run() == 0, undisturbed.text("said")
@@ -191,11 +253,15 @@ def test_a_state_that_was_made_of_something_else_is_refused_in_a_sentence_and_no
     assert changed.results == undisturbed.results
 
 
-def test_a_second_process_says_in_a_sentence_who_measures_and_the_first_ends_as_if_it_had_been_alone(make, expected):
+def test_a_second_process_says_in_a_sentence_who_measures_and_the_first_ends_as_if_it_had_been_alone(
+    make, expected
+):
     job = make()
     first = job.paused(at=("spectra", SPECTRA))
     assert job.run(log="other.log") == 1
-    assert job.text("said").startswith(f"{job.folder} is being worked on by process {first} on {platform.node()}, slurm job ")
+    assert job.text("said").startswith(
+        f"{job.folder} is being worked on by process {first} on {platform.node()}, slurm job "
+    )
     assert job.text("said").endswith(": wait for it, or end it\n"), "and no traceback"
     os.kill(first, signal.SIGCONT)
     assert job.end(first) == 0
@@ -208,7 +274,10 @@ def test_a_full_disk_is_said_in_a_sentence_and_with_space_again_it_goes_on(make,
     size = len(job.results[f"{STATE}/state_1.npz"]) - 1  # the third task's has as much
     assert job.run(largest=size) == 1
     path = job.folder / STATE / "state_2.npz"
-    assert re.fullmatch(rf"{path} could not be written \(.+\): free space or mend its permissions\n", job.text("said"))
+    assert re.fullmatch(
+        rf"{path} could not be written \(.+\): free space or mend its permissions\n",
+        job.text("said"),
+    )
     assert job.run() == 0, job.text("said")
     assert gone_on(job) == [2, 2]
     assert job.results == expected

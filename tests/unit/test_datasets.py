@@ -40,7 +40,10 @@ GIVEN = Path(os.environ.get("PLASTICITY_DATA", "")).resolve()
 def given(path):
     """A mark for tests on real files."""
     absent = "PLASTICITY_DATA" not in os.environ or not (GIVEN / path).exists()
-    return [pytest.mark.data, pytest.mark.skipif(absent, reason=f"PLASTICITY_DATA does not name a folder with {path}")]
+    return [
+        pytest.mark.data,
+        pytest.mark.skipif(absent, reason=f"PLASTICITY_DATA does not name a folder with {path}"),
+    ]
 
 
 def load(kind, root, **options):
@@ -93,7 +96,9 @@ def served(tmp_path):
 
     place = tmp_path / "served"
     place.mkdir()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=place)) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=place)
+    ) as server:
         thread = threading.Thread(target=server.serve_forever, args=[0.01])
         thread.start()
         yield place, f"http://127.0.0.1:{server.server_port}/"
@@ -107,7 +112,12 @@ def served(tmp_path):
 
 def loaded(**changed):
     draw = np.random.default_rng(0)
-    fields = {"images": draw.integers(0, 17, (9, 2, 4, 5), np.uint8), "labels": np.arange(9) % 3, "classes": ["a", "b", "c"], "maximum": 16}
+    fields = {
+        "images": draw.integers(0, 17, (9, 2, 4, 5), np.uint8),
+        "labels": np.arange(9) % 3,
+        "classes": ["a", "b", "c"],
+        "maximum": 16,
+    }
     return Images(**fields | changed)
 
 
@@ -132,18 +142,33 @@ def test_digits_are_described_as_ever():
 def test_names_of_classes_come_back_from_a_file_which_is_the_same_on_each_writing(tmp_path):
     names = ["T-shirt/top", "bär", ""]
     for place in ("a", "b"):
-        netcdf.write(dataset.describe("x", loaded(classes=names), {"contract": CONTRACT}), tmp_path / place / "x.nc")
+        netcdf.write(
+            dataset.describe("x", loaded(classes=names), {"contract": CONTRACT}),
+            tmp_path / place / "x.nc",
+        )
     assert netcdf.read(tmp_path / "a" / "x.nc").class_name.values.tolist() == names
     assert (tmp_path / "a" / "x.nc").read_bytes() == (tmp_path / "b" / "x.nc").read_bytes()
 
 
 FLOATS = loaded().images / 16
 UNFIT = {
-    "fractions": ({"images": FLOATS}, ["float64", "scale them to 0 to maximum", "convert to uint8"]),
-    "NaN": ({"images": np.where(FLOATS > 0.9, np.nan, FLOATS)}, ["float64 (and some are NaN)", "replace"]),
+    "fractions": (
+        {"images": FLOATS},
+        ["float64", "scale them to 0 to maximum", "convert to uint8"],
+    ),
+    "NaN": (
+        {"images": np.where(FLOATS > 0.9, np.nan, FLOATS)},
+        ["float64 (and some are NaN)", "replace"],
+    ),
     "wide integers": ({"images": loaded().images.astype(np.int64)}, ["int64", "uint8"]),
-    "no channels": ({"images": loaded().images[:, 0]}, ["(9, 4, 5)", "(sample, channel, row, column)"]),
-    "no images": ({"images": loaded().images[:0], "labels": np.arange(0)}, ["(0, 2, 4, 5)", "at least one"]),
+    "no channels": (
+        {"images": loaded().images[:, 0]},
+        ["(9, 4, 5)", "(sample, channel, row, column)"],
+    ),
+    "no images": (
+        {"images": loaded().images[:0], "labels": np.arange(0)},
+        ["(0, 2, 4, 5)", "at least one"],
+    ),
     "no pixels": ({"images": loaded().images[..., :0]}, ["(9, 2, 4, 0)", "at least one"]),
     "a pixel above the maximum": ({"maximum": 15}, ["pixel 16", "maximum of 15"]),
     "a maximum of 0": ({"maximum": 0}, ["maximum 0", "1 to 255"]),
@@ -152,8 +177,14 @@ UNFIT = {
     "labels of truths": ({"labels": np.arange(9) > 3}, ["bool", "whole number per image"]),
     "too few labels": ({"labels": np.arange(8) % 3}, ["(8,)", "(9, 2, 4, 5)"]),
     "labels in columns": ({"labels": np.zeros((9, 1), int)}, ["(9, 1)"]),
-    "a negative label": ({"labels": np.array([0, 1, 2, 0, -1, 3, 0, 0, 0])}, ["label -1 at image 4", "0 to 2"]),
-    "a label without a class": ({"labels": np.array([0, 1, 2, 0, 2, 3, 0, 9, 0])}, ["label 3 at image 5", "3 classes", "0 to 2"]),
+    "a negative label": (
+        {"labels": np.array([0, 1, 2, 0, -1, 3, 0, 0, 0])},
+        ["label -1 at image 4", "0 to 2"],
+    ),
+    "a label without a class": (
+        {"labels": np.array([0, 1, 2, 0, 2, 3, 0, 9, 0])},
+        ["label 3 at image 5", "3 classes", "0 to 2"],
+    ),
     "a class twice": ({"classes": ["a", "b", "a"]}, ["'a' twice"]),
 }
 
@@ -168,7 +199,10 @@ def test_what_a_loader_should_not_give_is_refused(changed, words):
 
 def test_labels_of_any_integers_are_taken():
     for dtype in (np.uint8, np.int16, np.int64):
-        assert dataset.describe("x", loaded(labels=(np.arange(9) % 3).astype(dtype)), {}).label.dtype == np.int64
+        assert (
+            dataset.describe("x", loaded(labels=(np.arange(9) % 3).astype(dtype)), {}).label.dtype
+            == np.int64
+        )
 
 
 # MNIST and Fashion-MNIST
@@ -181,7 +215,10 @@ def put_idx(place, origin, monkeypatch):
     draw, place = np.random.default_rng(len(origin.__name__)), place / origin.__name__ / "raw"
     place.mkdir(parents=True)
     images, labels = draw.integers(0, 256, (6, 28, 28), np.uint8), draw.integers(0, 10, 6, np.uint8)
-    contents = [struct.pack(">IIII", 2051, 6, 28, 28) + images.tobytes(), struct.pack(">II", 2049, 6) + labels.tobytes()]
+    contents = [
+        struct.pack(">IIII", 2051, 6, 28, 28) + images.tobytes(),
+        struct.pack(">II", 2049, 6) + labels.tobytes(),
+    ]
     resources = []
     for (name, _), content in zip(origin.resources, contents, strict=False):
         (place / name).write_bytes(gzip.compress(content, mtime=0))
@@ -213,8 +250,16 @@ def test_what_shares_a_reader_has_its_own_files_and_classes(tmp_path, monkeypatc
 def test_idx_files_that_are_missing_are_named_where_there_is_no_network(tmp_path, offline, kind):
     name = IDX[kind].__name__
     where = str(tmp_path / name / "raw")
-    refused([f"{name} could not", "no network", "train-images-idx3-ubyte.gz and train-labels", where], kind, tmp_path)
-    refused(["data_root", "PLASTICITY_DATA", f"{name}/raw/train-images-idx3-ubyte.gz"], kind, tmp_path / "away")
+    refused(
+        [f"{name} could not", "no network", "train-images-idx3-ubyte.gz and train-labels", where],
+        kind,
+        tmp_path,
+    )
+    refused(
+        ["data_root", "PLASTICITY_DATA", f"{name}/raw/train-images-idx3-ubyte.gz"],
+        kind,
+        tmp_path / "away",
+    )
 
 
 @pytest.mark.parametrize("kind", IDX)
@@ -223,7 +268,9 @@ def test_idx_files_with_a_flaw_are_refused_by_name(tmp_path, monkeypatch, offlin
     put_idx(tmp_path, IDX[kind], monkeypatch)
     path = tmp_path / IDX[kind].__name__ / "raw" / "train-labels-idx1-ubyte.gz"
     content = path.read_bytes()
-    path.write_bytes(content[:-1] if flaw == "truncated" else content[:-1] + bytes([content[-1] ^ 1]))
+    path.write_bytes(
+        content[:-1] if flaw == "truncated" else content[:-1] + bytes([content[-1] ^ 1])
+    )
     refused([str(path), "truncated or altered", "replace it"], kind, tmp_path)
 
 
@@ -231,10 +278,14 @@ def test_idx_files_with_a_flaw_are_refused_by_name(tmp_path, monkeypatch, offlin
 def test_idx_files_are_downloaded_where_there_is_a_network(tmp_path, monkeypatch, served, kind):
     place, address = served
     images, _ = put_idx(place, IDX[kind], monkeypatch)
-    monkeypatch.setattr(IDX[kind], "mirrors", ["http://127.0.0.1:1/", f"{address}{IDX[kind].__name__}/raw/"])
+    monkeypatch.setattr(
+        IDX[kind], "mirrors", ["http://127.0.0.1:1/", f"{address}{IDX[kind].__name__}/raw/"]
+    )
     (tmp_path / "root").mkdir()
     (place / IDX[kind].__name__ / "raw" / "train-labels-idx1-ubyte.gz").rename(place / "kept")
-    (place / IDX[kind].__name__ / "raw" / "train-labels-idx1-ubyte.gz").write_text("not the original")
+    (place / IDX[kind].__name__ / "raw" / "train-labels-idx1-ubyte.gz").write_text(
+        "not the original"
+    )
     refused(["could not be downloaded", "corrupted"], kind, tmp_path / "root")
     assert len(list(tmp_path.glob("root/*/raw/*"))) == 1, "what is not the original is not kept"
     (place / "kept").rename(place / IDX[kind].__name__ / "raw" / "train-labels-idx1-ubyte.gz")
@@ -253,16 +304,22 @@ def put_cifar(root, monkeypatch, *names):
     for name in names:
         draw = np.random.default_rng(sum(name.encode()))
         images, labels = draw.integers(0, 256, (4, 3, 32, 32), np.uint8), draw.integers(0, 3, 4)
-        (place / name).write_bytes(pickle.dumps({"data": images.reshape(4, -1), "labels": labels.tolist()}, protocol=2))
+        (place / name).write_bytes(
+            pickle.dumps({"data": images.reshape(4, -1), "labels": labels.tolist()}, protocol=2)
+        )
         monkeypatch.setitem(cifar10.KNOWN, name, md5(place / name))
         contents[name] = images, labels
-    (place / "batches.meta").write_bytes(pickle.dumps({"label_names": ["air", "bird", "cat"]}, protocol=2))
+    (place / "batches.meta").write_bytes(
+        pickle.dumps({"label_names": ["air", "bird", "cat"]}, protocol=2)
+    )
     monkeypatch.setitem(CIFAR10.meta, "md5", md5(place / "batches.meta"))
     return contents
 
 
 @pytest.mark.parametrize("names", [["data_batch_1"], ["test_batch", "data_batch_3"], None])
-def test_files_of_cifar_are_read_in_the_order_that_is_asked_for_and_no_other_is_needed(tmp_path, monkeypatch, offline, names):
+def test_files_of_cifar_are_read_in_the_order_that_is_asked_for_and_no_other_is_needed(
+    tmp_path, monkeypatch, offline, names
+):
     files = names or [f"data_batch_{number}" for number in range(1, 6)]
     contents = put_cifar(tmp_path, monkeypatch, *files)
     read = load("cifar10", tmp_path, **({"files": names} if names else {}))
@@ -273,7 +330,12 @@ def test_files_of_cifar_are_read_in_the_order_that_is_asked_for_and_no_other_is_
 
 @pytest.mark.parametrize("file", ["data_bach_1", "../secret"])
 def test_files_that_cifar_does_not_have_are_refused(tmp_path, offline, file):
-    refused(["option files", f"'{file}'", "known are data_batch_1", "test_batch"], "cifar10", tmp_path, files=["data_batch_1", file])
+    refused(
+        ["option files", f"'{file}'", "known are data_batch_1", "test_batch"],
+        "cifar10",
+        tmp_path,
+        files=["data_batch_1", file],
+    )
 
 
 def test_missing_files_of_cifar_are_named_where_there_is_no_network(tmp_path, monkeypatch, offline):
@@ -286,7 +348,12 @@ def test_missing_files_of_cifar_are_named_where_there_is_no_network(tmp_path, mo
         files=["data_batch_2", "data_batch_1", "test_batch"],
     )
     (tmp_path / "cifar-10-batches-py" / "batches.meta").unlink()
-    refused([f"batches.meta into {place}", "cifar-10-python.tar.gz"], "cifar10", tmp_path, files=["data_batch_1"])
+    refused(
+        [f"batches.meta into {place}", "cifar-10-python.tar.gz"],
+        "cifar10",
+        tmp_path,
+        files=["data_batch_1"],
+    )
     refused(["data_root", "PLASTICITY_DATA", "cifar-10-batches-py"], "cifar10", tmp_path / "away")
 
 
@@ -298,7 +365,9 @@ def test_an_archive_that_was_there_is_not_removed_where_a_download_fails(tmp_pat
 
 def test_nothing_is_downloaded_into_a_data_root_that_is_read_only(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10.os, "access", lambda *_: False)
-    monkeypatch.setattr(cifar10, "download_and_extract_archive", lambda *_, **__: pytest.fail("downloaded"))
+    monkeypatch.setattr(
+        cifar10, "download_and_extract_archive", lambda *_, **__: pytest.fail("downloaded")
+    )
     refused(["read-only", "put the original data_batch_1"], "cifar10", tmp_path)
     socket.setdefaulttimeout(None)
 
@@ -310,10 +379,18 @@ def test_cifar_is_downloaded_where_there_is_a_network(tmp_path, monkeypatch, ser
         tar.add(tmp_path / "theirs" / "cifar-10-batches-py", "cifar-10-batches-py")
     monkeypatch.setattr(CIFAR10, "url", address + CIFAR10.filename)
     (tmp_path / "mine").mkdir()
-    refused(["could not be downloaded", "corrupted"], "cifar10", tmp_path / "mine", files=["data_batch_2"])
+    refused(
+        ["could not be downloaded", "corrupted"],
+        "cifar10",
+        tmp_path / "mine",
+        files=["data_batch_2"],
+    )
     assert not list((tmp_path / "mine").iterdir()), "what is not the original is not kept"
     monkeypatch.setattr(CIFAR10, "tgz_md5", md5(place / CIFAR10.filename))
-    assert np.array_equal(load("cifar10", tmp_path / "mine", files=["data_batch_2"]).images, contents["data_batch_2"][0])
+    assert np.array_equal(
+        load("cifar10", tmp_path / "mine", files=["data_batch_2"]).images,
+        contents["data_batch_2"][0],
+    )
 
 
 class Malice:
@@ -331,8 +408,15 @@ def test_nothing_is_unpickled_before_all_checksums_are_right(tmp_path, monkeypat
     put_cifar(tmp_path, monkeypatch, "data_batch_1", "data_batch_2")
     path = tmp_path / "cifar-10-batches-py" / name
     path.write_bytes(pickle.dumps(Malice(tmp_path / "harm")))
-    monkeypatch.setattr("torchvision.datasets.cifar.pickle.load", lambda *_, **__: pytest.fail("unpickled"))
-    refused([str(path), "truncated or altered", "replace it"], "cifar10", tmp_path, files=["data_batch_1", "data_batch_2"])
+    monkeypatch.setattr(
+        "torchvision.datasets.cifar.pickle.load", lambda *_, **__: pytest.fail("unpickled")
+    )
+    refused(
+        [str(path), "truncated or altered", "replace it"],
+        "cifar10",
+        tmp_path,
+        files=["data_batch_1", "data_batch_2"],
+    )
     assert not (tmp_path / "harm").exists()
 
 
@@ -399,7 +483,15 @@ def by_hand(path, side):
     return np.asarray(square).transpose(2, 0, 1)
 
 
-ORDER = ["ant/a.JPEG", "ant/b.png", "ant/c.png", "bee/z.bmp", "bee/images/x.png", "bee/images-more/x.png", "bee/images/deep/x.png"]
+ORDER = [
+    "ant/a.JPEG",
+    "ant/b.png",
+    "ant/c.png",
+    "bee/z.bmp",
+    "bee/images/x.png",
+    "bee/images-more/x.png",
+    "bee/images/deep/x.png",
+]
 
 
 @pytest.mark.parametrize("side", [1, 8, 20])
@@ -432,7 +524,10 @@ def test_an_archive_gives_the_bytes_that_its_tree_gives(tmp_path, pets, seed, na
     pack(pets, tmp_path / name, seed=seed, **options)
     before = sorted(tmp_path.rglob("*"))
     for more in ({}, {"classes": ["cat", "ant"], "per_class": 2}):
-        assert equal(load("folder", tmp_path, path=name, side=8, **more), load("folder", tmp_path, path="pets", side=8, **more))
+        assert equal(
+            load("folder", tmp_path, path=name, side=8, **more),
+            load("folder", tmp_path, path="pets", side=8, **more),
+        )
     assert sorted(tmp_path.rglob("*")) == before, "nothing is unpacked to disk"
 
 
@@ -441,14 +536,19 @@ def test_a_member_that_an_archive_holds_twice_counts_as_its_last(tmp_path, pets)
     picture(99).save(pets / "ant" / "b.png")
     with tarfile.open(tmp_path / "a.tar", "a") as tar:
         tar.add(pets / "ant" / "b.png", "ant/b.png")
-    assert equal(load("folder", tmp_path, path="a.tar", side=8), load("folder", tmp_path, path="pets", side=8))
+    assert equal(
+        load("folder", tmp_path, path="a.tar", side=8),
+        load("folder", tmp_path, path="pets", side=8),
+    )
 
 
 @pytest.mark.parametrize("path", ["pets", "a.tar"])
 def test_classes_and_images_are_chosen_and_no_other_is_opened(tmp_path, pets, monkeypatch, path):
     pack(pets, tmp_path / "a.tar", seed=1)
     everything, opened = load("folder", tmp_path, path="pets", side=8), []
-    monkeypatch.setattr(folder.Image, "open", lambda file, real=Image.open: opened.append(file) or real(file))
+    monkeypatch.setattr(
+        folder.Image, "open", lambda file, real=Image.open: opened.append(file) or real(file)
+    )
     chosen = load("folder", tmp_path, path=path, side=8, classes=["cat", "ant"], per_class=2)
     assert chosen.classes == ["cat", "ant"]
     assert chosen.labels.tolist() == [0, 0, 1, 1]
@@ -494,7 +594,15 @@ def spoil(tree):
 def test_all_images_that_cannot_be_read_are_refused_at_once(tmp_path, pets, monkeypatch, path):
     names = spoil(pets)
     pack(pets, tmp_path / "a.tar", seed=1)
-    words = [*(f"{name} (" for name in names), "5 of 17 images", "no image", "truncated", "8 bits", "replace them", "unreadable to skip"]
+    words = [
+        *(f"{name} (" for name in names),
+        "5 of 17 images",
+        "no image",
+        "truncated",
+        "8 bits",
+        "replace them",
+        "unreadable to skip",
+    ]
     refused(words, "folder", tmp_path, path=path, side=8)
     monkeypatch.setattr(folder, "NAMED", 2)
     with pytest.raises(StudyError, match="5 of 17") as caught:
@@ -505,7 +613,9 @@ def test_all_images_that_cannot_be_read_are_refused_at_once(tmp_path, pets, monk
 
 
 @pytest.mark.parametrize("path", ["pets", "a.tar"])
-def test_images_that_cannot_be_read_are_left_out_by_name_where_they_are_skipped(tmp_path, pets, caplog, path):
+def test_images_that_cannot_be_read_are_left_out_by_name_where_they_are_skipped(
+    tmp_path, pets, caplog, path
+):
     expected = load("folder", tmp_path, path="pets", side=8)
     names = spoil(pets)
     pack(pets, tmp_path / "a.tar")
@@ -520,7 +630,14 @@ def test_images_that_cannot_be_read_are_left_out_by_name_where_they_are_skipped(
 def test_a_class_of_which_no_image_can_be_read_is_refused(tmp_path, pets):
     (pets / "dog").mkdir()
     (pets / "dog" / "x.png").write_text("no image")
-    refused(["no image of the class 'dog'", "can be read"], "folder", tmp_path, path="pets", side=8, unreadable="skip")
+    refused(
+        ["no image of the class 'dog'", "can be read"],
+        "folder",
+        tmp_path,
+        path="pets",
+        side=8,
+        unreadable="skip",
+    )
 
 
 def test_too_little_memory_is_no_unreadable_image(tmp_path, pets, monkeypatch):
@@ -535,8 +652,14 @@ def test_too_little_memory_is_no_unreadable_image(tmp_path, pets, monkeypatch):
 UNFIT_OPTIONS = {
     "no such path": ({"path": "dogs"}, ["/dogs", "tar archive", "below data_root"]),
     "no class folders": ({"path": "pets/ant"}, ["/pets/ant", "no class folders"]),
-    "side beyond memory": ({"side": 10**7}, ["12 images of 10000000 × 10000000", "memory", "lower side"]),
-    "too many per class": ({"per_class": 4}, ["per_class is 4", "'ant'", "holds 3 images", "lower per_class"]),
+    "side beyond memory": (
+        {"side": 10**7},
+        ["12 images of 10000000 × 10000000", "memory", "lower side"],
+    ),
+    "too many per class": (
+        {"per_class": 4},
+        ["per_class is 4", "'ant'", "holds 3 images", "lower per_class"],
+    ),
     "more classes than there are": ({"classes": 30}, ["classes is 30", "holds 3 classes"]),
     "an unknown class": ({"classes": ["ant", "bea"]}, ["'bea'", "did you mean 'bee'?"]),
     "a class far from all": ({"classes": ["xyz"]}, ["'xyz'", "3 classes, from 'ant' to 'cat'"]),
@@ -553,7 +676,13 @@ def test_options_that_do_not_fit_are_refused(tmp_path, pets, options, words):
 
 
 def test_a_data_root_that_is_not_there_is_named(tmp_path):
-    refused(["data_root", str(tmp_path / "away"), "PLASTICITY_DATA", "pets"], "folder", tmp_path / "away", path="pets", side=8)
+    refused(
+        ["data_root", str(tmp_path / "away"), "PLASTICITY_DATA", "pets"],
+        "folder",
+        tmp_path / "away",
+        path="pets",
+        side=8,
+    )
 
 
 @pytest.mark.parametrize("path", ["pets", "a.tar"])
@@ -569,7 +698,14 @@ def test_an_archive_is_read_only_if_its_md5_is_right(tmp_path, pets, monkeypatch
     path = pack(pets, tmp_path / "a.tar")
     assert len(load("folder", tmp_path, path="a.tar", side=8, md5=md5(path)).labels) == 12
     monkeypatch.setattr(image_folders.tarfile, "open", lambda *_, **__: pytest.fail("opened"))
-    refused([str(path), md5(path), "0" * 32, "replace it"], "folder", tmp_path, path="a.tar", side=8, md5="0" * 32)
+    refused(
+        [str(path), md5(path), "0" * 32, "replace it"],
+        "folder",
+        tmp_path,
+        path="a.tar",
+        side=8,
+        md5="0" * 32,
+    )
 
 
 def member(path, name):
@@ -578,16 +714,40 @@ def member(path, name):
 
 
 DAMAGES = {
-    "cut in a member": ("a.tar", lambda path, content: content[: member(path, "cat/1.png").offset_data + 9]),
-    "cut between members": ("a.tar", lambda path, content: content[: member(path, "cat/1.png").offset]),
-    "cut in a header": ("a.tar", lambda path, content: content[: member(path, "cat/1.png").offset + 99]),
-    "a header altered": ("a.tar", lambda path, content: re.sub(rb"cat/1\.png", b"cat/2.png", content)),
+    "cut in a member": (
+        "a.tar",
+        lambda path, content: content[: member(path, "cat/1.png").offset_data + 9],
+    ),
+    "cut between members": (
+        "a.tar",
+        lambda path, content: content[: member(path, "cat/1.png").offset],
+    ),
+    "cut in a header": (
+        "a.tar",
+        lambda path, content: content[: member(path, "cat/1.png").offset + 99],
+    ),
+    "a header altered": (
+        "a.tar",
+        lambda path, content: re.sub(rb"cat/1\.png", b"cat/2.png", content),
+    ),
     "compressed and cut": ("a.tar.gz", lambda path, content: content[: len(content) * 2 // 3]),
     "compressed and cut early": ("a.tar.gz", lambda path, content: content[:200]),
-    "compressed and altered": ("a.tar.gz", lambda path, content: content[:-300] + bytes(8) + content[-292:]),
-    "compressed with a wrong checksum": ("a.tar.gz", lambda path, content: content[:-8] + bytes(4) + content[-4:]),
-    "compressed and altered behind the members": ("a.tar.gz", lambda path, content: content[:-18] + bytes([255] * 8) + content[-10:]),
-    "xz and altered": ("a.tar.xz", lambda path, content: content[:4000] + bytes(80) + content[4080:]),
+    "compressed and altered": (
+        "a.tar.gz",
+        lambda path, content: content[:-300] + bytes(8) + content[-292:],
+    ),
+    "compressed with a wrong checksum": (
+        "a.tar.gz",
+        lambda path, content: content[:-8] + bytes(4) + content[-4:],
+    ),
+    "compressed and altered behind the members": (
+        "a.tar.gz",
+        lambda path, content: content[:-18] + bytes([255] * 8) + content[-10:],
+    ),
+    "xz and altered": (
+        "a.tar.xz",
+        lambda path, content: content[:4000] + bytes(80) + content[4080:],
+    ),
     "xz and cut": ("a.tar.xz", lambda path, content: content[: len(content) * 2 // 3]),
     "bz2 and cut": ("a.tar.bz2", lambda path, content: content[: len(content) * 2 // 3]),
 }
@@ -597,13 +757,30 @@ DAMAGES = {
 def test_an_archive_that_is_torn_or_altered_is_refused(tmp_path, pets, name, damage):
     path = pack(pets, tmp_path / name, mode="w:" + name.removeprefix("a.tar").removeprefix("."))
     path.write_bytes(damage(path, path.read_bytes()))
-    refused([str(path), "truncated or altered", "replace it"], "folder", tmp_path, path=name, side=8, unreadable="skip")
+    refused(
+        [str(path), "truncated or altered", "replace it"],
+        "folder",
+        tmp_path,
+        path=name,
+        side=8,
+        unreadable="skip",
+    )
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive" * 200, gzip.compress(b"no archive" * 200)], ids=["empty", "text", "gzip"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no archive" * 200, gzip.compress(b"no archive" * 200)],
+    ids=["empty", "text", "gzip"],
+)
 def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
     (tmp_path / "a.tar").write_bytes(content)
-    refused([str(tmp_path / "a.tar"), "no tar archive", "unpack"], "folder", tmp_path, path="a.tar", side=8)
+    refused(
+        [str(tmp_path / "a.tar"), "no tar archive", "unpack"],
+        "folder",
+        tmp_path,
+        path="a.tar",
+        side=8,
+    )
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
@@ -638,7 +815,9 @@ def wordnet(tmp_path):
     return place, load("folder", tmp_path, path="plain/train", side=8)
 
 
-@pytest.mark.parametrize("layout", ["imagenet/train", "imagenet/tiny-imagenet-200/train", "imagenet"])
+@pytest.mark.parametrize(
+    "layout", ["imagenet/train", "imagenet/tiny-imagenet-200/train", "imagenet"]
+)
 def test_imagenet_is_found_in_the_layouts_that_are_handed_out(tmp_path, wordnet, layout):
     place, expected = wordnet
     shutil.copytree(place, tmp_path / layout)
@@ -648,7 +827,10 @@ def test_imagenet_is_found_in_the_layouts_that_are_handed_out(tmp_path, wordnet,
     assert equal(load("imagenet", tmp_path, side=8), expected)
 
 
-@pytest.mark.parametrize("arcname", ["train/", "tiny-imagenet-200/train/", "a/tiny-imagenet-200/train/", "./imagenet/train/", ""])
+@pytest.mark.parametrize(
+    "arcname",
+    ["train/", "tiny-imagenet-200/train/", "a/tiny-imagenet-200/train/", "./imagenet/train/", ""],
+)
 def test_imagenet_is_found_in_archives(tmp_path, wordnet, arcname):
     place, expected = wordnet
     path = pack(place, tmp_path / "i.tar.gz", "w:gz", arcname, seed=1)
@@ -659,7 +841,12 @@ def test_images_outside_the_place_of_the_class_folders_are_not_taken(tmp_path, w
     place, expected = wordnet
     path = pack(place, tmp_path / "i.tar", arcname="train/")
     with tarfile.open(path, "a") as tar:
-        for name in ("n01440764/a.JPEG", "trainee/n01440764/b.JPEG", "val/n01440764/c.JPEG", "train/d.JPEG"):
+        for name in (
+            "n01440764/a.JPEG",
+            "trainee/n01440764/b.JPEG",
+            "val/n01440764/c.JPEG",
+            "train/d.JPEG",
+        ):
             tar.add(place / "n01440764" / "images" / "n01440764_2.JPEG", name)
     assert equal(load("imagenet", tmp_path, path="i.tar", side=8), expected)
 
@@ -694,12 +881,20 @@ def pack_nested(place, path, mode="w"):
 
 
 @pytest.mark.parametrize("below", ["", "imagenet/"])
-def test_an_archive_of_archives_is_read_if_its_md5_is_the_originals(tmp_path, wordnet, monkeypatch, below):
+def test_an_archive_of_archives_is_read_if_its_md5_is_the_originals(
+    tmp_path, wordnet, monkeypatch, below
+):
     place, expected = wordnet
     (tmp_path / "imagenet").mkdir()
     path = pack_nested(place, tmp_path / below / "ILSVRC2012_img_train.tar")
     options = {} if below else {"path": path.name}
-    refused([str(path), "truncated or altered", imagenet.ARCHIVE_MD5], "imagenet", tmp_path, side=8, **options)
+    refused(
+        [str(path), "truncated or altered", imagenet.ARCHIVE_MD5],
+        "imagenet",
+        tmp_path,
+        side=8,
+        **options,
+    )
     monkeypatch.setattr(imagenet, "ARCHIVE_MD5", md5(path))
     assert equal(load("imagenet", tmp_path, side=8, **options), expected)
 
@@ -710,8 +905,19 @@ def test_only_the_chosen_of_an_archive_of_archives_are_opened(tmp_path, wordnet,
     pack_nested(place, tmp_path / "nested.tar", mode)
     inner = []
     real = tarfile.open
-    monkeypatch.setattr(image_folders.tarfile, "open", lambda *one, **more: inner.append(more.get("fileobj")) or real(*one, **more))
-    read = load("imagenet", tmp_path, path="nested.tar", side=8, classes=["n02110341", "n01440764"], per_class=2)
+    monkeypatch.setattr(
+        image_folders.tarfile,
+        "open",
+        lambda *one, **more: inner.append(more.get("fileobj")) or real(*one, **more),
+    )
+    read = load(
+        "imagenet",
+        tmp_path,
+        path="nested.tar",
+        side=8,
+        classes=["n02110341", "n01440764"],
+        per_class=2,
+    )
     assert np.array_equal(read.images, expected.images[[6, 7, 0, 1]])
     assert read.classes == ["n02110341", "n01440764"]
     assert len([one for one in inner if one]) == 4, "two, once to list and once to read them"
@@ -719,23 +925,47 @@ def test_only_the_chosen_of_an_archive_of_archives_are_opened(tmp_path, wordnet,
 
 def test_an_archive_inside_that_is_torn_is_refused(tmp_path, wordnet):
     place, _ = wordnet
-    (tmp_path / "inner.tar").write_bytes(pack(place / "n01440764", tmp_path / "whole.tar").read_bytes()[:1500])
+    (tmp_path / "inner.tar").write_bytes(
+        pack(place / "n01440764", tmp_path / "whole.tar").read_bytes()[:1500]
+    )
     with tarfile.open(tmp_path / "nested.tar", "w") as tar:
         tar.add(tmp_path / "inner.tar", "n01440764.tar")
-    refused([str(tmp_path / "nested.tar"), "truncated or altered"], "imagenet", tmp_path, path="nested.tar", side=8)
+    refused(
+        [str(tmp_path / "nested.tar"), "truncated or altered"],
+        "imagenet",
+        tmp_path,
+        path="nested.tar",
+        side=8,
+    )
 
 
 def test_where_imagenet_is_missing_it_is_said_which_file_to_put_where(tmp_path):
-    words = ["account", "ILSVRC2012_img_train.tar", "image-net.org", "tiny-imagenet-200", str(tmp_path / "imagenet")]
+    words = [
+        "account",
+        "ILSVRC2012_img_train.tar",
+        "image-net.org",
+        "tiny-imagenet-200",
+        str(tmp_path / "imagenet"),
+    ]
     refused(words, "imagenet", tmp_path, side=8)
     put_classes(tmp_path / "imagenet")
-    refused([str(tmp_path / "imagenet"), "no class folders such as train/n01440764", *words[1:4]], "imagenet", tmp_path, side=8)
+    refused(
+        [str(tmp_path / "imagenet"), "no class folders such as train/n01440764", *words[1:4]],
+        "imagenet",
+        tmp_path,
+        side=8,
+    )
     pack(tmp_path / "imagenet", tmp_path / "a.tar")
-    refused([str(tmp_path / "a.tar"), "no class folders"], "imagenet", tmp_path, path="a.tar", side=8)
+    refused(
+        [str(tmp_path / "a.tar"), "no class folders"], "imagenet", tmp_path, path="a.tar", side=8
+    )
 
 
 def test_imagenet_has_the_options_of_a_folder_and_a_path_by_default():
-    assert registry.fields("datasets", "imagenet").keys() == registry.fields("datasets", "folder").keys()
+    assert (
+        registry.fields("datasets", "imagenet").keys()
+        == registry.fields("datasets", "folder").keys()
+    )
     assert registry.fields("datasets", "folder")["path"].required
     assert not registry.fields("datasets", "imagenet")["path"].required
     assert registry.fields("datasets", "imagenet")["side"].required
@@ -801,13 +1031,17 @@ def test_preparing_never_holds_the_images_twice(tmp_path, path):
     base, peak = json.loads(done.stdout)
     array = 200 * 3 * side**2
     assert peak - base > array / 2, "the peak is not that of the images"
-    assert peak - base < 1.3 * array + 2**26, "more than the images and the cache that netCDF writes through"
+    assert peak - base < 1.3 * array + 2**26, (
+        "more than the images and the cache that netCDF writes through"
+    )
 
 
 # real files
 
 
-@pytest.mark.parametrize("name", [pytest.param("data_batch_1", marks=given("cifar-10-batches-py/data_batch_1"))])
+@pytest.mark.parametrize(
+    "name", [pytest.param("data_batch_1", marks=given("cifar-10-batches-py/data_batch_1"))]
+)
 def test_a_real_file_of_cifar_is_read_as_it_is(name):
     path = GIVEN / "cifar-10-batches-py" / name
     assert md5(path) == dict(CIFAR10.train_list)[name]
@@ -817,7 +1051,9 @@ def test_a_real_file_of_cifar_is_read_as_it_is(name):
     assert np.array_equal(read.labels, content[b"labels"])
     assert read.classes[:3] == ["airplane", "automobile", "bird"]
     data = dataset.describe("cifar10", read, {})
-    assert np.allclose(data.channel_mean, [0.491, 0.482, 0.447], atol=0.005), "as it is said everywhere"
+    assert np.allclose(data.channel_mean, [0.491, 0.482, 0.447], atol=0.005), (
+        "as it is said everywhere"
+    )
 
 
 TINY = "tiny-imagenet-20-classes.tar.gz"

@@ -14,7 +14,13 @@ SETTINGS = {
     "mlp": (changed(network={"options": {"width": 40, "depth": 2}}), 4),
     "crelu": (changed(network={"activation": "crelu", "options": {"width": 40, "depth": 2}}), 4),
     "cnn": (changed(CNN, problem={"tasks": 2, "epochs": 1}, network={"activation": "tanh"}), 16),
-    "vit": (changed(problem={"tasks": 2, "epochs": 1}, network={"kind": "vit", "options": {"width": 8, "depth": 1, "heads": 2}}), 8),
+    "vit": (
+        changed(
+            problem={"tasks": 2, "epochs": 1},
+            network={"kind": "vit", "options": {"width": 8, "depth": 1, "heads": 2}},
+        ),
+        8,
+    ),
 }
 
 
@@ -38,7 +44,9 @@ def gated(kind, setting, size):
         split = [
             {
                 name: tensor.detach().clone()
-                for name, tensor in learner.parameters.split(matrix[:, : learner.parameters.flat.shape[1]]).items()
+                for name, tensor in learner.parameters.split(
+                    matrix[:, : learner.parameters.flat.shape[1]]
+                ).items()
             }
             for matrix in (parameters, gradient)
         ]
@@ -77,8 +85,12 @@ def test_gradients_are_those_of_a_network_whose_activations_are_multiplied_by_wh
             for layer, gate in zip(layers, masks.values(), strict=True):
                 layer.gate = gate[run]
             tensors = {name: tensor[run].requires_grad_() for name, tensor in parameters.items()}
-            loss = nn.functional.cross_entropy(functional_call(network, tensors, (inputs[run],)), labels[run])
-            for name, slope in zip(tensors, torch.autograd.grad(loss, list(tensors.values())), strict=True):
+            loss = nn.functional.cross_entropy(
+                functional_call(network, tensors, (inputs[run],)), labels[run]
+            )
+            for name, slope in zip(
+                tensors, torch.autograd.grad(loss, list(tensors.values())), strict=True
+            ):
                 torch.testing.assert_close(gradient[name][run], slope, rtol=1e-9, atol=1e-12)
 
 
@@ -86,7 +98,9 @@ def test_gradients_are_those_of_a_network_whose_activations_are_multiplied_by_wh
 def test_each_number_is_dropped_with_the_rate_by_itself_and_else_scaled_up(kind):
     setting, size = SETTINGS[kind]
     _, steps = gated(kind, setting, size)
-    every = {layer: torch.stack([masks[layer] for masks, _ in steps], dim=1) for layer in steps[0][0]}  # (run, step, n, …)
+    every = {
+        layer: torch.stack([masks[layer] for masks, _ in steps], dim=1) for layer in steps[0][0]
+    }  # (run, step, n, …)
     for values in every.values():
         for run in range(4):
             rate = ARMS[run // 2]["rate"]
@@ -99,9 +113,12 @@ def test_each_number_is_dropped_with_the_rate_by_itself_and_else_scaled_up(kind)
             halves = dropped.flatten(1)  # of a step
             assert len(halves.unique(dim=0)) == len(halves)
             assert (
-                abs(np.corrcoef(halves[:-1].flatten(), halves[1:].flatten())[0, 1]) < 4 / halves[1:].numel() ** 0.5
+                abs(np.corrcoef(halves[:-1].flatten(), halves[1:].flatten())[0, 1])
+                < 4 / halves[1:].numel() ** 0.5
             )  # one step and the next
-        assert ((values[:2] == 0) <= (values[2:] == 0)).all()  # at the higher rate all that is dropped at the lower, and more
+        assert (
+            (values[:2] == 0) <= (values[2:] == 0)
+        ).all()  # at the higher rate all that is dropped at the lower, and more
 
 
 def test_layers_are_not_dropped_alike():
@@ -117,18 +134,29 @@ def test_hidden_activations_are_as_they_go_on_and_final_errors_are_of_the_whole_
     runs, steps, _ = steps_of(data, "dropout", [{"rate": 0.5}], [0], setting)
     for step in steps:
         tensors = of_run(step.before, 0)
-        whole = np.maximum(step.inputs[0].flatten(1).numpy() @ tensors["hidden_1.weight"].T + tensors["hidden_1.bias"], 0)
+        whole = np.maximum(
+            step.inputs[0].flatten(1).numpy() @ tensors["hidden_1.weight"].T
+            + tensors["hidden_1.bias"],
+            0,
+        )
         hidden = step.hidden["hidden_1"][0].numpy()
         on = hidden != 0
         np.testing.assert_allclose(hidden[on], 2 * whole[on], rtol=1e-10)
         assert 0.2 < (whole[~on] > 0).sum() / (whole > 0).sum() < 0.8
     x = runs._inputs.flatten(1)
     for layer in ("hidden_1", "hidden_2", "output"):
-        weight, bias = (runs.learner.parameters.tensors[f"{layer}.{part}"][0].detach() for part in ("weight", "bias"))
+        weight, bias = (
+            runs.learner.parameters.tensors[f"{layer}.{part}"][0].detach()
+            for part in ("weight", "bias")
+        )
         x = x @ weight.T + bias
         x = x if layer == "output" else x.relu()
-    assert runs.outcomes["final_loss"].item() == pytest.approx(nn.functional.cross_entropy(x, runs._labels).item(), rel=1e-6)
-    assert runs.outcomes["final_error"].item() == pytest.approx((x.argmax(dim=1) != runs._labels).double().mean().item(), rel=1e-6)
+    assert runs.outcomes["final_loss"].item() == pytest.approx(
+        nn.functional.cross_entropy(x, runs._labels).item(), rel=1e-6
+    )
+    assert runs.outcomes["final_error"].item() == pytest.approx(
+        (x.argmax(dim=1) != runs._labels).double().mean().item(), rel=1e-6
+    )
 
 
 def test_a_rate_of_one_leaves_nothing_and_no_number_that_is_not_finite(data):

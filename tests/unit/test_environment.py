@@ -20,7 +20,11 @@ LOCK = (ROOT / "envs/requirements.txt").read_text()
 CONDA = yaml.safe_load((ROOT / "envs/environment.yaml").read_text())
 
 OLDEST_PYTHON = PROJECT["project"]["requires-python"].removeprefix(">=")
-CONDA_NAMES = {"matplotlib": "matplotlib-base", "playwright": "playwright-python", "torch": "pytorch"}  # where conda's name is another
+CONDA_NAMES = {
+    "matplotlib": "matplotlib-base",
+    "playwright": "playwright-python",
+    "torch": "pytorch",
+}  # where conda's name is another
 
 
 def entries() -> Iterator[tuple[Requirement, list[str]]]:
@@ -34,33 +38,59 @@ def entries() -> Iterator[tuple[Requirement, list[str]]]:
 def pins(**machine: str) -> dict[str, str]:
     """Version of each package that the lock pins on this machine, or on one that differs from it by `machine`."""
     return {
-        canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r, _ in entries() if not r.marker or r.marker.evaluate(machine)
+        canonicalize_name(r.name): str(r.specifier).removeprefix("==")
+        for r, _ in entries()
+        if not r.marker or r.marker.evaluate(machine)
     }
 
 
 def direct() -> dict[str, Requirement]:
-    requirements = map(Requirement, PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"])
+    requirements = map(
+        Requirement, PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]
+    )
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
 
 @pytest.mark.parametrize("python", [OLDEST_PYTHON, "3.12", "3.13", "3.14"])
-@pytest.mark.parametrize(("sys_platform", "platform_machine"), [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")])
+@pytest.mark.parametrize(
+    ("sys_platform", "platform_machine"),
+    [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")],
+)
 def test_lock_satisfies_project(python: str, sys_platform: str, platform_machine: str) -> None:
-    pinned = pins(python_version=python, python_full_version=f"{python}.0", sys_platform=sys_platform, platform_machine=platform_machine)
+    pinned = pins(
+        python_version=python,
+        python_full_version=f"{python}.0",
+        sys_platform=sys_platform,
+        platform_machine=platform_machine,
+    )
     assert direct().keys() <= pinned.keys()
-    assert [str(requirement) for name, requirement in direct().items() if pinned[name] not in requirement.specifier] == []
+    assert [
+        str(requirement)
+        for name, requirement in direct().items()
+        if pinned[name] not in requirement.specifier
+    ] == []
 
 
 def test_lock_holds_exact_versions_and_their_hashes() -> None:
     for requirement, options in entries():
-        assert re.fullmatch(r"==[^,*=]+", str(requirement.specifier)), f"{requirement} is not one version"
+        assert re.fullmatch(r"==[^,*=]+", str(requirement.specifier)), (
+            f"{requirement} is not one version"
+        )
         assert requirement.url is None
         assert options, f"{requirement} has no hashes"
-        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", option) for option in options), requirement
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", option) for option in options), (
+            requirement
+        )
 
 
 def test_lock_leaves_the_index_to_the_machine() -> None:
-    assert re.findall(r"(?im)https?:|file:|^\s*-(?!-hash=).*|--(?:extra-)?index-url|--find-links|--trusted-host", LOCK) == []
+    assert (
+        re.findall(
+            r"(?im)https?:|file:|^\s*-(?!-hash=).*|--(?:extra-)?index-url|--find-links|--trusted-host",
+            LOCK,
+        )
+        == []
+    )
 
 
 def test_conda_environment_is_that_of_the_lock() -> None:
@@ -79,7 +109,9 @@ def test_torchvision_was_built_for_this_torch() -> None:
     assert kept.tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("entry", sorted(path.stem for path in (ROOT / "workflow/scripts").glob("*.py")))
+@pytest.mark.parametrize(
+    "entry", sorted(path.stem for path in (ROOT / "workflow/scripts").glob("*.py"))
+)
 def test_no_entry_hides_a_library(entry: str) -> None:
     """Its folder comes first on the path of every job, where torch and others look for theirs."""
     there = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({entry!r}) is not None)"

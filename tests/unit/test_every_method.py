@@ -18,8 +18,19 @@ ODD = changed(network={"options": {"width": 11, "depth": 2}})
 WIDE = changed(problem={"batch": 16, "tasks": 2}, network={"options": {"width": 100, "depth": 2}})
 EVERY = ARMS | COMPOSED
 ON_CNN = {
-    method: ARMS[method] for method in ("continual_backprop", "dropout", "l2_er", "neuroplastic_expansion", "redo", "shrink_perturb")
-} | {method: [arm | {"kernels": "flat"} for arm in ARMS[method]] for method in ("spectral", "parseval")}
+    method: ARMS[method]
+    for method in (
+        "continual_backprop",
+        "dropout",
+        "l2_er",
+        "neuroplastic_expansion",
+        "redo",
+        "shrink_perturb",
+    )
+} | {
+    method: [arm | {"kernels": "flat"} for arm in ARMS[method]]
+    for method in ("spectral", "parseval")
+}
 
 
 def bits(values):
@@ -29,7 +40,12 @@ def bits(values):
 
 def share(members, which):
     """Of everything that goes on to the next task, the rows of some runs."""
-    return bits({name: values if name == "task" else values[which] for name, values in members.state().items()})
+    return bits(
+        {
+            name: values if name == "task" else values[which]
+            for name, values in members.state().items()
+        }
+    )
 
 
 def test_each_method_is_in_the_table():
@@ -60,7 +76,11 @@ def test_with_convolutions_they_are_too(method):
 @pytest.mark.parametrize("method", EVERY)
 def test_members_restored_after_any_task_go_on_to_the_same_bits(data, method):
     members, kept, saved = begun(data, method, EVERY[method], [0, 1], dtype=torch.float32), [], {}
-    train(members, lambda task, parameters: saved.update({task: parameters.clone()}), lambda state: kept.append(copy.deepcopy(state)))
+    train(
+        members,
+        lambda task, parameters: saved.update({task: parameters.clone()}),
+        lambda state: kept.append(copy.deepcopy(state)),
+    )
     for state in kept:
         again, rest = begun(data, method, EVERY[method], [0, 1], dtype=torch.float32), {}
         again.restore(state)
@@ -76,7 +96,9 @@ def test_the_same_ensemble_twice_gives_the_same_bytes_whatever_the_global_random
     for seed in (1, 2):
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002 # it must play no part
-        runs.append(bits(trained(data, method, EVERY[method], [0, 1], dtype=torch.float32)[0].state()))
+        runs.append(
+            bits(trained(data, method, EVERY[method], [0, 1], dtype=torch.float32)[0].state())
+        )
     assert runs[0] == runs[1]
 
 
@@ -108,13 +130,18 @@ def test_a_member_that_diverges_harms_no_other(data, method, value):
 @pytest.mark.parametrize("method", EVERY)
 def test_what_a_method_changes_while_training_is_in_its_state(data, method):
     members = begun(data, method, EVERY[method], [0, 1])
-    before = {part: copy.deepcopy(public(intervention)) for part, intervention in members.interventions.items()}
+    before = {
+        part: copy.deepcopy(public(intervention))
+        for part, intervention in members.interventions.items()
+    }
     train(members)
     for part, intervention in members.interventions.items():
         kept = {tensor.data_ptr() for tensor in intervention.state().values()}
         after = public(intervention)
         assert after.keys() == before[part].keys()
-        changes = [name for name, tensor in after.items() if not torch.equal(tensor, before[part][name])]
+        changes = [
+            name for name, tensor in after.items() if not torch.equal(tensor, before[part][name])
+        ]
         assert all(after[name].data_ptr() in kept for name in changes), (part, changes)
 
 
@@ -124,12 +151,23 @@ def public(intervention):
     for name, value in vars(intervention).items():
         if not name.startswith("_"):
             tensors = value if isinstance(value, dict) else {"": value}
-            found |= {f"{name}.{key}": tensor for key, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
+            found |= {
+                f"{name}.{key}": tensor
+                for key, tensor in tensors.items()
+                if isinstance(tensor, torch.Tensor)
+            }
     return found
 
 
 @pytest.mark.parametrize("method", EVERY)
 def test_a_method_works_where_products_are_in_bfloat16(data, method):
-    members, _ = trained(data, method, EVERY[method], [0], dtype=torch.float32, recorded=Training(precision="bfloat16"))
+    members, _ = trained(
+        data,
+        method,
+        EVERY[method],
+        [0],
+        dtype=torch.float32,
+        recorded=Training(precision="bfloat16"),
+    )
     assert not members.outcomes["status"].any()
     assert all(tensor.dtype != torch.bfloat16 for tensor in members.carried().values())

@@ -26,20 +26,31 @@ def plain_shares(sizes, density):
     low, high = 0.0, 1e6
     for _ in range(200):
         scale = (low + high) / 2
-        there = sum(min(1, scale * share) * outputs * inputs for share, (outputs, inputs) in zip(rule, sizes, strict=True))
+        there = sum(
+            min(1, scale * share) * outputs * inputs
+            for share, (outputs, inputs) in zip(rule, sizes, strict=True)
+        )
         low, high = (scale, high) if there < total else (low, scale)
     return [min(1, scale * share) for share in rule]
 
 
 @pytest.mark.parametrize("density", [0.001, 0.05, 0.2, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize(
-    "shapes", [[(8, 16), (8, 8), (3, 8)], [(100, 784), (100, 100), (10, 100)], [(16, 3, 5, 5), (16, 16, 5, 5), (10, 16)], [(4, 5)]]
+    "shapes",
+    [
+        [(8, 16), (8, 8), (3, 8)],
+        [(100, 784), (100, 100), (10, 100)],
+        [(16, 3, 5, 5), (16, 16, 5, 5), (10, 16)],
+        [(4, 5)],
+    ],
 )
 def test_shares_are_those_of_the_erdos_renyi_rule_and_add_up_to_the_density(shapes, density):
     sizes = [(shape[0], math.prod(shape[1:])) for shape in shapes]
     found = erdos_renyi(shapes, density)
     np.testing.assert_allclose(found, plain_shares(sizes, density), rtol=1e-9)
-    assert sum(share * a * b for share, (a, b) in zip(found, sizes, strict=True)) == pytest.approx(density * sum(a * b for a, b in sizes))
+    assert sum(share * a * b for share, (a, b) in zip(found, sizes, strict=True)) == pytest.approx(
+        density * sum(a * b for a, b in sizes)
+    )
 
 
 @pytest.mark.parametrize("density", [0, 1])
@@ -52,32 +63,48 @@ def test_the_largest_initial_weights_are_there_at_the_start_and_biases_and_norms
     setting, size = SETTINGS[kind]
     learner = begun(images(size), METHOD, ARMS[METHOD], [0, 3], setting).learner
     dense = begun(images(size), "none", [{}, {}], [0, 3], setting).learner
-    names = [name for name, shape in learner.parameters.shapes.items() if name.endswith("weight") and len(shape) > 1]
-    sizes = [(shape[0], math.prod(shape[1:])) for shape in map(learner.parameters.shapes.get, names)]
+    names = [
+        name
+        for name, shape in learner.parameters.shapes.items()
+        if name.endswith("weight") and len(shape) > 1
+    ]
+    sizes = [
+        (shape[0], math.prod(shape[1:])) for shape in map(learner.parameters.shapes.get, names)
+    ]
     for member in range(4):
-        shares = dict(zip(names, plain_shares(sizes, ARMS[METHOD][member // 2]["density"]), strict=True))
+        shares = dict(
+            zip(names, plain_shares(sizes, ARMS[METHOD][member // 2]["density"]), strict=True)
+        )
         for name, tensor in learner.parameters.tensors.items():
             values, expected = (
                 tensor[member].detach().flatten().tolist(),
                 dense.parameters.tensors[name][member].detach().flatten().tolist(),
             )
             if name in names:
-                largest = sorted(range(len(expected)), key=lambda place, of=expected: -abs(of[place]))[
-                    : round(shares[name] * len(expected))
+                largest = sorted(
+                    range(len(expected)), key=lambda place, of=expected: -abs(of[place])
+                )[: round(shares[name] * len(expected))]
+                expected = [
+                    value if place in set(largest) else 0 for place, value in enumerate(expected)
                 ]
-                expected = [value if place in set(largest) else 0 for place, value in enumerate(expected)]
             assert values == expected, name
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_weights_come_and_go_as_the_definition_says(kind):
     setting, size = SETTINGS[kind]
-    arms = [ARM, {**ARM, "prune": 1, "growth": 0.05, "period": 3}, {**ARM, "prune": 0, "growth": 0.3}]
+    arms = [
+        ARM,
+        {**ARM, "prune": 1, "growth": 0.05, "period": 3},
+        {**ARM, "prune": 0, "growth": 0.3},
+    ]
     members, steps, starts = steps_of(images(size), METHOD, arms, [0], setting)
     events = 0
     for member, arm in enumerate(arms):
         there = {
-            name: values != 0 if "weight" in name and "norm" not in name else np.ones_like(values, bool)
+            name: values != 0
+            if "weight" in name and "norm" not in name
+            else np.ones_like(values, bool)
             for name, values in of_member(starts[0][0], member).items()
         }
         for step in steps:
@@ -85,21 +112,34 @@ def test_weights_come_and_go_as_the_definition_says(kind):
             gradient, new = of_member(step.gradient, member), {}
             for name, mask in there.items():
                 new[name] = np.zeros_like(mask)
-                if not (step.count % arm["period"] == 0 and "weight" in name and "norm" not in name and mask.mean() < arm["most"]):
+                if not (
+                    step.count % arm["period"] == 0
+                    and "weight" in name
+                    and "norm" not in name
+                    and mask.mean() < arm["most"]
+                ):
                     continue
                 flat, size = mask.ravel(), mask.size
                 gain = math.floor(arm["growth"] * size)
                 weights, slopes = np.abs(stepped[name]).ravel(), np.abs(gradient[name]).ravel()
-                lost = sorted(np.flatnonzero(flat), key=lambda place, of=weights: (of[place], place))[: math.floor(arm["prune"] * gain)]
+                lost = sorted(
+                    np.flatnonzero(flat), key=lambda place, of=weights: (of[place], place)
+                )[: math.floor(arm["prune"] * gain)]
                 flat[lost] = False
-                gained = sorted(np.flatnonzero(~flat), key=lambda place, of=slopes: (-of[place], place))[:gain]
+                gained = sorted(
+                    np.flatnonzero(~flat), key=lambda place, of=slopes: (-of[place], place)
+                )[:gain]
                 flat[gained] = True
                 new[name].ravel()[[*lost, *gained]] = True
                 events += 1
             for name, mask in there.items():
-                np.testing.assert_array_equal(after[name], np.where(mask & ~new[name], stepped[name], 0), err_msg=name)
+                np.testing.assert_array_equal(
+                    after[name], np.where(mask & ~new[name], stepped[name], 0), err_msg=name
+                )
                 for mean, of_mean in step.means.items():
-                    expected = np.where(new[name], 0, step.stepped_means[mean][name][member].numpy())
+                    expected = np.where(
+                        new[name], 0, step.stepped_means[mean][name][member].numpy()
+                    )
                     np.testing.assert_array_equal(of_mean[name][member].numpy(), expected)
             state = members.learner.parameters.split(step.state["there"])
             assert all((state[name][member].numpy() == mask).all() for name, mask in there.items())
@@ -125,7 +165,9 @@ def test_weights_that_are_not_there_stay_so_when_a_problem_draws_its_head_anew(d
     for tensors, _ in starts:
         assert torch.equal(tensors["output.weight"] == 0, absent)
     assert all(torch.equal(step.before["output.weight"] == 0, absent) for step in steps)
-    assert not torch.equal(starts[1][0]["output.weight"], steps[11].after["output.weight"])  # it was drawn anew
+    assert not torch.equal(
+        starts[1][0]["output.weight"], steps[11].after["output.weight"]
+    )  # it was drawn anew
 
 
 def test_a_members_weights_that_are_there_depend_on_its_own_arm_alone(data):
@@ -136,9 +178,14 @@ def test_a_members_weights_that_are_there_depend_on_its_own_arm_alone(data):
     assert not together.outcomes["status"].any()
 
 
-@pytest.mark.parametrize("other", ["full_reset", "last_layer_reset", "shrink_perturb", "shrink_perturb_switch", "hare_tortoise"])
+@pytest.mark.parametrize(
+    "other",
+    ["full_reset", "last_layer_reset", "shrink_perturb", "shrink_perturb_switch", "hare_tortoise"],
+)
 def test_weights_that_are_not_there_stay_so_beside_another_method_in_whatever_order(data, other):
-    arm = {f"{METHOD}.{key}": value for key, value in ARM.items()} | {f"{other}.{key}": value for key, value in ARMS[other][0].items()}
+    arm = {f"{METHOD}.{key}": value for key, value in ARM.items()} | {
+        f"{other}.{key}": value for key, value in ARMS[other][0].items()
+    }
     runs = []
     for order in permutations([METHOD, other]):
         members, seen = begun(data, "+".join(order), [arm], [0, 1]), []
@@ -153,4 +200,6 @@ def test_weights_that_are_not_there_stay_so_beside_another_method_in_whatever_or
         look()
         runs.append(seen)
     assert len(runs[0]) == 3 * 12 + 3 + 1
-    assert other == "hare_tortoise" or all(map(torch.equal, *runs))  # its slow copy begins where the network stands then
+    assert other == "hare_tortoise" or all(
+        map(torch.equal, *runs)
+    )  # its slow copy begins where the network stands then

@@ -22,7 +22,9 @@ SAMPLES = 7
 
 
 def cross_entropy(outputs, targets):
-    losses = nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten(), reduction="none")
+    losses = nn.functional.cross_entropy(
+        outputs.flatten(0, -2), targets.flatten(), reduction="none"
+    )
     return losses.view(targets.shape)
 
 
@@ -34,11 +36,19 @@ def drawn(seed, activation, runs=None):
     """A network with or without biases, its inputs and targets; with `runs`, a set of each per run."""
     torch.manual_seed(seed)
     widths = torch.randint(1, 9, (4,)).tolist()
-    layers = [m for a, b in pairwise(widths) for m in (nn.Linear(a, b, bias=bool(seed % 2)), activation())]
+    layers = [
+        m for a, b in pairwise(widths) for m in (nn.Linear(a, b, bias=bool(seed % 2)), activation())
+    ]
     network = nn.Sequential(*layers[:-1]).double()
     lead = () if runs is None else (runs,)
-    x, y = torch.randn(*lead, SAMPLES, widths[0]).double(), torch.randint(widths[-1], (*lead, SAMPLES))
-    tensors = {name: torch.randn(*lead, *parameter.shape).double().requires_grad_() for name, parameter in network.named_parameters()}
+    x, y = (
+        torch.randn(*lead, SAMPLES, widths[0]).double(),
+        torch.randint(widths[-1], (*lead, SAMPLES)),
+    )
+    tensors = {
+        name: torch.randn(*lead, *parameter.shape).double().requires_grad_()
+        for name, parameter in network.named_parameters()
+    }
     return network, x, y, tensors
 
 
@@ -48,11 +58,24 @@ def gradient_rows(network, tensors, x, y):
     samples = []
     for i in range(len(x)):
         loss = cross_entropy(functional_call(network, tensors, (x[i : i + 1],)), y[i : i + 1]).sum()
-        samples.append(dict(zip(tensors, torch.autograd.grad(loss, list(tensors.values()), materialize_grads=True), strict=True)))
+        samples.append(
+            dict(
+                zip(
+                    tensors,
+                    torch.autograd.grad(loss, list(tensors.values()), materialize_grads=True),
+                    strict=True,
+                )
+            )
+        )
     layers = dict.fromkeys(name.rpartition(".")[0] for name in tensors)
     return {
         layer: torch.stack(
-            [torch.cat([g.flatten() for name, g in sample.items() if name.rpartition(".")[0] == layer]) for sample in samples]
+            [
+                torch.cat(
+                    [g.flatten() for name, g in sample.items() if name.rpartition(".")[0] == layer]
+                )
+                for sample in samples
+            ]
         )
         for layer in layers
     }
@@ -62,7 +85,10 @@ def gradient_rows(network, tensors, x, y):
 @pytest.mark.parametrize("seed", range(6))
 def test_each_gram_block_is_that_of_the_layers_per_sample_gradients(activation, seed):
     network, x, y, _ = drawn(seed, activation)
-    expected = {layer: rows @ rows.T / SAMPLES for layer, rows in gradient_rows(network, dict(network.named_parameters()), x, y).items()}
+    expected = {
+        layer: rows @ rows.T / SAMPLES
+        for layer, rows in gradient_rows(network, dict(network.named_parameters()), x, y).items()
+    }
     grams = gram_blocks(network, x, y, cross_entropy)
     assert list(grams) == list(expected)
     for layer, gram in grams.items():
@@ -77,14 +103,18 @@ def test_stacked_runs_have_the_grams_of_each_alone(activation, seed):
     for run in range(3):
         alone = {name: tensor[run] for name, tensor in tensors.items()}
         for layer, rows in gradient_rows(network, alone, x[run], y[run]).items():
-            torch.testing.assert_close(grams[layer][run], rows @ rows.T / SAMPLES, rtol=1e-11, atol=1e-13)
+            torch.testing.assert_close(
+                grams[layer][run], rows @ rows.T / SAMPLES, rtol=1e-11, atol=1e-13
+            )
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("seed", range(6))
 def test_eigenvalues_are_those_of_the_fisher_formed_densely(activation, seed):
     network, x, y, _ = drawn(seed, activation)
-    rows = torch.cat(list(gradient_rows(network, dict(network.named_parameters()), x, y).values()), dim=1)
+    rows = torch.cat(
+        list(gradient_rows(network, dict(network.named_parameters()), x, y).values()), dim=1
+    )
     dense = eigenvalues(rows.T @ rows / SAMPLES)
     found = eigenvalues(sum(gram_blocks(network, x, y, cross_entropy).values()))
     large = dense[dense > 1e-8 * dense[0]]
@@ -95,7 +125,10 @@ def test_eigenvalues_are_those_of_the_fisher_formed_densely(activation, seed):
 
 def test_the_trace_is_the_mean_squared_gradient_norm():
     network, x, y, _ = drawn(3, nn.Tanh)
-    norms = [rows.square().sum(dim=1) for rows in gradient_rows(network, dict(network.named_parameters()), x, y).values()]
+    norms = [
+        rows.square().sum(dim=1)
+        for rows in gradient_rows(network, dict(network.named_parameters()), x, y).values()
+    ]
     trace = sum(gram.trace() for gram in gram_blocks(network, x, y, cross_entropy).values())
     assert trace.item() == pytest.approx(sum(norms).mean().item(), rel=1e-12)
 
@@ -117,7 +150,11 @@ KINDS = {  # tiny networks: their options, and the images they see
 def built(kind, activation, seed, samples=SAMPLES):
     """A network in eval mode with drawn parameters, norms' too, and a batch with targets."""
     options, shape = KINDS[kind]
-    network = architecture.build(Network(kind.partition(",")[0], activation, options=options), shape, 3).double().eval()
+    network = (
+        architecture.build(Network(kind.partition(",")[0], activation, options=options), shape, 3)
+        .double()
+        .eval()
+    )
     torch.manual_seed(seed)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=max(0.3, parameter[0].numel() ** -0.5))
@@ -126,8 +163,14 @@ def built(kind, activation, seed, samples=SAMPLES):
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=min(12, settings().max_examples))
-@given(activation=st.sampled_from(sorted(activations.KINDS)), seed=st.integers(0, 9), samples=st.integers(4, 6))
-def test_the_gram_blocks_of_every_network_are_those_of_gradients_taken_one_sample_at_a_time(kind, activation, seed, samples):
+@given(
+    activation=st.sampled_from(sorted(activations.KINDS)),
+    seed=st.integers(0, 9),
+    samples=st.integers(4, 6),
+)
+def test_the_gram_blocks_of_every_network_are_those_of_gradients_taken_one_sample_at_a_time(
+    kind, activation, seed, samples
+):
     network, x, y = built(kind, activation, seed, samples)
     grams = gram_blocks(network, x, y, cross_entropy)
     network = written_out(network, x)
@@ -135,38 +178,74 @@ def test_the_gram_blocks_of_every_network_are_those_of_gradients_taken_one_sampl
     assert grams.keys() == expected.keys()
     for layer, rows in expected.items():
         gram = rows @ rows.T / samples
-        torch.testing.assert_close(grams[layer], gram, rtol=1e-7, atol=1e-9 * (1 + gram.abs().max().item()))
+        torch.testing.assert_close(
+            grams[layer], gram, rtol=1e-7, atol=1e-9 * (1 + gram.abs().max().item())
+        )
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 40])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_linear_layer_on_few_tokens_and_on_many_has_the_gram_of_its_gradients(tokens, bias):
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(20, 30, bias=bias), nn.Tanh(), nn.Flatten(), nn.Linear(30 * tokens, 3)).double()
+    network = nn.Sequential(
+        nn.Linear(20, 30, bias=bias), nn.Tanh(), nn.Flatten(), nn.Linear(30 * tokens, 3)
+    ).double()
     x, y = torch.randn(SAMPLES, tokens, 20).double(), torch.randint(3, (SAMPLES,))
     rows = gradient_rows(network, dict(network.named_parameters()), x, y)["0"]
-    torch.testing.assert_close(gram_blocks(network, x, y, cross_entropy)["0"], rows @ rows.T / SAMPLES, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(
+        gram_blocks(network, x, y, cross_entropy)["0"],
+        rows @ rows.T / SAMPLES,
+        rtol=1e-10,
+        atol=1e-13,
+    )
 
 
-@pytest.mark.parametrize("options", [{"stride": 2}, {"padding": 2}, {"dilation": 2}, {"stride": (1, 3), "padding": (0, 1)}])
+@pytest.mark.parametrize(
+    "options",
+    [{"stride": 2}, {"padding": 2}, {"dilation": 2}, {"stride": (1, 3), "padding": (0, 1)}],
+)
 def test_a_convolution_of_any_stride_padding_and_dilation_has_the_gram_of_its_gradients(options):
     torch.manual_seed(0)
-    layers = [nn.Conv2d(2, 4, (3, 2), **options), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)]
-    network, x, y = nn.Sequential(*layers).double(), torch.randn(SAMPLES, 2, 8, 7).double(), torch.randint(3, (SAMPLES,))
+    layers = [
+        nn.Conv2d(2, 4, (3, 2), **options),
+        nn.Tanh(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    ]
+    network, x, y = (
+        nn.Sequential(*layers).double(),
+        torch.randn(SAMPLES, 2, 8, 7).double(),
+        torch.randint(3, (SAMPLES,)),
+    )
     rows = gradient_rows(network, dict(network.named_parameters()), x, y)["0"]
-    torch.testing.assert_close(gram_blocks(network, x, y, cross_entropy)["0"], rows @ rows.T / SAMPLES, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(
+        gram_blocks(network, x, y, cross_entropy)["0"],
+        rows @ rows.T / SAMPLES,
+        rtol=1e-10,
+        atol=1e-13,
+    )
 
 
 @pytest.mark.parametrize("activation", ["tanh", "crelu", "fourier", "gelu"])
 @pytest.mark.parametrize("kind", ["mlp", "mlp, layer"])
-def test_stacked_runs_of_an_mlp_have_the_grams_of_each_alone_with_those_of_its_norms(kind, activation):
+def test_stacked_runs_of_an_mlp_have_the_grams_of_each_alone_with_those_of_its_norms(
+    kind, activation
+):
     network, _, _ = built(kind, activation, 0)
     drawn = [built(kind, activation, seed) for seed in range(3)]
     tensors = {
-        name: torch.stack([dict(one.named_parameters())[name].detach() for one, *_ in drawn]) for name, _ in network.named_parameters()
+        name: torch.stack([dict(one.named_parameters())[name].detach() for one, *_ in drawn])
+        for name, _ in network.named_parameters()
     }
     x, y = (torch.stack([values[place] for values in drawn]) for place in (1, 2))
-    grams = gram_blocks(network, x, y, cross_entropy, {name: tensor.requires_grad_() for name, tensor in tensors.items()})
+    grams = gram_blocks(
+        network,
+        x,
+        y,
+        cross_entropy,
+        {name: tensor.requires_grad_() for name, tensor in tensors.items()},
+    )
     for run, (alone, own, targets) in enumerate(drawn):
         expected = gram_blocks(alone, own, targets, cross_entropy)
         assert grams.keys() == expected.keys()
@@ -242,20 +321,36 @@ UNCOVERED = {  # a network, the shape of what it sees, and the layers that the w
         ["0 (Conv2d)"],
     ),
     "a convolution with reflected edges": (
-        lambda: nn.Sequential(nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.Flatten(), nn.Linear(18, 3)),
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"), nn.Flatten(), nn.Linear(18, 3)
+        ),
         (1, 3, 3),
         ["0 (Conv2d)"],
     ),
-    "a custom layer": (lambda: nn.Sequential(nn.Linear(3, 3), Scale(), nn.Linear(3, 3)), (3,), ["1 (Scale)"]),
-    "a class made from a linear layer": (lambda: nn.Sequential(Scaled(3, 3), nn.Tanh(), nn.Linear(3, 3)), (3,), ["0 (Scaled)"]),
+    "a custom layer": (
+        lambda: nn.Sequential(nn.Linear(3, 3), Scale(), nn.Linear(3, 3)),
+        (3,),
+        ["1 (Scale)"],
+    ),
+    "a class made from a linear layer": (
+        lambda: nn.Sequential(Scaled(3, 3), nn.Tanh(), nn.Linear(3, 3)),
+        (3,),
+        ["0 (Scaled)"],
+    ),
     "a learned slope": (lambda: nn.Sequential(nn.Linear(3, 3), nn.PReLU()), (3,), ["1 (PReLU)"]),
     "a layer that is called twice": (
-        lambda: Net(lambda net, x: net.last(net.layer(torch.tanh(net.layer(x)))), layer=nn.Linear(3, 3), last=nn.Linear(3, 3)),
+        lambda: Net(
+            lambda net, x: net.last(net.layer(torch.tanh(net.layer(x)))),
+            layer=nn.Linear(3, 3),
+            last=nn.Linear(3, 3),
+        ),
         (3,),
         ["layer (Linear)"],
     ),
     "a weight that is also used elsewhere": (
-        lambda: Net(lambda net, x: torch.tanh(net.layer(x)) @ net.layer.weight, layer=nn.Linear(3, 3)),
+        lambda: Net(
+            lambda net, x: torch.tanh(net.layer(x)) @ net.layer.weight, layer=nn.Linear(3, 3)
+        ),
         (3,),
         ["layer (Linear)"],
     ),
@@ -266,7 +361,11 @@ UNCOVERED = {  # a network, the shape of what it sees, and the layers that the w
     ),
     "tied weights": (tied, (3,), ["0 (Linear)", "2 (Linear)"]),
     "torch's batch norm": (normed, (3,), ["1 (BatchNorm1d)"]),
-    "a norm without a bias": (lambda: nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3, bias=False)), (3,), ["1 (LayerNorm)"]),
+    "a norm without a bias": (
+        lambda: nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3, bias=False)),
+        (3,),
+        ["1 (LayerNorm)"],
+    ),
     "a frozen bias": (with_frozen_bias, (3,), ["0 (Linear)"]),
     "a weight by its norm and direction": (
         by_its_norm,
@@ -283,13 +382,25 @@ UNCOVERED = {  # a network, the shape of what it sees, and the layers that the w
         ["attention (MultiheadAttention)", "attention.out_proj (NonDynamicallyQuantizableLinear)"],
     ),
     "a recurrent layer": (
-        lambda: Net(lambda net, x: net.last(net.cell(x)[0][:, -1]), cell=nn.GRU(3, 2, batch_first=True), last=nn.Linear(2, 3)),
+        lambda: Net(
+            lambda net, x: net.last(net.cell(x)[0][:, -1]),
+            cell=nn.GRU(3, 2, batch_first=True),
+            last=nn.Linear(2, 3),
+        ),
         (2, 3),
         ["cell (GRU)"],
     ),
-    "an embedding": (lambda: nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(6, 3)), (2,), ["0 (Embedding)"]),
+    "an embedding": (
+        lambda: nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(6, 3)),
+        (2,),
+        ["0 (Embedding)"],
+    ),
     "samples that are not in front": (
-        lambda: Net(lambda net, x: net.last(torch.tanh(net.first(x.transpose(0, 1))).mean(0)), first=nn.Linear(3, 4), last=nn.Linear(4, 3)),
+        lambda: Net(
+            lambda net, x: net.last(torch.tanh(net.first(x.transpose(0, 1))).mean(0)),
+            first=nn.Linear(3, 4),
+            last=nn.Linear(4, 3),
+        ),
         (2, 3),
         ["first (Linear)"],
     ),
@@ -297,7 +408,9 @@ UNCOVERED = {  # a network, the shape of what it sees, and the layers that the w
 
 
 @pytest.mark.parametrize("kind", UNCOVERED)
-def test_layers_that_no_identity_covers_have_the_grams_of_their_gradients_and_a_warning_names_them(kind, caplog):
+def test_layers_that_no_identity_covers_have_the_grams_of_their_gradients_and_a_warning_names_them(
+    kind, caplog
+):
     log.warn_once.cache_clear()
     torch.manual_seed(0)
     make, shape, names = UNCOVERED[kind]
@@ -305,11 +418,18 @@ def test_layers_that_no_identity_covers_have_the_grams_of_their_gradients_and_a_
     if kind == "an embedding":
         x = torch.randint(7, x.shape)
     found = fisher.Operator(network, x, y, cross_entropy).grams()
-    expected = gradient_rows(network, {name: p for name, p in network.named_parameters() if p.requires_grad}, x, y)
+    expected = gradient_rows(
+        network, {name: p for name, p in network.named_parameters() if p.requires_grad}, x, y
+    )
     assert list(found) == list(expected)
     for layer, rows in expected.items():
         torch.testing.assert_close(found[layer], rows @ rows.T / 5, rtol=1e-10, atol=1e-13)
-    torch.testing.assert_close(found.over(found), sum(rows @ rows.T / 5 for rows in expected.values()), rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(
+        found.over(found),
+        sum(rows @ rows.T / 5 for rows in expected.values()),
+        rtol=1e-10,
+        atol=1e-13,
+    )
     assert [record.getMessage() for record in caplog.records] == [
         f"no identity covers {', '.join(names)}: these gradients are taken sample by sample, which is slower"
     ]
@@ -317,7 +437,9 @@ def test_layers_that_no_identity_covers_have_the_grams_of_their_gradients_and_a_
 
 def test_activations_in_place_change_nothing():
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+    network = nn.Sequential(
+        nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)
+    ).double()
     x, y = torch.randn(5, 3).double(), torch.randint(3, (5,))
     expected = gram_blocks(network, x, y, cross_entropy)
     network[1].inplace = True
@@ -335,7 +457,9 @@ def test_frozen_parameters_of_runs_leave_the_others_grams_as_they_are_alone():
         rows = gradient_rows(network, alone, x[run], y[run])
         rows["0"] = rows["0"][:, : network[0].weight.numel()]
         for layer, gram in found.items():
-            torch.testing.assert_close(gram[run], rows[layer] @ rows[layer].T / SAMPLES, rtol=1e-11, atol=1e-13)
+            torch.testing.assert_close(
+                gram[run], rows[layer] @ rows[layer].T / SAMPLES, rtol=1e-11, atol=1e-13
+            )
 
 
 def test_stacked_runs_of_a_network_that_does_not_broadcast_are_refused():

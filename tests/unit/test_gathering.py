@@ -16,20 +16,38 @@ def ensemble(arms, seeds, measured=range(TASKS), blocks=("hidden_1", "output", "
     """Outcomes whose numbers name their run and task, and measures at some of the tasks, with spectra of some length."""
 
     def numbers(tasks):
-        return np.array([[[100 * hash_of(arm) + 10 * seed + task for task in tasks] for seed in seeds] for arm in arms], float)
+        return np.array(
+            [
+                [[100 * hash_of(arm) + 10 * seed + task for task in tasks] for seed in seeds]
+                for arm in arms
+            ],
+            float,
+        )
 
     coordinates = {"arm": arms, "seed": list(seeds)}
     run = ("arm", "seed", "task")
-    made = {name: (run, numbers(range(TASKS)) + place) for place, name in enumerate(("final_error", "online_error", "final_loss"))}
+    made = {
+        name: (run, numbers(range(TASKS)) + place)
+        for place, name in enumerate(("final_error", "online_error", "final_loss"))
+    }
     outcomes = xr.Dataset(made, coordinates | {"task": range(TASKS)})
     of_blocks = np.stack([-numbers(measured)] * len(blocks), axis=-1)
-    coordinates |= {"task": list(measured), "block": list(blocks), "evaluation_point": ["previous", "next"], "rank": range(rank)}
+    coordinates |= {
+        "task": list(measured),
+        "block": list(blocks),
+        "evaluation_point": ["previous", "next"],
+        "rank": range(rank),
+    }
     spectra = np.stack([of_blocks] * rank, axis=-1) - np.arange(rank) / 8
     status = np.zeros((len(arms), len(seeds), len(measured), 2), np.int8)
     found = {
         "weight_norm": (("arm", "seed", "task", "block"), of_blocks),
         "fisher_eigenvalue": (("arm", "seed", "task", "block", "rank"), spectra),
-        "curvature_status": (("arm", "seed", "task", "evaluation_point"), status, {"flag_values": np.arange(4, dtype=np.int8)}),
+        "curvature_status": (
+            ("arm", "seed", "task", "evaluation_point"),
+            status,
+            {"flag_values": np.arange(4, dtype=np.int8)},
+        ),
     }
     return outcomes, xr.Dataset(found, coordinates)
 
@@ -43,7 +61,11 @@ def joined(*ensembles):
 
 
 def test_every_number_is_where_its_run_says():
-    blocks = [ensemble(arms, seeds) for arms in (["none"], ["a", "b"], ["fresh"]) for seeds in ((0, 1), (2,))]
+    blocks = [
+        ensemble(arms, seeds)
+        for arms in (["none"], ["a", "b"], ["fresh"])
+        for seeds in ((0, 1), (2,))
+    ]
     data = joined(*blocks)
     assert list(data.arm.values) == ["none", "a", "b", "fresh"]
     assert list(data.seed.values) == [0, 1, 2]
@@ -69,14 +91,19 @@ def test_the_fresh_networks_outcomes_are_beside_everyones(outcome):
 
 
 def test_tasks_without_a_measure_are_missing():
-    data = joined(ensemble(["none"], [0], measured=[0, 2]), ensemble(["fresh"], [0], measured=[0, 2]))
+    data = joined(
+        ensemble(["none"], [0], measured=[0, 2]), ensemble(["fresh"], [0], measured=[0, 2])
+    )
     assert np.isnan(data["weight_norm"].sel(task=[1, 3])).all()
     assert np.isfinite(data["weight_norm"].sel(task=[0, 2])).all()
     assert np.isfinite(data["final_error"]).all()
 
 
 def test_the_status_of_a_task_without_a_measure_says_so_and_stays_an_integer(tmp_path):
-    some = [ensemble([arm], [0], measured=[0, 2], blocks=blocks) for arm, blocks in (("none", ("all",)), ("fresh", ("norm_1", "all")))]
+    some = [
+        ensemble([arm], [0], measured=[0, 2], blocks=blocks)
+        for arm, blocks in (("none", ("all",)), ("fresh", ("norm_1", "all")))
+    ]
     netcdf.write(joined(*some), tmp_path / "a.nc")
     status = netcdf.read(tmp_path / "a.nc")["curvature_status"]
     assert status.dtype == np.int8
@@ -87,7 +114,12 @@ def test_the_status_of_a_task_without_a_measure_says_so_and_stays_an_integer(tmp
 
 
 def test_spectra_of_other_lengths_are_padded_and_all_numbers_stay(tmp_path):
-    some = [ensemble(["none"], [0]), ensemble(["none"], [1], rank=2), ensemble(["a"], [0, 1], rank=5), ensemble(["fresh"], [0, 1])]
+    some = [
+        ensemble(["none"], [0]),
+        ensemble(["none"], [1], rank=2),
+        ensemble(["a"], [0, 1], rank=5),
+        ensemble(["fresh"], [0, 1]),
+    ]
     data = joined(*some)
     assert data["rank"].values.tolist() == list(range(5))
     for (_, measured), length in zip(some, (3, 2, 5, 3), strict=True):
@@ -112,8 +144,14 @@ def test_a_missing_seed_is_an_error_and_not_a_gap():
 
 def test_layers_that_only_some_methods_networks_have_are_in_their_place_and_missing_for_the_others():
     data = joined(
-        ensemble(["none"], (0,)), ensemble(["a"], (0,), blocks=("hidden_1", "norm_1", "output", "all")), ensemble(["fresh"], (0,))
+        ensemble(["none"], (0,)),
+        ensemble(["a"], (0,), blocks=("hidden_1", "norm_1", "output", "all")),
+        ensemble(["fresh"], (0,)),
     )
     assert list(data.block.values) == ["hidden_1", "norm_1", "output", "all"]
-    assert data.weight_norm.sel(block="norm_1").notnull().all(["seed", "task"]).values.tolist() == [False, True, False]
+    assert data.weight_norm.sel(block="norm_1").notnull().all(["seed", "task"]).values.tolist() == [
+        False,
+        True,
+        False,
+    ]
     assert data.weight_norm.drop_sel(block="norm_1").notnull().all()

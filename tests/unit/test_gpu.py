@@ -16,7 +16,10 @@ from plasticity.storage.restart import Resume
 from plasticity.training import chunks, memory
 from plasticity.training.trainer import Members, train
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=30, batch=7, epochs=10, tasks=6),
@@ -44,11 +47,19 @@ def trained(members):
 
 
 def assert_as_on_a_cpu(data, method, setting):
-    here, there = (drawn(data, method, setting, device, torch.float64) for device in ("cpu", "cuda"))
+    here, there = (
+        drawn(data, method, setting, device, torch.float64) for device in ("cpu", "cuda")
+    )
     torch.testing.assert_close(trained(there), trained(here), rtol=0, atol=1e-8)
     assert not here.outcomes["status"].any()
     for name, values in here.outcomes.items():
-        torch.testing.assert_close(there.outcomes[name], values, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            there.outcomes[name],
+            values,
+            rtol=1e-5,
+            atol=1e-6,
+            msg=lambda text, name=name: f"{name}: {text}",
+        )
 
 
 @pytest.mark.parametrize("method", registry.names("methods"))
@@ -58,14 +69,22 @@ def test_members_are_trained_as_on_a_cpu(data, method):
 
 
 @pytest.mark.parametrize(("kind", "width", "size"), [("cnn", 6, 16), ("resnet18", 2, 6)])
-def test_convolutional_members_that_go_at_once_are_trained_as_on_a_cpu_one_after_the_other(kind, width, size):
+def test_convolutional_members_that_go_at_once_are_trained_as_on_a_cpu_one_after_the_other(
+    kind, width, size
+):
     images = np.random.default_rng(0).integers(0, 10, (40, 1, size, size), np.uint8)
     data = describe("small", Images(images, np.arange(40) % 3, list("abc"), 9), {})
-    setting = Setting(SHORT.problem, Network(kind, "relu", options={"width": width}), Optimizer("adam", options={"lr": 0.0003}))
+    setting = Setting(
+        SHORT.problem,
+        Network(kind, "relu", options={"width": width}),
+        Optimizer("adam", options={"lr": 0.0003}),
+    )
     assert_as_on_a_cpu(data, "l2_init", setting)
 
 
-@pytest.mark.parametrize("recorded", [Training(), BFLOAT16], ids=lambda recorded: recorded.precision)
+@pytest.mark.parametrize(
+    "recorded", [Training(), BFLOAT16], ids=lambda recorded: recorded.precision
+)
 @pytest.mark.parametrize("setting", [SETTING, WIDE], ids=["small", "wide"])
 @pytest.mark.parametrize("method", ["none", "fresh", "wasserstein"])
 def test_a_captured_step_is_bit_for_bit_one_that_is_not(data, method, setting, recorded):
@@ -77,8 +96,13 @@ def test_a_captured_step_is_bit_for_bit_one_that_is_not(data, method, setting, r
         assert torch.equal(captured.outcomes[name], values), name
 
 
-@pytest.mark.parametrize(("method", "since"), [("none", SHORT.problem.steps * SHORT.problem.tasks), ("fresh", SHORT.problem.steps)])
-def test_the_optimizer_counts_each_step_once_through_capture_and_forgets_when_told(data, method, since):
+@pytest.mark.parametrize(
+    ("method", "since"),
+    [("none", SHORT.problem.steps * SHORT.problem.tasks), ("fresh", SHORT.problem.steps)],
+)
+def test_the_optimizer_counts_each_step_once_through_capture_and_forgets_when_told(
+    data, method, since
+):
     members = drawn(data, method, SHORT)
     trained(members)
     assert (members.learner.optimizer.steps == since).all()
@@ -97,11 +121,16 @@ def test_restored_members_go_on_to_the_same_bits(data):
         }
 
 
-def test_waves_take_less_memory_than_was_said_and_than_all_at_once_and_change_outcomes_by_rounding_alone(data, tmp_path, monkeypatch):
+def test_waves_take_less_memory_than_was_said_and_than_all_at_once_and_change_outcomes_by_rounding_alone(
+    data, tmp_path, monkeypatch
+):
     setting = replace(SHORT, network=replace(SHORT.network, width=1000))
     everyone = [({"strength": 0.01}, seed) for seed in range(8)]
     need = memory.per_member(setting, data)
-    shapes = {name: tuple(tensor.shape) for name, tensor in architecture.fitting(setting, data).named_parameters()}
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor in architecture.fitting(setting, data).named_parameters()
+    }
 
     def run(hold):
         """Outcomes, and the peak of what was held above what was there before."""
@@ -111,7 +140,9 @@ def test_waves_take_less_memory_than_was_said_and_than_all_at_once_and_change_ou
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         rows = Rows(folder / "rows.f4", [0], len(everyone), shapes)
-        outcomes = chunks.train_in_waves(setting, "l2_init", everyone, data, Training(), rows, Resume(folder, {}))
+        outcomes = chunks.train_in_waves(
+            setting, "l2_init", everyone, data, Training(), rows, Resume(folder, {})
+        )
         return outcomes, torch.cuda.max_memory_allocated() - before
 
     run(8.5)  # libraries reserve what they keep

@@ -53,7 +53,14 @@ class Folder:
 
     def install(self, python: str = "python") -> subprocess.CompletedProcess[str]:
         env = os.environ | {"PYTHON": str(self.root / python)}
-        return subprocess.run(["bash", "envs/install.sh"], cwd=self.root, env=env, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            ["bash", "envs/install.sh"],
+            cwd=self.root,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
 
 @pytest.fixture
@@ -75,10 +82,16 @@ def installed(folder):
 def test_a_new_environment_is_what_the_lock_file_pins(folder):
     assert folder.install().returncode == 0
     assert folder.made == "new\n"
-    sync = [call for call in (folder.root / "calls").read_text().splitlines() if call.startswith("uv pip sync")]
+    sync = [
+        call
+        for call in (folder.root / "calls").read_text().splitlines()
+        if call.startswith("uv pip sync")
+    ]
     assert len(sync) == 1
     assert sync[0].endswith("--python .venv.new/bin/python --require-hashes envs/requirements.txt")
-    assert sorted(path.name for path in folder.root.iterdir() if path.name.startswith(".venv")) == [".venv"]
+    assert sorted(path.name for path in folder.root.iterdir() if path.name.startswith(".venv")) == [
+        ".venv"
+    ]
 
 
 def test_a_lock_file_that_is_only_newer_installs_nothing(installed):

@@ -9,7 +9,13 @@ import pytest
 from plasticity.storage import cache as keeping
 from plasticity.storage.cache import Kept
 
-STAMP = {"source": "train", "settings": '{"lr": 0.1}', "code": '{"train.py": "0f"}', "versions": '{"torch": "2"}', "data": "0f"}
+STAMP = {
+    "source": "train",
+    "settings": '{"lr": 0.1}',
+    "code": '{"train.py": "0f"}',
+    "versions": '{"torch": "2"}',
+    "data": "0f",
+}
 ARM, OTHER = {"strength": 0.1}, {"strength": 0.2}
 CONTENT = {"outcomes.nc": b"outcomes", "checkpoints.nc": b"checkpoints"}
 
@@ -94,7 +100,9 @@ def test_results_of_another_rule_are_its_own(ensemble):
 
 
 @pytest.mark.parametrize("part", ["settings", "code", "versions", "data"])
-def test_what_was_made_of_something_else_is_not_taken_back_and_it_is_said_of_what(ensemble, caplog, part):
+def test_what_was_made_of_something_else_is_not_taken_back_and_it_is_said_of_what(
+    ensemble, caplog, part
+):
     assert not kept(ensemble, **{part: "else"}).take_back()
     assert there(ensemble) == {}
     assert f"made of other {part}" in caplog.messages[-1]
@@ -115,12 +123,20 @@ def flip(path):
 
 
 HARMS = {
-    "a flipped bit": (lambda folder: flip(folder / "checkpoints.nc"), r"checkpoints\.nc was altered"),
-    "a truncated file": (lambda folder: os.truncate(folder / "outcomes.nc", 3), r"outcomes\.nc was altered"),
+    "a flipped bit": (
+        lambda folder: flip(folder / "checkpoints.nc"),
+        r"checkpoints\.nc was altered",
+    ),
+    "a truncated file": (
+        lambda folder: os.truncate(folder / "outcomes.nc", 3),
+        r"outcomes\.nc was altered",
+    ),
     "a missing file": (lambda folder: (folder / "outcomes.nc").unlink(), "cannot be taken back"),
     "a torn note": (lambda folder: os.truncate(folder / "note.json", 30), "cannot be taken back"),
     "a note of other files": (
-        lambda folder: (folder / "note.json").write_text(json.dumps({"stamp": STAMP, "digests": {}})),
+        lambda folder: (folder / "note.json").write_text(
+            json.dumps({"stamp": STAMP, "digests": {}})
+        ),
         "cannot be taken back",
     ),
 }
@@ -144,7 +160,9 @@ def test_a_job_that_was_killed_while_it_kept_has_kept_nothing(ensemble):
     assert kept(ensemble).take_back()
 
 
-def test_where_links_are_impossible_nothing_is_kept_and_the_results_stay(tmp_path, monkeypatch, caplog):
+def test_where_links_are_impossible_nothing_is_kept_and_the_results_stay(
+    tmp_path, monkeypatch, caplog
+):
     def refuse(*_):
         raise OSError(1, "Operation not permitted")
 
@@ -169,7 +187,9 @@ def test_where_links_became_impossible_nothing_is_taken_back(ensemble, monkeypat
 def test_results_are_kept_of_tuned_arms_and_of_the_jobs_of_a_cluster(tmp_path, monkeypatch):
     results = [tmp_path / name for name in CONTENT]
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert keeping.kept(tmp_path, None, STAMP, results) is None, "elsewhere Snakemake knows what was finished"
+    assert keeping.kept(tmp_path, None, STAMP, results) is None, (
+        "elsewhere Snakemake knows what was finished"
+    )
     assert keeping.kept(tmp_path, ARM, STAMP, results)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     make(tmp_path)
@@ -179,5 +199,7 @@ def test_results_are_kept_of_tuned_arms_and_of_the_jobs_of_a_cluster(tmp_path, m
     assert not keeping.kept(tmp_path, ARM, STAMP, results).take_back(), "that of an arm is another"
     assert not keeping.kept(tmp_path, None, STAMP | {"data": "1e"}, results).take_back()
     monkeypatch.delenv("SLURM_JOB_ID")
-    assert keeping.kept(tmp_path, None, STAMP, results).take_back(), "also by a start without the cluster"
+    assert keeping.kept(tmp_path, None, STAMP, results).take_back(), (
+        "also by a start without the cluster"
+    )
     assert there(tmp_path) == CONTENT

@@ -22,7 +22,14 @@ from plasticity.training import memory
 ENTRY = SCRIPTS / "train.py"
 TASKS, ARMS, SEEDS = 2, 3, 2
 SETTING = {
-    "problem": {"dataset": "tiny", "shift": "shuffle_labels", "samples": 48, "batch": 16, "epochs": 1, "tasks": TASKS},
+    "problem": {
+        "dataset": "tiny",
+        "shift": "shuffle_labels",
+        "samples": 48,
+        "batch": 16,
+        "epochs": 1,
+        "tasks": TASKS,
+    },
     "network": {"kind": "mlp", "width": 128, "depth": 2, "activation": "relu"},
     "optimizer": {"kind": "adam", "lr": 0.003},
 }
@@ -46,13 +53,34 @@ class Job(Forked):
 
     def argv(self):
         setting = SETTING | {"problem": SETTING["problem"] | self.problem}
-        settings = {"setting": setting, "training": {"checkpoint_every": 1, "curve_points": 3, "precision": "float32"}}
-        settings |= {"method": "l2_init", "arms": [{"strength": 0.01 * arm} for arm in range(ARMS)], "seeds": list(range(SEEDS))}
-        argv = [ENTRY, "--data", self.data, "--outcomes", self.folder / "outcomes.nc", "--checkpoints", self.folder / "checkpoints.nc"]
+        settings = {
+            "setting": setting,
+            "training": {"checkpoint_every": 1, "curve_points": 3, "precision": "float32"},
+        }
+        settings |= {
+            "method": "l2_init",
+            "arms": [{"strength": 0.01 * arm} for arm in range(ARMS)],
+            "seeds": list(range(SEEDS)),
+        }
+        argv = [
+            ENTRY,
+            "--data",
+            self.data,
+            "--outcomes",
+            self.folder / "outcomes.nc",
+            "--checkpoints",
+            self.folder / "checkpoints.nc",
+        ]
         argv += ["--settings", json.dumps(settings)]
         if self.waves > 1:
-            need, at_once = memory.per_member(Setting.of(setting), netcdf.read(self.data)), ARMS * SEEDS // self.waves
-            argv += ["--memory", next(mb for mb in range(10**6) if (mb * 10**6 - memory.BASE) // need == at_once)]
+            need, at_once = (
+                memory.per_member(Setting.of(setting), netcdf.read(self.data)),
+                ARMS * SEEDS // self.waves,
+            )
+            argv += [
+                "--memory",
+                next(mb for mb in range(10**6) if (mb * 10**6 - memory.BASE) // need == at_once),
+            ]
         return argv
 
 
@@ -61,7 +89,9 @@ def make(forks, data, tmp_path_factory):
     """``make(waves, **problem)`` is a job of which nothing has been trained."""
     path = tmp_path_factory.mktemp("data") / "tiny.nc"
     netcdf.write(data, path)
-    return lambda waves=1, **problem: Job(tmp_path_factory.mktemp("job"), forks, path, waves, problem)
+    return lambda waves=1, **problem: Job(
+        tmp_path_factory.mktemp("job"), forks, path, waves, problem
+    )
 
 
 @pytest.fixture(scope="module")
@@ -129,14 +159,20 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(make, alone, expecte
 
 
 @pytest.mark.parametrize("third", slow_except([0], range(3)))
-def test_killed_before_any_change_of_a_file_it_ends_in_the_same_bytes_and_at_most_one_task_is_done_twice(make, alone, expected, third):
+def test_killed_before_any_change_of_a_file_it_ends_in_the_same_bytes_and_at_most_one_task_is_done_twice(
+    make, alone, expected, third
+):
     moments = alone(3)[0].moments
-    first_removed = next(at for at, moment in enumerate(moments) if moment.startswith("os.remove state"))
+    first_removed = next(
+        at for at, moment in enumerate(moments) if moment.startswith("os.remove state")
+    )
     for at, moment in list(enumerate(moments))[third::3]:
         job = make(3)
         assert job.run(at=("", at)) == -signal.SIGKILL
         if at > first_removed:  # what is left was not needed any more
-            assert {name: job.results[name] for name in RESULTS} == expected(), f"killed before {moment} ({at})"
+            assert {name: job.results[name] for name in RESULTS} == expected(), (
+                f"killed before {moment} ({at})"
+            )
         assert job.run() == 0, job.text("said")
         assert job.results == expected(), f"killed before {moment} ({at})"
         assert at > first_removed or learned(job) <= 3 * TASKS + 1, f"killed before {moment} ({at})"
@@ -178,18 +214,26 @@ def test_killed_at_the_second_task_that_each_process_begins_it_comes_to_its_end(
 
 
 @pytest.mark.parametrize("third", slow_except([0], range(3)))
-def test_told_to_stop_at_any_moment_it_says_so_leaves_nothing_half_and_goes_on_from_there(make, alone, expected, third):
+def test_told_to_stop_at_any_moment_it_says_so_leaves_nothing_half_and_goes_on_from_there(
+    make, alone, expected, third
+):
     for at, moment in list(enumerate(alone()[0].moments))[third::3]:
         job = make()
-        assert job.run(at=("", at), number=signal.SIGTERM) == 128 + signal.SIGTERM, f"told before {moment} ({at})"
-        assert "told to stop (SIGTERM); what is finished stays: start snakemake again" in job.text("log")
+        assert job.run(at=("", at), number=signal.SIGTERM) == 128 + signal.SIGTERM, (
+            f"told before {moment} ({at})"
+        )
+        assert "told to stop (SIGTERM); what is finished stays: start snakemake again" in job.text(
+            "log"
+        )
         assert not list(job.root.rglob("*.part")), f"told before {moment} ({at})"
         assert not job.text("said"), "no traceback, and no second word"
         assert job.run() == 0, job.text("said")
         assert job.results == expected(), f"told before {moment} ({at})"
 
 
-def test_told_to_stop_while_it_writes_it_goes_on_after_the_last_task_whose_end_it_kept(make, expected):
+def test_told_to_stop_while_it_writes_it_goes_on_after_the_last_task_whose_end_it_kept(
+    make, expected
+):
     job = make()
     assert job.run(at=("open state_0.npz.part", 1), number=signal.SIGTERM) == 128 + signal.SIGTERM
     assert job.run() == 0
@@ -214,7 +258,10 @@ def test_told_again_and_again_on_its_way_out_it_still_cleans_up(make, alone):
     moments = alone()[0].moments
     for moment in ("os.rename state_0.npz.part", "os.rename checkpoints.nc.part"):
         job = make()
-        assert job.run(at=("", moments.index(moment)), number=signal.SIGTERM, again=True) == 128 + signal.SIGTERM
+        assert (
+            job.run(at=("", moments.index(moment)), number=signal.SIGTERM, again=True)
+            == 128 + signal.SIGTERM
+        )
         assert not list(job.root.rglob("*.part"))
         assert job.text("log").count("told to stop") == 1
         assert not job.text("said"), "and no traceback"
@@ -223,11 +270,15 @@ def test_told_again_and_again_on_its_way_out_it_still_cleans_up(make, alone):
 # Two at once
 
 
-def test_a_second_process_says_in_a_sentence_who_trains_and_the_first_ends_as_if_it_had_been_alone(make, expected):
+def test_a_second_process_says_in_a_sentence_who_trains_and_the_first_ends_as_if_it_had_been_alone(
+    make, expected
+):
     job = make()
     first = job.paused(at=("learn", 1))
     assert job.run(log="other.log") == 1
-    sentence = f"{job.folder} is being worked on by process {first} on {platform.node()}, slurm job "
+    sentence = (
+        f"{job.folder} is being worked on by process {first} on {platform.node()}, slurm job "
+    )
     assert job.text("said").startswith(sentence), "and no traceback"
     assert job.text("said").endswith(": wait for it, or end it\n")
     assert sentence in job.text("other.log")
@@ -258,7 +309,9 @@ def test_once_the_first_is_killed_the_second_goes_on_from_where_it_was(make, exp
     assert job.results == expected()
 
 
-def test_of_many_processes_at_once_each_trains_or_says_why_not_and_none_spoils_the_results(make, expected):
+def test_of_many_processes_at_once_each_trains_or_says_why_not_and_none_spoils_the_results(
+    make, expected
+):
     job = make()
     pids = []
     for _ in range(20):  # for longer than one of them takes, so that some come as another finishes
@@ -267,7 +320,8 @@ def test_of_many_processes_at_once_each_trains_or_says_why_not_and_none_spoils_t
     statuses = [job.end(pid) for pid in pids]
     assert set(statuses) == {0, 1}
     refusals = re.findall(
-        "is being worked on by process|is being worked on by another process|was finished by another process just now", job.text("said")
+        "is being worked on by process|is being worked on by another process|was finished by another process just now",
+        job.text("said"),
     )
     assert len(refusals) == statuses.count(1)
     assert "Traceback" not in job.text("said")
@@ -278,11 +332,16 @@ def test_of_many_processes_at_once_each_trains_or_says_why_not_and_none_spoils_t
 
 
 @pytest.mark.parametrize(("waves", "byte"), AMID)
-def test_a_full_disk_is_said_in_a_sentence_and_with_space_again_it_ends_in_the_same_bytes(make, expected, waves, byte):
+def test_a_full_disk_is_said_in_a_sentence_and_with_space_again_it_ends_in_the_same_bytes(
+    make, expected, waves, byte
+):
     job = make(waves)
     assert job.run(largest=byte) == 1
     path = job.folder / AMID[waves, byte].removesuffix(".part")
-    assert re.fullmatch(rf"{path} could not be written \(.+\): free space or mend its permissions\n", job.text("said"))
+    assert re.fullmatch(
+        rf"{path} could not be written \(.+\): free space or mend its permissions\n",
+        job.text("said"),
+    )
     assert not list(job.root.rglob("*.part"))
     assert not set(RESULTS) & job.results.keys()
     assert job.run() == 0, job.text("said")
@@ -303,4 +362,7 @@ def test_a_disk_that_takes_not_even_a_line_of_the_log_is_said_in_a_sentence(make
     (job.root / "log").write_text("x" * 2000)
     assert job.run(largest=2000) == 1
     path = job.folder / "resume" / "checkpoints.f4"
-    assert re.fullmatch(rf"{path} could not be written \(.+\): free space or mend its permissions\n", job.text("said"))
+    assert re.fullmatch(
+        rf"{path} could not be written \(.+\): free space or mend its permissions\n",
+        job.text("said"),
+    )

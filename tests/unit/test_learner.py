@@ -16,10 +16,24 @@ from plasticity.training.learner import Learner
 
 KINDS = {
     "mlp": (changed(network={"options": {"width": 8, "depth": 2, "norm": "layer"}}), 4),
-    "mlp with batch norm": (changed(network={"activation": "crelu", "options": {"width": 8, "depth": 2, "norm": "batch"}}), 4),
+    "mlp with batch norm": (
+        changed(
+            network={"activation": "crelu", "options": {"width": 8, "depth": 2, "norm": "batch"}}
+        ),
+        4,
+    ),
     "cnn": (changed(CNN, network={"options": {"width": 6, "norm": "layer"}}), 20),
     "resnet18": (changed(network={"kind": "resnet18", "options": {"width": 2}}), 8),
-    "vit": (changed(network={"kind": "vit", "activation": "gelu", "options": {"width": 8, "depth": 2, "heads": 2}}), 8),
+    "vit": (
+        changed(
+            network={
+                "kind": "vit",
+                "activation": "gelu",
+                "options": {"width": 8, "depth": 2, "heads": 2},
+            }
+        ),
+        8,
+    ),
 }
 
 
@@ -49,17 +63,24 @@ def test_parameters_of_norms_and_of_layers_are_told_apart(kind):
     assert norms
     assert places(learner, learner.of_norms()) == norms
     assert places(learner, learner.of_layers("output")) == {"output.weight", "output.bias"}
-    assert places(learner, learner.of_layers("output", "no such layer")) == {"output.weight", "output.bias"}
+    assert places(learner, learner.of_layers("output", "no such layer")) == {
+        "output.weight",
+        "output.bias",
+    }
     assert not learner.of_layers().any()
 
 
 def test_a_layer_is_not_one_whose_name_ends_or_begins_alike():
-    network = architecture.build(Network("mlp", "relu", options={"width": 2, "depth": 10}), (1, 2, 2), 2)
+    network = architecture.build(
+        Network("mlp", "relu", options={"width": 2, "depth": 10}), (1, 2, 2), 2
+    )
     deep = Learner(SETTING, [0], network, (1, 2, 2), torch.device("cpu"), torch.float64)
     assert places(deep, deep.of_layers("hidden_1")) == {"hidden_1.weight", "hidden_1.bias"}
     learner = learner_of("resnet18")
     assert places(learner, learner.of_layers("conv_1")) == {"conv_1.weight"}
-    assert places(learner, learner.of_layers("stage_1.block_1.conv_1")) == {"stage_1.block_1.conv_1.weight"}
+    assert places(learner, learner.of_layers("stage_1.block_1.conv_1")) == {
+        "stage_1.block_1.conv_1.weight"
+    }
 
 
 def test_a_number_of_each_tensor_is_at_each_of_its_places():
@@ -142,20 +163,34 @@ def test_shapes_of_hidden_activations_are_those_that_come_and_looking_leaves_no_
     inputs = torch.randn(5, *learner.image)
     with record_activations(learner.network, {}) as hidden:
         learner.network(inputs)
-    assert {layer: (5, *shape) for layer, shape in shapes.items()} == {layer: tuple(values.shape) for layer, values in hidden.items()}
+    assert {layer: (5, *shape) for layer, shape in shapes.items()} == {
+        layer: tuple(values.shape) for layer, values in hidden.items()
+    }
     assert_no_hooks(learner.network)
-    assert all(torch.equal(value, state[name]) for name, value in learner.network.state_dict().items())
+    assert all(
+        torch.equal(value, state[name]) for name, value in learner.network.state_dict().items()
+    )
 
 
 def assert_no_hooks(network):
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    assert not any(
+        module._forward_hooks or module._forward_pre_hooks for module in network.modules()
+    )
 
 
 EXPECTED = {
     "mlp": ["hidden_1", "hidden_2"],
     "mlp with batch norm": ["hidden_1", "hidden_2"],
     "cnn": ["conv_1", "conv_2", "hidden_1", "hidden_2"],
-    "resnet18": ["conv_1", *(f"stage_{stage}.block_{block}.conv_{place}" for stage in range(1, 5) for block in (1, 2) for place in (1, 2))],
+    "resnet18": [
+        "conv_1",
+        *(
+            f"stage_{stage}.block_{block}.conv_{place}"
+            for stage in range(1, 5)
+            for block in (1, 2)
+            for place in (1, 2)
+        ),
+    ],
     "vit": ["block_1.hidden_1", "block_2.hidden_1"],
 }
 
@@ -194,7 +229,10 @@ def test_gates_multiply_and_hidden_activations_are_noted_as_they_go_on(kind, way
     learner = learner_of(kind)
     draw = torch.Generator().manual_seed(0)
     inputs = torch.randn(3, 5, *learner.image, generator=draw, dtype=torch.float64)
-    masks = {layer: torch.rand(3, 5, *shape, generator=draw, dtype=torch.float64) for layer, shape in learner.hidden_shapes().items()}
+    masks = {
+        layer: torch.rand(3, 5, *shape, generator=draw, dtype=torch.float64)
+        for layer, shape in learner.hidden_shapes().items()
+    }
     assert list(masks) == EXPECTED[kind]
     if way == "bound":
         outputs = learner.record_activations(inputs, masks)
@@ -209,7 +247,9 @@ def test_gates_multiply_and_hidden_activations_are_noted_as_they_go_on(kind, way
         torch.testing.assert_close(outputs[run], expected, rtol=1e-10, atol=1e-12)
         for found, values in zip(hidden.values(), seen, strict=True):
             units_last = values.movedim(1, -1) if values.ndim == 4 else values
-            torch.testing.assert_close(found[run], units_last.flatten(0, -2), rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(
+                found[run], units_last.flatten(0, -2), rtol=1e-10, atol=1e-12
+            )
     assert_no_hooks(learner.network)
     learner.parameters.gradient(outputs.sum(dim=2))
     with torch.no_grad():
@@ -223,7 +263,9 @@ def test_watching_changes_no_bit_of_outputs_and_gradients(kind):
         learner = learner_of(kind, dtype=torch.float32)
         inputs = torch.randn(3, 5, *learner.image, generator=torch.Generator().manual_seed(0))
         outputs = learner.record_activations(inputs, {}) if look else learner(inputs)
-        found.append((outputs.detach(), learner.parameters.gradient(outputs.square().sum(dim=2)).clone()))
+        found.append(
+            (outputs.detach(), learner.parameters.gradient(outputs.square().sum(dim=2)).clone())
+        )
     assert all(map(torch.equal, *found))
 
 
@@ -238,7 +280,10 @@ def test_runs_at_once_by_vmap_have_the_hidden_activations_of_those_one_after_the
     learner = learner_of("cnn")
     draw = torch.Generator().manual_seed(0)
     inputs = torch.randn(3, 5, *learner.image, generator=draw, dtype=torch.float64)
-    masks = {layer: torch.rand(3, 5, *shape, generator=draw, dtype=torch.float64) for layer, shape in learner.hidden_shapes().items()}
+    masks = {
+        layer: torch.rand(3, 5, *shape, generator=draw, dtype=torch.float64)
+        for layer, shape in learner.hidden_shapes().items()
+    }
     network, tensors = learner.network.double(), learner.parameters.tensors
     one = Watch(masks)
     expected = forward(network, tensors, inputs, one)
@@ -250,14 +295,23 @@ def test_runs_at_once_by_vmap_have_the_hidden_activations_of_those_one_after_the
     outputs, hidden = torch.vmap(run)(tensors, inputs, masks)
     torch.testing.assert_close(outputs, expected, rtol=1e-11, atol=1e-12)
     for layer, values in hidden.items():
-        torch.testing.assert_close(ensemble._as_units(values), one.hidden[layer], rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(
+            ensemble._as_units(values), one.hidden[layer], rtol=1e-11, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("initialization", ["he", "xavier", "orthogonal", "pytorch"])
 @pytest.mark.parametrize("kind", [*KINDS, "deep fourier"])
 def test_deviations_are_those_of_what_is_drawn(kind, initialization):
-    setting, size = KINDS.get(kind, (changed(network={"activation": "fourier", "options": {"width": 20, "depth": 2}}), 4))
-    network = Network(setting.network.kind, setting.network.activation, initialization, options=setting.network.options)
+    setting, size = KINDS.get(
+        kind, (changed(network={"activation": "fourier", "options": {"width": 20, "depth": 2}}), 4)
+    )
+    network = Network(
+        setting.network.kind,
+        setting.network.activation,
+        initialization,
+        options=setting.network.options,
+    )
     module = architecture.build(network, (1, size, size), 3)
     drawn = [architecture.initial(module, network, seed, 0) for seed in range(12)]
     for name, deviation in architecture.deviations(module, network).items():

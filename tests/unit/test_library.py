@@ -20,7 +20,9 @@ NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 def printed(example):
     where = os.environ | {"PYTHONPATH": str(ROOT / "workflow" / "scripts"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", example], env=where, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", example], env=where, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()
 
@@ -38,8 +40,13 @@ def test_the_example_prints_what_the_page_shows(lines):
     shown = SHOWN.strip().splitlines()
     assert [NUMBER.sub("#", line) for line in lines] == [NUMBER.sub("#", line) for line in shown]
     for line, expected in zip(lines, shown, strict=True):
-        found, wanted = ([float(number) for number in NUMBER.findall(one)] for one in (line, expected))
-        digits = [0.5 if re.search(rf"± {re.escape(number)}", expected) else 0.03 for number in NUMBER.findall(expected)]
+        found, wanted = (
+            [float(number) for number in NUMBER.findall(one)] for one in (line, expected)
+        )
+        digits = [
+            0.5 if re.search(rf"± {re.escape(number)}", expected) else 0.03
+            for number in NUMBER.findall(expected)
+        ]
         for one, other, tolerance in zip(found, wanted, digits, strict=True):
             assert one == pytest.approx(other, rel=tolerance), expected
 
@@ -50,11 +57,19 @@ def test_estimates_are_within_their_errors_of_the_exact_numbers(lines):
     estimated = [place for place, line in enumerate(lines) if "estimated" in line]
     assert len(estimated) == 3
     said = PAGE.partition("the last three blocks are exact, too: traces ")[2].partition(".\n")[0]
-    traces, ranks = ([float(number) for number in NUMBER.findall(part)] for part in said.split("stable ranks"))
+    traces, ranks = (
+        [float(number) for number in NUMBER.findall(part)] for part in said.split("stable ranks")
+    )
     for place, trace, rank in zip(estimated, traces, ranks, strict=True):
-        block, pattern = lines[place].partition(",")[0], r"trace (\S+) ± (\S+), stable rank (\S+) ± (\S+),"
+        block, pattern = (
+            lines[place].partition(",")[0],
+            r"trace (\S+) ± (\S+), stable rank (\S+) ± (\S+),",
+        )
         assert exact[place].startswith(f"{block}, exact")
-        found, true = ([float(number) for number in re.search(pattern, one).groups()] for one in (lines[place], exact[place]))
+        found, true = (
+            [float(number) for number in re.search(pattern, one).groups()]
+            for one in (lines[place], exact[place])
+        )
         assert abs(found[0] - true[0]) < 3 * found[1]
         assert abs(found[2] - true[2]) < 3 * found[3]
         assert (true[0], true[2]) == pytest.approx((trace, rank), rel=0.005)

@@ -41,12 +41,21 @@ def mlp(activation=nn.Tanh, bias=True):
 
 
 def normalised(activation=nn.Tanh):
-    layers = [nn.LayerNorm(6), nn.Linear(6, 5), nn.LayerNorm(5, eps=0.1), activation(), nn.Linear(5, 3), nn.LayerNorm(3)]
+    layers = [
+        nn.LayerNorm(6),
+        nn.Linear(6, 5),
+        nn.LayerNorm(5, eps=0.1),
+        activation(),
+        nn.Linear(5, 3),
+        nn.LayerNorm(3),
+    ]
     return nn.Sequential(nn.Flatten(-3), *layers)
 
 
 def built(kind, activation, shape=(1, 2, 3), **options):
-    return lambda: architecture.build(Network(kind, activation, options={"width": 4} | options), shape, 2)
+    return lambda: architecture.build(
+        Network(kind, activation, options={"width": 4} | options), shape, 2
+    )
 
 
 def shared():
@@ -55,7 +64,12 @@ def shared():
 
 
 def convolutions():
-    layers = [nn.Conv2d(1, 3, 2, padding=1), nn.BatchNorm2d(3, track_running_stats=False), nn.ReLU(), nn.MaxPool2d(2)]
+    layers = [
+        nn.Conv2d(1, 3, 2, padding=1),
+        nn.BatchNorm2d(3, track_running_stats=False),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    ]
     return nn.Sequential(*layers, nn.Flatten(-3), nn.Linear(6, 2))
 
 
@@ -85,7 +99,9 @@ def drawn(network):
     torch.manual_seed(0)
     network = network.double()
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
-    flat = torch.randn(MEMBERS, sum(parameter.numel() for parameter in network.parameters())).double()
+    flat = torch.randn(
+        MEMBERS, sum(parameter.numel() for parameter in network.parameters())
+    ).double()
     return network, Parameters(flat, shapes), torch.randn(MEMBERS, SAMPLES, 1, 2, 3).double()
 
 
@@ -93,7 +109,12 @@ def alone(network, parameters, run):
     """One run's parameters by name, cut from its row by hand."""
     tensors, start = {}, 0
     for name, parameter in network.named_parameters():
-        tensors[name] = parameters.flat.detach()[run, start : start + parameter.numel()].clone().view(parameter.shape).requires_grad_()
+        tensors[name] = (
+            parameters.flat.detach()[run, start : start + parameter.numel()]
+            .clone()
+            .view(parameter.shape)
+            .requires_grad_()
+        )
         start += parameter.numel()
     return tensors
 
@@ -127,14 +148,26 @@ def test_gradients_are_those_of_each_runs_mean_loss_and_penalty_alone(example, p
         loss = squares(functional_call(network, tensors, (inputs[run],))).mean()
         loss = loss + penalised * sum(tensor.pow(4).sum() for tensor in tensors.values())
         slopes = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
-        expected = [torch.zeros_like(w) if slope is None else slope for w, slope in zip(tensors.values(), slopes, strict=True)]
-        torch.testing.assert_close(found[run], torch.cat([part.flatten() for part in expected]), rtol=1e-11, atol=1e-11)
+        expected = [
+            torch.zeros_like(w) if slope is None else slope
+            for w, slope in zip(tensors.values(), slopes, strict=True)
+        ]
+        torch.testing.assert_close(
+            found[run], torch.cat([part.flatten() for part in expected]), rtol=1e-11, atol=1e-11
+        )
 
 
 def test_gradients_through_the_function_forward_are_those_through_a_bound_network(example):
     network, parameters, inputs = example
-    through_function = gradient(parameters, lambda inputs: forward(network, parameters.tensors, inputs), inputs)
-    torch.testing.assert_close(gradient(parameters, parameters.bind(network), inputs), through_function, rtol=1e-12, atol=1e-12)
+    through_function = gradient(
+        parameters, lambda inputs: forward(network, parameters.tensors, inputs), inputs
+    )
+    torch.testing.assert_close(
+        gradient(parameters, parameters.bind(network), inputs),
+        through_function,
+        rtol=1e-12,
+        atol=1e-12,
+    )
 
 
 def test_a_penalty_counts_alike_on_flat_on_the_tensors_and_on_both_by_halves():
@@ -144,17 +177,23 @@ def test_a_penalty_counts_alike_on_flat_on_the_tensors_and_on_both_by_halves():
 
     def added(of_flat, of_tensors):
         penalties = of_flat * parameters.flat.pow(3).sum(dim=1)
-        penalties = penalties + of_tensors * sum(tensor.flatten(1).pow(3).sum(dim=1) for tensor in parameters.tensors.values())
+        penalties = penalties + of_tensors * sum(
+            tensor.flatten(1).pow(3).sum(dim=1) for tensor in parameters.tensors.values()
+        )
         return gradient(parameters, bound, inputs, penalties) - plain
 
     for shares in ((1, 0), (0, 1), (0.5, 0.5)):
-        torch.testing.assert_close(added(*shares), 3 * parameters.flat.detach().square(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            added(*shares), 3 * parameters.flat.detach().square(), rtol=1e-9, atol=1e-9
+        )
 
 
 def test_a_penalty_on_one_tensor_leaves_the_gradients_of_the_others():
     network, parameters, inputs = drawn(mlp())
     bound = parameters.bind(network)
-    added = gradient(parameters, bound, inputs, parameters.tensors["3.bias"].sum(dim=1)) - gradient(parameters, bound, inputs)
+    added = gradient(parameters, bound, inputs, parameters.tensors["3.bias"].sum(dim=1)) - gradient(
+        parameters, bound, inputs
+    )
     assert not added[:, :-3].any()
     torch.testing.assert_close(added[:, -3:], torch.ones(MEMBERS, 3).double(), rtol=0, atol=1e-12)
 
@@ -198,12 +237,18 @@ def calls_of_linear(monkeypatch, network, inputs):
     """Shapes of the inputs that torch's own linear function is called with."""
     seen, linear = [], nn.functional.linear
     with monkeypatch.context() as patch:
-        patch.setattr(nn.functional, "linear", lambda x, *rest: seen.append(tuple(x.shape)) or linear(x, *rest))
+        patch.setattr(
+            nn.functional,
+            "linear",
+            lambda x, *rest: seen.append(tuple(x.shape)) or linear(x, *rest),
+        )
         network(inputs)
     return seen
 
 
-def test_layers_in_a_row_are_batched_products_and_the_runs_of_any_other_network_go_one_after_the_other(monkeypatch):
+def test_layers_in_a_row_are_batched_products_and_the_runs_of_any_other_network_go_one_after_the_other(
+    monkeypatch,
+):
     def calls(network):
         network, parameters, inputs = drawn(network)
         return calls_of_linear(monkeypatch, parameters.bind(network), inputs)
@@ -225,8 +270,12 @@ def test_elsewhere_than_on_a_cpu_all_runs_of_any_other_network_go_at_once(monkey
 
 def test_runs_computed_at_once_by_vmap_are_those_computed_one_after_the_other(example):
     network, parameters, inputs = example
-    at_once = torch.vmap(lambda tensors, x: functional_call(network, tensors, (x,)))(parameters.tensors, inputs)
-    torch.testing.assert_close(at_once, forward(network, parameters.tensors, inputs), rtol=1e-12, atol=1e-12)
+    at_once = torch.vmap(lambda tensors, x: functional_call(network, tensors, (x,)))(
+        parameters.tensors, inputs
+    )
+    torch.testing.assert_close(
+        at_once, forward(network, parameters.tensors, inputs), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_bound_networks_and_tensors_follow_flat():
@@ -234,7 +283,9 @@ def test_bound_networks_and_tensors_follow_flat():
     bound = parameters.bind(network)
     before = bound(inputs)
     storage = parameters.flat.untyped_storage().data_ptr()
-    assert all(tensor.untyped_storage().data_ptr() == storage for tensor in parameters.tensors.values())
+    assert all(
+        tensor.untyped_storage().data_ptr() == storage for tensor in parameters.tensors.values()
+    )
     with torch.no_grad():
         parameters.flat[2] += 1
         afterwards = bound(inputs), forward(network, parameters.tensors, inputs)
@@ -244,7 +295,9 @@ def test_bound_networks_and_tensors_follow_flat():
 
 def test_rows_and_tensors_are_inverse_to_each_other():
     _, parameters, _ = drawn(mlp())
-    runs = [{name: tensor[run] for name, tensor in parameters.tensors.items()} for run in range(MEMBERS)]
+    runs = [
+        {name: tensor[run] for name, tensor in parameters.tensors.items()} for run in range(MEMBERS)
+    ]
     assert torch.equal(rows(runs), parameters.flat)
 
 
@@ -281,7 +334,10 @@ def test_a_run_of_nan_harms_no_other(example):
 
 def test_in_lower_precision_outputs_and_gradients_are_near_and_come_back_in_the_parameters_own():
     network, parameters, inputs = drawn(mlp())
-    parameters = Parameters(parameters.flat.detach().float(), {name: tensor.shape[1:] for name, tensor in parameters.tensors.items()})
+    parameters = Parameters(
+        parameters.flat.detach().float(),
+        {name: tensor.shape[1:] for name, tensor in parameters.tensors.items()},
+    )
     bound, inputs = parameters.bind(network), inputs.float()
     exact = gradient(parameters, bound, inputs)
     with torch.autocast("cpu", torch.bfloat16):
@@ -308,14 +364,21 @@ def test_tied_weights_take_the_general_way():
     layers[1].weight = layers[0].weight
     network = nn.Sequential(nn.Flatten(-3), layers[0], nn.Tanh(), layers[1]).double()
     torch.manual_seed(0)
-    parameters = Parameters(torch.randn(2, 48).double(), {name: tuple(value.shape) for name, value in network.named_parameters()})
+    parameters = Parameters(
+        torch.randn(2, 48).double(),
+        {name: tuple(value.shape) for name, value in network.named_parameters()},
+    )
     inputs = torch.randn(2, 5, 1, 2, 3).double()
     gradient = parameters.gradient(parameters.bind(network)(inputs).square().sum(dim=2)).clone()
     for run in range(2):
-        W, a, b = (tensor[run].detach().clone().requires_grad_() for tensor in parameters.tensors.values())
+        W, a, b = (
+            tensor[run].detach().clone().requires_grad_() for tensor in parameters.tensors.values()
+        )
         hidden = torch.tanh(inputs[run].flatten(1) @ W.T + a)
         found = torch.autograd.grad((hidden @ W.T + b).square().sum(dim=1).mean(), [W, a, b])
-        torch.testing.assert_close(gradient[run], torch.cat([part.flatten() for part in found]), rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(
+            gradient[run], torch.cat([part.flatten() for part in found]), rtol=1e-11, atol=1e-11
+        )
 
 
 BROADCASTING = ["layer norm", "mlp with layer norm", *activations.KINDS]
@@ -323,8 +386,15 @@ BROADCASTING = ["layer norm", "mlp with layer norm", *activations.KINDS]
 
 def test_layers_in_a_row_and_layer_norms_of_units_broadcast_and_no_other_norm_does():
     assert all(broadcasts(NETWORKS[name]()) for name in BROADCASTING)
-    assert not any(broadcasts(NETWORKS[name]()) for name in ("mlp with batch norm", "vit", "resnet18", "convolution"))
-    for norm in (nn.LayerNorm((2, 3)), nn.LayerNorm(3, bias=False), nn.LayerNorm(3, elementwise_affine=False)):
+    assert not any(
+        broadcasts(NETWORKS[name]())
+        for name in ("mlp with batch norm", "vit", "resnet18", "convolution")
+    )
+    for norm in (
+        nn.LayerNorm((2, 3)),
+        nn.LayerNorm(3, bias=False),
+        nn.LayerNorm(3, elementwise_affine=False),
+    ):
         assert not broadcasts(nn.Sequential(norm))
 
 
@@ -340,13 +410,22 @@ def test_layer_norms_of_all_runs_are_one_call_that_leaves_out_their_weights(monk
     monkeypatch.setattr(nn.functional, "layer_norm", noted)
     bound(inputs)
     lead = (MEMBERS, SAMPLES)
-    assert seen == [((*lead, 6), None, None, 1e-5), ((*lead, 5), None, None, 0.1), ((*lead, 3), None, None, 1e-5)]
+    assert seen == [
+        ((*lead, 6), None, None, 1e-5),
+        ((*lead, 5), None, None, 0.1),
+        ((*lead, 3), None, None, 1e-5),
+    ]
 
 
 @pytest.mark.parametrize("samples", [1, 2, 7, 16])
 @pytest.mark.parametrize("width", [3, 16, 37])
-@pytest.mark.parametrize(("activation", "norm"), [*((name, "none") for name in activations.KINDS), ("gelu", "layer"), ("fourier", "layer")])
-def test_a_runs_numbers_do_not_depend_on_its_place_or_on_the_others_to_the_bit(activation, norm, width, samples):
+@pytest.mark.parametrize(
+    ("activation", "norm"),
+    [*((name, "none") for name in activations.KINDS), ("gelu", "layer"), ("fourier", "layer")],
+)
+def test_a_runs_numbers_do_not_depend_on_its_place_or_on_the_others_to_the_bit(
+    activation, norm, width, samples
+):
     network = built("mlp", activation, width=width, depth=2, norm=norm)()
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     torch.manual_seed(0)
@@ -356,7 +435,11 @@ def test_a_runs_numbers_do_not_depend_on_its_place_or_on_the_others_to_the_bit(a
     def numbers(runs):
         parameters = Parameters(flat[runs], shapes)
         outputs = parameters.bind(network)(inputs[runs])
-        return outputs.detach(), parameters.gradient(squares(outputs)).clone(), forward(network, parameters.tensors, inputs[runs])
+        return (
+            outputs.detach(),
+            parameters.gradient(squares(outputs)).clone(),
+            forward(network, parameters.tensors, inputs[runs]),
+        )
 
     together = numbers([0, 1, 2, 3, 4])
     for runs in ([4, 3, 2, 1, 0], [1, 4], [2]):

@@ -16,12 +16,18 @@ from plasticity.training import memory
 
 
 def images(channels, size):
-    return describe("blank", Images(np.zeros((4, channels, size, size), np.uint8), np.arange(4) % 3, list("abc"), 1), {})
+    return describe(
+        "blank",
+        Images(np.zeros((4, channels, size, size), np.uint8), np.arange(4) % 3, list("abc"), 1),
+        {},
+    )
 
 
 def fitting(network, data):
     problem = Problem("blank", "shuffle_labels", samples=4, batch=2, epochs=1, tasks=1)
-    return architecture.fitting(Setting(problem, network, Optimizer("adam", options={"lr": 0.001})), data)
+    return architecture.fitting(
+        Setting(problem, network, Optimizer("adam", options={"lr": 0.001})), data
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,7 +43,20 @@ def fitting(network, data):
             Network("cnn", "tanh", options={"width": 7}),
             2,
             20,
-            [16 * 16 * 16, 16 * 16 * 16, 16 * 8 * 8, 16 * 4 * 4, 16 * 4 * 4, 16 * 2 * 2, 64, 7, 7, 7, 7, 3],
+            [
+                16 * 16 * 16,
+                16 * 16 * 16,
+                16 * 8 * 8,
+                16 * 4 * 4,
+                16 * 4 * 4,
+                16 * 2 * 2,
+                64,
+                7,
+                7,
+                7,
+                7,
+                3,
+            ],
         ),
     ],
 )
@@ -55,7 +74,9 @@ def test_counting_activations_leaves_the_network_as_it_was():
 
 def test_on_a_cpu_members_may_take_what_was_granted_less_what_the_process_takes_anyway():
     assert memory.available(torch.device("cpu"), memory.BASE + 12345, 0) == 12345
-    assert memory.available(torch.device("cpu"), memory.BASE + 12345, 2345) == 10000, "the dataset is there already"
+    assert memory.available(torch.device("cpu"), memory.BASE + 12345, 2345) == 10000, (
+        "the dataset is there already"
+    )
     assert memory.available(torch.device("cpu"), memory.BASE // 2, 0) == 0
 
 
@@ -70,9 +91,33 @@ def test_on_a_gpu_members_may_take_what_is_free_there_whatever_was_granted(monke
 
 
 CASES = {  # network, samples, pixels in a row, method, its arm, few and many runs
-    "parameters": [{"kind": "mlp", "activation": "relu", "width": 400, "depth": 2}, 64, 16, "l2_init", {"strength": 0.1}, 2, 12],
-    "data": [{"kind": "mlp", "activation": "relu", "width": 4, "depth": 1}, 1500, 28, "none", {}, 2, 12],
-    "convolutions": [{"kind": "cnn", "activation": "relu", "width": 100}, 128, 28, "none", {}, 2, 9],
+    "parameters": [
+        {"kind": "mlp", "activation": "relu", "width": 400, "depth": 2},
+        64,
+        16,
+        "l2_init",
+        {"strength": 0.1},
+        2,
+        12,
+    ],
+    "data": [
+        {"kind": "mlp", "activation": "relu", "width": 4, "depth": 1},
+        1500,
+        28,
+        "none",
+        {},
+        2,
+        12,
+    ],
+    "convolutions": [
+        {"kind": "cnn", "activation": "relu", "width": 100},
+        128,
+        28,
+        "none",
+        {},
+        2,
+        9,
+    ],
 }
 PEAKS = """
 import json, os, sys
@@ -113,12 +158,16 @@ for name, case in json.loads(sys.argv[1]).items():
 def measured():
     """The peak of a process that trains next to nothing; and what is said of a run, with the peaks for few and for many, by case."""
     asked = [sys.executable, "-c", PEAKS, json.dumps(CASES)]
-    done = subprocess.run(asked, cwd=code_digest.SCRIPTS, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        asked, cwd=code_digest.SCRIPTS, capture_output=True, text=True, check=True
+    )
     base, *cases = map(json.loads, done.stdout.splitlines())
     return base, {name: values for name, *values in cases}
 
 
-@pytest.mark.parametrize(("case", "most"), [("parameters", 3), ("data", 3), ("convolutions", 12)])  # on a CPU, one after the other
+@pytest.mark.parametrize(
+    ("case", "most"), [("parameters", 3), ("data", 3), ("convolutions", 12)]
+)  # on a CPU, one after the other
 def test_what_is_said_covers_what_more_members_take_and_is_not_far_from_it(measured, case, most):
     said, (few, many) = measured[1][case]
     *_, fewer, more = CASES[case]

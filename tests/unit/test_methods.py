@@ -19,7 +19,12 @@ SETTING = Setting(
     Network("mlp", "relu", options={"width": 3, "depth": 1}),
     Optimizer("adam", options={"lr": 0.1}),
 )
-SIZES = [12, 3, 6, 2]  # of the two layers' weights and biases: four inputs, three hidden units, two outputs
+SIZES = [
+    12,
+    3,
+    6,
+    2,
+]  # of the two layers' weights and biases: four inputs, three hidden units, two outputs
 SIZE = sum(SIZES)
 STRENGTHS = torch.tensor([0.5, 0.0, 2.0, 0.1], dtype=torch.float64)
 
@@ -55,9 +60,15 @@ def plain(method, strength, values, initial):
             case "l2":
                 total = total + strength / 2 * sum(w**2 for w in part)
             case "l2_init":
-                total = total + strength / 2 * sum((w - w0) ** 2 for w, w0 in zip(part, start, strict=True))
+                total = total + strength / 2 * sum(
+                    (w - w0) ** 2 for w, w0 in zip(part, start, strict=True)
+                )
             case "wasserstein":
-                pairs = zip(sorted(part, key=torch.Tensor.item), sorted(start, key=torch.Tensor.item), strict=True)
+                pairs = zip(
+                    sorted(part, key=torch.Tensor.item),
+                    sorted(start, key=torch.Tensor.item),
+                    strict=True,
+                )
                 total = total + strength / 2 * sum((w - w0) ** 2 for w, w0 in pairs)
     return total
 
@@ -80,7 +91,9 @@ def test_penalties_and_their_gradients_are_those_of_the_definitions(method):
     intervention, learner, initial = drawn(method)
     parameters, penalty = learner.parameters, value(intervention, learner)
     assert penalty.shape == (4,)
-    gradients = parameters.gradient(0 * parameters.tensors["output.bias"], intervention.penalty(learner))
+    gradients = parameters.gradient(
+        0 * parameters.tensors["output.bias"], intervention.penalty(learner)
+    )
     for run in range(4):
         values = parameters.flat.detach()[run].clone().requires_grad_()
         expected = plain(method, STRENGTHS[run], values, initial[run])
@@ -126,7 +139,9 @@ def at(method, values):
     torch.manual_seed(1)
     initial = torch.randn(4, SIZE).double()
     learner = learner_of(initial)
-    intervention = build(method, [{"strength": strength} for strength in STRENGTHS.tolist()], learner)[method]
+    intervention = build(
+        method, [{"strength": strength} for strength in STRENGTHS.tolist()], learner
+    )[method]
     with torch.no_grad():
         learner.parameters.flat.copy_(values(initial))
     return value(intervention, learner)
@@ -138,22 +153,39 @@ def test_penalties_toward_the_initial_parameters_vanish_there(method):
 
 
 def test_wasserstein_is_blind_to_permutations_inside_a_tensor_but_not_across_tensors():
-    inside = torch.cat([torch.randperm(12), 12 + torch.randperm(3), 15 + torch.randperm(6), 21 + torch.randperm(2)])
+    inside = torch.cat(
+        [torch.randperm(12), 12 + torch.randperm(3), 15 + torch.randperm(6), 21 + torch.randperm(2)]
+    )
     assert not at("wasserstein", lambda initial: initial[:, inside]).any()
-    assert (at("wasserstein", lambda initial: initial.flip(1)) > 0).tolist() == [True, False, True, True]
-    assert (at("l2_init", lambda initial: initial[:, inside]) > 0).tolist() == [True, False, True, True]
+    assert (at("wasserstein", lambda initial: initial.flip(1)) > 0).tolist() == [
+        True,
+        False,
+        True,
+        True,
+    ]
+    assert (at("l2_init", lambda initial: initial[:, inside]) > 0).tolist() == [
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_wasserstein_pairs_by_rank_whatever_the_numbers(dtype):
     draw = torch.Generator().manual_seed(3)
     initial = torch.randn(3, SIZE, generator=draw, dtype=dtype)
-    odd = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-38, 3e38, -3e38, 1.0, -1.0, 1 + 2**-23, -1 - 2**-23], dtype=dtype)
+    odd = torch.tensor(
+        [0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-38, 3e38, -3e38, 1.0, -1.0, 1 + 2**-23, -1 - 2**-23],
+        dtype=dtype,
+    )
     learner = learner_of(initial, dtype, runs=3)
     parameters = learner.parameters
     intervention = build("wasserstein", [{"strength": 1.0}] * 3, learner)["wasserstein"]
     with torch.no_grad():
-        parameters.flat[:, :12] = torch.stack([odd[torch.randperm(12, generator=draw)] for _ in range(3)])
+        parameters.flat[:, :12] = torch.stack(
+            [odd[torch.randperm(12, generator=draw)] for _ in range(3)]
+        )
     target = intervention.penalty(learner).target
     for run in range(3):
         for part in (slice(0, 12), slice(12, 15), slice(15, 21), slice(21, 23)):
@@ -178,7 +210,9 @@ def settled():
 @pytest.mark.usefixtures("settled")
 def test_weights_that_are_zero_are_ordered_where_denormal_numbers_are_flushed(size, zeros):
     draw = torch.Generator().manual_seed(0)
-    values = torch.randn(3, size, generator=draw).where(torch.rand(3, size, generator=draw) >= zeros, 0)
+    values = torch.randn(3, size, generator=draw).where(
+        torch.rand(3, size, generator=draw) >= zeros, 0
+    )
     values[1] *= -1  # among them −0
     found = order(values, torch.empty_like(values, dtype=torch.float64))
     assert torch.equal(found, values.argsort(dim=1, stable=True))
@@ -204,7 +238,10 @@ def test_wasserstein_of_a_shift_is_its_square_times_half_the_strength_per_value(
 def test_wasserstein_is_never_more_than_l2_init():
     for seed in range(10, 15):
         noise = torch.randn(4, SIZE, generator=torch.Generator().manual_seed(seed)).double()
-        rank, index = (at(method, lambda initial, noise=noise: initial + noise) for method in ("wasserstein", "l2_init"))
+        rank, index = (
+            at(method, lambda initial, noise=noise: initial + noise)
+            for method in ("wasserstein", "l2_init")
+        )
         assert (rank[STRENGTHS > 0] < index[STRENGTHS > 0]).all()
 
 
@@ -212,15 +249,21 @@ def test_wasserstein_is_never_more_than_l2_init():
 def test_a_methods_fields_are_its_hyper_parameters(method):
     kind = registry.load("methods", method).Method
     assert issubclass(kind, Intervention)
-    needed = {field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(kind)}
-    assert {name: field.required for name, field in registry.fields("methods", method).items()} == needed
+    needed = {
+        field.name: field.default is dataclasses.MISSING for field in dataclasses.fields(kind)
+    }
+    assert {
+        name: field.required for name, field in registry.fields("methods", method).items()
+    } == needed
 
 
 def built_with(monkeypatch, types, arms):
     """A method `mine` whose fields are of these types."""
     learner, kind = (
         learner_of(runs=len(arms)),
-        dataclasses.make_dataclass("Method", types, bases=(Intervention,), namespace={"__module__": __name__}),
+        dataclasses.make_dataclass(
+            "Method", types, bases=(Intervention,), namespace={"__module__": __name__}
+        ),
     )
     monkeypatch.setattr(registry, "build", lambda folder, name, options: kind(**options))
     return build("mine", arms, learner)["mine"]
@@ -228,12 +271,18 @@ def built_with(monkeypatch, types, arms):
 
 @pytest.mark.parametrize("kind", [torch.Tensor, "torch.Tensor"])
 def test_a_tensors_type_may_be_a_text(monkeypatch, kind):
-    built = built_with(monkeypatch, [("rate", kind), ("mode", str)], [{"rate": rate, "mode": "a"} for rate in (0.5, 2)])
+    built = built_with(
+        monkeypatch,
+        [("rate", kind), ("mode", str)],
+        [{"rate": rate, "mode": "a"} for rate in (0.5, 2)],
+    )
     assert built.rate.tolist() == [0.5, 2]
     assert built.mode == "a"
 
 
 @pytest.mark.parametrize("kind", [float, bool, torch.Tensor | None])
 def test_a_field_that_is_neither_a_tensor_nor_a_text_is_refused(monkeypatch, kind):
-    with pytest.raises(StudyError, match=r"^methods/mine\.py: rate is neither a Tensor, .* nor a str, .*: choose$"):
+    with pytest.raises(
+        StudyError, match=r"^methods/mine\.py: rate is neither a Tensor, .* nor a str, .*: choose$"
+    ):
         built_with(monkeypatch, [("rate", kind)], [{"rate": 0.5}])

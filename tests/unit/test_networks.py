@@ -26,14 +26,32 @@ KINDS = {  # a small network of each kind, and the images it sees
     "mlp": (Network("mlp", "tanh", options={"width": 5, "depth": 2}), SHAPE),
     "cnn": (Network("cnn", "tanh", options={"width": 6}), (2, 16, 21)),
     "resnet18": (Network("resnet18", "tanh", options={"width": 3}), (2, 9, 8)),
-    "vit": (Network("vit", "tanh", options={"width": 6, "depth": 2, "heads": 2, "patch": 3}), (2, 6, 9)),
-    "mlp, layer": (Network("mlp", "crelu", options={"width": 5, "depth": 2, "norm": "layer"}), SHAPE),
-    "mlp, batch": (Network("mlp", "fourier", options={"width": 5, "depth": 2, "norm": "batch"}), SHAPE),
+    "vit": (
+        Network("vit", "tanh", options={"width": 6, "depth": 2, "heads": 2, "patch": 3}),
+        (2, 6, 9),
+    ),
+    "mlp, layer": (
+        Network("mlp", "crelu", options={"width": 5, "depth": 2, "norm": "layer"}),
+        SHAPE,
+    ),
+    "mlp, batch": (
+        Network("mlp", "fourier", options={"width": 5, "depth": 2, "norm": "batch"}),
+        SHAPE,
+    ),
     "cnn, layer": (Network("cnn", "fourier", options={"width": 6, "norm": "layer"}), (2, 16, 21)),
     "cnn, batch": (Network("cnn", "sin", options={"width": 6, "norm": "batch"}), (2, 16, 21)),
-    "resnet18, layer": (Network("resnet18", "crelu", options={"width": 3, "norm": "layer"}), (2, 9, 8)),
-    "resnet18, none": (Network("resnet18", "gelu", options={"width": 3, "norm": "none"}), (2, 9, 8)),
-    "vit, fourier": (Network("vit", "fourier", options={"width": 6, "depth": 1, "heads": 3, "patch": 3}), (2, 6, 9)),
+    "resnet18, layer": (
+        Network("resnet18", "crelu", options={"width": 3, "norm": "layer"}),
+        (2, 9, 8),
+    ),
+    "resnet18, none": (
+        Network("resnet18", "gelu", options={"width": 3, "norm": "none"}),
+        (2, 9, 8),
+    ),
+    "vit, fourier": (
+        Network("vit", "fourier", options={"width": 6, "depth": 1, "heads": 3, "patch": 3}),
+        (2, 6, 9),
+    ),
 }
 GAINS = {  # squared
     "relu": 2,
@@ -48,12 +66,18 @@ GAINS = {  # squared
 
 
 @pytest.mark.parametrize(("activation", "gain"), GAINS.items())
-def test_weights_are_normal_with_variance_gain_squared_over_fan_in_and_biases_zero(activation, gain):
+def test_weights_are_normal_with_variance_gain_squared_over_fan_in_and_biases_zero(
+    activation, gain
+):
     network = Network("mlp", activation, options={"width": 128, "depth": 2})
     module = architecture.build(network, (4, 8, 8), 64)
     parameters = architecture.initial(module, network, seed=3)
     units = 128 * (1 + (activation in ("crelu", "fourier")))
-    for layer, fan_in, squared in [("hidden_1", 256, gain), ("hidden_2", units, gain), ("output", units, 1)]:
+    for layer, fan_in, squared in [
+        ("hidden_1", 256, gain),
+        ("hidden_2", units, gain),
+        ("output", units, 1),
+    ]:
         z = parameters[f"{layer}.weight"].flatten() * math.sqrt(fan_in / squared)
         count = len(z)
         assert abs(z.mean()) < 4 / math.sqrt(count)
@@ -75,19 +99,25 @@ def test_weights_keep_the_mean_square_of_a_signal_through_relu_layers():
 def test_the_gain_is_one_over_the_root_mean_square_of_an_activation_of_normal_numbers(activation):
     z, weights = (torch.from_numpy(values) for values in np.polynomial.hermite_e.hermegauss(100))
     squares = activations.KINDS[activation]()(z[:, None]).square().mean(dim=1)
-    assert (squares @ weights / weights.sum()).item() * activations.KINDS[activation].gain ** 2 == pytest.approx(1, abs=2e-3)
+    assert (squares @ weights / weights.sum()).item() * activations.KINDS[
+        activation
+    ].gain ** 2 == pytest.approx(1, abs=2e-3)
 
 
 @pytest.mark.parametrize("initialization", ["he", "orthogonal"])
 @pytest.mark.parametrize("activation", sorted(GAINS.keys() - {"tanh"}))
-def test_the_scale_of_a_signal_is_kept_through_ten_wide_layers_of_each_activation(activation, initialization):
+def test_the_scale_of_a_signal_is_kept_through_ten_wide_layers_of_each_activation(
+    activation, initialization
+):
     network = Network("mlp", activation, initialization, options={"width": 400, "depth": 10})
     module = architecture.build(network, (1, 20, 20), 5).double()
     scales = []
     for level in range(1, 11):
         layer = module.get_submodule(f"hidden_{level}")
         layer.register_forward_hook(lambda _, a, z: scales.append(z.square().mean().item()))
-    inputs = torch.randn(200, 1, 20, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / math.sqrt(GAINS[activation])
+    inputs = torch.randn(
+        200, 1, 20, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ) / math.sqrt(GAINS[activation])
     functional_call(module, architecture.initial(module, network, seed=0), (inputs,))
     assert len(scales) == 10
     assert all(0.5 < scale < 2 for scale in scales)
@@ -105,7 +135,14 @@ def test_layers_are_named_by_their_depth_and_shaped_by_the_config():
     }
     kinds = [nn.Flatten, nn.Linear, nn.Tanh, nn.Linear, nn.Tanh, nn.Linear]
     assert [type(layer) for layer in module] == kinds
-    assert [name for name, _ in module.named_children()] == ["flatten", "hidden_1", "activation_1", "hidden_2", "activation_2", "output"]
+    assert [name for name, _ in module.named_children()] == [
+        "flatten",
+        "hidden_1",
+        "activation_1",
+        "hidden_2",
+        "activation_2",
+        "output",
+    ]
 
 
 VALUES = {  # of −1, 0 and 2
@@ -123,7 +160,9 @@ VALUES = {  # of −1, 0 and 2
 @pytest.mark.parametrize(("activation", "value"), VALUES.items())
 def test_activations_are_what_they_are_called(activation, value):
     module = activations.KINDS[activation]()
-    torch.testing.assert_close(module(torch.tensor([-1.0, 0.0, 2.0])), torch.tensor(value, dtype=torch.float32))
+    torch.testing.assert_close(
+        module(torch.tensor([-1.0, 0.0, 2.0])), torch.tensor(value, dtype=torch.float32)
+    )
     assert activations.KINDS[activation].expansion == len(value) // 3
     assert isinstance(module, activations.MODULES)
     assert VALUES.keys() == activations.KINDS.keys() == GAINS.keys()
@@ -134,7 +173,9 @@ def test_an_activation_that_doubles_puts_its_halves_along_the_units_or_the_chann
     x = torch.randn(4, 3, 5, 2, generator=torch.Generator().manual_seed(0))
     channels = activations.KINDS[activation](-3)(x)
     assert channels.shape == (4, 6, 5, 2)
-    torch.testing.assert_close(channels, activations.KINDS[activation]()(x.movedim(1, -1)).movedim(-1, 1))
+    torch.testing.assert_close(
+        channels, activations.KINDS[activation]()(x.movedim(1, -1)).movedim(-1, 1)
+    )
     assert torch.equal(torch.vmap(activations.KINDS[activation](-3))(x[None])[0], channels)
 
 
@@ -142,7 +183,9 @@ def test_a_draw_is_known_by_its_seed_and_task_and_by_nothing_else():
     network = Network("mlp", "relu", options={"width": 5, "depth": 2})
 
     def draw(seed, task):
-        return architecture.initial(architecture.build(network, SHAPE, 4), network, seed, task)["hidden_2.weight"]
+        return architecture.initial(architecture.build(network, SHAPE, 4), network, seed, task)[
+            "hidden_2.weight"
+        ]
 
     first = draw(1, 0)
     torch.manual_seed(5)
@@ -152,8 +195,13 @@ def test_a_draw_is_known_by_its_seed_and_task_and_by_nothing_else():
 
 
 def test_seed_and_draw_of_a_layer_do_not_depend_on_the_layers_after_it():
-    shallow, deep = (Network("mlp", "relu", options={"width": 5, "depth": depth}) for depth in (1, 4))
-    weights = [architecture.initial(architecture.build(network, SHAPE, 4), network, 0)["hidden_1.weight"] for network in (shallow, deep)]
+    shallow, deep = (
+        Network("mlp", "relu", options={"width": 5, "depth": depth}) for depth in (1, 4)
+    )
+    weights = [
+        architecture.initial(architecture.build(network, SHAPE, 4), network, 0)["hidden_1.weight"]
+        for network in (shallow, deep)
+    ]
     assert torch.equal(*weights)
 
 
@@ -176,7 +224,11 @@ def example(request):
     """A network's settings, the network in float64, and a function that draws two runs' batches of its images."""
     network, shape = KINDS[request.param]
     draw = torch.Generator().manual_seed(0)
-    return network, architecture.build(network, shape, 4).double(), lambda: torch.randn(2, 5, *shape, generator=draw, dtype=torch.float64)
+    return (
+        network,
+        architecture.build(network, shape, 4).double(),
+        lambda: torch.randn(2, 5, *shape, generator=draw, dtype=torch.float64),
+    )
 
 
 def count(kind, width, shape, classes):
@@ -186,8 +238,14 @@ def count(kind, width, shape, classes):
 
 def test_the_kinds_have_as_many_parameters_as_is_known_of_them():
     assert count("resnet18", 64, (3, 32, 32), 10) == 11_173_962
-    assert count("cnn", 100, (3, 32, 32), 10) == (75 + 1) * 16 + (400 + 1) * 16 + (16 * 5 * 5 + 1) * 100 + 101 * 100 + 101 * 10
-    assert count("cnn", 100, (1, 28, 28), 10) == (25 + 1) * 16 + (400 + 1) * 16 + (16 * 4 * 4 + 1) * 100 + 101 * 100 + 101 * 10
+    assert (
+        count("cnn", 100, (3, 32, 32), 10)
+        == (75 + 1) * 16 + (400 + 1) * 16 + (16 * 5 * 5 + 1) * 100 + 101 * 100 + 101 * 10
+    )
+    assert (
+        count("cnn", 100, (1, 28, 28), 10)
+        == (25 + 1) * 16 + (400 + 1) * 16 + (16 * 4 * 4 + 1) * 100 + 101 * 100 + 101 * 10
+    )
 
 
 @pytest.mark.parametrize("activation", ["relu", "fourier"])
@@ -200,7 +258,10 @@ def test_images_of_any_size_give_a_number_per_class(kind, norms, shape, activati
         assert module(torch.randn(5, *shape)).shape == (5, 7)
 
 
-NORMS = {"batch": partial(nn.BatchNorm2d, track_running_stats=False), "layer": partial(nn.GroupNorm, 1)}
+NORMS = {
+    "batch": partial(nn.BatchNorm2d, track_running_stats=False),
+    "layer": partial(nn.GroupNorm, 1),
+}
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -210,23 +271,31 @@ def test_resnet18_is_the_one_of_torchvision_with_a_stem_for_small_images(norm):
     for layer in reference.modules():
         if hasattr(layer, "relu"):
             layer.relu = nn.Tanh()
-    module = architecture.build(Network("resnet18", "tanh", options={"width": 64, "norm": norm}), (3, 16, 16), 10)
+    module = architecture.build(
+        Network("resnet18", "tanh", options={"width": 64, "norm": norm}), (3, 16, 16), 10
+    )
     draw = torch.Generator().manual_seed(0)
     for mine, theirs in zip(module.parameters(), reference.parameters(), strict=True):
-        mine.data = torch.randn(theirs.shape, generator=draw, dtype=torch.float64) / math.sqrt(theirs[0].numel())
+        mine.data = torch.randn(theirs.shape, generator=draw, dtype=torch.float64) / math.sqrt(
+            theirs[0].numel()
+        )
         theirs.data = mine.data
     inputs = torch.randn(4, 3, 16, 16, generator=draw, dtype=torch.float64)
     torch.testing.assert_close(module(inputs), reference(inputs), rtol=1e-10, atol=1e-10)
 
 
 def test_the_cnn_convolves_without_padding_and_pools_each_activation():
-    module = architecture.build(Network("cnn", "tanh", options={"width": 6}), (2, 17, 22), 4).double()
+    module = architecture.build(
+        Network("cnn", "tanh", options={"width": 6}), (2, 17, 22), 4
+    ).double()
     p = dict(module.named_parameters())
 
     def layer(function, name, x):
         return function(x, p[f"{name}.weight"], p[f"{name}.bias"])
 
-    inputs = torch.randn(5, 2, 17, 22, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    inputs = torch.randn(
+        5, 2, 17, 22, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     x = max_pool2d(layer(conv2d, "conv_1", inputs).tanh(), 2)
     x = max_pool2d(layer(conv2d, "conv_2", x).tanh(), 2)
     x = layer(linear, "hidden_1", x.reshape(5, -1)).tanh()
@@ -240,12 +309,26 @@ def test_layers_of_cnn_and_resnet18_are_named_by_what_they_are_and_where():
     assert [name for name, _ in cnn.named_children()] == names.split()
     resnet = architecture.build(Network("resnet18", "relu", options={"width": 6}), (1, 8, 8), 4)
     stages = [f"stage_{stage}" for stage in range(1, 5)]
-    assert [name for name, _ in resnet.named_children()] == ["conv_1", "norm_1", "activation_1", *stages, "pool", "flatten", "output"]
+    assert [name for name, _ in resnet.named_children()] == [
+        "conv_1",
+        "norm_1",
+        "activation_1",
+        *stages,
+        "pool",
+        "flatten",
+        "output",
+    ]
     block = [f"{layer}_{place}" for place in (1, 2) for layer in ("conv", "norm", "activation")]
     for stage in stages:
-        shortcut = ["shortcut", "shortcut.conv", "shortcut.norm"] if stage > "stage_1" else ["shortcut"]
-        layers = [f"block_1.{layer}" for layer in block + shortcut] + [f"block_2.{layer}" for layer in [*block, "shortcut"]]
-        assert sorted(name for name, _ in resnet.get_submodule(stage).named_modules()) == sorted(["", "block_1", "block_2", *layers])
+        shortcut = (
+            ["shortcut", "shortcut.conv", "shortcut.norm"] if stage > "stage_1" else ["shortcut"]
+        )
+        layers = [f"block_1.{layer}" for layer in block + shortcut] + [
+            f"block_2.{layer}" for layer in [*block, "shortcut"]
+        ]
+        assert sorted(name for name, _ in resnet.get_submodule(stage).named_modules()) == sorted(
+            ["", "block_1", "block_2", *layers]
+        )
 
 
 def test_a_watcher_of_calls_finds_the_seventeen_activations_of_resnet18_each_after_its_norm():
@@ -257,7 +340,9 @@ def test_a_watcher_of_calls_finds_the_seventeen_activations_of_resnet18_each_aft
     module(torch.randn(4, 1, 8, 8))
     activations = [place for place, name in enumerate(called) if "norm" not in name]
     assert len(activations) == 17
-    assert all(called[place - 1] == called[place].replace("activation", "norm") for place in activations)
+    assert all(
+        called[place - 1] == called[place].replace("activation", "norm") for place in activations
+    )
 
 
 @pytest.mark.parametrize("size", [(15, 40), (40, 15)])
@@ -273,7 +358,9 @@ def test_a_network_is_a_function_of_its_parameters_and_its_batch_alone(example):
     first = functional_call(module.train(), parameters, (inputs,))
     functional_call(module, parameters, (7 * others + 3,))
     assert torch.equal(functional_call(module, parameters, (inputs,)), first)
-    torch.testing.assert_close(functional_call(module.eval(), parameters, (inputs,)), first, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        functional_call(module.eval(), parameters, (inputs,)), first, rtol=1e-10, atol=1e-10
+    )
     assert not list(module.buffers())
 
 
@@ -283,31 +370,46 @@ def test_runs_computed_at_once_by_vmap_are_each_alone(example, training):
     module.train(training)
     inputs, runs = batches(), [architecture.initial(module, network, seed) for seed in range(2)]
     stacked = {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
-    together = torch.vmap(lambda parameters, x: functional_call(module, parameters, (x,)))(stacked, inputs)
+    together = torch.vmap(lambda parameters, x: functional_call(module, parameters, (x,)))(
+        stacked, inputs
+    )
     for outputs, parameters, x in zip(together, runs, inputs, strict=True):
-        torch.testing.assert_close(outputs, functional_call(module, parameters, (x,)), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(
+            outputs, functional_call(module, parameters, (x,)), rtol=1e-10, atol=1e-10
+        )
 
 
-def test_initial_parameters_are_drawn_in_the_order_of_the_parameters_with_nothing_drawn_for_constants(example):
+def test_initial_parameters_are_drawn_in_the_order_of_the_parameters_with_nothing_drawn_for_constants(
+    example,
+):
     network, module, _ = example
     drawn, draw = architecture.initial(module, network, seed=2, task=3), generator(2, "initial", 3)
-    assert [(name, value.shape) for name, value in drawn.items()] == [(name, p.shape) for name, p in module.named_parameters()]
+    assert [(name, value.shape) for name, value in drawn.items()] == [
+        (name, p.shape) for name, p in module.named_parameters()
+    ]
     for name, value in drawn.items():
         assert value.dtype == torch.float64
         if name == "positions.weight":
             expected = torch.from_numpy(draw.normal(0, 0.02, value.shape))
         elif "norm" in name or name.endswith("bias"):
-            expected = torch.full(value.shape, float("norm" in name and name.endswith("weight")), dtype=torch.float64)
+            expected = torch.full(
+                value.shape, float("norm" in name and name.endswith("weight")), dtype=torch.float64
+            )
         else:
             gain = 1 if name == "output.weight" else math.sqrt(GAINS[network.activation])
-            expected = torch.from_numpy(draw.normal(0, gain / math.sqrt(value[0].numel()), value.shape))
+            expected = torch.from_numpy(
+                draw.normal(0, gain / math.sqrt(value[0].numel()), value.shape)
+            )
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize(
     ("kind", "fan_ins"),
     [
-        ("cnn", {"conv_1": 2 * 25, "conv_2": 16 * 25, "hidden_1": 16, "hidden_2": 16, "output": 16}),
+        (
+            "cnn",
+            {"conv_1": 2 * 25, "conv_2": 16 * 25, "hidden_1": 16, "hidden_2": 16, "output": 16},
+        ),
         (
             "resnet18",
             {
@@ -325,26 +427,46 @@ def test_the_variance_of_a_layers_weights_is_gain_squared_over_fan_in(kind, fan_
     network = Network(kind, "relu", options={"width": 16})
     parameters = architecture.initial(architecture.build(network, (2, 16, 16), 40), network, seed=3)
     for layer, fan_in in fan_ins.items():
-        z = parameters[f"{layer}.weight"].flatten() * math.sqrt(fan_in / (1 if layer == "output" else 2))
+        z = parameters[f"{layer}.weight"].flatten() * math.sqrt(
+            fan_in / (1 if layer == "output" else 2)
+        )
         assert abs(z.mean()) < 4 / math.sqrt(len(z)), layer
         assert abs(z.square().mean() - 1) < 4 * math.sqrt(2 / len(z)), layer
 
 
 def test_the_fan_in_of_a_grouped_convolution_is_what_one_output_sees():
-    weight = architecture.initial(nn.Conv2d(8, 512, (3, 5), groups=4), Network("cnn", "relu", options={"width": 1}), seed=0)["weight"]
+    weight = architecture.initial(
+        nn.Conv2d(8, 512, (3, 5), groups=4), Network("cnn", "relu", options={"width": 1}), seed=0
+    )["weight"]
     assert abs(weight.square().mean() * (8 / 4 * 15) / 2 - 1) < 4 * math.sqrt(2 / weight.numel())
 
 
 def test_a_layer_without_a_rule_is_refused_by_its_name_and_kind():
     module = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.PReLU()))
-    with pytest.raises(StudyError, match=r"does not know how to draw 1\.0\.weight, of a PReLU: add a rule"):
-        architecture.initial(module, Network("mlp", "relu", options={"width": 3, "depth": 1}), seed=0)
+    with pytest.raises(
+        StudyError, match=r"does not know how to draw 1\.0\.weight, of a PReLU: add a rule"
+    ):
+        architecture.initial(
+            module, Network("mlp", "relu", options={"width": 3, "depth": 1}), seed=0
+        )
 
 
 def test_xavier_weights_are_normal_with_twice_gain_squared_over_fan_in_plus_fan_out_and_biases_zero():
     for kind, shape, fans in [
-        ("mlp", (4, 8, 8), {"hidden_1": (256 + 128, 2), "hidden_2": (128 + 128, 2), "output": (128 + 64, 1)}),
-        ("cnn", (4, 16, 16), {"conv_1": (4 * 25 + 16 * 25, 2), "conv_2": (2 * 16 * 25, 2), "hidden_2": (128 + 128, 2)}),
+        (
+            "mlp",
+            (4, 8, 8),
+            {"hidden_1": (256 + 128, 2), "hidden_2": (128 + 128, 2), "output": (128 + 64, 1)},
+        ),
+        (
+            "cnn",
+            (4, 16, 16),
+            {
+                "conv_1": (4 * 25 + 16 * 25, 2),
+                "conv_2": (2 * 16 * 25, 2),
+                "hidden_2": (128 + 128, 2),
+            },
+        ),
     ]:
         options = {"width": 128} | ({"depth": 2} if kind == "mlp" else {})
         network = Network(kind, "relu", "xavier", options=options)
@@ -368,14 +490,18 @@ def test_orthogonal_weights_have_orthogonal_rows_or_columns_of_length_gain_and_b
             W = parameters[f"{name}.weight"].flatten(1)
             gram = W @ W.T if len(W) <= W.shape[1] else W.T @ W
             squared = 1 if name == "output" else GAINS[network.activation]
-            torch.testing.assert_close(gram, squared * torch.eye(len(gram)).double(), rtol=1e-5, atol=1e-9)
+            torch.testing.assert_close(
+                gram, squared * torch.eye(len(gram)).double(), rtol=1e-5, atol=1e-9
+            )
             assert layer.bias is None or not parameters[f"{name}.bias"].any()
 
 
 def test_an_orthogonal_draw_is_uniform_among_rotations_and_reflections():
     network = Network("mlp", "identity", "orthogonal", options={"width": 2, "depth": 1})
     module = nn.Sequential(nn.Linear(2, 2, bias=False))
-    drawn = torch.stack([architecture.initial(module, network, seed)["0.weight"] for seed in range(400)])
+    drawn = torch.stack(
+        [architecture.initial(module, network, seed)["0.weight"] for seed in range(400)]
+    )
     assert abs((torch.linalg.det(drawn) > 0).double().mean() - 0.5) < 4 * 0.5 / 20
     for number in drawn.flatten(1).T:  # the cosine of a uniform angle
         assert abs(number.mean()) < 4 * math.sqrt(0.5 / 400)
@@ -384,7 +510,9 @@ def test_an_orthogonal_draw_is_uniform_among_rotations_and_reflections():
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_the_law_called_pytorch_is_that_which_torch_starts_layers_from(kind):
-    network = Network(kind, "relu", "pytorch", options={"width": 128} | ({"depth": 2} if kind == "mlp" else {}))
+    network = Network(
+        kind, "relu", "pytorch", options={"width": 128} | ({"depth": 2} if kind == "mlp" else {})
+    )
     torch.manual_seed(0)
     module = architecture.build(network, (4, 16, 16), 64)
     parameters = architecture.initial(module, network, seed=3)
@@ -394,12 +522,19 @@ def test_the_law_called_pytorch_is_that_which_torch_starts_layers_from(kind):
         assert drawn.abs().max() <= 1
         for power in (1, 2, 4):
             spread = 4 / math.sqrt(len(drawn))
-            assert abs(drawn.pow(power).mean() - (0 if power == 1 else 1 / (power + 1))) < spread, name
-            assert abs(drawn.pow(power).mean() - (start.flatten() / bound).pow(power).mean()) < 1.5 * spread, name
+            assert abs(drawn.pow(power).mean() - (0 if power == 1 else 1 / (power + 1))) < spread, (
+                name
+            )
+            assert (
+                abs(drawn.pow(power).mean() - (start.flatten() / bound).pow(power).mean())
+                < 1.5 * spread
+            ), name
 
 
 @pytest.mark.parametrize("initialization", ["xavier", "orthogonal", "pytorch"])
-def test_whatever_the_law_norms_start_as_they_are_and_positions_near_zero_and_a_draw_is_known_by_seed_and_task(initialization):
+def test_whatever_the_law_norms_start_as_they_are_and_positions_near_zero_and_a_draw_is_known_by_seed_and_task(
+    initialization,
+):
     network = Network("vit", "relu", initialization, options={"width": 64, "depth": 1})
     module = architecture.build(network, (1, 32, 32), 4)
     parameters = architecture.initial(module, network, seed=1, task=2)
@@ -409,11 +544,16 @@ def test_whatever_the_law_norms_start_as_they_are_and_positions_near_zero_and_a_
     again = architecture.initial(module, network, seed=1, task=2)
     assert all(torch.equal(value, again[name]) for name, value in parameters.items())
     for other in ((2, 2), (1, 1)):
-        assert not torch.equal(architecture.initial(module, network, *other)["output.weight"], parameters["output.weight"])
+        assert not torch.equal(
+            architecture.initial(module, network, *other)["output.weight"],
+            parameters["output.weight"],
+        )
 
 
 def size(network, shape, outputs=4):
-    return sum(parameter.numel() for parameter in architecture.build(network, shape, outputs).parameters())
+    return sum(
+        parameter.numel() for parameter in architecture.build(network, shape, outputs).parameters()
+    )
 
 
 MATCHED = {  # options beside the width, the images, which widths are allowed
@@ -425,53 +565,76 @@ MATCHED = {  # options beside the width, the images, which widths are allowed
 
 
 @given(st.sampled_from(sorted(MATCHED)), st.sampled_from(["crelu", "fourier"]), st.integers(1, 6))
-def test_a_matched_network_has_the_width_whose_parameters_are_nearest_in_number_to_those_with_relu(kind, activation, steps):
+def test_a_matched_network_has_the_width_whose_parameters_are_nearest_in_number_to_those_with_relu(
+    kind, activation, steps
+):
     options, shape, step = MATCHED[kind]
 
     def of_width(width, activation=activation, matched=False):
-        return size(Network(kind, activation, matched=matched, options=options | {"width": width}), shape)
+        return size(
+            Network(kind, activation, matched=matched, options=options | {"width": width}), shape
+        )
 
     wanted = of_width(steps * step, "relu")
-    nearest = min((of_width(width) for width in range(step, steps * step + 1, step)), key=lambda found: abs(found - wanted))
+    nearest = min(
+        (of_width(width) for width in range(step, steps * step + 1, step)),
+        key=lambda found: abs(found - wanted),
+    )
     assert of_width(steps * step, matched=True) == nearest
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "tanh"])
 def test_matched_changes_nothing_where_the_activation_does_not_double(activation):
     network = Network("mlp", activation, options={"width": 9, "depth": 2})
-    assert str(architecture.build(network, SHAPE, 4)) == str(architecture.build(replace(network, matched=True), SHAPE, 4))
+    assert str(architecture.build(network, SHAPE, 4)) == str(
+        architecture.build(replace(network, matched=True), SHAPE, 4)
+    )
 
 
 def test_a_network_whose_width_is_left_out_is_matched_too():
     network = Network("cnn", "crelu", matched=True)
-    assert size(network, (1, 28, 28)) < 1.01 * size(replace(network, activation="relu"), (1, 28, 28))
+    assert size(network, (1, 28, 28)) < 1.01 * size(
+        replace(network, activation="relu"), (1, 28, 28)
+    )
     assert size(replace(network, matched=False), (1, 28, 28)) > 1.5 * size(network, (1, 28, 28))
 
 
 def test_a_norm_is_before_each_activation_and_named_by_its_place():
-    mlp = architecture.build(Network("mlp", "relu", options={"width": 5, "depth": 2, "norm": "layer"}), SHAPE, 4)
+    mlp = architecture.build(
+        Network("mlp", "relu", options={"width": 5, "depth": 2, "norm": "layer"}), SHAPE, 4
+    )
     names = "flatten hidden_1 norm_1 activation_1 hidden_2 norm_2 activation_2 output"
     assert [name for name, _ in mlp.named_children()] == names.split()
     cnn = architecture.build(Network("cnn", "relu", options={"norm": "layer"}), (1, 16, 16), 4)
     names = "conv_1 norm_1 activation_1 pool_1 conv_2 norm_2 activation_2 pool_2 flatten"
     names += " hidden_1 norm_3 activation_3 hidden_2 norm_4 activation_4 output"
     assert [name for name, _ in cnn.named_children()] == names.split()
-    assert [type(layer) for name, layer in cnn.named_children() if "norm" in name] == [nn.GroupNorm] * 2 + [nn.LayerNorm] * 2
+    assert [type(layer) for name, layer in cnn.named_children() if "norm" in name] == [
+        nn.GroupNorm
+    ] * 2 + [nn.LayerNorm] * 2
     for norm in ("batch", "layer", "none"):
-        resnet = architecture.build(Network("resnet18", "relu", options={"width": 2, "norm": norm}), (1, 8, 8), 4)
-        assert {layer.bias is not None for layer in resnet.modules() if isinstance(layer, nn.Conv2d)} == {norm == "none"}
+        resnet = architecture.build(
+            Network("resnet18", "relu", options={"width": 2, "norm": norm}), (1, 8, 8), 4
+        )
+        assert {
+            layer.bias is not None for layer in resnet.modules() if isinstance(layer, nn.Conv2d)
+        } == {norm == "none"}
         assert any("norm" in name for name, _ in resnet.named_parameters()) == (norm != "none")
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn", "resnet18"])
 def test_an_unknown_norm_is_refused_by_its_name(kind):
     options = {"width": 4, "norm": "group"} | ({"depth": 1} if kind == "mlp" else {})
-    with pytest.raises(StudyError, match=r"^network\.norm is one of none, layer and batch, and not 'group'$"):
+    with pytest.raises(
+        StudyError, match=r"^network\.norm is one of none, layer and batch, and not 'group'$"
+    ):
         architecture.build(Network(kind, "relu", options=options), (1, 16, 16), 4)
 
 
 def test_an_mlp_with_layer_norm_and_crelu_is_what_its_equations_say():
-    module = architecture.build(Network("mlp", "crelu", options={"width": 5, "depth": 2, "norm": "layer"}), SHAPE, 4).double()
+    module = architecture.build(
+        Network("mlp", "crelu", options={"width": 5, "depth": 2, "norm": "layer"}), SHAPE, 4
+    ).double()
     torch.manual_seed(0)
     for parameter in module.parameters():
         nn.init.normal_(parameter)
@@ -490,7 +653,10 @@ def batch(request):
     """A batch norm with drawn parameters, torch's with the same, and a batch for both."""
     torch.manual_seed(0)
     x = 3 * torch.randn(request.param).double() + 1
-    mine, theirs = BatchNorm(3).double(), (nn.BatchNorm1d if x.ndim == 2 else nn.BatchNorm2d)(3, track_running_stats=False).double()
+    mine, theirs = (
+        BatchNorm(3).double(),
+        (nn.BatchNorm1d if x.ndim == 2 else nn.BatchNorm2d)(3, track_running_stats=False).double(),
+    )
     for parameter, other in zip(mine.parameters(), theirs.parameters(), strict=True):
         other.data = nn.init.normal_(parameter).data.clone()
     return mine, theirs, x.requires_grad_()
@@ -536,9 +702,16 @@ def test_batch_norm_of_equal_numbers_is_its_bias(training):
 
 def transformer(module, width, heads, depth):
     """Torch's own encoder, with the weights of a vit."""
-    layer = nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, torch.tanh, batch_first=True, norm_first=True)
-    encoder = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width), enable_nested_tensor=False).double()
-    names = {"self_attn.in_proj_": "attention.query_key_value.", "self_attn.out_proj": "attention.projection"}
+    layer = nn.TransformerEncoderLayer(
+        width, heads, 4 * width, 0.0, torch.tanh, batch_first=True, norm_first=True
+    )
+    encoder = nn.TransformerEncoder(
+        layer, depth, nn.LayerNorm(width), enable_nested_tensor=False
+    ).double()
+    names = {
+        "self_attn.in_proj_": "attention.query_key_value.",
+        "self_attn.out_proj": "attention.projection",
+    }
     names |= {"linear1": "hidden_1", "linear2": "hidden_2", "norm1": "norm_1", "norm2": "norm_2"}
     mine = dict(module.named_parameters())
     for name, parameter in encoder.named_parameters():
@@ -578,8 +751,14 @@ def test_patches_are_cut_row_by_row_and_hold_each_channels_pixels_together():
 def test_a_vit_has_second_derivatives():
     network, shape = KINDS["vit"]
     module = architecture.build(network, shape, 2).double()
-    parameters = {name: value.requires_grad_() for name, value in architecture.initial(module, network, seed=0).items()}
-    name, x = "block_1.attention.query_key_value.weight", torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)).double()
+    parameters = {
+        name: value.requires_grad_()
+        for name, value in architecture.initial(module, network, seed=0).items()
+    }
+    name, x = (
+        "block_1.attention.query_key_value.weight",
+        torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)).double(),
+    )
 
     def of(weight):
         return functional_call(module, parameters | {name: weight}, (x,)).square().sum()
@@ -588,17 +767,28 @@ def test_a_vit_has_second_derivatives():
 
 
 def test_a_vit_refuses_images_that_its_patches_do_not_tile_and_widths_that_its_heads_cannot_share():
-    with pytest.raises(StudyError, match=r"patches of 4 × 4 pixels, and these have 8 × 10: choose a network\.patch that divides both$"):
+    with pytest.raises(
+        StudyError,
+        match=r"patches of 4 × 4 pixels, and these have 8 × 10: choose a network\.patch that divides both$",
+    ):
         architecture.build(Network("vit", "relu"), (1, 8, 10), 4)
-    with pytest.raises(StudyError, match=r"^network\.width is shared by the heads of a vit, and 10 is no multiple of 4: change either$"):
+    with pytest.raises(
+        StudyError,
+        match=r"^network\.width is shared by the heads of a vit, and 10 is no multiple of 4: change either$",
+    ):
         architecture.build(Network("vit", "relu", options={"width": 10}), (1, 8, 8), 4)
 
 
 def test_resnet18_with_an_activation_that_doubles_has_a_convolution_in_the_shortcut_of_every_block():
     module = architecture.build(Network("resnet18", "crelu", options={"width": 3}), (1, 8, 8), 4)
-    shortcuts = {name: layer for name, layer in module.named_modules() if name.endswith("shortcut.conv")}
+    shortcuts = {
+        name: layer for name, layer in module.named_modules() if name.endswith("shortcut.conv")
+    }
     assert len(shortcuts) == 8
-    assert [layer.in_channels // layer.out_channels for layer in shortcuts.values()] == [2, 2] + [1, 2] * 3
+    assert [layer.in_channels // layer.out_channels for layer in shortcuts.values()] == [2, 2] + [
+        1,
+        2,
+    ] * 3
     assert [layer.stride[0] for layer in shortcuts.values()] == [1, 1] + [2, 1] * 3
 
 
@@ -607,7 +797,10 @@ def test_batch_norm_of_one_image_is_refused_with_what_to_do(data, few):
     problem = Problem("tiny", "shuffle_labels", **({"samples": 20, "batch": 5, "epochs": 1} | few))
     network = Network("mlp", "relu", options={"width": 4, "depth": 1, "norm": "batch"})
     setting = Setting(problem, network, Optimizer("sgd", options={"lr": 0.1}))
-    with pytest.raises(StudyError, match=r"batch norm has no statistics of one image: raise problem\.batch or problem\.test_samples"):
+    with pytest.raises(
+        StudyError,
+        match=r"batch norm has no statistics of one image: raise problem\.batch or problem\.test_samples",
+    ):
         architecture.fitting(setting, data)
     without = replace(setting, network=replace(network, options={"width": 4, "depth": 1}))
     assert architecture.fitting(without, data)

@@ -12,21 +12,34 @@ NEUTRAL = {
     "l2_init": [{"strength": 0}],
     "wasserstein": [{"strength": 0}],
     "weight_decay": [{"strength": 0}],
-    "spectral": [{"strength": 0, "kernels": "flat"}, {"strength": 0, "power": 1, "kernels": "flat"}],
+    "spectral": [
+        {"strength": 0, "kernels": "flat"},
+        {"strength": 0, "power": 1, "kernels": "flat"},
+    ],
     "parseval": [{"strength": 0, "kernels": "places"}],
     "l2_er": [{"strength": 0, "rank": 0}],
     "shrink_perturb": [{"shrink": 0, "perturb": 0}],
     "shrink_perturb_switch": [{"shrink": 0, "perturb": 0}],
     "weight_clipping": [{"bound": 1e6}],
-    "hare_tortoise": [{"period": 0, "momentum": 0.9}, {"period": 3, "momentum": 0}, {"period": 0, "momentum": 1}],
+    "hare_tortoise": [
+        {"period": 0, "momentum": 0.9},
+        {"period": 3, "momentum": 0},
+        {"period": 0, "momentum": 1},
+    ],
     "full_reset": [{"period": 0}, {"period": 4}],
     "redo": [{"threshold": 0.5, "period": 0}],
     "continual_backprop": [{"rate": 0, "maturity": 0}, {"rate": 1, "maturity": 1e6}],
     "self_normalized_resets": [{"rejection": 0}],
-    "neuroplastic_expansion": [{"density": 1, "period": 2}, {"density": 1, "growth": 0, "most": 1, "period": 1}],
+    "neuroplastic_expansion": [
+        {"density": 1, "period": 2},
+        {"density": 1, "growth": 0, "most": 1, "period": 1},
+    ],
     "dropout": [{"rate": 0}],
 }
-AT_SWITCHES = ["fresh", "last_layer_reset"]  # these do nothing but when a task begins that is not the first
+AT_SWITCHES = [
+    "fresh",
+    "last_layer_reset",
+]  # these do nothing but when a task begins that is not the first
 OF_THE_NETWORK = ["crelu", "layer_norm"]  # these are `none` with another network
 
 
@@ -35,7 +48,9 @@ def assert_trained_alike(one, other):
     count = len(runs.alive) // len(others.alive)
     assert torch.equal(states, other_states.repeat(1, count, 1))
     for name, values in others.outcomes.items():
-        assert torch.equal(runs.outcomes[name], values.repeat(count, *[1] * (values.ndim - 1))), name
+        assert torch.equal(runs.outcomes[name], values.repeat(count, *[1] * (values.ndim - 1))), (
+            name
+        )
 
 
 def test_each_method_is_in_the_table():
@@ -45,12 +60,22 @@ def test_each_method_is_in_the_table():
 @pytest.mark.parametrize("method", NEUTRAL)
 def test_a_method_with_nothing_left_of_it_is_no_intervention(data, method):
     arms = NEUTRAL[method]
-    assert_trained_alike(trained(data, method, arms, [0, 1], dtype=torch.float32), trained(data, "none", [{}], [0, 1], dtype=torch.float32))
+    assert_trained_alike(
+        trained(data, method, arms, [0, 1], dtype=torch.float32),
+        trained(data, "none", [{}], [0, 1], dtype=torch.float32),
+    )
 
 
 @pytest.mark.parametrize("method", NEUTRAL)
 def test_with_convolutions_it_is_none_either(method):
-    data, setting = images(16), changed(CNN, problem={"tasks": 2, "epochs": 1}, network={"options": {"width": 6, "norm": "layer"}})
+    data, setting = (
+        images(16),
+        changed(
+            CNN,
+            problem={"tasks": 2, "epochs": 1},
+            network={"options": {"width": 6, "norm": "layer"}},
+        ),
+    )
     none = trained(data, "none", [{}], [0], setting, torch.float32)
     assert_trained_alike(trained(data, method, NEUTRAL[method], [0], setting, torch.float32), none)
 
@@ -58,11 +83,15 @@ def test_with_convolutions_it_is_none_either(method):
 @pytest.mark.parametrize("method", AT_SWITCHES)
 def test_before_the_first_switch_nothing_is_drawn_anew(data, method):
     setting = changed(problem={"tasks": 1})
-    assert_trained_alike(trained(data, method, [{}], [0, 1], setting), trained(data, "none", [{}], [0, 1], setting))
+    assert_trained_alike(
+        trained(data, method, [{}], [0, 1], setting), trained(data, "none", [{}], [0, 1], setting)
+    )
 
 
 @pytest.mark.parametrize("method", OF_THE_NETWORK)
 def test_methods_that_only_change_the_network_are_the_setting_with_that_network(data, method):
     none = trained(data, "none", [{}], [0, 1], seen(SETTING, method), torch.float32)
     assert_trained_alike(trained(data, method, [{}], [0, 1], dtype=torch.float32), none)
-    assert not torch.equal(none[1][-1], trained(data, "none", [{}], [0, 1], dtype=torch.float32)[1][-1])
+    assert not torch.equal(
+        none[1][-1], trained(data, "none", [{}], [0, 1], dtype=torch.float32)[1][-1]
+    )

@@ -38,12 +38,16 @@ def test_each_run_moves_as_by_torchs_own(kind, options, theirs, seed):
 @WHICH
 @pytest.mark.parametrize("width", [16, 48, 112])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_runs_step_is_the_same_bits_whatever_its_neighbours_in_rows_of_whole_vectors(kind, options, theirs, width, dtype):
+def test_a_runs_step_is_the_same_bits_whatever_its_neighbours_in_rows_of_whole_vectors(
+    kind, options, theirs, width, dtype
+):
     torch.manual_seed(width)
     gradients = torch.randn(20, 5, width, dtype=dtype)
     all_rows = torch.randn(5, width, dtype=dtype)
     row = all_rows[3:4].clone()
-    together, alone = (build(Optimizer(kind, options=options), parameters) for parameters in (all_rows, row))
+    together, alone = (
+        build(Optimizer(kind, options=options), parameters) for parameters in (all_rows, row)
+    )
     for gradient in gradients:
         together.step(all_rows, gradient.clone())
         alone.step(row, gradient[3:4].contiguous())
@@ -66,7 +70,9 @@ def test_an_optimizer_that_forgot_is_as_new(kind, options, theirs):
 
 @WHICH
 @pytest.mark.parametrize("of_each_member", [False, True])
-def test_what_is_forgotten_of_some_parameters_is_their_means_alone(kind, options, theirs, of_each_run):
+def test_what_is_forgotten_of_some_parameters_is_their_means_alone(
+    kind, options, theirs, of_each_run
+):
     torch.manual_seed(0)
     optimizer = build(Optimizer(kind, options=options), torch.zeros(2, 16))
     optimizer.step(torch.zeros(2, 16), torch.randn(2, 16))
@@ -76,7 +82,9 @@ def test_what_is_forgotten_of_some_parameters_is_their_means_alone(kind, options
     optimizer.reset_state(where)
     for name, mean in optimizer.means.items():
         assert (mean[:, :13][where.expand(2, 13)] == 0).all()
-        assert torch.equal(mean[:, :13][~where.expand(2, 13)], before[name][:, :13][~where.expand(2, 13)])
+        assert torch.equal(
+            mean[:, :13][~where.expand(2, 13)], before[name][:, :13][~where.expand(2, 13)]
+        )
         assert torch.equal(mean[:, 13:], before[name][:, 13:])
     assert (optimizer.steps == 1).all()
 
@@ -85,7 +93,10 @@ def test_what_is_forgotten_of_some_parameters_is_their_means_alone(kind, options
 def test_a_run_of_which_all_is_forgotten_is_as_new_and_the_others_go_on(kind, options, theirs):
     torch.manual_seed(0)
     gradients, rows = torch.randn(4, 3, 16), torch.zeros(3, 16)
-    used, new = build(Optimizer(kind, options=options), rows), build(Optimizer(kind, options=options), rows[:1])
+    used, new = (
+        build(Optimizer(kind, options=options), rows),
+        build(Optimizer(kind, options=options), rows[:1]),
+    )
     used.step(torch.zeros(3, 16), gradients[0].clone())
     used.reset_state(torch.tensor([[False], [True], [False]]).expand(3, 16))
     lone = torch.zeros(1, 16)

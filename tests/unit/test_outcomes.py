@@ -27,7 +27,9 @@ def test_points_of_a_curve_are_the_ends_of_equal_stretches(steps, points, expect
 
 
 @given(steps=st.integers(1, 5000), points=st.integers(1, 300))
-def test_every_step_is_in_one_stretch_and_the_stretches_are_as_long_as_each_other_to_a_step(steps, points):
+def test_every_step_is_in_one_stretch_and_the_stretches_are_as_long_as_each_other_to_a_step(
+    steps, points
+):
     ends = curve_steps(replace(PROBLEM, epochs=steps), Training(curve_points=points))
     lengths = {end - start for start, end in zip([0, *ends], ends, strict=False)}
     assert len(ends) == min(steps, points)

@@ -17,7 +17,9 @@ from plasticity.training.method import build
 from plasticity.training.methods.l2_er import entropy_rank
 
 MLP = Network("mlp", "relu", options={"width": 5, "depth": 2, "norm": "layer"})
-WIDE = Network("mlp", "tanh", "pytorch", options={"width": 15, "depth": 2})  # layers with more outputs than inputs
+WIDE = Network(
+    "mlp", "tanh", "pytorch", options={"width": 15, "depth": 2}
+)  # layers with more outputs than inputs
 CNN = Network("cnn", "crelu", "xavier", options={"width": 4, "norm": "batch"})
 NETWORKS = [(MLP, ""), (WIDE, ""), (CNN, "flat"), (CNN, "places")]
 
@@ -25,12 +27,25 @@ NETWORKS = [(MLP, ""), (WIDE, ""), (CNN, "flat"), (CNN, "places")]
 def learner_of(network, runs=3, dtype=torch.float64):
     """Runs away from their initial parameters: no bias is 0, no gain 1."""
     shape = (1, 16, 16) if network.kind == "cnn" else (1, 3, 4)
-    setting = Setting(Problem("tiny", "shuffle_labels", 20, 5, 1), network, Optimizer("adam", options={"lr": 0.1}))
-    return Learner(setting, range(runs), architecture.build(network, shape, 2), shape, torch.device("cpu"), dtype)
+    setting = Setting(
+        Problem("tiny", "shuffle_labels", 20, 5, 1), network, Optimizer("adam", options={"lr": 0.1})
+    )
+    return Learner(
+        setting,
+        range(runs),
+        architecture.build(network, shape, 2),
+        shape,
+        torch.device("cpu"),
+        dtype,
+    )
 
 
 def moved(learner, seed):
-    noise = torch.randn(learner.parameters.flat.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    noise = torch.randn(
+        learner.parameters.flat.shape,
+        generator=torch.Generator().manual_seed(seed),
+        dtype=torch.float64,
+    )
     with torch.no_grad():
         learner.parameters.flat += 0.3 * noise
 
@@ -48,7 +63,9 @@ def taken(intervention, learner):
 
 def plain(learner, run):
     """A run's parameters in numpy, by name."""
-    return {name: tensor[run].detach().numpy() for name, tensor in learner.parameters.tensors.items()}
+    return {
+        name: tensor[run].detach().numpy() for name, tensor in learner.parameters.tensors.items()
+    }
 
 
 def as_matrices(weight, kernels):
@@ -56,7 +73,11 @@ def as_matrices(weight, kernels):
     if weight.ndim == 2:
         return [(slice(None), slice(None))]
     rows, columns = range(weight.shape[2]), range(weight.shape[3])
-    return [(slice(None), slice(None), row, column) for row in rows for column in columns] if kernels == "places" else [slice(None)]
+    return (
+        [(slice(None), slice(None), row, column) for row in rows for column in columns]
+        if kernels == "places"
+        else [slice(None)]
+    )
 
 
 def each_matrix(tensors, kernels):
@@ -69,7 +90,11 @@ def each_matrix(tensors, kernels):
 @pytest.mark.parametrize(("network", "kernels"), NETWORKS)
 def test_spectral_is_the_definition_with_one_power_iteration_a_step(network, kernels):
     learner = learner_of(network)
-    arms = [{"strength": 0.5, "power": 2}, {"strength": 2, "power": 1}, {"strength": 0.1, "power": 3}]
+    arms = [
+        {"strength": 0.5, "power": 2},
+        {"strength": 2, "power": 1},
+        {"strength": 0.1, "power": 3},
+    ]
     intervention = of_method("spectral", [{**arm, "kernels": kernels} for arm in arms], learner)
     right = [{} for _ in arms]
     for step in range(3):
@@ -84,9 +109,9 @@ def test_spectral_is_the_definition_with_one_power_iteration_a_step(network, ker
                 v = right[run][key] = W.T @ u / np.linalg.norm(W.T @ u)
                 sigma = u @ W @ v
                 value += (sigma**power - 1) ** 2
-                slopes[name][way] += (2 * (sigma**power - 1) * power * sigma ** (power - 1) * np.outer(u, v)).reshape(
-                    slopes[name][way].shape
-                )
+                slopes[name][way] += (
+                    2 * (sigma**power - 1) * power * sigma ** (power - 1) * np.outer(u, v)
+                ).reshape(slopes[name][way].shape)
             for name, tensor in tensors.items():
                 if name.endswith("bias"):
                     value += (tensor @ tensor) ** power
@@ -95,10 +120,22 @@ def test_spectral_is_the_definition_with_one_power_iteration_a_step(network, ker
                     i = np.abs(tensor).argmax()
                     largest = abs(tensor[i])
                     value += (largest**power - 1) ** 2
-                    slopes[name][i] += 2 * (largest**power - 1) * power * largest ** (power - 1) * np.sign(tensor[i])
+                    slopes[name][i] += (
+                        2
+                        * (largest**power - 1)
+                        * power
+                        * largest ** (power - 1)
+                        * np.sign(tensor[i])
+                    )
             assert values[run].item() == pytest.approx(arm["strength"] * value, rel=1e-10)
             for name, slope in slopes.items():
-                np.testing.assert_allclose(gradients[name][run].numpy(), arm["strength"] * slope, rtol=1e-8, atol=1e-11, err_msg=name)
+                np.testing.assert_allclose(
+                    gradients[name][run].numpy(),
+                    arm["strength"] * slope,
+                    rtol=1e-8,
+                    atol=1e-11,
+                    err_msg=name,
+                )
 
 
 @pytest.mark.parametrize(("network", "kernels"), NETWORKS)
@@ -108,11 +145,16 @@ def test_after_many_power_iterations_the_norm_is_the_largest_singular_value(netw
     with torch.no_grad():
         for name, tensor in learner.parameters.tensors.items():
             if tensor.ndim == 2:  # a run's vector
-                tensor.fill_(1 if "norm" in name and "weight" in name else 0)  # so that it adds nothing
+                tensor.fill_(
+                    1 if "norm" in name and "weight" in name else 0
+                )  # so that it adds nothing
     intervention = of_method("spectral", [{"strength": 1, "power": 1, "kernels": kernels}], learner)
     for _ in range(700):
         intervention.penalty(learner)
-    expected = sum((np.linalg.svd(W, compute_uv=False)[0] - 1) ** 2 for *_, W in each_matrix(plain(learner, 0), kernels))
+    expected = sum(
+        (np.linalg.svd(W, compute_uv=False)[0] - 1) ** 2
+        for *_, W in each_matrix(plain(learner, 0), kernels)
+    )
     assert intervention.penalty(learner).item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -123,7 +165,9 @@ def test_spectral_norms_go_to_one_and_biases_to_zero_under_the_penalty_alone():
     for _ in range(800):
         taken(intervention, learner)
         with torch.no_grad():
-            learner.parameters.flat -= 0.05 * learner.parameters.padded_gradient[:, : learner.parameters.flat.shape[1]]
+            learner.parameters.flat -= (
+                0.05 * learner.parameters.padded_gradient[:, : learner.parameters.flat.shape[1]]
+            )
     tensors = plain(learner, 0)
     for *_, W in each_matrix(tensors, ""):
         assert np.linalg.svd(W, compute_uv=False)[0] == pytest.approx(1, abs=1e-3)
@@ -132,7 +176,9 @@ def test_spectral_norms_go_to_one_and_biases_to_zero_under_the_penalty_alone():
         for name, tensor in tensors.items()
         if name.startswith("norm") and "weight" in name
     )
-    assert all(np.abs(tensor).max() < 0.1 for name, tensor in tensors.items() if "bias" in name)  # slowly: the slope is of third order
+    assert all(
+        np.abs(tensor).max() < 0.1 for name, tensor in tensors.items() if "bias" in name
+    )  # slowly: the slope is of third order
 
 
 def test_with_a_power_below_one_spectral_has_a_gradient_where_biases_start():
@@ -150,7 +196,9 @@ GAIN = {"relu": math.sqrt(2), "crelu": math.sqrt(2), "tanh": 5 / 3}
 def test_parseval_is_the_definition(network, kernels, initialization):
     network = Network(network.kind, network.activation, initialization, options=network.options)
     learner, strengths = learner_of(network), [0.5, 0, 2]
-    intervention = of_method("parseval", [{"strength": strength, "kernels": kernels} for strength in strengths], learner)
+    intervention = of_method(
+        "parseval", [{"strength": strength, "kernels": kernels} for strength in strengths], learner
+    )
     moved(learner, 0)
     values, gradients = taken(intervention, learner)
     for run, strength in enumerate(strengths):
@@ -164,10 +212,14 @@ def test_parseval_is_the_definition(network, kernels, initialization):
             apart = W @ W.T - W.shape[1] * scale * np.eye(len(W))
             value += (apart**2).sum()
             slope = 4 * apart @ W
-            slopes[name][way] += (slope if len(slope) == len(slopes[name]) else slope.T).reshape(slopes[name][way].shape)
+            slopes[name][way] += (slope if len(slope) == len(slopes[name]) else slope.T).reshape(
+                slopes[name][way].shape
+            )
         assert values[run].item() == pytest.approx(strength * value, rel=1e-10)
         for name, slope in slopes.items():
-            np.testing.assert_allclose(gradients[name][run].numpy(), strength * slope, rtol=1e-9, atol=1e-11, err_msg=name)
+            np.testing.assert_allclose(
+                gradients[name][run].numpy(), strength * slope, rtol=1e-9, atol=1e-11, err_msg=name
+            )
 
 
 @pytest.mark.parametrize("network", [MLP, WIDE])
@@ -195,10 +247,16 @@ def test_convolutions_are_refused_until_it_is_said_how_they_are_matrices(method)
 def test_the_launcher_knows_the_networks_of_the_house_that_have_convolutions(method):
     options = {"mlp": {"width": 4, "depth": 1}}
     built = {
-        kind: architecture.build(Network(kind, "relu", options=options.get(kind, {})), (1, 16, 16), 2)
+        kind: architecture.build(
+            Network(kind, "relu", options=options.get(kind, {})), (1, 16, 16), 2
+        )
         for kind in registry.names("architectures")
     }
-    convolutional = [kind for kind, network in built.items() if any(isinstance(layer, torch.nn.Conv2d) for layer in network.modules())]
+    convolutional = [
+        kind
+        for kind, network in built.items()
+        if any(isinstance(layer, torch.nn.Conv2d) for layer in network.modules())
+    ]
     assert registry.constant("methods", method, "NEEDS") == {"kernels": convolutional}
 
 
@@ -221,12 +279,19 @@ def test_l2_er_is_the_definition():
     moved(learner, 0)
     arms = [{"strength": 0.5, "rank": 0.1}, {"strength": 0, "rank": 2}, {"strength": 1, "rank": 0}]
     intervention = of_method("l2_er", arms, learner)
-    inputs = torch.randn(3, 7, 1, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    inputs = torch.randn(
+        3, 7, 1, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     outputs = learner.record_activations(inputs, {})
     penalty = intervention.penalty(learner)
-    gradients = learner.parameters.split(learner.parameters.gradient(0 * outputs.sum(dim=2), penalty).clone())
+    gradients = learner.parameters.split(
+        learner.parameters.gradient(0 * outputs.sum(dim=2), penalty).clone()
+    )
     for run, arm in enumerate(arms):
-        tensors = {name: tensor[run].detach().clone().requires_grad_() for name, tensor in learner.parameters.tensors.items()}
+        tensors = {
+            name: tensor[run].detach().clone().requires_grad_()
+            for name, tensor in learner.parameters.tensors.items()
+        }
         hidden = activations_of(tensors, inputs[run])
         for found, expected in zip(learner.hidden.values(), hidden, strict=True):
             torch.testing.assert_close(found[run], expected, rtol=1e-12, atol=1e-12)
@@ -241,18 +306,24 @@ def test_l2_er_is_the_definition():
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7), (5, 5)])
 def test_the_rank_of_features_is_the_entropy_rank_of_their_singular_values(shape):
-    features = torch.randn(4, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    features = torch.randn(
+        4, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     features[1, :, 1] = 2 * features[1, :, 0]  # a singular value of 0
     features[2, 1:] = 0
     found = entropy_rank(features)
-    torch.testing.assert_close(found, spectrum.entropy_rank(torch.linalg.svdvals(features)), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        found, spectrum.entropy_rank(torch.linalg.svdvals(features)), rtol=1e-6, atol=0
+    )
     assert found[2].item() == pytest.approx(1, rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_rank_of_a_layer_that_is_all_zero_or_not_finite_is_one_and_its_slopes_are_finite(dtype):
     features = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
-    expected = entropy_rank(features[3:].clone().requires_grad_()).detach()  # without gradients LAPACK takes another way
+    expected = entropy_rank(
+        features[3:].clone().requires_grad_()
+    ).detach()  # without gradients LAPACK takes another way
     features[0], features[1, 2, 2], features[2, 0, 0] = 0, torch.nan, torch.inf
     features.requires_grad_()
     ranks = entropy_rank(features)
@@ -264,8 +335,13 @@ def test_the_rank_of_a_layer_that_is_all_zero_or_not_finite_is_one_and_its_slope
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("method", ["spectral", "parseval", "l2_er"])
-def test_penalties_and_gradients_of_the_others_are_the_same_to_the_bit_when_a_run_is_not_finite(method, value):
-    arms, found = [{"strength": 0.1, "rank": 0.1} if method == "l2_er" else {"strength": 0.1}] * 3, []
+def test_penalties_and_gradients_of_the_others_are_the_same_to_the_bit_when_a_run_is_not_finite(
+    method, value
+):
+    arms, found = (
+        [{"strength": 0.1, "rank": 0.1} if method == "l2_er" else {"strength": 0.1}] * 3,
+        [],
+    )
     inputs = torch.randn(3, 7, 1, 3, 4, generator=torch.Generator().manual_seed(1))
     for broken in (False, True):
         learner = learner_of(WIDE, dtype=torch.float32)

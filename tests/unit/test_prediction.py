@@ -21,7 +21,14 @@ def panel(name="s", seed=0, relation=0.0, extra=0.0):
     measures = draw.normal(size=(len(names), ARMS, SEEDS, TASKS))
     error = relation * measures[0] - extra * measures[3] + draw.normal(size=measures.shape[1:])
     arms = ["none", "l2(strength=0.1)", "fresh"]
-    return Panel(name, arms, [Key(one, "next", "all") for one in names], measures, ["final_error"], error[None])
+    return Panel(
+        name,
+        arms,
+        [Key(one, "next", "all") for one in names],
+        measures,
+        ["final_error"],
+        error[None],
+    )
 
 
 def row(table, **keys):
@@ -35,7 +42,9 @@ def test_tau_and_auc_are_those_of_all_pairs_of_a_task():
     scores, outcome = draw.normal(size=(TASKS, 20)), draw.normal(size=(TASKS, 20))
     seeds = np.repeat(np.arange(5), 4)
     sums = next(prediction.pairs(scores, prediction.signs(outcome[None]), seeds))
-    expected = np.mean([scipy.stats.kendalltau(a, b).statistic for a, b in zip(scores, outcome, strict=True)])
+    expected = np.mean(
+        [scipy.stats.kendalltau(a, b).statistic for a, b in zip(scores, outcome, strict=True)]
+    )
     assert sums.tau(np.ones((1, 5)))[0] == pytest.approx(expected)
     assert sums.auc(np.ones((1, 5)))[0] == pytest.approx((1 + expected) / 2)
 
@@ -43,8 +52,12 @@ def test_tau_and_auc_are_those_of_all_pairs_of_a_task():
 def test_ties_are_kendalls_tau_b_and_half_a_pair():
     draw = np.random.default_rng(1)
     score, outcome = draw.integers(0, 4, 20).astype(float), draw.integers(0, 3, 20).astype(float)
-    sums = next(prediction.pairs(score[None], prediction.signs(outcome[None, None]), np.arange(20) % 4))
-    assert sums.tau(np.ones((1, 4)))[0] == pytest.approx(scipy.stats.kendalltau(score, outcome).statistic)
+    sums = next(
+        prediction.pairs(score[None], prediction.signs(outcome[None, None]), np.arange(20) % 4)
+    )
+    assert sums.tau(np.ones((1, 4)))[0] == pytest.approx(
+        scipy.stats.kendalltau(score, outcome).statistic
+    )
     wins = [
         1.0 if score[i] > score[j] else 0.5 if score[i] == score[j] else 0.0
         for i, j in itertools.permutations(range(20), 2)
@@ -60,7 +73,9 @@ def test_a_resample_weighs_pairs_of_seeds():
     sums = next(prediction.pairs(scores, prediction.signs(outcome[None]), seeds))
     weighed = 0.0
     for i, j in itertools.product(range(12), repeat=2):
-        agreeing = (np.sign(scores[:, i] - scores[:, j]) * np.sign(outcome[:, i] - outcome[:, j])).sum()
+        agreeing = (
+            np.sign(scores[:, i] - scores[:, j]) * np.sign(outcome[:, i] - outcome[:, j])
+        ).sum()
         weighed += counts[0, seeds[i]] * counts[0, seeds[j]] * agreeing
     assert prediction._weighed(sums.agreeing, counts)[0] == pytest.approx(weighed)
 
@@ -77,14 +92,21 @@ def test_the_direction_is_taken_from_the_other_settings():
     assert row(table, setting="a", **keys)["estimate"] > 0.7
     assert row(table, setting="c", **keys)["estimate"] < 0.3
     over = row(table, setting="all", **keys)
-    assert over["estimate"] == pytest.approx(np.mean([row(table, setting=one, **keys)["estimate"] for one in "abcd"]))
+    assert over["estimate"] == pytest.approx(
+        np.mean([row(table, setting=one, **keys)["estimate"] for one in "abcd"])
+    )
 
 
 def test_curvature_adds_where_it_knows_more_and_only_there():
     keys = {"setting": "all", "outcome": "final_error", "statistic": "added"}
-    adds = row(prediction.prediction([panel(str(place), place, 1.0, 1.0) for place in range(4)], DRAWS), **keys)
+    adds = row(
+        prediction.prediction([panel(str(place), place, 1.0, 1.0) for place in range(4)], DRAWS),
+        **keys,
+    )
     assert adds["low"] > 0.02
-    nothing = row(prediction.prediction([panel(str(place), place, 1.0) for place in range(4)], DRAWS), **keys)
+    nothing = row(
+        prediction.prediction([panel(str(place), place, 1.0) for place in range(4)], DRAWS), **keys
+    )
     assert abs(nothing["estimate"]) < 0.02
 
 

@@ -17,7 +17,9 @@ from plasticity.training.trainer import Members, train
 MLP = Network("mlp", "relu", options={"width": 64, "depth": 2})
 LINEAR = Network("mlp", "identity", options={"width": 64, "depth": 1})
 ADAM = Optimizer("adam", options={"lr": 0.003})
-DIGITS = Problem("digits", "stationary", samples=200, batch=20, epochs=60, tasks=2, test_samples=300)
+DIGITS = Problem(
+    "digits", "stationary", samples=200, batch=20, epochs=60, tasks=2, test_samples=300
+)
 CHANCE = (0.8, 1.0)  # of ten classes
 
 
@@ -48,16 +50,24 @@ PROBLEMS = {
     "remap_labels": ({}, (0, 0), (0.02, 0.15)),
     "permute_pixels": ({}, (0, 0), (0.02, 0.15)),
     "class_pairs": ({"test_samples": 100}, (0, 0), (0, 0.1)),
-    "class_incremental": ({"samples": 100, "test_samples": 50, "options": {"new_classes": 2}}, (0, 0), (0, 0.15)),
+    "class_incremental": (
+        {"samples": 100, "test_samples": 50, "options": {"new_classes": 2}},
+        (0, 0),
+        (0, 0.15),
+    ),
 }
 
 
 @pytest.mark.parametrize("change", slow_except(["shuffle_labels", "class_pairs"], PROBLEMS))
-def test_a_fresh_network_fits_every_task_and_generalises_where_labels_mean_something(digits, change):
+def test_a_fresh_network_fits_every_task_and_generalises_where_labels_mean_something(
+    digits, change
+):
     changed, (least, most), (least_on_others, most_on_others) = PROBLEMS[change]
     found = learned(Setting(replace(DIGITS, shift=change, **changed), MLP, ADAM), digits)
     assert ((found["final_error"] >= least) & (found["final_error"] <= most)).all()
-    assert ((found["test_error"] >= least_on_others) & (found["test_error"] <= most_on_others)).all(), found["test_error"]
+    assert (
+        (found["test_error"] >= least_on_others) & (found["test_error"] <= most_on_others)
+    ).all(), found["test_error"]
 
 
 def test_few_redrawn_labels_leave_most_of_the_truth(digits):
@@ -70,18 +80,29 @@ def test_few_redrawn_labels_leave_most_of_the_truth(digits):
 
 
 def test_slowly_changing_regression_is_learned_in_part():
-    problem = Problem("bits", "flip_bits", samples=1000, batch=10, epochs=10, tasks=2, test_samples=500)
+    problem = Problem(
+        "bits", "flip_bits", samples=1000, batch=10, epochs=10, tasks=2, test_samples=500
+    )
     data = prepared("bits", images=2000)
-    variance = np.array([[float(tasks.task(problem, data, seed, task)[1].var()) for task in (0, 1)] for seed in (0, 1)])
+    variance = np.array(
+        [
+            [float(tasks.task(problem, data, seed, task)[1].var()) for task in (0, 1)]
+            for seed in (0, 1)
+        ]
+    )
     wide = learned(Setting(problem, MLP, ADAM), data)
     assert (wide["test_error"] < 0.02 * variance).all(), "32 patterns are learned by heart"
     narrow = Network("mlp", "identity", options={"width": 5, "depth": 1})
-    assert (learned(Setting(problem, narrow, ADAM), data)["test_error"] > 0.05 * variance).all(), "a linear map cannot"
+    assert (learned(Setting(problem, narrow, ADAM), data)["test_error"] > 0.05 * variance).all(), (
+        "a linear map cannot"
+    )
 
 
 @pytest.mark.slow
 def test_a_linear_network_fits_any_labels_of_separable_images_and_not_of_others(digits):
-    shuffled = replace(DIGITS, shift="shuffle_labels", test_samples=0, samples=40, batch=8, epochs=150)
+    shuffled = replace(
+        DIGITS, shift="shuffle_labels", test_samples=0, samples=40, batch=8, epochs=150
+    )
     assert tasks.check_separable(shuffled, digits, 0) < 1e4
     assert (learned(Setting(shuffled, LINEAR, ADAM), digits)["final_error"] == 0).all()
     many = replace(shuffled, samples=200)
@@ -92,7 +113,9 @@ def test_a_linear_network_fits_any_labels_of_separable_images_and_not_of_others(
 
 GIVEN = Path(os.environ.get("PLASTICITY_DATA", ""))
 with_data = pytest.mark.skipif(
-    "PLASTICITY_DATA" not in os.environ or not (GIVEN / "MNIST/raw").exists() or not (GIVEN / "cifar-10-batches-py").exists(),
+    "PLASTICITY_DATA" not in os.environ
+    or not (GIVEN / "MNIST/raw").exists()
+    or not (GIVEN / "cifar-10-batches-py").exists(),
     reason="PLASTICITY_DATA does not name a folder with MNIST and cifar-10-batches-py",
 )
 
@@ -106,17 +129,24 @@ def mnist():
 @with_data
 @pytest.mark.parametrize("seed", [0, 1])
 def test_mnist_has_separable_subsets_of_up_to_some_five_hundred_images(mnist, seed):
-    problem = Problem("mnist", "shuffle_labels", samples=300, batch=16, epochs=1, tasks=1, separable=True)
+    problem = Problem(
+        "mnist", "shuffle_labels", samples=300, batch=16, epochs=1, tasks=1, separable=True
+    )
     assert tasks.check_separable(problem, mnist, seed) < 1e3
     assert tasks.check_separable(replace(problem, samples=500), mnist, seed) < 1e5
-    with pytest.raises(StudyError, match=r"the 600 images of mnist that seed \d draws .* has rank 5\d\d\): lower problem\.samples"):
+    with pytest.raises(
+        StudyError,
+        match=r"the 600 images of mnist that seed \d draws .* has rank 5\d\d\): lower problem\.samples",
+    ):
         tasks.check_separable(replace(problem, samples=600), mnist, seed)
 
 
 @pytest.mark.data
 @with_data
 def test_a_linear_network_fits_shuffled_labels_of_separable_mnist(mnist):
-    problem = Problem("mnist", "shuffle_labels", samples=300, batch=16, epochs=100, tasks=2, separable=True)
+    problem = Problem(
+        "mnist", "shuffle_labels", samples=300, batch=16, epochs=100, tasks=2, separable=True
+    )
     assert (learned(Setting(problem, LINEAR, ADAM), mnist)["final_error"] == 0).all()
 
 
@@ -124,5 +154,7 @@ def test_a_linear_network_fits_shuffled_labels_of_separable_mnist(mnist):
 @with_data
 def test_label_shuffled_cifar10_is_linearly_separable_where_mnist_is_not():
     data = prepared("cifar10", **Dataset.of({"kind": "cifar10", "files": ["data_batch_1"]}).options)
-    problem = Problem("cifar10", "shuffle_labels", samples=1200, batch=16, epochs=1, tasks=1, separable=True)
+    problem = Problem(
+        "cifar10", "shuffle_labels", samples=1200, batch=16, epochs=1, tasks=1, separable=True
+    )
     assert tasks.check_separable(problem, data, 0) < 1e4

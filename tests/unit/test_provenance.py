@@ -13,7 +13,10 @@ from plasticity.provenance import code_digest
 
 LIBRARY = code_digest.SCRIPTS / "plasticity"
 MODULES = sorted(LIBRARY.rglob("*.py"))
-ENTRIES = [*sorted(code_digest.SCRIPTS.glob("*.py")), *sorted((code_digest.ROOT / "tests" / "results").glob("*.py"))]
+ENTRIES = [
+    *sorted(code_digest.SCRIPTS.glob("*.py")),
+    *sorted((code_digest.ROOT / "tests" / "results").glob("*.py")),
+]
 
 TREE = {
     "train.py": "import plasticity.a\nimport numpy\n",
@@ -28,7 +31,13 @@ TREE = {
     "plasticity/f.py": "",
     "plasticity/unrelated.py": "import plasticity.b\n",
 }
-REACHED = ["train.py", *(f"plasticity/{name}.py" for name in ("__init__", "a", "b", "d", "e", "rooms/__init__", "rooms/c"))]
+REACHED = [
+    "train.py",
+    *(
+        f"plasticity/{name}.py"
+        for name in ("__init__", "a", "b", "d", "e", "rooms/__init__", "rooms/c")
+    ),
+]
 
 
 @pytest.fixture
@@ -55,12 +64,16 @@ def test_imports_are_followed_through_every_form_of_import_and_the_packages_they
     code = digest(tree)
     assert sorted(code) == sorted(["numpy", *REACHED])
     assert list(code) == [*sorted(REACHED), "numpy"]
-    assert all(len(value) == 12 and int(value, 16) >= 0 for name, value in code.items() if name != "numpy")
+    assert all(
+        len(value) == 12 and int(value, 16) >= 0 for name, value in code.items() if name != "numpy"
+    )
 
 
 def test_named_files_come_with_their_own_imports(tree):
     code = digest(tree, ["plasticity/rooms/named.py"])
-    assert sorted(code) == sorted(["numpy", *REACHED, "plasticity/rooms/named.py", "plasticity/f.py"])
+    assert sorted(code) == sorted(
+        ["numpy", *REACHED, "plasticity/rooms/named.py", "plasticity/f.py"]
+    )
 
 
 @pytest.fixture
@@ -71,10 +84,17 @@ def installed(monkeypatch):
     return versions
 
 
-def test_weighty_packages_are_there_with_their_versions_by_the_name_they_are_installed_under(tree, installed):
-    (tree / "plasticity/e.py").write_text("from sklearn.datasets import load_digits\nimport tqdm, json\n")
+def test_weighty_packages_are_there_with_their_versions_by_the_name_they_are_installed_under(
+    tree, installed
+):
+    (tree / "plasticity/e.py").write_text(
+        "from sklearn.datasets import load_digits\nimport tqdm, json\n"
+    )
     code = digest(tree)
-    assert {name: value for name, value in code.items() if not name.endswith(".py")} == {"numpy": "2.0", "scikit-learn": "1.0"}
+    assert {name: value for name, value in code.items() if not name.endswith(".py")} == {
+        "numpy": "2.0",
+        "scikit-learn": "1.0",
+    }
     installed["torch"] = "3.0"
     assert digest(tree) == code
     installed["scikit-learn"] = "1.1"
@@ -85,7 +105,10 @@ def test_a_package_that_changed_while_a_job_waited_is_refused_by_name(tree, inst
     code = code_digest.code_digest(tree / "train.py")
     code_digest.check_code_unchanged(code)
     installed["numpy"] = "2.1"
-    with pytest.raises(StudyError, match=r"numpy has another version than when this job was planned.*start snakemake again"):
+    with pytest.raises(
+        StudyError,
+        match=r"numpy has another version than when this job was planned.*start snakemake again",
+    ):
         code_digest.check_code_unchanged(code)
 
 
@@ -118,14 +141,29 @@ def test_every_package_that_the_library_computes_or_draws_with_is_known():
         ('"""One."""\nx = 1\n', '"""Two."""\nx = 1\n'),
         ("x = 1\n", '"""New."""\n\nx = 1\n'),
         ('def f():\n    """One."""\n    return 1\n', "def f():\n    return 1\n"),
-        ('class A:\n    """One."""\n\n    x = 1\n', 'class A:\n    """Two,\n    longer."""\n\n    x = 1\n'),
+        (
+            'class A:\n    """One."""\n\n    x = 1\n',
+            'class A:\n    """Two,\n    longer."""\n\n    x = 1\n',
+        ),
         ('async def f():\n    """One."""\n', 'async def f():\n    """Two."""\n'),
-        ('class A:\n    def f(self):\n        """One."""\n        return 1\n', "class A:\n    def f(self):\n        return 1\n"),
-        ("def f(a: int, *b: str, c: int = 1) -> int:\n    return a\n", "def f(a, *b: int, c=1):\n    return a\n"),
+        (
+            'class A:\n    def f(self):\n        """One."""\n        return 1\n',
+            "class A:\n    def f(self):\n        return 1\n",
+        ),
+        (
+            "def f(a: int, *b: str, c: int = 1) -> int:\n    return a\n",
+            "def f(a, *b: int, c=1):\n    return a\n",
+        ),
         ("x: int = 1\ndef f():\n    y: str\n    z: int = 2\n", "x = 1\ndef f():\n    z = 2\n"),
         ("async def f(a: int) -> int:\n    return a\n", "async def f(a):\n    return a\n"),
-        ("class A:\n    def f(self) -> int:\n        x: int = 1\n", "class A:\n    def f(self):\n        x = 1\n"),
-        ("f = lambda a: a\ndef g(a: 'B' = 1): return a\n", "f = lambda a: a\ndef g(a=1): return a\n"),
+        (
+            "class A:\n    def f(self) -> int:\n        x: int = 1\n",
+            "class A:\n    def f(self):\n        x = 1\n",
+        ),
+        (
+            "f = lambda a: a\ndef g(a: 'B' = 1): return a\n",
+            "f = lambda a: a\ndef g(a=1): return a\n",
+        ),
     ],
 )
 def test_comments_docstrings_and_layout_keep_a_digest(tree, before, after):
@@ -158,7 +196,9 @@ def test_a_change_of_meaning_changes_that_files_entry_alone(tree, before, after)
     (tree / "plasticity/b.py").write_text(before)
     known = digest(tree)
     (tree / "plasticity/b.py").write_text(after)
-    assert {name for name, value in digest(tree).items() if value != known[name]} == {"plasticity/b.py"}
+    assert {name for name, value in digest(tree).items() if value != known[name]} == {
+        "plasticity/b.py"
+    }
 
 
 def test_a_change_elsewhere_changes_nothing(tree):
@@ -180,7 +220,10 @@ def test_code_that_was_changed_while_a_job_waited_is_refused_by_name(tree, text)
     code = code_digest.code_digest(tree / "train.py")
     path = tree / "plasticity/b.py"
     path.write_text(text) if text else path.unlink()
-    with pytest.raises(StudyError, match=r"workflow/scripts/plasticity/b\.py was edited after this job was planned.*start snakemake again"):
+    with pytest.raises(
+        StudyError,
+        match=r"workflow/scripts/plasticity/b\.py was edited after this job was planned.*start snakemake again",
+    ):
         code_digest.check_code_unchanged(code)
 
 
@@ -219,11 +262,15 @@ def test_a_stamp_is_sorted_json_and_knows_neither_host_nor_time():
 
 @pytest.mark.parametrize("method", ["l2", "wasserstein"])
 def test_training_with_a_method_takes_in_its_file_and_no_other_method(method):
-    code = code_digest.code_digest(code_digest.SCRIPTS / "train.py", [LIBRARY / "methods" / f"{method}.py"])
+    code = code_digest.code_digest(
+        code_digest.SCRIPTS / "train.py", [LIBRARY / "methods" / f"{method}.py"]
+    )
     names = {Path(name).name for name in code if "/methods/" in name}
     assert names == {"__init__.py", f"{method}.py"}
     assert not [name for name in code if "/figures/" in name]
-    assert {"training.py", "ensemble.py", "tasks.py", "randomness.py", "checkpoints.py"} <= {Path(name).name for name in code}
+    assert {"training.py", "ensemble.py", "tasks.py", "randomness.py", "checkpoints.py"} <= {
+        Path(name).name for name in code
+    }
 
 
 # the rules of the house that the digest rests on
@@ -238,30 +285,52 @@ def imported(path):
             yield from ((node.level, f"{node.module}.{alias.name}") for alias in node.names)
 
 
-@pytest.mark.parametrize("path", [*MODULES, *ENTRIES], ids=lambda path: str(path.relative_to(code_digest.ROOT)))
+@pytest.mark.parametrize(
+    "path", [*MODULES, *ENTRIES], ids=lambda path: str(path.relative_to(code_digest.ROOT))
+)
 def test_imports_are_absolute_and_none_is_dynamic_but_the_registrys(path):
     assert not [name for level, name in imported(path) if level]
     if path.name != "registry.py":
-        words = {node.id for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Name)}
+        words = {
+            node.id
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Name)
+        }
         roots = {name.removeprefix("importlib.metadata") for _, name in imported(path)}
         assert not {"__import__", "exec", "eval"} & words
-        assert not [name for name in roots if name.split(".")[0] in ("importlib", "runpy", "imp", "pkgutil")]
+        assert not [
+            name for name in roots if name.split(".")[0] in ("importlib", "runpy", "imp", "pkgutil")
+        ]
 
 
 def test_hints_of_types_are_read_of_fields_only_so_that_no_digest_may_leave_them_out():
-    readers = {"get_type_hints", "singledispatch", "singledispatchmethod", "get_annotations", "signature", "__annotations__"}
+    readers = {
+        "get_type_hints",
+        "singledispatch",
+        "singledispatchmethod",
+        "get_annotations",
+        "signature",
+        "__annotations__",
+    }
     for path in [*MODULES, *ENTRIES]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         words = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {
             node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
         }
-        assert readers & words <= ({"get_type_hints"} if path == LIBRARY / "methods/__init__.py" else set()), path
+        assert readers & words <= (
+            {"get_type_hints"} if path == LIBRARY / "methods/__init__.py" else set()
+        ), path
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(LIBRARY)))
-def test_no_module_that_a_job_may_import_reads_a_file_of_the_repository_that_its_digest_would_not_know(path):
+def test_no_module_that_a_job_may_import_reads_a_file_of_the_repository_that_its_digest_would_not_know(
+    path,
+):
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "__file__" in line]
-    assert not lines or path.stem in ("registry", "provenance")  # where modules are; other files are inputs of rules
+    assert not lines or path.stem in (
+        "registry",
+        "provenance",
+    )  # where modules are; other files are inputs of rules
 
 
 def test_the_commit_is_that_of_git_and_knows_of_files_that_differ(tmp_path, monkeypatch):
@@ -272,7 +341,9 @@ def test_the_commit_is_that_of_git_and_knows_of_files_that_differ(tmp_path, monk
     (tmp_path / ".gitignore").write_text("results\n")
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "--quiet", "--message", "one"], check=True)
-    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    head = subprocess.run(
+        [*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()
     (tmp_path / "results").mkdir()
     (tmp_path / "results/a").touch()
     assert code_digest.commit() == (head, False)
@@ -286,11 +357,21 @@ def test_the_commit_is_that_of_git_and_knows_of_files_that_differ(tmp_path, monk
 def test_what_the_launcher_rests_on_imports_the_standard_library_and_each_other_only(module):
     for _, name in imported(LIBRARY / f"{module}.py"):
         root, *rest = name.split(".")
-        assert root in sys.stdlib_module_names or (root == "plasticity" and rest[0] in ("provenance", "registry", "errors", "settings"))
+        assert root in sys.stdlib_module_names or (
+            root == "plasticity" and rest[0] in ("provenance", "registry", "errors", "settings")
+        )
 
 
 def test_reading_a_config_imports_no_heavy_package():
     code = "import sys, plasticity.study, plasticity.provenance; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=code_digest.SCRIPTS, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=code_digest.SCRIPTS,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "plasticity.study" in done.stdout.split()
-    assert not {"torch", "xarray", "numpy", "matplotlib", "scipy", "netCDF4", "pandas"} & set(done.stdout.split())
+    assert not {"torch", "xarray", "numpy", "matplotlib", "scipy", "netCDF4", "pandas"} & set(
+        done.stdout.split()
+    )

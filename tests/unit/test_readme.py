@@ -41,9 +41,14 @@ def steps(setting):
 
 def test_budgets_are_the_shares_that_are_said():
     text = (ROOT / "studies/evidence.yaml").read_text()
-    ours, whole = (yaml.safe_load(one)["settings"] for one in (text, (ROOT / "studies/paper.yaml").read_text()))
+    ours, whole = (
+        yaml.safe_load(one)["settings"] for one in (text, (ROOT / "studies/paper.yaml").read_text())
+    )
     shares = {name: 100 * steps(ours[name]) / steps(whole[name]) for name in ours}
-    stated = {name: float(share) for name, share in re.findall(r"^  (\w+): # .*?([\d.]+) %", text, flags=re.MULTILINE)}
+    stated = {
+        name: float(share)
+        for name, share in re.findall(r"^  (\w+): # .*?([\d.]+) %", text, flags=re.MULTILINE)
+    }
     assert len(stated) > 6
     assert stated == pytest.approx({name: shares[name] for name in stated}, abs=0.05)
     said = f"{min(shares.values()):.1g} to {max(shares.values()):.1g} %"
@@ -52,15 +57,24 @@ def test_budgets_are_the_shares_that_are_said():
 
 
 def test_what_readme_counts_is_there():
-    counts = re.search(r"(\d+) methods, (\d+) ways for tasks to change, (\d+) kinds of data, (\d+) networks, (\d+) operators", README)
+    counts = re.search(
+        r"(\d+) methods, (\d+) ways for tasks to change, (\d+) kinds of data, (\d+) networks, (\d+) operators",
+        README,
+    )
     kinds = ("methods", "shifts", "datasets", "architectures", "operators")
     there = [len(registry.names(kind)) for kind in kinds]
-    assert list(map(int, counts.groups())) == [there[0] - 2, *there[1:]], "methods but for none and fresh"
+    assert list(map(int, counts.groups())) == [there[0] - 2, *there[1:]], (
+        "methods but for none and fresh"
+    )
 
 
 def test_sentences_about_the_default_study_are_those_of_the_table():
     statements = pd.read_csv(ROOT / "docs/digits/tables/statements.csv", keep_default_na=False)
-    said = [line[2:] for line in (ROOT / "docs/digits.md").read_text().splitlines() if line.startswith("- ")]
+    said = [
+        line[2:]
+        for line in (ROOT / "docs/digits.md").read_text().splitlines()
+        if line.startswith("- ")
+    ]
     assert len(said) > 10
     assert set(said) <= set(statements["statement"])
 
@@ -70,31 +84,47 @@ def rows_of(page, head):
     lines = iter((ROOT / "docs" / page).read_text().splitlines())
     assert head in lines
     next(lines)
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in itertools.takewhile(bool, lines)]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in itertools.takewhile(bool, lines)
+    ]
 
 
 def test_the_table_of_methods_is_that_of_the_study():
     table = pd.read_csv(ROOT / "docs/methods/summary.csv").set_index("arm")
-    rows = rows_of("methods.md", "| method | tuned arm | error early | error late | gap early | gap late | rank early | rank late |")
+    rows = rows_of(
+        "methods.md",
+        "| method | tuned arm | error early | error late | gap early | gap late | rank early | rank late |",
+    )
     assert {row[0].strip("`").replace(" ", "") for row in rows} == set(table.index)
     for method, _, *cells in rows:
         numbers = table.loc[method.strip("`").replace(" ", "")]
         for name, digits, (early, late) in zip(
-            ("final_error", "final_error_gap", "fisher_effective_rank"), (3, 3, 1), (cells[:2], cells[2:4], cells[4:]), strict=True
+            ("final_error", "final_error_gap", "fisher_effective_rank"),
+            (3, 3, 1),
+            (cells[:2], cells[2:4], cells[4:]),
+            strict=True,
         ):
             assert float(early) == pytest.approx(numbers[f"{name}_early"], abs=0.51 * 10**-digits)
             found = [float(number) for number in re.findall(r"-?[\d.]+", late)]
-            assert found == pytest.approx([numbers[f"{name}_late{end}"] for end in ("", "_low", "_high")], abs=0.51 * 10**-digits)
+            assert found == pytest.approx(
+                [numbers[f"{name}_late{end}"] for end in ("", "_low", "_high")],
+                abs=0.51 * 10**-digits,
+            )
 
 
 def test_the_arms_of_methods_are_those_that_the_study_chose():
     table = pd.read_csv(ROOT / "docs/methods/tuning.csv")
     rows = rows_of("methods.md", "| method | hyper-parameters | mean final error of each arm |")
-    assert [row[0].strip("`").replace(" ", "") for row in rows] == list(dict.fromkeys(table["method"]))
+    assert [row[0].strip("`").replace(" ", "") for row in rows] == list(
+        dict.fromkeys(table["method"])
+    )
     for (_, arms), (_, _, cell) in zip(table.groupby("method", sort=False), rows, strict=True):
         shown = cell.split("; ")
         assert [one.startswith("**") for one in shown] == list(arms["chosen"])
-        assert [float(one.rpartition(": ")[2].strip("*")) for one in shown] == pytest.approx(list(arms["mean"]), abs=0.00051)
+        assert [float(one.rpartition(": ")[2].strip("*")) for one in shown] == pytest.approx(
+            list(arms["mean"]), abs=0.00051
+        )
 
 
 def test_every_file_that_is_linked_is_there():

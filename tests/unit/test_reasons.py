@@ -9,7 +9,9 @@ from plasticity.provenance import rerun_reasons
 
 def written(*params):
     """Params as Snakemake records them."""
-    return {repr(one if isinstance(one, str) else json.dumps(one, sort_keys=True)) for one in params}
+    return {
+        repr(one if isinstance(one, str) else json.dumps(one, sort_keys=True)) for one in params
+    }
 
 
 CODE = {"a.py": "0f", "b.py": "1e", "torch": "2.0"}
@@ -22,12 +24,20 @@ CODE = {"a.py": "0f", "b.py": "1e", "torch": "2.0"}
         ([CODE], [CODE | {"torch": "2.1"}], ["torch: 2.0 → 2.1"]),
         ([CODE], [CODE | {"c.py": "3c"}], ["c.py is new"]),
         ([CODE | {"c.py": "3c"}], [CODE], ["c.py is no longer used"]),
-        ([{"lr": 0.1, "network": {"width": 8}}], [{"lr": 0.1, "network": {"width": 16}}], ["network.width: 8 → 16"]),
+        (
+            [{"lr": 0.1, "network": {"width": 8}}],
+            [{"lr": 0.1, "network": {"width": 16}}],
+            ["network.width: 8 → 16"],
+        ),
         ([{"arms": [{"l": 1}]}], [{"arms": [{"l": 1}, {"l": 2}]}], ["arms.1.l: nothing → 2"]),
         ([{"a": 1, "b": 2}], [{"b": 2}], ["a: 1 → nothing"]),
         ([{"a": "x"}], [{"a": "y"}], ["a: x → y"]),
         ([{"width": 2, "depth": 8}], [{"width": 8, "depth": 2}], ["depth: 8 → 2", "width: 2 → 8"]),
-        ([{"blocks": []}], [{"blocks": ["all"]}], ["blocks: [] → nothing", "blocks.0: nothing → all"]),
+        (
+            [{"blocks": []}],
+            [{"blocks": ["all"]}],
+            ["blocks: [] → nothing", "blocks.0: nothing → all"],
+        ),
         ([CODE, {"lr": 1}], [CODE | {"a.py": "5"}, {"lr": 2}], ["a.py changed", "lr: 1 → 2"]),
         (["l2/0"], ["l2/0-1", "l2/2"], ["l2/0 → l2/0-1 l2/2"]),
         ([], ["l2/1"], ["nothing → l2/1"]),

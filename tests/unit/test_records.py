@@ -33,7 +33,9 @@ def made(name, content, *inputs, source="train"):
     path = code_digest.ROOT / "results/a" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
-    record.write([path], STAMP | {"source": source}, {record.name(one): record.digest(one) for one in inputs})
+    record.write(
+        [path], STAMP | {"source": source}, {record.name(one): record.digest(one) for one in inputs}
+    )
     return path
 
 
@@ -45,13 +47,19 @@ def test_a_record_lies_on_the_results_own_path_and_says_what_the_result_was_made
     said = json.loads(place.read_text())
     assert said["sha256"] == record.digest(path)
     assert said["inputs"] == {"data/x.nc": record.digest(data)}
-    assert (said["source"], said["settings"], said["code"]) == ("train", {"lr": 1}, {"train.py": "0f", "torch": "2"})
+    assert (said["source"], said["settings"], said["code"]) == (
+        "train",
+        {"lr": 1},
+        {"train.py": "0f", "torch": "2"},
+    )
     assert (said["commit"], said["changed"]) == ("", False), "no repository of git"
     assert vars(record.read(path)) == said
     assert not list(place.parent.glob("*.part"))
 
 
-def test_files_are_called_by_their_path_in_the_study_or_in_the_repository_and_others_have_no_record(root, tmp_path_factory):
+def test_files_are_called_by_their_path_in_the_study_or_in_the_repository_and_others_have_no_record(
+    root, tmp_path_factory
+):
     assert record.name(root / "results/a/tables/t.csv") == "tables/t.csv"
     assert record.name(root / "workflow/style.yaml") == "workflow/style.yaml"
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "t.csv"
@@ -68,7 +76,8 @@ def test_an_input_that_is_not_what_its_record_says_is_refused_by_name(root):
     assert record.checked(path) == record.digest(path)
     path.write_text("2\n")
     with pytest.raises(
-        StudyError, match=r"t\.csv is not what analyse made .*edited, or copied by half.*delete it and start snakemake again"
+        StudyError,
+        match=r"t\.csv is not what analyse made .*edited, or copied by half.*delete it and start snakemake again",
     ):
         record.checked(path)
     path.unlink()
@@ -88,7 +97,10 @@ def test_a_record_that_cannot_be_written_is_said_in_a_sentence(root):
     path = made("tables/t.csv", "1\n")
     record.place(path).unlink()
     record.place(path).mkdir()
-    with pytest.raises(StudyError, match=r"t\.csv\.json could not be written \(Is a directory\): free space or mend its permissions"):
+    with pytest.raises(
+        StudyError,
+        match=r"t\.csv\.json could not be written \(Is a directory\): free space or mend its permissions",
+    ):
         record.write([path], STAMP, {})
     assert [path.name for path in record.place(path).parent.iterdir()] == ["t.csv.json"]
 
@@ -100,7 +112,9 @@ def chain(root):
     runs = [made(f"runs/s/{method}/0/outcomes.nc", method, data) for method in ("none", "l2")]
     dataset = made("datasets/s.nc", "s", *runs, source="gather")
     table = made("tables/t.csv", "1", dataset, source="analyse")
-    return made("figures/f.svg", "<svg/>", dataset, table, root / "workflow/style.yaml", source="draw")
+    return made(
+        "figures/f.svg", "<svg/>", dataset, table, root / "workflow/style.yaml", source="draw"
+    )
 
 
 def test_the_way_back_goes_to_the_data_and_each_file_comes_before_all_that_it_was_made_of(chain):
@@ -109,7 +123,12 @@ def test_the_way_back_goes_to_the_data_and_each_file_comes_before_all_that_it_wa
     assert names[0] == "figures/f.svg"
     assert names[-1] == "data/x.nc"
     assert len(names) == len(set(names)) == 7
-    assert all(names.index(one) > names.index(step.name) for step in steps if step.record for one in step.record.inputs)
+    assert all(
+        names.index(one) > names.index(step.name)
+        for step in steps
+        if step.record
+        for one in step.record.inputs
+    )
     assert not [step for step in steps if step.faults]
     assert [step.name for step in steps if step.record is None] == ["workflow/style.yaml"]
 
@@ -130,15 +149,22 @@ def test_what_was_edited_or_made_anew_is_said_where_it_is_and_where_it_was_used(
         "runs/s/l2/0/outcomes.nc": ["is not what was made: edited, or copied by half"],
     }
     made("data/x.nc", "other data", source="prepare")
-    assert list(lineage.faults(root / "results/a/runs/s/none/0/outcomes.nc")) == ["was made of another data/x.nc"]
+    assert list(lineage.faults(root / "results/a/runs/s/none/0/outcomes.nc")) == [
+        "was made of another data/x.nc"
+    ]
 
 
 def test_what_was_deleted_is_said_but_spoils_nothing_that_was_made_of_it(chain, root):
     (root / "results/a/runs/s/l2/0/outcomes.nc").unlink()
-    assert {step.name: step.faults for step in lineage.chain(chain) if step.faults} == {"runs/s/l2/0/outcomes.nc": ["is not there"]}
+    assert {step.name: step.faults for step in lineage.chain(chain) if step.faults} == {
+        "runs/s/l2/0/outcomes.nc": ["is not there"]
+    }
 
 
-@pytest.mark.parametrize(("name", "said"), [("results/a/none.csv", "is not there"), ("workflow/style.yaml", "has no record")])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("results/a/none.csv", "is not there"), ("workflow/style.yaml", "has no record")],
+)
 def test_a_file_that_is_no_result_has_no_way_back(chain, root, name, said):
     with pytest.raises(StudyError, match=said):
         lineage.chain(root / name)

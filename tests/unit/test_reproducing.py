@@ -19,10 +19,16 @@ def results(tmp_path):
     for place, name in enumerate("ab"):
         values = np.arange(6.0).reshape(2, 3) + place
         values[0, 0] = np.nan
-        netcdf.write(xr.Dataset({"error": (("seed", "task"), values)}), results / f"datasets/{name}.nc")
+        netcdf.write(
+            xr.Dataset({"error": (("seed", "task"), values)}), results / f"datasets/{name}.nc"
+        )
     (results / "tables").mkdir()
-    pd.DataFrame({"arm": ["none", "l2"], "mean": [0.25, 0.5], "n": [5, 5]}).to_csv(results / "tables/outcomes.csv", index=False)
-    pd.DataFrame({"statement": ["Error rises.", ""]}).to_csv(results / "tables/statements.csv", index=False)
+    pd.DataFrame({"arm": ["none", "l2"], "mean": [0.25, 0.5], "n": [5, 5]}).to_csv(
+        results / "tables/outcomes.csv", index=False
+    )
+    pd.DataFrame({"statement": ["Error rises.", ""]}).to_csv(
+        results / "tables/statements.csv", index=False
+    )
     (results / "tables/cost.csv").write_text("seconds\n3\n")
     return results
 
@@ -35,13 +41,20 @@ def reference(results, tmp_path):
 
 def test_the_same_results_are_the_same_whatever_they_cost(results, reference):
     (results / "tables/cost.csv").write_text("seconds\n4\n")
-    assert reproducing.compare(results, reference) == (True, ["4 of 4 tables and datasets hold what the reference holds, bit for bit"])
+    assert reproducing.compare(results, reference) == (
+        True,
+        ["4 of 4 tables and datasets hold what the reference holds, bit for bit"],
+    )
     assert reproducing.same_kind(reference)
 
 
 def test_cells_that_differ_are_counted_and_measured(results, reference):
-    pd.DataFrame({"arm": ["none", "l2"], "mean": [0.26, 0.75], "n": [5, 5]}).to_csv(results / "tables/outcomes.csv", index=False)
-    pd.DataFrame({"statement": ["Error falls.", ""]}).to_csv(results / "tables/statements.csv", index=False)
+    pd.DataFrame({"arm": ["none", "l2"], "mean": [0.26, 0.75], "n": [5, 5]}).to_csv(
+        results / "tables/outcomes.csv", index=False
+    )
+    pd.DataFrame({"statement": ["Error falls.", ""]}).to_csv(
+        results / "tables/statements.csv", index=False
+    )
     same, lines = reproducing.compare(results, reference)
     assert not same
     assert lines == [
@@ -58,7 +71,10 @@ def test_variables_whose_mean_moved_are_named(results, reference):
     same, lines = reproducing.compare(results, reference)
     assert not same
     assert lines[0] == "datasets/a.nc: 1 of 1 variables have another mean, the furthest:"
-    assert lines[1] == f"  error: by {1 / np.std(range(1, 6)):.2g} of its standard deviation (3 there, 4 here)"
+    assert (
+        lines[1]
+        == f"  error: by {1 / np.std(range(1, 6)):.2g} of its standard deviation (3 there, 4 here)"
+    )
 
 
 def test_a_single_bit_of_a_dataset_is_seen_and_the_code_that_made_it_is_not(results, reference):
@@ -76,11 +92,17 @@ def test_a_single_bit_of_a_dataset_is_seen_and_the_code_that_made_it_is_not(resu
 def test_large_tables_are_compared_by_the_means_of_their_columns(results, tmp_path, monkeypatch):
     monkeypatch.setattr(reproducing, "WHOLE", 60)
     assert reproducing.publish(results, tmp_path / "reference") == 4
-    assert sorted(path.name for path in (tmp_path / "reference").rglob("*.csv")) == ["means.csv", "outcomes.csv", "statements.csv"]
+    assert sorted(path.name for path in (tmp_path / "reference").rglob("*.csv")) == [
+        "means.csv",
+        "outcomes.csv",
+        "statements.csv",
+    ]
     monkeypatch.setattr(reproducing, "WHOLE", 10)
     assert reproducing.publish(results, tmp_path / "reference") == 4
     assert [path.name for path in (tmp_path / "reference").rglob("*.csv")] == ["means.csv"]
-    pd.DataFrame({"arm": ["none", "l2"], "mean": [0.25, 0.75], "n": [5, 5]}).to_csv(results / "tables/outcomes.csv", index=False)
+    pd.DataFrame({"arm": ["none", "l2"], "mean": [0.25, 0.75], "n": [5, 5]}).to_csv(
+        results / "tables/outcomes.csv", index=False
+    )
     same, lines = reproducing.compare(results, tmp_path / "reference")
     assert not same
     assert lines[:2] == [
@@ -111,11 +133,16 @@ def test_another_kind_of_machine_is_said(results, reference):
     here = reproducing.machine()
     same, lines = reproducing.compare(results, reference)
     assert same, "bytes may be equal all the same"
-    assert lines[0] == f"the reference was made elsewhere: vendor Else, here {here['vendor']}; torch 1.0, here {here['torch']}"
+    assert (
+        lines[0]
+        == f"the reference was made elsewhere: vendor Else, here {here['vendor']}; torch 1.0, here {here['torch']}"
+    )
 
 
 def test_without_a_reference_or_results_there_is_a_sentence(results, tmp_path):
-    with pytest.raises(StudyError, match=r"only studies that were published below docs can be compared"):
+    with pytest.raises(
+        StudyError, match=r"only studies that were published below docs can be compared"
+    ):
         reproducing.compare(results, tmp_path / "none")
     with pytest.raises(StudyError, match=r"has no datasets and tables: run the study first"):
         reproducing.publish(tmp_path / "empty", tmp_path / "reference")

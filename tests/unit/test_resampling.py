@@ -15,7 +15,11 @@ def test_bootstrapped_means_of_yes_and_no_are_binomial():
     drawn = Draws(20_000).counts(10) @ values
     expected = scipy.stats.binom(10, 0.6).pmf(np.arange(11)) * len(drawn)
     found = np.bincount(drawn.astype(int), minlength=11)
-    merged = [(found[:3].sum(), expected[:3].sum()), *zip(found[3:10], expected[3:10], strict=True), (found[10], expected[10])]
+    merged = [
+        (found[:3].sum(), expected[:3].sum()),
+        *zip(found[3:10], expected[3:10], strict=True),
+        (found[10], expected[10]),
+    ]
     assert scipy.stats.chisquare(*zip(*merged, strict=True)).pvalue > 0.001
 
 
@@ -23,17 +27,25 @@ def test_bootstrapped_means_of_yes_and_no_are_binomial():
 def test_the_bca_interval_is_scipys_but_for_the_expansion(monkeypatch, seeds):
     """Of 8 seeds, an interval without the factor √(n/(n − 1)) is 7 % narrower than scipy's."""
     values = np.random.default_rng(0).exponential(size=seeds)
-    monkeypatch.setattr(resampling.stats.t, "ppf", lambda share, freedom: scipy.stats.norm.ppf(share) / np.sqrt(seeds / (seeds - 1)))
+    monkeypatch.setattr(
+        resampling.stats.t,
+        "ppf",
+        lambda share, freedom: scipy.stats.norm.ppf(share) / np.sqrt(seeds / (seeds - 1)),
+    )
     draws = Draws(40_000)
     found = np.ravel(resampling.bca(resampling.of_each(values), seeds, draws))
-    expected = scipy.stats.bootstrap((values,), np.mean, n_resamples=40_000, rng=1).confidence_interval
+    expected = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=40_000, rng=1
+    ).confidence_interval
     np.testing.assert_allclose(found, expected, atol=0.02 * values.std())
 
 
 def test_an_expanded_interval_is_wider():
     values = np.random.default_rng(0).normal(size=10)
     low, high = resampling.bca(resampling.of_each(values), 10, DRAWS)
-    expected = scipy.stats.bootstrap((values,), np.mean, n_resamples=1999, rng=1).confidence_interval
+    expected = scipy.stats.bootstrap(
+        (values,), np.mean, n_resamples=1999, rng=1
+    ).confidence_interval
     assert low[0] < expected.low
     assert high[0] > expected.high
 
@@ -65,7 +77,11 @@ def test_intervals_cover_the_truth_in_93_to_97_of_100_studies(seeds, kind):
 def test_few_seeds_have_students_interval_and_one_has_none():
     values = np.array([1.0, 2.0, 4.0, 8.0])
     low, high, how = resampling.interval(values, DRAWS)
-    np.testing.assert_allclose([low, high], scipy.stats.t.interval(0.95, 3, values.mean(), scipy.stats.sem(values)), rtol=1e-12)
+    np.testing.assert_allclose(
+        [low, high],
+        scipy.stats.t.interval(0.95, 3, values.mean(), scipy.stats.sem(values)),
+        rtol=1e-12,
+    )
     assert how == resampling.STUDENT
     low, high, how = resampling.interval(values[:1], DRAWS)
     assert np.isnan([low, high]).all()
@@ -82,7 +98,10 @@ def test_permuted_pairs_are_scipys_pairings(seeds):
     x, y = np.random.default_rng(seeds).normal(size=(2, seeds))
     found = resampling.permuted((x[:, None] * y)[None], DRAWS)[0]
     expected = scipy.stats.permutation_test(
-        (x,), lambda one: abs((one * y).sum() - seeds * x.mean() * y.mean()), permutation_type="pairings", alternative="greater"
+        (x,),
+        lambda one: abs((one * y).sum() - seeds * x.mean() * y.mean()),
+        permutation_type="pairings",
+        alternative="greater",
     )
     assert found == pytest.approx(expected.pvalue, abs=1e-9)
 
@@ -91,7 +110,9 @@ def test_flipped_signs_are_scipys_paired_samples():
     x, y = np.random.default_rng(0).normal(size=(2, 8))
     x += 0.5
     found = resampling.extreme(DRAWS.signs(8) @ (x - y) / 8)
-    expected = scipy.stats.permutation_test((x, y), lambda a, b: abs((a - b).mean()), permutation_type="samples", alternative="greater")
+    expected = scipy.stats.permutation_test(
+        (x, y), lambda a, b: abs((a - b).mean()), permutation_type="samples", alternative="greater"
+    )
     assert found == pytest.approx(expected.pvalue)
 
 

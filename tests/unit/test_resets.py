@@ -5,7 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from ensembles import ARMS, CNN, LAWS, SETTING, begun, changed, deviation, images, of_run, steps_of, trained
+from ensembles import (
+    ARMS,
+    CNN,
+    LAWS,
+    SETTING,
+    begun,
+    changed,
+    deviation,
+    images,
+    of_run,
+    steps_of,
+    trained,
+)
 from scipy import stats
 from torch import nn
 
@@ -16,7 +28,10 @@ GAIN = math.sqrt(2)  # of relu
 LEARNING = {"problem": {"tasks": 2, "epochs": 6}}
 SETTINGS = {
     "mlp": (changed(**LEARNING), 4),
-    "mlp with momentum": (changed(**LEARNING, optimizer={"kind": "sgd", "options": {"lr": 0.03, "momentum": 0.9}}), 4),
+    "mlp with momentum": (
+        changed(**LEARNING, optimizer={"kind": "sgd", "options": {"lr": 0.03, "momentum": 0.9}}),
+        4,
+    ),
     "crelu": (changed(**LEARNING, network={"activation": "crelu"}), 4),
     "cnn": (changed(CNN, problem={"tasks": 2, "epochs": 2}), 20),
 }
@@ -25,9 +40,19 @@ SETTINGS = {
 def units_of(kind):
     """By layer, the next one and which of its inputs come from one unit."""
     if kind == "cnn":
-        takers = {"conv_1": "conv_2", "conv_2": "hidden_1", "hidden_1": "hidden_2", "hidden_2": "output"}
+        takers = {
+            "conv_1": "conv_2",
+            "conv_2": "hidden_1",
+            "hidden_1": "hidden_2",
+            "hidden_2": "output",
+        }
         return {
-            layer: (taker, lambda unit, places=4 if layer == "conv_2" else 1: [*range(unit * places, (unit + 1) * places)])
+            layer: (
+                taker,
+                lambda unit, places=4 if layer == "conv_2" else 1: [
+                    *range(unit * places, (unit + 1) * places)
+                ],
+            )
             for layer, taker in takers.items()
         }
     return {
@@ -64,7 +89,11 @@ class Dormant:
         if self.arm["period"] and count % self.arm["period"] == 0:
             for layer, activations in hidden.items():
                 sizes = [np.abs(row).mean() for row in activations]
-                chosen[layer] = [unit for unit, size in enumerate(sizes) if size <= self.arm["threshold"] * sum(sizes) / len(sizes)]
+                chosen[layer] = [
+                    unit
+                    for unit, size in enumerate(sizes)
+                    if size <= self.arm["threshold"] * sum(sizes) / len(sizes)
+                ]
         return chosen
 
     def agrees(self, state, run):
@@ -82,14 +111,21 @@ class Useless:
         chosen = {}
         for layer, activations in hidden.items():
             taker, columns = units_of(self.kind)[layer]
-            kept = self.numbers.setdefault(layer, {"utility": [0.0] * len(activations), "age": [0] * len(activations), "due": 0.0})
+            kept = self.numbers.setdefault(
+                layer,
+                {"utility": [0.0] * len(activations), "age": [0] * len(activations), "due": 0.0},
+            )
             for unit, row in enumerate(activations):
                 outgoing = np.abs(after[f"{taker}.weight"][:, columns(unit)]).sum()
-                kept["utility"][unit] = decay * kept["utility"][unit] + (1 - decay) * np.abs(row).mean() * outgoing
+                kept["utility"][unit] = (
+                    decay * kept["utility"][unit] + (1 - decay) * np.abs(row).mean() * outgoing
+                )
                 kept["age"][unit] += 1
             mature = [unit for unit, age in enumerate(kept["age"]) if age > maturity]
             kept["due"] += rate * len(mature)
-            mature.sort(key=lambda unit, kept=kept: kept["utility"][unit] / (1 - decay ** kept["age"][unit]))
+            mature.sort(
+                key=lambda unit, kept=kept: kept["utility"][unit] / (1 - decay ** kept["age"][unit])
+            )
             chosen[layer] = mature[: math.floor(kept["due"])]
             kept["due"] -= math.floor(kept["due"])
             for unit in chosen[layer]:
@@ -127,7 +163,11 @@ class Silent:
 
     def agrees(self, state, run):
         return all(
-            (state[f"age_{layer}"][run][unit], state[f"waited_{layer}"][run][unit], state[f"waits_{layer}"][run][unit])
+            (
+                state[f"age_{layer}"][run][unit],
+                state[f"waited_{layer}"][run][unit],
+                state[f"waits_{layer}"][run][unit],
+            )
             == (self.age[layer, unit], sum(waits), len(waits))
             for (layer, unit), waits in self.waits.items()
         )
@@ -137,9 +177,17 @@ RULES = {"redo": Dormant, "continual_backprop": Useless, "self_normalized_resets
 
 
 @pytest.mark.parametrize(
-    ("method", "kind"), [(method, kind) for method in RULES for kind in SETTINGS if (method, kind) != ("self_normalized_resets", "crelu")]
+    ("method", "kind"),
+    [
+        (method, kind)
+        for method in RULES
+        for kind in SETTINGS
+        if (method, kind) != ("self_normalized_resets", "crelu")
+    ],
 )
-def test_after_each_step_the_units_that_the_definition_chooses_start_anew_and_nothing_else_changes(method, kind):
+def test_after_each_step_the_units_that_the_definition_chooses_start_anew_and_nothing_else_changes(
+    method, kind
+):
     setting, size = SETTINGS[kind]
     _, steps, _ = steps_of(images(size), method, ARMS[method], [0, 3], setting)
     assert len(steps) == setting.problem.tasks * setting.problem.steps
@@ -169,22 +217,39 @@ def test_after_each_step_the_units_that_the_definition_chooses_start_anew_and_no
             for name, where in new.items():
                 np.testing.assert_array_equal(after[name][~where], stepped[name][~where])
                 for mean, of_mean in step.means.items():
-                    values, expected = of_mean[name][run].numpy(), step.stepped_means[mean][name][run].numpy()
+                    values, expected = (
+                        of_mean[name][run].numpy(),
+                        step.stepped_means[mean][name][run].numpy(),
+                    )
                     np.testing.assert_array_equal(values, np.where(where, 0, expected))
     assert total > 5
     assert len({row.tobytes() for row in drawn}) == len(drawn)
 
 
-def renewed(initialization="he", arms=2, seeds=(0, 1), activation="relu", kind="mlp", norm="none", **options):
+def renewed(
+    initialization="he", arms=2, seeds=(0, 1), activation="relu", kind="mlp", norm="none", **options
+):
     """An ensemble and its renewal; parameters are its own until then."""
-    options = {"mlp": {"width": 8, "depth": 2, "norm": norm}, "cnn": {"width": 6, "norm": norm}}[kind] | options
-    network = {"kind": kind, "activation": activation, "initialization": initialization, "options": options}
-    runs = begun(images(20 if kind == "cnn" else 4), "none", [{}] * arms, seeds, changed(network=network))
+    options = {"mlp": {"width": 8, "depth": 2, "norm": norm}, "cnn": {"width": 6, "norm": norm}}[
+        kind
+    ] | options
+    network = {
+        "kind": kind,
+        "activation": activation,
+        "initialization": initialization,
+        "options": options,
+    }
+    runs = begun(
+        images(20 if kind == "cnn" else 4), "none", [{}] * arms, seeds, changed(network=network)
+    )
     return runs.learner, Renewal(runs.learner)
 
 
 def everywhere(learner, renewal, which=slice(None)):
-    chosen = {of.layer: torch.zeros(len(learner.seed_of), of.width, dtype=torch.bool) for of in renewal.units}
+    chosen = {
+        of.layer: torch.zeros(len(learner.seed_of), of.width, dtype=torch.bool)
+        for of in renewal.units
+    }
     for mask in chosen.values():
         mask[which] = True
     return chosen
@@ -211,7 +276,9 @@ def test_incoming_weights_follow_the_initial_law_and_never_repeat(initialization
         values = torch.cat(found[weight]).flatten(1).numpy() / expected  # (draw, seed, unit …)
         rows = torch.cat(found[weight]).flatten(0, 1).flatten(1)
         assert len(rows.unique(dim=0)) == len(rows)
-        law = {"pytorch": stats.uniform(-math.sqrt(3), 2 * math.sqrt(3)), "orthogonal": None}.get(initialization, stats.norm())
+        law = {"pytorch": stats.uniform(-math.sqrt(3), 2 * math.sqrt(3)), "orthogonal": None}.get(
+            initialization, stats.norm()
+        )
         if law is None:
             lengths, inputs = rows.norm(dim=1).numpy(), rows.shape[1]
             assert inputs >= shape[0]
@@ -221,7 +288,10 @@ def test_incoming_weights_follow_the_initial_law_and_never_repeat(initialization
         assert abs(values.std() - 1) < 4 / math.sqrt(values.size)
         assert abs(values.mean()) < 4 / math.sqrt(values.size)
         if initialization == "pytorch":
-            assert stats.kstest(torch.cat(found[bias]).numpy().ravel() / expected, law.cdf).pvalue > 1e-3
+            assert (
+                stats.kstest(torch.cat(found[bias]).numpy().ravel() / expected, law.cdf).pvalue
+                > 1e-3
+            )
         else:
             assert not torch.cat(found[bias]).any()
 
@@ -233,14 +303,21 @@ def test_units_of_any_layer_that_start_one_at_a_time_have_draws_of_the_layers_la
         rows = []
         for _ in range(3):
             for unit in range(of.width):
-                chosen = {other.layer: torch.zeros(4, other.width, dtype=torch.bool) for other in renewal.units}
+                chosen = {
+                    other.layer: torch.zeros(4, other.width, dtype=torch.bool)
+                    for other in renewal.units
+                }
                 chosen[of.layer][:, unit] = True
                 with torch.no_grad():
                     renewal.reinitialize(learner, chosen)
-                rows.append(learner.parameters.tensors[of.made_by[0]].detach()[:, unit].flatten(1).clone())
+                rows.append(
+                    learner.parameters.tensors[of.made_by[0]].detach()[:, unit].flatten(1).clone()
+                )
         rows = torch.cat(rows)
         assert len(rows.unique(dim=0)) == len(rows)
-        values = rows.numpy().ravel() / deviation("he", learner.parameters.shapes[of.made_by[0]], GAIN)
+        values = rows.numpy().ravel() / deviation(
+            "he", learner.parameters.shapes[of.made_by[0]], GAIN
+        )
         assert stats.kstest(values, "norm").pvalue > 1e-3
 
 
@@ -267,7 +344,9 @@ def test_new_starts_are_alike_in_all_arms_of_a_seed_and_differ_between_seeds_tas
 def test_a_norm_between_a_layer_and_its_activation_starts_anew_with_the_unit(norm):
     for kind, layer, place in (("mlp", "hidden_2", "norm_2"), ("cnn", "conv_1", "norm_1")):
         learner, renewal = renewed(arms=1, seeds=(0,), kind=kind, norm=norm)
-        learner.optimizer.step(learner.parameters.padded, torch.ones_like(learner.parameters.padded))
+        learner.optimizer.step(
+            learner.parameters.padded, torch.ones_like(learner.parameters.padded)
+        )
         chosen = everywhere(learner, renewal, slice(0, 0))
         chosen[layer][0, 1] = True
         with torch.no_grad():
@@ -275,10 +354,14 @@ def test_a_norm_between_a_layer_and_its_activation_starts_anew_with_the_unit(nor
             learner.parameters.tensors[f"{place}.bias"].fill_(5)
             renewal.reinitialize(learner, chosen)
         for name, kept, new in (("weight", 3, 1), ("bias", 5, 0)):
-            expected = torch.full((learner.parameters.shapes[f"{place}.{name}"][0],), float(kept), dtype=torch.float64)
+            expected = torch.full(
+                (learner.parameters.shapes[f"{place}.{name}"][0],), float(kept), dtype=torch.float64
+            )
             expected[1] = new
             assert torch.equal(learner.parameters.tensors[f"{place}.{name}"][0], expected)
-            mean = learner.parameters.split(learner.optimizer.means["first"][:, : learner.parameters.flat.shape[1]])[f"{place}.{name}"][0]
+            mean = learner.parameters.split(
+                learner.optimizer.means["first"][:, : learner.parameters.flat.shape[1]]
+            )[f"{place}.{name}"][0]
             assert (mean == 0).nonzero().tolist() == [[1]]
 
 
@@ -286,8 +369,13 @@ def test_a_norm_between_a_layer_and_its_activation_starts_anew_with_the_unit(nor
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_a_network_computes_the_same_when_units_that_put_out_nothing_start_anew(kind, activation):
     learner, renewal = renewed(kind=kind, activation=activation)
-    inputs = torch.randn(4, 5, *learner.image, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    chosen = {of.layer: torch.rand(4, of.width, generator=torch.Generator().manual_seed(1)) < 0.4 for of in renewal.units}
+    inputs = torch.randn(
+        4, 5, *learner.image, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    chosen = {
+        of.layer: torch.rand(4, of.width, generator=torch.Generator().manual_seed(1)) < 0.4
+        for of in renewal.units
+    }
     with torch.no_grad():
         for of in renewal.units:
             weight, bias = (learner.parameters.tensors[name] for name in of.made_by)
@@ -317,7 +405,10 @@ def ages_at_reset(arm, fires, steps=40):
     with torch.no_grad():
         method.on_task_start(learner)
         for step in range(1, steps + 1):
-            learner.hidden = {layer: torch.ones(1, 7, 8, dtype=torch.float64) for layer in ("hidden_1", "hidden_2")}
+            learner.hidden = {
+                layer: torch.ones(1, 7, 8, dtype=torch.float64)
+                for layer in ("hidden_1", "hidden_2")
+            }
             learner.hidden["hidden_1"][:, :, 2] = float(fires(step))
             before = learner.parameters.tensors["hidden_1.weight"].detach()[0].clone()
             method.after_step(learner)
@@ -338,7 +429,9 @@ def test_a_unit_that_always_fired_and_falls_silent_is_reset_when_its_silence_is_
 def test_a_unit_that_fires_every_third_step_may_be_silent_for_longer():
     waited = [1, *[3] * 6]  # from one wait of one step on
     expected = 18 + math.ceil(-math.log(0.05) * sum(waited) / len(waited))
-    assert ages_at_reset({"rejection": 0.05}, lambda step: step % 3 == 0 and step <= 18)[0] == expected
+    assert (
+        ages_at_reset({"rejection": 0.05}, lambda step: step % 3 == 0 and step <= 18)[0] == expected
+    )
     assert ages_at_reset({"rejection": 0.05}, lambda step: True) == []
     assert ages_at_reset({"rejection": 0}, lambda step: False) == []
 
@@ -349,12 +442,20 @@ def of_utilities(arm, steps, magnitudes):
     learner, method = runs.learner, runs.interventions["continual_backprop"]
     found = []
     for step in range(1, steps + 1):
-        learner.hidden = {layer: torch.ones(1, 7, 8, dtype=torch.float64) * torch.tensor(magnitudes) for layer in ("hidden_1", "hidden_2")}
+        learner.hidden = {
+            layer: torch.ones(1, 7, 8, dtype=torch.float64) * torch.tensor(magnitudes)
+            for layer in ("hidden_1", "hidden_2")
+        }
         with torch.no_grad():
             learner.parameters.tensors["hidden_2.weight"].fill_(1)
             before = learner.parameters.tensors["hidden_1.weight"].detach()[0].clone()
             method.after_step(learner)
-        found += [(step, int(unit)) for unit in (learner.parameters.tensors["hidden_1.weight"][0] != before).any(dim=1).nonzero()]
+        found += [
+            (step, int(unit))
+            for unit in (learner.parameters.tensors["hidden_1.weight"][0] != before)
+            .any(dim=1)
+            .nonzero()
+        ]
     return found, method
 
 
@@ -368,7 +469,9 @@ def test_only_units_older_than_maturity_start_anew_and_those_of_least_utility():
 
 
 def test_what_is_due_adds_up_over_steps():
-    found, method = of_utilities({"rate": 1 / 64, "maturity": 0, "decay": 0.5}, 24, [8.0, 7, 6, 5, 4, 3, 2, 1])
+    found, method = of_utilities(
+        {"rate": 1 / 64, "maturity": 0, "decay": 0.5}, 24, [8.0, 7, 6, 5, 4, 3, 2, 1]
+    )
     assert found == [(8, 7), (16, 7), (24, 7)]  # an eighth of a unit is due each step
     assert method.due["hidden_1"].item() == 0
 
@@ -377,7 +480,9 @@ def test_utilities_are_corrected_for_age():
     # after a step of 1 and many of 4, an old unit's mean is near 4 and a young one's exactly 4, though its running mean is below
     found, method = of_utilities({"rate": 0, "maturity": 0, "decay": 0.9}, 3, [1.0] * 8)
     corrected = method.utility["hidden_1"] / (1 - 0.9**3)
-    torch.testing.assert_close(corrected, torch.full((1, 8), 8.0, dtype=torch.float64))  # |h| times eight outgoing weights of 1
+    torch.testing.assert_close(
+        corrected, torch.full((1, 8), 8.0, dtype=torch.float64)
+    )  # |h| times eight outgoing weights of 1
     assert found == []
 
 
@@ -401,7 +506,11 @@ def test_dormant_units_come_back_to_life_with_redo(data):
 
 def test_units_follows_only_those_named():
     learner, renewal = renewed()
-    assert [of.layer for of in renewal.units] == [of.layer for of in hidden_units.follow(learner.network)] == ["hidden_1", "hidden_2"]
+    assert (
+        [of.layer for of in renewal.units]
+        == [of.layer for of in hidden_units.follow(learner.network)]
+        == ["hidden_1", "hidden_2"]
+    )
 
 
 def test_a_runs_resets_are_the_same_whoever_else_is_reset(data):

@@ -20,7 +20,13 @@ from plasticity.storage import checkpoints, restart
 from plasticity.training import chunks, trainer
 from plasticity.training.method import Intervention
 
-STAMP = {"settings": '{"lr": 0.1}', "code": '{"train.py": "0f"}', "versions": '{"torch": "2"}', "source": "train", "data": "0f"}
+STAMP = {
+    "settings": '{"lr": 0.1}',
+    "code": '{"train.py": "0f"}',
+    "versions": '{"torch": "2"}',
+    "source": "train",
+    "data": "0f",
+}
 STATE = {
     "task": np.array(3),
     "alive": np.array([True, False]),
@@ -45,7 +51,10 @@ def kept(tmp_path):
 def same(one, other):
     """Whether two states have the same names, types and bits."""
     assert one.keys() == other.keys()
-    return all((one[name].dtype, one[name].shape, one[name].tobytes()) == (v.dtype, v.shape, v.tobytes()) for name, v in other.items())
+    return all(
+        (one[name].dtype, one[name].shape, one[name].tobytes()) == (v.dtype, v.shape, v.tobytes())
+        for name, v in other.items()
+    )
 
 
 # States
@@ -73,13 +82,18 @@ def test_each_wave_has_a_state_of_its_own(kept):
 
 
 @pytest.mark.parametrize("moment", ["before", "midway"])
-def test_a_state_that_cannot_be_saved_is_said_in_a_sentence_and_the_former_one_stays(kept, monkeypatch, moment):
+def test_a_state_that_cannot_be_saved_is_said_in_a_sentence_and_the_former_one_stays(
+    kept, monkeypatch, moment
+):
     def full(file, **arrays):
         file.write(b"PK" if moment == "midway" else b"")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(StudyError, match=r"state_0\.npz could not be written \(No space left on device\): free space"):
+    with pytest.raises(
+        StudyError,
+        match=r"state_0\.npz could not be written \(No space left on device\): free space",
+    ):
         kept.save(0, STATE | {"task": np.array(4)})
     assert same(kept.load(0), STATE)
     assert [path.name for path in kept.folder.iterdir()] == ["state_0.npz"]
@@ -140,7 +154,10 @@ def test_a_state_with_an_array_that_is_said_to_be_shorter_than_it_is_is_refused(
 
 def without(name):
     """A state that lacks an array."""
-    arrays = {"stamp": np.array(restart.Resume(Path(), STAMP).stamp), "names": np.array(list(STATE))} | STATE
+    arrays = {
+        "stamp": np.array(restart.Resume(Path(), STAMP).stamp),
+        "names": np.array(list(STATE)),
+    } | STATE
     del arrays[name]
     return lambda path: np.savez(path, **arrays)
 
@@ -169,7 +186,11 @@ def test_a_state_of_pickled_objects_is_refused_and_nothing_in_it_runs(kept, capl
         def __reduce__(self):
             return (Path.touch, (tmp_path / "sprung",))
 
-    arrays = {"stamp": np.array(kept.stamp), "names": np.array(["task"]), "task": np.array([Trap()], object)}
+    arrays = {
+        "stamp": np.array(kept.stamp),
+        "names": np.array(["task"]),
+        "task": np.array([Trap()], object),
+    }
     np.savez(kept.folder / "state_0.npz", **arrays)
     assert refused(kept, caplog)
     assert not (tmp_path / "sprung").exists()
@@ -212,13 +233,19 @@ def test_a_jobs_own_states_are_taken_up_again(tmp_path, caplog):
     assert not caplog.messages
 
 
-@pytest.mark.parametrize("names", [["settings"], ["code"], ["versions"], ["data"], ["code", "data"]], ids=" and ".join)
-def test_a_state_made_with_something_else_is_refused_and_it_is_said_with_what(tmp_path, caplog, names):
+@pytest.mark.parametrize(
+    "names", [["settings"], ["code"], ["versions"], ["data"], ["code", "data"]], ids=" and ".join
+)
+def test_a_state_made_with_something_else_is_refused_and_it_is_said_with_what(
+    tmp_path, caplog, names
+):
     left_by(tmp_path / "resume", STAMP | dict.fromkeys(names, "other"))
     with restart.held(tmp_path / "resume", STAMP) as kept:
         assert kept.load(0) is None
         assert kept.load(2) is None
-    said = f"{kept.folder}/state_0.npz was made with other {' and '.join(names)}, so it starts afresh"
+    said = (
+        f"{kept.folder}/state_0.npz was made with other {' and '.join(names)}, so it starts afresh"
+    )
     assert caplog.messages == [said]
 
 
@@ -257,8 +284,16 @@ with resume.held(Path(sys.argv[1]), {}):
 @pytest.fixture
 def holder(tmp_path):
     """Another process that holds a folder."""
-    env = os.environ | {"PYTHONPATH": str(Path(restart.__file__).parents[2]), "SLURM_JOB_ID": "1234"}
-    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "resume"], stdout=subprocess.PIPE, text=True, env=env) as process:
+    env = os.environ | {
+        "PYTHONPATH": str(Path(restart.__file__).parents[2]),
+        "SLURM_JOB_ID": "1234",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path / "resume"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=env,
+    ) as process:
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()
@@ -293,7 +328,9 @@ def test_the_folder_goes_when_all_went_well(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("failure", [StudyError("no space"), SystemExit(143), ZeroDivisionError()], ids=repr)
+@pytest.mark.parametrize(
+    "failure", [StudyError("no space"), SystemExit(143), ZeroDivisionError()], ids=repr
+)
 def test_the_folder_stays_after_a_failure_and_can_be_taken_up_again(tmp_path, failure):
     def fail():
         with restart.held(tmp_path / "resume", STAMP) as kept:
@@ -308,7 +345,9 @@ def test_the_folder_stays_after_a_failure_and_can_be_taken_up_again(tmp_path, fa
 
 def test_states_are_removed_before_what_they_count_on_and_the_lock_last(tmp_path, monkeypatch):
     removed, unlink = [], Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda path, *more: (removed.append(path.name), unlink(path, *more)))
+    monkeypatch.setattr(
+        Path, "unlink", lambda path, *more: (removed.append(path.name), unlink(path, *more))
+    )
     with restart.held(tmp_path / "resume", STAMP) as kept:
         for name in ("a.f4", "state_0.npz", "z.f4", "state_7.npz"):
             (kept.folder / name).touch()
@@ -324,11 +363,15 @@ def test_a_folder_that_cannot_be_removed_does_no_harm(tmp_path, monkeypatch):
     assert same(kept.load(0), STATE)
 
 
-def test_a_lock_that_cannot_be_taken_is_warned_of_and_training_goes_on(tmp_path, monkeypatch, caplog):
+def test_a_lock_that_cannot_be_taken_is_warned_of_and_training_goes_on(
+    tmp_path, monkeypatch, caplog
+):
     monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
     with restart.held(tmp_path / "resume", STAMP) as kept:
         kept.save(0, STATE)
-    assert caplog.messages == [f"{kept.folder}/lock cannot be locked (No locks available): see to it that no second job makes the same"]
+    assert caplog.messages == [
+        f"{kept.folder}/lock cannot be locked (No locks available): see to it that no second job makes the same"
+    ]
     assert not kept.folder.exists()
 
 
@@ -360,18 +403,29 @@ def test_a_process_that_comes_just_as_the_holder_finishes_stops(tmp_path, monkey
 
 def test_a_process_that_comes_as_the_holder_removes_the_folder_stops(tmp_path, monkeypatch):
     mkdir = Path.mkdir
-    monkeypatch.setattr(Path, "mkdir", lambda path, **options: (mkdir(path, **options), path.rmdir()))
-    assert refusal(tmp_path / "resume") == f"{tmp_path} was finished by another process just now: start again"
+    monkeypatch.setattr(
+        Path, "mkdir", lambda path, **options: (mkdir(path, **options), path.rmdir())
+    )
+    assert (
+        refusal(tmp_path / "resume")
+        == f"{tmp_path} was finished by another process just now: start again"
+    )
 
 
 def test_a_place_that_cannot_be_written_to_is_said_in_a_sentence(tmp_path):
     (tmp_path / "file").touch()
-    assert "resume/lock could not be written (Not a directory)" in refusal(tmp_path / "file" / "resume")
+    assert "resume/lock could not be written (Not a directory)" in refusal(
+        tmp_path / "file" / "resume"
+    )
 
 
 def test_a_disk_that_is_full_before_the_first_state_is_said_in_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(platform, "node", failing(errno.ENOSPC))  # asked as the holder's name is written
-    assert "resume/lock could not be written (No space left on device): free space" in refusal(tmp_path / "resume")
+    monkeypatch.setattr(
+        platform, "node", failing(errno.ENOSPC)
+    )  # asked as the holder's name is written
+    assert "resume/lock could not be written (No space left on device): free space" in refusal(
+        tmp_path / "resume"
+    )
 
 
 # Training that goes on
@@ -387,7 +441,10 @@ EVERYONE = [({"strength": strength}, seed) for strength in (0.01, 0.1) for seed 
 @pytest.fixture
 def job(data, tmp_path, monkeypatch):
     """``job(stop_after)`` trains in waves of two runs; a job that is stopped after so many tasks leaves its state behind."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in architecture.fitting(SETTING, data).named_parameters()}
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor in architecture.fitting(SETTING, data).named_parameters()
+    }
     need = chunks.memory.per_run(SETTING, data)
     learned, learn = [], trainer.Members.learn
 
@@ -402,8 +459,12 @@ def job(data, tmp_path, monkeypatch):
         train.stop_after = stop_after
         granted = chunks.memory.BASE + data.nbytes + runs * need
         with restart.held(folder / "resume", STAMP) as kept:
-            rows = checkpoints.Rows(kept.folder / "checkpoints.f4", range(0, 4, 2), len(EVERYONE), shapes)
-            values = chunks.train_in_waves(SETTING, "l2", EVERYONE, data, Training(), rows, kept, granted)
+            rows = checkpoints.Rows(
+                kept.folder / "checkpoints.f4", range(0, 4, 2), len(EVERYONE), shapes
+            )
+            values = chunks.train_in_waves(
+                SETTING, "l2", EVERYONE, data, Training(), rows, kept, granted
+            )
             return values | {f"row_{task}": rows.read(task) for task in rows.tasks}, list(learned)
 
     monkeypatch.setattr(trainer.Members, "learn", counted)
@@ -422,7 +483,10 @@ def test_training_goes_on_after_the_last_task_that_was_finished(job, undisturbed
     caplog.clear()
     found, learned = job()
     assert learned == [3, 4, 1, 2, 3, 4]
-    assert [line for line in caplog.messages if line.startswith("going on")] == ["going on after task 4 of 4", "going on after task 2 of 4"]
+    assert [line for line in caplog.messages if line.startswith("going on")] == [
+        "going on after task 4 of 4",
+        "going on after task 2 of 4",
+    ]
     assert same(found, undisturbed)
 
 
@@ -440,11 +504,16 @@ def shorten_the_rows(folder):
     path.write_bytes(path.read_bytes()[:-1])
 
 
-HARMS = {tear_a_state: ("state_2.npz", [1, 2, 3, 4] * 2), remove_the_rows: ("checkpoints.f4", [1, 2, 3, 4] * 3)}
+HARMS = {
+    tear_a_state: ("state_2.npz", [1, 2, 3, 4] * 2),
+    remove_the_rows: ("checkpoints.f4", [1, 2, 3, 4] * 3),
+}
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
-def test_training_starts_afresh_where_what_is_left_is_torn(job, undisturbed, tmp_path, caplog, harm):
+def test_training_starts_afresh_where_what_is_left_is_torn(
+    job, undisturbed, tmp_path, caplog, harm
+):
     name, again = HARMS[harm]
     with pytest.raises(KeyboardInterrupt):
         job(stop_after=7)
@@ -452,7 +521,9 @@ def test_training_starts_afresh_where_what_is_left_is_torn(job, undisturbed, tmp
     caplog.clear()
     found, learned = job()
     assert learned == again
-    assert [line for line in caplog.messages if "starts afresh" in line and f"{name} is torn" in line]
+    assert [
+        line for line in caplog.messages if "starts afresh" in line and f"{name} is torn" in line
+    ]
     assert same(found, undisturbed)
 
 
@@ -467,9 +538,22 @@ def test_rows_that_lack_their_end_are_refused(job, undisturbed, tmp_path, caplog
 
 
 def test_everything_that_goes_on_from_task_to_task_is_restored(data, monkeypatch):
-    monkeypatch.setattr(Intervention, "state", lambda method: {"mark": method.__dict__.setdefault("mark", torch.zeros(2))})
-    one, other = (trainer.Members(SETTING, "none", [({}, 0), ({}, 1)], data, device=torch.device("cpu")) for _ in range(2))
-    assert {"parameters", "alive", "optimizer_first", "none_mark", "outcome_status"} < one.carried().keys()
+    monkeypatch.setattr(
+        Intervention,
+        "state",
+        lambda method: {"mark": method.__dict__.setdefault("mark", torch.zeros(2))},
+    )
+    one, other = (
+        trainer.Members(SETTING, "none", [({}, 0), ({}, 1)], data, device=torch.device("cpu"))
+        for _ in range(2)
+    )
+    assert {
+        "parameters",
+        "alive",
+        "optimizer_first",
+        "none_mark",
+        "outcome_status",
+    } < one.carried().keys()
     one.learner.task = 3
     for tensor in one.carried().values():
         tensor.copy_(torch.rand(tensor.shape) > 0.5)

@@ -24,7 +24,13 @@ def tensor(values):
     [
         ([1.0, 0.0, 0.0], 1, 1, 1, 1),
         ([1.0, 1.0, 1.0, 1.0], 4, 4, 4, 4),
-        ([98.0, 1.0, 1.0], 2, 100 / 98, math.exp(-0.98 * math.log(0.98) - 0.02 * math.log(0.01)), 3),
+        (
+            [98.0, 1.0, 1.0],
+            2,
+            100 / 98,
+            math.exp(-0.98 * math.log(0.98) - 0.02 * math.log(0.01)),
+            3,
+        ),
         ([4.0, 2.0, 2.0], 3, 2, 2 ** (3 / 2), 3),
         ([1.0, 0.002, 0.0005], 1, 1.0025, None, 2),
         ([5.0], 1, 1, 1, 1),
@@ -53,7 +59,9 @@ def test_effective_rank_is_the_fewest_that_reach_the_level(values, percent):
 
 @given(POSITIVE)
 def test_stable_rank_is_trace_over_largest(values):
-    assert spectra.stable_rank(tensor(values)).item() == pytest.approx(sum(values) / max(values), rel=1e-14)
+    assert spectra.stable_rank(tensor(values)).item() == pytest.approx(
+        sum(values) / max(values), rel=1e-14
+    )
 
 
 @given(SIGNED.filter(any))
@@ -63,19 +71,25 @@ def test_entropy_rank_is_the_exponential_of_the_entropy_of_shares(values):
         if value:
             share = abs(value) / sum(map(abs, values))
             entropy -= share * math.log(share)
-    assert spectra.entropy_rank(tensor(values)).item() == pytest.approx(math.exp(entropy), rel=1e-12)
+    assert spectra.entropy_rank(tensor(values)).item() == pytest.approx(
+        math.exp(entropy), rel=1e-12
+    )
 
 
 @given(SIGNED)
 def test_epsilon_rank_counts_what_is_above_a_thousandth_of_the_largest(values):
-    assert spectra.epsilon_rank(tensor(values)) == sum(1000 * abs(value) > max(map(abs, values)) for value in values)
+    assert spectra.epsilon_rank(tensor(values)) == sum(
+        1000 * abs(value) > max(map(abs, values)) for value in values
+    )
 
 
 @pytest.mark.parametrize("rank", RANKS)
 @given(values=POSITIVE, data=st.data())
 def test_order_and_scale_change_no_rank(rank, values, data):
     known = rank(tensor(values)).item()
-    assert rank(tensor(data.draw(st.permutations(values)))).item() == pytest.approx(known, rel=1e-12)
+    assert rank(tensor(data.draw(st.permutations(values)))).item() == pytest.approx(
+        known, rel=1e-12
+    )
     for scale in (2.0**-40, 2.0**40):
         assert rank(scale * tensor(values)).item() == pytest.approx(known, rel=1e-12)
 
@@ -91,7 +105,9 @@ def test_a_planted_low_rank_is_found(planted):
     torch.manual_seed(planted)
     basis = torch.linalg.qr(torch.randn(12, planted).double()).Q
     values = spectra.eigenvalues(basis @ basis.T * 5)
-    torch.testing.assert_close(values, tensor([5.0] * planted + [0.0] * (12 - planted)), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        values, tensor([5.0] * planted + [0.0] * (12 - planted)), rtol=1e-12, atol=1e-12
+    )
     for rank in RANKS:
         assert rank(values).item() == pytest.approx(planted, rel=1e-6)
 
@@ -102,7 +118,9 @@ def test_eigenvalues_are_descending_and_never_below_zero():
     values = spectra.eigenvalues(factor @ factor.mT)
     assert (values.diff(dim=-1) <= 0).all()
     assert (values >= 0).all()
-    torch.testing.assert_close(values[:, :3], torch.linalg.svdvals(factor).square(), rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        values[:, :3], torch.linalg.svdvals(factor).square(), rtol=1e-10, atol=0
+    )
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
@@ -155,7 +173,9 @@ def known(number, expected):
 @given(SIGNED, st.sampled_from([0.5, 0.9, 0.99, 0.999, 1.0]))
 def test_values_that_stand_for_one_eigenvalue_each_have_the_numbers_of_eigenvalues(values, level):
     expected = spectra.numbers(tensor(values), levels=[level])
-    for name, number in spectra.numbers(tensor(values), torch.ones(len(values)).double(), [level]).items():
+    for name, number in spectra.numbers(
+        tensor(values), torch.ones(len(values)).double(), [level]
+    ).items():
         assert known(number, expected[name]), name
 
 
@@ -163,25 +183,33 @@ def test_values_that_stand_for_one_eigenvalue_each_have_the_numbers_of_eigenvalu
 def test_a_value_that_stands_for_several_eigenvalues_has_the_numbers_of_as_many(values, data):
     counts = data.draw(st.lists(st.integers(1, 4), min_size=len(values), max_size=len(values)))
     expected = spectra.numbers(tensor(values).repeat_interleave(torch.tensor(counts)))
-    for name, number in spectra.numbers(tensor(values), tensor([float(count) for count in counts])).items():
+    for name, number in spectra.numbers(
+        tensor(values), tensor([float(count) for count in counts])
+    ).items():
         assert known(number, expected[name]), name
 
 
 @given(SIGNED, st.data())
 def test_a_value_as_two_of_half_its_weight_changes_nothing(values, data):
-    weights = tensor(data.draw(st.lists(st.floats(0.01, 100), min_size=len(values), max_size=len(values))))
+    weights = tensor(
+        data.draw(st.lists(st.floats(0.01, 100), min_size=len(values), max_size=len(values)))
+    )
     place = data.draw(st.integers(0, len(values) - 1))
     halves = weights.clone()
     halves[place] /= 2
     whole = spectra.numbers(tensor(values), weights)
-    split = spectra.numbers(torch.cat([tensor(values), tensor(values)[[place]]]), torch.cat([halves, halves[[place]]]))
+    split = spectra.numbers(
+        torch.cat([tensor(values), tensor(values)[[place]]]), torch.cat([halves, halves[[place]]])
+    )
     for name, number in split.items():
         assert known(number, whole[name]), name
 
 
 def test_what_stands_for_no_eigenvalue_changes_nothing():
     values, weights = tensor([4.0, -2.0, 1.0]), tensor([1.5, 2.0, 30.0])
-    with_zeros = spectra.numbers(tensor([4.0, 3.0, -2.0, 1.0, 0.5]), tensor([1.5, 0.0, 2.0, 30.0, 0.0]))
+    with_zeros = spectra.numbers(
+        tensor([4.0, 3.0, -2.0, 1.0, 0.5]), tensor([1.5, 0.0, 2.0, 30.0, 0.0])
+    )
     for name, number in spectra.numbers(values, weights).items():
         assert known(with_zeros[name], number), name
 
@@ -208,16 +236,23 @@ def test_the_standard_error_has_what_more_steps_moved_and_the_residual_of_the_to
     nodes = [[5.0, 1.0]] * 3, [[1.0, 20.0]] * 3
     spectrum = estimate(*nodes, coarse=(tensor([[5.0, 2.0]] * 3), tensor([[1.0, 20.0]] * 3)))
     assert spectra.summary(spectrum)[1]["trace"].item() == pytest.approx(20)
-    assert spectra.summary(spectrum._replace(residuals=tensor([0.3, 0.1])))[1]["top_eigenvalue"].item() == pytest.approx(0.3)
+    assert spectra.summary(spectrum._replace(residuals=tensor([0.3, 0.1])))[1][
+        "top_eigenvalue"
+    ].item() == pytest.approx(0.3)
 
 
 def test_a_density_has_a_bell_for_each_eigenvalue_where_the_axis_has_it():
-    place, height = int((spectra.GRID - 0.5).abs().argmin()), 1 / (spectra.WIDTH * math.sqrt(2 * math.pi))
+    place, height = (
+        int((spectra.GRID - 0.5).abs().argmin()),
+        1 / (spectra.WIDTH * math.sqrt(2 * math.pi)),
+    )
     values = torch.cat([tensor([7.0]), 7 * spectra.grid()[[place, place]]])
     found, bound = spectra.density(spectra.Spectrum(values, 10))
     assert bound == 0
     assert found[place].item() == pytest.approx(2 / 10 * height)
-    assert found[spectra.GRID.abs().argmin()].item() == pytest.approx(7 / 10 * height)  # of the seven that no value is given of
+    assert found[spectra.GRID.abs().argmin()].item() == pytest.approx(
+        7 / 10 * height
+    )  # of the seven that no value is given of
     assert torch.trapezoid(found, spectra.GRID).item() == pytest.approx(
         1 - 0.16 / 10, abs=0.001
     )  # the axis ends a width beyond the largest
@@ -226,6 +261,10 @@ def test_a_density_has_a_bell_for_each_eigenvalue_where_the_axis_has_it():
 def test_the_density_of_an_estimate_whose_probes_agree_is_that_of_its_eigenvalues():
     values = tensor([3.0, 1.0, -0.5])
     whole = spectra.density(spectra.Spectrum(values, 10))[0]
-    found, bound = spectra.density(spectra.Spectrum(values.expand(3, -1), 10, torch.ones(3, 3).double(), (values, torch.ones(3).double())))
+    found, bound = spectra.density(
+        spectra.Spectrum(
+            values.expand(3, -1), 10, torch.ones(3, 3).double(), (values, torch.ones(3).double())
+        )
+    )
     torch.testing.assert_close(found, whole)
     assert bound < 1e-12

@@ -42,25 +42,37 @@ def numbered():
     """Sixty images of four classes, fifteen each, that two of their pixels number."""
     images = np.zeros((60, 2, 2, 3), np.uint8)
     images[:, 0, 0, 0], images[:, 1, 1, 2] = np.arange(60) // 10, np.arange(60) % 10
-    return dataset.describe("numbered", dataset.Images(images, np.arange(60) % 4, list("abcd"), 9), {})
+    return dataset.describe(
+        "numbered", dataset.Images(images, np.arange(60) % 4, list("abcd"), 9), {}
+    )
 
 
 @pytest.mark.parametrize("change", CHANGES)
 @given(seed=SEEDS, index=INDICES)
-def test_a_task_is_the_same_however_often_it_is_built_and_whatever_surrounds_it(numbered, change, seed, index):
+def test_a_task_is_the_same_however_often_it_is_built_and_whatever_surrounds_it(
+    numbered, change, seed, index
+):
     data, problem = numbered, problem_of(change)
     index %= 2 if change == "class_incremental" else 61
     first = tasks.task(problem, data, seed, index)
     torch.manual_seed(index)
     np.random.seed(seed)  # noqa: NPY002 # it must play no part
     tasks.task(problem, data, seed, (index + 1) % 2)
-    for same in (problem, replace(problem, tasks=1), replace(problem, epochs=1, batch=3), replace(problem, epochs=None, steps_per_task=5)):
+    for same in (
+        problem,
+        replace(problem, tasks=1),
+        replace(problem, epochs=1, batch=3),
+        replace(problem, epochs=None, steps_per_task=5),
+    ):
         again = tasks.task(same, data, seed, index)
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     inputs, labels = first
     assert inputs.shape == (27, 2, 2, 3)
     assert labels.shape == (27,)
-    assert (inputs.dtype, labels.dtype) == (torch.float32, torch.float32 if change == "flip_bits" else torch.int64)
+    assert (inputs.dtype, labels.dtype) == (
+        torch.float32,
+        torch.float32 if change == "flip_bits" else torch.int64,
+    )
     if change != "flip_bits":
         assert 0 <= labels.min() <= labels.max() < shift.of(problem).outputs(4)
 
@@ -76,7 +88,9 @@ def test_seeds_have_different_tasks_and_batches(numbered, change, seed):
 
 @pytest.mark.parametrize("change", ["shuffle_labels", "redraw_labels", "memorize"])
 @given(seed=SEEDS, index=INDICES)
-def test_shuffled_labels_keep_the_images_the_count_of_each_class_and_the_truth_of_test_images(data, change, seed, index):
+def test_shuffled_labels_keep_the_images_the_count_of_each_class_and_the_truth_of_test_images(
+    data, change, seed, index
+):
     inputs, truth = tasks.task(problem_of("stationary"), data, seed, 0)
     altered_inputs, labels = tasks.task(problem_of(change), data, seed, index)
     assert torch.equal(inputs, altered_inputs)
@@ -96,22 +110,29 @@ def test_shuffled_labels_of_all_tasks_differ_from_each_other_and_from_the_truth(
 def test_the_controls_never_change(data, change, tasks_alike, seed, index):
     first, later = (tasks.task(problem_of(change), data, seed, at) for at in (0, index))
     assert all(torch.equal(a, b) for a, b in zip(first, later, strict=True))
-    truth = data["label"].values[shift.of(PROBLEM).choose(shift.Task(PROBLEM, 4, seed, 0), data["label"].values)[0]]
+    truth = data["label"].values[
+        shift.of(PROBLEM).choose(shift.Task(PROBLEM, 4, seed, 0), data["label"].values)[0]
+    ]
     assert torch.equal(first[1], torch.from_numpy(truth)) == tasks_alike
 
 
 @pytest.mark.parametrize("first_task", ["changed", "original"])
 @given(seed=SEEDS, index=st.integers(1, 30), fraction=st.floats(0, 1, allow_subnormal=False))
-def test_redrawing_moves_the_labels_of_just_so_many_images_from_task_to_task(numbered, first_task, seed, index, fraction):
+def test_redrawing_moves_the_labels_of_just_so_many_images_from_task_to_task(
+    numbered, first_task, seed, index, fraction
+):
     # a label for every image, so that a moved label shows
     own = numbered.assign(label=("sample", np.arange(60)))
     problem = problem_of("redraw_labels", options={"fraction": fraction, "first_task": first_task})
     before, after = (tasks.task(problem, own, seed, at)[1] for at in (index - 1, index))
     moved = int((before != after).sum())
     assert moved == (count if (count := round(fraction * 18)) != 1 else 0)
-    assert (torch.equal(tasks.task(problem, own, seed, 0)[1], tasks.task(problem_of("stationary"), own, seed, 0)[1])) == (
-        first_task == "original"
-    )
+    assert (
+        torch.equal(
+            tasks.task(problem, own, seed, 0)[1],
+            tasks.task(problem_of("stationary"), own, seed, 0)[1],
+        )
+    ) == (first_task == "original")
 
 
 @given(seed=SEEDS, index=INDICES)
@@ -125,29 +146,61 @@ def test_remapping_gives_each_class_another_name_of_its_own(data, seed, index):
 
 @given(seed=SEEDS)
 def test_remappings_change_over_tasks(data, seed):
-    assert len({tuple(tasks.task(problem_of("remap_labels"), data, seed, index)[1].tolist()) for index in range(8)}) > 1
+    assert (
+        len(
+            {
+                tuple(tasks.task(problem_of("remap_labels"), data, seed, index)[1].tolist())
+                for index in range(8)
+            }
+        )
+        > 1
+    )
 
 
 @given(seed=SEEDS, index=INDICES)
-def test_a_permutation_of_pixels_is_a_bijection_the_same_for_all_images_and_channels(data, seed, index):
+def test_a_permutation_of_pixels_is_a_bijection_the_same_for_all_images_and_channels(
+    data, seed, index
+):
     before, labels = tasks.task(problem_of("stationary"), data, seed, 0)
     after, same_labels = tasks.task(problem_of("permute_pixels"), data, seed, index)
     assert torch.equal(labels, same_labels)
-    columns = {tuple(column.tolist()): place for place, column in enumerate(before.flatten(2).permute(2, 0, 1).flatten(1))}
-    came_from = [columns[tuple(column.tolist())] for column in after.flatten(2).permute(2, 0, 1).flatten(1)]
+    columns = {
+        tuple(column.tolist()): place
+        for place, column in enumerate(before.flatten(2).permute(2, 0, 1).flatten(1))
+    }
+    came_from = [
+        columns[tuple(column.tolist())] for column in after.flatten(2).permute(2, 0, 1).flatten(1)
+    ]
     assert sorted(came_from) == list(range(6))
 
 
 @given(seed=SEEDS)
 def test_pixels_move_otherwise_in_every_task(data, seed):
-    assert len({tuple(tasks.task(problem_of("permute_pixels"), data, seed, index)[0][0].flatten().tolist()) for index in range(9)}) > 5
+    assert (
+        len(
+            {
+                tuple(
+                    tasks.task(problem_of("permute_pixels"), data, seed, index)[0][0]
+                    .flatten()
+                    .tolist()
+                )
+                for index in range(9)
+            }
+        )
+        > 5
+    )
 
 
 @pytest.mark.parametrize("change", ["shuffle_labels", "remap_labels", "permute_pixels"])
 @given(seed=SEEDS, index=INDICES)
 def test_task_0_can_be_the_original_and_then_is_the_only_one(data, change, seed, index):
-    changed, kept = (problem_of(change, options={"first_task": first}) for first in ("changed", "original"))
-    first, truth = tasks.task(kept, data, seed, 0), tasks.task(problem_of("stationary"), data, seed, 0)
+    changed, kept = (
+        problem_of(change, options={"first_task": first}) for first in ("changed", "original")
+    )
+    first, truth = (
+        tasks.task(kept, data, seed, 0),
+        tasks.task(problem_of("stationary"), data, seed, 0),
+    )
     assert all(torch.equal(a, b) for a, b in zip(first, truth, strict=True))
     default, later = (tasks.task(problem, data, seed, index + 1) for problem in (changed, kept))
     assert all(torch.equal(a, b) for a, b in zip(default, later, strict=True))
@@ -173,20 +226,33 @@ def test_pairs_are_two_classes_in_equal_shares_and_all_have_their_turn(seed, ind
 
 def test_pairs_come_in_another_order_at_the_next_turn():
     problem, labels = problem_of("class_pairs"), np.arange(400) % 8
-    turns = [[shift.of(problem).choose(shift.Task(problem, 8, 0, index), labels)[0] for index in turn] for turn in (range(4), range(4, 8))]
-    assert [sorted(set(labels[places])) for places in turns[0]] != [sorted(set(labels[places])) for places in turns[1]]
+    turns = [
+        [shift.of(problem).choose(shift.Task(problem, 8, 0, index), labels)[0] for index in turn]
+        for turn in (range(4), range(4, 8))
+    ]
+    assert [sorted(set(labels[places])) for places in turns[0]] != [
+        sorted(set(labels[places])) for places in turns[1]
+    ]
 
 
 @given(seed=SEEDS, new=st.integers(1, 2))
 def test_classes_come_one_after_the_other_and_stay(data, seed, new):
     labels = np.arange(240) % 4
-    problem = replace(problem_of("class_incremental", options={"new_classes": new}), samples=24, test_samples=12, tasks=4 // new)
+    problem = replace(
+        problem_of("class_incremental", options={"new_classes": new}),
+        samples=24,
+        test_samples=12,
+        tasks=4 // new,
+    )
     known: set[int] = set()
     for index in range(4 // new):
         places, now = shift.of(problem).choose(shift.Task(problem, 4, seed, index), labels)
         assert (labels[places] == now).all()
         counts = [np.bincount(part, minlength=4) for part in (now[:24], now[24:])]
-        assert all(set(count[count > 0]) == {part // (new * (index + 1))} for count, part in zip(counts, (24, 12), strict=True))
+        assert all(
+            set(count[count > 0]) == {part // (new * (index + 1))}
+            for count, part in zip(counts, (24, 12), strict=True)
+        )
         assert known < set(now)
         known = set(now)
     assert shift.of(problem).outputs(4) == 4
@@ -196,30 +262,57 @@ def test_classes_come_one_after_the_other_and_stay(data, seed, new):
 def test_one_of_the_flipping_bits_flips_and_targets_are_of_one_fixed_network(seed, index):
     bits = registry.build("datasets", "bits", {"inputs": 9, "images": 200})
     data = dataset.describe("bits", bits.load(None), {})
-    problem = replace(problem_of("flip_bits", options={"flipping": 6}), dataset="bits", samples=150, test_samples=0)
-    (before, _), (after, targets) = (tasks.task(problem, data, seed, at) for at in (index - 1, index))
+    problem = replace(
+        problem_of("flip_bits", options={"flipping": 6}),
+        dataset="bits",
+        samples=150,
+        test_samples=0,
+    )
+    (before, _), (after, targets) = (
+        tasks.task(problem, data, seed, at) for at in (index - 1, index)
+    )
     assert set(after.unique().tolist()) == {-1.0, 1.0}
     changed = (before != after).flatten(1)
     assert changed[:, :6].all(dim=0).sum() == changed[:, :6].any(dim=0).sum() == 1
     assert not changed[:, 6:].any()
     patterns = {tuple(row.flatten().tolist()) for row in after}
-    assert len({(*row.flatten().tolist(), target) for row, target in zip(after, targets.tolist(), strict=True)}) == len(patterns) > 4
+    assert (
+        len(
+            {
+                (*row.flatten().tolist(), target)
+                for row, target in zip(after, targets.tolist(), strict=True)
+            }
+        )
+        == len(patterns)
+        > 4
+    )
     # the target, written out unit by unit
     draw = shift.Task(problem, 1, seed, 0).generator("target", 0)
     weights, heads = 2 * draw.integers(0, 2, (10, 100)) - 1, 2 * draw.integers(0, 2, 101) - 1
     zero_one = [int(bit > 0) for bit in after[0].flatten()] + [1]
-    fires = [sum(w * x for w, x in zip(unit, zero_one, strict=True)) >= 0.7 * 10 - sum(w == -1 for w in unit) for unit in weights.T]
-    assert targets[0] == heads[-1] + sum(head for head, fire in zip(heads[:-1], fires, strict=True) if fire)
+    fires = [
+        sum(w * x for w, x in zip(unit, zero_one, strict=True))
+        >= 0.7 * 10 - sum(w == -1 for w in unit)
+        for unit in weights.T
+    ]
+    assert targets[0] == heads[-1] + sum(
+        head for head, fire in zip(heads[:-1], fires, strict=True) if fire
+    )
 
 
 def test_more_flipping_bits_than_inputs_are_refused(data):
-    with pytest.raises(StudyError, match=r"problem\.flipping is 15, but an image of tiny has only 12 inputs: lower it"):
+    with pytest.raises(
+        StudyError,
+        match=r"problem\.flipping is 15, but an image of tiny has only 12 inputs: lower it",
+    ):
         tasks.task(replace(PROBLEM, shift="flip_bits"), data, 0, 0)
 
 
 @pytest.mark.parametrize("change", ONE_SUBSET)
 @given(seed=SEEDS)
-def test_a_subset_has_distinct_images_and_training_ones_do_not_depend_on_test_ones(numbered, change, seed):
+def test_a_subset_has_distinct_images_and_training_ones_do_not_depend_on_test_ones(
+    numbered, change, seed
+):
     if change in {"permute_pixels", "flip_bits"}:
         return
     inputs, _ = tasks.task(problem_of(change), numbered, seed, 2)
@@ -237,7 +330,9 @@ def test_images_keep_their_own_labels_standardised(numbered, seed):
 def test_all_images_standardised_have_mean_zero_and_deviation_one(data):
     inputs, _ = tasks.task(problem_of("stationary", samples=60, test_samples=0), data, 0, 0)
     torch.testing.assert_close(inputs.mean((0, 2, 3)), torch.zeros(2), rtol=0, atol=1e-6)
-    torch.testing.assert_close(inputs.std((0, 2, 3), correction=0), torch.ones(2), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        inputs.std((0, 2, 3), correction=0), torch.ones(2), rtol=1e-6, atol=0
+    )
 
 
 def test_stacked_seeds_are_each_seeds_own_task(data):
@@ -248,8 +343,16 @@ def test_stacked_seeds_are_each_seeds_own_task(data):
         assert torch.equal(labels[row], y)
 
 
-@given(samples=st.integers(2, 40), batch=st.integers(1, 40), epochs=st.integers(1, 4), seed=SEEDS, index=INDICES)
-def test_every_epoch_visits_samples_once_and_drops_the_last_partial_batch(samples, batch, epochs, seed, index):
+@given(
+    samples=st.integers(2, 40),
+    batch=st.integers(1, 40),
+    epochs=st.integers(1, 4),
+    seed=SEEDS,
+    index=INDICES,
+)
+def test_every_epoch_visits_samples_once_and_drops_the_last_partial_batch(
+    samples, batch, epochs, seed, index
+):
     batch = min(batch, samples)
     problem = Problem("tiny", "shuffle_labels", samples, batch, epochs, tasks=1)
     order = tasks.batches(problem, seed, index)
@@ -265,7 +368,9 @@ def test_a_budget_in_steps_is_the_beginning_of_one_in_epochs(steps, seed):
     budget = replace(PROBLEM, epochs=None, steps_per_task=steps)
     order = tasks.batches(budget, seed, 3)
     assert order.shape == (steps, 7)
-    np.testing.assert_array_equal(order, tasks.batches(replace(PROBLEM, epochs=20), seed, 3)[:steps])
+    np.testing.assert_array_equal(
+        order, tasks.batches(replace(PROBLEM, epochs=20), seed, 3)[:steps]
+    )
 
 
 @given(seed=SEEDS, index=INDICES)
@@ -282,7 +387,11 @@ REFUSED = {
         0,
         r"problem\.samples takes 61 images of tiny, .*60",
     ),
-    "with test images": (problem_of("stationary", samples=55), 0, r"problem\.samples \+ problem\.test_samples takes 64 images of tiny"),
+    "with test images": (
+        problem_of("stationary", samples=55),
+        0,
+        r"problem\.samples \+ problem\.test_samples takes 64 images of tiny",
+    ),
     "of a class": (
         problem_of("class_pairs", samples=58, test_samples=0),
         0,
@@ -304,14 +413,20 @@ def test_what_a_dataset_cannot_give_is_refused_with_what_to_do(data, name):
 
 
 def test_one_class_cannot_be_paired(data):
-    alone = dataset.describe("alone", dataset.Images(data.image.values, np.zeros(60, int), ["a"], 9), {})
-    with pytest.raises(StudyError, match="class_pairs needs two classes, and tiny has 1: choose another"):
+    alone = dataset.describe(
+        "alone", dataset.Images(data.image.values, np.zeros(60, int), ["a"], 9), {}
+    )
+    with pytest.raises(
+        StudyError, match="class_pairs needs two classes, and tiny has 1: choose another"
+    ):
         tasks.task(problem_of("class_pairs"), alone, 0, 0)
 
 
 def pixels(images):
     """A dataset of these images, shape ``(sample, pixel)``."""
-    return dataset.describe("drawn", dataset.Images(images[:, None, None], np.arange(len(images)) % 2, ["a", "b"]), {})
+    return dataset.describe(
+        "drawn", dataset.Images(images[:, None, None], np.arange(len(images)) % 2, ["a", "b"]), {}
+    )
 
 
 @given(seed=SEEDS, n=st.integers(2, 20))

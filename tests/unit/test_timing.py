@@ -39,7 +39,9 @@ def test_grangers_statistic_is_that_of_two_regressions(series, current):
         own = np.column_stack([np.ones(len(places)), response[places - 1], response[places - 2]])
         both = np.column_stack([own, cause[places - offset], cause[places - offset - 1]])
         few, many = (OLS(response[places], design).fit() for design in (own, both))
-        assert found[m, o, i, j] == pytest.approx((few.ssr - many.ssr) / many.ssr * many.df_resid, rel=1e-9)
+        assert found[m, o, i, j] == pytest.approx(
+            (few.ssr - many.ssr) / many.ssr * many.df_resid, rel=1e-9
+        )
 
 
 def test_the_largest_cross_correlation_is_that_of_a_loop(series):
@@ -50,7 +52,10 @@ def test_the_largest_cross_correlation_is_that_of_a_loop(series):
         for lag in range(-5, 6):
             early, late = slice(0, TASKS - abs(lag)), slice(abs(lag), TASKS)
             first, second = (early, late) if lag >= 0 else (late, early)
-            ranks = [(scipy.stats.rankdata(a)[first], scipy.stats.rankdata(b)[second]) for a, b in zip(x[m], y[o], strict=True)]
+            ranks = [
+                (scipy.stats.rankdata(a)[first], scipy.stats.rankdata(b)[second])
+                for a, b in zip(x[m], y[o], strict=True)
+            ]
             means[lag] = np.mean([np.corrcoef(a, b)[0, 1] for a, b in ranks])
         lag = int(found["lag"][m, o])
         assert found["estimate"][m, o] == pytest.approx(means[lag])
@@ -60,7 +65,11 @@ def test_the_largest_cross_correlation_is_that_of_a_loop(series):
 def test_a_change_point_is_where_two_means_fit_ranks_best(seed):
     values = np.random.default_rng(seed).normal(size=20)
     ranks = scipy.stats.rankdata(values)
-    left = [((ranks[:cut] - ranks[:cut].mean()) ** 2).sum() + ((ranks[cut:] - ranks[cut:].mean()) ** 2).sum() for cut in range(1, 20)]
+    left = [
+        ((ranks[:cut] - ranks[:cut].mean()) ** 2).sum()
+        + ((ranks[cut:] - ranks[cut:].mean()) ** 2).sum()
+        for cut in range(1, 20)
+    ]
     assert lead_lag.change_points(values) == np.argmin(left) + 1
 
 
@@ -88,7 +97,9 @@ def test_a_measure_that_changes_earlier_has_the_earlier_change_point():
     x = (np.arange(40) >= at) + 0.1 * draw.normal(size=(10, 40))
     y = (np.arange(40) >= at + 4) + 0.1 * draw.normal(size=(10, 40))
     found = lead_lag.asked(x[None], y[None], tasks, DRAWS)["change_point"]
-    assert found["estimate"][0, 0] == pytest.approx(12, abs=1)  # four measured tasks, three tasks apart
+    assert found["estimate"][0, 0] == pytest.approx(
+        12, abs=1
+    )  # four measured tasks, three tasks apart
     assert found["low"][0, 0] > 0
     assert found["lower_quartile"][0, 0] <= 12 <= found["upper_quartile"][0, 0]
     assert found["p"][0, 0] < 0.01

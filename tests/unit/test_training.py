@@ -31,17 +31,30 @@ SETTING = Setting(
 SHORT = replace(SETTING, problem=replace(SETTING.problem, epochs=3, tasks=4))
 # rows that fill no whole number of the processor's vectors
 ODD = replace(SETTING, network=replace(SETTING.network, options={"width": 11, "depth": 2}))
-ARMS = {"none": [{}], "fresh": [{}]} | {name: [{"strength": 0.01}, {"strength": 0.3}] for name in ("l2", "l2_init", "wasserstein")}
+ARMS = {"none": [{}], "fresh": [{}]} | {
+    name: [{"strength": 0.01}, {"strength": 0.3}] for name in ("l2", "l2_init", "wasserstein")
+}
 RECORDED = Training(curve_points=7)  # stretches of a task's 40 steps that are not all as long
 BFLOAT16 = replace(RECORDED, precision="bfloat16")
 NUMBERS = ["final_error", "final_loss", "online_error", "update_norm", "error_curve", "loss_curve"]
 
 
 def built(data, method, arms, seeds, setting=SETTING, dtype=torch.float64, recorded=RECORDED):
-    return Members(setting, method, list(product(arms, seeds)), data, recorded, torch.device("cpu"), dtype)
+    return Members(
+        setting, method, list(product(arms, seeds)), data, recorded, torch.device("cpu"), dtype
+    )
 
 
-def trained(data, method, arms, seeds, setting=SETTING, dtype=torch.float64, recorded=RECORDED, sabotage=None):
+def trained(
+    data,
+    method,
+    arms,
+    seeds,
+    setting=SETTING,
+    dtype=torch.float64,
+    recorded=RECORDED,
+    sabotage=None,
+):
     """Outcomes ``(arm, seed, task …)``, and the parameters at each task's start and at the end, ``(time, arm, seed, parameter)``."""
     members = built(data, method, arms, seeds, setting, dtype, recorded)
     if sabotage:
@@ -50,7 +63,10 @@ def trained(data, method, arms, seeds, setting=SETTING, dtype=torch.float64, rec
     train(members, lambda task, parameters: saved.update({task: parameters.clone()}))
     assert list(saved) == list(range(setting.problem.tasks))
     states = torch.stack([*saved.values(), members.learner.parameters.flat.detach()])
-    outcomes = {name: values.unflatten(0, (len(arms), -1)).numpy() for name, values in members.outcomes.items()}
+    outcomes = {
+        name: values.unflatten(0, (len(arms), -1)).numpy()
+        for name, values in members.outcomes.items()
+    }
     return outcomes, states.unflatten(1, (len(arms), -1))
 
 
@@ -70,13 +86,22 @@ def penalty(method, strength, module, start):
         case "l2_init":
             return strength / 2 * sum(((w - w0) ** 2).sum() for w, w0 in pairs)
         case "wasserstein":
-            return strength / 2 * sum(((w.flatten().sort().values - w0.flatten().sort().values) ** 2).sum() for w, w0 in pairs)
+            return (
+                strength
+                / 2
+                * sum(
+                    ((w.flatten().sort().values - w0.flatten().sort().values) ** 2).sum()
+                    for w, w0 in pairs
+                )
+            )
     return 0.0
 
 
 def plain_optimizer(setting, module):
     """An optimizer of torch's own."""
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[setting.optimizer.kind]
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[
+        setting.optimizer.kind
+    ]
     return kind(module.parameters(), **setting.optimizer.options, fused=False, foreach=False)
 
 
@@ -86,7 +111,9 @@ def plain_network(setting, data):
         return architecture.fitting(setting, data).double()
     activation = activations.KINDS[setting.network.activation]
     hidden = [nn.Linear(12, 8), activation(), nn.Linear(8, 8), activation()]
-    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(8, shift.of(setting.problem).outputs(4))).double()
+    return nn.Sequential(
+        nn.Flatten(), *hidden, nn.Linear(8, shift.of(setting.problem).outputs(4))
+    ).double()
 
 
 def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
@@ -96,13 +123,21 @@ def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
     regression = setting.problem.shift == "flip_bits"
 
     def losses_of(outputs, labels):
-        return (outputs[:, 0] - labels) ** 2 if regression else nn.functional.cross_entropy(outputs, labels, reduction="none")
+        return (
+            (outputs[:, 0] - labels) ** 2
+            if regression
+            else nn.functional.cross_entropy(outputs, labels, reduction="none")
+        )
 
     def errors_of(outputs, labels):
-        return losses_of(outputs, labels) if regression else (outputs.argmax(dim=1) != labels).double()
+        return (
+            losses_of(outputs, labels) if regression else (outputs.argmax(dim=1) != labels).double()
+        )
 
     def reset(task):
-        drawn = architecture.initial(architecture.fitting(setting, data), setting.network, seed, task)
+        drawn = architecture.initial(
+            architecture.fitting(setting, data), setting.network, seed, task
+        )
         with torch.no_grad():
             for parameter, value in zip(module.parameters(), drawn.values(), strict=True):
                 parameter.copy_(value)
@@ -113,16 +148,23 @@ def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
 
     optimizer = reset(0)
     start = [parameter.detach().clone() for parameter in module.parameters()]
-    outcomes, states = {name: [] for name in [*NUMBERS, *["test_error"] * bool(problem.test_samples)]}, []
+    outcomes, states = (
+        {name: [] for name in [*NUMBERS, *["test_error"] * bool(problem.test_samples)]},
+        [],
+    )
     for task in range(problem.tasks):
         inputs, labels = tasks.task(problem, data, seed, task)
         inputs, labels = inputs.double(), labels.double() if regression else labels
         if method == "fresh":
             optimizer = reset(task)
         elif task and problem.head == "fresh":
-            drawn = architecture.initial(architecture.fitting(setting, data), setting.network, seed, task)
+            drawn = architecture.initial(
+                architecture.fitting(setting, data), setting.network, seed, task
+            )
             with torch.no_grad():
-                for parameter, value in zip(list(module.parameters())[-2:], list(drawn.values())[-2:], strict=True):
+                for parameter, value in zip(
+                    list(module.parameters())[-2:], list(drawn.values())[-2:], strict=True
+                ):
                     parameter.copy_(value)
                     for name, remembered in optimizer.state[parameter].items():
                         if name != "step":
@@ -148,11 +190,15 @@ def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
         if problem.test_samples:
             outcomes["test_error"].append(errors_of(outputs[n:], labels[n:]).mean())
         outcomes["online_error"].append(sum(errors) / len(errors))
-        outcomes["update_norm"].append(np.dot(record_activations(len(moves), task), moves) / len(moves))
+        outcomes["update_norm"].append(
+            np.dot(record_activations(len(moves), task), moves) / len(moves)
+        )
         ends = [len(errors) * point // points for point in range(points + 1)]
         for curve, values in (("error_curve", errors), ("loss_curve", losses)):
             outcomes[curve].append([np.mean(values[a:b]) for a, b in pairwise(ends)])
-    return {name: np.array(values) for name, values in outcomes.items()}, torch.stack([*states, flat()])
+    return {name: np.array(values) for name, values in outcomes.items()}, torch.stack(
+        [*states, flat()]
+    )
 
 
 def assert_trained_as_by_a_plain_loop(data, method, arms, setting):
@@ -161,11 +207,15 @@ def assert_trained_as_by_a_plain_loop(data, method, arms, setting):
     assert not outcomes["status"].any()
     for a, arm in enumerate(arms):
         for s, seed in enumerate([0, 3]):
-            expected, expected_states = trained_plainly(data, method, arm.get("strength"), seed, setting)
+            expected, expected_states = trained_plainly(
+                data, method, arm.get("strength"), seed, setting
+            )
             torch.testing.assert_close(states[:, a, s], expected_states, rtol=0, atol=1e-10)
             assert outcomes.keys() - {"status"} == expected.keys()
             for name in expected:  # they are float32
-                np.testing.assert_allclose(outcomes[name][a, s], expected[name], rtol=1.2e-7, atol=1e-10, err_msg=name)
+                np.testing.assert_allclose(
+                    outcomes[name][a, s], expected[name], rtol=1.2e-7, atol=1e-10, err_msg=name
+                )
 
 
 @pytest.mark.parametrize(("method", "arms"), ARMS.items())
@@ -175,15 +225,26 @@ def test_each_member_is_trained_as_by_a_plain_loop_over_its_network(data, method
     assert_trained_as_by_a_plain_loop(data, method, arms, setting)
 
 
-CONVOLUTIONAL = [(Network("cnn", "tanh", options={"width": 6}), 16), (Network("resnet18", "relu", options={"width": 2}), 6)]
+CONVOLUTIONAL = [
+    (Network("cnn", "tanh", options={"width": 6}), 16),
+    (Network("resnet18", "relu", options={"width": 2}), 6),
+]
 
 
 @pytest.mark.parametrize(("network", "size"), slow_except([CONVOLUTIONAL[0]], CONVOLUTIONAL))
 def test_members_of_a_convolutional_network_are_too(network, size):
     draw = np.random.default_rng(0)
-    data = describe("small", Images(draw.integers(0, 10, (40, 1, size, size), np.uint8), np.arange(40) % 3, list("abc"), 9), {})
+    data = describe(
+        "small",
+        Images(
+            draw.integers(0, 10, (40, 1, size, size), np.uint8), np.arange(40) % 3, list("abc"), 9
+        ),
+        {},
+    )
     problem = replace(SETTING.problem, tasks=5)
-    setting = Setting(problem, network, Optimizer("adam", options={"lr": 0.001}))  # with larger steps rounding errors grow beyond 1e-10
+    setting = Setting(
+        problem, network, Optimizer("adam", options={"lr": 0.001})
+    )  # with larger steps rounding errors grow beyond 1e-10
     assert_trained_as_by_a_plain_loop(data, "wasserstein", [{"strength": 0.01}], setting)
 
 
@@ -193,22 +254,40 @@ WAYS = {
         "problem": {"head": "fresh"},
         "optimizer": {"kind": "sgd", "options": {"lr": 0.01, "momentum": 0.9}},
     },
-    "pairs of classes": {"problem": {"shift": "class_pairs", "samples": 16, "test_samples": 3, "epochs": 17, "head": "fresh"}},
+    "pairs of classes": {
+        "problem": {
+            "shift": "class_pairs",
+            "samples": 16,
+            "test_samples": 3,
+            "epochs": 17,
+            "head": "fresh",
+        }
+    },
     "an optimizer that forgets": {"optimizer": {"at_task_boundary": "reset"}},
     "test images": {"problem": {"shift": "permute_pixels", "test_samples": 17}},
-    "a budget in steps": {"problem": {"shift": "remap_labels", "epochs": None, "steps_per_task": 39}},
+    "a budget in steps": {
+        "problem": {"shift": "remap_labels", "epochs": None, "steps_per_task": 39}
+    },
     "regression": {
         "problem": {"shift": "flip_bits", "options": {"flipping": 5}, "test_samples": 5},
         "optimizer": {"options": {"lr": 0.001}},
     },
     "sgd": {"optimizer": {"kind": "sgd", "options": {"lr": 0.03}}},
-    "adamw": {"optimizer": {"kind": "adamw", "options": {"lr": 0.003, "betas": [0.8, 0.99], "weight_decay": 0.1}}},
+    "adamw": {
+        "optimizer": {
+            "kind": "adamw",
+            "options": {"lr": 0.003, "betas": [0.8, 0.99], "weight_decay": 0.1},
+        }
+    },
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_members_of_every_kind_of_problem_and_optimizer_are_too(data, way):
-    setting = replace(SETTING, **{part: replace(getattr(SETTING, part), **changed) for part, changed in WAYS[way].items()})
+    setting = replace(
+        SETTING,
+        **{part: replace(getattr(SETTING, part), **changed) for part, changed in WAYS[way].items()},
+    )
     assert_trained_as_by_a_plain_loop(data, "l2_init", [{"strength": 0.01}], setting)
 
 
@@ -217,7 +296,9 @@ def test_learning_happens_and_outcomes_are_of_the_right_size(data):
     outcomes, _ = trained(data, "none", [{}], [0], longer)
     assert (outcomes["final_error"] <= 0.1).all()
     assert (outcomes["final_error"] < outcomes["online_error"]).all()
-    assert ((outcomes["update_norm"] > 0) & (outcomes["update_norm"] < 0.003 * 10 * np.sqrt(212))).all()
+    assert (
+        (outcomes["update_norm"] > 0) & (outcomes["update_norm"] < 0.003 * 10 * np.sqrt(212))
+    ).all()
     assert (np.diff(outcomes["loss_curve"]) < 0).all()
 
 
@@ -233,9 +314,14 @@ def test_outcomes_do_not_depend_on_how_many_samples_are_looked_at_at_once(data, 
 # what one run may know of another: nothing
 
 
-@pytest.mark.parametrize(("dtype", "recorded"), [(torch.float32, RECORDED), (torch.float64, RECORDED), (torch.float32, BFLOAT16)])
+@pytest.mark.parametrize(
+    ("dtype", "recorded"),
+    [(torch.float32, RECORDED), (torch.float64, RECORDED), (torch.float32, BFLOAT16)],
+)
 @pytest.mark.parametrize("method", ["none", "fresh", "wasserstein"])
-def test_a_members_numbers_do_not_depend_on_the_block_it_is_trained_in(data, method, dtype, recorded):
+def test_a_members_numbers_do_not_depend_on_the_block_it_is_trained_in(
+    data, method, dtype, recorded
+):
     block, block_states = trained(data, method, ARMS[method], [0, 1, 2], ODD, dtype, recorded)
     alone, alone_states = trained(data, method, ARMS[method], [2], ODD, dtype, recorded)
     assert torch.equal(block_states[:, :, 2:], alone_states)
@@ -259,7 +345,10 @@ def test_members_may_be_any_arms_and_seeds_in_any_order(data):
     members = Members(SHORT, "l2", some, data, RECORDED, torch.device("cpu"))
     train(members)
     assert torch.equal(members.learner.parameters.flat, states[-1][[1, 0, 1], [2, 0, 0]])
-    assert_same({name: values.numpy() for name, values in members.outcomes.items()}, {n: v[[1, 0, 1], [2, 0, 0]] for n, v in whole.items()})
+    assert_same(
+        {name: values.numpy() for name, values in members.outcomes.items()},
+        {n: v[[1, 0, 1], [2, 0, 0]] for n, v in whole.items()},
+    )
 
 
 @pytest.mark.parametrize("method", ["l2", "l2_init", "wasserstein"])
@@ -272,10 +361,13 @@ def test_a_strength_of_zero_is_no_intervention_bit_for_bit(data, method):
 
 def test_the_same_ensemble_twice_gives_the_same_bytes(data):
     (first, states), (second, states_again) = (
-        trained(data, "wasserstein", ARMS["wasserstein"], [0, 1], dtype=torch.float32) for _ in range(2)
+        trained(data, "wasserstein", ARMS["wasserstein"], [0, 1], dtype=torch.float32)
+        for _ in range(2)
     )
     assert states.numpy().tobytes() == states_again.numpy().tobytes()
-    assert {name: values.tobytes() for name, values in first.items()} == {name: values.tobytes() for name, values in second.items()}
+    assert {name: values.tobytes() for name, values in first.items()} == {
+        name: values.tobytes() for name, values in second.items()
+    }
 
 
 def test_global_randomness_plays_no_part(data):
@@ -309,16 +401,23 @@ def assert_other_trajectories_with_outcomes_of_the_same_distribution(run, other)
     apart = (states - other_states)[-1].norm(dim=-1) / other_states[-1].norm(dim=-1)
     assert (apart > 0.1).all()
     for name in ("final_error", "online_error", "final_loss", "update_norm"):
-        differences = (found[name] - expected[name])[0].mean(axis=1)  # of each seed, mean over tasks
+        differences = (found[name] - expected[name])[0].mean(
+            axis=1
+        )  # of each seed, mean over tasks
         assert abs(differences.mean()) < 2 * differences.std(ddof=1) / np.sqrt(len(MANY)), name
         assert ks_2samp(found[name].ravel(), expected[name].ravel()).pvalue > 0.05, name
 
 
 @pytest.mark.parametrize(("method", "arms"), ARMS.items())
-def test_trajectories_in_float32_are_those_in_float64_until_rounding_divides_them(data, method, arms):
+def test_trajectories_in_float32_are_those_in_float64_until_rounding_divides_them(
+    data, method, arms
+):
     first = replace(SETTING, problem=replace(SETTING.problem, epochs=5, tasks=1))
     assert first.problem.steps == 20
-    (_, single), (_, double) = (trained(data, method, arms, [0, 1, 2], first, dtype) for dtype in (torch.float32, torch.float64))
+    (_, single), (_, double) = (
+        trained(data, method, arms, [0, 1, 2], first, dtype)
+        for dtype in (torch.float32, torch.float64)
+    )
     assert single.dtype == torch.float32
     distance = (single[1] - double[1]).norm(dim=-1) / double[1].norm(dim=-1)
     assert ((distance > 0) & (distance < 2e-6)).all()
@@ -339,7 +438,9 @@ def test_products_in_bfloat16_are_near_and_all_else_stays_in_float32(data):
     members = built(data, "l2", ARMS["l2"], [0, 1], SHORT, torch.float32, every_step)
     lower, states = trained(data, "l2", ARMS["l2"], [0, 1], SHORT, torch.float32, every_step)
     single, exact = trained(data, "l2", ARMS["l2"], [0, 1], SHORT, torch.float32)
-    assert {tensor.dtype for name, tensor in members.carried().items() if name != "alive"} == {torch.float32}
+    assert {tensor.dtype for name, tensor in members.carried().items() if name != "alive"} == {
+        torch.float32
+    }
     for numbers in (states[-1], torch.from_numpy(lower["loss_curve"])):
         assert (numbers.bfloat16().float() != numbers).float().mean() > 0.9
     assert torch.equal(states[0], exact[0])
@@ -350,7 +451,10 @@ def test_products_in_bfloat16_are_near_and_all_else_stays_in_float32(data):
 
 def test_the_final_loss_is_looked_at_in_float32_whatever_is_learned_in(data):
     at_rest = replace(SHORT, optimizer=Optimizer("adam", options={"lr": 1e-30}))  # it never moves
-    lower, single = (trained(data, "none", [{}], [0, 1], at_rest, torch.float32, chosen)[0] for chosen in (BFLOAT16, RECORDED))
+    lower, single = (
+        trained(data, "none", [{}], [0, 1], at_rest, torch.float32, chosen)[0]
+        for chosen in (BFLOAT16, RECORDED)
+    )
     np.testing.assert_array_equal(lower["final_loss"], single["final_loss"])
     assert (lower["loss_curve"] != single["loss_curve"]).any()
 
@@ -372,7 +476,9 @@ def test_an_arm_that_diverges_at_once_is_nan_from_the_first_task_and_harms_no_ot
 
 
 @pytest.mark.parametrize("method", ["l2", "fresh"])
-def test_a_member_that_diverges_midway_keeps_its_numbers_until_then_and_is_frozen_for_good(data, method):
+def test_a_member_that_diverges_midway_keeps_its_numbers_until_then_and_is_frozen_for_good(
+    data, method
+):
     strengths = ARMS["l2"] if method == "l2" else [{}, {}]
 
     def sabotage(members, worst=torch.inf):
@@ -381,17 +487,28 @@ def test_a_member_that_diverges_midway_keeps_its_numbers_until_then_and_is_froze
 
         def poisoned(learner):
             parameters, poison = learner.parameters, torch.zeros(4, dtype=torch.float64)
-            poison[1] = worst if next(calls) == 2 * SHORT.problem.steps + 5 else 0  # once, within task 2
-            l2 = (penalty(learner).strength / 2 * parameters.flat.square().sum(dim=1)) if method == "l2" else 0
+            poison[1] = (
+                worst if next(calls) == 2 * SHORT.problem.steps + 5 else 0
+            )  # once, within task 2
+            l2 = (
+                (penalty(learner).strength / 2 * parameters.flat.square().sum(dim=1))
+                if method == "l2"
+                else 0
+            )
             return l2 + poison * parameters.flat.sum(dim=1)
 
         intervention.penalty = poisoned
 
     broken, broken_states = trained(data, method, strengths, [0, 1], SHORT, sabotage=sabotage)
-    whole, whole_states = trained(data, method, strengths, [0, 1], SHORT, sabotage=partial(sabotage, worst=0))
+    whole, whole_states = trained(
+        data, method, strengths, [0, 1], SHORT, sabotage=partial(sabotage, worst=0)
+    )
     assert broken["status"].reshape(4, 4).tolist() == [[0] * 4, [0, 0, 1, 1], [0] * 4, [0] * 4]
     for name in NUMBERS:
-        values, expected = (outcomes[name].reshape(4, *outcomes[name].shape[2:]).copy() for outcomes in (broken, whole))
+        values, expected = (
+            outcomes[name].reshape(4, *outcomes[name].shape[2:]).copy()
+            for outcomes in (broken, whole)
+        )
         expected[1, 2:] = np.nan
         np.testing.assert_array_equal(values, expected, err_msg=name)
     states, expected = broken_states.flatten(1, 2), whole_states.flatten(1, 2)
@@ -401,8 +518,13 @@ def test_a_member_that_diverges_midway_keeps_its_numbers_until_then_and_is_froze
 
 
 @pytest.mark.parametrize(("dtype", "status"), [(torch.float32, 1), (torch.float64, 0)])
-def test_a_member_whose_optimizers_memory_overflows_has_diverged_though_its_parameters_are_finite(data, dtype, status):
-    arms = [{"strength": 1e30}, {"strength": 0.01}]  # the square of such a gradient is beyond float32 and not beyond float64
+def test_a_member_whose_optimizers_memory_overflows_has_diverged_though_its_parameters_are_finite(
+    data, dtype, status
+):
+    arms = [
+        {"strength": 1e30},
+        {"strength": 0.01},
+    ]  # the square of such a gradient is beyond float32 and not beyond float64
     outcomes, states = trained(data, "l2", arms, [0, 1], SHORT, dtype)
     assert (outcomes["status"][0] == status).all()
     assert (outcomes["status"][1] == 0).all()
@@ -415,7 +537,9 @@ def test_a_member_whose_optimizers_memory_overflows_has_diverged_though_its_para
 
 
 @pytest.mark.parametrize("steps", [1, 9, 10, 11, 25, 60, 499, 1234])
-def test_the_first_steps_stand_for_themselves_and_one_of_each_stretch_after_them_for_the_stretch(steps):
+def test_the_first_steps_stand_for_themselves_and_one_of_each_stretch_after_them_for_the_stretch(
+    steps,
+):
     counts = record_activations(steps, task=3)
     assert counts.shape == (steps,)
     assert (counts[:10] == 1).all()
@@ -436,7 +560,9 @@ def test_the_estimate_of_a_sum_over_steps_is_unbiased():
 
 
 @pytest.mark.parametrize("method", ["none", "fresh", "l2_init"])
-def test_the_estimated_update_norm_is_near_the_exact_one_and_changes_nothing_else(data, monkeypatch, method):
+def test_the_estimated_update_norm_is_near_the_exact_one_and_changes_nothing_else(
+    data, monkeypatch, method
+):
     longer = replace(SETTING, problem=replace(SETTING.problem, epochs=125, tasks=2))
     arms = ARMS[method][:1]
     estimated, states = trained(data, method, arms, [0, 1], longer, torch.float32)
@@ -459,7 +585,10 @@ class Following(Intervention):
     strength: Tensor
 
     def setup(self, learner: Learner) -> None:
-        self.mean, self.starts = torch.zeros_like(learner.parameters.flat), torch.zeros(len(learner.parameters.flat), 1)
+        self.mean, self.starts = (
+            torch.zeros_like(learner.parameters.flat),
+            torch.zeros(len(learner.parameters.flat), 1),
+        )
 
     def state(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "starts": self.starts}
@@ -475,10 +604,20 @@ class Following(Intervention):
 @pytest.mark.parametrize("method", [*ARMS, "following"])
 def test_members_restored_after_any_task_go_on_to_the_same_bits(data, monkeypatch, method):
     load = registry.load
-    monkeypatch.setattr(registry, "load", lambda kind, name: SimpleNamespace(Method=Following) if name == "following" else load(kind, name))
+    monkeypatch.setattr(
+        registry,
+        "load",
+        lambda kind, name: (
+            SimpleNamespace(Method=Following) if name == "following" else load(kind, name)
+        ),
+    )
     arms = ARMS.get(method, [{"strength": 0.01}, {"strength": 1e30}])  # one of them diverges
     members, kept, saved = built(data, method, arms, [0, 1], SHORT, torch.float32), [], {}
-    train(members, lambda task, parameters: saved.update({task: parameters.clone()}), lambda state: kept.append(copy.deepcopy(state)))
+    train(
+        members,
+        lambda task, parameters: saved.update({task: parameters.clone()}),
+        lambda state: kept.append(copy.deepcopy(state)),
+    )
     assert [int(state["task"]) for state in kept] == [1, 2, 3, 4]
     for state in kept:
         again, rest = built(data, method, arms, [0, 1], SHORT, torch.float32), {}
@@ -487,13 +626,18 @@ def test_members_restored_after_any_task_go_on_to_the_same_bits(data, monkeypatc
         assert list(rest) == list(range(int(state["task"]), 4))
         for task, parameters in rest.items():
             torch.testing.assert_close(parameters, saved[task], rtol=0, atol=0, equal_nan=True)
-        assert_same({n: v.numpy() for n, v in again.outcomes.items()}, {n: v.numpy() for n, v in members.outcomes.items()})
+        assert_same(
+            {n: v.numpy() for n, v in again.outcomes.items()},
+            {n: v.numpy() for n, v in members.outcomes.items()},
+        )
         assert {name: values.tobytes() for name, values in again.state().items()} == {
             name: values.tobytes() for name, values in kept[-1].items()
         }
 
 
-def test_a_state_is_of_arrays_that_another_process_can_read_and_that_training_on_does_not_change(data, tmp_path):
+def test_a_state_is_of_arrays_that_another_process_can_read_and_that_training_on_does_not_change(
+    data, tmp_path
+):
     members = built(data, "l2", ARMS["l2"], [0], SHORT, torch.float32)
     members.on_task_start()
     members.learn()
@@ -512,10 +656,19 @@ def test_every_task_is_checkpointed_at_its_start_the_first_with_the_initial_draw
         _, states = trained(data, method, arms, [0, 1], SHORT)
         for task in range(SHORT.problem.tasks if method == "fresh" else 1):
             for s, seed in enumerate([0, 1]):
-                drawn = torch.cat([value.flatten() for value in architecture.initial(module, SHORT.network, seed, task).values()])
+                drawn = torch.cat(
+                    [
+                        value.flatten()
+                        for value in architecture.initial(
+                            module, SHORT.network, seed, task
+                        ).values()
+                    ]
+                )
                 for a in range(len(arms)):
                     assert torch.equal(states[task, a, s], drawn)
-        assert all(not torch.equal(states[task], states[task + 1]) for task in range(SHORT.problem.tasks))
+        assert all(
+            not torch.equal(states[task], states[task + 1]) for task in range(SHORT.problem.tasks)
+        )
 
 
 def test_outcomes_of_tasks_that_are_not_learned_yet_are_missing(data):

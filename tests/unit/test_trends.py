@@ -27,7 +27,9 @@ def spearman(x, y):
 def test_ranks_are_those_of_spearman_ties_included():
     draw = np.random.default_rng(0)
     for x, y in draw.integers(0, 6, (20, 2, 12)).astype(float):
-        assert (null_models.ranked(x) * null_models.ranked(y)).sum() == pytest.approx(spearman(x, y), abs=1e-14)
+        assert (null_models.ranked(x) * null_models.ranked(y)).sum() == pytest.approx(
+            spearman(x, y), abs=1e-14
+        )
     assert np.isnan(null_models.ranked(np.full(5, 0.1))).all()
     assert np.isnan(null_models.standardised(np.full(5, 0.1))).all()
 
@@ -46,7 +48,10 @@ def test_each_null_leaves_what_a_loop_over_seeds_leaves(series):
         assert found["mismatched"]["estimate"][m, o] == pytest.approx(excess)
         t = np.mean(task) / (scipy.stats.sem(task) * np.sqrt((SEEDS - 1) / (SEEDS - 2)))
         assert found["task"]["p"][m, o] == pytest.approx(2 * scipy.stats.t.sf(abs(t), SEEDS - 1))
-        means = [np.mean([pairs[i, j] for i, j in enumerate(order)]) for order in itertools.permutations(range(SEEDS))]
+        means = [
+            np.mean([pairs[i, j] for i, j in enumerate(order)])
+            for order in itertools.permutations(range(SEEDS))
+        ]
         far = np.abs(np.array(means) - pairs.mean())
         assert found["mismatched"]["p"][m, o] == pytest.approx((far >= far[0] - 1e-12).mean())
 
@@ -57,7 +62,9 @@ def test_shifts_are_circular(series):
     shifts[0] = 0
     found = null_models._shifted(x, y, shifts)
     for m, o in itertools.product(range(2), range(3)):
-        drawn = np.array([np.mean([np.roll(y[o, i], s) @ x[m, i] for i, s in enumerate(row)]) for row in shifts])
+        drawn = np.array(
+            [np.mean([np.roll(y[o, i], s) @ x[m, i] for i, s in enumerate(row)]) for row in shifts]
+        )
         drawn[0] /= null_models.dependent(SEEDS)
         assert found[m, o] == pytest.approx((abs(drawn) >= abs(drawn[0]) - 1e-12).mean())
 
@@ -76,9 +83,13 @@ CASES = [("curves", 50), *((shape, 120) for shape in simulated.SHAPES)]
 
 @pytest.mark.parametrize(("shape", "studies"), slow_except([("curves", 50)], CASES))
 def test_no_test_is_fooled_by_a_shared_trend_and_the_naive_one_is(shape, studies):
-    found = simulated.rejections(simulated.TESTS | {"naive": simulated.naive_seeds}, shape, studies, DRAWS)
+    found = simulated.rejections(
+        simulated.TESTS | {"naive": simulated.naive_seeds}, shape, studies, DRAWS
+    )
     assert found.pop("naive") > 0.4
-    assert max(found.values()) <= 0.05 + 3.3 * np.sqrt(0.05 * 0.95 / studies)  # one of 70 such tests may be as far off once in 30 runs
+    assert max(found.values()) <= 0.05 + 3.3 * np.sqrt(
+        0.05 * 0.95 / studies
+    )  # one of 70 such tests may be as far off once in 30 runs
 
 
 def test_a_planted_relation_is_found():

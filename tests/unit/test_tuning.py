@@ -22,7 +22,9 @@ def block(errors, seeds=(1000,), diverged=()):
     """Outcomes of a tuning job: each arm's error at every task, the online error turned around; some (arm, seed) diverge midway."""
     arms = [{"strength": strength} for strength in STRENGTHS[: len(errors)]]
     shape = (len(errors), len(seeds), TASKS)
-    final = np.broadcast_to(np.reshape(np.asarray(errors, np.float32), (len(errors), 1, -1)), shape).copy()
+    final = np.broadcast_to(
+        np.reshape(np.asarray(errors, np.float32), (len(errors), 1, -1)), shape
+    ).copy()
     status = np.zeros(shape, np.int8)
     for place in diverged:
         status[place][TASKS // 2 :] = STATUS["diverged"]
@@ -54,7 +56,10 @@ def test_the_score_is_the_mean_over_tasks_and_seeds_of_all_blocks():
     assert found["arm"] == {"strength": 0.001}
     assert found["score"] == pytest.approx((0.3 + 0.3 + 0.1) / 3)
     assert [compared["score"] for compared in found["compared"]] == pytest.approx([0.7 / 3, 1 / 3])
-    assert [compared["arm"] for compared in found["compared"]] == [{"strength": 0.001}, {"strength": 0.01}]
+    assert [compared["arm"] for compared in found["compared"]] == [
+        {"strength": 0.001},
+        {"strength": 0.01},
+    ]
     assert found["seeds"] == [1000, 1001, 1002]
     assert found["criterion"] == {"outcome": "final_error", "stage": "all"}
 
@@ -84,11 +89,17 @@ def test_an_arm_of_which_a_seed_diverged_loses_to_any_other_and_even_before_it_d
 
 
 def test_where_every_arm_diverged_it_is_said_in_a_sentence():
-    with pytest.raises(StudyError, match=r"^every arm of l2 diverged on some tuning seed of row, so none can be chosen: [^\n]+$"):
+    with pytest.raises(
+        StudyError,
+        match=r"^every arm of l2 diverged on some tuning seed of row, so none can be chosen: [^\n]+$",
+    ):
         chosen(block([0.1, 0.2], seeds=(1000, 1001), diverged=[(0, 0), (1, 1)]))
 
 
-@given(errors=st.lists(st.floats(0, 1, width=32, allow_subnormal=False), min_size=1, max_size=3), seeds=st.integers(1, 4))
+@given(
+    errors=st.lists(st.floats(0, 1, width=32, allow_subnormal=False), min_size=1, max_size=3),
+    seeds=st.integers(1, 4),
+)
 def test_no_arm_is_better_than_the_chosen_one(errors, seeds):
     data = block(errors, seeds=range(1000, 1000 + seeds))
     assert STRENGTHS.index(chosen(data)) == int(np.argmin(scores(data, Criterion())))
@@ -100,7 +111,10 @@ def test_no_arm_is_better_than_the_chosen_one(errors, seeds):
 @pytest.fixture
 def table():
     draw = np.random.default_rng(0)
-    blocks = [block(draw.uniform(0, 1, (3, TASKS)), seeds=(seed,), diverged=[(2, 0)] * (seed == 1001)) for seed in (1000, 1001, 1002)]
+    blocks = [
+        block(draw.uniform(0, 1, (3, TASKS)), seeds=(seed,), diverged=[(2, 0)] * (seed == 1001))
+        for seed in (1000, 1001, 1002)
+    ]
     choice = choose(blocks, Criterion("online_error", "late"), "row")
     return blocks, choice, summaries.tuning({("row", "l2"): blocks}, {("row", "l2"): choice})
 
@@ -111,16 +125,24 @@ def test_every_arm_has_a_row_for_every_outcome_and_stage(table):
     keys = found[["arm", "outcome", "stage"]].apply(tuple, axis=1)
     arms = [arm_name("l2", {"strength": strength}) for strength in STRENGTHS]
     outcomes, stages = ("final_error", "online_error", "final_loss"), ("early", "late", "all")
-    assert set(keys) == {(arm, outcome, stage) for arm in arms for outcome in outcomes for stage in stages}
+    assert set(keys) == {
+        (arm, outcome, stage) for arm in arms for outcome in outcomes for stage in stages
+    }
     assert keys.is_unique
     assert set(found["setting"]) == {"row"}
     assert set(found["method"]) == {"l2"}
-    assert [json.loads(text)["strength"] for text in found["hyper_parameters"].unique()] == STRENGTHS
+    assert [
+        json.loads(text)["strength"] for text in found["hyper_parameters"].unique()
+    ] == STRENGTHS
 
 
-def test_the_criterion_and_the_chosen_arm_are_marked_and_the_score_is_the_one_it_was_chosen_by(table):
+def test_the_criterion_and_the_chosen_arm_are_marked_and_the_score_is_the_one_it_was_chosen_by(
+    table,
+):
     _, choice, found = table
-    assert set(found[found["criterion"]][["outcome", "stage"]].apply(tuple, axis=1)) == {("online_error", "late")}
+    assert set(found[found["criterion"]][["outcome", "stage"]].apply(tuple, axis=1)) == {
+        ("online_error", "late")
+    }
     assert set(found[found["chosen"]]["arm"]) == {arm_name("l2", choice["arm"])}
     by = found[found["criterion"]].set_index("arm")
     assert by.loc[arm_name("l2", choice["arm"]), "mean"] == pytest.approx(choice["score"])
@@ -131,9 +153,15 @@ def test_the_criterion_and_the_chosen_arm_are_marked_and_the_score_is_the_one_it
 def test_a_row_has_students_interval_over_seeds_and_says_what_diverged(table):
     blocks, _, found = table
     runs = np.concatenate([block["final_error"].values[0] for block in blocks]).astype(float)
-    row = found[(found["arm"] == "l2(strength=0.001)") & (found["outcome"] == "final_error") & (found["stage"] == "late")].iloc[0]
+    row = found[
+        (found["arm"] == "l2(strength=0.001)")
+        & (found["outcome"] == "final_error")
+        & (found["stage"] == "late")
+    ].iloc[0]
     assert row["mean"] == pytest.approx(runs[:, -2:].mean())
-    assert (row["low"], row["high"]) == pytest.approx(resampling.t_interval(runs[:, -2:].mean(axis=1)))
+    assert (row["low"], row["high"]) == pytest.approx(
+        resampling.t_interval(runs[:, -2:].mean(axis=1))
+    )
     assert (row["seeds"], row["tasks"], row["note"]) == (3, 2, "")
     diverged = found[found["arm"] == "l2(strength=0.1)"]
     assert set(diverged["seeds"]) == {2}

@@ -32,15 +32,33 @@ def outcomes():
 
 
 def comparisons():
-    row = {"setting": "a_b_c", "arm": ODD, "versus": "none", "outcome": "final_error", "stage": "late", "statistic": "mean_difference"}
-    return pd.DataFrame([row | {"estimate": -0.25, "low": -0.3, "high": -0.2, "p_adjusted": 0.01}, row | {"stage": "all", "estimate": 9}])
+    row = {
+        "setting": "a_b_c",
+        "arm": ODD,
+        "versus": "none",
+        "outcome": "final_error",
+        "stage": "late",
+        "statistic": "mean_difference",
+    }
+    return pd.DataFrame(
+        [
+            row | {"estimate": -0.25, "low": -0.3, "high": -0.2, "p_adjusted": 0.01},
+            row | {"stage": "all", "estimate": 9},
+        ]
+    )
 
 
 def test_methods_have_their_late_outcomes_and_their_test_against_none():
     table = latex.methods(outcomes(), comparisons()).set_index("arm")
     assert list(table.index) == ["none", ODD]
-    assert table.loc[ODD, ["final_error", "final_error_low", "final_error_high"]].tolist() == pytest.approx([0.25, 0.15, 0.35])
-    assert table.loc[ODD, ["difference_to_none", "adjusted_p", "seeds"]].tolist() == [-0.25, 0.01, 5]
+    assert table.loc[
+        ODD, ["final_error", "final_error_low", "final_error_high"]
+    ].tolist() == pytest.approx([0.25, 0.15, 0.35])
+    assert table.loc[ODD, ["difference_to_none", "adjusted_p", "seeds"]].tolist() == [
+        -0.25,
+        0.01,
+        5,
+    ]
     assert np.isnan(table.loc["none", "difference_to_none"])
 
 
@@ -73,7 +91,11 @@ def test_settings_say_problem_budget_network_and_optimizer():
         "optimizer": {"kind": "adam", "options": {"lr": 0.001}},
     }
     stamps = {"a": {"setting": setting, "arms": ["none", "fresh"], "seeds": 5}}
-    stamps["b"] = {"setting": setting | {"problem": problem | {"steps_per_task": 11}}, "arms": ["fresh"], "seeds": 5}
+    stamps["b"] = {
+        "setting": setting | {"problem": problem | {"steps_per_task": 11}},
+        "arms": ["fresh"],
+        "seeds": 5,
+    }
     table = latex.settings(stamps)
     assert table["steps a task"].tolist() == [12, 11], "an epoch has its last, smaller batch"
     first = table.iloc[0]
@@ -97,9 +119,13 @@ def test_costs_are_those_of_the_records_by_stage(tmp_path):
         ("tables/outcomes.tsv", 1, 60, 1),
     ):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / place).write_text(f"{HEAD}{seconds}\t0:00:01\t{memory}\t0\t0\t0\t0\t0\t0\t{cpu}\n")
+        (tmp_path / place).write_text(
+            f"{HEAD}{seconds}\t0:00:01\t{memory}\t0\t0\t0\t0\t0\t0\t{cpu}\n"
+        )
     table = latex.cost(tmp_path).set_index("stage")
-    assert list(table.index) == ["train", "curvature", "gather", "analyse"], "in the order of the stages, and none that comes later"
+    assert list(table.index) == ["train", "curvature", "gather", "analyse"], (
+        "in the order of the stages, and none that comes later"
+    )
     assert table.loc["train"].tolist() == pytest.approx([2, 20, 30, 40 / 3600, 60 / 3600, 300])
     assert np.isnan(table.loc["curvature", "largest MB"])
     assert list(latex.cost(tmp_path, latex.ALL_STAGES)["stage"])[-2:] == ["page", "draw"]
@@ -108,7 +134,10 @@ def test_costs_are_those_of_the_records_by_stage(tmp_path):
 
 def test_a_page_shows_every_table_with_its_caption_and_loads_nothing():
     table = pd.DataFrame({"arm": [ODD, "none"], "mean": [0.123456789, np.nan], "seeds": [5, 5]})
-    sections = [pages.Section(name, f"of {name}", f"<p>Caption of {name}.</p>", table) for name in ("one", "two")]
+    sections = [
+        pages.Section(name, f"of {name}", f"<p>Caption of {name}.</p>", table)
+        for name in ("one", "two")
+    ]
     page = pages.page("Study <a>", sections)
     assert page == pages.page("Study <a>", sections)
     assert "<h1>Study &lt;a&gt;</h1>" in page
@@ -124,7 +153,16 @@ def test_a_page_shows_every_table_with_its_caption_and_loads_nothing():
 
 
 def test_a_page_stays_below_what_a_browser_takes_as_an_address():
-    long = pd.DataFrame({"setting": ["digits_labels_relu"] * 20_000, "estimate": np.linspace(0, 1, 20_000), "note": ["a note"] * 20_000})
-    page = pages.page("Study", [pages.Section(f"t{k}", "", "<p>" + "words " * 400 + "</p>", long) for k in range(6)])
+    long = pd.DataFrame(
+        {
+            "setting": ["digits_labels_relu"] * 20_000,
+            "estimate": np.linspace(0, 1, 20_000),
+            "note": ["a note"] * 20_000,
+        }
+    )
+    page = pages.page(
+        "Study",
+        [pages.Section(f"t{k}", "", "<p>" + "words " * 400 + "</p>", long) for k in range(6)],
+    )
     assert len(page) * 4 / 3 < 2**21
     assert "downsampled" in page, "and says that it does not show all"

@@ -18,7 +18,10 @@ def built(kind, activation="relu", size=16, **options):
 
 
 def names(found):
-    return {units.layer: (units.width, units.expansion, units.made_by, units.taken_by) for units in found}
+    return {
+        units.layer: (units.width, units.expansion, units.made_by, units.taken_by)
+        for units in found
+    }
 
 
 def of(layer, *norms):
@@ -70,7 +73,13 @@ def test_in_a_resnet_whose_activation_doubles_channels_those_before_a_convolutio
 def test_units_of_a_vit_are_those_of_its_hidden_layers():
     found = names(follow(built("vit", "gelu", width=8, depth=2, heads=2)))
     assert found == {
-        f"block_{place}.hidden_1": (32, 1, of(f"block_{place}.hidden_1"), (f"block_{place}.hidden_2.weight",)) for place in (1, 2)
+        f"block_{place}.hidden_1": (
+            32,
+            1,
+            of(f"block_{place}.hidden_1"),
+            (f"block_{place}.hidden_2.weight",),
+        )
+        for place in (1, 2)
     }
 
 
@@ -78,14 +87,23 @@ def test_units_of_a_vit_are_those_of_its_hidden_layers():
 @pytest.mark.parametrize("activation", ["relu", "crelu", "tanh"])
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("mlp", {"width": 5, "depth": 2}), ("cnn", {"width": 6}), ("resnet18", {"width": 2}), ("vit", {"width": 8, "depth": 1, "heads": 2})],
+    [
+        ("mlp", {"width": 5, "depth": 2}),
+        ("cnn", {"width": 6}),
+        ("resnet18", {"width": 2}),
+        ("vit", {"width": 8, "depth": 1, "heads": 2}),
+    ],
 )
-def test_columns_that_are_zero_do_what_a_mask_on_the_units_activations_does(kind, options, activation, norm):
+def test_columns_that_are_zero_do_what_a_mask_on_the_units_activations_does(
+    kind, options, activation, norm
+):
     options = options if kind == "vit" else {**options, "norm": norm}
     network = built(kind, activation, 20 if kind == "cnn" else 8, **options).double()
     size = 20 if kind == "cnn" else 8
     torch.manual_seed(0)
-    tensors = {name: torch.randn(value.shape).double() for name, value in network.named_parameters()}
+    tensors = {
+        name: torch.randn(value.shape).double() for name, value in network.named_parameters()
+    }
     inputs = torch.randn(4, 1, size, size).double()
     whole = functional_call(network, tensors, (inputs,))
     for units in follow(network):
@@ -101,19 +119,27 @@ def test_columns_that_are_zero_do_what_a_mask_on_the_units_activations_does(kind
             without = {name: tensor.clone() for name, tensor in tensors.items()}
             for name in units.taken_by:
                 units.columns(without[name][None])[:, :, :, unit] = 0
-            torch.testing.assert_close(functional_call(network, without, (inputs,)), masked, rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(
+                functional_call(network, without, (inputs,)), masked, rtol=1e-10, atol=1e-10
+            )
             alive = (hidden[units.layer].movedim(dim, 0)[mask == 0] != 0).any()
             assert alive == (not torch.equal(masked, whole))
 
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("mlp", {"width": 5, "depth": 2, "norm": "batch"}), ("cnn", {"width": 6, "norm": "batch"}), ("resnet18", {"width": 2})],
+    [
+        ("mlp", {"width": 5, "depth": 2, "norm": "batch"}),
+        ("cnn", {"width": 6, "norm": "batch"}),
+        ("resnet18", {"width": 2}),
+    ],
 )
 def test_rows_of_what_makes_a_unit_are_all_that_it_alone_depends_on(kind, options):
     network = built(kind, "tanh", 16, **options).double()
     torch.manual_seed(0)
-    tensors = {name: torch.randn(value.shape).double() for name, value in network.named_parameters()}
+    tensors = {
+        name: torch.randn(value.shape).double() for name, value in network.named_parameters()
+    }
     inputs = torch.randn(4, 1, 16, 16).double()
     for units in follow(network):
         other = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -124,7 +150,9 @@ def test_rows_of_what_makes_a_unit_are_all_that_it_alone_depends_on(kind, option
             with ensemble.record_activations(network, {}) as hidden:
                 functional_call(network, values, (inputs,))
             found.append(hidden[units.layer].movedim(1, 0).flatten(1))
-        assert (found[0] != found[1]).any(dim=1).tolist() == [unit == 1 for unit in range(units.width)]
+        assert (found[0] != found[1]).any(dim=1).tolist() == [
+            unit == 1 for unit in range(units.width)
+        ]
 
 
 def test_magnitudes_are_means_over_rows_and_over_what_the_activation_makes_of_a_unit():
@@ -148,30 +176,63 @@ class Custom(nn.Module):
 
 
 CALLS = {
-    "one activation for both layers": (lambda m, x: m.output(m.activation(m.second(m.activation(m.first(x))))), ["first", "second"]),
-    "a layer called twice": (lambda m, x: m.output(m.other(m.second(m.activation(m.first(m.activation(m.first(x))))))), ["second"]),
-    "a shortcut that takes units too": (lambda m, x: m.output(m.other(m.second(h := m.activation(m.first(x)))) + h), []),
-    "a shortcut before the activation": (lambda m, x: m.output(m.other(m.second(m.activation(m.first(x))) + x)), ["first"]),
-    "two activations of one layer": (lambda m, x: m.output(m.activation(h := m.first(x)) * m.other(h)), []),
-    "two activations with a layer each": (lambda m, x: m.output(m.activation(h := m.first(x))) + m.second(m.other(h))[:, :2], []),
-    "two layers that take the same": (lambda m, x: m.output(m.second(h := m.activation(m.first(x))) * m.other(m.norm(h))), []),
-    "a norm called twice": (lambda m, x: m.output(m.other(m.norm(m.second(m.activation(m.norm(m.first(x))))))), []),
-    "units that are put out": (lambda m, x: m.activation(m.output(m.other(m.second(x)))), ["second"]),
+    "one activation for both layers": (
+        lambda m, x: m.output(m.activation(m.second(m.activation(m.first(x))))),
+        ["first", "second"],
+    ),
+    "a layer called twice": (
+        lambda m, x: m.output(m.other(m.second(m.activation(m.first(m.activation(m.first(x))))))),
+        ["second"],
+    ),
+    "a shortcut that takes units too": (
+        lambda m, x: m.output(m.other(m.second(h := m.activation(m.first(x)))) + h),
+        [],
+    ),
+    "a shortcut before the activation": (
+        lambda m, x: m.output(m.other(m.second(m.activation(m.first(x))) + x)),
+        ["first"],
+    ),
+    "two activations of one layer": (
+        lambda m, x: m.output(m.activation(h := m.first(x)) * m.other(h)),
+        [],
+    ),
+    "two activations with a layer each": (
+        lambda m, x: m.output(m.activation(h := m.first(x))) + m.second(m.other(h))[:, :2],
+        [],
+    ),
+    "two layers that take the same": (
+        lambda m, x: m.output(m.second(h := m.activation(m.first(x))) * m.other(m.norm(h))),
+        [],
+    ),
+    "a norm called twice": (
+        lambda m, x: m.output(m.other(m.norm(m.second(m.activation(m.norm(m.first(x))))))),
+        [],
+    ),
+    "units that are put out": (
+        lambda m, x: m.activation(m.output(m.other(m.second(x)))),
+        ["second"],
+    ),
 }
 
 
 @pytest.mark.parametrize(("call", "expected"), CALLS.values(), ids=CALLS)
-def test_in_a_network_of_ones_own_units_are_followed_where_one_layer_makes_them_and_layers_alone_take_them(call, expected):
+def test_in_a_network_of_ones_own_units_are_followed_where_one_layer_makes_them_and_layers_alone_take_them(
+    call, expected
+):
     if expected:
         assert [units.layer for units in follow(Custom(call))] == expected
     else:
-        with pytest.raises(StudyError, match=r"^no hidden units of this network.kind .*: choose another kind or method$"):
+        with pytest.raises(
+            StudyError,
+            match=r"^no hidden units of this network.kind .*: choose another kind or method$",
+        ):
             follow(Custom(call))
 
 
 def test_a_network_whose_calls_depend_on_numbers_is_refused_in_a_sentence():
     with pytest.raises(
-        StudyError, match=r"^the hidden units of this network.kind cannot be followed \(.*\): choose another kind or method$"
+        StudyError,
+        match=r"^the hidden units of this network.kind cannot be followed \(.*\): choose another kind or method$",
     ) as refused:
         follow(Custom(lambda m, x: m.output(x) if x.sum() > 0 else m.output(-x)))
     assert "\n" not in str(refused.value)
@@ -184,9 +245,21 @@ def test_methods_that_reset_units_work_on_every_network_of_the_house(method):
         "continual_backprop": {"rate": 1, "maturity": 0},
         "self_normalized_resets": {"rejection": 1},
     }
-    for kind, options in {"resnet18": {"width": 2}, "vit": {"width": 8, "depth": 1, "heads": 2}}.items():
-        setting = changed(problem={"tasks": 1, "epochs": 1, "samples": 7}, network={"kind": kind, "options": options})
-        runs = Members(seen(setting, method), method, [(arms[method], 0)], images(8), device=torch.device("cpu"))
+    for kind, options in {
+        "resnet18": {"width": 2},
+        "vit": {"width": 8, "depth": 1, "heads": 2},
+    }.items():
+        setting = changed(
+            problem={"tasks": 1, "epochs": 1, "samples": 7},
+            network={"kind": kind, "options": options},
+        )
+        runs = Members(
+            seen(setting, method),
+            method,
+            [(arms[method], 0)],
+            images(8),
+            device=torch.device("cpu"),
+        )
         runs.on_task_start()
         before = runs.learner.parameters.flat.detach().clone()
         runs.learn()

@@ -18,7 +18,12 @@ from plasticity.provenance import code_digest
 RELU, TANH = "digits_labels_relu", "digits_labels_tanh"
 METHODS = {RELU: ["none", "l2", "l2_init", "fresh"], TANH: ["none", "l2_init", "fresh"]}
 SEEDS = ["0", "1"]
-ENSEMBLES = [f"{setting}/{method}/{seed}" for setting in METHODS for method in METHODS[setting] for seed in SEEDS]
+ENSEMBLES = [
+    f"{setting}/{method}/{seed}"
+    for setting in METHODS
+    for method in METHODS[setting]
+    for seed in SEEDS
+]
 FIGURES = registry.names("figures")
 PAGES = ["outcomes", "explanations", "methods"]
 
@@ -55,7 +60,11 @@ def of(jobs: set[str], part: str) -> set[str]:
 
 def of_ensembles(*ensembles: str) -> set[str]:
     """Training and curvature of some ensembles."""
-    return {f"{rule} {ensemble}" for rule in ("train_ensemble", "measure_ensemble") for ensemble in ensembles}
+    return {
+        f"{rule} {ensemble}"
+        for rule in ("train_ensemble", "measure_ensemble")
+        for ensemble in ensembles
+    }
 
 
 OF_RELU = of(TRAIN | MEASURE | GATHER, RELU) | END
@@ -66,7 +75,12 @@ MEASURED = MEASURE | GATHER | END
 
 def modules(project: Any) -> list[Path]:
     """All Python files that jobs may use."""
-    return sorted([*(project.root / "workflow/scripts").rglob("*.py"), *(project.root / "tests/results").glob("*.py")])
+    return sorted(
+        [
+            *(project.root / "workflow/scripts").rglob("*.py"),
+            *(project.root / "tests/results").glob("*.py"),
+        ]
+    )
 
 
 def comment(project: Any) -> None:
@@ -84,7 +98,9 @@ def document(project: Any) -> None:
 def respell(project: Any) -> None:
     """Other quotes, blank lines and hints of types."""
     path = project.root / LIBRARY / "training.py"
-    path.write_text("\n\n\n" + path.read_text().replace(": Tensor,", ': "Tensor",').replace(" -> None:", ":"))
+    path.write_text(
+        "\n\n\n" + path.read_text().replace(": Tensor,", ': "Tensor",').replace(" -> None:", ":")
+    )
 
 
 def touch(project: Any) -> None:
@@ -96,7 +112,11 @@ def touch(project: Any) -> None:
 
 def turned(value: Any) -> Any:
     """A mapping with its keys in the opposite order, at all depths."""
-    return {key: turned(inner) for key, inner in reversed(value.items())} if isinstance(value, dict) else value
+    return (
+        {key: turned(inner) for key, inner in reversed(value.items())}
+        if isinstance(value, dict)
+        else value
+    )
 
 
 def reorder(project: Any) -> None:
@@ -157,16 +177,25 @@ def in_steps(values: dict[str, Any]) -> None:
 
 def third_setting(values: dict[str, Any]) -> None:
     setting = values["settings"][TANH]
-    values["settings"]["digits_labels_sin"] = setting | {"network": setting["network"] | {"activation": "sin"}}
+    values["settings"]["digits_labels_sin"] = setting | {
+        "network": setting["network"] | {"activation": "sin"}
+    }
 
 
 def add_a_method(project: Any) -> None:
-    shutil.copy(project.root / LIBRARY / "methods/l2.py", project.root / LIBRARY / "methods/lasso.py")
+    shutil.copy(
+        project.root / LIBRARY / "methods/l2.py", project.root / LIBRARY / "methods/lasso.py"
+    )
 
 
 def add_a_figure(project: Any) -> None:
-    shutil.copy(project.root / LIBRARY / "figures/scatter.py", project.root / LIBRARY / "figures/cloud.py")
-    shutil.copy(project.root / "workflow/report/figure_scatter.rst", project.root / "workflow/report/figure_cloud.rst")
+    shutil.copy(
+        project.root / LIBRARY / "figures/scatter.py", project.root / LIBRARY / "figures/cloud.py"
+    )
+    shutil.copy(
+        project.root / "workflow/report/figure_scatter.rst",
+        project.root / "workflow/report/figure_cloud.rst",
+    )
 
 
 def remove(*paths: str) -> Callable[[Any], None]:
@@ -181,10 +210,16 @@ def upgrade(package: str) -> Callable[[Any], None]:
     """Another version of a package, as far as those who ask for versions can see."""
 
     def change(project: Any) -> None:
-        about = project.root / ".snakemake" / "upgraded" / f"{package.replace('-', '_')}-99.0.dist-info"
+        about = (
+            project.root / ".snakemake" / "upgraded" / f"{package.replace('-', '_')}-99.0.dist-info"
+        )
         about.mkdir(parents=True)
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 99.0\n")
-        project.env = project.env | {"PYTHONPATH": os.pathsep.join(filter(None, [str(about.parent), project.env.get("PYTHONPATH")]))}
+        project.env = project.env | {
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(about.parent), project.env.get("PYTHONPATH")])
+            )
+        }
 
     return change
 
@@ -204,8 +239,15 @@ def both(*changes: Callable[[Any], object]) -> Callable[[Any], None]:
     return change
 
 
-HYPOTHESIS = {"name": "H1", "measure": "weight_norm", "outcome": "final_error", "direction": "positive"}
-NEW_SEED = of_ensembles(*(f"{setting}/{method}/2" for setting in METHODS for method in METHODS[setting]))
+HYPOTHESIS = {
+    "name": "H1",
+    "measure": "weight_norm",
+    "outcome": "final_error",
+    "direction": "positive",
+}
+NEW_SEED = of_ensembles(
+    *(f"{setting}/{method}/2" for setting in METHODS for method in METHODS[setting])
+)
 
 SECTIONS: dict[str, dict[str, Edit]] = {
     "What means nothing": {
@@ -215,8 +257,12 @@ SECTIONS: dict[str, dict[str, Edit]] = {
         "every file touched, results among them": Edit(touch, set()),
         "the config's keys in the opposite order": Edit(reorder, set()),
         "another data_root": Edit(put("data_root", "elsewhere"), set()),
-        "another description in the schema": Edit(replaced("workflow/schemas/config.schema.yaml", "name of the study", "its name"), set()),
-        "a line in the README": Edit(lambda project: project.append("README.md", "\nOne word more.\n"), set()),
+        "another description in the schema": Edit(
+            replaced("workflow/schemas/config.schema.yaml", "name of the study", "its name"), set()
+        ),
+        "a line in the README": Edit(
+            lambda project: project.append("README.md", "\nOne word more.\n"), set()
+        ),
         "a newer xarray, which only stores": Edit(upgrade("xarray"), set()),
     },
     "Code": {
@@ -235,25 +281,47 @@ SECTIONS: dict[str, dict[str, Edit]] = {
         "an optimizer that no setting names": Edit(edit(f"{LIBRARY}/optimizers/sgd.py"), set()),
         "the training loop": Edit(edit(f"{LIBRARY}/training.py"), RETRAINED),
         "the operator": Edit(edit(f"{LIBRARY}/operators/fisher.py"), MEASURED),
-        "an operator that the config does not name": Edit(edit(f"{LIBRARY}/operators/hessian.py"), set()),
+        "an operator that the config does not name": Edit(
+            edit(f"{LIBRARY}/operators/hessian.py"), set()
+        ),
         "the measures": Edit(edit(f"{LIBRARY}/measures.py"), MEASURED),
         "how spectra are summed up": Edit(edit(f"{LIBRARY}/spectra.py"), MEASURED),
         "how ensembles are gathered": Edit(edit(f"{LIBRARY}/gathering.py"), GATHER | END),
         "a test of the statistics": Edit(edit(f"{LIBRARY}/statistics/timing.py"), END),
-        "how tables are typeset": Edit(edit(f"{LIBRARY}/typesetting.py"), {"typeset", "page_outcomes", "page_methods", *LAST}),
+        "how tables are typeset": Edit(
+            edit(f"{LIBRARY}/typesetting.py"), {"typeset", "page_outcomes", "page_methods", *LAST}
+        ),
         "a check": Edit(edit("tests/results/test_results.py"), {"check", *DRAW, *LAST}),
         "one figure": Edit(edit(f"{LIBRARY}/figures/scatter.py"), {"figure_scatter", *LAST}),
         "what all figures share": Edit(edit(f"{LIBRARY}/drawing.py"), {*DRAW, *LAST}),
         "one figure more": Edit(add_a_figure, {"figure_cloud", *LAST}),
-        "one figure less": Edit(remove(f"{LIBRARY}/figures/overlap.py", "workflow/report/figure_overlap.rst"), LAST),
-        "the style": Edit(replaced("workflow/style.yaml", "lines.linewidth: 1.2", "lines.linewidth: 1.3"), {*DRAW, *LAST}),
-        "a figure's caption": Edit(lambda project: project.append("workflow/report/figure_scatter.rst", "\nOne word more.\n"), LAST),
+        "one figure less": Edit(
+            remove(f"{LIBRARY}/figures/overlap.py", "workflow/report/figure_overlap.rst"), LAST
+        ),
+        "the style": Edit(
+            replaced("workflow/style.yaml", "lines.linewidth: 1.2", "lines.linewidth: 1.3"),
+            {*DRAW, *LAST},
+        ),
+        "a figure's caption": Edit(
+            lambda project: project.append(
+                "workflow/report/figure_scatter.rst", "\nOne word more.\n"
+            ),
+            LAST,
+        ),
         "a table's caption": Edit(
-            lambda project: project.append("workflow/report/table_profiles.rst", "\nOne word more.\n"), {"page_methods", *LAST}
+            lambda project: project.append(
+                "workflow/report/table_profiles.rst", "\nOne word more.\n"
+            ),
+            {"page_methods", *LAST},
         ),
         "the page to explore": Edit(edit(f"{LIBRARY}/exploring.py"), set()),
-        "a rule's command": Edit(replaced("workflow/rules/gather.smk", "python workflow", "nice python workflow"), GATHER | END),
-        "a rule's memory": Edit(replaced("workflow/rules/train.smk", "3000 * attempt", "3500 * attempt"), set()),
+        "a rule's command": Edit(
+            replaced("workflow/rules/gather.smk", "python workflow", "nice python workflow"),
+            GATHER | END,
+        ),
+        "a rule's memory": Edit(
+            replaced("workflow/rules/train.smk", "3000 * attempt", "3500 * attempt"), set()
+        ),
     },
     "Packages": {
         "a newer matplotlib": Edit(upgrade("matplotlib"), {*DRAW, *LAST}),
@@ -273,32 +341,49 @@ SECTIONS: dict[str, dict[str, Edit]] = {
             both(put("seeds.tune", 1), put("tuning", {"outcome": "online_error", "stage": "late"})),
             {f"tune_ensemble {RELU}/l2/1000", f"choose_arm {RELU}/l2"} | OF_L2,
         ),
-        "one more arm: an ensemble is trained as one": Edit(put("methods.l2.strength", [0.001, 0.01, 0.1]), OF_L2),
+        "one more arm: an ensemble is trained as one": Edit(
+            put("methods.l2.strength", [0.001, 0.01, 0.1]), OF_L2
+        ),
         "one arm less": Edit(put("methods.l2.strength", [0.001]), OF_L2),
         "the arms in another order": Edit(put("methods.l2.strength", [0.01, 0.001]), RECONFIGURED),
         "another value of an arm": Edit(put("methods.l2.strength", [0.001, 0.02]), OF_L2),
         "one more method": Edit(
             put("methods.parseval", {"strength": 0.001}),
-            of_ensembles(*(f"{setting}/parseval/{seed}" for setting in METHODS for seed in SEEDS)) | GATHER | END,
+            of_ensembles(*(f"{setting}/parseval/{seed}" for setting in METHODS for seed in SEEDS))
+            | GATHER
+            | END,
         ),
         "a method in one setting more": Edit(
-            put("methods.l2.settings", [RELU, TANH]), of_ensembles(*(f"{TANH}/l2/{seed}" for seed in SEEDS)) | of(GATHER, TANH) | END
+            put("methods.l2.settings", [RELU, TANH]),
+            of_ensembles(*(f"{TANH}/l2/{seed}" for seed in SEEDS)) | of(GATHER, TANH) | END,
         ),
         "one method less": Edit(put("methods.l2", None), of(GATHER, RELU) | END),
         "one more setting": Edit(
             config(third_setting),
-            of_ensembles(*(f"digits_labels_sin/{method}/{seed}" for method in METHODS[TANH] for seed in SEEDS))
+            of_ensembles(
+                *(
+                    f"digits_labels_sin/{method}/{seed}"
+                    for method in METHODS[TANH]
+                    for seed in SEEDS
+                )
+            )
             | {"gather digits_labels_sin"}
             | END,
         ),
         "one setting less": Edit(put(f"settings.{TANH}", None), END),
         "one more operator": Edit(put("curvature.operators", ["fisher", "ggn"]), MEASURED),
         "another name of the study": Edit(put("study", "other"), EVERYTHING),
-        "a figure of fewer settings": Edit(put("figures.scatter", [TANH]), {"figure_scatter", *RECONFIGURED}),
-        "an option of a dataset that no setting names": Edit(put("datasets.cifar10", {}), RECONFIGURED),
+        "a figure of fewer settings": Edit(
+            put("figures.scatter", [TANH]), {"figure_scatter", *RECONFIGURED}
+        ),
+        "an option of a dataset that no setting names": Edit(
+            put("datasets.cifar10", {}), RECONFIGURED
+        ),
     },
     "The config: what a setting is": {
-        "another dataset": Edit(of_setting("problem.dataset", "mnist"), {"prepare mnist"} | OF_RELU),
+        "another dataset": Edit(
+            of_setting("problem.dataset", "mnist"), {"prepare mnist"} | OF_RELU
+        ),
         "another change of tasks": Edit(of_setting("problem.shift", "permute_pixels"), OF_RELU),
         "samples": Edit(of_setting("problem.samples", 192), OF_RELU),
         "test samples": Edit(of_setting("problem.test_samples", 64), OF_RELU),
@@ -308,22 +393,31 @@ SECTIONS: dict[str, dict[str, Edit]] = {
         "as many steps, but said in steps": Edit(config(in_steps), OF_RELU),
         "head": Edit(of_setting("problem.head", "fresh"), OF_RELU),
         "width and depth swapped": Edit(swap("network", "width", "depth"), OF_RELU),
-        "activation": Edit(of_setting("network.activation", "identity", TANH), of(TRAIN | MEASURE | GATHER, TANH) | END),
+        "activation": Edit(
+            of_setting("network.activation", "identity", TANH),
+            of(TRAIN | MEASURE | GATHER, TANH) | END,
+        ),
         "initialization": Edit(of_setting("network.initialization", "xavier"), OF_RELU),
         "matched": Edit(of_setting("network.matched", True), OF_RELU),
         "step size": Edit(of_setting("optimizer.lr", 0.002), OF_RELU),
-        "an optimizer that forgets at a switch": Edit(of_setting("optimizer.at_task_boundary", "reset"), OF_RELU),
+        "an optimizer that forgets at a switch": Edit(
+            of_setting("optimizer.at_task_boundary", "reset"), OF_RELU
+        ),
         "another optimizer": Edit(of_setting("optimizer.kind", "sgd"), OF_RELU),
     },
     "The config: what is recorded, measured and tested": {
-        "fewer checkpoints": Edit(both(put("training.checkpoint_every", 2), put("curvature.every", 4)), RETRAINED),
+        "fewer checkpoints": Edit(
+            both(put("training.checkpoint_every", 2), put("curvature.every", 4)), RETRAINED
+        ),
         "fewer points of learning curves": Edit(put("training.curve_points", 2), RETRAINED),
         "as many points, written": Edit(put("training.curve_points", 10), RECONFIGURED),
         "precision": Edit(put("training.precision", "bfloat16"), RETRAINED),
         "curvature at fewer tasks": Edit(put("curvature.every", 2), MEASURED),
         "curvature on more samples": Edit(put("curvature.samples", 64), MEASURED),
         "one evaluation point less": Edit(put("curvature.evaluation_points", ["next"]), MEASURED),
-        "evaluation points in another order": Edit(put("curvature.evaluation_points", ["next", "previous"]), RECONFIGURED),
+        "evaluation points in another order": Edit(
+            put("curvature.evaluation_points", ["next", "previous"]), RECONFIGURED
+        ),
         "fewer blocks": Edit(put("curvature.blocks", ["all"]), MEASURED),
         "largest exact matrix": Edit(put("curvature.exact_up_to", 1000), MEASURED),
         "no estimates": Edit(put("curvature.estimate", False), MEASURED),
@@ -332,9 +426,16 @@ SECTIONS: dict[str, dict[str, Edit]] = {
         "probes at a time": Edit(put("curvature.probe_block", 2), MEASURED),
         "levels of the effective rank": Edit(put("curvature.levels", [0.9]), MEASURED),
         "top directions": Edit(put("curvature.top", 5), MEASURED),
-        "the same operators as a mapping": Edit(put("curvature.operators", {"fisher": {}}), RECONFIGURED),
+        "the same operators as a mapping": Edit(
+            put("curvature.operators", {"fisher": {}}), RECONFIGURED
+        ),
         "defaults of curvature, written": Edit(
-            both(put("curvature.steps", 64), put("curvature.levels", [0.99]), put("curvature.estimate", True)), RECONFIGURED
+            both(
+                put("curvature.steps", 64),
+                put("curvature.levels", [0.99]),
+                put("curvature.estimate", True),
+            ),
+            RECONFIGURED,
         ),
         "a hypothesis": Edit(put("statistics.hypotheses", [HYPOTHESIS]), END),
         "draws of the tests": Edit(put("statistics.draws", 999), END),
@@ -342,20 +443,34 @@ SECTIONS: dict[str, dict[str, Edit]] = {
         "what counts as moved": Edit(put("statistics.moved", 0.1), END),
     },
     "Results": {
-        "a figure deleted": Edit(remove("results/tiny/figures/scatter.pdf"), {"figure_scatter", *LAST}),
-        "a dataset deleted": Edit(remove(f"results/tiny/datasets/{RELU}.nc"), of(GATHER, RELU) | END),
+        "a figure deleted": Edit(
+            remove("results/tiny/figures/scatter.pdf"), {"figure_scatter", *LAST}
+        ),
+        "a dataset deleted": Edit(
+            remove(f"results/tiny/datasets/{RELU}.nc"), of(GATHER, RELU) | END
+        ),
         "checkpoints deleted, to save space": Edit(
-            remove(*(f"results/tiny/runs/{ensemble}/checkpoints.nc" for ensemble in ENSEMBLES)), set()
+            remove(*(f"results/tiny/runs/{ensemble}/checkpoints.nc" for ensemble in ENSEMBLES)),
+            set(),
         ),
         "checkpoints deleted, then another operator": Edit(
-            both(remove(f"results/tiny/runs/{RELU}/l2/0/checkpoints.nc"), put("curvature.operators", ["ggn"])),
+            both(
+                remove(f"results/tiny/runs/{RELU}/l2/0/checkpoints.nc"),
+                put("curvature.operators", ["ggn"]),
+            ),
             {f"train_ensemble {RELU}/l2/0"} | MEASURED,
         ),
         "all copied into another clone, and adopted": Edit(adopt, set()),
-        "the same, after a method was edited": Edit(both(edit(f"{LIBRARY}/methods/l2.py"), adopt), OF_L2),
+        "the same, after a method was edited": Edit(
+            both(edit(f"{LIBRARY}/methods/l2.py"), adopt), OF_L2
+        ),
     },
 }
-EDITS = {f"{section}: {name}": edit for section, edits in SECTIONS.items() for name, edit in edits.items()}
+EDITS = {
+    f"{section}: {name}": edit
+    for section, edits in SECTIONS.items()
+    for name, edit in edits.items()
+}
 
 COLUMNS = {
     "prepare": ("prepare",),
@@ -385,13 +500,23 @@ REGISTRIES = tuple(registry.FOLDERS)
 
 def reached() -> dict[str, list[str]]:
     """For each module of the library, the stages whose code takes it in whatever the settings name."""
-    digests = {stage: code_digest.code_digest(code_digest.SCRIPTS / f"{entry}.py") for stage, entry in ENTRIES.items()}
+    digests = {
+        stage: code_digest.code_digest(code_digest.SCRIPTS / f"{entry}.py")
+        for stage, entry in ENTRIES.items()
+    }
     digests["check"] = code_digest.code_digest(
-        code_digest.ROOT / "tests/results/test_results.py", [code_digest.ROOT / "tests/results/conftest.py"]
+        code_digest.ROOT / "tests/results/test_results.py",
+        [code_digest.ROOT / "tests/results/conftest.py"],
     )
     digests["tables to read"] |= code_digest.code_digest(code_digest.SCRIPTS / "page.py")
-    names = sorted(str(path.relative_to(code_digest.ROOT)) for path in (code_digest.ROOT / LIBRARY).rglob("*.py"))
-    return {name.removeprefix(f"{LIBRARY}/"): [stage for stage in COLUMNS if name in digests[stage]] for name in names}
+    names = sorted(
+        str(path.relative_to(code_digest.ROOT))
+        for path in (code_digest.ROOT / LIBRARY).rglob("*.py")
+    )
+    return {
+        name.removeprefix(f"{LIBRARY}/"): [stage for stage in COLUMNS if name in digests[stage]]
+        for name in names
+    }
 
 
 def page() -> str:
@@ -405,13 +530,25 @@ def page() -> str:
             cells = [str(sum(counts[rule] for rule in rules) or "") for rules in COLUMNS.values()]
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
-    named = {name: stages for name, stages in reached().items() if name.split("/")[0] not in REGISTRIES or name.endswith("__init__.py")}
+    named = {
+        name: stages
+        for name, stages in reached().items()
+        if name.split("/")[0] not in REGISTRIES or name.endswith("__init__.py")
+    }
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, stages in named.items():
         groups.setdefault(tuple(stages), []).append(f"`{name}`")
-    order = sorted(groups, key=lambda stages: (len(stages) == 0, [list(COLUMNS).index(stage) for stage in stages]))
+    order = sorted(
+        groups,
+        key=lambda stages: (len(stages) == 0, [list(COLUMNS).index(stage) for stage in stages]),
+    )
     rooms = [f"| {', '.join(groups[stages])} | {', '.join(stages) or 'none'} |" for stages in order]
-    return TEXT.format(edits=len(EDITS), jobs=len(EVERYTHING) - 1, tables="\n".join(lines).strip(), rooms="\n".join(rooms))
+    return TEXT.format(
+        edits=len(EDITS),
+        jobs=len(EVERYTHING) - 1,
+        tables="\n".join(lines).strip(),
+        rooms="\n".join(rooms),
+    )
 
 
 TEXT = """# What runs again

@@ -40,14 +40,23 @@ def test_every_operator_is_in_the_dataset_where_it_was_asked_for(dataset):
     assert dataset.block.values.tolist() == [*LAYERS, "last_two", "all"]
     assert dataset.evaluation_point.values.tolist() == ["previous", "next", "fresh"]
     assert dataset.curvature_status.dtype == np.int8
-    assert (dataset.curvature_status.sel(task=0) == xr.DataArray([2, 0, 0], dims="evaluation_point")).all()
+    assert (
+        dataset.curvature_status.sel(task=0) == xr.DataArray([2, 0, 0], dims="evaluation_point")
+    ).all()
     assert (dataset.curvature_status.sel(task=1) == 0).all()
-    layer_norm = xr.DataArray(dataset.arm.values == "layer_norm", dims="arm", coords={"arm": dataset.arm})
+    layer_norm = xr.DataArray(
+        dataset.arm.values == "layer_norm", dims="arm", coords={"arm": dataset.arm}
+    )
     has = layer_norm | ~dataset.block.isin(["norm_1", "norm_2"])
     for operator in OPERATORS:
         asked = (dataset.curvature_status == 0) & has
         if operator == "ntk":
-            asked = asked & (dataset.task == 0) & (dataset.evaluation_point != "previous") & (dataset.block != "last_two")
+            asked = (
+                asked
+                & (dataset.task == 0)
+                & (dataset.evaluation_point != "previous")
+                & (dataset.block != "last_two")
+            )
         for name in ("trace", "effective_rank_at_0_9", "gradient_overlap"):
             there = dataset[f"{operator}_{name}"].notnull()
             assert (there == asked).all(), (operator, name)
@@ -55,21 +64,37 @@ def test_every_operator_is_in_the_dataset_where_it_was_asked_for(dataset):
 
 def test_what_is_estimated_has_errors_and_what_is_exact_has_none(dataset):
     assert "fisher_trace_standard_error" not in dataset
-    errors = {operator: dataset[f"{operator}_trace_standard_error"].sel(task=0, evaluation_point="next") for operator in OPERATORS[1:]}
+    errors = {
+        operator: dataset[f"{operator}_trace_standard_error"].sel(task=0, evaluation_point="next")
+        for operator in OPERATORS[1:]
+    }
     assert (errors["ggn"].fillna(0) == 0).all()
     assert (errors["hessian"].sel(block=["hidden_1", "all", "last_two"]) > 0).all()
-    assert (errors["hessian"].sel(block=["hidden_2", "output"]) == 0).all(), "they have 72 and 90 parameters"
+    assert (errors["hessian"].sel(block=["hidden_2", "output"]) == 0).all(), (
+        "they have 72 and 90 parameters"
+    )
     assert (errors["ntk"].sel(block=["hidden_1", "all"]) > 0).all()
     assert (errors["ntk"].sel(block=["hidden_2", "output"]) == 0).all()
     for operator in OPERATORS[1:]:
-        assert (dataset[f"{operator}_density"].sel(task=0, evaluation_point="next", block="all") >= 0).all()
+        assert (
+            dataset[f"{operator}_density"].sel(task=0, evaluation_point="next", block="all") >= 0
+        ).all()
 
 
-def test_the_rank_of_the_ggn_is_bounded_by_its_samples_and_outputs_and_spectra_are_padded_to_the_longest(dataset):
-    lengths = {operator: dataset[f"{operator}_eigenvalue"].notnull().sum("rank") for operator in OPERATORS}
+def test_the_rank_of_the_ggn_is_bounded_by_its_samples_and_outputs_and_spectra_are_padded_to_the_longest(
+    dataset,
+):
+    lengths = {
+        operator: dataset[f"{operator}_eigenvalue"].notnull().sum("rank") for operator in OPERATORS
+    }
     assert lengths["fisher"].max() == 32
     assert lengths["ggn"].max() == 8 * 9
-    assert lengths["hessian"].sel(block="output").max() == lengths["hessian"].max() == dataset.sizes["rank"] == 90
+    assert (
+        lengths["hessian"].sel(block="output").max()
+        == lengths["hessian"].max()
+        == dataset.sizes["rank"]
+        == 90
+    )
 
 
 def test_fresh_is_what_the_fresh_networks_have(dataset):
@@ -81,7 +106,9 @@ def test_fresh_is_what_the_fresh_networks_have(dataset):
                 fresh[name].sel(evaluation_point="next", drop=True),
             ]
             np.testing.assert_array_equal(*of_evaluation_points)
-    assert not fresh["fisher_trace"].equals(dataset["fisher_trace"].sel(arm="layer_norm")), "that has a network of its own"
+    assert not fresh["fisher_trace"].equals(dataset["fisher_trace"].sel(arm="layer_norm")), (
+        "that has a network of its own"
+    )
 
 
 def test_tables_and_figures_are_made_of_it(project):
@@ -90,15 +117,26 @@ def test_tables_and_figures_are_made_of_it(project):
     for operator in OPERATORS:
         rows = measures[measures["measure"] == f"{operator}_trace"]
         assert set(rows["arm"]) == {"none", "layer_norm", "fresh"}
-        assert (rows.query("block == 'all' and evaluation point == 'new' and stage == 'early'")["mean"] != "").all()
-    assert len(list((results / "figures").glob("*.svg"))) == len(list((results / "figures").glob("*.png"))) > 3
+        assert (
+            rows.query("block == 'all' and evaluation point == 'new' and stage == 'early'")["mean"]
+            != ""
+        ).all()
+    assert (
+        len(list((results / "figures").glob("*.svg")))
+        == len(list((results / "figures").glob("*.png")))
+        > 3
+    )
     assert "test_a_spectrum_agrees_with_its_numbers" in (results / "checks.txt").read_text()
 
 
 def test_another_operator_is_measured_without_training(project, tmp_path):
     with copied(project, tmp_path / "copy") as copy:
         copy.config(lambda config: config["curvature"]["operators"].pop("ntk"))
-        assert {job.split()[0] for job in copy.plan("datasets")} == {"measure_ensemble", "gather", "datasets"}
+        assert {job.split()[0] for job in copy.plan("datasets")} == {
+            "measure_ensemble",
+            "gather",
+            "datasets",
+        }
 
 
 def test_what_a_study_of_all_operators_costs_is_said(project, tmp_path):

@@ -41,25 +41,60 @@ def put(key, value):
 
 
 MISTAKES = {
-    "a misspelt key": (put(f"{SETTING}.problem.sampels", 9), [f"{SETTING}.problem", "'sampels'", "did you mean 'samples'?"]),
-    "a number that YAML reads as text": (put(f"{SETTING}.optimizer.lr", "1e-3"), [f"{SETTING}.optimizer.lr", "'1e-3'", "write 1.0e-03"]),
-    "an unknown method": (put("methods.l3", {}), ["methods", "'l3'", "l2, l2_er, l2_init, last_layer_reset"]),
+    "a misspelt key": (
+        put(f"{SETTING}.problem.sampels", 9),
+        [f"{SETTING}.problem", "'sampels'", "did you mean 'samples'?"],
+    ),
+    "a number that YAML reads as text": (
+        put(f"{SETTING}.optimizer.lr", "1e-3"),
+        [f"{SETTING}.optimizer.lr", "'1e-3'", "write 1.0e-03"],
+    ),
+    "an unknown method": (
+        put("methods.l3", {}),
+        ["methods", "'l3'", "l2, l2_er, l2_init, last_layer_reset"],
+    ),
     "a negative number of seeds": (put("seeds.report", -2), ["seeds.report", "-2", "raise it"]),
     "no methods": (put("methods", {}), ["methods", "empty", "name at least one"]),
-    "an unknown hyper-parameter": (put("methods.l2.strenght", 1), ["methods.l2", "'strenght'", "did you mean 'strength'?"]),
-    "a negative strength": (put("methods.l2_init.strength", -0.5), ["methods.l2_init.strength", "-0.5", "raise it"]),
-    "a step size that is no number": (put(f"{SETTING}.optimizer.lr", float("nan")), [f"{SETTING}.optimizer.lr"]),
-    "an infinite step size": (put(f"{SETTING}.optimizer.lr", float("inf")), [f"{SETTING}.optimizer.lr"]),
-    "a strength that is no number": (put("methods.l2_init.strength", float("nan")), ["methods.l2_init.strength"]),
-    "a batch larger than the samples": (put(f"{SETTING}.problem.batch", 257), [f"{SETTING}.problem.batch", "257", "256", "lower batch"]),
-    "a misspelt key of training": (put("training", {"curve_point": 5}), ["training", "'curve_point'", "did you mean 'curve_points'?"]),
+    "an unknown hyper-parameter": (
+        put("methods.l2.strenght", 1),
+        ["methods.l2", "'strenght'", "did you mean 'strength'?"],
+    ),
+    "a negative strength": (
+        put("methods.l2_init.strength", -0.5),
+        ["methods.l2_init.strength", "-0.5", "raise it"],
+    ),
+    "a step size that is no number": (
+        put(f"{SETTING}.optimizer.lr", float("nan")),
+        [f"{SETTING}.optimizer.lr"],
+    ),
+    "an infinite step size": (
+        put(f"{SETTING}.optimizer.lr", float("inf")),
+        [f"{SETTING}.optimizer.lr"],
+    ),
+    "a strength that is no number": (
+        put("methods.l2_init.strength", float("nan")),
+        ["methods.l2_init.strength"],
+    ),
+    "a batch larger than the samples": (
+        put(f"{SETTING}.problem.batch", 257),
+        [f"{SETTING}.problem.batch", "257", "256", "lower batch"],
+    ),
+    "a misspelt key of training": (
+        put("training", {"curve_point": 5}),
+        ["training", "'curve_point'", "did you mean 'curve_points'?"],
+    ),
     "an unknown precision": (
         put("training", {"precision": "float16"}),
         ["training.precision", "float16", "did you mean 'bfloat16'?", "float32, bfloat16"],
     ),
-    "a learning curve without points": (put("training", {"curve_points": 0}), ["training.curve_points", "0", "below 1", "raise it"]),
+    "a learning curve without points": (
+        put("training", {"curve_points": 0}),
+        ["training.curve_points", "0", "below 1", "raise it"],
+    ),
     "checkpoints that are measured but not taken": (
-        lambda config: config.update(training={"checkpoint_every": 3}, curvature=config["curvature"] | {"every": 2}),
+        lambda config: config.update(
+            training={"checkpoint_every": 3}, curvature=config["curvature"] | {"every": 2}
+        ),
         ["curvature.every is 2", "only every 3 tasks", "training.checkpoint_every", "multiple"],
     ),
     "a misspelt key of an operator": (
@@ -68,9 +103,16 @@ MISTAKES = {
     ),
     "an operator on more images than a task has": (
         put("curvature.operators", {"ggn": {"samples": 300}}),
-        ["curvature.operators.ggn.samples is 300", "only 256 samples", "lower curvature.operators.ggn.samples"],
+        [
+            "curvature.operators.ggn.samples is 300",
+            "only 256 samples",
+            "lower curvature.operators.ggn.samples",
+        ],
     ),
-    "an unknown dataset": (put(f"{SETTING}.problem.dataset", "mnits"), [f"{SETTING}.problem.dataset", "'mnits'", "did you mean 'mnist'?"]),
+    "an unknown dataset": (
+        put(f"{SETTING}.problem.dataset", "mnits"),
+        [f"{SETTING}.problem.dataset", "'mnits'", "did you mean 'mnist'?"],
+    ),
 }
 
 
@@ -106,7 +148,9 @@ def test_a_study_that_lacks_its_settings_is_refused_and_not_mixed_with_the_defau
 
 def test_more_images_than_the_dataset_has_are_refused_by_name_and_number(copy):
     copy.config(put(f"{SETTING}.problem.samples", 1798))
-    refused(copy.snakemake(f"results/tiny/{NONE}/outcomes.nc"), "samples", "1798", "1797", "lower it")
+    refused(
+        copy.snakemake(f"results/tiny/{NONE}/outcomes.nc"), "samples", "1798", "1797", "lower it"
+    )
 
 
 # Data
@@ -114,21 +158,38 @@ def test_more_images_than_the_dataset_has_are_refused_by_name_and_number(copy):
 
 def mnist(project, root, *options):
     """Prepare MNIST from a data root."""
-    return project.snakemake("data", "--configfile", "studies/mnist.yaml", *options, env={"PLASTICITY_DATA": str(root)})
+    return project.snakemake(
+        "data", "--configfile", "studies/mnist.yaml", *options, env={"PLASTICITY_DATA": str(root)}
+    )
 
 
 def nothing_new(project):
     """No result of the MNIST study, whole or in part."""
-    return not [path for path in (project.root / "results" / "mnist").rglob("*") if path.suffix in {".nc", ".part"}]
+    return not [
+        path
+        for path in (project.root / "results" / "mnist").rglob("*")
+        if path.suffix in {".nc", ".part"}
+    ]
 
 
 def test_a_data_root_that_is_not_there_is_named(unbuilt, tmp_path):
-    refused(mnist(unbuilt, tmp_path / "away"), str(tmp_path / "away"), "data_root", "PLASTICITY_DATA", "train-images-idx3-ubyte.gz")
+    refused(
+        mnist(unbuilt, tmp_path / "away"),
+        str(tmp_path / "away"),
+        "data_root",
+        "PLASTICITY_DATA",
+        "train-images-idx3-ubyte.gz",
+    )
     assert nothing_new(unbuilt)
 
 
 def test_without_files_and_network_it_is_said_which_files_to_put_where(unbuilt, tmp_path):
-    refused(mnist(unbuilt, tmp_path), "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", str(tmp_path / "MNIST/raw"))
+    refused(
+        mnist(unbuilt, tmp_path),
+        "train-images-idx3-ubyte.gz",
+        "train-labels-idx1-ubyte.gz",
+        str(tmp_path / "MNIST/raw"),
+    )
     assert nothing_new(unbuilt)
     assert not list(tmp_path.rglob("*.gz"))
 
@@ -138,7 +199,12 @@ def test_altered_files_of_mnist_are_refused_by_name(unbuilt, tmp_path):
     raw.mkdir(parents=True)
     for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
         (raw / name).write_bytes(b"\x1f\x8b" + bytes(100))
-    refused(mnist(unbuilt, tmp_path), str(raw / "train-images-idx3-ubyte.gz"), "truncated or altered", "replace it")
+    refused(
+        mnist(unbuilt, tmp_path),
+        str(raw / "train-images-idx3-ubyte.gz"),
+        "truncated or altered",
+        "replace it",
+    )
     assert nothing_new(unbuilt)
     assert len(list(raw.iterdir())) == 2
 
@@ -157,7 +223,9 @@ def test_a_real_file_of_mnist_with_a_flaw_is_refused(unbuilt, tmp_path, harm):
     else:
         labels[len(labels) // 2] ^= 1
     (raw / "train-labels-idx1-ubyte.gz").write_bytes(labels)
-    refused(mnist(unbuilt, tmp_path), str(raw / "train-labels-idx1-ubyte.gz"), "truncated or altered")
+    refused(
+        mnist(unbuilt, tmp_path), str(raw / "train-labels-idx1-ubyte.gz"), "truncated or altered"
+    )
     assert nothing_new(unbuilt)
 
 
@@ -177,7 +245,9 @@ def test_results_that_may_not_be_written_are_named_before_anything_runs(clone):
     results = project.root / "results"
     if os.geteuid():
         results.chmod(0o555)
-    elif subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", results], capture_output=True, check=False).returncode:
+    elif subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", results], capture_output=True, check=False
+    ).returncode:
         pytest.skip("root may write anywhere, and has no right to mount")
     try:
         refused(project.snakemake(), str(results), "cannot be written to", "permissions")
@@ -212,15 +282,25 @@ def test_truncated_checkpoints_are_named_with_what_to_do_and_come_back_as_they_w
     (ensemble / "measures.nc").unlink()
     whole = checkpoints.read_bytes()
     checkpoints.write_bytes(whole[: len(whole) // 2])
-    refused(copy.snakemake(f"results/tiny/{NONE}/measures.nc"), f"results/tiny/{NONE}/checkpoints.nc is not what train made", "delete it")
+    refused(
+        copy.snakemake(f"results/tiny/{NONE}/measures.nc"),
+        f"results/tiny/{NONE}/checkpoints.nc is not what train made",
+        "delete it",
+    )
     assert not (ensemble / "measures.nc").exists()
     checkpoints.unlink()
     copy.build(f"results/tiny/{NONE}/measures.nc")
     assert copy.contents(f"results/tiny/{NONE}") == built.contents(f"results/tiny/{NONE}")
 
 
-def test_a_spectrum_that_is_too_large_and_may_not_be_estimated_is_said_in_a_sentence_by_its_job(copy):
-    copy.config(lambda config: config["curvature"].update(operators={"hessian": {"estimate": False, "exact_up_to": 90}}))
+def test_a_spectrum_that_is_too_large_and_may_not_be_estimated_is_said_in_a_sentence_by_its_job(
+    copy,
+):
+    copy.config(
+        lambda config: config["curvature"].update(
+            operators={"hessian": {"estimate": False, "exact_up_to": 90}}
+        )
+    )
     sentence = "the exact spectrum of the Hessian on hidden_1 takes a matrix of 520 rows, more than 90: set curvature.estimate to true"
     done = copy.snakemake(f"results/tiny/{NONE}/measures.nc")
     refused(done, sentence)
@@ -239,9 +319,15 @@ def by_hand(project, folder, code=None, **network):
     with netCDF4.Dataset(project.results / NONE / "outcomes.nc") as outcomes:
         settings, digest = json.loads(outcomes.settings), json.loads(outcomes.code)
     settings["setting"]["network"]["options"] |= network
-    given = {"--data": project.results / "data/digits.nc", "--outcomes": folder / "outcomes.nc", "--checkpoints": folder / "checkpoints.nc"}
+    given = {
+        "--data": project.results / "data/digits.nc",
+        "--outcomes": folder / "outcomes.nc",
+        "--checkpoints": folder / "checkpoints.nc",
+    }
     given |= {"--settings": json.dumps(settings), "--code": json.dumps(digest | (code or {}))}
-    return project.run("python", "workflow/scripts/train.py", *(word for pair in given.items() for word in pair))
+    return project.run(
+        "python", "workflow/scripts/train.py", *(word for pair in given.items() for word in pair)
+    )
 
 
 def test_an_entry_can_be_started_by_hand_and_makes_the_same_bytes(built, tmp_path):
@@ -251,7 +337,13 @@ def test_an_entry_can_be_started_by_hand_and_makes_the_same_bytes(built, tmp_pat
         assert (tmp_path / name).read_bytes() == (built.results / NONE / name).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["workflow/scripts/plasticity/models/architectures/mlp.py", "workflow/scripts/plasticity/gone.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "workflow/scripts/plasticity/models/architectures/mlp.py",
+        "workflow/scripts/plasticity/gone.py",
+    ],
+)
 def test_a_job_whose_code_was_edited_while_it_was_queued_says_so_and_stops(built, tmp_path, name):
     done = by_hand(built, tmp_path, code={name: "0" * 12})
     refused(done, name, "was edited after this job was planned", "start snakemake again")
@@ -264,7 +356,11 @@ def test_a_job_whose_code_was_edited_while_it_was_queued_says_so_and_stops(built
 def test_a_full_disk_is_said_in_a_sentence_and_leaves_no_half_file(built, tmp_path, kilobytes):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", disk], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", disk],
+        capture_output=True,
+        check=False,
+    ).returncode:
         pytest.skip("no right to mount")
     try:
         refused(by_hand(built, disk, width=64), str(disk), "could not be written", "free space")
@@ -280,7 +376,10 @@ def test_a_full_disk_is_said_in_a_sentence_and_leaves_no_half_file(built, tmp_pa
 def test_a_study_that_was_killed_is_taken_up_again_and_ends_as_if_it_had_not_been(again, built):
     """No .part file and nothing to resume is left, nothing is missing, and nothing is left to do."""
     folders = ("data", "runs", "datasets")
-    assert all(again.contents(f"results/tiny/{folder}") == built.contents(f"results/tiny/{folder}") for folder in folders)
+    assert all(
+        again.contents(f"results/tiny/{folder}") == built.contents(f"results/tiny/{folder}")
+        for folder in folders
+    )
     assert again.plan("datasets") == set()
 
 
@@ -288,7 +387,10 @@ def test_a_ensemble_that_was_killed_goes_on_after_the_last_task_that_it_finished
     _, left = killed
     for ensemble, task in left.items():
         assert 1 <= task <= 5
-        assert f"going on after task {task} of 5" in (again.results / "logs" / ensemble / "train.log").read_text(), ensemble
+        assert (
+            f"going on after task {task} of 5"
+            in (again.results / "logs" / ensemble / "train.log").read_text()
+        ), ensemble
 
 
 def test_a_ensemble_that_another_process_trains_is_left_to_it_and_said_in_a_sentence(copy, built):
@@ -300,7 +402,8 @@ def test_a_ensemble_that_another_process_trains_is_left_to_it_and_said_in_a_sent
         file.write("process 1 on another, slurm job 2")
         file.flush()
         refused(
-            copy.snakemake(str(outcomes.relative_to(copy.root))), f"{NONE} is being worked on by process 1 on another, slurm job 2: wait"
+            copy.snakemake(str(outcomes.relative_to(copy.root))),
+            f"{NONE} is being worked on by process 1 on another, slurm job 2: wait",
         )
         assert not outcomes.exists()
     copy.build(str(outcomes.relative_to(copy.root)))

@@ -17,7 +17,9 @@ def negative(data):
 
 def ascending(data):
     """The largest eigenvalue last."""
-    data["fisher_eigenvalue"] = data["fisher_eigenvalue"].isel(rank=slice(None, None, -1)).assign_coords(rank=data["rank"])
+    data["fisher_eigenvalue"] = (
+        data["fisher_eigenvalue"].isel(rank=slice(None, None, -1)).assign_coords(rank=data["rank"])
+    )
     return data
 
 
@@ -114,27 +116,37 @@ def spoil(path, harm):
 def checked(project, datasets, verdict):
     """The checks by hand, as the rule calls them."""
     typeset = {"settings.csv", "methods.csv", "cost.csv"}  # after the checks
-    tables = sorted(path for path in (project.results / "tables").glob("*.csv") if path.name not in typeset)
+    tables = sorted(
+        path for path in (project.results / "tables").glob("*.csv") if path.name not in typeset
+    )
     command = ["python", "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/results"]
     return project.run(*command, "--datasets", *datasets, "--tables", *tables, "--verdict", verdict)
 
 
 def test_results_as_they_were_made_pass_every_check(built, tmp_path):
-    done = checked(built, sorted((built.results / "datasets").glob("*.nc")), tmp_path / "checks.txt")
+    done = checked(
+        built, sorted((built.results / "datasets").glob("*.nc")), tmp_path / "checks.txt"
+    )
     assert done.returncode == 0, done.stdout
     passed = (tmp_path / "checks.txt").read_text().splitlines()
     assert sorted(passed) == sorted((built.results / "checks.txt").read_text().splitlines())
     assert len(passed) == len(set(passed)) > 10
 
 
-@pytest.mark.parametrize("harm", slow_except([negative, one_seed_less, a_wrong_trace], HARMS), ids=lambda harm: harm.__name__)
+@pytest.mark.parametrize(
+    "harm",
+    slow_except([negative, one_seed_less, a_wrong_trace], HARMS),
+    ids=lambda harm: harm.__name__,
+)
 def test_a_spoiled_dataset_is_found_and_no_verdict_is_written(built, tmp_path, harm):
     path = tmp_path / f"{RELU}.nc"
     shutil.copy(built.results / "datasets" / path.name, path)
     spoil(path, harm)
     done = checked(built, [path], tmp_path / "checks.txt")
     assert done.returncode == 1
-    assert [line for line in done.stdout.splitlines() if line.startswith("E ") and HARMS[harm] in line], done.stdout
+    assert [
+        line for line in done.stdout.splitlines() if line.startswith("E ") and HARMS[harm] in line
+    ], done.stdout
     assert not (tmp_path / "checks.txt").exists()
 
 
@@ -142,10 +154,14 @@ def test_the_rule_says_what_is_wrong_in_a_line_and_draws_nothing(copy):
     shutil.rmtree(copy.results / "figures")
     (copy.results / "report.html").unlink()
     spoil(copy.results / "datasets" / f"{RELU}.nc", negative)
-    (copy.results / "provenance" / "datasets" / f"{RELU}.nc.json").unlink()  # else it is refused for its checksum
+    (
+        copy.results / "provenance" / "datasets" / f"{RELU}.nc.json"
+    ).unlink()  # else it is refused for its checksum
     done = copy.snakemake()
     assert done.returncode != 0
-    assert [line for line in done.stdout.splitlines() if "final_error leaves [0, 1]" in line], done.stdout[-3000:]
+    assert [line for line in done.stdout.splitlines() if "final_error leaves [0, 1]" in line], (
+        done.stdout[-3000:]
+    )
     assert "Traceback" not in done.stdout
     assert not (copy.results / "figures").exists()
     assert not (copy.results / "report.html").exists()

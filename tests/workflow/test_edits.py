@@ -14,7 +14,15 @@ import yaml
 from edits import EDITS, LIBRARY, METHODS, OF_L2, RELU, SEEDS, adopt, edit, page
 from tiers import slow_except
 
-from plasticity.config.models import Criterion, Curvature, Network, Problem, Spectra, Statistics, Training
+from plasticity.config.models import (
+    Criterion,
+    Curvature,
+    Network,
+    Problem,
+    Spectra,
+    Statistics,
+    Training,
+)
 from plasticity.provenance import audit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +67,11 @@ def flat(values, at=""):
     """Dotted keys and values of nested mappings."""
     if not isinstance(values, dict) or not values:
         return {at: values}
-    return {key: value for name, inner in values.items() for key, value in flat(inner, f"{at}.{name}" if at else name).items()}
+    return {
+        key: value
+        for name, inner in values.items()
+        for key, value in flat(inner, f"{at}.{name}" if at else name).items()
+    }
 
 
 class Paper:
@@ -85,8 +97,12 @@ def test_every_key_of_a_config_is_edited_by_one_of_them():
         touched |= {key for key in {*before, *after} if before.get(key) != after.get(key)}
     last = {key.rsplit(".", 1)[-1] for key in touched}
     known = {
-        field.name for kind in (Problem, Network, Spectra, Curvature, Training, Criterion, Statistics) for field in fields(kind)
-    } | set(yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())["properties"])
+        field.name
+        for kind in (Problem, Network, Spectra, Curvature, Training, Criterion, Statistics)
+        for field in fields(kind)
+    } | set(
+        yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())["properties"]
+    )
     sections = {key.split(".")[0] for key in touched}
     assert known - last - sections - OPTIONAL == set()
 
@@ -95,7 +111,17 @@ def test_what_jobs_import_is_what_their_digests_name(built, imports):
     """Over the whole tiny study: no job has loaded a module of the library that its param `code` does not have."""
     seen = imports()
     entries = {Path(entry).stem for entry, _ in seen}
-    assert {"prepare", "train", "curvature", "gather", "analyse", "typeset", "page", "draw", "report"} <= entries
+    assert {
+        "prepare",
+        "train",
+        "curvature",
+        "gather",
+        "analyse",
+        "typeset",
+        "page",
+        "draw",
+        "report",
+    } <= entries
     assert {entry: missing for entry, missing in seen if missing} == {}
 
 
@@ -116,10 +142,14 @@ def test_each_job_is_named_with_what_changed_and_what_it_took(copy):
     assert "curvature.operators" not in said[f"measure_ensemble {RELU}/none/1"]
     assert said[f"measure_ensemble {RELU}/none/1"].endswith("operators.fisher.samples: 32 → 64")
     assert "curvature.operators.fisher.samples: 32 → 64" in said[f"gather {RELU}"]
-    assert said["typeset"].endswith("after analyse, gather digits_labels_relu, gather digits_labels_tanh")
+    assert said["typeset"].endswith(
+        "after analyse, gather digits_labels_relu, gather digits_labels_tanh"
+    )
     assert said["analyse"].endswith(f"after gather {RELU}, gather digits_labels_tanh")
     assert all(re.search(r"  +\d+ s  ", line) for line in lines)
-    assert re.fullmatch(rf"{len(lines)} jobs, about \d+\.\d minutes of one core, as they took the last time", last)
+    assert re.fullmatch(
+        rf"{len(lines)} jobs, about \d+\.\d minutes of one core, as they took the last time", last
+    )
     assert copy.contents() == before
 
 
@@ -127,9 +157,13 @@ def test_what_is_new_or_missing_is_said_and_nothing_where_nothing_would_run(copy
     assert copy.run("python", "workflow/scripts/why.py").stdout.startswith("Nothing would run")
     (copy.results / "figures/scatter.pdf").unlink()
     done = copy.run("python", "workflow/scripts/why.py", "figures")
-    assert re.match(r"figure_scatter +\d+ s  scatter\.pdf is not there\n1 jobs, ", done.stdout), done.stdout
+    assert re.match(r"figure_scatter +\d+ s  scatter\.pdf is not there\n1 jobs, ", done.stdout), (
+        done.stdout
+    )
     done = unbuilt.run("python", "workflow/scripts/why.py", "train")
-    assert re.search(rf"^train_ensemble {RELU}/l2/0 +new  outcomes\.nc is not there$", done.stdout, re.MULTILINE)
+    assert re.search(
+        rf"^train_ensemble {RELU}/l2/0 +new  outcomes\.nc is not there$", done.stdout, re.MULTILINE
+    )
     assert done.stdout.endswith("none of which ran before\n")
 
 
@@ -151,7 +185,10 @@ def test_results_without_snakemakes_records_are_refused_until_they_are_adopted(c
     for options in ((), ("--dry-run",)):
         done = copy.snakemake(*options)
         assert done.returncode == 1
-        assert re.search(r"results, such as results/tiny/data/digits\.nc, came without .* make audit ARGS=--adopt", done.stdout)
+        assert re.search(
+            r"results, such as results/tiny/data/digits\.nc, came without .* make audit ARGS=--adopt",
+            done.stdout,
+        )
     done = copy.run("python", "workflow/scripts/audit.py")
     assert done.returncode == 0, done.stdout
     assert re.fullmatch(r"(\d+) results, of which \1 fit this config and this code\n", done.stdout)
@@ -164,22 +201,39 @@ def test_results_without_snakemakes_records_are_refused_until_they_are_adopted(c
 def test_what_does_not_fit_is_laid_aside_and_made_anew_to_the_same_bytes(copy, built):
     folder = copy.results / "runs" / RELU / "none" / "0"
     os.truncate(folder / "checkpoints.nc", 5000)  # copied by half
-    (copy.results / "provenance/tables/prediction.csv.json").unlink()  # of an older version, which had no records
-    shutil.copy(copy.results / "figures/scatter.png", copy.results / "figures/timing.png")  # not what was made
+    (
+        copy.results / "provenance/tables/prediction.csv.json"
+    ).unlink()  # of an older version, which had no records
+    shutil.copy(
+        copy.results / "figures/scatter.png", copy.results / "figures/timing.png"
+    )  # not what was made
     adopted = copy.root / "said"
     shutil.rmtree(copy.root / ".snakemake")
     done = copy.run("python", "workflow/scripts/audit.py", "--adopt")
     assert done.returncode == 0, done.stdout
-    assert re.search(rf"{RELU}/none/0/checkpoints\.nc: is not what was made: edited, or copied by half", done.stdout)
-    assert re.search(rf"{RELU}/none/0/measures\.nc: was made of another runs/{RELU}/none/0/checkpoints\.nc", done.stdout)
+    assert re.search(
+        rf"{RELU}/none/0/checkpoints\.nc: is not what was made: edited, or copied by half",
+        done.stdout,
+    )
+    assert re.search(
+        rf"{RELU}/none/0/measures\.nc: was made of another runs/{RELU}/none/0/checkpoints\.nc",
+        done.stdout,
+    )
     assert re.search(r"tables/prediction\.csv: has no record of how it was made", done.stdout)
     assert re.search(r"figures/timing\.png: is not what was made", done.stdout)
     aside = copy.results / "aside"
     assert (aside / "runs" / RELU / "none" / "0" / "checkpoints.nc").stat().st_size == 5000
     assert not adopted.exists()
     assert "datasets/" not in done.stdout
-    assert re.search(r"^\d+ results, of which \d+ fit this .*, and \d+ were made of others that do not$", done.stdout, re.MULTILINE)
-    assert [path.name for path in sorted((aside / "datasets").iterdir())] == [f"{RELU}.nc", f"{RELU}.nc.json"]
+    assert re.search(
+        r"^\d+ results, of which \d+ fit this .*, and \d+ were made of others that do not$",
+        done.stdout,
+        re.MULTILINE,
+    )
+    assert [path.name for path in sorted((aside / "datasets").iterdir())] == [
+        f"{RELU}.nc",
+        f"{RELU}.nc.json",
+    ]
     copy.build()
     assert copy.plan() == set()
     shutil.rmtree(aside)
@@ -199,7 +253,9 @@ def test_what_a_cluster_finished_though_no_launcher_saw_it_is_taken_back(copy, b
     assert "Traceback" not in done.stdout
     assert f"train_ensemble {RELU}/none/0" in copy.plan("--rerun-incomplete")
     copy.build("--rerun-incomplete", "datasets")
-    assert "taken back" in (copy.root / f"results/tiny/logs/runs/{RELU}/none/0/train.log").read_text()
+    assert (
+        "taken back" in (copy.root / f"results/tiny/logs/runs/{RELU}/none/0/train.log").read_text()
+    )
     assert copy.plan("datasets") == set()
     shutil.rmtree(copy.root / folder / "kept")
     assert copy.lasting() == built.lasting()
@@ -213,7 +269,9 @@ def test_an_edit_while_jobs_run_spoils_none_and_the_next_start_runs_just_what_it
     project = clone()
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--keep-going", "train"]
     with (project.root / "said").open("w") as out:
-        running = subprocess.Popen(command, cwd=project.root, env=project.env, stdout=out, stderr=out)
+        running = subprocess.Popen(
+            command, cwd=project.root, env=project.env, stdout=out, stderr=out
+        )
         limit = time.monotonic() + 120
         while not any(project.results.glob("runs/*/*/*/resume")):
             assert running.poll() is None
@@ -224,9 +282,13 @@ def test_an_edit_while_jobs_run_spoils_none_and_the_next_start_runs_just_what_it
     said = (project.root / "said").read_text()
     trained = {f"train_ensemble {RELU}/l2/{seed}" for seed in SEEDS}
     refused = set(re.findall(rf"^train_ensemble {RELU} l2 \d failed", said, re.MULTILINE))
-    assert 1 <= len(refused) <= 2, said[-3000:]  # the first job may have been one of them, and runs on with the code that it has
+    assert 1 <= len(refused) <= 2, said[
+        -3000:
+    ]  # the first job may have been one of them, and runs on with the code that it has
     assert f"{LIBRARY}/methods/l2.py was edited after this job was planned" in said
     assert running.returncode == 1
     assert project.plan("train") == trained | {"train"}
     assert trained <= OF_L2
-    assert len(list(project.results.glob("runs/*/*/*/outcomes.nc"))) == len(SEEDS) * sum(map(len, METHODS.values())) - len(refused)
+    assert len(list(project.results.glob("runs/*/*/*/outcomes.nc"))) == len(SEEDS) * sum(
+        map(len, METHODS.values())
+    ) - len(refused)

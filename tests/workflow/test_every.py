@@ -51,7 +51,10 @@ def test_the_fresh_head_is_drawn_anew_at_a_switch_and_nothing_else_is(every):
 def test_the_errors_on_test_images_are_in_the_table(every):
     table = (every.root / "results/every/tables/outcomes.csv").read_text()
     rows = [line.split(",") for line in table.splitlines()]
-    assert {row[0] for row in rows if row[2] == "test_error"} == {"bits_flip_relu_sgd", "digits_incremental_vit_adamw"}
+    assert {row[0] for row in rows if row[2] == "test_error"} == {
+        "bits_flip_relu_sgd",
+        "digits_incremental_vit_adamw",
+    }
 
 
 def test_built_again_in_another_place_it_is_the_same_bytes(every, clone):
@@ -60,4 +63,6 @@ def test_built_again_in_another_place_it_is_the_same_bytes(every, clone):
     some = "runs/digits_incremental_vit_adamw/none/0-1"
     project.build(f"results/every/{some}/measures.nc")
     for name in ("outcomes.nc", "checkpoints.nc", "measures.nc"):
-        assert (project.root / "results/every" / some / name).read_bytes() == (every.root / "results/every" / some / name).read_bytes()
+        assert (project.root / "results/every" / some / name).read_bytes() == (
+            every.root / "results/every" / some / name
+        ).read_bytes()

@@ -9,7 +9,9 @@ import xarray as xr
 import yaml
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
-BLOCKS = re.findall(r"^```(\w+)\n# (\S+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(
+    r"^```(\w+)\n# (\S+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+)
 FILES = {path: text for language, path, text in BLOCKS if language in ("python", "rst")}
 (CONFIG,) = (yaml.safe_load(text) for language, path, text in BLOCKS if path == "config.yaml")
 SETTING = "mine_rotated_residual"
@@ -28,7 +30,11 @@ def extended(another):
         (project.root / path).write_text(text, encoding="utf-8")
     draw, root = np.random.default_rng(0), project.root / "data"
     root.mkdir()
-    np.savez(root / "mine.npz", images=draw.integers(0, 256, (300, 3, 6, 6), np.uint8), labels=np.arange(300) % 5)
+    np.savez(
+        root / "mine.npz",
+        images=draw.integers(0, 256, (300, 3, 6, 6), np.uint8),
+        labels=np.arange(300) % 5,
+    )
     before = project.plan()
 
     def add(config):
@@ -54,11 +60,20 @@ def test_new_files_rerun_nothing_and_a_new_setting_and_method_run_themselves_alo
 def test_the_new_method_does_what_it_says_alone_and_composed(extended):
     project, _, _ = extended
     runs = project.results / "runs" / "digits_labels_relu"
-    project.build(*(f"results/tiny/runs/digits_labels_relu/{method}/0/measures.nc" for method in ("l1", "layer_norm+l1")))
-    with xr.open_dataset(runs / "l1" / "0" / "checkpoints.nc") as alone, xr.open_dataset(runs / "none" / "0" / "checkpoints.nc") as none:
+    project.build(
+        *(
+            f"results/tiny/runs/digits_labels_relu/{method}/0/measures.nc"
+            for method in ("l1", "layer_norm+l1")
+        )
+    )
+    with (
+        xr.open_dataset(runs / "l1" / "0" / "checkpoints.nc") as alone,
+        xr.open_dataset(runs / "none" / "0" / "checkpoints.nc") as none,
+    ):
         assert list(alone.arm.values) == ["l1(strength=0.001)", "l1(strength=0.01)"]
         weak, strong, unbounded = (
-            abs(weights.isel(task=-1, seed=0)).sum() for weights in (*alone["hidden_1.weight"], *none["hidden_1.weight"])
+            abs(weights.isel(task=-1, seed=0)).sum()
+            for weights in (*alone["hidden_1.weight"], *none["hidden_1.weight"])
         )
         assert strong < weak < unbounded
     with xr.open_dataset(runs / "layer_norm+l1" / "0" / "measures.nc") as composed:
@@ -75,10 +90,13 @@ def test_the_new_setting_comes_to_its_dataset(extended):
         assert found.test_error.notnull().all()
         assert list(found.block.values) == ["hidden_1", "hidden_2", "output", "last_two", "all"]
         given, predicted = (
-            found[f"{operator}_trace"].sel(evaluation_point="next", block="all") for operator in ("fisher", "predicted_fisher")
+            found[f"{operator}_trace"].sel(evaluation_point="next", block="all")
+            for operator in ("fisher", "predicted_fisher")
         )
         assert (predicted > 0).all()
-        assert (predicted < given).mean() > 0.9  # the likeliest label has the least loss, and its gradient is small
+        assert (
+            predicted < given
+        ).mean() > 0.9  # the likeliest label has the least loss, and its gradient is small
     with xr.open_dataset(project.results / "data" / "mine.nc") as data:
         assert data.sizes["class"] == 5
 
@@ -88,7 +106,9 @@ def test_what_is_wrong_with_the_new_file_of_data_is_said_in_a_sentence(extended)
     (project.root / "data" / "mine.npz").write_bytes(b"torn")
     done = project.snakemake("--forcerun", "prepare", "--", "results/tiny/data/mine.nc")
     assert done.returncode != 0
-    assert re.search(r"data/mine\.npz is no npz file with images and labels .*: put one there", done.stdout), done.stdout[-3000:]
+    assert re.search(
+        r"data/mine\.npz is no npz file with images and labels .*: put one there", done.stdout
+    ), done.stdout[-3000:]
     assert "Traceback" not in done.stdout
 
 
@@ -96,11 +116,16 @@ def test_an_option_that_the_new_file_needs_is_asked_for(extended):
     project, _, _ = extended
     project.config(lambda config: config["settings"][SETTING]["network"].pop("width"))
     done = project.snakemake("--dry-run")
-    assert f"settings.{SETTING}.network lacks 'width', which residual needs: add it" in done.stdout, done.stdout[-3000:]
+    assert (
+        f"settings.{SETTING}.network lacks 'width', which residual needs: add it" in done.stdout
+    ), done.stdout[-3000:]
 
 
 def test_the_new_figure_is_drawn_and_comes_to_the_report_with_its_caption(copy):
-    for path in ("workflow/scripts/plasticity/report/figures/norms.py", "workflow/report/figure_norms.rst"):
+    for path in (
+        "workflow/scripts/plasticity/report/figures/norms.py",
+        "workflow/report/figure_norms.rst",
+    ):
         (copy.root / path).write_text(FILES[path], encoding="utf-8")
     copy.build()
     assert (copy.results / "figures/norms.svg").stat().st_size > 5000

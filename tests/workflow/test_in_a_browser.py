@@ -14,10 +14,14 @@ import pytest
 from plasticity.config import registry
 
 sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (Debian, Ubuntu: apt install chromium)"),
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="there is no Chromium (Debian, Ubuntu: apt install chromium)"
+    ),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 FIGURES = {name: registry.constant("figures", name, "TITLE") for name in registry.names("figures")}
@@ -40,8 +44,16 @@ class Page:
     def __init__(self, page, home):
         self.page, self.errors, self.requests = page, [], []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda request: self.requests.append(request.url) if not request.url.startswith(home) else None)
+        page.on(
+            "console",
+            lambda message: self.errors.append(message.text) if message.type == "error" else None,
+        )
+        page.on(
+            "request",
+            lambda request: (
+                self.requests.append(request.url) if not request.url.startswith(home) else None
+            ),
+        )
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +95,15 @@ def test_the_first_page_states_the_result_from_its_top_on(report):
     text = report.locator(".prose")
     assert text.bounding_box()["y"] >= 0, "the beginning can be read"
     said = text.inner_text()
-    assert re.search(r"digits_labels_relu: without an intervention the final error is 0\.\d{3} on the first eighth", said)
+    assert re.search(
+        r"digits_labels_relu: without an intervention the final error is 0\.\d{3} on the first eighth",
+        said,
+    )
     assert "torch" in said
-    assert report.get_by_text("figure_scatter").count() or report.locator("#rulegraph svg, #rulegraph canvas").count()
+    assert (
+        report.get_by_text("figure_scatter").count()
+        or report.locator("#rulegraph svg, #rulegraph canvas").count()
+    )
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -108,7 +126,9 @@ def test_every_figure_shows_with_its_caption(report, name):
 def test_tables_can_be_sorted_and_searched(report, name):
     show(entry(report, "5 Tables", name))
     frame = report.frame_locator("iframe")
-    section = frame.locator("section", has=frame.get_by_role("heading", name=PAGES[name][0], exact=True))
+    section = frame.locator(
+        "section", has=frame.get_by_role("heading", name=PAGES[name][0], exact=True)
+    )
     rows = section.locator(".dt-scroll-body tbody tr")
     rows.first.wait_for()
     before = rows.count()
@@ -136,11 +156,17 @@ def address(built):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     env = {key: value for key, value in built.env.items() if not key.lower().endswith("_proxy")}
-    server = subprocess.Popen([sys.executable, "workflow/scripts/explore.py", built.results, "--port", str(port)], cwd=built.root, env=env)
+    server = subprocess.Popen(
+        [sys.executable, "workflow/scripts/explore.py", built.results, "--port", str(port)],
+        cwd=built.root,
+        env=env,
+    )
     address, limit = f"http://localhost:{port}", time.monotonic() + 60
     while True:
         try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address, timeout=60):
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+                address, timeout=60
+            ):
                 break
         except OSError:
             assert server.poll() is None
@@ -154,7 +180,11 @@ def address(built):
 def drawn(page, label, timeout=30_000):
     """Wait until some figure has an axis of that name; figures are canvases, so Bokeh is asked."""
     models = "Bokeh.documents.flatMap(document => [...document._all_models.values()])"
-    page.wait_for_function(f"label => window.Bokeh && {models}.some(model => model.axis_label === label)", arg=label, timeout=timeout)
+    page.wait_for_function(
+        f"label => window.Bokeh && {models}.some(model => model.axis_label === label)",
+        arg=label,
+        timeout=timeout,
+    )
 
 
 def test_a_study_is_explored(browser, address):

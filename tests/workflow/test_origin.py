@@ -30,15 +30,28 @@ def test_a_figure_leads_back_to_every_run_and_to_the_datas_checksum(built):
     assert names[0] == "figures/scatter.svg"
     assert {"tables/associations.csv", "workflow/style.yaml", "data/digits.nc"} <= set(names)
     assert {name for name in names if name.startswith("runs/")} == {
-        f"runs/{ensemble}/{file}.nc" for ensemble in ENSEMBLES for file in ("outcomes", "measures", "checkpoints")
+        f"runs/{ensemble}/{file}.nc"
+        for ensemble in ENSEMBLES
+        for file in ("outcomes", "measures", "checkpoints")
     }
     data = hashlib.sha256((built.results / "data/digits.nc").read_bytes()).hexdigest()
-    assert re.search(rf"^{data[:12]}  data/digits\.nc\n +made by prepare, commit .*scikit-learn \d", said, re.MULTILINE)
+    assert re.search(
+        rf"^{data[:12]}  data/digits\.nc\n +made by prepare, commit .*scikit-learn \d",
+        said,
+        re.MULTILINE,
+    )
     assert "!" not in said
 
 
 def test_a_number_leads_back_to_its_setting_and_arm_only(built):
-    said = origin(built, "results/tiny/tables/outcomes.csv", f"setting={RELU}", "arm=none", "outcome=final_error", "stage=late")
+    said = origin(
+        built,
+        "results/tiny/tables/outcomes.csv",
+        f"setting={RELU}",
+        "arm=none",
+        "outcome=final_error",
+        "stage=late",
+    )
     row, *_ = said.splitlines()
     assert row.startswith(f"setting {RELU}, arm none, outcome final_error, stage late, mean 0.")
     assert {name.rsplit("/", 1)[0] for name in named(said) if name.startswith("runs/")} == {
@@ -50,8 +63,12 @@ def test_a_number_leads_back_to_its_setting_and_arm_only(built):
 def test_what_was_edited_is_marked_on_the_way(copy):
     copy.append(f"results/tiny/runs/{RELU}/l2/0/outcomes.nc", " ")
     said = origin(copy, "results/tiny/tables/outcomes.csv")
-    assert re.search(rf"runs/{RELU}/l2/0/outcomes\.nc\n +! is not what was made: edited, or copied by half", said)
-    assert re.search(rf"datasets/{RELU}\.nc\n +! was made of another runs/{RELU}/l2/0/outcomes\.nc", said)
+    assert re.search(
+        rf"runs/{RELU}/l2/0/outcomes\.nc\n +! is not what was made: edited, or copied by half", said
+    )
+    assert re.search(
+        rf"datasets/{RELU}\.nc\n +! was made of another runs/{RELU}/l2/0/outcomes\.nc", said
+    )
     assert said.count("!") == 2
 
 
@@ -61,7 +78,10 @@ def test_what_was_edited_is_marked_on_the_way(copy):
         (["results/tiny/figures/none.svg"], "is not there"),
         (["README.md"], "has no record"),
         (["results/tiny/tables/outcomes.csv", "setting=none"], "has no row with setting=none"),
-        (["results/tiny/tables/outcomes.csv", "seting=x"], "has no column 'seting': it has setting, arm"),
+        (
+            ["results/tiny/tables/outcomes.csv", "seting=x"],
+            "has no column 'seting': it has setting, arm",
+        ),
         (["results/tiny/figures/scatter.png", "arm=none"], "has no column 'arm'"),
     ],
 )
@@ -73,8 +93,16 @@ def test_what_has_no_origin_is_said_in_a_sentence(built, arguments, said):
 
 
 def test_every_result_has_a_record_of_the_config_the_code_and_its_inputs(built):
-    results = {name for name in built.contents() if name.split("/")[0] not in ("provenance", "logs", "benchmarks")}
-    recorded = {name.removeprefix("provenance/").removesuffix(".json") for name in built.contents() if name.startswith("provenance/")}
+    results = {
+        name
+        for name in built.contents()
+        if name.split("/")[0] not in ("provenance", "logs", "benchmarks")
+    }
+    recorded = {
+        name.removeprefix("provenance/").removesuffix(".json")
+        for name in built.contents()
+        if name.startswith("provenance/")
+    }
     assert recorded == results
     for name in results:
         record = json.loads((built.results / "provenance" / f"{name}.json").read_text())
@@ -118,7 +146,10 @@ def test_a_result_edited_by_hand_stops_who_would_use_it_and_is_made_anew_when_de
     table.write_text(altered)
     done = copy.snakemake("--keep-going", "tables")
     assert done.returncode == 1
-    assert "results/tiny/tables/outcomes.csv is not what analyse made (its checksum is another)" in done.stdout
+    assert (
+        "results/tiny/tables/outcomes.csv is not what analyse made (its checksum is another)"
+        in done.stdout
+    )
     assert "Traceback" not in done.stdout
     assert table.read_text() == altered, "nothing is overwritten"
     table.unlink()
@@ -152,20 +183,35 @@ def test_an_archive_describes_all_that_is_in_it_and_its_checksums_are_right(unpa
     described = {name for name, entity in entities.items() if "File" in entity["@type"]}
     assert files - described <= {"ro-crate-metadata.json", "ro-crate-preview.html"}
     assert described <= files
-    assert {"Snakefile", "envs/requirements.txt", "results/tiny/config.yaml", "results/tiny/report.html"} <= described
+    assert {
+        "Snakefile",
+        "envs/requirements.txt",
+        "results/tiny/config.yaml",
+        "results/tiny/report.html",
+    } <= described
     assert {f"results/tiny/datasets/{setting}.nc" for setting in METHODS} <= described
     assert not any("checkpoints" in name and name.endswith(".nc") for name in files)
     sums = {name: entity["sha256"] for name, entity in entities.items() if "sha256" in entity}
     assert len(sums) > 50
-    assert all(hashlib.sha256((unpacked.root / name).read_bytes()).hexdigest() == digest for name, digest in sums.items())
-    made = {one["@id"] for entity in entities.values() if entity["@type"] == "CreateAction" for one in entity["result"]}
+    assert all(
+        hashlib.sha256((unpacked.root / name).read_bytes()).hexdigest() == digest
+        for name, digest in sums.items()
+    )
+    made = {
+        one["@id"]
+        for entity in entities.values()
+        if entity["@type"] == "CreateAction"
+        for one in entity["result"]
+    }
     assert made == set(sums)
     assert entities["./"]["mainEntity"] == {"@id": "Snakefile"}
     assert "ComputationalWorkflow" in entities["Snakefile"]["@type"]
 
 
 def test_an_archive_is_adopted_and_a_change_of_style_draws_again_without_training(unpacked):
-    done = unpacked.run("python", "workflow/scripts/audit.py", "--adopt", "--configfile", "results/tiny/config.yaml")
+    done = unpacked.run(
+        "python", "workflow/scripts/audit.py", "--adopt", "--configfile", "results/tiny/config.yaml"
+    )
     assert done.returncode == 0, done.stdout
     config = ("--configfile", "results/tiny/config.yaml")
     assert unpacked.plan(*config) == set()
@@ -179,9 +225,11 @@ def test_an_archive_can_be_trained_anew_and_compared(unpacked):
     shutil.rmtree(unpacked.root / "results")
     done = unpacked.run("python", "workflow/scripts/reproduce.py", "tiny")
     assert done.returncode == 0, done.stdout
-    assert re.search(r"^(\d+) of \1 tables and datasets hold what the reference holds, bit for bit$", done.stdout, re.MULTILINE), (
-        done.stdout[-3000:]
-    )
+    assert re.search(
+        r"^(\d+) of \1 tables and datasets hold what the reference holds, bit for bit$",
+        done.stdout,
+        re.MULTILINE,
+    ), done.stdout[-3000:]
 
 
 # The reference
@@ -189,15 +237,23 @@ def test_an_archive_can_be_trained_anew_and_compared(unpacked):
 
 @pytest.mark.slow
 def test_a_study_that_comes_out_otherwise_is_said_and_is_no_success_on_the_same_machine(copy):
-    assert copy.run("python", "workflow/scripts/reproduce.py", "tiny").returncode == 1, "no reference yet"
+    assert copy.run("python", "workflow/scripts/reproduce.py", "tiny").returncode == 1, (
+        "no reference yet"
+    )
     assert copy.run("python", "workflow/scripts/reproduce.py", "tiny", "--publish").returncode == 0
     assert copy.run("python", "workflow/scripts/reproduce.py", "tiny").returncode == 0
     copy.config(
-        lambda config: config["statistics"].update(draws=499) if "statistics" in config else config.update(statistics={"draws": 499})
+        lambda config: (
+            config["statistics"].update(draws=499)
+            if "statistics" in config
+            else config.update(statistics={"draws": 499})
+        )
     )
     done = copy.run("python", "workflow/scripts/reproduce.py", "tiny")
     assert done.returncode == 1
     assert "on this kind of machine they should be the same" in done.stdout
-    assert re.search(r"^tables/comparisons\.csv: p differs in \d+ of \d+ rows, at most by 0\.", done.stdout, re.MULTILINE), done.stdout[
-        -2000:
-    ]
+    assert re.search(
+        r"^tables/comparisons\.csv: p differs in \d+ of \d+ rows, at most by 0\.",
+        done.stdout,
+        re.MULTILINE,
+    ), done.stdout[-2000:]

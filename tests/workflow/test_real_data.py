@@ -14,12 +14,17 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = yaml.safe_load((ROOT / "studies" / "small" / "paper.yaml").read_text(encoding="utf-8"))
 GIVEN = Path(os.environ.get("PLASTICITY_DATA", "")).resolve()
-MNIST, CIFAR10, IMAGENET = GIVEN / "MNIST", GIVEN / "cifar-10-batches-py", GIVEN / "tiny-imagenet-20-classes.tar.gz"
+MNIST, CIFAR10, IMAGENET = (
+    GIVEN / "MNIST",
+    GIVEN / "cifar-10-batches-py",
+    GIVEN / "tiny-imagenet-20-classes.tar.gz",
+)
 
 pytestmark = [
     pytest.mark.data,
     pytest.mark.skipif(
-        "PLASTICITY_DATA" not in os.environ or not all(path.exists() for path in (MNIST, CIFAR10, IMAGENET)),
+        "PLASTICITY_DATA" not in os.environ
+        or not all(path.exists() for path in (MNIST, CIFAR10, IMAGENET)),
         reason="PLASTICITY_DATA does not name a folder with MNIST, cifar-10-batches-py and tiny-imagenet-20-classes.tar.gz",
     ),
 ]
@@ -47,7 +52,12 @@ def paper(clone, data_root):
     """The study, built on a data root that stays as it is."""
     project, before = clone(), state(data_root)
     built = project.snakemake(
-        "--configfile", "studies/small/paper.yaml", "--quiet", "all", env={"PLASTICITY_DATA": str(data_root)}, timeout=1800
+        "--configfile",
+        "studies/small/paper.yaml",
+        "--quiet",
+        "all",
+        env={"PLASTICITY_DATA": str(data_root)},
+        timeout=1800,
     )
     assert built.returncode == 0, built.stdout[-6000:]
     assert state(data_root) == before, "the data root was written to"
@@ -55,7 +65,9 @@ def paper(clone, data_root):
 
 
 def test_the_prepared_dataset_is_what_the_original_files_hold(paper):
-    images_file, labels_file = (MNIST / "raw" / f"train-{name}-ubyte.gz" for name in ("images-idx3", "labels-idx1"))
+    images_file, labels_file = (
+        MNIST / "raw" / f"train-{name}-ubyte.gz" for name in ("images-idx3", "labels-idx1")
+    )
     with gzip.open(images_file) as file:
         magic, count, rows, columns = struct.unpack(">IIII", file.read(16))
         images = np.frombuffer(file.read(), np.uint8).reshape(count, rows, columns)
@@ -87,7 +99,10 @@ def test_the_prepared_datasets_are_those_that_the_config_describes(paper):
 def test_the_study_comes_to_its_report(paper):
     results = paper.root / "results" / "paper_small"
     assert "results/paper_small/figures/curvature.svg" in (results / "report.html").read_text()
-    assert {path.name for path in (paper.root / "results").iterdir()} == {"README.md", "paper_small"}
+    assert {path.name for path in (paper.root / "results").iterdir()} == {
+        "README.md",
+        "paper_small",
+    }
 
 
 @pytest.mark.parametrize("setting", CONFIG["settings"])

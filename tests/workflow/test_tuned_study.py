@@ -59,7 +59,10 @@ def by(outcome, stage="all"):
 
 def inodes(project, pattern):
     """Which files lie where: a file that was made anew is another one."""
-    return {str(path.relative_to(results(project))): path.stat().st_ino for path in results(project).glob(pattern)}
+    return {
+        str(path.relative_to(results(project))): path.stat().st_ino
+        for path in results(project).glob(pattern)
+    }
 
 
 def log(project, seed, stage="train"):
@@ -69,7 +72,11 @@ def log(project, seed, stage="train"):
 def computed(project, stage="train"):
     """The seeds for which the last job of the tuned method computed something; for the others it took back what was made before."""
     said = {seed: log(project, seed, stage) for seed in ("0", "1")}
-    taken = {seed for seed, text in said.items() if "taken back from" in text and "nothing is computed" in text}
+    taken = {
+        seed
+        for seed, text in said.items()
+        if "taken back from" in text and "nothing is computed" in text
+    }
     assert not any(": 3 of 3, " in said[seed] for seed in taken)
     assert all(": 3 of 3, " in said[seed] for seed in set(said) - taken)
     return set(said) - taken
@@ -89,16 +96,34 @@ def prefer(project, outcome, place):
 
 
 def test_a_tuned_study_leaves_the_files_of_its_stages(whole):
-    files = {str(path.relative_to(results(whole))) for path in results(whole).rglob("*.*") if path.is_file()}
-    made = {name for name in files if name.partition("/")[0] in {"tuning", "runs"} and "/kept/" not in name}
-    ensembles = [f"runs/{SETTING}/{method}/{seed}" for method in ("none", "l2_init", "fresh") for seed in (0, 1)]
+    files = {
+        str(path.relative_to(results(whole)))
+        for path in results(whole).rglob("*.*")
+        if path.is_file()
+    }
+    made = {
+        name
+        for name in files
+        if name.partition("/")[0] in {"tuning", "runs"} and "/kept/" not in name
+    }
+    ensembles = [
+        f"runs/{SETTING}/{method}/{seed}"
+        for method in ("none", "l2_init", "fresh")
+        for seed in (0, 1)
+    ]
     assert made == {
         *(f"tuning/{TUNED}/{seed}/outcomes.nc" for seed in (1000, 1001)),
         f"tuning/{TUNED}/choice.json",
         *(f"{ensemble}/{name}" for ensemble in ensembles for name in RESULTS),
     }
-    assert {name.partition("/kept/")[0] for name in files if "/kept/" in name} == {f"runs/{TUNED}/{seed}" for seed in (0, 1)}
-    assert {"tables/tuning.csv", f"logs/tuning/{TUNED}/1000/tune.log", f"logs/tuning/{TUNED}/choose.log"} <= files
+    assert {name.partition("/kept/")[0] for name in files if "/kept/" in name} == {
+        f"runs/{TUNED}/{seed}" for seed in (0, 1)
+    }
+    assert {
+        "tables/tuning.csv",
+        f"logs/tuning/{TUNED}/1000/tune.log",
+        f"logs/tuning/{TUNED}/choose.log",
+    } <= files
     assert '<section id="tuning">' in (results(whole) / "tables/methods.html").read_text()
     assert whole.plan("tables") == set()
 
@@ -106,10 +131,16 @@ def test_a_tuned_study_leaves_the_files_of_its_stages(whole):
 def test_all_arms_are_trained_on_tuning_seeds_and_the_chosen_one_alone_reports(whole):
     for seed in (1000, 1001):
         with xr.open_dataset(results(whole) / "tuning" / TUNED / str(seed) / "outcomes.nc") as data:
-            assert list(data.arm.values) == [f"l2_init(strength={strength})" for strength in STRENGTHS]
+            assert list(data.arm.values) == [
+                f"l2_init(strength={strength})" for strength in STRENGTHS
+            ]
             assert list(data.seed.values) == [seed]
     with xr.open_dataset(results(whole) / "datasets" / f"{SETTING}.nc") as data:
-        assert list(data.arm.values) == json.loads(data.settings)["arms"] == ["none", "l2_init", "fresh"]
+        assert (
+            list(data.arm.values)
+            == json.loads(data.settings)["arms"]
+            == ["none", "l2_init", "fresh"]
+        )
         assert list(data.seed.values) == [0, 1]
     for seed in ("0", "1"):
         for name in ("outcomes.nc", "checkpoints.nc"):
@@ -119,15 +150,22 @@ def test_all_arms_are_trained_on_tuning_seeds_and_the_chosen_one_alone_reports(w
 
 
 def test_the_choice_is_the_least_mean_over_the_tuning_seeds_and_the_table_says_so(whole):
-    errors = [netcdf.read(results(whole) / "tuning" / TUNED / seed / "outcomes.nc").final_error for seed in ("1000", "1001")]
+    errors = [
+        netcdf.read(results(whole) / "tuning" / TUNED / seed / "outcomes.nc").final_error
+        for seed in ("1000", "1001")
+    ]
     scores = np.mean([error.astype(float).mean("task").values[:, 0] for error in errors], axis=0)
     assert choice(whole)["arm"] == {"strength": STRENGTHS[int(scores.argmin())]}
     table = pd.read_csv(results(whole) / "tables" / "tuning.csv")
     assert len(table) == 2 * 3 * 3
     criterion = table[table["criterion"]]
-    assert set(zip(criterion["outcome"], criterion["stage"], strict=True)) == {("final_error", "all")}
+    assert set(zip(criterion["outcome"], criterion["stage"], strict=True)) == {
+        ("final_error", "all")
+    }
     np.testing.assert_allclose(criterion["mean"], scores, rtol=1e-5)
-    assert list(criterion["chosen"]) == [strength == choice(whole)["arm"]["strength"] for strength in STRENGTHS]
+    assert list(criterion["chosen"]) == [
+        strength == choice(whole)["arm"]["strength"] for strength in STRENGTHS
+    ]
 
 
 @pytest.mark.slow
@@ -137,17 +175,34 @@ def test_reporting_members_are_those_of_a_study_of_that_arm_alone(changing):
         config["methods"]["l2_init"] = choice(changing)["arm"]
 
     changing.config(alone)
-    paths = [f"runs/{TUNED}/{name}" for name in ("0/outcomes.nc", "1/outcomes.nc", "1/checkpoints.nc", "1/measures.nc")]
+    paths = [
+        f"runs/{TUNED}/{name}"
+        for name in ("0/outcomes.nc", "1/outcomes.nc", "1/checkpoints.nc", "1/measures.nc")
+    ]
     changing.build(*(f"results/alone/{path}" for path in paths))
     for path in paths:
-        one, other = (xr.load_dataset(changing.root / "results" / study / path) for study in ("tuned", "alone"))
-        assert list(other.arm.values) == [f"l2_init(strength={choice(changing)['arm']['strength']:g})"]
-        assert one.identical(other.assign_coords(arm=one.arm).assign_attrs(inputs=one.inputs)), path  # an arm's name is in checkpoints
+        one, other = (
+            xr.load_dataset(changing.root / "results" / study / path)
+            for study in ("tuned", "alone")
+        )
+        assert list(other.arm.values) == [
+            f"l2_init(strength={choice(changing)['arm']['strength']:g})"
+        ]
+        assert one.identical(other.assign_coords(arm=one.arm).assign_attrs(inputs=one.inputs)), (
+            path
+        )  # an arm's name is in checkpoints
 
 
 def test_members_on_tuning_seeds_are_none_that_report(whole):
     tuned_on, reported = (
-        np.concatenate([netcdf.read(results(whole) / path / TUNED / seed / "outcomes.nc").final_loss.values.ravel() for seed in seeds])
+        np.concatenate(
+            [
+                netcdf.read(
+                    results(whole) / path / TUNED / seed / "outcomes.nc"
+                ).final_loss.values.ravel()
+                for seed in seeds
+            ]
+        )
         for path, seeds in (("tuning", ("1000", "1001")), ("runs", ("0", "1")))
     )
     assert len(np.unique(tuned_on)) == 2 * 2 * 3
@@ -157,7 +212,10 @@ def test_members_on_tuning_seeds_are_none_that_report(whole):
 @pytest.mark.slow
 def test_a_criterion_retrains_nothing_but_an_arm_that_was_not_chosen_before(changing):
     first = choice(changing)["arm"]
-    before, others = inodes(changing, f"runs/{TUNED}/*/*.nc"), inodes(changing, f"runs/{SETTING}/[nf]*/*/*.nc")
+    before, others = (
+        inodes(changing, f"runs/{TUNED}/*/*.nc"),
+        inodes(changing, f"runs/{SETTING}/[nf]*/*/*.nc"),
+    )
     prefer(changing, "final_loss", STRENGTHS.index(first["strength"]))
     prefer(changing, "online_error", 1 - STRENGTHS.index(first["strength"]))
     kept = changing.contents(f"results/tuned/runs/{TUNED}")
@@ -165,9 +223,16 @@ def test_a_criterion_retrains_nothing_but_an_arm_that_was_not_chosen_before(chan
     # another criterion that chooses the same arm
     changing.config(by("final_loss"))
     planned = changing.plan("train")
-    assert planned == {f"choose_arm {TUNED}", *(f"train_ensemble {TUNED}/{seed}" for seed in (0, 1)), "train"}
+    assert planned == {
+        f"choose_arm {TUNED}",
+        *(f"train_ensemble {TUNED}/{seed}" for seed in (0, 1)),
+        "train",
+    }
     changing.build("curvature")
-    assert (choice(changing)["arm"], choice(changing)["criterion"]["outcome"]) == (first, "final_loss")
+    assert (choice(changing)["arm"], choice(changing)["criterion"]["outcome"]) == (
+        first,
+        "final_loss",
+    )
     assert computed(changing) == computed(changing, "curvature") == set()
     assert inodes(changing, f"runs/{TUNED}/*/*.nc") == before
     assert changing.contents(f"results/tuned/runs/{TUNED}") == kept
@@ -186,7 +251,9 @@ def test_a_criterion_retrains_nothing_but_an_arm_that_was_not_chosen_before(chan
 
     # back to the first, of which a file was altered meanwhile
     kept_there = results(changing).glob(f"runs/{TUNED}/0/kept/train/*/outcomes.nc")
-    (altered,) = (path for path in kept_there if path.stat().st_ino == before[f"runs/{TUNED}/0/outcomes.nc"])
+    (altered,) = (
+        path for path in kept_there if path.stat().st_ino == before[f"runs/{TUNED}/0/outcomes.nc"]
+    )
     content = bytearray(altered.read_bytes())
     content[-1] ^= 1
     altered.write_bytes(content)
@@ -214,23 +281,40 @@ def test_one_more_tuning_seed_trains_itself_alone(changing):
     changing.build("train")
     assert choice(changing)["seeds"] == [1000, 1001, 1002]
     assert computed(changing) == set()
-    assert {name: inode for name, inode in inodes(changing, "[rt]un*/**/*.nc").items() if before.get(name) != inode}.keys() == {
-        f"tuning/{TUNED}/1002/outcomes.nc"
-    }
+    assert {
+        name: inode
+        for name, inode in inodes(changing, "[rt]un*/**/*.nc").items()
+        if before.get(name) != inode
+    }.keys() == {f"tuning/{TUNED}/1002/outcomes.nc"}
 
 
 def test_one_more_reporting_seed_tunes_nothing(changing):
     changing.config(lambda config: config["seeds"].update(report=3))
-    assert changing.plan("train") == {f"train_ensemble {SETTING}/{method}/2" for method in ("none", "l2_init", "fresh")} | {"train"}
+    assert changing.plan("train") == {
+        f"train_ensemble {SETTING}/{method}/2" for method in ("none", "l2_init", "fresh")
+    } | {"train"}
 
 
 @pytest.mark.slow
 def test_a_tuning_job_that_was_killed_goes_on(changing):
     changing.config(lambda config: config["settings"][SETTING]["problem"].update(tasks=600))
     path = results(changing) / "tuning" / TUNED / "1000"
-    job = ["python", "-m", "snakemake", "--cores", "1", "--rerun-incomplete", str((path / "outcomes.nc").relative_to(changing.root))]
+    job = [
+        "python",
+        "-m",
+        "snakemake",
+        "--cores",
+        "1",
+        "--rerun-incomplete",
+        str((path / "outcomes.nc").relative_to(changing.root)),
+    ]
     running = subprocess.Popen(
-        job, cwd=changing.root, env=changing.unforked.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        job,
+        cwd=changing.root,
+        env=changing.unforked.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     limit = time.monotonic() + 120
     while not (path / "resume" / "state_0.npz").exists():
@@ -244,15 +328,30 @@ def test_a_tuning_job_that_was_killed_goes_on(changing):
     said = (results(changing) / "logs" / "tuning" / TUNED / "1000" / "tune.log").read_text()
     assert re.search(r"going on after task [1-9]\d* of 600", said)
     assert netcdf.read(path / "outcomes.nc").final_error.notnull().all()
-    assert [file.name for file in path.iterdir()] == ["outcomes.nc"], "no checkpoints, and the resume folder is gone"
+    assert [file.name for file in path.iterdir()] == ["outcomes.nc"], (
+        "no checkpoints, and the resume folder is gone"
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        (by("final_eror"), ["tuning.outcome", "did you mean 'final_error'?", "final_error, online_error, final_loss, test_error"]),
-        (by("final_error", "last"), ["tuning.stage", "did you mean 'late'? Known: all, early, late"]),
-        (by("test_error"), ["tuning.outcome is test_error", f"settings.{SETTING}.problem has no test_samples"]),
+        (
+            by("final_eror"),
+            [
+                "tuning.outcome",
+                "did you mean 'final_error'?",
+                "final_error, online_error, final_loss, test_error",
+            ],
+        ),
+        (
+            by("final_error", "last"),
+            ["tuning.stage", "did you mean 'late'? Known: all, early, late"],
+        ),
+        (
+            by("test_error"),
+            ["tuning.outcome is test_error", f"settings.{SETTING}.problem has no test_samples"],
+        ),
     ],
 )
 def test_a_wrong_criterion_is_refused_in_a_sentence(changing, change, parts):
@@ -260,14 +359,19 @@ def test_a_wrong_criterion_is_refused_in_a_sentence(changing, change, parts):
     done = changing.snakemake("--dry-run")
     assert done.returncode != 0
     assert "Traceback" not in done.stdout
-    assert any(all(part in line for part in ["config.yaml: ", *parts]) for line in done.stdout.splitlines()), done.stdout
+    assert any(
+        all(part in line for part in ["config.yaml: ", *parts]) for line in done.stdout.splitlines()
+    ), done.stdout
 
 
 def test_where_every_arm_diverged_it_is_said_in_a_sentence_and_nothing_reports(changing):
     changing.config(lambda config: config["methods"]["l2_init"].update(strength=[1.0e38, 1.0e39]))
     done = changing.snakemake("train")
     assert done.returncode != 0
-    assert f"every arm of l2_init diverged on some tuning seed of {SETTING}, so none can be chosen" in done.stdout
+    assert (
+        f"every arm of l2_init diverged on some tuning seed of {SETTING}, so none can be chosen"
+        in done.stdout
+    )
     assert "Traceback" not in done.stdout
 
 
@@ -276,13 +380,21 @@ def test_the_cost_of_a_study_counts_its_tuning(changing):
     done = changing.snakemake("cost")
     assert done.returncode == 0, done.stdout
     rows = {
-        method: re.search(rf"^{SETTING} +{method} +(\d+) +(\d+) ", done.stdout, re.MULTILINE) for method in ("l2_init", "l2_init tuning")
+        method: re.search(rf"^{SETTING} +{method} +(\d+) +(\d+) ", done.stdout, re.MULTILINE)
+        for method in ("l2_init", "l2_init tuning")
     }
-    assert {method: tuple(map(int, found.groups())) for method, found in rows.items()} == {"l2_init": (2, 2), "l2_init tuning": (2, 4)}
+    assert {method: tuple(map(int, found.groups())) for method, found in rows.items()} == {
+        "l2_init": (2, 2),
+        "l2_init tuning": (2, 4),
+    }
 
 
 def test_the_cluster_profile_asks_for_a_gpu_to_tune(changing):
     changing.config(lambda config: config["seeds"].update(tune=3))
     done = changing.snakemake("--dry-run", "--profile", "slurm", "tune")
     assert done.returncode == 0, done.stdout
-    assert re.search(r"^rule tune_ensemble:\n(?: {4}.*\n)*? {4}resources: .*gres='?gpu:1", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(
+        r"^rule tune_ensemble:\n(?: {4}.*\n)*? {4}resources: .*gres='?gpu:1",
+        done.stdout,
+        re.MULTILINE,
+    ), done.stdout

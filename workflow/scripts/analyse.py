@@ -14,9 +14,16 @@ def main(job: Job) -> None:
     datasets = {path.stem: netcdf.read(path) for path in job.paths["datasets"]}
     tuning: dict[tuple[str, str], list[xr.Dataset]] = {}
     for path in job.paths["tuned_on"]:
-        tuning.setdefault((path.parents[2].name, path.parents[1].name), []).append(netcdf.read(path))
-    choices = {(path.parents[1].name, path.parent.name): json.loads(path.read_text(encoding="utf-8")) for path in job.paths["choices"]}
-    made = tables.tables(datasets, Statistics.of(job.settings)) | {"tuning": summaries.tuning(tuning, choices)}
+        tuning.setdefault((path.parents[2].name, path.parents[1].name), []).append(
+            netcdf.read(path)
+        )
+    choices = {
+        (path.parents[1].name, path.parent.name): json.loads(path.read_text(encoding="utf-8"))
+        for path in job.paths["choices"]
+    }
+    made = tables.tables(datasets, Statistics.of(job.settings)) | {
+        "tuning": summaries.tuning(tuning, choices)
+    }
     for path in job.paths["tables"]:
         with netcdf.atomic_write(path) as part, netcdf.explained(path):
             made[path.stem].to_csv(part, index=False, float_format="%.6g")

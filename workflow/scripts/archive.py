@@ -10,8 +10,14 @@ from plasticity.storage import netcdf
 
 
 def main(job: Job) -> None:
-    with netcdf.atomic_write(job.path("output")) as part, netcdf.explained(job.path("output")), tempfile.TemporaryDirectory() as scratch:
-        archiving.crate(job.settings, job.paths["results"], Path(scratch)).write_zip(Path(scratch, "archive.zip"))
+    with (
+        netcdf.atomic_write(job.path("output")) as part,
+        netcdf.explained(job.path("output")),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        archiving.crate(job.settings, job.paths["results"], Path(scratch)).write_zip(
+            Path(scratch, "archive.zip")
+        )
         shutil.copyfile(Path(scratch, "archive.zip"), part)
 
 

@@ -10,7 +10,9 @@ from plasticity.training import selection
 
 def main(job: Job) -> None:
     criterion = Criterion(**job.settings["criterion"])
-    choice = selection.choose([netcdf.read(path) for path in job.paths["outcomes"]], criterion, job.settings["setting"])
+    choice = selection.choose(
+        [netcdf.read(path) for path in job.paths["outcomes"]], criterion, job.settings["setting"]
+    )
     with netcdf.atomic_write(job.path("output")) as part, netcdf.explained(job.path("output")):
         part.write_text(json.dumps(choice, indent=2) + "\n", encoding="utf-8")
 

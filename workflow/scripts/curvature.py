@@ -18,7 +18,11 @@ from plasticity.training import memory
 def main(job: Job) -> None:
     ensemble.make_deterministic()
     output = job.path("output")
-    arm = json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"] if job.paths["choice"] else None
+    arm = (
+        json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"]
+        if job.paths["choice"]
+        else None
+    )
     before = kept(output.parent, arm, job.label, [output])
     with restart.held(output.parent / "resume_curvature", job.label) as state:
         if before and before.take_back():
@@ -35,7 +39,10 @@ def main(job: Job) -> None:
             memory.available(torch.device("cpu"), job.memory, data.nbytes),
         )
         described = measure.table(curvature)
-        netcdf.write(netcdf.dataset(described, variables, coordinates, "measures of an ensemble", job.label), output)
+        netcdf.write(
+            netcdf.dataset(described, variables, coordinates, "measures of an ensemble", job.label),
+            output,
+        )
         if before:
             before.keep()
 

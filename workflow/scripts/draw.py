@@ -13,7 +13,11 @@ def main(job: Job) -> None:
     datasets = {path.stem: with_gaps(netcdf.open_dataset(path)) for path in job.paths["datasets"]}
     tables = {path.stem: statistics.read_table(path) for path in job.paths["tables"]}
     with style.used():
-        save(registry.load("figures", job.settings["figure"]).draw(datasets, tables, style), job.paths["outputs"], job.label)
+        save(
+            registry.load("figures", job.settings["figure"]).draw(datasets, tables, style),
+            job.paths["outputs"],
+            job.label,
+        )
 
 
 if __name__ == "__main__":

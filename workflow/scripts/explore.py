@@ -15,11 +15,25 @@ from plasticity.storage import netcdf
 STYLE = Path(__file__).parents[1] / "style.yaml"
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", nargs="?", type=Path, default=Path("results/digits"), help="folder of a study (default: results/digits)")
-    parser.add_argument("--port", type=int, default=5006, help="where to serve; 0: any that is free (default: 5006)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "results",
+        nargs="?",
+        type=Path,
+        default=Path("results/digits"),
+        help="folder of a study (default: results/digits)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=5006, help="where to serve; 0: any that is free (default: 5006)"
+    )
     given = parser.parse_args()
-    datasets = {path.stem: netcdf.open_dataset(path) for path in sorted(given.results.glob("datasets/*.nc"))}
+    datasets = {
+        path.stem: netcdf.open_dataset(path) for path in sorted(given.results.glob("datasets/*.nc"))
+    }
     if not datasets:
-        parser.error(f"{given.results}/datasets has no setting: run the study first, or name another folder of results/")
+        parser.error(
+            f"{given.results}/datasets has no setting: run the study first, or name another folder of results/"
+        )
     explorer.serve(given.results.name, datasets, Style.read(STYLE), given.port)

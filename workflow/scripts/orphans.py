@@ -19,6 +19,9 @@ if __name__ == "__main__":
             print(f"{job.number}  {job.state:10}  {job.comment}")
         if cancelled := given.cancel and bool(found):
             slurm.cancel(found)
-        print(f"{len(found)} jobs of {ROOT} wait or run" + (", and are cancelled" if cancelled else ""))
+        print(
+            f"{len(found)} jobs of {ROOT} wait or run"
+            + (", and are cancelled" if cancelled else "")
+        )
     except StudyError as mistake:
         sys.exit(str(mistake))

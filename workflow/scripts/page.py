@@ -10,11 +10,19 @@ def main(job: Job) -> None:
     config, titles = job.settings["config"], job.settings["tables"]
     config |= {"said": captions.said(config, statistics.read_table(job.path("statements")))}
     sections = [
-        page.Section(table.stem, titles[table.stem], captions.html(caption, config), statistics.read_table(table))
+        page.Section(
+            table.stem,
+            titles[table.stem],
+            captions.html(caption, config),
+            statistics.read_table(table),
+        )
         for table, caption in zip(job.paths["tables"], job.paths["captions"], strict=True)
     ]
     with netcdf.atomic_write(job.path("page")) as part, netcdf.explained(job.path("page")):
-        part.write_text(page.page(f"Study {config['study']}: {job.settings['page']}", sections), encoding="utf-8")
+        part.write_text(
+            page.page(f"Study {config['study']}: {job.settings['page']}", sections),
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from plasticity.storage import netcdf
 def main(job: Job) -> None:
     name, chosen = job.settings["name"], Dataset.of(job.settings["dataset"])
     source: dataset.Source = registry.build("datasets", chosen.kind, chosen.options)
-    netcdf.write(dataset.describe(name, source.load(job.path("root")), job.label), job.path("output"))
+    netcdf.write(
+        dataset.describe(name, source.load(job.path("root")), job.label), job.path("output")
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ DRAWN_WITH = ("snakemake", "matplotlib", "pandas", "scipy", "statsmodels")
 
 
 def main(job: Job) -> None:
-    made_with = [json.loads(netcdf.open_dataset(path).attrs["versions"]) for path in job.paths["datasets"]]
+    made_with = [
+        json.loads(netcdf.open_dataset(path).attrs["versions"]) for path in job.paths["datasets"]
+    ]
     cost = latex.cost(job.path("benchmarks"), latex.ALL_STAGES)
     drawn_with = {name: version(name) for name in DRAWN_WITH}
     with netcdf.atomic_write(job.path("output")) as part, tempfile.TemporaryDirectory() as scratch:
@@ -26,15 +28,34 @@ def main(job: Job) -> None:
         said |= {"versions": captions.versions(made_with, drawn_with), "cost": captions.table(cost)}
         config.write_text(json.dumps(job.settings | {"said": said}))
         # the first Snakemake holds the lock, and waits for this one
-        options = ["--nolock", "--configfile", str(config), "--report", str(page), "--report-stylesheet", str(job.path("stylesheet"))]
+        options = [
+            "--nolock",
+            "--configfile",
+            str(config),
+            "--report",
+            str(page),
+            "--report-stylesheet",
+            str(job.path("stylesheet")),
+        ]
         made = subprocess.run(
-            [sys.executable, "-m", "snakemake", "figures", "tables", *options], capture_output=True, text=True, check=False
+            [sys.executable, "-m", "snakemake", "figures", "tables", *options],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         log.log.info("%s", made.stdout + made.stderr)
         if made.returncode:
-            raise StudyError(f"Snakemake could not write the report: {(made.stdout + made.stderr).strip().splitlines()[-1]}")
+            raise StudyError(
+                f"Snakemake could not write the report: {(made.stdout + made.stderr).strip().splitlines()[-1]}"
+            )
         part.write_text(page.read_text())
 
 
 if __name__ == "__main__":
-    start(main, __doc__, inputs=["statements", "datasets", "stylesheet"], outputs=["output"], others=["benchmarks"])
+    start(
+        main,
+        __doc__,
+        inputs=["statements", "datasets", "stylesheet"],
+        outputs=["output"],
+        others=["benchmarks"],
+    )

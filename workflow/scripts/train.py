@@ -14,7 +14,11 @@ def main(job: Job) -> None:
     ensemble.make_deterministic()
     method, results = job.settings["method"], [job.path("outcomes"), job.path("checkpoints")]
     folder = results[0].parent
-    arm = json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"] if job.paths["choice"] else None
+    arm = (
+        json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"]
+        if job.paths["choice"]
+        else None
+    )
     if arm is None:
         arms = {arm_name(method, arm): arm for arm in job.settings["arms"]}
     else:
@@ -24,7 +28,9 @@ def main(job: Job) -> None:
         if before and before.take_back():
             return
         rows, outcomes = chunks.train_job(job, arms, state, checkpoints=True)
-        checkpoints.write(job.path("checkpoints"), rows, list(arms), job.settings["seeds"], job.label)
+        checkpoints.write(
+            job.path("checkpoints"), rows, list(arms), job.settings["seeds"], job.label
+        )
         netcdf.write(outcomes, job.path("outcomes"))
         if before:
             before.keep()

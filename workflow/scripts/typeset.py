@@ -11,7 +11,12 @@ from plasticity.storage import netcdf
 def main(job: Job) -> None:
     tables = {path.stem: statistics.read_table(path) for path in job.paths["tables"]}
     made = {
-        "settings": latex.settings({path.stem: json.loads(netcdf.open_dataset(path).attrs["settings"]) for path in job.paths["datasets"]}),
+        "settings": latex.settings(
+            {
+                path.stem: json.loads(netcdf.open_dataset(path).attrs["settings"])
+                for path in job.paths["datasets"]
+            }
+        ),
         "methods": latex.methods(tables["outcomes"], tables["comparisons"]),
         "cost": latex.cost(job.path("benchmarks")),
     }

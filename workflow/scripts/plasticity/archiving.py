@@ -15,7 +15,11 @@ from plasticity.provenance import record as records
 from plasticity.provenance.code_digest import ROOT, commit
 from plasticity.report.reference import publish
 
-LEFT_OUT = {".venv", ".snakemake", "results"}  # top folders, where git cannot be asked what belongs to the repository
+LEFT_OUT = {
+    ".venv",
+    ".snakemake",
+    "results",
+}  # top folders, where git cannot be asked what belongs to the repository
 TEXT = """Directions of curvature and the loss of plasticity, study {study}: code (commit {commit}), config, hash-pinned lock, datasets,
 tables, figures, report, and a record of how each was made with checksums back to the original data. Unpacked, `make env` installs what
 it was made with; `make audit ARGS=--adopt CONFIG=results/{study}/config.yaml` has Snakemake know the results, so that only what you
@@ -33,7 +37,9 @@ def crate(config: dict[str, Any], results: Sequence[Path], scratch: Path) -> ROC
     study, (name, changed) = config["study"], commit()
     made = ROCrate(gen_preview=True)
     made.name = f"Directions of curvature and the loss of plasticity: study {study}"
-    made.description = TEXT.format(study=study, commit=f"{name or 'unknown'}{', and changes' if changed else ''}")
+    made.description = TEXT.format(
+        study=study, commit=f"{name or 'unknown'}{', and changes' if changed else ''}"
+    )
     made.license = "https://spdx.org/licenses/MIT"
     reference = Path("docs") / study
     workflow = made.add_workflow(ROOT / "Snakefile", "Snakefile", main=True, lang="snakemake")
@@ -42,20 +48,36 @@ def crate(config: dict[str, Any], results: Sequence[Path], scratch: Path) -> ROC
             made.add_file(ROOT / path, str(path))
     publish(ROOT / "results" / study, scratch / reference)
     (scratch / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    made.add_file(scratch / "config.yaml", f"results/{study}/config.yaml", properties={"description": "the study"})
+    made.add_file(
+        scratch / "config.yaml",
+        f"results/{study}/config.yaml",
+        properties={"description": "the study"},
+    )
     for path in sorted((scratch / reference).rglob("*.*")):
-        made.add_file(path, str(path.relative_to(scratch)), properties={"description": "what another run is compared with"})
+        made.add_file(
+            path,
+            str(path.relative_to(scratch)),
+            properties={"description": "what another run is compared with"},
+        )
     entities, jobs = {}, defaultdict(list)
     for path in results:
         record, called = records.read(path), records.name(path)
         kind = {"encodingFormat": mimetypes.guess_type(path.name)[0] or "application/octet-stream"}
-        entities[called] = made.add_file(path, f"results/{study}/{called}", properties=kind | ({"sha256": record.sha256} if record else {}))
+        entities[called] = made.add_file(
+            path,
+            f"results/{study}/{called}",
+            properties=kind | ({"sha256": record.sha256} if record else {}),
+        )
         if record:
-            jobs[record.source, json.dumps(record.settings, sort_keys=True), tuple(record.inputs)].append(called)
+            jobs[
+                record.source, json.dumps(record.settings, sort_keys=True), tuple(record.inputs)
+            ].append(called)
     for (source, settings, inputs), outputs in jobs.items():
         about = {"@type": "CreateAction", "name": source, "description": f"settings {settings}"}
         objects = [entities[one] for one in inputs if one in entities]
-        made.add_action(workflow, object=objects, result=[entities[one] for one in outputs], properties=about)
+        made.add_action(
+            workflow, object=objects, result=[entities[one] for one in outputs], properties=about
+        )
     for path in sorted((ROOT / "results" / study / records.FOLDER).rglob("*.json")):
         made.add_file(path, str(path.relative_to(ROOT)))
     return made
@@ -70,6 +92,9 @@ def repository() -> Iterator[Path]:
     except (OSError, subprocess.SubprocessError):
         found = (path.relative_to(ROOT) for path in sorted(ROOT.rglob("*")))
         names = [
-            str(path) for path in found if (path.parts[0] not in LEFT_OUT and path.suffix != ".pyc") or path == Path("results/README.md")
+            str(path)
+            for path in found
+            if (path.parts[0] not in LEFT_OUT and path.suffix != ".pyc")
+            or path == Path("results/README.md")
         ]
     yield from (Path(name) for name in names if (ROOT / name).is_file())

@@ -76,7 +76,9 @@ def measuring(setting: Setting, data: xr.Dataset, curvature: Curvature) -> Measu
     """
     network = architecture.fitting(setting, data)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
-    begun = Standing(rows([architecture.initial(network, setting.network, seed) for seed in (0, 1)]), shapes)
+    begun = Standing(
+        rows([architecture.initial(network, setting.network, seed) for seed in (0, 1)]), shapes
+    )
 
     def taken(of_operators: Mapping[str, Spectra]) -> tuple[float, dict[str, np.ndarray]]:
         """How long one run takes at a task with some of the operators, and the numbers of both runs."""
@@ -89,20 +91,29 @@ def measuring(setting: Setting, data: xr.Dataset, curvature: Curvature) -> Measu
                 yield place
                 took = time.perf_counter() - start
 
-        variables, _ = measure.measure(begun, setting, dataclasses.replace(curvature, operators=of_operators), data, timed)
+        variables, _ = measure.measure(
+            begun, setting, dataclasses.replace(curvature, operators=of_operators), data, timed
+        )
         return took / len(begun.seeds), variables
 
     without, variables = taken({})
     seconds = without
     for every, of_operators in _by_frequency(curvature).items():
         with_them, found = taken(of_operators)
-        seconds += max(0.0, with_them - without) * curvature.every / every  # of the tasks that are measured
+        seconds += (
+            max(0.0, with_them - without) * curvature.every / every
+        )  # of the tasks that are measured
         variables |= found
     described = measure.table(curvature)
-    ranks = max((array.shape[-1] for name, array in variables.items() if "rank" in described[name].dims), default=0)
+    ranks = max(
+        (array.shape[-1] for name, array in variables.items() if "rank" in described[name].dims),
+        default=0,
+    )
     disk = 0  # where an operator was not asked for, NaN lies there
     for name, array in variables.items():
-        numbers = array.size // array.shape[-1] * ranks if "rank" in described[name].dims else array.size
+        numbers = (
+            array.size // array.shape[-1] * ranks if "rank" in described[name].dims else array.size
+        )
         disk += numbers * np.dtype(described[name].dtype).itemsize
     return Measuring(seconds, disk / (len(begun.seeds) * len(begun.tasks)))
 
@@ -151,14 +162,18 @@ def cost(
     # fewer samples than the task has, so that steps and the look at all samples after them stay in proportion
     samples = min(problem.samples, STEPS * problem.batch)
     steps = min(problem.steps, samples // problem.batch)
-    short = dataclasses.replace(problem, samples=samples, test_samples=0, tasks=2, steps_per_task=steps)
+    short = dataclasses.replace(
+        problem, samples=samples, test_samples=0, tasks=2, steps_per_task=steps
+    )
     trained = Members(dataclasses.replace(setting, problem=short), method, largest, data, training)
     trained.on_task_start()
     trained.learn()  # the first time, libraries choose their kernels
     trained.on_task_start()
     start = time.perf_counter()
     trained.learn()
-    seconds = (time.perf_counter() - start) * problem.tasks * problem.steps / steps * runs / len(largest)
+    seconds = (
+        (time.perf_counter() - start) * problem.tasks * problem.steps / steps * runs / len(largest)
+    )
     return Cost(
         jobs=len(blocks),
         runs=runs,
@@ -179,20 +194,45 @@ def unmeasured(cost: Cost) -> Cost:
 
 def table(costs: Mapping[tuple[str, str], Cost]) -> str:
     """A line for each setting and method, and their sum."""
-    setting_width, method_width = (max(map(len, labels)) for labels in zip(*costs, ("setting", "method"), strict=True))
-    heads = ("jobs", "runs", "steps", "checkpoints", "parameters", "disk", "a job", "training", "curvature")
+    setting_width, method_width = (
+        max(map(len, labels)) for labels in zip(*costs, ("setting", "method"), strict=True)
+    )
+    heads = (
+        "jobs",
+        "runs",
+        "steps",
+        "checkpoints",
+        "parameters",
+        "disk",
+        "a job",
+        "training",
+        "curvature",
+    )
     rows: list[tuple[str, str, Iterable[object]]] = [("setting", "method", heads)]
     for (setting, method), cost in costs.items():
-        counts = (cost.jobs, cost.runs, f"{cost.steps:,}", f"{cost.checkpoints:,}", f"{cost.parameters:,}")
-        spent = (_size(cost.disk), _size(cost.memory), _duration(cost.training), _duration(cost.measuring))
+        counts = (
+            cost.jobs,
+            cost.runs,
+            f"{cost.steps:,}",
+            f"{cost.checkpoints:,}",
+            f"{cost.parameters:,}",
+        )
+        spent = (
+            _size(cost.disk),
+            _size(cost.memory),
+            _duration(cost.training),
+            _duration(cost.measuring),
+        )
         rows.append((setting, method, (*counts, *spent)))
     jobs, runs, disk, training, measuring = (
-        sum(getattr(cost, name) for cost in costs.values()) for name in ("jobs", "runs", "disk", "training", "measuring")
+        sum(getattr(cost, name) for cost in costs.values())
+        for name in ("jobs", "runs", "disk", "training", "measuring")
     )
     all_of_it = (jobs, runs, "", "", "", _size(disk), "", _duration(training), _duration(measuring))
     rows.append(("all", "", all_of_it))
     return "\n".join(
-        f"{setting:{setting_width}}  {method:{method_width}}" + "".join(f"{cell!s:>12}" for cell in cells)
+        f"{setting:{setting_width}}  {method:{method_width}}"
+        + "".join(f"{cell!s:>12}" for cell in cells)
         for setting, method, cells in rows
     )
 

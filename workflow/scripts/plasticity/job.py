@@ -51,7 +51,9 @@ class Job:
     def knowing(self, **settings: object) -> "Job":
         """The same job with more settings, which its stamp names, too."""
         known = self.settings | settings
-        return replace(self, settings=known, stamp=self.stamp | {"settings": json.dumps(known, sort_keys=True)})
+        return replace(
+            self, settings=known, stamp=self.stamp | {"settings": json.dumps(known, sort_keys=True)}
+        )
 
     def path(self, name: str) -> Path:
         """The one file of that argument."""
@@ -84,10 +86,19 @@ def start(
         parser.add_argument(f"--{name}", nargs="+", type=Path, required=True)
     for name in optional:
         parser.add_argument(f"--{name}", nargs="*", type=Path, default=[])
-    parser.add_argument("--settings", type=json.loads, default={}, help="JSON, as the rule's params give it")
-    parser.add_argument("--code", type=json.loads, default={}, help="digest of the code that the job was planned with, as JSON")
+    parser.add_argument(
+        "--settings", type=json.loads, default={}, help="JSON, as the rule's params give it"
+    )
+    parser.add_argument(
+        "--code",
+        type=json.loads,
+        default={},
+        help="digest of the code that the job was planned with, as JSON",
+    )
     parser.add_argument("--log", type=Path, help="file for the log (default: the terminal)")
-    parser.add_argument("--memory", type=int, help="MB that the job was granted (default: all of the machine's)")
+    parser.add_argument(
+        "--memory", type=int, help="MB that the job was granted (default: all of the machine's)"
+    )
     given = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
@@ -117,5 +128,8 @@ def _leave(number: int, _: object) -> None:
     """Leave at a signal: what is whole stays, what is half is removed on the way out."""
     for another in (signal.SIGTERM, signal.SIGINT):
         signal.signal(another, lambda *_: None)  # nothing shall disturb the way out
-    log.log.warning("told to stop (%s); what is finished stays: start snakemake again", signal.Signals(number).name)
+    log.log.warning(
+        "told to stop (%s); what is finished stays: start snakemake again",
+        signal.Signals(number).name,
+    )
     sys.exit(128 + number)

@@ -10,4 +10,6 @@ def generator(seed: int, purpose: str, task: int = 0) -> np.random.Generator:
 
     So a run's numbers depend on no other run, and adding a seed, an arm or a method changes nobody's.
     """
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), task])))
+    return np.random.Generator(
+        np.random.Philox(np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), task]))
+    )

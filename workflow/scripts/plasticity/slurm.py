@@ -15,9 +15,15 @@ from plasticity.errors import StudyError
 
 PREFIX = "plasticity_"  # how the names of our jobs begin, as the profile says
 FILE = "slurm/site.yaml"
-VARIABLES = {"partition": "PLASTICITY_PARTITION", "account": "PLASTICITY_ACCOUNT", "cpu_partition": "PLASTICITY_CPU_PARTITION"}
+VARIABLES = {
+    "partition": "PLASTICITY_PARTITION",
+    "account": "PLASTICITY_ACCOUNT",
+    "cpu_partition": "PLASTICITY_CPU_PARTITION",
+}
 NEEDED = ("partition", "account")
-SECONDS_TO_END = 60.0  # Slurm kills a cancelled job's processes after KillWait, 30 s unless a site changed it
+SECONDS_TO_END = (
+    60.0  # Slurm kills a cancelled job's processes after KillWait, 30 s unless a site changed it
+)
 
 
 class Job(NamedTuple):
@@ -39,8 +45,14 @@ def site(root: Path) -> dict[str, str]:
         try:
             said = yaml.safe_load((root / FILE).read_text(encoding="utf-8")) or {}
         except yaml.YAMLError as error:
-            raise StudyError(f"{FILE} is no YAML ({error}): write lines such as 'partition: gpu'") from error
-        if not isinstance(said, dict) or not set(said) <= set(VARIABLES) or not all(isinstance(name, str) for name in said.values()):
+            raise StudyError(
+                f"{FILE} is no YAML ({error}): write lines such as 'partition: gpu'"
+            ) from error
+        if (
+            not isinstance(said, dict)
+            or not set(said) <= set(VARIABLES)
+            or not all(isinstance(name, str) for name in said.values())
+        ):
             raise StudyError(f"{FILE} holds {said}: write {', '.join(VARIABLES)}, each with a name")
     return said | {key: os.environ[name] for key, name in VARIABLES.items() if os.environ.get(name)}
 
@@ -57,7 +69,10 @@ def missing(said: Mapping[str, str]) -> str:
     absent = [key for key in NEEDED if not said.get(key)]
     if not absent:
         return ""
-    lines, variables = " and ".join(f"'{key}: NAME'" for key in absent), " and ".join(f"{VARIABLES[key]}=NAME" for key in absent)
+    lines, variables = (
+        " and ".join(f"'{key}: NAME'" for key in absent),
+        " and ".join(f"{VARIABLES[key]}=NAME" for key in absent),
+    )
     return (
         f"Slurm needs the site's {' and '.join(absent)}: write {lines} to {FILE}, or export {variables} ('sinfo -s' lists partitions, "
         "'sacctmgr show associations user=$USER' accounts; an account is 'none' where a site has none)"
@@ -91,12 +106,16 @@ def _listed(root: Path) -> list[Job]:
         return []
     except (subprocess.SubprocessError, OSError) as error:
         said = getattr(error, "stderr", "") or error
-        raise StudyError(f"Slurm cannot be asked for jobs that still run here ({str(said).strip()}): try again when it answers") from error
+        raise StudyError(
+            f"Slurm cannot be asked for jobs that still run here ({str(said).strip()}): try again when it answers"
+        ) from error
     rows = [line.split("|", 4) for line in done.stdout.splitlines()]
     return [
         Job(number, state, comment)
         for number, name, state, folder, comment in (row for row in rows if len(row) == 5)
-        if name.startswith(PREFIX) and state != "COMPLETED" and Path(folder).resolve() == root.resolve()
+        if name.startswith(PREFIX)
+        and state != "COMPLETED"
+        and Path(folder).resolve() == root.resolve()
     ]
 
 
@@ -109,7 +128,9 @@ def see_every_end(plugin: ModuleType) -> None:
     Args:
         plugin: the module ``snakemake_executor_plugin_slurm``.
     """
-    ask: Callable[..., Awaitable[tuple[dict[str, str] | None, float | None]]] = plugin.query_job_status
+    ask: Callable[..., Awaitable[tuple[dict[str, str] | None, float | None]]] = (
+        plugin.query_job_status
+    )
     seen: set[str] = set()
 
     async def query_job_status(*arguments: object) -> tuple[dict[str, str] | None, float | None]:
@@ -139,6 +160,14 @@ def cancel(jobs: Sequence[Job]) -> None:
         StudyError: Slurm refuses.
     """
     try:
-        subprocess.run(["scancel", *(job.number for job in jobs)], capture_output=True, text=True, timeout=60, check=True)
+        subprocess.run(
+            ["scancel", *(job.number for job in jobs)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
     except (subprocess.SubprocessError, OSError) as error:
-        raise StudyError(f"Slurm did not cancel ({getattr(error, 'stderr', '') or error})") from error
+        raise StudyError(
+            f"Slurm did not cancel ({getattr(error, 'stderr', '') or error})"
+        ) from error

@@ -31,7 +31,11 @@ def of(config: Mapping[str, Any], schema: Path) -> list[str]:
         config: as YAML gives it.
         schema: the JSON schema of a study, in YAML.
     """
-    return list(_unfit(config, schema)) or [*_misnamed(config), *_contradictions(config)] or list(_opposed(config))
+    return (
+        list(_unfit(config, schema))
+        or [*_misnamed(config), *_contradictions(config)]
+        or list(_opposed(config))
+    )
 
 
 def _is_count(_: object, value: object) -> bool:
@@ -45,14 +49,18 @@ def _is_number(_: object, value: object) -> bool:
 # JSON takes 64.0 for a count, YAML takes .inf for a number; neither can be trained with
 _Validator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
     jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_count).redefine("number", _is_number),
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", _is_count
+    ).redefine("number", _is_number),
 )
 
 
 def _unfit(config: Mapping[str, Any], schema: Path) -> Iterator[str]:
     """Sentences for what the schema refuses."""
     validator = _Validator(yaml.safe_load(schema.read_text(encoding="utf-8")))
-    for error in sorted(validator.iter_errors(config), key=lambda error: list(map(str, error.absolute_path))):
+    for error in sorted(
+        validator.iter_errors(config), key=lambda error: list(map(str, error.absolute_path))
+    ):
         key = ".".join(map(str, error.absolute_path)) or "the config"
         value = json.dumps(error.instance, default=str)
         meaning = f" ({error.schema['description']})" if "description" in error.schema else ""
@@ -64,12 +72,20 @@ def _unfit(config: Mapping[str, Any], schema: Path) -> Iterator[str]:
             case "required":
                 missing = [name for name in error.validator_value if name not in error.instance]
                 others = [name for name in error.instance if name not in error.schema["properties"]]
-                close = [f", or is it {other!r}?" for name in missing for other in difflib.get_close_matches(name, others, n=1)]
+                close = [
+                    f", or is it {other!r}?"
+                    for name in missing
+                    for other in difflib.get_close_matches(name, others, n=1)
+                ]
                 yield f"{key} lacks {' and '.join(map(repr, missing))}: add it{''.join(close)}"
             case "type" if number := _meant(error.instance, error.validator_value):
                 yield f"{key} is the text {error.instance!r} to YAML, not a number: write {number}"
             case "type":
-                types = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
+                types = (
+                    error.validator_value
+                    if isinstance(error.validator_value, list)
+                    else [error.validator_value]
+                )
                 yield f"{key} is {value}, which is no {' or '.join(TYPE_NAMES[name] for name in types)}{meaning}: change it"
             case "enum":
                 yield f"{key} is {value}, which is unknown: {_hint(error.instance, error.validator_value)}"
@@ -100,14 +116,29 @@ def _misnamed(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"curvature.operators has an unknown operator {name!r}: {_hint(name, known)}"
     described = config.get("datasets", {})
     for name, values in described.items():
-        yield from _misfits("datasets", f"datasets.{name}", "kind", {"kind": name} | values, Dataset.common())
+        yield from _misfits(
+            "datasets", f"datasets.{name}", "kind", {"kind": name} | values, Dataset.common()
+        )
     for name, setting in config["settings"].items():
         where, dataset = f"settings.{name}", setting["problem"]["dataset"]
         if dataset not in described:
-            yield from _misfits("datasets", f"{where}.problem", "dataset", {"dataset": dataset}, ["dataset"], list(described))
-        yield from _misfits("shifts", f"{where}.problem", "shift", setting["problem"], Problem.common())
-        yield from _misfits("architectures", f"{where}.network", "kind", setting["network"], Network.common())
-        yield from _misfits("optimizers", f"{where}.optimizer", "kind", setting["optimizer"], Optimizer.common())
+            yield from _misfits(
+                "datasets",
+                f"{where}.problem",
+                "dataset",
+                {"dataset": dataset},
+                ["dataset"],
+                list(described),
+            )
+        yield from _misfits(
+            "shifts", f"{where}.problem", "shift", setting["problem"], Problem.common()
+        )
+        yield from _misfits(
+            "architectures", f"{where}.network", "kind", setting["network"], Network.common()
+        )
+        yield from _misfits(
+            "optimizers", f"{where}.optimizer", "kind", setting["optimizer"], Optimizer.common()
+        )
     for name, options in config["methods"].items():
         yield from _misnamed_method(name, options)
         for setting in options.get("settings", []):
@@ -119,7 +150,9 @@ def _misnamed_method(name: str, options: Mapping[str, Any]) -> Iterator[str]:
     """Sentences for a method, or a composition of some, and its hyper-parameters."""
     where, known = f"methods.{name}", registry.names("methods")
     if unknown := [part for part in parts(name) if part not in known]:
-        yield from (f"methods has an unknown method {part!r}: {_hint(part, known)}" for part in unknown)
+        yield from (
+            f"methods has an unknown method {part!r}: {_hint(part, known)}" for part in unknown
+        )
         return
     fields: dict[str, registry.Field] = {}
     most: dict[str, float] = {}
@@ -128,8 +161,14 @@ def _misnamed_method(name: str, options: Mapping[str, Any]) -> Iterator[str]:
     for part in parts(name):
         prefix = f"{part}." if "+" in name else ""
         fields |= {prefix + key: field for key, field in registry.fields("methods", part).items()}
-        most |= {prefix + key: value for key, value in (registry.constant("methods", part, "AT_MOST") or {}).items()}
-        choices |= {prefix + key: values for key, values in (registry.constant("methods", part, "CHOICES") or {}).items()}
+        most |= {
+            prefix + key: value
+            for key, value in (registry.constant("methods", part, "AT_MOST") or {}).items()
+        }
+        choices |= {
+            prefix + key: values
+            for key, values in (registry.constant("methods", part, "CHOICES") or {}).items()
+        }
         whole += [prefix + key for key in registry.constant("methods", part, "WHOLE") or []]
         for key, field in registry.fields("methods", part).items():
             if field.type not in ("Tensor", "torch.Tensor", "str"):
@@ -153,7 +192,14 @@ def _misnamed_method(name: str, options: Mapping[str, Any]) -> Iterator[str]:
             yield f"{where} lacks {option!r}, which {name} needs: add it"
 
 
-def _misfits(folder: str, where: str, key: str, values: Mapping[str, Any], common: list[str], others: Sequence[str] = ()) -> Iterator[str]:
+def _misfits(
+    folder: str,
+    where: str,
+    key: str,
+    values: Mapping[str, Any],
+    common: list[str],
+    others: Sequence[str] = (),
+) -> Iterator[str]:
     """Sentences for one choice: its name, at `key`, has no file in the folder; the file lacks an option, or needs one that is not given."""
     name = values[key]
     if name not in registry.names(folder):
@@ -162,7 +208,9 @@ def _misfits(folder: str, where: str, key: str, values: Mapping[str, Any], commo
     known = registry.fields(folder, name)
     for option in sorted(values.keys() - known.keys() - set(common)):
         yield f"{where} has an unknown key {option!r}: {_hint(option, [*(one for one in common if one != key), *known])}"
-    for option in (option for option, field in known.items() if field.required and option not in values):
+    for option in (
+        option for option, field in known.items() if field.required and option not in values
+    ):
         yield f"{where} lacks {option!r}, which {name} needs: add it"
 
 
@@ -186,12 +234,19 @@ def _opposed(config: Mapping[str, Any]) -> Iterator[str]:
                 yield f"methods.{name}: {one} and {other} contradict each other, since both decide about {claims[0]}: choose one"
         for part, other in itertools.permutations(chosen, 2):
             refused = registry.constant("methods", part, "REFUSES") or {}
-            for key, value in ((key, value) for key, value in registry.network_of(other).items() if value in refused.get(key, [])):
+            for key, value in (
+                (key, value)
+                for key, value in registry.network_of(other).items()
+                if value in refused.get(key, [])
+            ):
                 yield f"methods.{name}: {part} does not work with network.{key}: {value}, which {other} sets: choose one"
         for part, setting in itertools.product(chosen, options.get("settings", config["settings"])):
             network = config["settings"][setting]["network"]
             where = f"methods.{name} cannot be trained in {setting}"
-            for key in registry.network_of(part).keys() - {*Network.common(), *registry.fields("architectures", network["kind"])}:
+            for key in registry.network_of(part).keys() - {
+                *Network.common(),
+                *registry.fields("architectures", network["kind"]),
+            }:
                 yield f"{where}, whose {network['kind']} has no option {key!r} that {part} could set: limit it by `settings`"
             for key, values in (registry.constant("methods", part, "REFUSES") or {}).items():
                 if network.get(key) in values:
@@ -233,7 +288,9 @@ def _contradictions(config: Mapping[str, Any]) -> Iterator[str]:
         )
     for key, evaluation_points in _of_operators(curvature, "evaluation_points").items():
         if unmeasured := [
-            evaluation_point for evaluation_point in evaluation_points if evaluation_point not in curvature["evaluation_points"]
+            evaluation_point
+            for evaluation_point in evaluation_points
+            if evaluation_point not in curvature["evaluation_points"]
         ]:
             yield f"{key} has {' and '.join(unmeasured)}, which curvature.evaluation_points lacks: add it there"
     for key, every in _of_operators(curvature, "every").items():
@@ -249,14 +306,21 @@ def _of_operators(curvature: Mapping[str, Any], key: str) -> dict[str, Any]:
     named = curvature["operators"]
     own: Mapping[str, Any] = named if isinstance(named, dict) else {name: {} for name in named}
     places = {
-        name: (f"curvature.operators.{name}.{key}", keys) if key in keys else (f"curvature.{key}", curvature) for name, keys in own.items()
+        name: (f"curvature.operators.{name}.{key}", keys)
+        if key in keys
+        else (f"curvature.{key}", curvature)
+        for name, keys in own.items()
     }
     return {place: where[key] for place, where in places.values()}
 
 
 def _has_arms(options: Mapping[str, Any]) -> bool:
     """Whether a method has several arms: a list of several values for a hyper-parameter."""
-    return any(isinstance(values, list) and len(values) > 1 for key, values in options.items() if key != "settings")
+    return any(
+        isinstance(values, list) and len(values) > 1
+        for key, values in options.items()
+        if key != "settings"
+    )
 
 
 def _meant(value: object, kind: str | list[str]) -> str | None:
@@ -275,4 +339,8 @@ def _meant(value: object, kind: str | list[str]) -> str | None:
 def _hint(word: object, known: list[str]) -> str:
     """What the writer may have meant."""
     close = difflib.get_close_matches(str(word), known, n=1)
-    return f"did you mean {close[0]!r}? Known: {', '.join(known)}" if close else f"known: {', '.join(known)}"
+    return (
+        f"did you mean {close[0]!r}? Known: {', '.join(known)}"
+        if close
+        else f"known: {', '.join(known)}"
+    )

@@ -89,7 +89,11 @@ class Setting:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Setting":
         """Build from the nested mapping that a config holds, or that `dataclasses.asdict` gives back."""
-        return cls(Problem.of(values["problem"]), Network.of(values["network"]), Optimizer.of(values["optimizer"]))
+        return cls(
+            Problem.of(values["problem"]),
+            Network.of(values["network"]),
+            Optimizer.of(values["optimizer"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -133,18 +137,36 @@ class Curvature:
         Moments and blocks are put into an order of our own, so that a turned list reruns nothing; of levels the first has the plain name.
         """
         common = {one.name: values[one.name] for one in fields(Spectra) if one.name in values}
-        named = values["operators"] if isinstance(values["operators"], Mapping) else {name: {} for name in values["operators"]}
+        named = (
+            values["operators"]
+            if isinstance(values["operators"], Mapping)
+            else {name: {} for name in values["operators"]}
+        )
         taken = {name: common | own for name, own in sorted(named.items())}
         operators = {
             name: Spectra(
                 **own
-                | {"evaluation_points": tuple(sorted(own["evaluation_points"], key=EVALUATION_POINTS.index))}
-                | {"blocks": tuple(sorted(own.get("blocks", Spectra.blocks), key=Spectra.blocks.index))}
+                | {
+                    "evaluation_points": tuple(
+                        sorted(own["evaluation_points"], key=EVALUATION_POINTS.index)
+                    )
+                }
+                | {
+                    "blocks": tuple(
+                        sorted(own.get("blocks", Spectra.blocks), key=Spectra.blocks.index)
+                    )
+                }
             )
             for name, own in taken.items()
         }
         levels, top = tuple(values.get("levels", cls.levels)), values.get("top", cls.top)
-        return cls(operators, tuple(sorted(values["evaluation_points"], key=EVALUATION_POINTS.index)), values["every"], levels, top)
+        return cls(
+            operators,
+            tuple(sorted(values["evaluation_points"], key=EVALUATION_POINTS.index)),
+            values["every"],
+            levels,
+            top,
+        )
 
 
 @dataclass(frozen=True)
@@ -168,7 +190,10 @@ def hyper_parameters(method: str, part: str, arm: Mapping[str, Any]) -> dict[str
 
 def arm_name(method: str, arm: Mapping[str, float | str]) -> str:
     """How files and figures call an arm: ``l2(strength=0.001)``, or the bare method where it has no hyper-parameters."""
-    values = ", ".join(f"{key}={value if isinstance(value, str) else _written(value)}" for key, value in arm.items())
+    values = ", ".join(
+        f"{key}={value if isinstance(value, str) else _written(value)}"
+        for key, value in arm.items()
+    )
     return f"{method}({values})" if values else method
 
 
@@ -203,9 +228,16 @@ class Hypothesis:
     @property
     def row(self) -> dict[str, str]:
         """What its rows there have in these columns."""
-        of_measure = {"measure": self.measure, "evaluation_point": self.evaluation_point, "block": self.block, "null": self.against}
+        of_measure = {
+            "measure": self.measure,
+            "evaluation_point": self.evaluation_point,
+            "block": self.block,
+            "null": self.against,
+        }
         of_arms = {"versus": self.versus, "stage": self.stage, "statistic": "mean_difference"}
-        values = {"arm": self.arm, "outcome": self.outcome} | (of_measure if self.measure else of_arms)
+        values = {"arm": self.arm, "outcome": self.outcome} | (
+            of_measure if self.measure else of_arms
+        )
         return {column: value for column, value in values.items() if value is not None}
 
     @property
@@ -230,5 +262,8 @@ class Statistics:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
         """Build from a mapping, as a config holds it or as `dataclasses.asdict` gives it back."""
-        declared = tuple(Hypothesis(**one | {"settings": tuple(one.get("settings", ()))}) for one in values.get("hypotheses", ()))
+        declared = tuple(
+            Hypothesis(**one | {"settings": tuple(one.get("settings", ()))})
+            for one in values.get("hypotheses", ())
+        )
         return cls(**dict(values) | {"hypotheses": declared})

@@ -36,7 +36,9 @@ CLASSES = {
 
 def names(kind: str) -> list[str]:
     """All names that `kind` (such as ``methods``, see `FOLDERS`) offers, sorted."""
-    return sorted(path.stem for path in (LIBRARY / FOLDERS[kind]).glob("*.py") if path.stem != "__init__")
+    return sorted(
+        path.stem for path in (LIBRARY / FOLDERS[kind]).glob("*.py") if path.stem != "__init__"
+    )
 
 
 def path(kind: str, name: str) -> Path:
@@ -64,7 +66,10 @@ class Field(NamedTuple):
 def fields(kind: str, name: str) -> dict[str, Field]:
     """The annotated fields of the file's class, read without importing it: what a config may set."""
     lines = [line for line in _body(kind, name) if isinstance(line, ast.AnnAssign)]
-    found = {ast.unparse(line.target): Field(ast.unparse(line.annotation), line.value is None) for line in lines}
+    found = {
+        ast.unparse(line.target): Field(ast.unparse(line.annotation), line.value is None)
+        for line in lines
+    }
     return {field: what for field, what in found.items() if "ClassVar" not in what.type}
 
 
@@ -77,12 +82,16 @@ def constant(kind: str, name: str, constant: str) -> Any:
     found = None
     for line in _body(kind, name):
         match line:
-            case ast.Assign([ast.Name(target)], value) | ast.AnnAssign(ast.Name(target), value=ast.expr() as value) if target == constant:
+            case ast.Assign([ast.Name(target)], value) | ast.AnnAssign(
+                ast.Name(target), value=ast.expr() as value
+            ) if target == constant:
                 try:
                     found = ast.literal_eval(value)
                 except (ValueError, TypeError) as error:
                     what = f"{kind}/{name}.py: {constant} is {ast.unparse(value)}"
-                    raise StudyError(f"{what}, which cannot be known without running it: write its value out") from error
+                    raise StudyError(
+                        f"{what}, which cannot be known without running it: write its value out"
+                    ) from error
     return found
 
 
@@ -94,4 +103,11 @@ def network_of(method: str) -> dict[str, Any]:
 def _body(kind: str, name: str) -> list[ast.stmt]:
     """The lines of the file's class, or of the file where it has none."""
     lines = ast.parse(path(kind, name).read_text(encoding="utf-8")).body
-    return next((node.body for node in lines if isinstance(node, ast.ClassDef) and node.name == CLASSES[kind]), lines)
+    return next(
+        (
+            node.body
+            for node in lines
+            if isinstance(node, ast.ClassDef) and node.name == CLASSES[kind]
+        ),
+        lines,
+    )

@@ -9,11 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from plasticity.config import errors_of_config, registry
-from plasticity.config.models import BASELINE, Criterion, Curvature, Dataset, Network, Setting, Statistics, Training, arm_name, parts
+from plasticity.config.models import (
+    BASELINE,
+    Criterion,
+    Curvature,
+    Dataset,
+    Network,
+    Setting,
+    Statistics,
+    Training,
+    arm_name,
+    parts,
+)
 from plasticity.errors import StudyError
 
 BLOCK = r"\d+(-\d+)?"  # the name of a block of seeds
-FIRST_TUNING_SEED = 1000  # reporting seeds stay below, so that neither kind moves when the other grows
+FIRST_TUNING_SEED = (
+    1000  # reporting seeds stay below, so that neither kind moves when the other grows
+)
 
 
 @dataclass(frozen=True)
@@ -54,22 +67,43 @@ class Study:
 
     def methods_of(self, setting: str) -> list[str]:
         """Methods trained in a setting, the baseline last; in an order of our own, so that a turned config reruns nothing."""
-        chosen = [name for name, options in self.methods.items() if setting in options.get("settings", self.settings)]
-        return sorted({*chosen, BASELINE}, key=lambda name: (name == BASELINE, name != "none", name))
+        chosen = [
+            name
+            for name, options in self.methods.items()
+            if setting in options.get("settings", self.settings)
+        ]
+        return sorted(
+            {*chosen, BASELINE}, key=lambda name: (name == BASELINE, name != "none", name)
+        )
 
     def setting(self, name: str, method: str = "none") -> Setting:
         """A setting as a method sees it, with what the method changes of the network."""
         setting = self.settings[name]
-        changed = {key: value for part in parts(method) for key, value in registry.network_of(part).items()}
-        return replace(setting, network=Network.of(asdict(setting.network) | changed)) if changed else setting
+        changed = {
+            key: value for part in parts(method) for key, value in registry.network_of(part).items()
+        }
+        return (
+            replace(setting, network=Network.of(asdict(setting.network) | changed))
+            if changed
+            else setting
+        )
 
     def arms(self, method: str) -> list[dict[str, Any]]:
         """Each combination of a method's hyper-parameters, by name, the values of each ascending, so that a turned list reruns nothing."""
-        grid = {key: value for key, value in sorted(self.methods.get(method, {}).items()) if key != "settings"}
+        grid = {
+            key: value
+            for key, value in sorted(self.methods.get(method, {}).items())
+            if key != "settings"
+        }
         values = [
-            sorted(value, key=lambda one: (isinstance(one, str), one)) if isinstance(value, list) else [value] for value in grid.values()
+            sorted(value, key=lambda one: (isinstance(one, str), one))
+            if isinstance(value, list)
+            else [value]
+            for value in grid.values()
         ]
-        return [dict(zip(grid, combination, strict=True)) for combination in itertools.product(*values)]
+        return [
+            dict(zip(grid, combination, strict=True)) for combination in itertools.product(*values)
+        ]
 
     def tuned(self, method: str) -> bool:
         """Whether the tuning seeds choose one of its arms, which the reporting seeds then train as the bare method."""
@@ -77,16 +111,22 @@ class Study:
 
     def reported(self, method: str) -> list[str]:
         """Names of the arms that reporting seeds train."""
-        return [method] if self.tuned(method) else [arm_name(method, arm) for arm in self.arms(method)]
+        return (
+            [method] if self.tuned(method) else [arm_name(method, arm) for arm in self.arms(method)]
+        )
 
     def blocks(self, setting: str, method: str) -> list[str]:
         """The reporting seeds, packed into jobs: ``["0-4", "5-9"]``, or ``["0", "1"]`` with one seed per job; finished blocks stay."""
-        return packed(range(self.seeds), self.seeds_per_job, self.finished.get(f"runs/{setting}/{method}", ()))
+        return packed(
+            range(self.seeds), self.seeds_per_job, self.finished.get(f"runs/{setting}/{method}", ())
+        )
 
     def tuning_blocks(self, setting: str, method: str) -> list[str]:
         """The tuning seeds, packed as the reporting seeds are."""
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.tuning_seeds)
-        return packed(seeds, self.seeds_per_job, self.finished.get(f"tuning/{setting}/{method}", ()))
+        return packed(
+            seeds, self.seeds_per_job, self.finished.get(f"tuning/{setting}/{method}", ())
+        )
 
     def ensembles(self, setting: str | None = None) -> list[Ensemble]:
         """All ensembles of the study, or of one of its settings."""
@@ -99,21 +139,38 @@ class Study:
 
     def tunings(self) -> list[tuple[str, str]]:
         """Each setting and method that is tuned there."""
-        return [(setting, method) for setting in self.settings for method in self.methods_of(setting) if self.tuned(method)]
+        return [
+            (setting, method)
+            for setting in self.settings
+            for method in self.methods_of(setting)
+            if self.tuned(method)
+        ]
 
     def training_job(self, setting: str, method: str, seeds: str) -> str:
         """What a training job must know, as sorted JSON: the same text whatever the order of the config's keys.
 
         A tuned method's arm is not in it: the choice is a file.
         """
-        runs = {"method": method, "seeds": block_seeds(seeds)} | ({} if self.tuned(method) else {"arms": self.arms(method)})
-        return as_json({"setting": asdict(self.setting(setting, method)), "training": asdict(self.training), **runs})
+        runs = {"method": method, "seeds": block_seeds(seeds)} | (
+            {} if self.tuned(method) else {"arms": self.arms(method)}
+        )
+        return as_json(
+            {
+                "setting": asdict(self.setting(setting, method)),
+                "training": asdict(self.training),
+                **runs,
+            }
+        )
 
     def tuning_job(self, setting: str, method: str, seeds: str) -> str:
         """What a job that trains all arms of a method on tuning seeds must know, as sorted JSON; it takes no checkpoints."""
         runs = {"method": method, "arms": self.arms(method), "seeds": block_seeds(seeds)}
-        training = {key: value for key, value in asdict(self.training).items() if key != "checkpoint_every"}
-        return as_json({"setting": asdict(self.setting(setting, method)), "training": training, **runs})
+        training = {
+            key: value for key, value in asdict(self.training).items() if key != "checkpoint_every"
+        }
+        return as_json(
+            {"setting": asdict(self.setting(setting, method)), "training": training, **runs}
+        )
 
     def preparing(self, dataset: str) -> str:
         """What preparing a dataset must know, as sorted JSON."""
@@ -125,11 +182,20 @@ class Study:
         Of a tuned method, the first arm stands for the one that will be chosen.
         """
         ensembles = [
-            (name, method, self.arms(method)[: len(self.reported(method))], self.blocks(name, method), False)
+            (
+                name,
+                method,
+                self.arms(method)[: len(self.reported(method))],
+                self.blocks(name, method),
+                False,
+            )
             for name in self.settings
             for method in self.methods_of(name)
         ]
-        ensembles += [(name, method, self.arms(method), self.tuning_blocks(name, method), True) for name, method in self.tunings()]
+        ensembles += [
+            (name, method, self.arms(method), self.tuning_blocks(name, method), True)
+            for name, method in self.tunings()
+        ]
         runs = [
             {
                 "name": name,
@@ -141,12 +207,19 @@ class Study:
             }
             for name, method, arms, blocks, tuning in ensembles
         ]
-        return as_json({"runs": runs, "training": asdict(self.training), "curvature": asdict(self.curvature)})
+        return as_json(
+            {"runs": runs, "training": asdict(self.training), "curvature": asdict(self.curvature)}
+        )
 
     def gathering(self, setting: str) -> str:
         """What a setting's dataset must say of itself, as sorted JSON: its problem, network and optimizer, its arms in order, its seeds."""
         arms = [arm for method in self.methods_of(setting) for arm in self.reported(method)]
-        values = {"setting": asdict(self.settings[setting]), "arms": arms, "seeds": self.seeds, "curvature": asdict(self.curvature)}
+        values = {
+            "setting": asdict(self.settings[setting]),
+            "arms": arms,
+            "seeds": self.seeds,
+            "curvature": asdict(self.curvature),
+        }
         return as_json(values)
 
     def analysing(self) -> str:
@@ -172,8 +245,16 @@ class Study:
             for setting in (name for name in one.settings if name not in self.settings):
                 yield f"{where}.settings names {setting!r}, which is unknown: write one of {', '.join(self.settings)}"
             for key, arm in (("arm", one.arm), ("versus", one.versus)):
-                for setting in (name for name in one.settings or self.settings if name in self.settings and arm is not None):
-                    known = [known for method in self.methods_of(setting) for known in self.reported(method)]
+                for setting in (
+                    name
+                    for name in one.settings or self.settings
+                    if name in self.settings and arm is not None
+                ):
+                    known = [
+                        known
+                        for method in self.methods_of(setting)
+                        for known in self.reported(method)
+                    ]
                     if arm not in known:
                         others = ", ".join(known)
                         yield f"{where}.{key} is {arm!r}, which {setting} does not have: write one of {others}, or limit its settings"
@@ -209,9 +290,14 @@ def read(config: Mapping[str, Any], schema: Path, where: str = "config.yaml") ->
         name=config["study"],
         seeds=config["seeds"]["report"],
         seeds_per_job=config["seeds_per_job"],
-        datasets={name: Dataset.of({"kind": name} | config.get("datasets", {}).get(name, {})) for name in used},
+        datasets={
+            name: Dataset.of({"kind": name} | config.get("datasets", {}).get(name, {}))
+            for name in used
+        },
         settings={name: Setting.of(values) for name, values in sorted(config["settings"].items())},
-        methods={"+".join(parts(name)): dict(options) for name, options in config["methods"].items()},
+        methods={
+            "+".join(parts(name)): dict(options) for name, options in config["methods"].items()
+        },
         training=Training(**config.get("training", {})),
         curvature=Curvature.of(config["curvature"]),
         tuning_seeds=config["seeds"].get("tune", 0),
@@ -230,7 +316,9 @@ def finished(results: Path) -> dict[str, list[str]]:
     for stage in ("runs", "tuning"):
         for path in sorted((results / stage).glob("*/*/*/outcomes.nc")):
             if re.fullmatch(BLOCK, path.parent.name) and block_seeds(path.parent.name):
-                found.setdefault(str(path.parents[1].relative_to(results)), []).append(path.parent.name)
+                found.setdefault(str(path.parents[1].relative_to(results)), []).append(
+                    path.parent.name
+                )
     return found
 
 
@@ -242,12 +330,22 @@ def packed(seeds: range, per_job: int, done: Sequence[str] = ()) -> list[str]:
     """
     anew = _named(seeds[first : first + per_job] for first in range(0, len(seeds), per_job))
     taken: dict[int, str] = {}
-    for block in sorted({*done}, key=lambda block: (block not in anew, block_seeds(block)[0], block)):
+    for block in sorted(
+        {*done}, key=lambda block: (block not in anew, block_seeds(block)[0], block)
+    ):
         runs = block_seeds(block)
         if set(runs) <= set(seeds) and not set(runs) & set(taken):
             taken |= dict.fromkeys(runs, block)
-    gaps = [list(gap) for there, gap in itertools.groupby(seeds, key=lambda seed: seed in taken) if not there]
-    rest = _named(range(gap[0], gap[-1] + 1)[first : first + per_job] for gap in gaps for first in range(0, len(gap), per_job))
+    gaps = [
+        list(gap)
+        for there, gap in itertools.groupby(seeds, key=lambda seed: seed in taken)
+        if not there
+    ]
+    rest = _named(
+        range(gap[0], gap[-1] + 1)[first : first + per_job]
+        for gap in gaps
+        for first in range(0, len(gap), per_job)
+    )
     return sorted({*taken.values(), *rest}, key=lambda block: block_seeds(block)[0])
 
 

@@ -32,8 +32,12 @@ from plasticity.models.normalization import BatchNorm
 AT_ONCE = 2**20  # numbers of a temporary matrix: those that stay in a cache are made fastest
 
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # of each sample: outputs (…, n, output) and targets (…, n) → (…, n)
-Columns = Callable[[Tensor, Tensor, Loss], Tensor]  # outputs, targets and the loss → S, shape (…, n, output, column)
+Loss = Callable[
+    [Tensor, Tensor], Tensor
+]  # of each sample: outputs (…, n, output) and targets (…, n) → (…, n)
+Columns = Callable[
+    [Tensor, Tensor, Loss], Tensor
+]  # outputs, targets and the loss → S, shape (…, n, output, column)
 
 
 class Call(NamedTuple):
@@ -98,12 +102,16 @@ class Grams(Mapping[str, Tensor]):
                     self._seen[name].append(_Seen(a.detach(), get_gradient_edge(z), z.shape))
 
         hooks = [  # before others, which may change what a layer puts out
-            network.get_submodule(name).register_forward_hook(lambda _, a, z, name=name: note(name, a, z), prepend=True)
+            network.get_submodule(name).register_forward_hook(
+                lambda _, a, z, name=name: note(name, a, z), prepend=True
+            )
             for name in self._layers
         ]
         try:
             with torch.enable_grad():
-                self._outputs = network(inputs) if tensors is None else forward(network, dict(tensors), inputs)
+                self._outputs = (
+                    network(inputs) if tensors is None else forward(network, dict(tensors), inputs)
+                )
         finally:
             for hook in hooks:
                 hook.remove()
@@ -115,11 +123,25 @@ class Grams(Mapping[str, Tensor]):
         """Each layer's call: the backward passes, when they are needed for the first time."""
         network, seen, ruled = self._network, self._seen, self._ruled()
         ends = [seen[name][0].outputs for name in ruled]
-        taken = [torch.autograd.grad((self._outputs * s).sum(), ends, retain_graph=True) for s in self._S.unbind(-1)] if ruled else []
-        deltas = {name: torch.stack(of_layer, dim=1 + self._run) for name, of_layer in zip(ruled, zip(*taken, strict=True), strict=True)}
+        taken = (
+            [
+                torch.autograd.grad((self._outputs * s).sum(), ends, retain_graph=True)
+                for s in self._S.unbind(-1)
+            ]
+            if ruled
+            else []
+        )
+        deltas = {
+            name: torch.stack(of_layer, dim=1 + self._run)
+            for name, of_layer in zip(ruled, zip(*taken, strict=True), strict=True)
+        }
         if strays := [name for name in self._layers if name not in ruled]:
-            named = ", ".join(f"{name} ({type(network.get_submodule(name)).__name__})" for name in strays)
-            warn_once(f"no identity covers {named}: these gradients are taken sample by sample, which is slower")
+            named = ", ".join(
+                f"{name} ({type(network.get_submodule(name)).__name__})" for name in strays
+            )
+            warn_once(
+                f"no identity covers {named}: these gradients are taken sample by sample, which is slower"
+            )
         return {
             name: _call(network.get_submodule(name), seen[name][0].inputs, deltas[name], self._run)
             if name in ruled
@@ -136,7 +158,9 @@ class Grams(Mapping[str, Tensor]):
             if len(self._seen[name]) == 1
             and self._seen[name][0].shape[self._run] == self.samples
             and all(uses[id(self._tensors[one])] <= 1 for one in own)
-            and _has_rule(self._network.get_submodule(name), {one.rpartition(".")[2] for one in own})
+            and _has_rule(
+                self._network.get_submodule(name), {one.rpartition(".")[2] for one in own}
+            )
         ]
 
     def __getitem__(self, layer: str) -> Tensor:
@@ -164,9 +188,14 @@ class Grams(Mapping[str, Tensor]):
 
     def _along(self, gradient: Mapping[str, Tensor], name: str) -> Tensor:
         """The products of one layer, shape ``(…, n, column)``."""
-        call, parts = self._calls[name], [gradient[own].flatten(int(self._run)) for own in self._layers[name]]
+        call, parts = (
+            self._calls[name],
+            [gradient[own].flatten(int(self._run)) for own in self._layers[name]],
+        )
         if call.inputs is None:
-            return (call.deltas.squeeze(-2) @ torch.cat(parts, dim=-1)[..., None, :, None]).squeeze(-1)
+            return (call.deltas.squeeze(-2) @ torch.cat(parts, dim=-1)[..., None, :, None]).squeeze(
+                -1
+            )
         weight = parts[0].unflatten(-1, (call.deltas.shape[-1], -1))
         outputs = (call.inputs.flatten(-3, -2) @ weight.mT).unflatten(-2, call.inputs.shape[-3:-1])
         if call.bias:
@@ -190,11 +219,17 @@ def _has_rule(layer: nn.Module, own: set[str]) -> bool:
         return False
     match layer:
         case nn.Conv2d():
-            simple = layer.groups == 1 and not isinstance(layer.padding, str) and layer.padding_mode == "zeros"
+            simple = (
+                layer.groups == 1
+                and not isinstance(layer.padding, str)
+                and layer.padding_mode == "zeros"
+            )
             return simple and type(layer) is nn.Conv2d
         case BatchNorm():
             return not layer.training and type(layer) is BatchNorm
-    return type(layer) in (nn.Linear, Positions) or (type(layer) in (nn.LayerNorm, nn.GroupNorm) and "bias" in own)
+    return type(layer) in (nn.Linear, Positions) or (
+        type(layer) in (nn.LayerNorm, nn.GroupNorm) and "bias" in own
+    )
 
 
 def _uses(outputs: Tensor) -> Counter[int]:
@@ -216,23 +251,38 @@ def _call(layer: nn.Module, inputs: Tensor, deltas: Tensor, run: bool) -> Call:
     """A layer's call in the one form that all have; inputs ``(…, n, …)`` and the gradients at its outputs, ``(…, n, column, …)``."""
     if isinstance(layer, nn.Conv2d):
         padding = cast(tuple[int, ...], layer.padding)  # other kinds have no rule
-        patches = nn.functional.unfold(inputs, layer.kernel_size, layer.dilation, padding, layer.stride)
+        patches = nn.functional.unfold(
+            inputs, layer.kernel_size, layer.dilation, padding, layer.stride
+        )
         return Call(patches.mT, deltas.flatten(-2).mT, layer.bias is not None)
     if isinstance(layer, nn.Linear):
         tokens = slice(1 + run, -1)
-        inputs = inputs[..., None, :] if inputs.ndim - run == 2 else inputs.flatten(*_span(inputs, tokens))
-        deltas = deltas[..., None, :] if deltas.ndim - run == 3 else deltas.flatten(*_span(deltas, slice(2 + run, -1)))
+        inputs = (
+            inputs[..., None, :]
+            if inputs.ndim - run == 2
+            else inputs.flatten(*_span(inputs, tokens))
+        )
+        deltas = (
+            deltas[..., None, :]
+            if deltas.ndim - run == 3
+            else deltas.flatten(*_span(deltas, slice(2 + run, -1)))
+        )
         return Call(inputs, deltas, layer.bias is not None)
     if isinstance(layer, Positions):
         return Call(None, deltas.flatten(2)[..., None, :], bias=False)
-    plain = {name: torch.full_like(own, float(name == "weight")) for name, own in layer.named_parameters()}
+    plain = {
+        name: torch.full_like(own, float(name == "weight"))
+        for name, own in layer.named_parameters()
+    }
     normal = functional_call(layer, plain, (inputs,)).detach().unsqueeze(1 + run)
     if isinstance(layer, nn.LayerNorm):
         deep = len(layer.normalized_shape)
         normal, deltas = normal.flatten(-deep), deltas.flatten(-deep)
     else:
         normal, deltas = normal.movedim(2, -1), deltas.movedim(2, -1)
-    normal, deltas = (value.reshape(*value.shape[: 2 + run], -1, value.shape[-1]) for value in (normal, deltas))
+    normal, deltas = (
+        value.reshape(*value.shape[: 2 + run], -1, value.shape[-1]) for value in (normal, deltas)
+    )
     rows = torch.cat([(deltas * normal).sum(-2), deltas.sum(-2)], dim=-1)
     return Call(None, rows[..., None, :], bias=False)
 
@@ -246,8 +296,13 @@ def _one_by_one(own: Sequence[Tensor], outputs: Tensor, S: Tensor) -> Call:
     """The gradients of parameters, a backward pass for each sample and column, of all runs at once."""
     lead = outputs.ndim - 2
     products = (outputs[..., None, :] @ S).squeeze(-2)
-    found = [torch.autograd.grad(one.sum(), own, retain_graph=True, materialize_grads=True) for one in products.flatten(lead).unbind(-1)]
-    rows = torch.stack([torch.cat([slope.flatten(lead) for slope in slopes], dim=-1) for slopes in found], dim=lead)
+    found = [
+        torch.autograd.grad(one.sum(), own, retain_graph=True, materialize_grads=True)
+        for one in products.flatten(lead).unbind(-1)
+    ]
+    rows = torch.stack(
+        [torch.cat([slope.flatten(lead) for slope in slopes], dim=-1) for slopes in found], dim=lead
+    )
     return Call(None, rows.unflatten(lead, products.shape[lead:])[..., None, :], bias=False)
 
 
@@ -259,7 +314,9 @@ def _add(K: Tensor, call: Call) -> None:
         K += rows @ rows.mT
         return
     wide = call.inputs.shape[-1] + call.bias
-    if tokens**2 * (wide / k**2 + high) <= wide * high:  # fewer products than with the gradients of its weights
+    if (
+        tokens**2 * (wide / k**2 + high) <= wide * high
+    ):  # fewer products than with the gradients of its weights
         deltas = call.deltas.flatten(-4, -3)
         some = max(1, AT_ONCE // (k * K[..., 0, :].numel()))
         for s in range(tokens):
@@ -267,7 +324,11 @@ def _add(K: Tensor, call: Call) -> None:
                 similar = call.inputs[..., s, :] @ call.inputs[..., t, :].mT + float(call.bias)
                 for first in range(0, n, some):
                     piece = slice(first * k, (first + some) * k)
-                    products = (deltas[..., piece, s, :] @ deltas[..., t, :].mT).unflatten(-1, (n, k)).unflatten(-3, (-1, k))
+                    products = (
+                        (deltas[..., piece, s, :] @ deltas[..., t, :].mT)
+                        .unflatten(-1, (n, k))
+                        .unflatten(-3, (-1, k))
+                    )
                     products *= similar[..., first : first + some, None, :, None]
                     K[..., piece, :] += products.flatten(-4, -3).flatten(-2)
                     del products  # or it would live beside the next

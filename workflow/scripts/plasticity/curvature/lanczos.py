@@ -16,7 +16,9 @@ from plasticity.curvature.spectrum import Spectrum, eigenvectors
 
 CONVERGED = 1e-2  # residual of an eigenvector that is taken out, over its eigenvalue's magnitude: the eigenvalue's error is of its square
 ROUND_OFF = 10  # machine precisions, of the largest magnitude, that products may be off by: a residual is not known better
-AT_ONCE = 2**25  # numbers of the probes' bases that are in memory at a time, if they are more than one's
+AT_ONCE = (
+    2**25
+)  # numbers of the probes' bases that are in memory at a time, if they are more than one's
 Product = Callable[[Tensor], Tensor]
 
 
@@ -48,7 +50,9 @@ class Krylov(NamedTuple):
     below: Tensor
 
 
-def stochastic_lanczos_quadrature(product: Product, starts: Tensor, steps: int, top: int, gradient: Tensor | None = None) -> Spectrum:
+def stochastic_lanczos_quadrature(
+    product: Product, starts: Tensor, steps: int, top: int, gradient: Tensor | None = None
+) -> Spectrum:
     """An estimate of the spectrum of a symmetric operator.
 
     Args:
@@ -66,18 +70,29 @@ def stochastic_lanczos_quadrature(product: Product, starts: Tensor, steps: int, 
     """
     (count, *_, block, d), rows = starts.shape, steps * starts.shape[-2]
     if count < 3 or 2 * rows > d:
-        raise ValueError(f"{count - 1} probes and {rows} vectors in {d} dimensions: there must be 2 probes, and twice as many dimensions")
+        raise ValueError(
+            f"{count - 1} probes and {rows} vectors in {d} dimensions: there must be 2 probes, and twice as many dimensions"
+        )
     first = block_lanczos(product, starts[:1], steps)
     values, vectors = eigenvectors(first.matrix)
     residuals = (first.below @ vectors[..., -block:, :]).norm(dim=-2)
     values, vectors, residuals, basis = values[0], vectors[0], residuals[0], first.basis[0]
     converged = residuals <= CONVERGED * values.abs()
-    order = (values.abs() * converged).nan_to_num().argsort(dim=-1, descending=True)[..., : int(converged.sum(dim=-1).max())]
+    order = (
+        (values.abs() * converged)
+        .nan_to_num()
+        .argsort(dim=-1, descending=True)[..., : int(converged.sum(dim=-1).max())]
+    )
     taken = converged.gather(-1, order)
-    chosen = vectors.gather(-1, order[..., None, :].expand(*vectors.shape[:-1], -1)) * taken[..., None, :]
+    chosen = (
+        vectors.gather(-1, order[..., None, :].expand(*vectors.shape[:-1], -1))
+        * taken[..., None, :]
+    )
     removed = chosen.mT.to(basis.dtype) @ basis
     some = max(1, AT_ONCE // ((rows + removed.shape[-2]) * starts[0].numel() // block))
-    matrices = torch.cat([block_lanczos(product, start, steps, removed).matrix for start in starts[1:].split(some)])
+    matrices = torch.cat(
+        [block_lanczos(product, start, steps, removed).matrix for start in starts[1:].split(some)]
+    )
     left = (d - taken.sum(dim=-1)).double()
 
     def nodes(size: int) -> tuple[Tensor, Tensor]:
@@ -85,25 +100,35 @@ def stochastic_lanczos_quadrature(product: Product, starts: Tensor, steps: int, 
         found, of_start = eigenvectors(matrices[..., :size, :size])
         weights = of_start[..., :block, :].square().sum(dim=-2) * (left / block)[..., None]
         shape = (*found.shape[:-1], order.shape[-1])
-        known = (values.gather(-1, order) * taken).expand(shape), taken.to(values.dtype).expand(shape)
+        known = (
+            (values.gather(-1, order) * taken).expand(shape),
+            taken.to(values.dtype).expand(shape),
+        )
         return torch.cat([known[0], found], dim=-1), torch.cat([known[1], weights], dim=-1)
 
-    ends = torch.cat([torch.arange(min(top, rows // 2)), torch.arange(rows - min(top, rows // 2), rows)])
+    ends = torch.cat(
+        [torch.arange(min(top, rows // 2)), torch.arange(rows - min(top, rows // 2), rows)]
+    )
     fine, coarse = nodes(rows), nodes(rows // 2 // block * block)
     noise = ROUND_OFF * torch.finfo(basis.dtype).eps * values.abs().amax(dim=-1, keepdim=True)
-    found = Spectrum(fine[0], d, fine[1], coarse, values[..., ends], residuals[..., ends].maximum(noise))
+    found = Spectrum(
+        fine[0], d, fine[1], coarse, values[..., ends], residuals[..., ends].maximum(noise)
+    )
     if gradient is None:
         return found
     along = (basis @ gradient[..., None]).squeeze(-1).double()
     _, half = eigenvectors(first.matrix[0, ..., : rows // 2, : rows // 2])
     overlaps = [
-        (along[..., None, :len_] @ of_top[..., :top]).square().sum(dim=(-2, -1)) / gradient.double().square().sum(dim=-1)
+        (along[..., None, :len_] @ of_top[..., :top]).square().sum(dim=(-2, -1))
+        / gradient.double().square().sum(dim=-1)
         for len_, of_top in ((rows, vectors), (rows // 2, half))
     ]
     return found._replace(overlap=overlaps[0], overlap_error=(overlaps[0] - overlaps[1]).abs())
 
 
-def block_lanczos(product: Product, start: Tensor, steps: int, removed: Tensor | None = None) -> Krylov:
+def block_lanczos(
+    product: Product, start: Tensor, steps: int, removed: Tensor | None = None
+) -> Krylov:
     """Block Lanczos with full reorthogonalisation.
 
     Where the space is exhausted, it goes on from a drawn vector that is orthogonal to it: with no weight in a quadrature.
@@ -118,7 +143,9 @@ def block_lanczos(product: Product, start: Tensor, steps: int, removed: Tensor |
         Of shape ``(probe, …)``, with ``steps · block`` rows.
     """
     *lead, block, d = start.shape
-    further = removed is not None  # and so draws others: what the first space drew may lie in the removed rows
+    further = (
+        removed is not None
+    )  # and so draws others: what the first space drew may lie in the removed rows
     removed = start.new_zeros(*lead[1:], 0, d) if removed is None else removed
     known, rows, batch = removed.shape[-2], steps * block, math.prod(lead)
     basis = start.new_empty(*lead, known + rows, d)
@@ -143,7 +170,9 @@ def block_lanczos(product: Product, start: Tensor, steps: int, removed: Tensor |
                 one = torch.baddbmm(one, shares, basis[:, first:end], alpha=-1)
                 coefficients[:, :place, place] += shares[:, 0, filled - first :].double()
                 before, length = length, norm(one)
-                again = (length < before / 2).to(one.dtype)  # of what is left, other rows have more than round-off
+                again = (length < before / 2).to(
+                    one.dtype
+                )  # of what is left, other rows have more than round-off
                 if not again.any():
                     break
             lost = length[:, 0, 0] <= 100 * torch.finfo(start.dtype).eps * scale
@@ -151,7 +180,9 @@ def block_lanczos(product: Product, start: Tensor, steps: int, removed: Tensor |
             torch.div(one, length.to(one.dtype), out=basis[:, end : end + 1])
             if lost.any():
                 draw = torch.Generator(start.device).manual_seed(2 * (end - known) + further)
-                spare = torch.randn(d, generator=draw, dtype=one.dtype, device=one.device).expand_as(one)
+                spare = torch.randn(
+                    d, generator=draw, dtype=one.dtype, device=one.device
+                ).expand_as(one)
                 for _ in range(2):
                     spare = spare - (spare @ basis[:, :end].mT) @ basis[:, :end]
                 basis[lost, end] = (spare / spare.norm(dim=-1, keepdim=True))[lost, 0]
@@ -164,9 +195,15 @@ def block_lanczos(product: Product, start: Tensor, steps: int, removed: Tensor |
     for row in range(0, rows, block):
         filled = known + row + block
         newest = basis[:, filled - block : filled].unflatten(0, lead).movedim(-2, 1).flatten(0, 1)
-        vectors = product(newest).unflatten(0, (lead[0], block)).movedim(1, -2).reshape(batch, block, d)
+        vectors = (
+            product(newest).unflatten(0, (lead[0], block)).movedim(1, -2).reshape(batch, block, d)
+        )
         again = torch.ones_like(vectors[:, :1, :1])
-        for first in (max(known, filled - 2 * block), 0, 0):  # what is large, then what is left of it in all directions
+        for first in (
+            max(known, filled - 2 * block),
+            0,
+            0,
+        ):  # what is large, then what is left of it in all directions
             near = (vectors @ basis[:, first:filled].mT) * again
             vectors = torch.baddbmm(vectors, near, basis[:, first:filled], alpha=-1)
             diagonal = near[..., -block:].double()

@@ -32,10 +32,14 @@ STATUS = {"measured": 0, "diverged": 1, "no_data": 2, "not_asked_for": 3}
 _DATA, _BLOCK = (*RUN, "evaluation_point", "block"), (*RUN, "block")
 UNITS = {
     "weight_norm": Variable(_BLOCK, "Euclidean norm of the parameters at the task's start"),
-    "feature_rank": Variable(_DATA, "effective rank (0.99) of the layer's activations on the task's data"),
+    "feature_rank": Variable(
+        _DATA, "effective rank (0.99) of the layer's activations on the task's data"
+    ),
     "dead_fraction": Variable(_DATA, "share of units that are zero on all of the task's data"),
     "dormant_fraction": Variable(_DATA, "share of units with a ReDo score of at most 0.025"),
-    "curvature_status": Variable((*RUN, "evaluation_point"), "whether there was something to measure", "int8", STATUS),
+    "curvature_status": Variable(
+        (*RUN, "evaluation_point"), "whether there was something to measure", "int8", STATUS
+    ),
 }
 
 
@@ -93,10 +97,19 @@ def measure(
     Raises:
         StudyError: a network of which no operator can be taken; an exact spectrum that does not fit, where none may be estimated.
     """
-    network = architecture.fitting(setting, data).double().eval()  # batch norm's statistics are constants where curvature is taken
+    network = (
+        architecture.fitting(setting, data).double().eval()
+    )  # batch norm's statistics are constants where curvature is taken
     loss = losses.KINDS[shift.of(setting.problem).LOSS].loss
     blocks = blocks_of(network)
-    matrix = max((how.samples**2 for name, how in curvature.operators.items() if spectrum_variables.always_exact(name)), default=1)
+    matrix = max(
+        (
+            how.samples**2
+            for name, how in curvature.operators.items()
+            if spectrum_variables.always_exact(name)
+        ),
+        default=1,
+    )
     some = max(1, AT_ONCE // max(matrix, setting.problem.samples * data["image"][0].size))
     checked: set[str] = set()
 
@@ -106,23 +119,41 @@ def measure(
         inputs, labels = tasks.stacked(setting.problem, data, list(seeds), task)
         return inputs[:, : setting.problem.samples].double(), labels[:, : setting.problem.samples]
 
-    def taken(name: str, data: _Data, tensors: dict[str, Tensor] | None, check: bool = False) -> Operator:
+    def taken(
+        name: str, data: _Data, tensors: dict[str, Tensor] | None, check: bool = False
+    ) -> Operator:
         """An operator of runs, or of the network itself, on the first samples of a task."""
         few = slice(0, curvature.operators[name].samples)
         inputs, targets = (values[:, few].clone() if tensors else values[few] for values in data)
-        operator: Operator = registry.load("operators", name).Operator(network, inputs, targets, loss, tensors, check=check)
+        operator: Operator = registry.load("operators", name).Operator(
+            network, inputs, targets, loss, tensors, check=check
+        )
         return operator
 
     def spectra_of(
-        name: str, task: int, seeds: Sequence[int], here: _Data, coming: _Data, tensors: dict[str, Tensor] | None = None
+        name: str,
+        task: int,
+        seeds: Sequence[int],
+        here: _Data,
+        coming: _Data,
+        tensors: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Numbers of an operator, shapes ``(…, block)`` and more: of runs, or of the network itself."""
-        how, estimated = curvature.operators[name], spectrum_variables.may_be_estimated(name, curvature.operators[name])
+        how, estimated = (
+            curvature.operators[name],
+            spectrum_variables.may_be_estimated(name, curvature.operators[name]),
+        )
         found = taken(name, here, tensors, check=name not in checked).spectra(
-            {block: layers for block, layers in blocks.items() if (block if block in (LAST_TWO, ALL) else "layers") in how.blocks},
+            {
+                block: layers
+                for block, layers in blocks.items()
+                if (block if block in (LAST_TWO, ALL) else "layers") in how.blocks
+            },
             exact_up_to=sys.maxsize if spectrum_variables.always_exact(name) else how.exact_up_to,
             estimate=Quadrature(how.steps, how.probes, how.probe_block) if estimated else None,
-            starts=lambda block, vectors, d: spectrum_variables.probes(seeds[0], task, block, vectors, d),
+            starts=lambda block, vectors, d: spectrum_variables.probes(
+                seeds[0], task, block, vectors, d
+            ),
             gradient=taken(name, coming, tensors).gradient(),
             top=curvature.top,
             memory=memory,
@@ -132,55 +163,114 @@ def measure(
         return {f"{name}_{number}": values for number, values in numbers.items()}
 
     def curvature_at(
-        evaluation_point: str, task: int, seeds: Sequence[int], here: _Data, coming: _Data, parameters: Parameters
+        evaluation_point: str,
+        task: int,
+        seeds: Sequence[int],
+        here: _Data,
+        coming: _Data,
+        parameters: Parameters,
     ) -> dict[str, Tensor]:
         """Numbers of all operators that are asked for there, shapes ``(run, block)`` and more.
 
         An estimate's last bits depend on what is computed beside it, so runs go one by one where there may be one; it takes no longer.
         """
-        due = [name for name, how in curvature.operators.items() if task % how.every == 0 and evaluation_point in how.evaluation_points]
-        together = [name for name in due if broadcasts(network) and spectrum_variables.always_exact(name)]
+        due = [
+            name
+            for name, how in curvature.operators.items()
+            if task % how.every == 0 and evaluation_point in how.evaluation_points
+        ]
+        together = [
+            name for name in due if broadcasts(network) and spectrum_variables.always_exact(name)
+        ]
         found: dict[str, Tensor] = {}
         for name in together:
             found |= spectra_of(name, task, seeds, here, coming, parameters.tensors)
         one_by_one: list[dict[str, Tensor]] = []
         for run, seed in enumerate(seeds if len(together) < len(due) else []):
-            network.load_state_dict({name: tensor[run] for name, tensor in parameters.tensors.items()})
+            network.load_state_dict(
+                {name: tensor[run] for name, tensor in parameters.tensors.items()}
+            )
             own, next_ = ((inputs[run], targets[run]) for inputs, targets in (here, coming))
             one_by_one.append({})
             for name in (name for name in due if name not in together):
                 one_by_one[-1] |= spectra_of(name, task, [seed], own, next_)
-        return found | {name: torch.stack([one[name] for one in one_by_one]) for name in (one_by_one[0] if one_by_one else [])}
+        return found | {
+            name: torch.stack([one[name] for one in one_by_one])
+            for name in (one_by_one[0] if one_by_one else [])
+        }
 
-    def on_data_of(evaluation_point: str, task: int, seeds: list[int], rows: Tensor) -> dict[str, Tensor]:
+    def on_data_of(
+        evaluation_point: str, task: int, seeds: list[int], rows: Tensor
+    ) -> dict[str, Tensor]:
         """Measures of some seeds of all arms, by name, shapes ``(arm, seed, block)`` and more; NaN before the first task."""
-        here, coming, found = data_of(max(task - (evaluation_point == "previous"), 0), tuple(seeds)), data_of(task, tuple(seeds)), []
+        here, coming, found = (
+            data_of(max(task - (evaluation_point == "previous"), 0), tuple(seeds)),
+            data_of(task, tuple(seeds)),
+            [],
+        )
         for of_arm in rows:
             alive = of_arm.isfinite().all(dim=-1)
             parameters = Parameters(of_arm.where(alive[:, None], 0), checkpoints.shapes)
             values = unit_measures(hidden_activations(network, parameters.tensors, here[0]), blocks)
             values |= curvature_at(evaluation_point, task, seeds, here, coming, parameters)
             there = alive & (evaluation_point != "previous" or task > 0)
-            values = {name: number.detach().where(there.view(-1, *[1] * (number.ndim - 1)), torch.nan) for name, number in values.items()}
-            status = torch.full_like(alive, STATUS["measured" if evaluation_point != "previous" or task else "no_data"], dtype=torch.int8)
+            values = {
+                name: number.detach().where(there.view(-1, *[1] * (number.ndim - 1)), torch.nan)
+                for name, number in values.items()
+            }
+            status = torch.full_like(
+                alive,
+                STATUS["measured" if evaluation_point != "previous" or task else "no_data"],
+                dtype=torch.int8,
+            )
             found.append(values | {"curvature_status": status.where(alive, STATUS["diverged"])})
         return {name: torch.stack([values[name] for values in found]) for name in found[0]}
 
     def at(task: int) -> dict[str, np.ndarray]:
         """All measures of a task, shapes ``(arm, seed, …)``; only some seeds' data are in memory at a time."""
         rows, found = checkpoints.at(task).unflatten(0, (len(checkpoints.arms), -1)), []
-        for seeds, of_seeds in zip(torch.tensor(checkpoints.seeds).split(some), rows.split(some, dim=1), strict=True):
+        for seeds, of_seeds in zip(
+            torch.tensor(checkpoints.seeds).split(some), rows.split(some, dim=1), strict=True
+        ):
             evaluation_points = []
             for evaluation_point in curvature.evaluation_points:
                 if evaluation_point == "fresh":  # the same for every arm
-                    drawn = [architecture.initial(network, setting.network, seed, task) for seed in seeds.tolist()]
-                    fresh = torch.stack([torch.cat([tensor.flatten() for tensor in one.values()]) for one in drawn]).float().double()
+                    drawn = [
+                        architecture.initial(network, setting.network, seed, task)
+                        for seed in seeds.tolist()
+                    ]
+                    fresh = (
+                        torch.stack(
+                            [
+                                torch.cat([tensor.flatten() for tensor in one.values()])
+                                for one in drawn
+                            ]
+                        )
+                        .float()
+                        .double()
+                    )
                     values = on_data_of(evaluation_point, task, seeds.tolist(), fresh[None])
-                    evaluation_points.append({name: number.expand(len(rows), *number.shape[1:]) for name, number in values.items()})
+                    evaluation_points.append(
+                        {
+                            name: number.expand(len(rows), *number.shape[1:])
+                            for name, number in values.items()
+                        }
+                    )
                 else:
-                    evaluation_points.append(on_data_of(evaluation_point, task, seeds.tolist(), of_seeds))
-            found.append(_stacked([{name: number.numpy() for name, number in values.items()} for values in evaluation_points]))
-        measured = {name: np.concatenate([values[name] for values in found], axis=1) for name in found[0]}
+                    evaluation_points.append(
+                        on_data_of(evaluation_point, task, seeds.tolist(), of_seeds)
+                    )
+            found.append(
+                _stacked(
+                    [
+                        {name: number.numpy() for name, number in values.items()}
+                        for values in evaluation_points
+                    ]
+                )
+            )
+        measured = {
+            name: np.concatenate([values[name] for values in found], axis=1) for name in found[0]
+        }
         norms = weight_norm(Parameters(rows.flatten(0, 1), checkpoints.shapes), blocks)
         return measured | {"weight_norm": norms.unflatten(0, rows.shape[:2]).numpy()}
 
@@ -194,8 +284,14 @@ def measure(
             if 0 < known == len(found):
                 log.info("going on after task %d of %d", known, len(chosen))
             values = at(task)
-            if diverged := int((values["curvature_status"] == STATUS["diverged"]).any(axis=2).sum()):
-                log.warning("task %d: %d runs have parameters that are not finite, and are not measured", task, diverged)
+            if diverged := int(
+                (values["curvature_status"] == STATUS["diverged"]).any(axis=2).sum()
+            ):
+                log.warning(
+                    "task %d: %d runs have parameters that are not finite, and are not measured",
+                    task,
+                    diverged,
+                )
             if kept is not None:
                 kept.save(task, values)
         found.append(values)
@@ -227,18 +323,26 @@ def _stacked(found: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]
         there = [values[name] for values in found if name in values]
         width = max(array.shape[-1] for array in there)
         missing = np.full_like(there[0], np.nan) if there[0].dtype.kind == "f" else there[0]
-        stacked[name] = np.stack([_padded(values.get(name, missing), width) for values in found], axis=2)
+        stacked[name] = np.stack(
+            [_padded(values.get(name, missing), width) for values in found], axis=2
+        )
     return stacked
 
 
 def _padded(array: np.ndarray, width: int) -> np.ndarray:
     """With NaN behind its last dim, so that it has some width."""
     missing = width - array.shape[-1]
-    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)], constant_values=np.nan) if missing else array
+    return (
+        np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)], constant_values=np.nan)
+        if missing
+        else array
+    )
 
 
 @torch.no_grad()
-def hidden_activations(network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> dict[str, Tensor]:
+def hidden_activations(
+    network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor
+) -> dict[str, Tensor]:
     """Outputs of each activation, keyed by the layer before it, one column a unit.
 
     Args:
@@ -254,7 +358,9 @@ def hidden_activations(network: nn.Module, tensors: dict[str, Tensor], inputs: T
     return watch.hidden
 
 
-def unit_measures(activations: dict[str, Tensor], blocks: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
+def unit_measures(
+    activations: dict[str, Tensor], blocks: Mapping[str, Sequence[str]]
+) -> dict[str, Tensor]:
     """Feature rank, dead and dormant fraction of each block that has units, shape ``(run, block)``.
 
     A layer's feature rank is the effective rank of its ``(n, unit)`` matrix of activations, uncentred. Over several layers, the
@@ -268,8 +374,14 @@ def unit_measures(activations: dict[str, Tensor], blocks: Mapping[str, Sequence[
         names = [name for name in magnitudes if name in blocks[block]]
         if not names:
             return missing
-        share = torch.cat([is_counted(magnitudes[name]) for name in names], dim=1).to(missing.dtype).mean(dim=1)
-        return share.where(torch.cat([magnitudes[name] for name in names], dim=1).isfinite().all(dim=1), torch.nan)
+        share = (
+            torch.cat([is_counted(magnitudes[name]) for name in names], dim=1)
+            .to(missing.dtype)
+            .mean(dim=1)
+        )
+        return share.where(
+            torch.cat([magnitudes[name] for name in names], dim=1).isfinite().all(dim=1), torch.nan
+        )
 
     return {
         "feature_rank": torch.stack([ranks.get(block, missing) for block in blocks], dim=1),
@@ -304,9 +416,17 @@ def feature_rank(activations: Tensor) -> Tensor:
 
 def weight_norm(parameters: Parameters, blocks: Mapping[str, Sequence[str]]) -> Tensor:
     """Euclidean norm of each block's parameters, shape ``(run, block)``."""
-    squares = {name: tensor.detach().flatten(1).square().sum(dim=1) for name, tensor in parameters.tensors.items()}
+    squares = {
+        name: tensor.detach().flatten(1).square().sum(dim=1)
+        for name, tensor in parameters.tensors.items()
+    }
     return torch.stack(
-        [cast(Tensor, sum(square for name, square in squares.items() if _layer(name) in layers)).sqrt() for layers in blocks.values()],
+        [
+            cast(
+                Tensor, sum(square for name, square in squares.items() if _layer(name) in layers)
+            ).sqrt()
+            for layers in blocks.values()
+        ],
         dim=1,
     )
 

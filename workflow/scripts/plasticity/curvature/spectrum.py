@@ -78,7 +78,9 @@ def eigenvectors(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """
     finite, matrices = _finite(matrices)
     values, vectors = torch.linalg.eigh(matrices)
-    return values.flip(-1).where(finite[..., None], torch.nan), vectors.flip(-1).where(finite[..., None, None], torch.nan)
+    return values.flip(-1).where(finite[..., None], torch.nan), vectors.flip(-1).where(
+        finite[..., None, None], torch.nan
+    )
 
 
 def _finite(matrices: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,7 +103,9 @@ def effective_rank(values: Tensor, level: float = 0.99, weights: Tensor | None =
     magnitudes, order = values.abs().sort(dim=-1, descending=True)
     if weights is None:
         captured = magnitudes.cumsum(dim=-1)
-        rank = ((captured < level * captured[..., -1:]).sum(dim=-1) + (captured[..., -1] > 0)).to(values.dtype)
+        rank = ((captured < level * captured[..., -1:]).sum(dim=-1) + (captured[..., -1] > 0)).to(
+            values.dtype
+        )
     else:
         counts = weights.gather(-1, order)
         masses = magnitudes * counts
@@ -110,7 +114,10 @@ def effective_rank(values: Tensor, level: float = 0.99, weights: Tensor | None =
         place = (captured < wanted).sum(dim=-1, keepdim=True).clamp(max=values.shape[-1] - 1)
         missing = wanted - (captured - masses).gather(-1, place)
         before = (counts.cumsum(dim=-1) - counts).gather(-1, place)
-        rank = (before + missing / magnitudes.gather(-1, place).clamp(min=torch.finfo(values.dtype).tiny)).squeeze(-1)
+        rank = (
+            before
+            + missing / magnitudes.gather(-1, place).clamp(min=torch.finfo(values.dtype).tiny)
+        ).squeeze(-1)
         rank = (rank * (1 - ROUND_OFF)).ceil()
         rank = rank.where(captured[..., -1] > 0, 0)
     return rank.where(values.isfinite().all(dim=-1), torch.nan)
@@ -139,7 +146,9 @@ def epsilon_rank(values: Tensor, epsilon: float = EPSILON, weights: Tensor | Non
     return absolute_epsilon_rank(values, epsilon * magnitudes.amax(dim=-1, keepdim=True), weights)
 
 
-def absolute_epsilon_rank(values: Tensor, epsilon: float | Tensor = EPSILON, weights: Tensor | None = None) -> Tensor:
+def absolute_epsilon_rank(
+    values: Tensor, epsilon: float | Tensor = EPSILON, weights: Tensor | None = None
+) -> Tensor:
     """How many magnitudes are above `epsilon`; shapes as `effective_rank` has them, NaN where any value is."""
     rank = _total((values.abs() > epsilon).to(values.dtype), weights)
     return rank.where(values.isfinite().all(dim=-1), torch.nan)
@@ -156,16 +165,27 @@ def _total(values: Tensor, weights: Tensor | None) -> Tensor:
 
 def meanings(levels: Sequence[float]) -> dict[str, str]:
     """What is kept of every spectrum, by its name in the netCDF contract, and what it means."""
-    ranks = {level_name(level, levels): f"fewest eigenvalues whose magnitudes reach {level:.12g} of the total" for level in levels}
+    ranks = {
+        level_name(
+            level, levels
+        ): f"fewest eigenvalues whose magnitudes reach {level:.12g} of the total"
+        for level in levels
+    }
     return ranks | NUMBERS
 
 
 def level_name(level: float, levels: Sequence[float]) -> str:
     """How the effective rank at a level is called: the first of the levels has the plain name."""
-    return "effective_rank" if level == levels[0] else f"effective_rank_at_{level:.12g}".replace(".", "_")
+    return (
+        "effective_rank"
+        if level == levels[0]
+        else f"effective_rank_at_{level:.12g}".replace(".", "_")
+    )
 
 
-def numbers(values: Tensor, weights: Tensor | None = None, levels: Sequence[float] = (0.99,)) -> dict[str, Tensor]:
+def numbers(
+    values: Tensor, weights: Tensor | None = None, levels: Sequence[float] = (0.99,)
+) -> dict[str, Tensor]:
     """All numbers of `meanings`, shape ``(…)`` each; arguments as `effective_rank` has them."""
     found = {level_name(level, levels): effective_rank(values, level, weights) for level in levels}
     return found | {
@@ -179,7 +199,9 @@ def numbers(values: Tensor, weights: Tensor | None = None, levels: Sequence[floa
     }
 
 
-def summary(spectrum: Spectrum, levels: Sequence[float] = (0.99,)) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def summary(
+    spectrum: Spectrum, levels: Sequence[float] = (0.99,)
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The numbers of a spectrum, and their standard errors: 0 where all eigenvalues are known.
 
     An error has three parts, of which it is the root of the sum of squares: that of the probes, by the jackknife (Efron & Tibshirani 1993,
@@ -201,13 +223,19 @@ def summary(spectrum: Spectrum, levels: Sequence[float] = (0.99,)) -> tuple[dict
     coarse = numbers(*_pooled(*spectrum.coarse), levels)
     probes = len(spectrum.values)
     others = [torch.arange(probes) != left_out for left_out in range(probes)]
-    jackknife = [numbers(*_pooled(spectrum.values[kept], spectrum.weights[kept]), levels) for kept in others]
+    jackknife = [
+        numbers(*_pooled(spectrum.values[kept], spectrum.weights[kept]), levels) for kept in others
+    ]
     counted = _coarseness(spectrum.values, spectrum.weights, levels)
     errors = {}
     for name, number in found.items():
         without = torch.stack([one[name] for one in jackknife])
         variance = (without - without.mean(dim=0)).square().sum(dim=0) * (probes - 1) / probes
-        errors[name] = (variance + (number - coarse[name]).square() + counted.get(name, torch.zeros_like(number)).square()).sqrt()
+        errors[name] = (
+            variance
+            + (number - coarse[name]).square()
+            + counted.get(name, torch.zeros_like(number)).square()
+        ).sqrt()
     if spectrum.residuals is not None:
         errors["top_eigenvalue"] = errors["top_eigenvalue"].maximum(spectrum.residuals[..., 0])
     return found, errors
@@ -219,7 +247,10 @@ def _coarseness(values: Tensor, weights: Tensor, levels: Sequence[float]) -> dic
     counts = weights.gather(-1, order)
     captured = (magnitudes * counts).cumsum(dim=-1)
     reached = {level_name(level, levels): captured < level * captured[..., -1:] for level in levels}
-    reached |= {"epsilon_rank": magnitudes > EPSILON * magnitudes[..., :1], "absolute_epsilon_rank": magnitudes > EPSILON}
+    reached |= {
+        "epsilon_rank": magnitudes > EPSILON * magnitudes[..., :1],
+        "absolute_epsilon_rank": magnitudes > EPSILON,
+    }
     found = {}
     for name, inside in reached.items():
         cut = inside.sum(dim=-1, keepdim=True)
@@ -239,13 +270,20 @@ def density(spectrum: Spectrum) -> tuple[Tensor, Tensor]:
     """
     if spectrum.weights is None or spectrum.coarse is None:
         values = spectrum.values
-        found = _smoothed(values, torch.ones_like(values), values.abs().amax(dim=-1, keepdim=True), spectrum.size)
+        found = _smoothed(
+            values, torch.ones_like(values), values.abs().amax(dim=-1, keepdim=True), spectrum.size
+        )
         return found, torch.zeros_like(found[..., 0])
     probes = len(spectrum.values)
     scale = spectrum.values.abs().amax(dim=(0, -1)).unsqueeze(-1)
-    fine, coarse = (_smoothed(*nodes, scale, spectrum.size) for nodes in ((spectrum.values, spectrum.weights), spectrum.coarse))
+    fine, coarse = (
+        _smoothed(*nodes, scale, spectrum.size)
+        for nodes in ((spectrum.values, spectrum.weights), spectrum.coarse)
+    )
     quantile = float(stdtrit(probes - 1, 1 - (1 - CONFIDENCE) / 2 / PLACES))
-    bound = quantile * fine.std(dim=0).amax(dim=-1) / probes**0.5 + (fine - coarse).mean(dim=0).abs().amax(dim=-1)
+    bound = quantile * fine.std(dim=0).amax(dim=-1) / probes**0.5 + (fine - coarse).mean(
+        dim=0
+    ).abs().amax(dim=-1)
     return fine.mean(dim=0), bound
 
 
@@ -260,7 +298,10 @@ def _smoothed(values: Tensor, weights: Tensor, scale: Tensor, size: int) -> Tens
     distances = (GRID.to(values) - bent[..., None]) / WIDTH
     kernels = torch.exp(-distances.square() / 2) / (WIDTH * (2 * torch.pi) ** 0.5)
     at_zero = torch.exp(-(GRID.to(values) / WIDTH).square() / 2) / (WIDTH * (2 * torch.pi) ** 0.5)
-    found: Tensor = ((weights[..., None] * kernels).sum(dim=-2) + (size - weights.sum(dim=-1, keepdim=True)) * at_zero) / size
+    found: Tensor = (
+        (weights[..., None] * kernels).sum(dim=-2)
+        + (size - weights.sum(dim=-1, keepdim=True)) * at_zero
+    ) / size
     return found
 
 

@@ -55,8 +55,13 @@ TABLE = {
     "image": Variable(("sample", "channel", "row", "column"), "pixels", "uint8"),
     "label": Variable(("sample",), "class", "int64"),
     "class_name": Variable(("class",), "name of the class", "str"),
-    "channel_mean": Variable(("channel",), "mean of the pixels of all images, as a share of the largest value"),
-    "channel_std": Variable(("channel",), "standard deviation of the pixels of all images, as a share of the largest value"),
+    "channel_mean": Variable(
+        ("channel",), "mean of the pixels of all images, as a share of the largest value"
+    ),
+    "channel_std": Variable(
+        ("channel",),
+        "standard deviation of the pixels of all images, as a share of the largest value",
+    ),
 }
 
 
@@ -109,11 +114,17 @@ def check_md5(path: Path, md5: str) -> None:
     """
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            found = hashlib.file_digest(
+                file, lambda: hashlib.md5(usedforsecurity=False)
+            ).hexdigest()
     except OSError as error:
-        raise StudyError(f"{path} cannot be read ({error.strerror}): mend its permissions or replace it by the original file") from error
+        raise StudyError(
+            f"{path} cannot be read ({error.strerror}): mend its permissions or replace it by the original file"
+        ) from error
     if found != md5:
-        raise StudyError(f"{path} is truncated or altered (its md5 is {found}, not {md5}): replace it by the original file")
+        raise StudyError(
+            f"{path} is truncated or altered (its md5 is {found}, not {md5}): replace it by the original file"
+        )
 
 
 def _refuse_unfit_labels(name: str, loaded: Images) -> None:
@@ -129,7 +140,9 @@ def _refuse_unfit_labels(name: str, loaded: Images) -> None:
             "its load must return one whole number per image"
         )
     if twice := sorted({one for one in classes if classes.count(one) > 1}):
-        raise StudyError(f"dataset {name} names the class {twice[0]!r} twice: its load must return a name of its own for each class")
+        raise StudyError(
+            f"dataset {name} names the class {twice[0]!r} twice: its load must return a name of its own for each class"
+        )
     if (outside := (labels < 0) | (labels >= len(classes))).any():
         place = int(outside.argmax())
         raise StudyError(
@@ -159,7 +172,9 @@ def _counts(name: str, loaded: Images) -> np.ndarray:
             f"dataset {name} has images of shape {images.shape}: its load must return at least one, of shape (sample, channel, row, column)"
         )
     if not 1 <= maximum <= 255:
-        raise StudyError(f"dataset {name} has the maximum {maximum}: its load must return the largest value of a pixel, 1 to 255")
+        raise StudyError(
+            f"dataset {name} has the maximum {maximum}: its load must return the largest value of a pixel, 1 to 255"
+        )
     counts, size = np.zeros((images.shape[1], 256), np.int64), max(1, CHUNK // images[0, 0].size)
     for first in range(0, len(images), size):
         for channel, counted in enumerate(counts):

@@ -19,7 +19,13 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, is_image_f
 
 from plasticity.errors import StudyError
 
-DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)  # what reading an archive that is torn raises
+DAMAGE = (
+    tarfile.TarError,
+    EOFError,
+    OSError,
+    zlib.error,
+    lzma.LZMAError,
+)  # what reading an archive that is torn raises
 
 
 class Entry(NamedTuple):
@@ -94,7 +100,9 @@ class Archive:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.files: dict[str, int] = {}  # where images and inner archives begin
-        self.below: dict[str, set[str]] = defaultdict(set)  # names of folders by the folder that they are in
+        self.below: dict[str, set[str]] = defaultdict(
+            set
+        )  # names of folders by the folder that they are in
         with _opened(path) as tar:
             for run in _runs(tar):
                 self._add(run)
@@ -105,7 +113,9 @@ class Archive:
         """Remember an image, an inner archive, and the folders that they are in."""
         name, inner = _name(run), run.isreg() and run.name.endswith(".tar")
         if run.issym() or run.islnk():
-            raise StudyError(f"{self.path} holds links ({name}): pack it anew with tar --dereference --hard-dereference")
+            raise StudyError(
+                f"{self.path} holds links ({name}): pack it anew with tar --dereference --hard-dereference"
+            )
         if inner or (run.isreg() and is_image_file(name)):
             self.files[name] = run.offset
         folder = name.removesuffix(".tar") if inner or run.isdir() else posixpath.dirname(name)
@@ -136,13 +146,18 @@ class Archive:
                     if len(offsets) == 2 and run.isreg() and is_image_file(run.name):
                         stem = archives[offsets[0]]
                         groups[stem].append(Entry(f"{prefix}{stem}.tar/{_name(run)}", offsets))
-        return {name: sorted(group, key=lambda entry: posixpath.split(entry.name)) for name, group in groups.items()}
+        return {
+            name: sorted(group, key=lambda entry: posixpath.split(entry.name))
+            for name, group in groups.items()
+        }
 
     def read(self, entries: Sequence[Entry]) -> Iterator[tuple[int, Path | BytesIO]]:
         """The content of each image, with its index, in the order of the archive."""
         wanted = {entry.offset: index for index, entry in enumerate(entries)}
         with _opened(self.path) as tar:
-            for offsets, archive, run in _walk(tar, {offset[0] for offset in wanted if len(offset) == 2}):
+            for offsets, archive, run in _walk(
+                tar, {offset[0] for offset in wanted if len(offset) == 2}
+            ):
                 if offsets in wanted:
                     yield wanted.pop(offsets), BytesIO(_content(archive, run).read())
                     if not wanted:
@@ -165,10 +180,14 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
         with tarfile.open(path) as tar:
             yield tar
     except DAMAGE as error:
-        raise StudyError(f"{path} is truncated or altered ({error}): replace it by the original file") from error
+        raise StudyError(
+            f"{path} is truncated or altered ({error}): replace it by the original file"
+        ) from error
 
 
-def _walk(tar: tarfile.TarFile, archives: Collection[int]) -> Iterator[tuple[tuple[int, ...], tarfile.TarFile, tarfile.TarInfo]]:
+def _walk(
+    tar: tarfile.TarFile, archives: Collection[int]
+) -> Iterator[tuple[tuple[int, ...], tarfile.TarFile, tarfile.TarInfo]]:
     """Runs with their offsets and the archive that they are in; behind an inner archive that begins at one of `archives`, its own."""
     for run in _runs(tar):
         yield (run.offset,), tar, run

@@ -65,7 +65,12 @@ class Unchanged:
         Raises:
             StudyError: the dataset has too few images.
         """
-        chosen = some(task, np.arange(len(labels)), task.problem.samples + task.problem.test_samples, task.problem.dataset)
+        chosen = some(
+            task,
+            np.arange(len(labels)),
+            task.problem.samples + task.problem.test_samples,
+            task.problem.dataset,
+        )
         return chosen, labels[chosen]
 
     def alter(self, task: Task, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +92,9 @@ def some(task: Task, images: np.ndarray, wanted: int, whose: str) -> np.ndarray:
     """
     if wanted > len(images):
         asked = "problem.samples" + " + problem.test_samples" * bool(task.problem.test_samples)
-        raise StudyError(f"{asked} takes {wanted} images of {whose}, which has only {len(images)}: lower it")
+        raise StudyError(
+            f"{asked} takes {wanted} images of {whose}, which has only {len(images)}: lower it"
+        )
     return task.generator("subset", 0).permutation(images)[:wanted]
 
 
@@ -97,10 +104,18 @@ def shares(task: Task, labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndar
     Raises:
         StudyError: a class has too few images.
     """
-    train, test = (np.array_split(np.arange(n), len(classes)) for n in (task.problem.samples, task.problem.test_samples))
+    train, test = (
+        np.array_split(np.arange(n), len(classes))
+        for n in (task.problem.samples, task.problem.test_samples)
+    )
     chosen = []
     for one, mine, tested in zip(classes, train, test, strict=True):
-        images = some(task, np.flatnonzero(labels == one), len(mine) + len(tested), f"class {one} of {task.problem.dataset}")
+        images = some(
+            task,
+            np.flatnonzero(labels == one),
+            len(mine) + len(tested),
+            f"class {one} of {task.problem.dataset}",
+        )
         chosen.append(np.split(images, [len(mine)]))
     places = np.concatenate([part[turn] for turn in (0, 1) for part in chosen])
     return places, labels[places]

@@ -30,12 +30,19 @@ def task(problem: Problem, data: xr.Dataset, seed: int, index: int) -> tuple[Ten
     """
     change, which = shift.of(problem), shift.Task(problem, data.sizes["class"], seed, index)
     chosen, labels = change.choose(which, data["label"].values)
-    pixels = torch.from_numpy(data["image"].values[chosen]).float() / float(data["image"].attrs["valid_max"])
-    mean, std = (torch.from_numpy(data[name].values)[:, None, None] for name in ("channel_mean", "channel_std"))
+    pixels = torch.from_numpy(data["image"].values[chosen]).float() / float(
+        data["image"].attrs["valid_max"]
+    )
+    mean, std = (
+        torch.from_numpy(data[name].values)[:, None, None]
+        for name in ("channel_mean", "channel_std")
+    )
     return change.alter(which, (pixels - mean) / std, torch.from_numpy(labels))
 
 
-def stacked(problem: Problem, data: xr.Dataset, seeds: list[int], index: int) -> tuple[Tensor, Tensor]:
+def stacked(
+    problem: Problem, data: xr.Dataset, seeds: list[int], index: int
+) -> tuple[Tensor, Tensor]:
     """One task for several seeds: inputs ``(seed, n, channel, row, column)``, labels ``(seed, n)``."""
     inputs, labels = zip(*(task(problem, data, seed, index) for seed in seeds), strict=True)
     return torch.stack(inputs), torch.stack(labels)
@@ -44,7 +51,10 @@ def stacked(problem: Problem, data: xr.Dataset, seeds: list[int], index: int) ->
 def batches(problem: Problem, seed: int, index: int) -> np.ndarray:
     """Which samples each step of a task sees, shape ``(step, batch)``: a new order every epoch, the last partial batch dropped."""
     draw, per_epoch = generator(seed, "batches", index), problem.steps_per_epoch
-    epochs = [draw.permutation(problem.samples)[: per_epoch * problem.batch] for _ in range(-(-problem.steps // per_epoch))]
+    epochs = [
+        draw.permutation(problem.samples)[: per_epoch * problem.batch]
+        for _ in range(-(-problem.steps // per_epoch))
+    ]
     return np.concatenate(epochs).reshape(-1, problem.batch)[: problem.steps]
 
 
@@ -63,7 +73,11 @@ def check_separable(problem: Problem, data: xr.Dataset, seed: int) -> float:
     n, rank = len(images), int((values > values[0] * max(images.shape) * np.finfo(float).eps).sum())
     condition = float(values[0] / values[-1]) if rank == n else np.inf
     if condition > CONDITION:
-        found = f"[X, 1] has a condition number of {condition:.0e}" if rank == n else f"[X, 1] has rank {rank}"
+        found = (
+            f"[X, 1] has a condition number of {condition:.0e}"
+            if rank == n
+            else f"[X, 1] has rank {rank}"
+        )
         raise StudyError(
             f"the {n} images of {problem.dataset} that seed {seed} draws are not linearly separable under any labels ({found}): "
             "lower problem.samples, or take problem.separable away"

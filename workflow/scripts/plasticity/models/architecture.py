@@ -74,12 +74,17 @@ def build(network: Network, shape: tuple[int, int, int], outputs: int) -> nn.Mod
     return module
 
 
-def _matched(architecture: Any, shape: tuple[int, int, int], outputs: int, activation: Activation) -> Architecture:
+def _matched(
+    architecture: Any, shape: tuple[int, int, int], outputs: int, activation: Activation
+) -> Architecture:
     """The same but for its width: the one that `build` promises; the number of parameters grows with it."""
 
     def count(one: Architecture, activation: Activation = activation) -> int:
         with torch.device("meta"):
-            return sum(parameter.numel() for parameter in one.build(shape, outputs, activation).parameters())
+            return sum(
+                parameter.numel()
+                for parameter in one.build(shape, outputs, activation).parameters()
+            )
 
     wanted = count(architecture, activations.KINDS["relu"])
     widths = range(architecture.step, architecture.width + 1, architecture.step)
@@ -97,14 +102,18 @@ def fitting(setting: Setting, data: xr.Dataset) -> nn.Module:
     channel, row, column = (data.sizes[dim] for dim in ("channel", "row", "column"))
     outputs = shift.of(setting.problem).outputs(data.sizes["class"])
     network, problem = build(setting.network, (channel, row, column), outputs), setting.problem
-    if 1 in (problem.batch, problem.test_samples) and any(isinstance(layer, BatchNorm) for layer in network.modules()):
+    if 1 in (problem.batch, problem.test_samples) and any(
+        isinstance(layer, BatchNorm) for layer in network.modules()
+    ):
         raise StudyError(
             "batch norm has no statistics of one image: raise problem.batch or problem.test_samples, or set another network.norm"
         )
     return network
 
 
-def initial(module: nn.Module, network: Network, seed: int, task: int = 0, purpose: str = "initial") -> dict[str, Tensor]:
+def initial(
+    module: nn.Module, network: Network, seed: int, task: int = 0, purpose: str = "initial"
+) -> dict[str, Tensor]:
     """Fresh parameters by name, in float64, in the order of `named_parameters`, in which they are drawn.
 
     The law of linear layers and convolutions is `network.initialization`. Their fan-in is the number of inputs that one output sees,
@@ -130,7 +139,9 @@ def initial(module: nn.Module, network: Network, seed: int, task: int = 0, purpo
     """
     draw = generator(seed, purpose, task)
     parameters = {}
-    for (name, parameter), deviation in zip(module.named_parameters(), deviations(module, network).values(), strict=True):
+    for (name, parameter), deviation in zip(
+        module.named_parameters(), deviations(module, network).values(), strict=True
+    ):
         layer = module.get_submodule(name.rpartition(".")[0])
         if isinstance(layer, normalization.LAYERS):
             value = np.full(parameter.shape, float(parameter is layer.weight))
@@ -163,27 +174,41 @@ def deviations(module: nn.Module, network: Network) -> dict[str, float]:
         elif isinstance(layer, normalization.LAYERS):
             found[name] = 0.0
         elif not isinstance(layer, (nn.Linear, nn.Conv2d)):
-            raise StudyError(f"networks.initial does not know how to draw {name}, of a {type(layer).__name__}: add a rule for such layers")
+            raise StudyError(
+                f"networks.initial does not know how to draw {name}, of a {type(layer).__name__}: add a rule for such layers"
+            )
         else:
             gain = 1.0 if layer in last else activations.KINDS[network.activation].gain
             of_weight = _DEVIATIONS[network.initialization](layer.weight.shape, gain)
-            found[name] = of_weight if parameter is layer.weight or network.initialization == "pytorch" else 0.0
+            found[name] = (
+                of_weight
+                if parameter is layer.weight or network.initialization == "pytorch"
+                else 0.0
+            )
     return found
 
 
 def _orthogonal(draw: np.random.Generator, shape: Sequence[int], deviation: float) -> np.ndarray:
     rows, columns = shape[0], math.prod(shape[1:])
     # torch's, which keeps to the one thread of `ensemble.settle`: the same bytes on any number of cores
-    Q, R = torch.linalg.qr(torch.from_numpy(draw.normal(size=(max(rows, columns), min(rows, columns)))))
+    Q, R = torch.linalg.qr(
+        torch.from_numpy(draw.normal(size=(max(rows, columns), min(rows, columns))))
+    )
     Q = Q * R.diagonal().sign()  # or it would not be uniform (Mezzadri 2006, arXiv math-ph/0609050)
-    weights: np.ndarray = deviation * math.sqrt(max(rows, columns)) * (Q if rows >= columns else Q.T).numpy().reshape(shape)
+    weights: np.ndarray = (
+        deviation
+        * math.sqrt(max(rows, columns))
+        * (Q if rows >= columns else Q.T).numpy().reshape(shape)
+    )
     return weights
 
 
 # of a weight's shape, (outputs, inputs) and a kernel's (row, column), and the gain
 _DEVIATIONS: dict[str, Callable[[Sequence[int], float], float]] = {
     "he": lambda shape, gain: gain / math.sqrt(math.prod(shape[1:])),
-    "xavier": lambda shape, gain: gain * math.sqrt(2 / (math.prod(shape[1:]) + shape[0] * math.prod(shape[2:]))),
+    "xavier": lambda shape, gain: (
+        gain * math.sqrt(2 / (math.prod(shape[1:]) + shape[0] * math.prod(shape[2:])))
+    ),
     "orthogonal": lambda shape, gain: gain / math.sqrt(max(shape[0], math.prod(shape[1:]))),
     "pytorch": lambda shape, gain: 1 / math.sqrt(3 * math.prod(shape[1:])),
 }

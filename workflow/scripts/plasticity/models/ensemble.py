@@ -53,7 +53,9 @@ class Parameters:
         self.padded_gradient = torch.zeros_like(self.padded)
         self.shapes = shapes
         self.flat = self.padded[:, :width].requires_grad_()
-        self.tensors = {name: part.requires_grad_() for name, part in self.split(self.padded[:, :width]).items()}
+        self.tensors = {
+            name: part.requires_grad_() for name, part in self.split(self.padded[:, :width]).items()
+        }
         self._slopes = self.split(self.padded_gradient[:, :width])
         self._slope: Tensor = self.padded_gradient[:, :width]
         self._noted: dict[str, _Noted] = {}
@@ -62,7 +64,10 @@ class Parameters:
         """Views into a matrix of shape ``(run, parameter)`` by parameter, shapes ``(run, …)``."""
         sizes = [torch.Size(shape).numel() for shape in self.shapes.values()]
         parts = matrix.split(sizes, dim=1)
-        return {name: part.unflatten(1, tuple(shape)) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        return {
+            name: part.unflatten(1, tuple(shape))
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
 
     def bind(self, network: nn.Module) -> Callable[..., Tensor]:
         """The network with these parameters, as a function of all runs' inputs; arguments and shapes as the function `forward` has them.
@@ -77,9 +82,14 @@ class Parameters:
             if isinstance(layer, nn.Linear):
                 layer.forward = partial(self._linear, f"{name}.weight", f"{name}.bias")  # type: ignore[method-assign]
             elif isinstance(layer, nn.LayerNorm):
-                own = {"weight": self.tensors[f"{name}.weight"], "bias": self.tensors[f"{name}.bias"]}
+                own = {
+                    "weight": self.tensors[f"{name}.weight"],
+                    "bias": self.tensors[f"{name}.bias"],
+                }
                 shape = layer.normalized_shape
-                layer.forward = partial(_stacked_layer_norm, normalized_shape=shape, **own, eps=layer.eps)  # type: ignore[method-assign]
+                layer.forward = partial(
+                    _stacked_layer_norm, normalized_shape=shape, **own, eps=layer.eps
+                )  # type: ignore[method-assign]
 
         def call(inputs: Tensor, watch: Watch | None = None) -> Tensor:
             if watch is None:
@@ -108,12 +118,25 @@ class Parameters:
         """
         noted, self._noted = self._noted, {}
         others = self.tensors.keys() - noted.keys() - {layer.bias for layer in noted.values()}
-        wanted = [*(layer.outputs for layer in noted.values()), *(self.tensors[name] for name in others)]
-        sums = [penalty for penalty in penalties if isinstance(penalty, Tensor) and penalty.requires_grad]
-        leaves = [self.flat, *(self.tensors[name] for name in self.tensors.keys() - others)] if sums else []
+        wanted = [
+            *(layer.outputs for layer in noted.values()),
+            *(self.tensors[name] for name in others),
+        ]
+        sums = [
+            penalty
+            for penalty in penalties
+            if isinstance(penalty, Tensor) and penalty.requires_grad
+        ]
+        leaves = (
+            [self.flat, *(self.tensors[name] for name in self.tensors.keys() - others)]
+            if sums
+            else []
+        )
         weights = [losses.new_full(losses.shape, 1 / losses.shape[1]), *map(torch.ones_like, sums)]
         found = torch.autograd.grad([losses, *sums], [*wanted, *leaves], weights, allow_unused=True)
-        pulled = self._pull([penalty for penalty in penalties if isinstance(penalty, QuadraticPenalty)])
+        pulled = self._pull(
+            [penalty for penalty in penalties if isinstance(penalty, QuadraticPenalty)]
+        )
         for (weight, layer), delta in zip(noted.items(), found, strict=False):
             # products are added to what pulls: a pass over all parameters less
             self._slopes[weight].baddbmm_(delta.mT, layer.inputs, beta=pulled)
@@ -146,19 +169,27 @@ class Parameters:
     def _linear(self, weight: str, bias: str, inputs: Tensor) -> Tensor:
         """A linear layer of these parameters whose weights autograd does not see: noted instead."""
         W, b = self.tensors[weight], self.tensors.get(bias)
-        if torch.is_autocast_enabled(inputs.device.type):  # only autograd knows what such a product was computed in
+        if torch.is_autocast_enabled(
+            inputs.device.type
+        ):  # only autograd knows what such a product was computed in
             return _stacked_linear(inputs, W, b)
-        outputs = _stacked_linear(inputs, W.detach(), None if b is None else b.detach()).requires_grad_()
+        outputs = _stacked_linear(
+            inputs, W.detach(), None if b is None else b.detach()
+        ).requires_grad_()
         if torch.is_grad_enabled():
             if weight in self._noted:
-                raise RuntimeError("a bound network was called twice before `gradient`: look at outputs under `torch.no_grad`")
+                raise RuntimeError(
+                    "a bound network was called twice before `gradient`: look at outputs under `torch.no_grad`"
+                )
             self._noted[weight] = _Noted(bias, inputs.detach(), outputs)
         return outputs
 
 
 def rows(runs: Sequence[Mapping[str, Tensor]]) -> Tensor:
     """One row of parameters per run, shape ``(run, parameter)``, from each run's tensors by name."""
-    return torch.stack([torch.cat([tensor.flatten() for tensor in tensors.values()]) for tensors in runs])
+    return torch.stack(
+        [torch.cat([tensor.flatten() for tensor in tensors.values()]) for tensors in runs]
+    )
 
 
 def make_deterministic() -> None:
@@ -191,7 +222,9 @@ class Watch:
     hidden: dict[str, Tensor] = field(default_factory=dict)
 
 
-def forward(network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor, watch: Watch | None = None) -> Tensor:
+def forward(
+    network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor, watch: Watch | None = None
+) -> Tensor:
     """Outputs of all runs, each on its own inputs.
 
     Linear layers with layer norms and element-wise functions between them are batched matrix products. Any other network is vmapped on
@@ -207,7 +240,9 @@ def forward(network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor, watc
         Shape ``(run, n, …)``.
     """
 
-    def one(tensors: dict[str, Tensor], inputs: Tensor, masks: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def one(
+        tensors: dict[str, Tensor], inputs: Tensor, masks: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         if watch is None:
             return functional_call(network, tensors, (inputs,)), {}
         with record_activations(network, masks) as hidden:
@@ -221,17 +256,26 @@ def forward(network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor, watc
     elif inputs.device.type != "cpu":
         outputs, hidden = torch.vmap(one)(tensors, inputs, masks)
     else:
-        runs = zip(_unbound(tensors, len(inputs)), inputs.unbind(), _unbound(masks, len(inputs)), strict=True)
+        runs = zip(
+            _unbound(tensors, len(inputs)),
+            inputs.unbind(),
+            _unbound(masks, len(inputs)),
+            strict=True,
+        )
         found = [one(*of_run) for of_run in runs]
         outputs = torch.stack([of_run for of_run, _ in found])
-        hidden = {layer: torch.stack([of_run[layer] for _, of_run in found]) for layer in found[0][1]}
+        hidden = {
+            layer: torch.stack([of_run[layer] for _, of_run in found]) for layer in found[0][1]
+        }
     if watch is not None:
         watch.hidden = {layer: _as_units(of_layer) for layer, of_layer in hidden.items()}
     return outputs
 
 
 @contextmanager
-def record_activations(network: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+def record_activations(
+    network: nn.Module, masks: Mapping[str, Tensor]
+) -> Iterator[dict[str, Tensor]]:
     """What the network's activations put out while it is called, keyed by the layer before each (a norm between them is none).
 
     Args:
@@ -249,12 +293,16 @@ def record_activations(network: nn.Module, masks: Mapping[str, Tensor]) -> Itera
         if isinstance(module, activations.MODULES):
             hidden[layer] = outputs * masks[layer] if layer in masks else outputs
             return hidden[layer]
-        if next(module.parameters(recurse=False), None) is not None and not isinstance(module, normalization.LAYERS):
+        if next(module.parameters(recurse=False), None) is not None and not isinstance(
+            module, normalization.LAYERS
+        ):
             layer = name
         return None
 
     hooks = [
-        module.register_forward_hook(lambda module, _, outputs, name=name: note(name, module, outputs))
+        module.register_forward_hook(
+            lambda module, _, outputs, name=name: note(name, module, outputs)
+        )
         for name, module in network.named_modules()
     ]
     try:
@@ -267,7 +315,9 @@ def record_activations(network: nn.Module, masks: Mapping[str, Tensor]) -> Itera
 def _unbound(tensors: Mapping[str, Tensor], runs: int) -> list[dict[str, Tensor]]:
     """Each run's tensors, by name."""
     of_runs = zip(*(tensor.unbind() for tensor in tensors.values()), strict=True)
-    return [dict(zip(tensors, of_run, strict=True)) for of_run in of_runs] if tensors else [{}] * runs
+    return (
+        [dict(zip(tensors, of_run, strict=True)) for of_run in of_runs] if tensors else [{}] * runs
+    )
 
 
 def _as_units(outputs: Tensor) -> Tensor:
@@ -277,11 +327,17 @@ def _as_units(outputs: Tensor) -> Tensor:
 
 def broadcasts(network: nn.Module) -> bool:
     """Whether every layer has parameters of its own and takes a leading dim of runs as it is, linear ones and layer norms replaced."""
-    own = len(list(network.named_parameters(remove_duplicate=False))) == len(list(network.parameters()))
+    own = len(list(network.named_parameters(remove_duplicate=False))) == len(
+        list(network.parameters())
+    )
     return own and all(
         isinstance(layer, (nn.Sequential, nn.Linear, *ELEMENTWISE))
         or (isinstance(layer, nn.Flatten) and layer.start_dim < 0)
-        or (isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) == 1 and layer.bias is not None)
+        or (
+            isinstance(layer, nn.LayerNorm)
+            and len(layer.normalized_shape) == 1
+            and layer.bias is not None
+        )
         for layer in network.modules()
     )
 
@@ -298,24 +354,39 @@ class _LockStep(TorchFunctionMode):
     """Replaces functions that take one set of weights by those that take one per run."""
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         return _STACKED.get(func, func)(*args, **(kwargs or {}))
 
 
 def _stacked_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear` with a weight per run; as weights times inputs, which is faster where inputs are few."""
-    if inputs.shape[1] == 1:  # a lone run's lone sample would be another routine's, which rounds in another way
+    if (
+        inputs.shape[1] == 1
+    ):  # a lone run's lone sample would be another routine's, which rounds in another way
         return _stacked_linear(inputs.expand(-1, 2, -1), weight, bias)[:, :1]
-    return (weight @ inputs.mT).mT if bias is None else torch.baddbmm(bias[..., None], weight, inputs.mT).mT
+    return (
+        (weight @ inputs.mT).mT
+        if bias is None
+        else torch.baddbmm(bias[..., None], weight, inputs.mT).mT
+    )
 
 
-def _stacked_layer_norm(inputs: Tensor, normalized_shape: Sequence[int], weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+def _stacked_layer_norm(
+    inputs: Tensor, normalized_shape: Sequence[int], weight: Tensor, bias: Tensor, eps: float
+) -> Tensor:
     """`torch.nn.functional.layer_norm` with a weight and a bias per run.
 
     A product and a sum, not `torch.addcmul`, which may round the last few numbers of a tensor in another way.
     """
-    return nn.functional.layer_norm(inputs, normalized_shape, eps=eps) * weight[:, None] + bias[:, None]
+    return (
+        nn.functional.layer_norm(inputs, normalized_shape, eps=eps) * weight[:, None]
+        + bias[:, None]
+    )
 
 
 _STACKED: dict[Callable[..., Any], Callable[..., Any]] = {

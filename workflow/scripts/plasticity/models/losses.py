@@ -29,4 +29,7 @@ class Loss(NamedTuple):
     error: Callable[[Tensor, Tensor], Tensor]
 
 
-KINDS = {"cross_entropy": Loss(cross_entropy, mistakes), "squared_error": Loss(squared_error, squared_error)}
+KINDS = {
+    "cross_entropy": Loss(cross_entropy, mistakes),
+    "squared_error": Loss(squared_error, squared_error),
+}

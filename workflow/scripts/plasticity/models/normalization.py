@@ -24,7 +24,9 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Each unit to mean 0 and variance 1, then scaled and shifted; shape ``(n, unit)`` or ``(n, unit, row, column)``."""
         if self.training:
-            return nn.functional.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=self.EPSILON)
+            return nn.functional.batch_norm(
+                x, None, None, self.weight, self.bias, training=True, eps=self.EPSILON
+            )
         variance, mean = torch.var_mean(x.detach(), [0, *range(2, x.ndim)], correction=0)
         return nn.functional.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.EPSILON)
 

@@ -26,7 +26,10 @@ def unknown(folder: Path) -> list[Path]:
     return [
         path
         for path in _results(folder)
-        if not any((ROOT / ".snakemake" / kind / _key(path)).exists() for kind in ("metadata", "incomplete"))
+        if not any(
+            (ROOT / ".snakemake" / kind / _key(path)).exists()
+            for kind in ("metadata", "incomplete")
+        )
     ]
 
 
@@ -92,11 +95,19 @@ def _outdated(path: Path, job: Any) -> list[str]:
     """What of the config and the code is another now than when a result was made."""
     record = read(path)
     if record is None:
-        return ["has no record of how it was made: an older version of this repository, or another program, made it"]
-    now = {"settings": json.loads(getattr(job.params, "settings", "{}")), "code": json.loads(job.params.code)}
+        return [
+            "has no record of how it was made: an older version of this repository, or another program, made it"
+        ]
+    now = {
+        "settings": json.loads(getattr(job.params, "settings", "{}")),
+        "code": json.loads(job.params.code),
+    }
     then = {"settings": record.settings, "code": record.code}
     return rerun_reasons.of_params(
-        *({repr(json.dumps(values[key], sort_keys=True)) for key in now if then[key] != now[key]} for values in (then, now))
+        *(
+            {repr(json.dumps(values[key], sort_keys=True)) for key in now if then[key] != now[key]}
+            for values in (then, now)
+        )
     )
 
 

@@ -23,7 +23,9 @@ from plasticity.errors import StudyError
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 ROOT = SCRIPTS.parents[1]
-PARSED = ROOT / ".snakemake" / "parsed"  # what `_parse` found in each version of a file, since parsing all takes a second
+PARSED = (
+    ROOT / ".snakemake" / "parsed"
+)  # what `_parse` found in each version of a file, since parsing all takes a second
 PACKAGE = "plasticity"
 CONTRACT = "2"  # version of what result files promise (design, netCDF contract); those of version 1 did not name their inputs
 # packages that compute or draw, as they are imported and as they are installed; what only stores or shows (xarray, netCDF4, tqdm) is none
@@ -50,15 +52,25 @@ def code_digest(entry: Path, named: Iterable[Path] = ()) -> dict[str, str]:
     Returns:
         ``{file relative to the repository: 12 hex digits, package: version}``, sorted.
     """
-    pending, seen, packages = [entry.resolve(), *(path.resolve() for path in named)], set[Path](), set[str]()
+    pending, seen, packages = (
+        [entry.resolve(), *(path.resolve() for path in named)],
+        set[Path](),
+        set[str](),
+    )
     while pending:
         path = pending.pop()
         if path not in seen:
             seen.add(path)
             dotted = _parsed(path.read_text(encoding="utf-8"), str(path))[1]
             pending += _files(path, dotted)
-            packages |= {WEIGHTY[root] for root in (name.partition(".")[0] for name in dotted) if root in WEIGHTY}
-    return {str(path.relative_to(ROOT)): file_digest(path) for path in sorted(seen)} | {name: version(name) for name in sorted(packages)}
+            packages |= {
+                WEIGHTY[root]
+                for root in (name.partition(".")[0] for name in dotted)
+                if root in WEIGHTY
+            }
+    return {str(path.relative_to(ROOT)): file_digest(path) for path in sorted(seen)} | {
+        name: version(name) for name in sorted(packages)
+    }
 
 
 @functools.cache
@@ -70,8 +82,14 @@ def version(package: str) -> str:
 def commit() -> tuple[str, bool]:
     """The commit that git has checked out, and whether files differ from it; an empty name where there is no git or no repository."""
     try:
-        asked = (["git", "rev-parse", "HEAD"], ["git", "--no-optional-locks", "status", "--porcelain"])
-        name, changed = (subprocess.run(one, cwd=ROOT, capture_output=True, text=True, check=True).stdout for one in asked)
+        asked = (
+            ["git", "rev-parse", "HEAD"],
+            ["git", "--no-optional-locks", "status", "--porcelain"],
+        )
+        name, changed = (
+            subprocess.run(one, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+            for one in asked
+        )
     except (OSError, subprocess.SubprocessError):
         return "", False
     return name.strip(), bool(changed)
@@ -93,12 +111,20 @@ def check_code_unchanged(code: Mapping[str, str]) -> None:
     """
     for name, digest in code.items():
         try:
-            same = (version(name) if name in WEIGHTY.values() else file_digest(ROOT / name)) == digest
+            same = (
+                version(name) if name in WEIGHTY.values() else file_digest(ROOT / name)
+            ) == digest
         except (OSError, SyntaxError, importlib.metadata.PackageNotFoundError):
             same = False
         if not same:
-            changed = f"{name} has another version than when" if name in WEIGHTY.values() else f"{name} was edited after"
-            raise StudyError(f"{changed} this job was planned, so its result would not be what its label says: start snakemake again")
+            changed = (
+                f"{name} has another version than when"
+                if name in WEIGHTY.values()
+                else f"{name} was edited after"
+            )
+            raise StudyError(
+                f"{changed} this job was planned, so its result would not be what its label says: start snakemake again"
+            )
 
 
 def stamp(source: str, settings: object, code: Mapping[str, str]) -> dict[str, str]:
@@ -156,7 +182,9 @@ def _parse(text: str, name: str) -> tuple[str, frozenset[str]]:
             dotted.add(node.module)
             dotted.update(f"{node.module}.{alias.name}" for alias in node.names)
     # unparse, not dump: the form of dump changes between Python versions, and would rerun everything
-    return hashlib.sha256(ast.unparse(_Meaning().visit(tree)).encode()).hexdigest()[:12], frozenset(dotted)
+    return hashlib.sha256(ast.unparse(_Meaning().visit(tree)).encode()).hexdigest()[:12], frozenset(
+        dotted
+    )
 
 
 class _Meaning(ast.NodeTransformer):
@@ -184,13 +212,19 @@ class _Meaning(ast.NodeTransformer):
         return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
-        return ast.copy_location(ast.Assign([node.target], self.visit(node.value)), node) if node.value else None
+        return (
+            ast.copy_location(ast.Assign([node.target], self.visit(node.value)), node)
+            if node.value
+            else None
+        )
 
     def _plain(self, node: ast.Module | ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
         self._undocumented(node)
         return self.generic_visit(node)
 
-    def _undocumented(self, node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    def _undocumented(
+        self, node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    ) -> None:
         if ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
 
@@ -203,7 +237,11 @@ def _files(path: Path, dotted: frozenset[str]) -> list[Path]:
         parts = name.split(".")
         if parts[0] == PACKAGE:
             prefixes = [SCRIPTS.joinpath(*parts[:end]) for end in range(1, len(parts) + 1)]
-            candidates = [file for prefix in prefixes for file in (prefix / "__init__.py", prefix.with_suffix(".py"))]
+            candidates = [
+                file
+                for prefix in prefixes
+                for file in (prefix / "__init__.py", prefix.with_suffix(".py"))
+            ]
             files += [file for file in candidates if file.is_file()]
     own = path.parent / "__init__.py"
     return [*files, own] if own.is_file() else files

@@ -38,9 +38,13 @@ def chain(result: Path, wanted: Callable[[str], bool] = lambda name: True) -> li
         StudyError: it is not there, or has no record.
     """
     if not result.is_file():
-        raise StudyError(f"{result} is not there: name a result, such as results/digits/figures/scatter.svg")
+        raise StudyError(
+            f"{result} is not there: name a result, such as results/digits/figures/scatter.svg"
+        )
     if not records.read(result):
-        raise StudyError(f"{result} has no record of how it was made: name a result of a study, or make it anew")
+        raise StudyError(
+            f"{result} has no record of how it was made: name a result of a study, or make it anew"
+        )
     order: dict[Path, Record | None] = {}
 
     def visit(path: Path) -> None:
@@ -51,7 +55,10 @@ def chain(result: Path, wanted: Callable[[str], bool] = lambda name: True) -> li
         order[path] = record
 
     visit(result)
-    return [Step(records.name(path), path, record, list(faults(path))) for path, record in reversed(order.items())]
+    return [
+        Step(records.name(path), path, record, list(faults(path)))
+        for path, record in reversed(order.items())
+    ]
 
 
 def faults(path: Path) -> Iterator[str]:
@@ -70,7 +77,11 @@ def faults(path: Path) -> Iterator[str]:
 def _found(result: Path, name: str) -> Path:
     """The file that a result's record calls by that name: of the study, else of the repository."""
     place = records.place(result)
-    home = next((at.parent for at in place.parents if at.name == records.FOLDER), ROOT) if place else ROOT
+    home = (
+        next((at.parent for at in place.parents if at.name == records.FOLDER), ROOT)
+        if place
+        else ROOT
+    )
     return home / name if (home / name).exists() or not (ROOT / name).exists() else ROOT / name
 
 

@@ -9,12 +9,20 @@ from typing import Any
 import yaml
 from snakemake.api import SnakemakeApi
 from snakemake.exceptions import ApiError, WorkflowError
-from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings, StorageSettings
+from snakemake.settings.types import (
+    ConfigSettings,
+    DAGSettings,
+    OutputSettings,
+    ResourceSettings,
+    StorageSettings,
+)
 
 from plasticity.errors import StudyError
 from plasticity.provenance.code_digest import ROOT
 
-PROFILE = ROOT / "profiles" / "default" / "profile.yaml"  # which the command line reads by itself, and the API does not
+PROFILE = (
+    ROOT / "profiles" / "default" / "profile.yaml"
+)  # which the command line reads by itself, and the API does not
 
 
 def ordered(dag: Any) -> list[Any]:
@@ -28,7 +36,9 @@ def called(job: Any) -> str:
 
 
 @contextmanager
-def planned(configfiles: Sequence[Path] = (), targets: Sequence[str] = (), everything: bool = False) -> Iterator[Any]:
+def planned(
+    configfiles: Sequence[Path] = (), targets: Sequence[str] = (), everything: bool = False
+) -> Iterator[Any]:
     """Snakemake's graph of jobs, as `snakemake --dry-run` would have it.
 
     Args:
@@ -50,7 +60,9 @@ def planned(configfiles: Sequence[Path] = (), targets: Sequence[str] = (), every
                 workdir=ROOT,
             )
             settings = DAGSettings(
-                targets=frozenset(targets), forceall=everything, max_checksum_file_size=profile["max-checksum-file-size"]
+                targets=frozenset(targets),
+                forceall=everything,
+                max_checksum_file_size=profile["max-checksum-file-size"],
             )
             workflow.dag(settings).execute_workflow("dryrun")
         except (WorkflowError, ApiError) as error:

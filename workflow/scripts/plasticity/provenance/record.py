@@ -53,13 +53,21 @@ def name(path: Path) -> str:
     """How records call a file: its path in the study's folder, else in the repository; elsewhere, its bare name."""
     if parts := _below_results(path):
         return "/".join(parts[1:])
-    return str(path.resolve().relative_to(code_digest.ROOT)) if path.resolve().is_relative_to(code_digest.ROOT) else path.name
+    return (
+        str(path.resolve().relative_to(code_digest.ROOT))
+        if path.resolve().is_relative_to(code_digest.ROOT)
+        else path.name
+    )
 
 
 def place(path: Path) -> Path | None:
     """Where the record of a result lies; None of a file outside a study's results."""
     parts = _below_results(path)
-    return code_digest.ROOT.joinpath("results", parts[0], FOLDER, *parts[1:-1], f"{parts[-1]}.json") if len(parts) > 1 else None
+    return (
+        code_digest.ROOT.joinpath("results", parts[0], FOLDER, *parts[1:-1], f"{parts[-1]}.json")
+        if len(parts) > 1
+        else None
+    )
 
 
 def read(path: Path) -> Record | None:
@@ -86,14 +94,27 @@ def write(outputs: Sequence[Path], stamp: Mapping[str, str], inputs: Mapping[str
     settings, code, versions = (json.loads(stamp[key]) for key in ("settings", "code", "versions"))
     for path in outputs:
         if at := place(path):
-            record = Record(digest(path), stamp["source"], settings, code, versions, dict(inputs), commit, changed)
+            record = Record(
+                digest(path),
+                stamp["source"],
+                settings,
+                code,
+                versions,
+                dict(inputs),
+                commit,
+                changed,
+            )
             part = at.with_name(at.name + ".part")
             try:
                 at.parent.mkdir(parents=True, exist_ok=True)
-                part.write_text(json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+                part.write_text(
+                    json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8"
+                )
                 part.replace(at)
             except OSError as error:
-                raise StudyError(f"{at} could not be written ({error.strerror}): free space or mend its permissions") from error
+                raise StudyError(
+                    f"{at} could not be written ({error.strerror}): free space or mend its permissions"
+                ) from error
             finally:
                 part.unlink(missing_ok=True)
 
@@ -107,7 +128,9 @@ def checked(path: Path) -> str:
     try:
         found = digest(path)
     except OSError as error:
-        raise StudyError(f"{path} cannot be read ({error.strerror}): delete it and start snakemake again, which makes it anew") from error
+        raise StudyError(
+            f"{path} cannot be read ({error.strerror}): delete it and start snakemake again, which makes it anew"
+        ) from error
     record = read(path)
     if record and record.sha256 != found:
         raise StudyError(

@@ -20,9 +20,14 @@ def of_params(before: set[str], now: set[str]) -> list[str]:
     """
     olds, news = ([_value(one) for one in sorted(some)] for some in (before, now))
     code = [[one for one in some if _is_code(one)] for some in (olds, news)]
-    keys = [[one for one in some if isinstance(one, dict) and not _is_code(one)] for some in (olds, news)]
+    keys = [
+        [one for one in some if isinstance(one, dict) and not _is_code(one)]
+        for some in (olds, news)
+    ]
     rest = [[one for one in some if not isinstance(one, dict)] for some in (olds, news)]
-    found = list(_changes(_flat(code[0]), _flat(code[1]), digests=True)) + list(_changes(_flat(keys[0]), _flat(keys[1])))
+    found = list(_changes(_flat(code[0]), _flat(code[1]), digests=True)) + list(
+        _changes(_flat(keys[0]), _flat(keys[1]))
+    )
     if rest != [[], []]:
         old, new = (" ".join(map(str, some)) or "nothing" for some in rest)
         found.append(f"{_short(old)} → {_short(new)}")
@@ -31,17 +36,25 @@ def of_params(before: set[str], now: set[str]) -> list[str]:
 
 def told(parts: list[str]) -> str:
     """The first parts, and how many more there are."""
-    return ", ".join(parts[:SHOWN]) + (f" and {len(parts) - SHOWN} more" if len(parts) > SHOWN else "")
+    return ", ".join(parts[:SHOWN]) + (
+        f" and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
+    )
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any], digests: bool = False) -> Iterator[str]:
+def _changes(
+    old: Mapping[str, Any], new: Mapping[str, Any], digests: bool = False
+) -> Iterator[str]:
     for key in sorted({*old, *new}):
         if key not in old:
             yield f"{key} is new" if digests else f"{key}: nothing → {_short(new[key])}"
         elif key not in new:
             yield f"{key} is no longer used" if digests else f"{key}: {_short(old[key])} → nothing"
         elif old[key] != new[key]:
-            yield f"{key} changed" if digests and key.endswith(".py") else f"{key}: {_short(old[key])} → {_short(new[key])}"
+            yield (
+                f"{key} changed"
+                if digests and key.endswith(".py")
+                else f"{key}: {_short(old[key])} → {_short(new[key])}"
+            )
 
 
 def _is_code(value: object) -> bool:

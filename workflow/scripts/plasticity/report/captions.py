@@ -12,7 +12,13 @@ from docutils.core import publish_parts
 FIRST_PAGE = {  # what it says, in this order, and of which measures: all where none is named
     "loss": (),
     "hypotheses": (),
-    "counterexamples": ("_effective_rank", "feature_rank", "dormant_fraction", "dead_fraction", "weight_norm"),
+    "counterexamples": (
+        "_effective_rank",
+        "feature_rank",
+        "dormant_fraction",
+        "dead_fraction",
+        "weight_norm",
+    ),
     "consistency": ("_effective_rank",),
 }
 MANY = 3  # budgets: more than these are left to the table of settings
@@ -28,10 +34,22 @@ def said(config: Mapping[str, Any], statements: pd.DataFrame) -> dict[str, str]:
     Returns:
         The sentences about each table and figure as a list; ``result``, those of the first page; ``budget``, ``band``.
     """
-    lists = {str(about): _list(found["statement"]) for about, found in statements.groupby("about", sort=False)}
-    of = [(statements[statements["about"] == about], measures) for about, measures in FIRST_PAGE.items()]
-    result = [found[found["measure"].str.endswith(measures or "")]["statement"] for found, measures in of]
-    return lists | {"result": _list(pd.concat(result)), "budget": budget(config), "band": band(config)}
+    lists = {
+        str(about): _list(found["statement"])
+        for about, found in statements.groupby("about", sort=False)
+    }
+    of = [
+        (statements[statements["about"] == about], measures)
+        for about, measures in FIRST_PAGE.items()
+    ]
+    result = [
+        found[found["measure"].str.endswith(measures or "")]["statement"] for found, measures in of
+    ]
+    return lists | {
+        "result": _list(pd.concat(result)),
+        "budget": budget(config),
+        "band": band(config),
+    }
 
 
 def versions(made_with: Sequence[Mapping[str, str]], drawn_with: Mapping[str, str]) -> str:
@@ -53,13 +71,21 @@ def _versions(packages: Mapping[str, str]) -> str:
 def table(rows: pd.DataFrame) -> str:
     """A small table, apart from what stands before it."""
     lines = rows.to_csv(index=False, float_format="%.3g").splitlines()
-    return "\n\n.. csv-table::\n   :header-rows: 1\n\n" + "\n".join(f"   {line}" for line in lines) + "\n\n"
+    return (
+        "\n\n.. csv-table::\n   :header-rows: 1\n\n"
+        + "\n".join(f"   {line}" for line in lines)
+        + "\n\n"
+    )
 
 
 def budget(config: Mapping[str, Any]) -> str:
     """How much training there is: tasks, and what each task takes."""
     found = dict.fromkeys(_budget(setting["problem"]) for setting in config["settings"].values())
-    return f"Budget: {'; or '.join(found)}." if len(found) <= MANY else "Budgets: the table of settings has them."
+    return (
+        f"Budget: {'; or '.join(found)}."
+        if len(found) <= MANY
+        else "Budgets: the table of settings has them."
+    )
 
 
 def _budget(problem: Mapping[str, Any]) -> str:
@@ -90,5 +116,7 @@ def html(path: Path, config: Mapping[str, Any]) -> str:
         config: of the study, with ``said``.
     """
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
-    text = environment.from_string(path.read_text(encoding="utf-8")).render(snakemake=SimpleNamespace(config=config))
+    text = environment.from_string(path.read_text(encoding="utf-8")).render(
+        snakemake=SimpleNamespace(config=config)
+    )
     return str(publish_parts(text, writer="html5", settings_overrides={"report_level": 5})["body"])

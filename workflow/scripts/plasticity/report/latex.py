@@ -9,7 +9,14 @@ import pandas as pd
 
 from plasticity.training.outcomes import LOWER_IS_BETTER
 
-STAGES = ("prepare", "tune", "train", "curvature", "gather", "analyse")  # those before the tables of a paper
+STAGES = (
+    "prepare",
+    "tune",
+    "train",
+    "curvature",
+    "gather",
+    "analyse",
+)  # those before the tables of a paper
 ALL_STAGES = (*STAGES, "check", "typeset", "page", "draw")
 OF_FOLDER = {
     "data": "prepare",
@@ -34,13 +41,28 @@ def settings(stamps: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """
     rows = []
     for name, stamp in stamps.items():
-        problem, network, optimizer = (stamp["setting"][part] for part in ("problem", "network", "optimizer"))
+        problem, network, optimizer = (
+            stamp["setting"][part] for part in ("problem", "network", "optimizer")
+        )
         epochs = problem["epochs"]
-        row = {"setting": name, "dataset": problem["dataset"], "shift": _with(problem["shift"], problem["options"])}
+        row = {
+            "setting": name,
+            "dataset": problem["dataset"],
+            "shift": _with(problem["shift"], problem["options"]),
+        }
         row |= {"images": problem["samples"], "batch": problem["batch"], "tasks": problem["tasks"]}
-        row["steps a task"] = problem["steps_per_task"] or epochs * -(-problem["samples"] // problem["batch"])
-        row |= {"network": _with(network["kind"], network["options"]), "activation": network["activation"]}
-        row |= {"optimizer": _with(optimizer["kind"], optimizer["options"]), "arms": len(stamp["arms"]), "seeds": stamp["seeds"]}
+        row["steps a task"] = problem["steps_per_task"] or epochs * -(
+            -problem["samples"] // problem["batch"]
+        )
+        row |= {
+            "network": _with(network["kind"], network["options"]),
+            "activation": network["activation"],
+        }
+        row |= {
+            "optimizer": _with(optimizer["kind"], optimizer["options"]),
+            "arms": len(stamp["arms"]),
+            "seeds": stamp["seeds"],
+        }
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -62,20 +84,40 @@ def methods(outcomes: pd.DataFrame, comparisons: pd.DataFrame) -> pd.DataFrame:
         difference of the final error to that of ``none``, with interval and adjusted p; and how many seeds there are.
     """
     late = outcomes[outcomes["stage"] == "late"]
-    keys = {"stage": "late", "outcome": "final_error", "statistic": "mean_difference", "versus": "none"}
-    tested = comparisons[(comparisons[list(keys)] == pd.Series(keys)).all(axis=1)].set_index(["setting", "arm"])
+    keys = {
+        "stage": "late",
+        "outcome": "final_error",
+        "statistic": "mean_difference",
+        "versus": "none",
+    }
+    tested = comparisons[(comparisons[list(keys)] == pd.Series(keys)).all(axis=1)].set_index(
+        ["setting", "arm"]
+    )
     rows = []
     for (setting, arm), found in late.groupby(["setting", "arm"], sort=False):
         numbers = found.set_index("outcome")
         row: dict[str, object] = {"setting": setting, "arm": arm}
-        for name in (name for outcome in LOWER_IS_BETTER for name in (outcome, f"{outcome}_gap") if name in numbers.index):
-            row |= {name: numbers.loc[name, "mean"], f"{name}_low": numbers.loc[name, "low"], f"{name}_high": numbers.loc[name, "high"]}
+        for name in (
+            name
+            for outcome in LOWER_IS_BETTER
+            for name in (outcome, f"{outcome}_gap")
+            if name in numbers.index
+        ):
+            row |= {
+                name: numbers.loc[name, "mean"],
+                f"{name}_low": numbers.loc[name, "low"],
+                f"{name}_high": numbers.loc[name, "high"],
+            }
         test = (
             tested.loc[(setting, arm)]
             if (setting, arm) in tested.index
             else dict.fromkeys(("estimate", "low", "high", "p_adjusted"), np.nan)
         )
-        row |= {"difference_to_none": test["estimate"], "difference_to_none_low": test["low"], "difference_to_none_high": test["high"]}
+        row |= {
+            "difference_to_none": test["estimate"],
+            "difference_to_none_low": test["low"],
+            "difference_to_none_high": test["high"],
+        }
         rows.append(row | {"adjusted_p": test["p_adjusted"], "seeds": int(found["seeds"].min())})
     return pd.DataFrame(rows)
 
@@ -100,10 +142,30 @@ def cost(benchmarks: Path, stages: Collection[str] = STAGES) -> pd.DataFrame:
     found = []
     for stage, jobs in ((stage, jobs) for stage, jobs in rows.items() if jobs):
         table = pd.DataFrame(jobs)[["s", "cpu_time", "max_rss"]].astype(float)
-        row = {"stage": stage, "jobs": len(table), "median seconds": table["s"].median(), "longest seconds": table["s"].max()}
-        row |= {"hours": table["s"].sum() / 3600, "CPU hours": table["cpu_time"].sum() / 3600, "largest MB": table["max_rss"].max()}
+        row = {
+            "stage": stage,
+            "jobs": len(table),
+            "median seconds": table["s"].median(),
+            "longest seconds": table["s"].max(),
+        }
+        row |= {
+            "hours": table["s"].sum() / 3600,
+            "CPU hours": table["cpu_time"].sum() / 3600,
+            "largest MB": table["max_rss"].max(),
+        }
         found.append(row)
-    return pd.DataFrame(found, columns=["stage", "jobs", "median seconds", "longest seconds", "hours", "CPU hours", "largest MB"])
+    return pd.DataFrame(
+        found,
+        columns=[
+            "stage",
+            "jobs",
+            "median seconds",
+            "longest seconds",
+            "hours",
+            "CPU hours",
+            "largest MB",
+        ],
+    )
 
 
 def latex(table: pd.DataFrame) -> str:
@@ -114,7 +176,10 @@ def latex(table: pd.DataFrame) -> str:
         cells = table[name].map(_cell)
         if set(bounds) <= set(table.columns):
             low, high = (table[bound] for bound in bounds)
-            cells = [f"{cell} [{_cell(a)}, {_cell(b)}]" if np.isfinite(a) else cell for cell, a, b in zip(cells, low, high, strict=True)]
+            cells = [
+                f"{cell} [{_cell(a)}, {_cell(b)}]" if np.isfinite(a) else cell
+                for cell, a, b in zip(cells, low, high, strict=True)
+            ]
         shown[str(name).replace("_", " ")] = cells
     return str(shown.to_latex(index=False, escape=True))
 
@@ -134,6 +199,8 @@ def written(tables: Mapping[str, pd.DataFrame], paths: Sequence[Path]) -> dict[P
         paths: ``{table}.csv`` and ``{table}.tex``.
     """
     return {
-        path: latex(tables[path.stem]) if path.suffix == ".tex" else tables[path.stem].to_csv(index=False, float_format="%.6g")
+        path: latex(tables[path.stem])
+        if path.suffix == ".tex"
+        else tables[path.stem].to_csv(index=False, float_format="%.6g")
         for path in paths
     }

@@ -54,7 +54,9 @@ def page(title: str, sections: Sequence[Section]) -> str:
 
 def _interactive(section: Section, room: int) -> str:
     """A table that sorts and searches; the same table, the same text."""
-    shown = section.table.map(lambda value: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value)
+    shown = section.table.map(
+        lambda value: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+    )
     return str(
         itables.to_html_datatable(
             shown,

@@ -29,7 +29,12 @@ LABELS = {
     "update_norm": "update norm",
 }
 REFERENCES = {"none": "no intervention", BASELINE: "fresh network per task"}
-SHARES = ("error", "_gap", "_fraction", "_overlap")  # how quantities end that mean the same in every setting: their panels share an axis
+SHARES = (
+    "error",
+    "_gap",
+    "_fraction",
+    "_overlap",
+)  # how quantities end that mean the same in every setting: their panels share an axis
 SEVERAL = ("last_two", "all")  # blocks that are no layer
 SMALL = 6  # points
 
@@ -56,7 +61,10 @@ def grid(
     wide = min(len(names), style.panels)
     bands = -(-len(names) // wide)
     figure, axes = plt.subplots(
-        bands * len(rows), wide, figsize=(style.width(wide), bands * (len(rows) * height + 0.35) + 0.2), squeeze=False
+        bands * len(rows),
+        wide,
+        figsize=(style.width(wide), bands * (len(rows) * height + 0.35) + 0.2),
+        squeeze=False,
     )
     shared = [row for row in rows if row not in apart]
     panels: Panels = {}
@@ -77,7 +85,9 @@ def grid(
                 axis.tick_params(labelbottom=False)
         panels[next(iter(rows)), name].set_title(columns[name])
     for of_band in np.split(axes[:, 0], bands):
-        figure.align_ylabels(list(of_band))  # of all bands at once takes long: the square of the number of rows
+        figure.align_ylabels(
+            list(of_band)
+        )  # of all bands at once takes long: the square of the number of rows
     for axis in axes.flat[::-1]:
         if axis not in panels.values():
             axis.remove()
@@ -88,30 +98,61 @@ def finish(figure: Figure, panels: Panels, style: Style, legend: bool = True) ->
     """The last touch: empty panels say so, one legend stands above all, labels stand in line."""
     for axis in panels.values():
         if not axis.has_data():
-            axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", va="center", color=style.quiet)
+            axis.text(
+                0.5,
+                0.5,
+                "not measured",
+                transform=axis.transAxes,
+                ha="center",
+                va="center",
+                color=style.quiet,
+            )
             axis.set(xticks=[], yticks=[])
-    entries = {label: line for axis in panels.values() for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    entries = {
+        label: line
+        for axis in panels.values()
+        for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
     if legend and entries:
         ncols = max(1, int(figure.get_figwidth() / (0.05 * max(map(len, entries)) + 0.4)))
-        figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=min(len(entries), ncols))
+        figure.legend(
+            entries.values(),
+            entries.keys(),
+            loc="outside upper center",
+            ncols=min(len(entries), ncols),
+        )
     return figure
 
 
-def over_tasks(panels: Panels, datasets: Mapping[str, xr.Dataset], rows: Iterable[str], style: Style) -> None:
+def over_tasks(
+    panels: Panels, datasets: Mapping[str, xr.Dataset], rows: Iterable[str], style: Style
+) -> None:
     """The arm without an intervention beside a fresh network per task: a row per outcome or measure, a column per setting."""
     for name in rows:
         for setting, data in datasets.items():
             for arm, label in REFERENCES.items():
-                curve(panels[name, setting], series(data, name, arm), style, label, **style.of_arm(arm))
+                curve(
+                    panels[name, setting],
+                    series(data, name, arm),
+                    style,
+                    label,
+                    **style.of_arm(arm),
+                )
 
 
-def series(data: xr.Dataset, name: str, arm: str, evaluation_point: str = "next", block: str | None = None) -> xr.DataArray:
+def series(
+    data: xr.Dataset, name: str, arm: str, evaluation_point: str = "next", block: str | None = None
+) -> xr.DataArray:
     """One arm's values of an outcome or a measure, dims ``(seed, task, …)``; all NaN where the study did not measure it.
 
     Where no block is named, that of the whole network; of the feature rank, which it does not have, that of the last hidden layer.
     """
     missing = data["fresh_final_error"] * np.nan
-    if name not in data or arm not in data.arm or ("evaluation_point" in data[name].dims and evaluation_point not in data.evaluation_point):
+    if (
+        name not in data
+        or arm not in data.arm
+        or ("evaluation_point" in data[name].dims and evaluation_point not in data.evaluation_point)
+    ):
         return missing
     values = data[name].sel(arm=arm)
     if "evaluation_point" in values.dims:
@@ -125,7 +166,9 @@ def series(data: xr.Dataset, name: str, arm: str, evaluation_point: str = "next"
     return values.transpose("seed", "task", ...)
 
 
-def curve(axis: Axes, values: xr.DataArray, style: Style, label: str, along: str = "task", **look: Any) -> bool:
+def curve(
+    axis: Axes, values: xr.DataArray, style: Style, label: str, along: str = "task", **look: Any
+) -> bool:
     """Mean over seeds, with a band that is the 95 % interval of that mean; whether there was one.
 
     Seeds with a gap where others have none (a diverged run) and tasks that were not measured are left out, and the panel says how many
@@ -142,8 +185,14 @@ def curve(axis: Axes, values: xr.DataArray, style: Style, label: str, along: str
     if not kept.size:
         return False
     places, runs = kept[along].values, kept.transpose(along, "seed").values
-    axis.plot(places, runs.mean(axis=1), label=label, marker="o" if len(places) == 1 else None, **look)
-    axis.update_datalim(np.column_stack([np.repeat(places, 2), np.column_stack([runs.min(axis=1), runs.max(axis=1)]).ravel()]))
+    axis.plot(
+        places, runs.mean(axis=1), label=label, marker="o" if len(places) == 1 else None, **look
+    )
+    axis.update_datalim(
+        np.column_stack(
+            [np.repeat(places, 2), np.column_stack([runs.min(axis=1), runs.max(axis=1)]).ravel()]
+        )
+    )
     low, high = t_interval(runs)
     if np.isfinite(low).all():
         band(axis, places, low, high, look["color"], style)
@@ -151,9 +200,14 @@ def curve(axis: Axes, values: xr.DataArray, style: Style, label: str, along: str
     return True
 
 
-def band(axis: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, style: Style) -> None:
+def band(
+    axis: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, style: Style
+) -> None:
     """An interval along a line, which does not widen the panel."""
-    axis.add_collection(FillBetweenPolyCollection("x", x, low, high, color=colour, alpha=style.band, linewidth=0), autolim=False)
+    axis.add_collection(
+        FillBetweenPolyCollection("x", x, low, high, color=colour, alpha=style.band, linewidth=0),
+        autolim=False,
+    )
 
 
 def remark(axis: Axes, text: str, style: Style, colour: str = "") -> None:
@@ -162,7 +216,9 @@ def remark(axis: Axes, text: str, style: Style, colour: str = "") -> None:
         axis.set_title(f"{axis.get_title()}\n{text}")
     else:
         lines = [line for line in (axis.get_title(loc="right"), text) if line]
-        axis.set_title("\n".join(lines), loc="right", fontsize=SMALL, color=colour or style.quiet, pad=2)
+        axis.set_title(
+            "\n".join(lines), loc="right", fontsize=SMALL, color=colour or style.quiet, pad=2
+        )
 
 
 def label_ends(axis: Axes, height: float) -> None:
@@ -175,7 +231,11 @@ def label_ends(axis: Axes, height: float) -> None:
     lines = [line for line in axis.lines if not str(line.get_label()).startswith("_")]
     ends = [np.column_stack(line.get_data())[-1] for line in lines]
     axis.get_ylim()  # lines have places only after axes have limits
-    wanted = axis.transAxes.inverted().transform(axis.transData.transform(ends))[:, 1] if lines else np.empty(0)
+    wanted = (
+        axis.transAxes.inverted().transform(axis.transData.transform(ends))[:, 1]
+        if lines
+        else np.empty(0)
+    )
     for line, place in zip(lines, spread(wanted, (SMALL + 1.0) / (72 * 0.8 * height)), strict=True):
         axis.annotate(
             str(line.get_label()),
@@ -212,9 +272,15 @@ def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
         pools.append([place - number * gap, 1])
         while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
             mean, count = pools.pop()
-            pools[-1] = [(pools[-1][0] * pools[-1][1] + mean * count) / (pools[-1][1] + count), pools[-1][1] + count]
+            pools[-1] = [
+                (pools[-1][0] * pools[-1][1] + mean * count) / (pools[-1][1] + count),
+                pools[-1][1] + count,
+            ]
     found = np.empty(len(order))
-    found[order] = np.repeat([mean for mean, _ in pools], [int(count) for _, count in pools]) + np.arange(len(order)) * gap
+    found[order] = (
+        np.repeat([mean for mean, _ in pools], [int(count) for _, count in pools])
+        + np.arange(len(order)) * gap
+    )
     return found
 
 
@@ -228,19 +294,29 @@ def words(name: str) -> str:
     if name in LABELS:
         return LABELS[name].replace("\n", " ")
     operator, _, number = name.partition("_")
-    return f"{OPERATORS[operator]} {number.replace('_', ' ')}" if operator in OPERATORS else name.replace("_", " ")
+    return (
+        f"{OPERATORS[operator]} {number.replace('_', ' ')}"
+        if operator in OPERATORS
+        else name.replace("_", " ")
+    )
 
 
 def short(arm: str) -> str:
     """An arm's name without the words that go without saying: ``l2(strength=0.01)`` → ``l2 0.01``."""
     method, _, options = arm.rstrip(")").partition("(")
     values = [option.partition("=") for option in options.split(", ")] if options else []
-    return (f"{method} {values[0][2]}" if len(values) == 1 else arm).replace("$", r"\$")  # to matplotlib a dollar begins a formula
+    return (f"{method} {values[0][2]}" if len(values) == 1 else arm).replace(
+        "$", r"\$"
+    )  # to matplotlib a dollar begins a formula
 
 
 def operators_of(datasets: Mapping[str, xr.Dataset]) -> list[str]:
     """The operators that any setting has."""
-    return [name for name in OPERATORS if any(f"{name}_effective_rank" in data for data in datasets.values())]
+    return [
+        name
+        for name in OPERATORS
+        if any(f"{name}_effective_rank" in data for data in datasets.values())
+    ]
 
 
 def main_operator(datasets: Mapping[str, xr.Dataset]) -> str:

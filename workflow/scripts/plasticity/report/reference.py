@@ -28,10 +28,15 @@ def machine() -> dict[str, str]:
     """What equal bytes may depend on: the kind of processor, and the versions of what computes."""
     about = Path("/proc/cpuinfo")
     lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
-    vendor = next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), platform.processor())
+    vendor = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")),
+        platform.processor(),
+    )
     kind = {"system": platform.system(), "processor": platform.machine(), "vendor": vendor}
     kind |= {"instructions": torch.backends.cpu.get_cpu_capability()}
-    return kind | {package: code_digest.version(package) for package in sorted(code_digest.WEIGHTY.values())}
+    return kind | {
+        package: code_digest.version(package) for package in sorted(code_digest.WEIGHTY.values())
+    }
 
 
 def publish(results: Path, reference: Path) -> int:
@@ -47,7 +52,9 @@ def publish(results: Path, reference: Path) -> int:
     if not files:
         raise StudyError(f"{results} has no datasets and tables: run the study first")
     if reference.exists() and not (reference / REFERENCE).exists():
-        raise StudyError(f"{reference} is there, and no published study: give the study another name, or move that folder away")
+        raise StudyError(
+            f"{reference} is there, and no published study: give the study another name, or move that folder away"
+        )
     for folder in {name.partition("/")[0] for name in files}:
         shutil.rmtree(reference / folder, ignore_errors=True)
     reference.mkdir(parents=True, exist_ok=True)
@@ -74,7 +81,9 @@ def compare(results: Path, reference: Path) -> tuple[bool, list[str]]:
     found, expected = _compared(results), said["files"]
     missing, others = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     differ = [name for name in expected if name in found and content(found[name]) != expected[name]]
-    lines = [f"{name} is missing" for name in missing] + [f"{name} is not in the reference" for name in others]
+    lines = [f"{name} is missing" for name in missing] + [
+        f"{name} is not in the reference" for name in others
+    ]
     lines += [
         line
         for name in differ
@@ -84,10 +93,16 @@ def compare(results: Path, reference: Path) -> tuple[bool, list[str]]:
     if means := {name: found[name] for name in differ if not (reference / name).exists()}:
         lines += _means(pd.read_csv(reference / SUMMARY), summary(means))
     here, there = machine(), said["machine"]
-    if unlike := [f"{key} {there.get(key)}, here {value}" for key, value in here.items() if there.get(key) != value]:
+    if unlike := [
+        f"{key} {there.get(key)}, here {value}"
+        for key, value in here.items()
+        if there.get(key) != value
+    ]:
         lines.append(f"the reference was made elsewhere: {'; '.join(unlike)}")
     same = len(expected) - len(differ) - len(missing)
-    lines.append(f"{same} of {len(expected)} tables and datasets hold what the reference holds, bit for bit")
+    lines.append(
+        f"{same} of {len(expected)} tables and datasets hold what the reference holds, bit for bit"
+    )
     return not (differ or missing or others), lines
 
 
@@ -106,8 +121,14 @@ def content(path: Path) -> str:
         return record.digest(path)
     held = hashlib.sha256()
     for name, values in sorted(netcdf.read(path).variables.items()):
-        numbers = str(values.values.tolist()).encode() if values.dtype.kind in "OU" else np.ascontiguousarray(values.values).tobytes()
-        held.update(f"{name} {values.dims} {values.dtype} {sorted(values.attrs)}".encode() + numbers)
+        numbers = (
+            str(values.values.tolist()).encode()
+            if values.dtype.kind in "OU"
+            else np.ascontiguousarray(values.values).tobytes()
+        )
+        held.update(
+            f"{name} {values.dims} {values.dtype} {sorted(values.attrs)}".encode() + numbers
+        )
     return held.hexdigest()
 
 
@@ -116,11 +137,21 @@ def summary(files: Mapping[str, Path]) -> pd.DataFrame:
     rows = []
     for name, path in files.items():
         if not _is_whole(path):
-            for variable, values in (netcdf.read(path).data_vars if path.suffix == ".nc" else pd.read_csv(path)).items():
+            for variable, values in (
+                netcdf.read(path).data_vars if path.suffix == ".nc" else pd.read_csv(path)
+            ).items():
                 numbers = np.asarray(values, float) if values.dtype.kind in "fiu" else np.array([])
                 numbers = numbers[np.isfinite(numbers)]
                 mean, std = (numbers.mean(), numbers.std()) if numbers.size else (np.nan, np.nan)
-                rows.append({"file": name, "variable": variable, "numbers": numbers.size, "mean": mean, "std": std})
+                rows.append(
+                    {
+                        "file": name,
+                        "variable": variable,
+                        "numbers": numbers.size,
+                        "mean": mean,
+                        "std": std,
+                    }
+                )
     return pd.DataFrame(rows, columns=["file", "variable", "numbers", "mean", "std"])
 
 
@@ -130,7 +161,9 @@ def _is_whole(path: Path) -> bool:
 
 
 def _compared(results: Path) -> dict[str, Path]:
-    paths = [path for pattern in COMPARED for path in sorted(results.glob(pattern)) if path.stem != TIMED]
+    paths = [
+        path for pattern in COMPARED for path in sorted(results.glob(pattern)) if path.stem != TIMED
+    ]
     return {str(path.relative_to(results)): path for path in paths}
 
 
@@ -144,7 +177,9 @@ def _cells(name: str, old: pd.DataFrame, new: pd.DataFrame) -> Iterator[str]:
         if not differ.any():
             continue
         amount = ""
-        if pd.api.types.is_numeric_dtype(old[column]) and pd.api.types.is_numeric_dtype(new[column]):
+        if pd.api.types.is_numeric_dtype(old[column]) and pd.api.types.is_numeric_dtype(
+            new[column]
+        ):
             away = (new[column].astype(float) - old[column].astype(float)).abs().where(differ)
             at = away.idxmax() if away.notna().any() else differ.idxmax()
             amount = f", at most by {away[at]:.3g} ({old[column][at]:.6g} there, {new[column][at]:.6g} here)"
@@ -154,10 +189,17 @@ def _cells(name: str, old: pd.DataFrame, new: pd.DataFrame) -> Iterator[str]:
 def _means(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[str]:
     """Which variables have another mean, in units of their standard deviation: the furthest ones of each file."""
     for name, found in new.groupby("file"):
-        both = old[old["file"] == name].merge(found, on="variable", how="outer", suffixes=("_there", "_here"))
-        away = ((both["mean_here"] - both["mean_there"]).abs() / both["std_there"].where(both["std_there"] > 0)).fillna(0.0)
+        both = old[old["file"] == name].merge(
+            found, on="variable", how="outer", suffixes=("_there", "_here")
+        )
+        away = (
+            (both["mean_here"] - both["mean_there"]).abs()
+            / both["std_there"].where(both["std_there"] > 0)
+        ).fillna(0.0)
         # a reference has nine digits
-        moved = both.assign(away=away)[(away > 1e-8) | (both["numbers_here"] != both["numbers_there"])].sort_values("away", ascending=False)
+        moved = both.assign(away=away)[
+            (away > 1e-8) | (both["numbers_here"] != both["numbers_there"])
+        ].sort_values("away", ascending=False)
         yield f"{name}: {len(moved)} of {len(both)} variables have another mean" + (
             ", the furthest:" if len(moved) else "; single numbers differ"
         )
@@ -172,8 +214,13 @@ def config_of(study: str) -> Path:
     Raises:
         StudyError: no config has that name; those that there are are listed.
     """
-    paths = [code_digest.ROOT / "config.yaml", *sorted((code_digest.ROOT / "studies").rglob("*.yaml"))]
-    named = {yaml.safe_load(path.read_text(encoding="utf-8"))["study"]: path for path in reversed(paths)}
+    paths = [
+        code_digest.ROOT / "config.yaml",
+        *sorted((code_digest.ROOT / "studies").rglob("*.yaml")),
+    ]
+    named = {
+        yaml.safe_load(path.read_text(encoding="utf-8"))["study"]: path for path in reversed(paths)
+    }
     if study not in named:
         raise StudyError(f"no config has the study {study!r}: there are {', '.join(sorted(named))}")
     return named[study]

@@ -72,7 +72,9 @@ class Style:
                 return style
         except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
             known = ", ".join(field.name for field in fields(cls))
-            raise StudyError(f"{path} is no style ({error}): it has the keys {known}, as the tracked file does") from error
+            raise StudyError(
+                f"{path} is no style ({error}): it has the keys {known}, as the tracked file does"
+            ) from error
 
     def used(self) -> AbstractContextManager[None]:
         """Matplotlib's settings, for as long as a figure is drawn."""
@@ -86,7 +88,9 @@ class Style:
     def of_arm(self, arm: str) -> dict[str, Any]:
         """Colour and line of an arm: those of its method, the same in every figure."""
         method = method_of(arm)
-        return look(self.methods.get(method) or self.others[sum(method.encode()) % len(self.others)])
+        return look(
+            self.methods.get(method) or self.others[sum(method.encode()) % len(self.others)]
+        )
 
 
 def method_of(arm: str) -> str:
@@ -109,7 +113,10 @@ def lay_out(figure: Figure) -> None:
 
 def save(figure: Figure, paths: Sequence[Path], stamp: Mapping[str, str]) -> None:
     """Write a figure in the formats that the paths end in: the same figure, the same bytes."""
-    said = json.dumps({key: json.loads(value) if key != "source" else value for key, value in stamp.items()}, sort_keys=True)
+    said = json.dumps(
+        {key: json.loads(value) if key != "source" else value for key, value in stamp.items()},
+        sort_keys=True,
+    )
     dateless: dict[str, dict[str, str | None]] = {
         ".svg": {"Date": None, "Description": said},
         ".pdf": {"CreationDate": None, "Subject": said},
@@ -121,5 +128,7 @@ def save(figure: Figure, paths: Sequence[Path], stamp: Mapping[str, str]) -> Non
         figure.dpi = dpi  # each format leaves its own
         # not savefig, which draws everything twice
         with netcdf.atomic_write(path) as part:
-            getattr(CANVASES[path.suffix](figure), f"print_{path.suffix[1:]}")(part, metadata=dateless[path.suffix])
+            getattr(CANVASES[path.suffix](figure), f"print_{path.suffix[1:]}")(
+                part, metadata=dateless[path.suffix]
+            )
     plt.close(figure)

@@ -16,9 +16,28 @@ from scipy import stats
 
 from plasticity.config.models import BASELINE
 from plasticity.statistics import mixed_model
-from plasticity.statistics.null_models import FEWEST, NULLS, dependent, deviations, matched, nulls, ranked, standardised
+from plasticity.statistics.null_models import (
+    FEWEST,
+    NULLS,
+    dependent,
+    deviations,
+    matched,
+    nulls,
+    ranked,
+    standardised,
+)
 from plasticity.statistics.panels import FEWEST_TASKS, Batch, Key, Panel
-from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, ROUND_OFF, UNEVEN, Draws, Statistic, bca, interval, permutation_test
+from plasticity.statistics.resampling import (
+    BCA,
+    FEWEST_SEEDS,
+    ROUND_OFF,
+    UNEVEN,
+    Draws,
+    Statistic,
+    bca,
+    interval,
+    permutation_test,
+)
 
 KEYS = ["setting", "level", "arm", "outcome", "measure", "evaluation_point", "block"]
 NUMBERS = ["estimate", "low", "high", "pearson", "pearson_low", "pearson_high", "p"]
@@ -47,17 +66,45 @@ def associations(panels: Sequence[Panel], draws: Draws) -> tuple[pd.DataFrame, p
         for arm, name in enumerate(panel.arms):
             where: Row = {"setting": panel.setting, "arm": name}
             for batch in panel.batches(arm):
-                rows += [{"level": "within_run", **where, **row} for row in _within(batch, panel.outcomes, draws, where, beside)]
+                rows += [
+                    {"level": "within_run", **where, **row}
+                    for row in _within(batch, panel.outcomes, draws, where, beside)
+                ]
             for batch in explained.batches(arm):
-                rows += [{"level": "between_runs", **where, **row} for row in _between_runs(batch, panel.outcomes, draws)]
-        rows += [{"level": "between_arms", "setting": panel.setting, "arm": "", **row} for row in _between_arms(explained, draws)]
-        rows += [{"level": "pooled", "setting": panel.setting, "arm": "", **row} for row in _pooled(explained)]
+                rows += [
+                    {"level": "between_runs", **where, **row}
+                    for row in _between_runs(batch, panel.outcomes, draws)
+                ]
+        rows += [
+            {"level": "between_arms", "setting": panel.setting, "arm": "", **row}
+            for row in _between_arms(explained, draws)
+        ]
+        rows += [
+            {"level": "pooled", "setting": panel.setting, "arm": "", **row}
+            for row in _pooled(explained)
+        ]
     columns = [*KEYS, *NUMBERS, "seeds", "tasks", "interval", "note"]
-    of_nulls = ["setting", "arm", "outcome", "measure", "evaluation_point", "block", "null", "estimate", "low", "high", "p"]
-    return pd.DataFrame(rows, columns=columns), pd.DataFrame(beside, columns=[*of_nulls, "seeds", "tasks", "interval", "note"])
+    of_nulls = [
+        "setting",
+        "arm",
+        "outcome",
+        "measure",
+        "evaluation_point",
+        "block",
+        "null",
+        "estimate",
+        "low",
+        "high",
+        "p",
+    ]
+    return pd.DataFrame(rows, columns=columns), pd.DataFrame(
+        beside, columns=[*of_nulls, "seeds", "tasks", "interval", "note"]
+    )
 
 
-def _within(batch: Batch, outcomes: Sequence[str], draws: Draws, where: Row, beside: list[Row]) -> Iterator[Row]:
+def _within(
+    batch: Batch, outcomes: Sequence[str], draws: Draws, where: Row, beside: list[Row]
+) -> Iterator[Row]:
     """Correlations over tasks, means over seeds; those beside nulls go into `beside`."""
     seeds, tasks = batch.x.shape[1:]
     if tasks < FEWEST_TASKS or not seeds:
@@ -66,17 +113,35 @@ def _within(batch: Batch, outcomes: Sequence[str], draws: Draws, where: Row, bes
         yield from few
         return
     spearman, pearson = (matched(of(batch.x), of(batch.y)) for of in (ranked, standardised))
-    (low, high, how), (pearson_low, pearson_high, _) = (interval(values, draws) for values in (spearman, pearson))
+    (low, high, how), (pearson_low, pearson_high, _) = (
+        interval(values, draws) for values in (spearman, pearson)
+    )
     tested = nulls(batch.x, batch.y, draws) if seeds >= FEWEST else {}
     means = {"estimate": spearman.mean(axis=-1), "low": low, "high": high}
-    means |= {"pearson": pearson.mean(axis=-1), "pearson_low": pearson_low, "pearson_high": pearson_high}
+    means |= {
+        "pearson": pearson.mean(axis=-1),
+        "pearson_low": pearson_low,
+        "pearson_high": pearson_high,
+    }
     numbers = {name: np.clip(values, -1, 1) for name, values in means.items()}
-    notes = [batch.note] + ["too few seeds for a null"] * (not tested) + ["too few seeds for an interval"] * (not how)
-    yield from _rows(batch, outcomes, numbers | ({"p": tested["mismatched"]["p"]} if tested else {}), how, notes)
+    notes = (
+        [batch.note]
+        + ["too few seeds for a null"] * (not tested)
+        + ["too few seeds for an interval"] * (not how)
+    )
+    yield from _rows(
+        batch, outcomes, numbers | ({"p": tested["mismatched"]["p"]} if tested else {}), how, notes
+    )
     for null in NULLS:
-        found = {name: values for name, values in tested.get(null, {}).items() if isinstance(values, np.ndarray)}
+        found = {
+            name: values
+            for name, values in tested.get(null, {}).items()
+            if isinstance(values, np.ndarray)
+        }
         said = [batch.note] + ["too few seeds"] * (not tested)
-        beside += [{**where, "null": null, **row} for row in _rows(batch, outcomes, found, how, said)]
+        beside += [
+            {**where, "null": null, **row} for row in _rows(batch, outcomes, found, how, said)
+        ]
 
 
 def _between_runs(batch: Batch, outcomes: Sequence[str], draws: Draws) -> Iterator[Row]:
@@ -91,8 +156,14 @@ def _between_runs(batch: Batch, outcomes: Sequence[str], draws: Draws) -> Iterat
         statistic = _over_seeds(x, y, rank)
         low, high = bca(statistic, seeds, draws)
         prefix = "" if rank else "pearson_"
-        found = {name: statistic(np.ones((1, seeds)))[0], f"{prefix}low": low, f"{prefix}high": high}
-        numbers |= {key: np.clip(values, -1, 1).reshape(len(x), len(y)) for key, values in found.items()}
+        found = {
+            name: statistic(np.ones((1, seeds)))[0],
+            f"{prefix}low": low,
+            f"{prefix}high": high,
+        }
+        numbers |= {
+            key: np.clip(values, -1, 1).reshape(len(x), len(y)) for key, values in found.items()
+        }
     first, second = ranked(x), ranked(y)
     numbers["p"] = permutation_test(first[:, None, :, None] * second[None, :, None, :], draws)
     yield from _rows(batch, outcomes, numbers, BCA, [batch.note])
@@ -110,13 +181,19 @@ def _over_seeds(x: np.ndarray, y: np.ndarray, rank: bool) -> Statistic:
     def placed(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Shape ``(series, draw, seed)``: in each draw centred, and weighted to unit norm."""
         if rank:
-            below = (values[:, :, None] < values[:, None, :]) + (values[:, :, None] == values[:, None, :]) / 2
+            below = (values[:, :, None] < values[:, None, :]) + (
+                values[:, :, None] == values[:, None, :]
+            ) / 2
             values = counts @ below
         else:
             values = np.repeat(values[:, None], len(counts), axis=1)
         values = values - ((values * counts).sum(axis=-1) / counts.sum(axis=-1))[..., None]
         norms = np.sqrt((counts * values**2).sum(axis=-1, keepdims=True))
-        return np.asarray(values * np.sqrt(counts) / np.where(norms <= 1e-12 * (1 + abs(values).max()), np.nan, norms))
+        return np.asarray(
+            values
+            * np.sqrt(counts)
+            / np.where(norms <= 1e-12 * (1 + abs(values).max()), np.nan, norms)
+        )
 
     def statistic(counts: np.ndarray) -> np.ndarray:
         products = np.einsum("mds,ods->dmo", placed(x, counts), placed(y, counts), optimize=False)
@@ -135,32 +212,63 @@ def _between_arms(panel: Panel, draws: Draws) -> Iterator[Row]:
         arms, tasks = there.any(axis=(1, 2)), there.any(axis=(0, 1))
         if not tasks.any():
             continue
-        groups.setdefault((arms.tobytes(), tasks.tobytes()), []).append((place, there[arms][:, :, tasks].all(axis=(0, 2))))
+        groups.setdefault((arms.tobytes(), tasks.tobytes()), []).append(
+            (place, there[arms][:, :, tasks].all(axis=(0, 2)))
+        )
     for (arms_held, tasks_held), members in groups.items():
-        arms, tasks = (np.flatnonzero(np.frombuffer(held, bool)) for held in (arms_held, tasks_held))
+        arms, tasks = (
+            np.flatnonzero(np.frombuffer(held, bool)) for held in (arms_held, tasks_held)
+        )
         places = [place for place, _ in members]
         y = panel.values[:, arms][..., tasks]
         alive = np.isfinite(y).all(axis=(0, 1, 3)) & np.all([whole for _, whole in members], axis=0)
-        x, y = panel.measures[places][:, arms][:, :, alive][..., tasks].mean(axis=-1), y[:, :, alive].mean(axis=-1)
-        batch = Batch([panel.keys[place] for place in places], x, y, np.flatnonzero(alive), tasks, len(alive))
+        x, y = (
+            panel.measures[places][:, arms][:, :, alive][..., tasks].mean(axis=-1),
+            y[:, :, alive].mean(axis=-1),
+        )
+        batch = Batch(
+            [panel.keys[place] for place in places], x, y, np.flatnonzero(alive), tasks, len(alive)
+        )
         if len(arms) < FEWEST_ARMS or not alive.any():
-            yield from _rows(batch, panel.outcomes, {}, "", [batch.note, "too few arms" if alive.any() else "too few seeds"])
+            yield from _rows(
+                batch,
+                panel.outcomes,
+                {},
+                "",
+                [batch.note, "too few arms" if alive.any() else "too few seeds"],
+            )
             continue
         numbers: dict[str, np.ndarray] = {}
         for name, of, prefix in (("estimate", ranked, ""), ("pearson", standardised, "pearson_")):
 
-            def statistic(counts: np.ndarray, x: np.ndarray = x, y: np.ndarray = y, of: Transform = of) -> np.ndarray:
-                means = (np.moveaxis(values @ counts.T, 1, -1) / counts.sum(axis=1)[:, None] for values in (x, y))
-                products = np.einsum("mda,oda->dmo", *(of(values) for values in means), optimize=False)
+            def statistic(
+                counts: np.ndarray, x: np.ndarray = x, y: np.ndarray = y, of: Transform = of
+            ) -> np.ndarray:
+                means = (
+                    np.moveaxis(values @ counts.T, 1, -1) / counts.sum(axis=1)[:, None]
+                    for values in (x, y)
+                )
+                products = np.einsum(
+                    "mda,oda->dmo", *(of(values) for values in means), optimize=False
+                )
                 return np.asarray(products.reshape(len(counts), -1))
 
-            estimate, (low, high) = statistic(np.ones((1, len(batch.seeds))))[0], bca(statistic, len(batch.seeds), draws)
+            estimate, (low, high) = (
+                statistic(np.ones((1, len(batch.seeds))))[0],
+                bca(statistic, len(batch.seeds), draws),
+            )
             found = {name: estimate, f"{prefix}low": low, f"{prefix}high": high}
             numbers |= {key: values.reshape(len(x), -1) for key, values in found.items()}
         first, second = (ranked(values.mean(axis=-1)) for values in (x, y))
         numbers["p"] = permutation_test(first[:, None, :, None] * second[None, :, None, :], draws)
         few = len(batch.seeds) < FEWEST_SEEDS
-        yield from _rows(batch, panel.outcomes, numbers, "" if few else BCA, [batch.note] + ["too few seeds for an interval"] * few)
+        yield from _rows(
+            batch,
+            panel.outcomes,
+            numbers,
+            "" if few else BCA,
+            [batch.note] + ["too few seeds for an interval"] * few,
+        )
 
 
 def _pooled(panel: Panel) -> Iterator[Row]:
@@ -179,8 +287,15 @@ def _pooled(panel: Panel) -> Iterator[Row]:
         if not kept or len(first.tasks) < FEWEST_TASKS:
             yield from _rows(first, panel.outcomes, {}, "", ["too few"])
             continue
-        numbers = pooled([batch.x[place : place + 1] for batch, place in kept], [batch.y for batch, _ in kept])
-        runs, out = (sum(numbers) for numbers in zip(*((len(b.seeds), b.runs - len(b.seeds)) for b, _ in kept), strict=True))
+        numbers = pooled(
+            [batch.x[place : place + 1] for batch, place in kept], [batch.y for batch, _ in kept]
+        )
+        runs, out = (
+            sum(numbers)
+            for numbers in zip(
+                *((len(b.seeds), b.runs - len(b.seeds)) for b, _ in kept), strict=True
+            )
+        )
         note = f"{out} diverged or with gaps" if out else ""
         yield from _rows(first, panel.outcomes, numbers, "REML, Student's t", [note], runs=runs)
 
@@ -198,16 +313,32 @@ def pooled(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> dict[str, np.nda
     apart = [np.concatenate([deviations(values) for values in arms], axis=1) for arms in (x, y)]
     spreads = [values.std(axis=(1, 2), keepdims=True) for values in apart]
     fit = mixed_model.slopes(
-        *(values / np.where(spread > ROUND_OFF, spread, np.nan) for values, spread in zip(apart, spreads, strict=True))
+        *(
+            values / np.where(spread > ROUND_OFF, spread, np.nan)
+            for values, spread in zip(apart, spreads, strict=True)
+        )
     )
-    freedom, error = apart[0].shape[1] - len(x), fit.error * dependent(min(values.shape[1] for values in x))
+    freedom, error = (
+        apart[0].shape[1] - len(x),
+        fit.error * dependent(min(values.shape[1] for values in x)),
+    )
     reach = stats.t.ppf(0.975, freedom) * error
     p = 2 * stats.t.sf(abs(fit.estimate) / error, freedom)
-    return {"estimate": fit.estimate, "low": fit.estimate - reach, "high": fit.estimate + reach, "p": p}
+    return {
+        "estimate": fit.estimate,
+        "low": fit.estimate - reach,
+        "high": fit.estimate + reach,
+        "p": p,
+    }
 
 
 def _rows(
-    batch: Batch, outcomes: Sequence[str], numbers: dict[str, np.ndarray], how: str, notes: Sequence[str], runs: int | None = None
+    batch: Batch,
+    outcomes: Sequence[str],
+    numbers: dict[str, np.ndarray],
+    how: str,
+    notes: Sequence[str],
+    runs: int | None = None,
 ) -> Iterator[Row]:
     """A row for each measure and outcome; one without an estimate says why."""
     said = "; ".join(filter(None, notes))
@@ -223,5 +354,7 @@ def _rows(
                 "seeds": runs or len(batch.seeds),
                 "tasks": len(batch.tasks),
                 "interval": how if np.isfinite(row["low"]) else "",
-                "note": "; ".join(filter(None, [said, "constant" if missing else "", UNEVEN if uneven else ""])),
+                "note": "; ".join(
+                    filter(None, [said, "constant" if missing else "", UNEVEN if uneven else ""])
+                ),
             }

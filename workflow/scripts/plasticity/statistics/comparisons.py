@@ -33,7 +33,9 @@ THRESHOLDS = {"error": np.linspace(0, 1, 21), "gap": np.linspace(-0.5, 0.5, 21)}
 Row = dict[str, object]
 
 
-def comparisons(panels: Sequence[Panel], draws: Draws, declared: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
+def comparisons(
+    panels: Sequence[Panel], draws: Draws, declared: Collection[tuple[str, str]] = ()
+) -> pd.DataFrame:
     """Every arm by itself, versus `none` and versus a fresh network, in each setting and over all that have both.
 
     Args:
@@ -50,19 +52,35 @@ def comparisons(panels: Sequence[Panel], draws: Draws, declared: Collection[tupl
     outcomes = dict.fromkeys(outcome for panel in panels for outcome in panel.outcomes)
     for outcome in outcomes:
         for stage in STAGES:
-            scores = {panel.setting: _scores(panel, outcome, stage) for panel in panels if outcome in panel.outcomes}
+            scores = {
+                panel.setting: _scores(panel, outcome, stage)
+                for panel in panels
+                if outcome in panel.outcomes
+            }
             places = [*([name] for name in scores), *([list(scores)] if len(scores) > 1 else [])]
             tasks = {panel.setting: _window(panel, stage) for panel in panels}
             for settings in places:
                 held = [scores[name] for name in settings]
                 arms = [arm for arm in held[0] if all(arm in one for one in held)]
-                where: Row = {"setting": settings[0] if len(settings) == 1 else "all", "outcome": outcome, "stage": stage}
+                where: Row = {
+                    "setting": settings[0] if len(settings) == 1 else "all",
+                    "outcome": outcome,
+                    "stage": stage,
+                }
                 where["tasks"] = min(tasks[name] for name in settings)
                 for arm in arms:
-                    rows += [{**where, "arm": arm, "versus": "", **row} for row in _alone([one[arm] for one in held], draws)]
-                    for versus in (other for other in arms if (arm, other) in declared or _is_usual(arm, other)):
+                    rows += [
+                        {**where, "arm": arm, "versus": "", **row}
+                        for row in _alone([one[arm] for one in held], draws)
+                    ]
+                    for versus in (
+                        other for other in arms if (arm, other) in declared or _is_usual(arm, other)
+                    ):
                         pairs = [(one[arm], one[versus]) for one in held]
-                        rows += [{**where, "arm": arm, "versus": versus, **row} for row in _paired(pairs, draws)]
+                        rows += [
+                            {**where, "arm": arm, "versus": versus, **row}
+                            for row in _paired(pairs, draws)
+                        ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -85,7 +103,10 @@ def profiles(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
             if not all(map(len, runs)):
                 continue
             below = [(one[:, None] <= thresholds + 1e-12).astype(float) for one in runs]
-            drawn = np.mean([draws.counts(len(one), place) @ one / len(one) for place, one in enumerate(below)], axis=0)
+            drawn = np.mean(
+                [draws.counts(len(one), place) @ one / len(one) for place, one in enumerate(below)],
+                axis=0,
+            )
             low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
             few = min(map(len, runs)) < FEWEST_SEEDS
             for place, threshold in enumerate(thresholds):
@@ -103,7 +124,18 @@ def profiles(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
                         "note": "too few seeds for an interval" if few else "",
                     }
                 )
-    columns = ["arm", "outcome", "threshold", "estimate", "low", "high", "seeds", "settings", "interval", "note"]
+    columns = [
+        "arm",
+        "outcome",
+        "threshold",
+        "estimate",
+        "low",
+        "high",
+        "seeds",
+        "settings",
+        "interval",
+        "note",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -121,7 +153,11 @@ def _window(panel: Panel, stage: str) -> int:
 def _scores(panel: Panel, outcome: str, stage: str) -> dict[str, np.ndarray]:
     """Of each arm, the score of each seed; NaN where it diverged."""
     values = panel.values[panel.outcomes.index(outcome)]
-    whole = np.where(np.isfinite(values).all(axis=-1), values[..., stages(values.shape[-1])[stage]].mean(axis=-1), np.nan)
+    whole = np.where(
+        np.isfinite(values).all(axis=-1),
+        values[..., stages(values.shape[-1])[stage]].mean(axis=-1),
+        np.nan,
+    )
     return dict(zip(panel.arms, whole, strict=True))
 
 
@@ -140,7 +176,11 @@ def _alone(scores: Sequence[np.ndarray], draws: Draws) -> Iterator[Row]:
             yield row | _numbers(estimate, np.nan, np.nan, "", out, "too few seeds for an interval")
             continue
         places = [draws.places(len(one), stratum) for stratum, one in enumerate(runs)]
-        drawn = stats.trim_mean(np.concatenate([one[place] for one, place in zip(runs, places, strict=True)], axis=1), cut, axis=1)
+        drawn = stats.trim_mean(
+            np.concatenate([one[place] for one, place in zip(runs, places, strict=True)], axis=1),
+            cut,
+            axis=1,
+        )
         low, high = np.quantile(drawn, [0.025, 0.975])
         yield row | _numbers(estimate, low, high, STRATIFIED, out)
 
@@ -153,34 +193,64 @@ def _paired(pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: Draws) -> Ite
     seeds = min(len(one) for one, _ in kept)
     if not seeds:
         for statistic in ("mean_difference", "probability_of_improvement"):
-            yield {"statistic": statistic, "seeds": 0, "p": np.nan} | _numbers(np.nan, np.nan, np.nan, "", out, "no seed has both")
+            yield {"statistic": statistic, "seeds": 0, "p": np.nan} | _numbers(
+                np.nan, np.nan, np.nan, "", out, "no seed has both"
+            )
         return
     differences = [one - other for one, other in kept]
     estimate = float(np.mean([one.mean() for one in differences]))
-    strata = [None] if len(kept) == 1 else range(len(kept))  # one setting has all signs there are, of few seeds
+    strata = (
+        [None] if len(kept) == 1 else range(len(kept))
+    )  # one setting has all signs there are, of few seeds
     p = float(
         extreme(
-            np.mean([draws.signs(len(one), stratum) @ one / len(one) for stratum, one in zip(strata, differences, strict=True)], axis=0)
+            np.mean(
+                [
+                    draws.signs(len(one), stratum) @ one / len(one)
+                    for stratum, one in zip(strata, differences, strict=True)
+                ],
+                axis=0,
+            )
         )
     )
     least = 2 / 2 ** sum(map(len, differences))
     if len(kept) == 1:
         low, high, how = _single(interval(differences[0], draws))
     else:
-        low, high, how = _stratified([draws.counts(len(one), stratum) @ one / len(one) for stratum, one in enumerate(differences)], seeds)
+        low, high, how = _stratified(
+            [
+                draws.counts(len(one), stratum) @ one / len(one)
+                for stratum, one in enumerate(differences)
+            ],
+            seeds,
+        )
     note = f"the smallest p possible is {least:g}" if least > 0.05 else ""
-    yield {"statistic": "mean_difference", "seeds": seeds, "p": p if seeds > 1 else np.nan} | _numbers(
-        estimate, low, high, how, out, note if how else "too few seeds for an interval"
-    )
+    yield {
+        "statistic": "mean_difference",
+        "seeds": seeds,
+        "p": p if seeds > 1 else np.nan,
+    } | _numbers(estimate, low, high, how, out, note if how else "too few seeds for an interval")
     wins = [(one[:, None] < other) + (one[:, None] == other) / 2 for one, other in kept]
     improved = float(np.mean([one.mean() for one in wins]))
     low, high, how = np.nan, np.nan, ""
     if seeds >= FEWEST_SEEDS and len(wins) == 1:
-        found = bca(lambda counts: (((counts @ wins[0]) * counts).sum(axis=-1) / counts.sum(axis=-1) ** 2)[:, None], seeds, draws)
+        found = bca(
+            lambda counts: (((counts @ wins[0]) * counts).sum(axis=-1) / counts.sum(axis=-1) ** 2)[
+                :, None
+            ],
+            seeds,
+            draws,
+        )
         low, high, how = _single((*found, BCA))
     elif seeds >= FEWEST_SEEDS:
         counts = [draws.counts(len(one), stratum) for stratum, one in enumerate(wins)]
-        low, high, how = _stratified([((c @ one) * c).sum(axis=-1) / len(one) ** 2 for c, one in zip(counts, wins, strict=True)], seeds)
+        low, high, how = _stratified(
+            [
+                ((c @ one) * c).sum(axis=-1) / len(one) ** 2
+                for c, one in zip(counts, wins, strict=True)
+            ],
+            seeds,
+        )
     yield {"statistic": "probability_of_improvement", "seeds": seeds, "p": np.nan} | _numbers(
         improved, low, high, how, out, "" if how else "too few seeds for an interval"
     )
@@ -203,4 +273,10 @@ def _stratified(drawn: Sequence[np.ndarray], seeds: int) -> tuple[float, float, 
 def _numbers(estimate: float, low: object, high: object, how: str, out: int, note: str = "") -> Row:
     """The numbers of a row, and what a reader must know of them."""
     notes = filter(None, [f"{out} diverged or with gaps" if out else "", note])
-    return {"estimate": estimate, "low": low, "high": high, "interval": how, "note": "; ".join(notes)}
+    return {
+        "estimate": estimate,
+        "low": low,
+        "high": high,
+        "interval": how,
+        "note": "; ".join(notes),
+    }

@@ -18,7 +18,13 @@ from plasticity.statistics.null_models import NULLS
 SURE = 0.05
 EXPLORATORY = "exploratory"
 # tables of tests, and the column that tells their kinds apart
-KINDS = {"associations": "level", "nulls": "null", "lead_lag": "question", "consistency": "association", "comparisons": "statistic"}
+KINDS = {
+    "associations": "level",
+    "nulls": "null",
+    "lead_lag": "question",
+    "consistency": "association",
+    "comparisons": "statistic",
+}
 COLUMNS = [
     "hypothesis",
     "family",
@@ -37,7 +43,9 @@ COLUMNS = [
 ]
 
 
-def adjusted(tables: Mapping[str, pd.DataFrame], hypotheses: Sequence[Hypothesis]) -> dict[str, pd.DataFrame]:
+def adjusted(
+    tables: Mapping[str, pd.DataFrame], hypotheses: Sequence[Hypothesis]
+) -> dict[str, pd.DataFrame]:
     """Tables with `p_adjusted` and `family` beside each p, associations within runs with the strongest null that they beat, and hypotheses.
 
     Args:
@@ -51,7 +59,10 @@ def adjusted(tables: Mapping[str, pd.DataFrame], hypotheses: Sequence[Hypothesis
     Raises:
         StudyError: a hypothesis about something that was not measured.
     """
-    tables = {name: table.assign(p_adjusted=np.nan, family=np.where(table["p"].notna(), EXPLORATORY, "")) for name, table in tables.items()}
+    tables = {
+        name: table.assign(p_adjusted=np.nan, family=np.where(table["p"].notna(), EXPLORATORY, ""))
+        for name, table in tables.items()
+    }
     declared = [(one, place) for one in hypotheses for place in _rows_of(one, tables[one.table])]
     for family in dict.fromkeys(one.family for one, _ in declared):
         runs = [(one.table, place) for one, place in declared if one.family == family]
@@ -78,15 +89,25 @@ def _corrected(p: np.ndarray, method: str) -> np.ndarray:
 
 def _rows_of(one: Hypothesis, table: pd.DataFrame) -> Sequence[int]:
     """Index of the hypothesis' rows, one a setting."""
-    found = table[np.logical_and.reduce([table[column] == value for column, value in one.row.items()])]
+    found = table[
+        np.logical_and.reduce([table[column] == value for column, value in one.row.items()])
+    ]
     if one.settings:
         found = found[found["setting"].isin(one.settings)]
     found = found[found["setting"] != "all"]
-    if one.measure and one.block is None:  # the explanation: on the coming task's data, of the whole network or the last layer that has it
+    if (
+        one.measure and one.block is None
+    ):  # the explanation: on the coming task's data, of the whole network or the last layer that has it
         order = found.assign(new=found["evaluation_point"] == "next", whole=found["block"] == "all")
-        found = order.sort_values(["next", "whole"], kind="stable").groupby("setting", sort=False).tail(1)
+        found = (
+            order.sort_values(["next", "whole"], kind="stable")
+            .groupby("setting", sort=False)
+            .tail(1)
+        )
     if found.empty:
-        raise StudyError(f"hypothesis {one.name} is about something that no setting has ({one.claim}): mend statistics.hypotheses")
+        raise StudyError(
+            f"hypothesis {one.name} is about something that no setting has ({one.claim}): mend statistics.hypotheses"
+        )
     return [int(place) for place in found.index]
 
 
@@ -101,19 +122,40 @@ def _verdict(one: Hypothesis, row: pd.Series) -> dict[str, object]:
         verdict = "supported" if right else "contradicted"
     numbers = {
         name: row.get(name, np.nan)
-        for name in ("setting", "estimate", "low", "high", "p", "p_adjusted", "seeds", "tasks", "interval", "note")
+        for name in (
+            "setting",
+            "estimate",
+            "low",
+            "high",
+            "p",
+            "p_adjusted",
+            "seeds",
+            "tasks",
+            "interval",
+            "note",
+        )
     }
-    return {"hypothesis": one.name, "family": one.family, "claim": one.claim, **numbers, "verdict": verdict}
+    return {
+        "hypothesis": one.name,
+        "family": one.family,
+        "claim": one.claim,
+        **numbers,
+        "verdict": verdict,
+    }
 
 
 def _strongest(associations: pd.DataFrame, nulls: pd.DataFrame) -> pd.Series:
     """Of each association within runs, the null that assumes least among those that it beats (adjusted p of at most 0.05)."""
     keys = ["setting", "arm", "outcome", "measure", "evaluation_point", "block"]
-    beaten = nulls[nulls["p_adjusted"] <= SURE].assign(order=lambda table: table["null"].map(NULLS.index))
+    beaten = nulls[nulls["p_adjusted"] <= SURE].assign(
+        order=lambda table: table["null"].map(NULLS.index)
+    )
     best = beaten.sort_values("order", kind="stable").groupby(keys)["null"].last()
     within = associations["level"] == "within_run"
     tested = within & associations["p"].notna()
     found = pd.Series(np.where(tested, "none", ""), associations.index, dtype=object)
-    names = associations.loc[tested, keys].merge(best.rename("found"), left_on=keys, right_index=True, how="left")["found"]
+    names = associations.loc[tested, keys].merge(
+        best.rename("found"), left_on=keys, right_index=True, how="left"
+    )["found"]
     found[tested] = names.fillna("none").to_numpy()
     return found

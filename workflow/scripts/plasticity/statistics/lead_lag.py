@@ -59,7 +59,10 @@ def lead_lag(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
     for panel in (panel.explanations() for panel in panels):
         for arm, name in enumerate(panel.arms):
             for batch in panel.batches(arm):
-                rows += [{"setting": panel.setting, "arm": name, **row} for row in _rows(batch, panel.outcomes, draws)]
+                rows += [
+                    {"setting": panel.setting, "arm": name, **row}
+                    for row in _rows(batch, panel.outcomes, draws)
+                ]
     return pd.DataFrame(rows, columns=[*COLUMNS, "note"])
 
 
@@ -67,22 +70,52 @@ def _rows(batch: Batch, outcomes: Sequence[str], draws: Draws) -> Iterator[dict[
     """The rows of a batch."""
     seeds, tasks = batch.x.shape[1:]
     few = seeds < FEWEST or tasks < FEWEST_TASKS
-    constant = (np.ptp(batch.x, axis=-1) == 0).any(axis=-1)[:, None] | (np.ptp(batch.y, axis=-1) == 0).any(axis=-1)
+    constant = (np.ptp(batch.x, axis=-1) == 0).any(axis=-1)[:, None] | (
+        np.ptp(batch.y, axis=-1) == 0
+    ).any(axis=-1)
     questions = ("cross_correlation", "measure_first", "outcome_first", "change_point")
-    found: dict[str, Found] = {question: {} for question in questions} if few else asked(batch.x, batch.y, batch.tasks, draws)
+    found: dict[str, Found] = (
+        {question: {} for question in questions}
+        if few
+        else asked(batch.x, batch.y, batch.tasks, draws)
+    )
     for m, key in enumerate(batch.keys):
         for o, outcome in enumerate(outcomes):
             missing = "too few" if few else "constant" if constant[m, o] else ""
             for question, numbers in found.items():
-                values = {name: np.nan if missing else of[m, o] for name, of in numbers.items() if isinstance(of, np.ndarray)}
-                row = asdict(key) | {"outcome": outcome, "question": question, "seeds": seeds, "tasks": tasks}
-                row |= dict.fromkeys(("lag", "band", "lower_quartile", "upper_quartile", "estimate", "low", "high", "p"), np.nan)
+                values = {
+                    name: np.nan if missing else of[m, o]
+                    for name, of in numbers.items()
+                    if isinstance(of, np.ndarray)
+                }
+                row = asdict(key) | {
+                    "outcome": outcome,
+                    "question": question,
+                    "seeds": seeds,
+                    "tasks": tasks,
+                }
+                row |= dict.fromkeys(
+                    (
+                        "lag",
+                        "band",
+                        "lower_quartile",
+                        "upper_quartile",
+                        "estimate",
+                        "low",
+                        "high",
+                        "p",
+                    ),
+                    np.nan,
+                )
                 if not np.isnan(values.get("estimate", np.nan)):
                     row |= values
                 else:
                     missing = missing or "constant"
                 how = numbers.get("interval", "") if np.isfinite(float(row["low"])) else ""
-                yield row | {"interval": how, "note": "; ".join(filter(None, [batch.note, missing]))}
+                yield row | {
+                    "interval": how,
+                    "note": "; ".join(filter(None, [batch.note, missing])),
+                }
 
 
 def asked(x: np.ndarray, y: np.ndarray, tasks: np.ndarray, draws: Draws) -> dict[str, Found]:
@@ -101,13 +134,26 @@ def asked(x: np.ndarray, y: np.ndarray, tasks: np.ndarray, draws: Draws) -> dict
     low, high, how = interval(earlier, draws)
     signs = draws.signs(earlier.shape[-1])
     p = extreme(np.tensordot(signs, earlier, axes=(1, -1)) / len(signs[0]))
-    quartiles = dict(zip(("lower_quartile", "upper_quartile"), np.quantile(earlier, [0.25, 0.75], axis=-1), strict=True))
+    quartiles = dict(
+        zip(
+            ("lower_quartile", "upper_quartile"),
+            np.quantile(earlier, [0.25, 0.75], axis=-1),
+            strict=True,
+        )
+    )
     lag = np.full(p.shape, float(ORDER))
     return {
         "cross_correlation": cross_correlation(moves, responses, draws),
         "measure_first": {"lag": lag, **_of_matched(first, draws)},
         "outcome_first": {"lag": lag, **_of_matched(second, draws)},
-        "change_point": {"estimate": earlier.mean(axis=-1), **quartiles, "low": low, "high": high, "p": p, "interval": how},
+        "change_point": {
+            "estimate": earlier.mean(axis=-1),
+            **quartiles,
+            "low": low,
+            "high": high,
+            "p": p,
+            "interval": how,
+        },
     }
 
 
@@ -129,7 +175,10 @@ def cross_correlation(x: np.ndarray, y: np.ndarray, draws: Draws) -> Found:
     found = []
     for lag in lags:
         early, late = slice(0, tasks - abs(lag)), slice(abs(lag), tasks)
-        pairs = crossed(standardised(x[..., early if lag >= 0 else late]), standardised(y[..., late if lag >= 0 else early]))
+        pairs = crossed(
+            standardised(x[..., early if lag >= 0 else late]),
+            standardised(y[..., late if lag >= 0 else early]),
+        )
         excess = (pairs - pairs.mean(axis=(-2, -1), keepdims=True)).reshape(-1, seeds**2) @ chosen.T
         found.append((np.diagonal(pairs, axis1=-2, axis2=-1).mean(axis=-1).ravel(), excess))
     means, drawn = np.array([mean for mean, _ in found]), np.abs([excess for _, excess in found])
@@ -137,7 +186,12 @@ def cross_correlation(x: np.ndarray, y: np.ndarray, draws: Draws) -> Found:
     band = np.quantile(largest, 0.95, axis=-1)
     shape = (len(x), len(y))
     p = (largest >= largest[:, :1] - ROUND_OFF).mean(axis=-1)
-    values = {"lag": lags[place].astype(float), "band": band, "estimate": means[place, np.arange(len(place))], "p": p}
+    values = {
+        "lag": lags[place].astype(float),
+        "band": band,
+        "estimate": means[place, np.arange(len(place))],
+        "p": p,
+    }
     return {name: of.reshape(shape) for name, of in values.items()}
 
 
@@ -160,15 +214,31 @@ def granger(causes: np.ndarray, responses: np.ndarray, current: bool) -> np.ndar
     def lagged(values: np.ndarray, lag: int) -> np.ndarray:
         return values[..., ORDER + 1 - lag : tasks - lag]
 
-    target, x = lagged(responses, 0), np.stack([lagged(causes, lag) for lag in range(offset, ORDER + offset)], axis=-1)
-    own = np.linalg.qr(np.stack([np.ones_like(target), *(lagged(responses, lag) for lag in range(1, ORDER + 1))], axis=-1))[0]
+    target, x = (
+        lagged(responses, 0),
+        np.stack([lagged(causes, lag) for lag in range(offset, ORDER + offset)], axis=-1),
+    )
+    own = np.linalg.qr(
+        np.stack(
+            [np.ones_like(target), *(lagged(responses, lag) for lag in range(1, ORDER + 1))],
+            axis=-1,
+        )
+    )[0]
     left = target - (own @ (np.swapaxes(own, -1, -2) @ target[..., None]))[..., 0]
-    explained = np.tensordot(x, own, axes=(2, 2)).transpose(0, 3, 1, 4, 2, 5)  # (cause, response, seed, seed, lag, column)
+    explained = np.tensordot(x, own, axes=(2, 2)).transpose(
+        0, 3, 1, 4, 2, 5
+    )  # (cause, response, seed, seed, lag, column)
     b = np.tensordot(x, left, axes=(2, 2)).transpose(0, 3, 1, 4, 2)
-    gram = (np.swapaxes(x, -1, -2) @ x)[:, None, :, None] - explained @ np.swapaxes(explained, -1, -2)
+    gram = (np.swapaxes(x, -1, -2) @ x)[:, None, :, None] - explained @ np.swapaxes(
+        explained, -1, -2
+    )
     determinant = gram[..., 0, 0] * gram[..., 1, 1] - gram[..., 0, 1] ** 2
     unique = determinant > ROUND_OFF * gram[..., 0, 0] * gram[..., 1, 1]
-    gain = b[..., 0] ** 2 * gram[..., 1, 1] - 2 * b[..., 0] * b[..., 1] * gram[..., 0, 1] + b[..., 1] ** 2 * gram[..., 0, 0]
+    gain = (
+        b[..., 0] ** 2 * gram[..., 1, 1]
+        - 2 * b[..., 0] * b[..., 1] * gram[..., 0, 1]
+        + b[..., 1] ** 2 * gram[..., 0, 0]
+    )
     gain = gain / np.where(unique, determinant, np.nan)
     rest = (left**2).sum(axis=-1)[None, :, None] - gain
     return np.asarray(gain / np.where(rest > 0, rest, np.nan) * (target.shape[-1] - 1 - 2 * ORDER))

@@ -27,21 +27,37 @@ def gather(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Dataset]) -> xr
         StudyError: arms that do not have the same seeds, tasks or blocks.
     """
     # a network with further layers has all of the others' blocks, and its own in between
-    of_networks = sorted((list(measure.block.values) for measure in measures), key=len, reverse=True)
+    of_networks = sorted(
+        (list(measure.block.values) for measure in measures), key=len, reverse=True
+    )
     along: dict[str, object] = {"block": list(dict.fromkeys(itertools.chain(*of_networks)))}
     if longest := max(measure.sizes.get("rank", 0) for measure in measures):
         along["rank"] = range(longest)
     ensembles = [
-        outcome.merge(measure.reindex(along | {"task": outcome.task}, fill_value=UNMEASURED), join="exact")
+        outcome.merge(
+            measure.reindex(along | {"task": outcome.task}, fill_value=UNMEASURED), join="exact"
+        )
         for outcome, measure in zip(outcomes, measures, strict=True)
     ]
     arms: dict[tuple[str, ...], list[xr.Dataset]] = {}
     for ensemble in ensembles:
         arms.setdefault(tuple(ensemble.arm.values), []).append(ensemble)
     try:
-        whole = xr.concat([xr.concat(blocks, "seed", join="exact") for blocks in arms.values()], "arm", join="exact")
+        whole = xr.concat(
+            [xr.concat(blocks, "seed", join="exact") for blocks in arms.values()],
+            "arm",
+            join="exact",
+        )
     except ValueError as error:
-        raise StudyError(f"the arms of a setting do not have the same runs ({error}): remove its runs and start snakemake again") from error
+        raise StudyError(
+            f"the arms of a setting do not have the same runs ({error}): remove its runs and start snakemake again"
+        ) from error
     baseline = whole.sel(arm=BASELINE, drop=True)
-    there = {name: baseline[name.removeprefix("fresh_")] for name in FRESH if name.removeprefix("fresh_") in whole}
-    return whole.assign({name: values.assign_attrs(long_name=FRESH[name].meaning) for name, values in there.items()})
+    there = {
+        name: baseline[name.removeprefix("fresh_")]
+        for name in FRESH
+        if name.removeprefix("fresh_") in whole
+    }
+    return whole.assign(
+        {name: values.assign_attrs(long_name=FRESH[name].meaning) for name, values in there.items()}
+    )

@@ -12,7 +12,14 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
 
-from plasticity.statistics.null_models import FEWEST, crossed, dependent, deviations, matched, ranked
+from plasticity.statistics.null_models import (
+    FEWEST,
+    crossed,
+    dependent,
+    deviations,
+    matched,
+    ranked,
+)
 from plasticity.statistics.panels import FEWEST_TASKS, Panel
 from plasticity.statistics.resampling import Draws, interval, permutation_test
 from plasticity.training.outcomes import stages
@@ -21,8 +28,17 @@ ARM = "none"  # whose loss of plasticity is to be explained
 SURE = 0.05
 STRONGEST = 0.999  # a correlation counts as no stronger: Fisher's z of 1 is infinite
 # the direction in which an explanation has its measure move when plasticity is lost
-CLAIMS = {"rank": -1, "dormant_fraction": 1, "dead_fraction": 1, "saturated_fraction": 1, "weight_norm": 1}
-SHARES = ("_fraction", "_overlap")  # how measures end whose change is taken as it is, not relative to where it began
+CLAIMS = {
+    "rank": -1,
+    "dormant_fraction": 1,
+    "dead_fraction": 1,
+    "saturated_fraction": 1,
+    "weight_norm": 1,
+}
+SHARES = (
+    "_fraction",
+    "_overlap",
+)  # how measures end whose change is taken as it is, not relative to where it began
 Row = dict[str, object]
 
 
@@ -54,8 +70,15 @@ def consistency(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
             if seeds < FEWEST or tasks < FEWEST_TASKS:
                 continue
             p = permutation_test(crossed(ranked(batch.x), ranked(batch.y)), draws)
-            for association, of, wider in (("within_run", np.asarray, 1.0), ("task", deviations, dependent(seeds))):
-                z = np.arctanh(np.clip(matched(ranked(of(batch.x)), ranked(of(batch.y))), -STRONGEST, STRONGEST))
+            for association, of, wider in (
+                ("within_run", np.asarray, 1.0),
+                ("task", deviations, dependent(seeds)),
+            ):
+                z = np.arctanh(
+                    np.clip(
+                        matched(ranked(of(batch.x)), ranked(of(batch.y))), -STRONGEST, STRONGEST
+                    )
+                )
                 for m, key in enumerate(batch.keys):
                     for o, outcome in enumerate(panel.outcomes):
                         one = {
@@ -67,19 +90,47 @@ def consistency(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
                         }
                         found.setdefault((key.measure, outcome, association), []).append(one)
     rows = [
-        {"measure": m, "outcome": o, "association": a, **_over_settings(pd.DataFrame(all_of), claim(m))}
+        {
+            "measure": m,
+            "outcome": o,
+            "association": a,
+            **_over_settings(pd.DataFrame(all_of), claim(m)),
+        }
         for (m, o, a), all_of in found.items()
     ]
-    return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["measure", "outcome", "association", *_over_settings(pd.DataFrame(), 0)])
+    return pd.DataFrame(
+        rows,
+        columns=list(rows[0])
+        if rows
+        else ["measure", "outcome", "association", *_over_settings(pd.DataFrame(), 0)],
+    )
 
 
 def _over_settings(found: pd.DataFrame, claimed: int) -> Row:
     """One row: what the settings say together."""
-    numbers = ["estimate", "low", "high", "p", "q", "p_heterogeneity", "i_squared", "prediction_low", "prediction_high"]
+    numbers = [
+        "estimate",
+        "low",
+        "high",
+        "p",
+        "q",
+        "p_heterogeneity",
+        "i_squared",
+        "prediction_low",
+        "prediction_high",
+    ]
     row: Row = {"claim": claimed, **dict.fromkeys(numbers, np.nan)}
-    row |= dict.fromkeys(["sign_agreement", "as_claimed", "beating"], np.nan) | {"worst_setting": "", "worst_estimate": np.nan}
+    row |= dict.fromkeys(["sign_agreement", "as_claimed", "beating"], np.nan) | {
+        "worst_setting": "",
+        "worst_estimate": np.nan,
+    }
     known = found[found["z"].notna() & (found["error"] > 0)] if len(found) else found
-    row |= {"settings": len(known), "seeds": int(known["seeds"].min()) if len(known) else 0, "interval": "", "note": ""}
+    row |= {
+        "settings": len(known),
+        "seeds": int(known["seeds"].min()) if len(known) else 0,
+        "interval": "",
+        "note": "",
+    }
     if not len(known):
         return row | {"note": "constant" if len(found) else "too few"}
     left_out = len(found) - len(known)
@@ -97,20 +148,38 @@ def _over_settings(found: pd.DataFrame, claimed: int) -> Row:
     notes = [f"constant in {left_out} settings"] * bool(left_out)
     if len(known) < 2:
         return row | {"note": "; ".join([*notes, "one setting"])}
-    result = combine_effects(known["z"].to_numpy(), known["error"].to_numpy() ** 2, method_re="iterated", use_t=True)
+    result = combine_effects(
+        known["z"].to_numpy(), known["error"].to_numpy() ** 2, method_re="iterated", use_t=True
+    )
     low, high = result.conf_int(use_t=True)[3]
-    spread, reach = np.sqrt(result.tau2 + result.sd_eff_w_re_hksj**2), stats.t.ppf(0.975, max(1, len(known) - 2))
+    spread, reach = (
+        np.sqrt(result.tau2 + result.sd_eff_w_re_hksj**2),
+        stats.t.ppf(0.975, max(1, len(known) - 2)),
+    )
     centre = result.mean_effect_re
     few = len(known) < 3
     row |= {"estimate": np.tanh(centre), "low": np.tanh(low), "high": np.tanh(high)}
     row |= {"p": 2 * stats.t.sf(abs(centre) / result.sd_eff_w_re_hksj, len(known) - 1)}
-    row |= {"q": result.q, "p_heterogeneity": stats.chi2.sf(result.q, len(known) - 1), "i_squared": max(0.0, result.i2)}
-    row |= {} if few else {"prediction_low": np.tanh(centre - reach * spread), "prediction_high": np.tanh(centre + reach * spread)}
+    row |= {
+        "q": result.q,
+        "p_heterogeneity": stats.chi2.sf(result.q, len(known) - 1),
+        "i_squared": max(0.0, result.i2),
+    }
+    row |= (
+        {}
+        if few
+        else {
+            "prediction_low": np.tanh(centre - reach * spread),
+            "prediction_high": np.tanh(centre + reach * spread),
+        }
+    )
     notes += ["too few settings for a prediction interval"] * few
     return row | {"interval": "Hartung-Knapp over settings", "note": "; ".join(notes)}
 
 
-def counterexamples(panels: Sequence[Panel], draws: Draws, lost: float, moved: float) -> pd.DataFrame:
+def counterexamples(
+    panels: Sequence[Panel], draws: Draws, lost: float, moved: float
+) -> pd.DataFrame:
     """Every arm's loss of plasticity beside the change of every measure of which a direction is claimed, and what that says of the claim.
 
     Args:
@@ -155,7 +224,13 @@ def _judged(panel: Panel, draws: Draws, lost: float, moved: float) -> Iterator[R
                     continue
                 change = claimed * _change(values, relative=not key.measure.endswith(SHARES))
                 low, high, _ = interval(change, draws)
-                verdict = _verdict((float(loss_low), float(loss_high)), (float(low), float(high)), lost, moved) if how else "too few seeds"
+                verdict = (
+                    _verdict(
+                        (float(loss_low), float(loss_high)), (float(low), float(high)), lost, moved
+                    )
+                    if how
+                    else "too few seeds"
+                )
                 yield {
                     "setting": panel.setting,
                     "arm": name,
@@ -175,10 +250,16 @@ def _judged(panel: Panel, draws: Draws, lost: float, moved: float) -> Iterator[R
                 }
 
 
-COUNTEREXAMPLES = ("lost, and the measure is still", "lost, and the measure moves the other way", "kept, and the measure moves as claimed")
+COUNTEREXAMPLES = (
+    "lost, and the measure is still",
+    "lost, and the measure moves the other way",
+    "kept, and the measure moves as claimed",
+)
 
 
-def _verdict(loss: tuple[float, float], change: tuple[float, float], lost: float, moved: float) -> str:
+def _verdict(
+    loss: tuple[float, float], change: tuple[float, float], lost: float, moved: float
+) -> str:
     """What intervals of the gap's growth and of the measure's change in the claimed direction say together."""
     if loss[0] > lost:
         if change[1] < -moved:
@@ -187,7 +268,11 @@ def _verdict(loss: tuple[float, float], change: tuple[float, float], lost: float
             return "lost, and the measure is still"
         return f"lost, and the measure {'moves as claimed' if change[0] > moved else 'is unclear'}"
     if loss[1] < lost:
-        return "kept, and the measure moves as claimed" if change[0] > moved else "kept, and nothing against the claim"
+        return (
+            "kept, and the measure moves as claimed"
+            if change[0] > moved
+            else "kept, and nothing against the claim"
+        )
     return "unclear"
 
 
@@ -201,4 +286,6 @@ def _change(values: np.ndarray, relative: bool = False) -> np.ndarray:
     cut = stages(values.shape[-1])
     early, late = values[:, cut["early"]].mean(axis=-1), values[:, cut["late"]].mean(axis=-1)
     largest = np.maximum(abs(early), abs(late))
-    return np.asarray((late - early) / np.where(largest > 0, largest, 1) if relative else late - early)
+    return np.asarray(
+        (late - early) / np.where(largest > 0, largest, 1) if relative else late - early
+    )

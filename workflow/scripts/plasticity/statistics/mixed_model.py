@@ -48,11 +48,24 @@ def _fit(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     unit_x, unit_y = x.std(), y.std()
     x, y = (x - x.mean()) / unit_x, (y - y.mean()) / unit_y
     sums = np.array(
-        [np.full(len(x), x.shape[1]), x.sum(axis=1), (x * x).sum(axis=1), y.sum(axis=1), (x * y).sum(axis=1), (y * y).sum(axis=1)]
+        [
+            np.full(len(x), x.shape[1]),
+            x.sum(axis=1),
+            (x * x).sum(axis=1),
+            y.sum(axis=1),
+            (x * y).sum(axis=1),
+            (y * y).sum(axis=1),
+        ]
     )
-    found = minimize(lambda factor: _likelihood(factor, sums)[0], [0.3, 0.0, 0.3], method="L-BFGS-B")
+    found = minimize(
+        lambda factor: _likelihood(factor, sums)[0], [0.3, 0.0, 0.3], method="L-BFGS-B"
+    )
     _, slope, error, sigma = _likelihood(found.x, sums)
-    return slope * unit_y / unit_x, error * unit_y / unit_x, float(np.hypot(*found.x[1:]) * sigma) * unit_y / unit_x
+    return (
+        slope * unit_y / unit_x,
+        error * unit_y / unit_x,
+        float(np.hypot(*found.x[1:]) * sigma) * unit_y / unit_x,
+    )
 
 
 def _likelihood(factor: np.ndarray, sums: np.ndarray) -> tuple[float, float, float, float]:
@@ -77,4 +90,9 @@ def _likelihood(factor: np.ndarray, sums: np.ndarray) -> tuple[float, float, flo
     freedom = n.sum() - 2
     variance = max((rest - intercept * u - slope * v) / freedom, 1e-300)
     value = freedom * np.log(variance) + np.log(determinant).sum() + np.log(information)
-    return float(value), float(slope), float(np.sqrt(variance * g00 / information)), float(np.sqrt(variance))
+    return (
+        float(value),
+        float(slope),
+        float(np.sqrt(variance * g00 / information)),
+        float(np.sqrt(variance)),
+    )

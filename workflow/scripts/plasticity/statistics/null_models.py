@@ -99,13 +99,22 @@ def nulls(x: np.ndarray, y: np.ndarray, draws: Draws) -> dict[str, dict[str, np.
         "mismatched": permutation_test(pairs, draws),
     }
     found: dict[str, dict[str, np.ndarray | str]] = {}
-    for name, per_seed in {"task": deviating, "shifted": moving, "differenced": moving, "mismatched": excess}.items():
+    for name, per_seed in {
+        "task": deviating,
+        "shifted": moving,
+        "differenced": moving,
+        "mismatched": excess,
+    }.items():
         estimate, (low, high, how) = per_seed.mean(axis=-1), interval(per_seed, draws)
         wider = dependent(seeds)
         found[name] = {
             "estimate": estimate,
-            "low": np.maximum(estimate - wider * (estimate - low), -1 if name != "mismatched" else -2),
-            "high": np.minimum(estimate + wider * (high - estimate), 1 if name != "mismatched" else 2),
+            "low": np.maximum(
+                estimate - wider * (estimate - low), -1 if name != "mismatched" else -2
+            ),
+            "high": np.minimum(
+                estimate + wider * (high - estimate), 1 if name != "mismatched" else 2
+            ),
             "p": p[name],
             "interval": how,
         }

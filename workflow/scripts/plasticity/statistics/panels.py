@@ -45,7 +45,11 @@ class Batch:
     @property
     def note(self) -> str:
         """What a reader must know of the seeds."""
-        return f"{self.runs - len(self.seeds)} diverged or with gaps" if len(self.seeds) < self.runs else ""
+        return (
+            f"{self.runs - len(self.seeds)} diverged or with gaps"
+            if len(self.seeds) < self.runs
+            else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,11 @@ class Panel:
     def of(cls, setting: str, data: xr.Dataset) -> Self:
         """From the dataset of a setting. The curvature of a network drawn anew explains nothing of the one that learns: it is left out."""
         data = with_gaps(data)
-        found = [(Key(**key), values) for key, values in series(data) if key["evaluation_point"] != "fresh"]
+        found = [
+            (Key(**key), values)
+            for key, values in series(data)
+            if key["evaluation_point"] != "fresh"
+        ]
         outcomes = [name for name in OUTCOMES if name in data]
         return cls(
             setting,
@@ -80,16 +88,23 @@ class Panel:
             [key for key, _ in found],
             np.stack([values.values for _, values in found]).astype(np.float64),
             outcomes,
-            np.stack([data[name].transpose("arm", "seed", "task").values for name in outcomes]).astype(np.float64),
+            np.stack(
+                [data[name].transpose("arm", "seed", "task").values for name in outcomes]
+            ).astype(np.float64),
         )
 
     def explanations(self) -> Self:
         """Each measure once: on the coming task's data where there is a choice, of the whole network, or of the last layer that has it."""
         best: dict[str, tuple[bool, bool, int]] = {}
         for place, key in enumerate(self.keys):
-            best[key.measure] = max(best.get(key.measure, (False, False, 0)), (key.evaluation_point == "next", key.block == "all", place))
+            best[key.measure] = max(
+                best.get(key.measure, (False, False, 0)),
+                (key.evaluation_point == "next", key.block == "all", place),
+            )
         places = sorted(place for *_, place in best.values())
-        return replace(self, keys=[self.keys[place] for place in places], measures=self.measures[places])
+        return replace(
+            self, keys=[self.keys[place] for place in places], measures=self.measures[places]
+        )
 
     def batches(self, arm: int) -> Iterator[Batch]:
         """The measures that an arm has, put together where they have the same tasks and seeds."""
@@ -101,7 +116,9 @@ class Panel:
                 seeds = alive & values[:, tasks].all(axis=1)
                 groups.setdefault((tasks.tobytes(), seeds.tobytes()), []).append(place)
         for (tasks_held, seeds_held), places in groups.items():
-            tasks, seeds = (np.flatnonzero(np.frombuffer(held, bool)) for held in (tasks_held, seeds_held))
+            tasks, seeds = (
+                np.flatnonzero(np.frombuffer(held, bool)) for held in (tasks_held, seeds_held)
+            )
             yield Batch(
                 [self.keys[place] for place in places],
                 self.measures[places, arm][:, seeds][:, :, tasks],

@@ -13,11 +13,31 @@ from scipy import stats
 
 from plasticity.statistics.null_models import FEWEST, dependent, deviations, ranked
 from plasticity.statistics.panels import FEWEST_TASKS, Panel
-from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, UNEVEN, Draws, Statistic, bca, interval
+from plasticity.statistics.resampling import (
+    BCA,
+    FEWEST_SEEDS,
+    UNEVEN,
+    Draws,
+    Statistic,
+    bca,
+    interval,
+)
 
 BASELINE = ("weight_norm", "feature_rank", "dead_fraction")  # what curvature must add to
 RANK = "_effective_rank"  # how the measures end that stand for an operator
-COLUMNS = ["setting", "outcome", "measure", "statistic", "estimate", "low", "high", "seeds", "tasks", "interval", "note"]
+COLUMNS = [
+    "setting",
+    "outcome",
+    "measure",
+    "statistic",
+    "estimate",
+    "low",
+    "high",
+    "seeds",
+    "tasks",
+    "interval",
+    "note",
+]
 Row = dict[str, object]
 
 
@@ -41,7 +61,9 @@ class Pairs:
 
     def tau(self, counts: np.ndarray) -> np.ndarray:
         """Kendall's τ-b over the pairs of all tasks, of each draw."""
-        agreeing, scored, differing = (_weighed(sums, counts) for sums in (self.agreeing, self.scored, self.differing))
+        agreeing, scored, differing = (
+            _weighed(sums, counts) for sums in (self.agreeing, self.scored, self.differing)
+        )
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(scored * differing > 0, agreeing / np.sqrt(scored * differing), np.nan)
 
@@ -79,11 +101,15 @@ def checkpoints(panel: Panel, measures: Sequence[str]) -> Checkpoints | None:
         return None
     values = panel.measures[[places[name] for name in measures]]
     tasks = np.isfinite(values).any(axis=(1, 2)).all(axis=0)
-    whole = np.isfinite(values[..., tasks]).all(axis=(0, 3)) & np.isfinite(panel.values).all(axis=(0, 3))
+    whole = np.isfinite(values[..., tasks]).all(axis=(0, 3)) & np.isfinite(panel.values).all(
+        axis=(0, 3)
+    )
     arms, seeds = np.nonzero(whole)
     if tasks.sum() < FEWEST_TASKS or len(np.unique(seeds)) < 2 or len(arms) < 4:
         return None
-    scores, outcomes = (of[:, arms, seeds][..., tasks].transpose(0, 2, 1) for of in (values, panel.values))
+    scores, outcomes = (
+        of[:, arms, seeds][..., tasks].transpose(0, 2, 1) for of in (values, panel.values)
+    )
     return Checkpoints(scores, outcomes, np.unique(seeds, return_inverse=True)[1])
 
 
@@ -103,7 +129,12 @@ def pairs(scores: np.ndarray, outcomes: np.ndarray, seeds: np.ndarray) -> Iterat
     own = signs(scores)
     scored = per_seed(_summed(own, own))
     for outcome in outcomes:
-        yield Pairs(per_seed(_summed(own, outcome)), scored, per_seed(_summed(outcome, outcome)), len(scores))
+        yield Pairs(
+            per_seed(_summed(own, outcome)),
+            scored,
+            per_seed(_summed(outcome, outcome)),
+            len(scores),
+        )
 
 
 def _summed(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -119,8 +150,13 @@ def _summed(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def signs(values: np.ndarray) -> np.ndarray:
     """Of differences along the last axis: shape ``(…, run)`` → ``(…, run, run)``, int8."""
-    ranks = stats.rankdata(values, axis=-1, method="dense").astype(np.min_scalar_type(values.shape[-1]))
-    greater, less = ranks[..., :, None] > ranks[..., None, :], ranks[..., :, None] < ranks[..., None, :]
+    ranks = stats.rankdata(values, axis=-1, method="dense").astype(
+        np.min_scalar_type(values.shape[-1])
+    )
+    greater, less = (
+        ranks[..., :, None] > ranks[..., None, :],
+        ranks[..., :, None] < ranks[..., None, :],
+    )
     return np.asarray(greater.view(np.int8) - less.view(np.int8))
 
 
@@ -146,32 +182,68 @@ def _alone(panels: Sequence[Panel], draws: Draws) -> Iterator[Row]:
     """Every measure by itself."""
     found: dict[tuple[str, str], dict[str, tuple[Pairs, int]]] = {}
     for panel in panels:
-        held: dict[tuple[bytes, bytes], np.ndarray] = {}  # pairs of outcomes are the same for measures with the same runs and tasks
+        held: dict[
+            tuple[bytes, bytes], np.ndarray
+        ] = {}  # pairs of outcomes are the same for measures with the same runs and tasks
         for key in panel.keys:
             if (taken := checkpoints(panel, [key.measure])) is None:
                 continue
             same = (taken.outcomes.tobytes(), taken.seeds.tobytes())
             if same not in held:
                 held = {same: signs(taken.outcomes)}
-            for outcome, sums in zip(panel.outcomes, pairs(taken.scores[0], held[same], taken.seeds), strict=True):
-                found.setdefault((outcome, key.measure), {})[panel.setting] = (sums, len(sums.agreeing))
+            for outcome, sums in zip(
+                panel.outcomes, pairs(taken.scores[0], held[same], taken.seeds), strict=True
+            ):
+                found.setdefault((outcome, key.measure), {})[panel.setting] = (
+                    sums,
+                    len(sums.agreeing),
+                )
     for (outcome, measure), settings in found.items():
-        once = {name: float(sums.auc(np.ones((1, seeds)))[0]) - 0.5 for name, (sums, seeds) in settings.items()}
+        once = {
+            name: float(sums.auc(np.ones((1, seeds)))[0]) - 0.5
+            for name, (sums, seeds) in settings.items()
+        }
         by_statistic: dict[str, list[float]] = {}
         for name, (sums, seeds) in settings.items():
-            others = [once[other] for other in settings if other != name and np.isfinite(once[other])]
+            others = [
+                once[other] for other in settings if other != name and np.isfinite(once[other])
+            ]
             direction = np.sign(sum(others)) if others else np.nan
 
-            def left_out(counts: np.ndarray, sums: Pairs = sums, direction: float = direction) -> np.ndarray:
+            def left_out(
+                counts: np.ndarray, sums: Pairs = sums, direction: float = direction
+            ) -> np.ndarray:
                 return np.asarray(0.5 + direction * (sums.auc(counts) - 0.5))
 
-            statistics: dict[str, Statistic] = {"kendall_tau": sums.tau, "auc": sums.auc, "auc_left_out": left_out}
+            statistics: dict[str, Statistic] = {
+                "kendall_tau": sums.tau,
+                "auc": sums.auc,
+                "auc_left_out": left_out,
+            }
             for statistic, of in statistics.items():
-                row = _row(of, seeds, draws, "one setting" if statistic == "auc_left_out" and not others else "constant")
+                row = _row(
+                    of,
+                    seeds,
+                    draws,
+                    "one setting" if statistic == "auc_left_out" and not others else "constant",
+                )
                 by_statistic.setdefault(statistic, []).append(float(row["estimate"]))  # type: ignore[arg-type]
-                yield {"setting": name, "outcome": outcome, "measure": measure, "statistic": statistic, **row, "tasks": sums.tasks}
+                yield {
+                    "setting": name,
+                    "outcome": outcome,
+                    "measure": measure,
+                    "statistic": statistic,
+                    **row,
+                    "tasks": sums.tasks,
+                }
         for statistic, values in by_statistic.items():
-            yield {"setting": "all", "outcome": outcome, "measure": measure, "statistic": statistic, **_over_settings(values)}
+            yield {
+                "setting": "all",
+                "outcome": outcome,
+                "measure": measure,
+                "statistic": statistic,
+                **_over_settings(values),
+            }
 
 
 def _row(statistic: Statistic, seeds: int, draws: Draws, without: str) -> Row:
@@ -181,25 +253,48 @@ def _row(statistic: Statistic, seeds: int, draws: Draws, without: str) -> Row:
     how = BCA if np.isfinite(low[0]) else ""
     why = "too few seeds for an interval" if seeds < FEWEST_SEEDS else "" if how else UNEVEN
     note = why if np.isfinite(estimate[0]) else without
-    return {"estimate": float(estimate[0]), "low": float(low[0]), "high": float(high[0]), "seeds": seeds, "interval": how, "note": note}
+    return {
+        "estimate": float(estimate[0]),
+        "low": float(low[0]),
+        "high": float(high[0]),
+        "seeds": seeds,
+        "interval": how,
+        "note": note,
+    }
 
 
 def _over_settings(values: Sequence[float]) -> Row:
     """Mean over settings, with Student's t interval: what to expect of settings like these."""
     known = np.array([value for value in values if np.isfinite(value)])
     few = len(known) < 3
-    low, high = (np.nan, np.nan) if few else stats.t.interval(0.95, len(known) - 1, known.mean(), max(stats.sem(known), 1e-12))
+    low, high = (
+        (np.nan, np.nan)
+        if few
+        else stats.t.interval(0.95, len(known) - 1, known.mean(), max(stats.sem(known), 1e-12))
+    )
     note = "; ".join(["too few settings for an interval"] * few + [f"of {len(known)} settings"])
     estimate = known.mean() if len(known) else np.nan
-    return {"estimate": estimate, "low": low, "high": high, "interval": "" if few else "Student's t over settings", "note": note}
+    return {
+        "estimate": estimate,
+        "low": low,
+        "high": high,
+        "interval": "" if few else "Student's t over settings",
+        "note": note,
+    }
 
 
 def _nested(panels: Sequence[Panel], draws: Draws) -> Iterator[Row]:
     """The baseline, and the baseline with each operator, at the tasks where both were measured; fitted in all settings but one."""
-    operators = sorted({key.measure for panel in panels for key in panel.keys if key.measure.endswith(RANK)})
+    operators = sorted(
+        {key.measure for panel in panels for key in panel.keys if key.measure.endswith(RANK)}
+    )
     for operator in operators:
         names = [*BASELINE, operator]
-        there = {panel.setting: (panel, taken) for panel in panels if (taken := checkpoints(panel, names)) is not None}
+        there = {
+            panel.setting: (panel, taken)
+            for panel in panels
+            if (taken := checkpoints(panel, names)) is not None
+        }
         if len(there) < 2:
             continue
         ranks = {name: _centred(taken.scores) for name, (_, taken) in there.items()}
@@ -213,7 +308,10 @@ def _nested(panels: Sequence[Panel], draws: Draws) -> Iterator[Row]:
                     grams, targets = np.zeros(()), np.zeros(())
                     for other, (_, held) in there.items():
                         if other != name:
-                            x, y = ranks[other][features].reshape(len(ranks[other][features]), -1), _centred(held.outcomes[o]).ravel()
+                            x, y = (
+                                ranks[other][features].reshape(len(ranks[other][features]), -1),
+                                _centred(held.outcomes[o]).ravel(),
+                            )
                             grams, targets = grams + x @ x.T / y.size, targets + x @ y / y.size
                     weights = np.linalg.lstsq(grams, targets, rcond=1e-9)[0]
                     score = np.tensordot(weights, ranks[name][features], axes=1)
@@ -222,7 +320,12 @@ def _nested(panels: Sequence[Panel], draws: Draws) -> Iterator[Row]:
                 few = {" + ".join(BASELINE): sums[0].auc, both: sums[1].auc}
                 base = {"setting": name, "outcome": outcome, "tasks": len(taken.scores[0])}
                 for measure, statistic in few.items():
-                    yield {**base, "measure": measure, "statistic": "auc_left_out", **_row(statistic, seeds, draws, "constant")}
+                    yield {
+                        **base,
+                        "measure": measure,
+                        "statistic": "auc_left_out",
+                        **_row(statistic, seeds, draws, "constant"),
+                    }
 
                 def gain(counts: np.ndarray, sums: Sequence[Pairs] = tuple(sums)) -> np.ndarray:
                     return np.asarray(sums[1].auc(counts) - sums[0].auc(counts))
@@ -231,7 +334,13 @@ def _nested(panels: Sequence[Panel], draws: Draws) -> Iterator[Row]:
                 added.setdefault(outcome, []).append(float(row["estimate"]))  # type: ignore[arg-type]
                 yield {**base, "measure": both, "statistic": "added", **row}
         for outcome, values in added.items():
-            yield {"setting": "all", "outcome": outcome, "measure": " + ".join(names), "statistic": "added", **_over_settings(values)}
+            yield {
+                "setting": "all",
+                "outcome": outcome,
+                "measure": " + ".join(names),
+                "statistic": "added",
+                **_over_settings(values),
+            }
 
 
 def _centred(values: np.ndarray) -> np.ndarray:
@@ -254,7 +363,11 @@ def redundancy(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
     rows: list[Row] = []
     for panel in (panel.explanations() for panel in panels if "none" in panel.arms):
         arm = panel.arms.index("none")
-        places = {key.measure: place for place, key in enumerate(panel.keys) if key.measure.endswith(RANK) or key.measure == "feature_rank"}
+        places = {
+            key.measure: place
+            for place, key in enumerate(panel.keys)
+            if key.measure.endswith(RANK) or key.measure == "feature_rank"
+        }
         alive = np.isfinite(panel.values[:, arm]).all(axis=(0, 2))
         for first, second in ((a, b) for a in places for b in places if a < b):
             x, y = (panel.measures[places[name], arm][alive] for name in (first, second))
@@ -262,7 +375,12 @@ def redundancy(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
             x, y = x[:, tasks], y[:, tasks]
             kept = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
             for association, of in (("within_run", np.asarray), ("task", deviations)):
-                row: Row = {"setting": panel.setting, "first": first, "second": second, "association": association}
+                row: Row = {
+                    "setting": panel.setting,
+                    "first": first,
+                    "second": second,
+                    "association": association,
+                }
                 row |= {
                     "estimate": np.nan,
                     "low": np.nan,
@@ -271,15 +389,39 @@ def redundancy(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
                     "tasks": int(tasks.sum()),
                     "interval": "",
                 }
-                if tasks.sum() < FEWEST_TASKS or kept.sum() < (FEWEST if association == "task" else 1):
+                if tasks.sum() < FEWEST_TASKS or kept.sum() < (
+                    FEWEST if association == "task" else 1
+                ):
                     rows.append(row | {"note": "too few"})
                     continue
                 per_seed = (ranked(of(x[kept])) * ranked(of(y[kept]))).sum(axis=-1)
                 low, high, how = interval(per_seed, draws)
                 wider = dependent(len(per_seed)) if association == "task" else 1.0
                 estimate = per_seed.mean()
-                row |= {"estimate": estimate, "low": estimate - wider * (estimate - low), "high": estimate + wider * (high - estimate)}
-                note = "constant" if np.isnan(estimate) else "" if how else "too few seeds for an interval"
+                row |= {
+                    "estimate": estimate,
+                    "low": estimate - wider * (estimate - low),
+                    "high": estimate + wider * (high - estimate),
+                }
+                note = (
+                    "constant"
+                    if np.isnan(estimate)
+                    else ""
+                    if how
+                    else "too few seeds for an interval"
+                )
                 rows.append(row | {"interval": how if np.isfinite(low) else "", "note": note})
-    columns = ["setting", "first", "second", "association", "estimate", "low", "high", "seeds", "tasks", "interval", "note"]
+    columns = [
+        "setting",
+        "first",
+        "second",
+        "association",
+        "estimate",
+        "low",
+        "high",
+        "seeds",
+        "tasks",
+        "interval",
+        "note",
+    ]
     return pd.DataFrame(rows, columns=columns)

@@ -61,12 +61,16 @@ class Draws:
 
 @functools.lru_cache(maxsize=64)
 def _places(number: int, seed: int, seeds: int, stratum: int) -> np.ndarray:
-    return generator(seed, f"resamples of {seeds} seeds", stratum).integers(0, seeds, (number, seeds))
+    return generator(seed, f"resamples of {seeds} seeds", stratum).integers(
+        0, seeds, (number, seeds)
+    )
 
 
 @functools.lru_cache(maxsize=64)
 def _counts(number: int, seed: int, seeds: int, stratum: int) -> np.ndarray:
-    return np.stack([(_places(number, seed, seeds, stratum) == one).sum(axis=1) for one in range(seeds)], axis=1).astype(np.float64)
+    return np.stack(
+        [(_places(number, seed, seeds, stratum) == one).sum(axis=1) for one in range(seeds)], axis=1
+    ).astype(np.float64)
 
 
 @functools.lru_cache(maxsize=64)
@@ -74,19 +78,30 @@ def _permutations(number: int, seed: int, seeds: int) -> np.ndarray:
     if seeds <= EXACT:
         return np.array(list(itertools.permutations(range(seeds))))
     draw = generator(seed, f"permutations of {seeds} seeds")
-    return np.vstack([np.arange(seeds), draw.permuted(np.tile(np.arange(seeds), (number, 1)), axis=1)])
+    return np.vstack(
+        [np.arange(seeds), draw.permuted(np.tile(np.arange(seeds), (number, 1)), axis=1)]
+    )
 
 
 @functools.lru_cache(maxsize=64)
 def _signs(number: int, seed: int, seeds: int, stratum: int | None) -> np.ndarray:
     if stratum is None and 2**seeds <= number + 1:
         return np.array(list(itertools.product([1.0, -1.0], repeat=seeds)))
-    return np.vstack([np.ones(seeds), generator(seed, f"signs of {seeds} seeds", stratum or 0).choice([1.0, -1.0], (number, seeds))])
+    return np.vstack(
+        [
+            np.ones(seeds),
+            generator(seed, f"signs of {seeds} seeds", stratum or 0).choice(
+                [1.0, -1.0], (number, seeds)
+            ),
+        ]
+    )
 
 
 @functools.lru_cache(maxsize=64)
 def _shifts(number: int, seed: int, seeds: int, tasks: int) -> np.ndarray:
-    drawn = generator(seed, f"shifts of {seeds} seeds by {tasks} tasks").integers(1, tasks, (number, seeds))
+    drawn = generator(seed, f"shifts of {seeds} seeds by {tasks} tasks").integers(
+        1, tasks, (number, seeds)
+    )
     return np.vstack([np.zeros(seeds, drawn.dtype), drawn])
 
 
@@ -96,7 +111,11 @@ def of_each(values: np.ndarray) -> Statistic:
     Args:
         values: shape ``(…, seed)``.
     """
-    return lambda counts: counts @ np.moveaxis(values, -1, 0).reshape(values.shape[-1], -1) / counts.sum(axis=1, keepdims=True)
+    return lambda counts: (
+        counts
+        @ np.moveaxis(values, -1, 0).reshape(values.shape[-1], -1)
+        / counts.sum(axis=1, keepdims=True)
+    )
 
 
 def bca(statistic: Statistic, seeds: int, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
@@ -124,18 +143,28 @@ def bca(statistic: Statistic, seeds: int, draws: Draws) -> tuple[np.ndarray, np.
     with np.errstate(invalid="ignore", divide="ignore"):
         acceleration = (influence**3).sum(axis=0) / (6 * (influence**2).sum(axis=0) ** 1.5)
         near = ROUND_OFF * np.maximum(1, abs(estimate))
-        below = ((drawn < estimate - near).sum(axis=0) + (drawn <= estimate + near).sum(axis=0)) / 2 / there
+        below = (
+            ((drawn < estimate - near).sum(axis=0) + (drawn <= estimate + near).sum(axis=0))
+            / 2
+            / there
+        )
     acceleration = np.nan_to_num(acceleration, nan=0.0, posinf=0.0, neginf=0.0)
     bias = stats.norm.ppf(np.clip(below, 1 / (len(drawn) + 1), 1 - 1 / (len(drawn) + 1)))
     reach = math.sqrt(seeds / (seeds - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1)
     ends = []
     for normal in (-reach, reach):
-        share = stats.norm.cdf(bias + (bias + normal) / np.maximum(1 - acceleration * (bias + normal), ROUND_OFF))
+        share = stats.norm.cdf(
+            bias + (bias + normal) / np.maximum(1 - acceleration * (bias + normal), ROUND_OFF)
+        )
         place = np.clip(share * (there - 1), 0, np.maximum(there - 1, 0))
         under = np.floor(np.nan_to_num(place)).astype(int)
         over = np.minimum(under + 1, np.maximum(there - 1, 0))
         low, high = (np.take_along_axis(drawn, one[None], axis=0)[0] for one in (under, over))
-        ends.append(np.where(np.isfinite(estimate) & (there > 0), low + (place - under) * (high - low), np.nan))
+        ends.append(
+            np.where(
+                np.isfinite(estimate) & (there > 0), low + (place - under) * (high - low), np.nan
+            )
+        )
     held = (ends[0] <= estimate + near) & (estimate - near <= ends[1])
     return np.where(held, ends[0], np.nan), np.where(held, ends[1], np.nan)
 
@@ -185,7 +214,9 @@ def permutation_test(pairs: np.ndarray, draws: Draws) -> np.ndarray:
     """
     seeds = pairs.shape[-1]
     centred = pairs - pairs.mean(axis=(-2, -1), keepdims=True)
-    return extreme(matching(seeds, draws) @ centred.reshape(-1, seeds**2).T).reshape(pairs.shape[:-2])
+    return extreme(matching(seeds, draws) @ centred.reshape(-1, seeds**2).T).reshape(
+        pairs.shape[:-2]
+    )
 
 
 def matching(seeds: int, draws: Draws) -> np.ndarray:

@@ -13,13 +13,23 @@ from plasticity.statistics import lead_lag, null_models
 from plasticity.statistics.associations import pooled
 from plasticity.statistics.resampling import Draws
 
-SHAPES = ("curves", "steep curves", "drifting noise", "random walks", "curves and walks", "unequal severity", "unequal timing")
+SHAPES = (
+    "curves",
+    "steep curves",
+    "drifting noise",
+    "random walks",
+    "curves and walks",
+    "unequal severity",
+    "unequal timing",
+)
 Series = tuple[np.ndarray, np.ndarray]
 Test = Callable[[np.ndarray, np.ndarray, Draws], float]
 SURE = 0.05
 
 
-def study(shape: str, draw: np.random.Generator, seeds: int, tasks: int, relation: float = 0.0) -> Series:
+def study(
+    shape: str, draw: np.random.Generator, seeds: int, tasks: int, relation: float = 0.0
+) -> Series:
     """One arm's measure and outcome, shapes ``(1, seed, task)``.
 
     Args:
@@ -49,7 +59,9 @@ def _series(shape: str, draw: np.random.Generator, seeds: int, tasks: int) -> np
             return np.asarray(curve + 0.2 * noise)
         case "drifting noise":
             weights = 0.9 ** np.arange(tasks)
-            return np.asarray(curve + np.array([np.convolve(one, weights)[:tasks] for one in noise]))
+            return np.asarray(
+                curve + np.array([np.convolve(one, weights)[:tasks] for one in noise])
+            )
         case "random walks":
             return np.asarray(0.3 * index + walks)
         case "curves and walks":
@@ -66,14 +78,26 @@ def naive_run(x: np.ndarray, y: np.ndarray, draws: Draws) -> float:
 
 def naive_seeds(x: np.ndarray, y: np.ndarray, draws: Draws) -> float:
     """A t test over seeds of the correlations within runs: what a careful author would do."""
-    return float(stats.ttest_1samp(null_models.matched(null_models.ranked(x), null_models.ranked(y))[0, 0], 0).pvalue)
+    return float(
+        stats.ttest_1samp(
+            null_models.matched(null_models.ranked(x), null_models.ranked(y))[0, 0], 0
+        ).pvalue
+    )
 
 
 def naive_partial(x: np.ndarray, y: np.ndarray, draws: Draws) -> float:
     """The same of the partial correlations given the task's index, as a straight line."""
-    first, second, index = null_models.ranked(x)[0], null_models.ranked(y)[0], null_models.standardised(np.arange(x.shape[-1], dtype=float))
+    first, second, index = (
+        null_models.ranked(x)[0],
+        null_models.ranked(y)[0],
+        null_models.standardised(np.arange(x.shape[-1], dtype=float)),
+    )
     a, b = first @ index, second @ index
-    return float(stats.ttest_1samp(((first * second).sum(axis=-1) - a * b) / np.sqrt((1 - a**2) * (1 - b**2)), 0).pvalue)
+    return float(
+        stats.ttest_1samp(
+            ((first * second).sum(axis=-1) - a * b) / np.sqrt((1 - a**2) * (1 - b**2)), 0
+        ).pvalue
+    )
 
 
 def naive_differences(x: np.ndarray, y: np.ndarray, draws: Draws) -> float:
@@ -86,7 +110,9 @@ def _null(name: str) -> Test:
 
 
 def _question(name: str) -> Test:
-    return lambda x, y, draws: float(np.asarray(lead_lag.asked(x, y, np.arange(x.shape[-1]), draws)[name]["p"])[0, 0])
+    return lambda x, y, draws: float(
+        np.asarray(lead_lag.asked(x, y, np.arange(x.shape[-1]), draws)[name]["p"])[0, 0]
+    )
 
 
 def _pooled(x: np.ndarray, y: np.ndarray, draws: Draws) -> float:
@@ -129,7 +155,9 @@ def rejections(
     """
     found = dict.fromkeys(tests, 0)
     for place in range(studies):
-        x, y = study(shape, np.random.default_rng([place, SHAPES.index(shape)]), seeds, tasks, relation)
+        x, y = study(
+            shape, np.random.default_rng([place, SHAPES.index(shape)]), seeds, tasks, relation
+        )
         for name, test in tests.items():
             found[name] += test(x, y, draws) <= SURE
     return {name: count / studies for name, count in found.items()}

@@ -19,7 +19,12 @@ OUTCOMES = tuple(outcome for name in LOWER_IS_BETTER for outcome in (name, f"{na
 def with_gaps(data: xr.Dataset) -> xr.Dataset:
     """The dataset of a setting with `{outcome}_gap`: an outcome less that of a fresh network on the same seed and task."""
     there = [name for name in LOWER_IS_BETTER if name in data]
-    return data.assign({f"{name}_gap": (data[name] - data[f"fresh_{name}"]).transpose("arm", "seed", "task") for name in there})
+    return data.assign(
+        {
+            f"{name}_gap": (data[name] - data[f"fresh_{name}"]).transpose("arm", "seed", "task")
+            for name in there
+        }
+    )
 
 
 def outcomes(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
@@ -36,7 +41,10 @@ def outcomes(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
         for arm in data.arm.values:
             for outcome in (name for name in OUTCOMES if name in data):
                 runs = data[outcome].sel(arm=arm).values
-                rows += [{"setting": setting, "arm": arm, "outcome": outcome, **numbers} for numbers in by_stage(runs)]
+                rows += [
+                    {"setting": setting, "arm": arm, "outcome": outcome, **numbers}
+                    for numbers in by_stage(runs)
+                ]
     return pd.DataFrame(rows)
 
 
@@ -52,15 +60,31 @@ def summary(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """
     rows = []
     for setting, data in ((name, with_gaps(data)) for name, data in datasets.items()):
-        names = [name for name in map(str, data) if name.endswith("_effective_rank") and "next" in data.evaluation_point]
+        names = [
+            name
+            for name in map(str, data)
+            if name.endswith("_effective_rank") and "next" in data.evaluation_point
+        ]
         ranks = {name: data[name].sel(block="all", evaluation_point="next") for name in names}
         for arm in data.arm.values:
             row = {"setting": setting, "arm": arm}
-            for name, values in {"final_error": data["final_error"], "final_error_gap": data["final_error_gap"], **ranks}.items():
-                runs = values.sel(arm=arm).transpose("seed", "task").dropna("task", how="all").values
-                for numbers in (numbers for numbers in by_stage(runs) if numbers["stage"] in ("early", "late")):
+            for name, values in {
+                "final_error": data["final_error"],
+                "final_error_gap": data["final_error_gap"],
+                **ranks,
+            }.items():
+                runs = (
+                    values.sel(arm=arm).transpose("seed", "task").dropna("task", how="all").values
+                )
+                for numbers in (
+                    numbers for numbers in by_stage(runs) if numbers["stage"] in ("early", "late")
+                ):
                     column = f"{name}_{numbers['stage']}"
-                    row |= {column: numbers["mean"], f"{column}_low": numbers["low"], f"{column}_high": numbers["high"]}
+                    row |= {
+                        column: numbers["mean"],
+                        f"{column}_low": numbers["low"],
+                        f"{column}_high": numbers["high"],
+                    }
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -79,11 +103,17 @@ def measures(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
         for keys, measure in series(data):
             for arm in data.arm.values:
                 runs = measure.sel(arm=arm).dropna("task", how="all").values
-                rows += [{"setting": setting, "arm": arm, **keys, **numbers} for numbers in by_stage(runs)]
+                rows += [
+                    {"setting": setting, "arm": arm, **keys, **numbers}
+                    for numbers in by_stage(runs)
+                ]
     return pd.DataFrame(rows)
 
 
-def tuning(outcomes: Mapping[tuple[str, str], Sequence[xr.Dataset]], choices: Mapping[tuple[str, str], Mapping[str, Any]]) -> pd.DataFrame:
+def tuning(
+    outcomes: Mapping[tuple[str, str], Sequence[xr.Dataset]],
+    choices: Mapping[tuple[str, str], Mapping[str, Any]],
+) -> pd.DataFrame:
     """What every arm of a tuned method scored on the tuning seeds, by every outcome and stage that it could have been chosen by.
 
     Args:
@@ -101,9 +131,19 @@ def tuning(outcomes: Mapping[tuple[str, str], Sequence[xr.Dataset]], choices: Ma
             for outcome in (name for name in LOWER_IS_BETTER if name in data):
                 for numbers in by_stage(data[outcome].isel(arm=place).values.astype(np.float64)):
                     keys = {"setting": setting, "method": method, "arm": data.arm.values[place]}
-                    keys |= {"hyper_parameters": json.dumps(compared["arm"], sort_keys=True), "outcome": outcome}
-                    criterion = choice["criterion"] == {"outcome": outcome, "stage": numbers["stage"]}
-                    rows.append(keys | numbers | {"criterion": criterion, "chosen": compared["arm"] == choice["arm"]})
+                    keys |= {
+                        "hyper_parameters": json.dumps(compared["arm"], sort_keys=True),
+                        "outcome": outcome,
+                    }
+                    criterion = choice["criterion"] == {
+                        "outcome": outcome,
+                        "stage": numbers["stage"],
+                    }
+                    rows.append(
+                        keys
+                        | numbers
+                        | {"criterion": criterion, "chosen": compared["arm"] == choice["arm"]}
+                    )
     table = pd.DataFrame(rows, columns=TUNING)
     return table[table["stage"] != "change"]  # nothing is chosen by it
 
@@ -143,15 +183,31 @@ def series(data: xr.Dataset) -> Iterator[tuple[dict[str, str], xr.DataArray]]:
         ``{measure, evaluation_point, block}`` (empty where a measure has none) and values with dims ``(arm, seed, task)``.
     """
     # an update norm is that of a whole task: what is known at a task's start is the ended task's
-    yield {"measure": "update_norm", "evaluation_point": "previous", "block": "all"}, data["update_norm"].shift(task=1)
+    yield (
+        {"measure": "update_norm", "evaluation_point": "previous", "block": "all"},
+        data["update_norm"].shift(task=1),
+    )
     for name, values in data.data_vars.items():
-        if "block" in values.dims and not {"rank", "grid"} & set(values.dims) and not str(name).endswith("_error"):
+        if (
+            "block" in values.dims
+            and not {"rank", "grid"} & set(values.dims)
+            and not str(name).endswith("_error")
+        ):
             for block in values.block.values:
-                for evaluation_point in values.evaluation_point.values if "evaluation_point" in values.dims else [""]:
-                    chosen = values.sel({"block": block} | ({"evaluation_point": evaluation_point} if evaluation_point else {}))
+                for evaluation_point in (
+                    values.evaluation_point.values if "evaluation_point" in values.dims else [""]
+                ):
+                    chosen = values.sel(
+                        {"block": block}
+                        | ({"evaluation_point": evaluation_point} if evaluation_point else {})
+                    )
                     if chosen.notnull().any():
                         yield (
-                            {"measure": str(name), "evaluation_point": evaluation_point, "block": str(block)},
+                            {
+                                "measure": str(name),
+                                "evaluation_point": evaluation_point,
+                                "block": str(block),
+                            },
                             chosen.transpose("arm", "seed", "task"),
                         )
 

@@ -6,7 +6,16 @@ import pandas as pd
 import xarray as xr
 
 from plasticity.config.models import Statistics
-from plasticity.statistics import associations, comparisons, hypotheses, lead_lag, meta_analysis, prediction, statements, summaries
+from plasticity.statistics import (
+    associations,
+    comparisons,
+    hypotheses,
+    lead_lag,
+    meta_analysis,
+    prediction,
+    statements,
+    summaries,
+)
 from plasticity.statistics.panels import Panel
 from plasticity.statistics.resampling import Draws
 
@@ -34,5 +43,9 @@ def tables(datasets: Mapping[str, xr.Dataset], how: Statistics) -> dict[str, pd.
         "redundancy": prediction.redundancy(panels, draws),
         "profiles": comparisons.profiles(panels, draws),
     }
-    means = {"summary": summaries.summary(datasets), "outcomes": summaries.outcomes(datasets), "measures": summaries.measures(datasets)}
+    means = {
+        "summary": summaries.summary(datasets),
+        "outcomes": summaries.outcomes(datasets),
+        "measures": summaries.measures(datasets),
+    }
     return means | found | {"statements": statements.statements(means | found)}

@@ -19,7 +19,12 @@ from plasticity.provenance import record
 from plasticity.storage import netcdf
 
 
-def kept(beside: Path, arm: Mapping[str, object] | None, stamp: Mapping[str, str], results: Sequence[Path]) -> "Kept | None":
+def kept(
+    beside: Path,
+    arm: Mapping[str, object] | None,
+    stamp: Mapping[str, str],
+    results: Sequence[Path],
+) -> "Kept | None":
     """Where a job's results are kept, if it is of a tuned arm or runs on a cluster, or did; else None.
 
     Args:
@@ -42,9 +47,23 @@ class Kept:
         results: where they belong.
     """
 
-    def __init__(self, beside: Path, arm: Mapping[str, object] | None, stamp: Mapping[str, str], results: Sequence[Path]) -> None:
-        name = "last" if arm is None else hashlib.sha256(json.dumps(arm, sort_keys=True).encode()).hexdigest()[:12]
-        self.folder, self.stamp, self.results = beside / "kept" / stamp["source"] / name, dict(stamp), results
+    def __init__(
+        self,
+        beside: Path,
+        arm: Mapping[str, object] | None,
+        stamp: Mapping[str, str],
+        results: Sequence[Path],
+    ) -> None:
+        name = (
+            "last"
+            if arm is None
+            else hashlib.sha256(json.dumps(arm, sort_keys=True).encode()).hexdigest()[:12]
+        )
+        self.folder, self.stamp, self.results = (
+            beside / "kept" / stamp["source"] / name,
+            dict(stamp),
+            results,
+        )
         self._note = self.folder / "note.json"
 
     def take_back(self) -> bool:
@@ -53,20 +72,34 @@ class Kept:
             return False
         try:
             note = json.loads(self._note.read_text(encoding="utf-8"))
-            if different := [name for name, value in self.stamp.items() if note["stamp"].get(name) != value]:
-                log.info("%s was made of other %s, so it is made anew", self.folder, " and ".join(different))
+            if different := [
+                name for name, value in self.stamp.items() if note["stamp"].get(name) != value
+            ]:
+                log.info(
+                    "%s was made of other %s, so it is made anew",
+                    self.folder,
+                    " and ".join(different),
+                )
                 return False
-            if altered := [path.name for path in self.results if record.digest(self.folder / path.name) != note["digests"][path.name]]:
+            if altered := [
+                path.name
+                for path in self.results
+                if record.digest(self.folder / path.name) != note["digests"][path.name]
+            ]:
                 raise ValueError(f"{' and '.join(altered)} was altered")
             for path in self.results:
                 with netcdf.atomic_write(path) as part:
                     part.unlink(missing_ok=True)
                     os.link(self.folder / path.name, part)
-                    os.utime(part)  # later than what it was made of, or Snakemake would have it made again
+                    os.utime(
+                        part
+                    )  # later than what it was made of, or Snakemake would have it made again
         except Exception as error:  # noqa: BLE001 - what is torn can fail in any way
             log.warning("%s cannot be taken back (%s), so it is made anew", self.folder, error)
             return False
-        log.info("made before of the same, and taken back from %s: nothing is computed", self.folder)
+        log.info(
+            "made before of the same, and taken back from %s: nothing is computed", self.folder
+        )
         return True
 
     def keep(self) -> None:
@@ -78,7 +111,10 @@ class Kept:
                 os.link(path, self.folder / path.name)
             digests = {path.name: record.digest(path) for path in self.results}
             with netcdf.atomic_write(self._note) as part:
-                part.write_text(json.dumps({"stamp": self.stamp, "digests": digests}, sort_keys=True), encoding="utf-8")
+                part.write_text(
+                    json.dumps({"stamp": self.stamp, "digests": digests}, sort_keys=True),
+                    encoding="utf-8",
+                )
         except (OSError, StudyError) as error:
             log.warning("%s cannot be kept (%s): it may be computed again", self.folder, error)
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -23,7 +23,9 @@ class Rows:
     Rows are written where they belong, in any order and more than once: what a killed job wrote is written again, or is there.
     """
 
-    def __init__(self, path: Path, tasks: Sequence[int], runs: int, shapes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(
+        self, path: Path, tasks: Sequence[int], runs: int, shapes: Mapping[str, Sequence[int]]
+    ) -> None:
         """A file at `path` for checkpoints of so many runs, at the given tasks.
 
         Args:
@@ -43,7 +45,10 @@ class Rows:
         """
         if task not in self.tasks:
             return
-        with netcdf.explained(self.path), self.path.open("r+b" if self.path.exists() else "wb") as file:
+        with (
+            netcdf.explained(self.path),
+            self.path.open("r+b" if self.path.exists() else "wb") as file,
+        ):
             file.seek(4 * self.width * (self.tasks.index(task) * self.runs + first))
             file.write(parameters.to("cpu", torch.float32).contiguous().numpy().data)
 
@@ -60,7 +65,9 @@ class Rows:
         return rows.reshape(self.runs, self.width)
 
 
-def write(path: Path, rows: Rows, arms: Sequence[str], seeds: Sequence[int], stamp: Mapping[str, str]) -> None:
+def write(
+    path: Path, rows: Rows, arms: Sequence[str], seeds: Sequence[int], stamp: Mapping[str, str]
+) -> None:
     """Write an ensemble's checkpoints, one task at a time; the file appears when all are in.
 
     Args:
@@ -74,9 +81,17 @@ def write(path: Path, rows: Rows, arms: Sequence[str], seeds: Sequence[int], sta
         StudyError: no space, no permission.
     """
     ends = np.cumsum([math.prod(shape) for shape in rows.shapes.values()])[:-1]
-    with netcdf.atomic_write(path) as part, netcdf.explained(path), netCDF4.Dataset(part, "w") as file:
+    with (
+        netcdf.atomic_write(path) as part,
+        netcdf.explained(path),
+        netCDF4.Dataset(part, "w") as file,
+    ):
         file.setncatts({"title": "parameters at the start of tasks", **stamp})
-        for dim, values in {"arm": np.array(arms, object), "seed": np.array(seeds), "task": np.array(rows.tasks)}.items():
+        for dim, values in {
+            "arm": np.array(arms, object),
+            "seed": np.array(seeds),
+            "task": np.array(rows.tasks),
+        }.items():
             file.createDimension(dim, len(values))
             coordinate = file.createVariable(dim, str if dim == "arm" else "i8", (dim,))
             coordinate[:] = values
@@ -86,10 +101,14 @@ def write(path: Path, rows: Rows, arms: Sequence[str], seeds: Sequence[int], sta
             for dim, size in zip(dims, shape, strict=True):
                 file.createDimension(dim, size)
             chunk = (len(arms), len(seeds), 1, *shape)
-            variable = file.createVariable(name, "f4", ("arm", "seed", "task", *dims), chunksizes=chunk, fill_value=False)
+            variable = file.createVariable(
+                name, "f4", ("arm", "seed", "task", *dims), chunksizes=chunk, fill_value=False
+            )
             variable.setncatts({"long_name": f"parameter {name}", "units": "1"})
         for place, task in enumerate(rows.tasks):
-            for (name, shape), values in zip(rows.shapes.items(), np.split(rows.read(task), ends, axis=1), strict=True):
+            for (name, shape), values in zip(
+                rows.shapes.items(), np.split(rows.read(task), ends, axis=1), strict=True
+            ):
                 file[name][:, :, place] = values.reshape(len(arms), len(seeds), *shape)
 
 
@@ -119,11 +138,18 @@ class Checkpoints:
         self.arms = [str(name) for name in self.file["arm"][:]]
         self.seeds = [int(seed) for seed in self.file["seed"][:]]
         self.tasks = [int(task) for task in self.file["task"][:]]
-        self.shapes = {name: tuple(values.shape[3:]) for name, values in self.file.variables.items() if values.ndim >= 3}
+        self.shapes = {
+            name: tuple(values.shape[3:])
+            for name, values in self.file.variables.items()
+            if values.ndim >= 3
+        }
         self.settings = str(self.file.getncattr("settings"))
 
     def at(self, task: int) -> Tensor:
         """Parameters at the start of a task, in float64, shape ``(run, parameter)``."""
         runs, place = len(self.arms) * len(self.seeds), self.tasks.index(task)
-        tensors = [np.asarray(self.file[name][:, :, place], np.float64).reshape(runs, -1) for name in self.shapes]
+        tensors = [
+            np.asarray(self.file[name][:, :, place], np.float64).reshape(runs, -1)
+            for name in self.shapes
+        ]
         return torch.from_numpy(np.concatenate(tensors, axis=1))

@@ -51,7 +51,10 @@ class Variable(NamedTuple):
         """As CF names them."""
         said: dict[str, object] = {"long_name": self.meaning, "units": "1"}
         if self.flags:
-            said |= {"flag_values": np.array(list(self.flags.values()), self.dtype), "flag_meanings": " ".join(self.flags)}
+            said |= {
+                "flag_values": np.array(list(self.flags.values()), self.dtype),
+                "flag_meanings": " ".join(self.flags),
+            }
         return said
 
 
@@ -75,10 +78,15 @@ def dataset(
         KeyError: a name that the table does not have: a mistake in our code, not a user's.
     """
     described = {
-        name: xr.Variable(table[name].dims, np.asarray(values, table[name].dtype), table[name].attributes)
+        name: xr.Variable(
+            table[name].dims, np.asarray(values, table[name].dtype), table[name].attributes
+        )
         for name, values in variables.items()
     }
-    along = {name: (name, values, {"long_name": COORDINATES[name], "units": "1"}) for name, values in coordinates.items()}
+    along = {
+        name: (name, values, {"long_name": COORDINATES[name], "units": "1"})
+        for name, values in coordinates.items()
+    }
     return xr.Dataset(described, along, {"title": title, **stamp})
 
 
@@ -107,7 +115,9 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise StudyError(f"{path} could not be written ({reason}): free space or mend its permissions") from error
+        raise StudyError(
+            f"{path} could not be written ({reason}): free space or mend its permissions"
+        ) from error
 
 
 def write(data: xr.Dataset, path: Path) -> None:
@@ -116,7 +126,9 @@ def write(data: xr.Dataset, path: Path) -> None:
     Raises:
         StudyError: no space, no permission.
     """
-    encoding: dict[str, dict[str, object]] = {str(name): {"_FillValue": None} for name in data.coords}
+    encoding: dict[str, dict[str, object]] = {
+        str(name): {"_FillValue": None} for name in data.coords
+    }
     for name, values in data.data_vars.items():
         large = values.nbytes > COMPRESS_ABOVE
         encoding[str(name)] = {"zlib": True, "complevel": 4, "shuffle": True} if large else {}
@@ -159,7 +171,10 @@ def check_contract_version(path: Path, attributes: Mapping[str, object]) -> None
     Raises:
         StudyError: naming both, and what to do.
     """
-    if "source" in attributes and (found := attributes.get("contract", "1")) != code_digest.CONTRACT:
+    if (
+        "source" in attributes
+        and (found := attributes.get("contract", "1")) != code_digest.CONTRACT
+    ):
         raise StudyError(
             f"{path} follows version {found} of the contract of files, and this code reads version {code_digest.CONTRACT}: lay aside what "
             "is not of this code (make audit ARGS=--adopt), and start snakemake again, which makes it anew"
@@ -168,4 +183,6 @@ def check_contract_version(path: Path, attributes: Mapping[str, object]) -> None
 
 def _unreadable(path: Path, error: Exception) -> StudyError:
     """What to say of a file that cannot be read."""
-    return StudyError(f"{path} cannot be read ({error}): delete it and start snakemake again, which makes it anew")
+    return StudyError(
+        f"{path} cannot be read ({error}): delete it and start snakemake again, which makes it anew"
+    )

@@ -39,8 +39,18 @@ class Resume:
         Raises:
             StudyError: no space, no permission; the former state stays.
         """
-        with netcdf.atomic_write(self._path(place)) as part, netcdf.explained(self._path(place)), part.open("wb") as file:
-            np.savez(file, allow_pickle=False, stamp=np.array(self.stamp), names=np.array(list(state)), **state)
+        with (
+            netcdf.atomic_write(self._path(place)) as part,
+            netcdf.explained(self._path(place)),
+            part.open("wb") as file,
+        ):
+            np.savez(
+                file,
+                allow_pickle=False,
+                stamp=np.array(self.stamp),
+                names=np.array(list(state)),
+                **state,
+            )
 
     def load(self, place: int) -> dict[str, np.ndarray] | None:
         """The state that was saved last, or None: there is none, or it is torn, which the log says."""
@@ -49,7 +59,9 @@ class Resume:
             return None
         try:
             with zipfile.ZipFile(path) as archive:
-                if altered := archive.testzip():  # numpy does not look at the checksum of an array that seems to be shorter
+                if (
+                    altered := archive.testzip()
+                ):  # numpy does not look at the checksum of an array that seems to be shorter
                     raise ValueError(f"{altered} was altered")
             with path.open("rb") as file, np.load(file) as arrays:
                 state = {name: arrays[name] for name in arrays.files}
@@ -70,7 +82,9 @@ class Resume:
             except Exception:  # noqa: BLE001 - torn, as `load` will say
                 continue
             if different := [name for name in wanted if made_with.get(name) != wanted[name]]:
-                log.warning("%s was made with other %s, so it starts afresh", path, " and ".join(different))
+                log.warning(
+                    "%s was made with other %s, so it starts afresh", path, " and ".join(different)
+                )
                 with netcdf.explained(path):
                     _empty(self.folder)
                 return
@@ -100,9 +114,15 @@ def held(folder: Path, stamp: Mapping[str, str]) -> Iterator[Resume]:
         except BlockingIOError:
             file.seek(0)
             holder = file.read().decode() or "another process"
-            raise StudyError(f"{folder.parent} is being worked on by {holder}: wait for it, or end it") from None
+            raise StudyError(
+                f"{folder.parent} is being worked on by {holder}: wait for it, or end it"
+            ) from None
         except OSError as error:
-            log.warning("%s cannot be locked (%s): see to it that no second job makes the same", lock, error.strerror)
+            log.warning(
+                "%s cannot be locked (%s): see to it that no second job makes the same",
+                lock,
+                error.strerror,
+            )
         try:
             there = os.path.samestat(os.fstat(file.fileno()), lock.stat())
         except FileNotFoundError:
@@ -111,7 +131,9 @@ def held(folder: Path, stamp: Mapping[str, str]) -> Iterator[Resume]:
             raise finished
         with netcdf.explained(lock):
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}, slurm job {os.environ.get('SLURM_JOB_ID', 'none')}".encode())
+            file.write(
+                f"process {os.getpid()} on {platform.node()}, slurm job {os.environ.get('SLURM_JOB_ID', 'none')}".encode()
+            )
         kept = Resume(folder, stamp)
         kept.refuse_foreign()
         yield kept

@@ -21,7 +21,9 @@ from plasticity.training import memory, outcomes
 from plasticity.training.trainer import Members, train
 
 
-def train_job(job: Job, arms: Mapping[str, Mapping[str, float]], kept: Resume, checkpoints: bool) -> tuple[Rows, xr.Dataset]:
+def train_job(
+    job: Job, arms: Mapping[str, Mapping[str, float]], kept: Resume, checkpoints: bool
+) -> tuple[Rows, xr.Dataset]:
     """Train the runs that a job's settings name: each arm with each seed.
 
     Args:
@@ -39,16 +41,28 @@ def train_job(job: Job, arms: Mapping[str, Mapping[str, float]], kept: Resume, c
     setting, training = Setting.of(job.settings["setting"]), Training(**job.settings["training"])
     seeds, data = job.settings["seeds"], netcdf.read(job.path("data"))
     everyone = list(itertools.product(arms.values(), seeds))
-    shapes = {name: tuple(tensor.shape) for name, tensor in architecture.fitting(setting, data).named_parameters()}
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor in architecture.fitting(setting, data).named_parameters()
+    }
     recorded = range(0, setting.problem.tasks, training.checkpoint_every) if checkpoints else ()
     rows = Rows(kept.folder / "checkpoints.f4", recorded, len(everyone), shapes)
-    values = train_in_waves(setting, job.settings["method"], everyone, data, training, rows, kept, job.memory)
+    values = train_in_waves(
+        setting, job.settings["method"], everyone, data, training, rows, kept, job.memory
+    )
     if diverged := int(values["status"][:, -1].sum()):
-        log.log.warning("%d of %d runs diverged; see the variable `status`", diverged, len(everyone))
+        log.log.warning(
+            "%d of %d runs diverged; see the variable `status`", diverged, len(everyone)
+        )
     of_tasks, steps = range(setting.problem.tasks), outcomes.curve_steps(setting.problem, training)
     coordinates = {"arm": list(arms), "seed": seeds, "task": of_tasks, "step": steps}
-    split = {name: array.reshape(len(arms), len(seeds), *array.shape[1:]) for name, array in values.items()}
-    return rows, netcdf.dataset(outcomes.TABLE, split, coordinates, "outcomes of an ensemble", job.label)
+    split = {
+        name: array.reshape(len(arms), len(seeds), *array.shape[1:])
+        for name, array in values.items()
+    }
+    return rows, netcdf.dataset(
+        outcomes.TABLE, split, coordinates, "outcomes of an ensemble", job.label
+    )
 
 
 def train_in_waves(
@@ -82,7 +96,11 @@ def train_in_waves(
     if setting.problem.separable:
         for seed in dict.fromkeys(seed for _, seed in everyone):
             condition = tasks.check_separable(setting.problem, data, seed)
-            log.log.info("the images of seed %d are linearly separable under any labels; condition number %.0f", seed, condition)
+            log.log.info(
+                "the images of seed %d are linearly separable under any labels; condition number %.0f",
+                seed,
+                condition,
+            )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     need, free = memory.per_run(setting, data), memory.available(device, granted, data.nbytes)
     waves = math.ceil(len(everyone) / max(1, free // need))

@@ -12,7 +12,12 @@ from plasticity.models import activations, architecture, normalization
 from plasticity.training.learner import Learner
 
 MAKERS = (nn.Linear, nn.Conv2d)
-PASSED = (nn.Flatten, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)  # what units go through one by one
+PASSED = (
+    nn.Flatten,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+)  # what units go through one by one
 
 
 class Units(NamedTuple):
@@ -53,23 +58,41 @@ def follow(network: nn.Module) -> list[Units]:
     try:
         graph = _Tracer().trace(network)
     except Exception as error:
-        raise StudyError(f"the hidden units of this network.kind cannot be followed ({error}): choose another kind or method") from error
-    module_of = {node: network.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}
+        raise StudyError(
+            f"the hidden units of this network.kind cannot be followed ({error}): choose another kind or method"
+        ) from error
+    module_of = {
+        node: network.get_submodule(str(node.target))
+        for node in graph.nodes
+        if node.op == "call_module"
+    }
     calls: list[nn.Module | None] = [*module_of.values()]
     found = []
-    for node in (node for node, module in module_of.items() if isinstance(module, activations.MODULES)):
+    for node in (
+        node for node, module in module_of.items() if isinstance(module, activations.MODULES)
+    ):
         made_by, taken_by = [*_makers(node, module_of)], [*_takers(node, module_of)]
         chain = [module_of.get(one) for one in [*made_by, *taken_by]]
         once, layers = all(calls.count(one) == 1 for one in chain), chain[len(made_by) - 1 :]
         if made_by and taken_by and once and all(isinstance(layer, MAKERS) for layer in layers):
             maker = made_by[-1]
-            expansion = next(kind.expansion for kind in activations.KINDS.values() if type(module_of[node]) is kind.module)
-            rows = [f"{one.target}.{name}" for one in reversed(made_by) for name, _ in module_of[one].named_parameters()]
+            expansion = next(
+                kind.expansion
+                for kind in activations.KINDS.values()
+                if type(module_of[node]) is kind.module
+            )
+            rows = [
+                f"{one.target}.{name}"
+                for one in reversed(made_by)
+                for name, _ in module_of[one].named_parameters()
+            ]
             columns = [f"{one.target}.weight" for one in taken_by]
             width = len(network.get_parameter(f"{maker.target}.weight"))
             found.append(Units(str(maker.target), width, expansion, tuple(rows), tuple(columns)))
     if not found:
-        raise StudyError("no hidden units of this network.kind come from one layer and go to layers alone: choose another kind or method")
+        raise StudyError(
+            "no hidden units of this network.kind come from one layer and go to layers alone: choose another kind or method"
+        )
     return found
 
 
@@ -117,16 +140,24 @@ class Renewal:
         seed = learner.seeds[int(learner.seed_of[run])]
         for again in itertools.count():
             drawn = architecture.initial(
-                learner.network, learner.setting.network, seed, learner.task, f"units of {units.layer}, draw {again}"
+                learner.network,
+                learner.setting.network,
+                seed,
+                learner.task,
+                f"units of {units.layer}, draw {again}",
             )
-            yield from ([drawn[name][unit] for name in units.made_by] for unit in range(units.width))
+            yield from (
+                [drawn[name][unit] for name in units.made_by] for unit in range(units.width)
+            )
 
 
 class _Tracer(fx.Tracer):
     """Looks into a module only as far as there are activations in it, and into what is a row of modules; an empty one does nothing."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        looked_into = isinstance(m, nn.Sequential) or any(isinstance(part, activations.MODULES) for part in m.modules())
+        looked_into = isinstance(m, nn.Sequential) or any(
+            isinstance(part, activations.MODULES) for part in m.modules()
+        )
         return isinstance(m, activations.MODULES) or not looked_into
 
 

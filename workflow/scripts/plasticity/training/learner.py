@@ -26,15 +26,29 @@ class Learner:
     """
 
     def __init__(
-        self, setting: Setting, seeds: Sequence[int], network: nn.Module, image: Sequence[int], device: torch.device, dtype: torch.dtype
+        self,
+        setting: Setting,
+        seeds: Sequence[int],
+        network: nn.Module,
+        image: Sequence[int],
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         """Draw the parameters of as many runs as there are `seeds`."""
-        self.setting, self.network, self.image, self.device, self.dtype = setting, network, tuple(image), device, dtype
+        self.setting, self.network, self.image, self.device, self.dtype = (
+            setting,
+            network,
+            tuple(image),
+            device,
+            dtype,
+        )
         self.seeds = list(dict.fromkeys(seeds))
         self.seed_of = torch.tensor([self.seeds.index(seed) for seed in seeds], device=device)
         self.task = self.step = 0
         self.hidden: dict[str, Tensor] = {}
-        self.parameters = Parameters(self.fresh(), {name: tuple(tensor.shape) for name, tensor in network.named_parameters()})
+        self.parameters = Parameters(
+            self.fresh(), {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
+        )
         self.optimizer = optimizer.build(setting.optimizer, self.parameters.padded)
         self._forward = self.parameters.bind(network)
 
@@ -46,13 +60,20 @@ class Learner:
         """Outputs of all runs, as the call gives them, with hidden activations noted and multiplied by `gates`, by layer."""
         watch = Watch(masks)
         outputs = self._forward(inputs, watch)
-        self.hidden = {layer: activations.to(self.dtype) for layer, activations in watch.hidden.items()}
+        self.hidden = {
+            layer: activations.to(self.dtype) for layer, activations in watch.hidden.items()
+        }
         return outputs
 
     def fresh(self, purpose: str = "initial") -> Tensor:
         """Newly drawn initial parameters for the task at hand, shape ``(run, parameter)``; the same for every arm of a seed."""
-        drawn = (architecture.initial(self.network, self.setting.network, seed, self.task, purpose) for seed in self.seeds)
-        return self.of_runs(torch.cat([rows([tensors]).to(self.device, self.dtype) for tensors in drawn]))
+        drawn = (
+            architecture.initial(self.network, self.setting.network, seed, self.task, purpose)
+            for seed in self.seeds
+        )
+        return self.of_runs(
+            torch.cat([rows([tensors]).to(self.device, self.dtype) for tensors in drawn])
+        )
 
     def reinitialize(self, where: Tensor, values: Tensor) -> None:
         """Change some parameters, whose past the optimizer forgets.
@@ -72,11 +93,19 @@ class Learner:
 
     def of_layers(self, *names: str) -> Tensor:
         """Which parameters are those of some layers, a mask of shape ``(parameter,)``."""
-        return self.of_each({name: name.rpartition(".")[0] in names for name in self.parameters.shapes}).bool()
+        return self.of_each(
+            {name: name.rpartition(".")[0] in names for name in self.parameters.shapes}
+        ).bool()
 
     def of_norms(self) -> Tensor:
         """Which parameters are those of norm layers, a mask of shape ``(parameter,)``."""
-        return self.of_layers(*(name for name, layer in self.network.named_modules() if isinstance(layer, normalization.LAYERS)))
+        return self.of_layers(
+            *(
+                name
+                for name, layer in self.network.named_modules()
+                if isinstance(layer, normalization.LAYERS)
+            )
+        )
 
     def deviations(self) -> dict[str, float]:
         """The standard deviation of each tensor's initial law, by name; 0 for what starts as a constant."""
@@ -84,7 +113,10 @@ class Learner:
 
     def of_each(self, values: Mapping[str, float]) -> Tensor:
         """A number of each tensor, by name, for each of its parameters, shape ``(parameter,)``."""
-        parts = [torch.full(shape, values[name], dtype=torch.float64).flatten() for name, shape in self.parameters.shapes.items()]
+        parts = [
+            torch.full(shape, values[name], dtype=torch.float64).flatten()
+            for name, shape in self.parameters.shapes.items()
+        ]
         return torch.cat(parts).to(self.device, self.dtype)
 
     def hidden_shapes(self) -> dict[str, torch.Size]:

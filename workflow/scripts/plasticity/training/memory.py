@@ -22,10 +22,19 @@ def per_run(setting: Setting, data: xr.Dataset) -> int:
     problem, network = setting.problem, architecture.fitting(setting, data)
     pixels = math.prod(data.sizes[dim] for dim in ("channel", "row", "column"))
     parameters = sum(tensor.numel() for tensor in network.parameters())
-    looked_at = min(CHUNK, problem.samples)  # without gradients, which while learning are there beside what they are made of
-    at_once = max(problem.batch, looked_at) * pixels + max(3 * problem.batch, looked_at) * activations(network, data)
+    looked_at = min(
+        CHUNK, problem.samples
+    )  # without gradients, which while learning are there beside what they are made of
+    at_once = max(problem.batch, looked_at) * pixels + max(
+        3 * problem.batch, looked_at
+    ) * activations(network, data)
     # the next task's data is made while the last one's is there; the order of a task's samples is int64
-    return 4 * (COPIES * parameters + 5 * (problem.samples + problem.test_samples) * pixels + at_once + 2 * problem.steps * problem.batch)
+    return 4 * (
+        COPIES * parameters
+        + 5 * (problem.samples + problem.test_samples) * pixels
+        + at_once
+        + 2 * problem.steps * problem.batch
+    )
 
 
 def activations(network: nn.Module, data: xr.Dataset) -> int:
@@ -52,10 +61,16 @@ def available(device: torch.device, granted: int | None, held: int) -> int:
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
         return free
-    return max(0, (granted or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) - BASE - held)
+    return max(
+        0, (granted or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) - BASE - held
+    )
 
 
 def peak(device: torch.device) -> str:
     """The most that this process has held so far, for the log."""
     said = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
-    return f"{said}, and {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB on the GPU" if device.type == "cuda" else said
+    return (
+        f"{said}, and {torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB on the GPU"
+        if device.type == "cuda"
+        else said
+    )

@@ -79,7 +79,9 @@ class Intervention:
         """Called after each step of the optimizer, under `torch.no_grad`."""
 
 
-def build(method: str, arms: Sequence[Mapping[str, float | str]], learner: Learner) -> dict[str, Intervention]:
+def build(
+    method: str, arms: Sequence[Mapping[str, float | str]], learner: Learner
+) -> dict[str, Intervention]:
     """The methods that a name composes, by their own names and in the order in which they act, for runs with these hyper-parameters.
 
     Raises:
@@ -95,8 +97,12 @@ def build(method: str, arms: Sequence[Mapping[str, float | str]], learner: Learn
                 raise StudyError(
                     f"methods/{part}.py: {name} is neither a Tensor, a number of each arm, nor a str, which all arms share: choose"
                 )
-            values = [own[name] if name in own else getattr(type(intervention), name) for own in given]
-            setattr(intervention, name, torch.tensor(values, device=learner.device, dtype=learner.dtype))
+            values = [
+                own[name] if name in own else getattr(type(intervention), name) for own in given
+            ]
+            setattr(
+                intervention, name, torch.tensor(values, device=learner.device, dtype=learner.dtype)
+            )
         intervention.setup(learner)
         built[part] = intervention
     return dict(sorted(built.items(), key=lambda item: item[1].LAST))

@@ -9,22 +9,45 @@ TABLE = {
     "final_error": Variable(RUN, "error on the task's data after its last step"),
     "final_loss": Variable(RUN, "loss on the task's data after its last step"),
     "online_error": Variable(RUN, "mean error on each batch before the step on it"),
-    "update_norm": Variable(RUN, "norm of a step's change of the parameters, mean over the task, estimated from some of its steps"),
-    "error_curve": Variable((*RUN, "step"), "mean error on each batch before the step on it, over the stretch of steps that ends here"),
-    "loss_curve": Variable((*RUN, "step"), "mean loss on each batch before the step on it, over the stretch of steps that ends here"),
-    "test_error": Variable(RUN, "error on images of the task that were kept out of its training, after its last step"),
+    "update_norm": Variable(
+        RUN,
+        "norm of a step's change of the parameters, mean over the task, estimated from some of its steps",
+    ),
+    "error_curve": Variable(
+        (*RUN, "step"),
+        "mean error on each batch before the step on it, over the stretch of steps that ends here",
+    ),
+    "loss_curve": Variable(
+        (*RUN, "step"),
+        "mean loss on each batch before the step on it, over the stretch of steps that ends here",
+    ),
+    "test_error": Variable(
+        RUN, "error on images of the task that were kept out of its training, after its last step"
+    ),
     "status": Variable(RUN, "what became of the run", "int8", STATUS),
 }
-LOWER_IS_BETTER = ("final_error", "online_error", "final_loss", "test_error")  # what arms are chosen by, and compared to the baseline in
+LOWER_IS_BETTER = (
+    "final_error",
+    "online_error",
+    "final_loss",
+    "test_error",
+)  # what arms are chosen by, and compared to the baseline in
 FRESH = {
-    f"fresh_{name}": Variable(("seed", "task"), f"that of a freshly initialised network, same budget: {TABLE[name].meaning}")
+    f"fresh_{name}": Variable(
+        ("seed", "task"),
+        f"that of a freshly initialised network, same budget: {TABLE[name].meaning}",
+    )
     for name in LOWER_IS_BETTER
 }
 
 
 def table(problem: Problem) -> dict[str, Variable]:
     """The outcomes that a problem has: without test images, no error on them."""
-    return {name: variable for name, variable in TABLE.items() if problem.test_samples or name != "test_error"}
+    return {
+        name: variable
+        for name, variable in TABLE.items()
+        if problem.test_samples or name != "test_error"
+    }
 
 
 def stages(tasks: int) -> dict[str, slice]:

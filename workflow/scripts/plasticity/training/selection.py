@@ -20,8 +20,14 @@ def scores(outcomes: xr.Dataset, criterion: Criterion) -> np.ndarray:
         outcomes: dims ``(arm, seed, task)``.
         criterion: which outcome and stage.
     """
-    runs = outcomes[criterion.outcome].astype(np.float64).isel(task=stages(outcomes.sizes["task"])[criterion.stage])
-    diverged = (outcomes["status"].isel(task=-1) != 0).any("seed")  # late tasks count, whatever the stage
+    runs = (
+        outcomes[criterion.outcome]
+        .astype(np.float64)
+        .isel(task=stages(outcomes.sizes["task"])[criterion.stage])
+    )
+    diverged = (outcomes["status"].isel(task=-1) != 0).any(
+        "seed"
+    )  # late tasks count, whatever the stage
     return np.asarray(runs.mean("task").mean("seed").where(~diverged, np.inf))
 
 
@@ -48,5 +54,13 @@ def choose(blocks: Sequence[xr.Dataset], criterion: Criterion, setting: str) -> 
             "give it other values, or limit it to other settings by `settings`"
         )
     best = int(found.argmin())
-    compared = [{"arm": arm, "score": score if np.isfinite(score) else None} for arm, score in zip(trained["arms"], found, strict=True)]
-    return {**compared[best], "criterion": asdict(criterion), "seeds": outcomes.seed.values.tolist(), "compared": compared}
+    compared = [
+        {"arm": arm, "score": score if np.isfinite(score) else None}
+        for arm, score in zip(trained["arms"], found, strict=True)
+    ]
+    return {
+        **compared[best],
+        "criterion": asdict(criterion),
+        "seeds": outcomes.seed.values.tolist(),
+        "compared": compared,
+    }

@@ -23,7 +23,10 @@ from plasticity.training.cuda_graph import Captured
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention, build
 
-WATCHED, STRETCHES = 10, 50  # first steps of a task whose norms are all taken; stretches after them, of at least as many steps
+WATCHED, STRETCHES = (
+    10,
+    50,
+)  # first steps of a task whose norms are all taken; stretches after them, of at least as many steps
 CHUNK = 256  # samples at once where all of a task's data is looked at
 AT_ONCE = 64  # steps whose outputs are kept until their errors are taken together
 
@@ -62,9 +65,15 @@ class Members:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         arms, seeds = zip(*runs, strict=True)
         self._loss, self._error = losses.KINDS[shift.of(setting.problem).LOSS]
-        self._precision = torch.autocast(self.device.type, torch.bfloat16) if training.precision == "bfloat16" else nullcontext()
+        self._precision = (
+            torch.autocast(self.device.type, torch.bfloat16)
+            if training.precision == "bfloat16"
+            else nullcontext()
+        )
         image = data["image"].shape[1:]
-        self.learner = Learner(setting, seeds, architecture.fitting(setting, data), image, self.device, dtype)
+        self.learner = Learner(
+            setting, seeds, architecture.fitting(setting, data), image, self.device, dtype
+        )
         self.interventions = build(method, arms, self.learner)
         self._watches = any(intervention.WATCHES for intervention in self.interventions.values())
         self.alive = torch.ones(len(runs), dtype=torch.bool, device=self.device)
@@ -76,17 +85,27 @@ class Members:
         }
         # what a captured step reads and writes stays where it is
         self._inputs, self._labels = self._data()
-        self._x, self._y = (all_.new_empty(len(runs) * setting.problem.batch, *all_.shape[1:]) for all_ in (self._inputs, self._labels))
-        step = partial(Members._step, proxy(self))  # a self of its own would keep the runs after their last use
+        self._x, self._y = (
+            all_.new_empty(len(runs) * setting.problem.batch, *all_.shape[1:])
+            for all_ in (self._inputs, self._labels)
+        )
+        step = partial(
+            Members._step, proxy(self)
+        )  # a self of its own would keep the runs after their last use
         # what is drawn or kept of hidden activations is a new tensor at each step, which a capture would miss
-        self._take_step = Captured(step) if self.device.type == "cuda" and not self._watches else step
+        self._take_step = (
+            Captured(step) if self.device.type == "cuda" and not self._watches else step
+        )
 
     def carried(self) -> dict[str, Tensor]:
         """What goes on from one task to the next, by name: the tensors themselves, not copies."""
         return {
             "parameters": self.learner.parameters.padded,
             "alive": self.alive,
-            **{f"optimizer_{name}": tensor for name, tensor in self.learner.optimizer.state().items()},
+            **{
+                f"optimizer_{name}": tensor
+                for name, tensor in self.learner.optimizer.state().items()
+            },
             **{
                 f"{method}_{name}": tensor
                 for method, intervention in self.interventions.items()
@@ -97,7 +116,9 @@ class Members:
 
     def state(self) -> dict[str, np.ndarray]:
         """Where the runs stand at the end of a task, as plain arrays; on a CPU they share the runs' memory."""
-        return {"task": np.array(self.learner.task)} | {name: tensor.cpu().numpy() for name, tensor in self.carried().items()}
+        return {"task": np.array(self.learner.task)} | {
+            name: tensor.cpu().numpy() for name, tensor in self.carried().items()
+        }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Stand where runs of the same kind once stood, as `state` gave it."""
@@ -123,9 +144,15 @@ class Members:
 
     def learn(self) -> None:
         """Take all steps of the task, and record its outcomes."""
-        problem, learner, parameters = self.setting.problem, self.learner, self.learner.parameters.padded
+        problem, learner, parameters = (
+            self.setting.problem,
+            self.learner,
+            self.learner.parameters.padded,
+        )
         before, moved = torch.empty_like(parameters), parameters.new_zeros(len(parameters))
-        order = torch.from_numpy(np.stack([tasks.batches(problem, seed, learner.task) for seed in learner.seeds], axis=1)).to(self.device)
+        order = torch.from_numpy(
+            np.stack([tasks.batches(problem, seed, learner.task) for seed in learner.seeds], axis=1)
+        ).to(self.device)
         counts = watched(problem.steps, learner.task).tolist()
         errors, losses = [], []
         for first in range(0, problem.steps, AT_ONCE):
@@ -142,10 +169,17 @@ class Members:
                         intervention.after_step(learner)
                 if count:
                     moved += count * torch.linalg.vector_norm(before.sub_(parameters), dim=1)
-            outputs, labels = torch.stack(answers), self._labels[samples].unflatten(1, (len(parameters), -1))
+            outputs, labels = (
+                torch.stack(answers),
+                self._labels[samples].unflatten(1, (len(parameters), -1)),
+            )
             errors.append(self._error(outputs, labels).mean(dim=-1))
             # a row for each step and run: how a number is rounded depends on its place in its row
-            losses.append(self._loss(outputs.flatten(0, 1), labels.flatten(0, 1)).mean(dim=-1).view_as(errors[-1]))
+            losses.append(
+                self._loss(outputs.flatten(0, 1), labels.flatten(0, 1))
+                .mean(dim=-1)
+                .view_as(errors[-1])
+            )
         self._record(torch.cat(errors), torch.cat(losses), moved / problem.steps)
         learner.task += 1
 
@@ -156,10 +190,18 @@ class Members:
         learner, interventions = self.learner, self.interventions.values()
         inputs = self._x.view(len(self.alive), -1, *self._x.shape[1:])
         with self._precision:
-            outputs = learner.record_activations(inputs, _gates(interventions, learner)) if self._watches else learner(inputs)
+            outputs = (
+                learner.record_activations(inputs, _gates(interventions, learner))
+                if self._watches
+                else learner(inputs)
+            )
         outputs = outputs.to(self.dtype)
         losses = self._loss(outputs, self._y.view(outputs.shape[:2]))
-        penalties = [penalty for intervention in interventions if (penalty := intervention.penalty(learner)) is not None]
+        penalties = [
+            penalty
+            for intervention in interventions
+            if (penalty := intervention.penalty(learner)) is not None
+        ]
         learner.parameters.gradient(losses, *penalties)
         learner.optimizer.step(learner.parameters.padded, learner.parameters.padded_gradient)
         return outputs.detach()
@@ -177,11 +219,17 @@ class Members:
             "final_loss": final_loss,
             "online_error": errors.mean(dim=1),
             "update_norm": update_norm,
-            "error_curve": torch.stack([part.mean(dim=1) for part in errors.tensor_split(self._ends[:-1], dim=1)], dim=1),
-            "loss_curve": torch.stack([part.mean(dim=1) for part in losses.tensor_split(self._ends[:-1], dim=1)], dim=1),
+            "error_curve": torch.stack(
+                [part.mean(dim=1) for part in errors.tensor_split(self._ends[:-1], dim=1)], dim=1
+            ),
+            "loss_curve": torch.stack(
+                [part.mean(dim=1) for part in losses.tensor_split(self._ends[:-1], dim=1)], dim=1
+            ),
         }
         if problem.test_samples:
-            found["test_error"], _ = self._evaluate(range(problem.samples, problem.samples + problem.test_samples))
+            found["test_error"], _ = self._evaluate(
+                range(problem.samples, problem.samples + problem.test_samples)
+            )
         for name, values in found.items():
             mask = self.alive.view(-1, *[1] * (values.ndim - 1))
             self.outcomes[name][:, self.learner.task] = values.where(mask, torch.nan).float().cpu()
@@ -190,7 +238,9 @@ class Members:
     @torch.no_grad()
     def _evaluate(self, which: range) -> tuple[Tensor, Tensor]:
         """Each run's error and loss on some of the task's samples."""
-        error, loss = (torch.zeros(len(self.alive), dtype=torch.float64, device=self.device) for _ in range(2))
+        error, loss = (
+            torch.zeros(len(self.alive), dtype=torch.float64, device=self.device) for _ in range(2)
+        )
         samples = torch.tensor(which, device=self.device).expand(len(self.learner.seeds), -1)
         # equal parts: with batch norm, a small one at the end would have statistics of its own
         for part in samples.tensor_split(math.ceil(len(which) / CHUNK), dim=1):
@@ -208,9 +258,13 @@ class Members:
 
     def _data(self) -> tuple[Tensor, Tensor]:
         """The next task's inputs ``(seed × n, …)`` and labels ``(seed × n,)``."""
-        inputs, labels = tasks.stacked(self.setting.problem, self.data, self.learner.seeds, self.learner.task)
+        inputs, labels = tasks.stacked(
+            self.setting.problem, self.data, self.learner.seeds, self.learner.task
+        )
         kind = self.dtype if labels.is_floating_point() else labels.dtype
-        return inputs.flatten(0, 1).to(self.device, self.dtype), labels.flatten().to(self.device, kind)
+        return inputs.flatten(0, 1).to(self.device, self.dtype), labels.flatten().to(
+            self.device, kind
+        )
 
 
 def _gates(interventions: Iterable[Intervention], learner: Learner) -> dict[str, Tensor]:

@@ -29,5 +29,7 @@ def of_layers(learner: Learner, kernels: str) -> dict[str, Tensor]:
         elif kernels == "places":
             found[name] = weight.flatten(3).movedim(3, 1)
         else:
-            raise StudyError(f"{name} is a convolution, and the method must know how its kernel is a matrix: add kernels: flat (or places)")
+            raise StudyError(
+                f"{name} is a convolution, and the method must know how its kernel is a matrix: add kernels: flat (or places)"
+            )
     return found

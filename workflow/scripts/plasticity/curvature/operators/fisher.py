@@ -16,4 +16,6 @@ class Operator(OuterProducts):
 
     def columns(self, outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
         """One: the gradient of a sample's loss at its outputs."""
-        return torch.autograd.grad(loss(outputs, targets).sum(), outputs, retain_graph=True)[0][..., None]
+        return torch.autograd.grad(loss(outputs, targets).sum(), outputs, retain_graph=True)[0][
+            ..., None
+        ]

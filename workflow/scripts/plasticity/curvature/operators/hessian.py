@@ -19,13 +19,23 @@ class Operator(operators.Operator):
         """The derivative of the layers' gradient along vectors."""
         own = self._own(names)
         parameters = [self.tensors[name] for name in own]
-        gradient = torch.autograd.grad(self._mean_loss(), parameters, create_graph=True, materialize_grads=True)
-        learnt = [place for place, slope in enumerate(gradient) if slope.requires_grad]  # others are constant
+        gradient = torch.autograd.grad(
+            self._mean_loss(), parameters, create_graph=True, materialize_grads=True
+        )
+        learnt = [
+            place for place, slope in enumerate(gradient) if slope.requires_grad
+        ]  # others are constant
 
         def product(vectors: Tensor) -> Tensor:
             parts = self._split(vectors, own)
             if not learnt:
                 return torch.zeros_like(vectors)
-            return self._join(self._pull([gradient[place] for place in learnt], parameters, [parts[place] for place in learnt]))
+            return self._join(
+                self._pull(
+                    [gradient[place] for place in learnt],
+                    parameters,
+                    [parts[place] for place in learnt],
+                )
+            )
 
         return product

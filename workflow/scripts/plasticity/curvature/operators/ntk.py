@@ -14,7 +14,9 @@ class Operator(OuterProducts):
     """The neural tangent kernel over the number of samples (products of the derivatives of all outputs)."""
 
     NAME = "NTK"
-    MEANING = "neural tangent kernel (products of all outputs' derivatives) over the number of samples"
+    MEANING = (
+        "neural tangent kernel (products of all outputs' derivatives) over the number of samples"
+    )
 
     def columns(self, outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
         """The identity: a column per output."""

@@ -22,5 +22,7 @@ class Dataset(Source):
     images: int = 10_000
 
     def load(self, root: Path) -> Images:
-        bits = rng.generator(0, "bits dataset").integers(0, 2, (self.images, 1, 1, self.inputs), np.uint8)
+        bits = rng.generator(0, "bits dataset").integers(
+            0, 2, (self.images, 1, 1, self.inputs), np.uint8
+        )
         return Images(bits, np.zeros(self.images, np.int64), ["none"], maximum=1)

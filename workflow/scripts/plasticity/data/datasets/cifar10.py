@@ -30,18 +30,27 @@ class Dataset(Source):
 
     def load(self, root: Path) -> Images:
         if unknown := [name for name in self.files if name not in KNOWN]:
-            raise StudyError(f"the dataset's option files names {unknown[0]!r}, which is no file of CIFAR-10: known are {', '.join(KNOWN)}")
+            raise StudyError(
+                f"the dataset's option files names {unknown[0]!r}, which is no file of CIFAR-10: known are {', '.join(KNOWN)}"
+            )
         folder = root / CIFAR10.base_folder
-        checks = {name: KNOWN[name] for name in self.files} | {CIFAR10.meta["filename"]: CIFAR10.meta["md5"]}
+        checks = {name: KNOWN[name] for name in self.files} | {
+            CIFAR10.meta["filename"]: CIFAR10.meta["md5"]
+        }
         dataset.check_data_root(root, f"{CIFAR10.base_folder}/{CIFAR10.meta['filename']}")
         if missing := [name for name in checks if not (folder / name).exists()]:
             _download(missing, root)
         for name, md5 in checks.items():  # all, before anything is unpickled: a pickle is a program
             dataset.check_md5(folder / name, md5)
-        images, labels = np.empty((len(self.files), *SHAPE), np.uint8), np.empty((len(self.files), SHAPE[0]), np.int64)
+        images, labels = (
+            np.empty((len(self.files), *SHAPE), np.uint8),
+            np.empty((len(self.files), SHAPE[0]), np.int64),
+        )
         for place, name in enumerate(self.files):
             # torchvision reads all files of its lists at once, and wants them all to be there
-            read = type("Batch", (CIFAR10,), {"train_list": [(name, KNOWN[name])], "test_list": []})(root)
+            read = type(
+                "Batch", (CIFAR10,), {"train_list": [(name, KNOWN[name])], "test_list": []}
+            )(root)
             images[place], labels[place] = read.data.transpose(0, 3, 1, 2), read.targets
         return Images(images.reshape(-1, *SHAPE[1:]), labels.ravel(), read.classes)
 
@@ -58,7 +67,9 @@ def _download(missing: Sequence[str], root: Path) -> None:
     try:
         if not os.access(root, os.W_OK):
             raise PermissionError(f"{root} is read-only")
-        download_and_extract_archive(CIFAR10.url, str(root), filename=archive.name, md5=CIFAR10.tgz_md5)
+        download_and_extract_archive(
+            CIFAR10.url, str(root), filename=archive.name, md5=CIFAR10.tgz_md5
+        )
     except (OSError, RuntimeError) as error:
         if mine:
             archive.unlink(missing_ok=True)

@@ -14,4 +14,9 @@ class Dataset(Source):
     def load(self, root: Path) -> Images:
         digits = sklearn.datasets.load_digits()
         names = [str(name) for name in digits.target_names]
-        return Images(digits.images.astype(np.uint8)[:, None], digits.target.astype(np.int64), names, maximum=16)
+        return Images(
+            digits.images.astype(np.uint8)[:, None],
+            digits.target.astype(np.int64),
+            names,
+            maximum=16,
+        )

@@ -53,7 +53,9 @@ class Dataset(Source):
         path = self.find(root)
         if md5 := self.checksum(path):
             if path.is_dir():
-                raise StudyError(f"the dataset's option md5 is that of an archive, and {path} is a folder: leave md5 out")
+                raise StudyError(
+                    f"the dataset's option md5 is that of an archive, and {path} is a folder: leave md5 out"
+                )
             dataset.check_md5(path, md5)
         found: Found = Tree(path) if path.is_dir() else Archive(path)
         at, offered = self.offered(found)
@@ -65,15 +67,23 @@ class Dataset(Source):
             entries += held[: self.per_class]
             labels += [label] * (len(entries) - len(labels))
         images, flaws = self._decoded(found, entries)
-        self._report([f"{entry.name} ({flaw})" for entry, flaw in zip(entries, flaws, strict=True) if flaw], len(entries), path)
+        self._report(
+            [f"{entry.name} ({flaw})" for entry, flaw in zip(entries, flaws, strict=True) if flaw],
+            len(entries),
+            path,
+        )
         readable = np.array([not flaw for flaw in flaws])
-        for new, old in enumerate(np.flatnonzero(readable)):  # in place: the array may be as large as the memory
+        for new, old in enumerate(
+            np.flatnonzero(readable)
+        ):  # in place: the array may be as large as the memory
             if new != old:
                 images[new] = images[old]
         images, kept = images[: readable.sum()], np.array(labels, np.int64)[readable]
         if (left := np.bincount(kept, minlength=len(classes)) == 0).any():
             name = classes[int(left.argmax())]
-            raise StudyError(f"no image of the class {name!r} of {path} can be read: replace them, or leave that class out of classes")
+            raise StudyError(
+                f"no image of the class {name!r} of {path} can be read: replace them, or leave that class out of classes"
+            )
         return Images(images, kept, classes)
 
     def find(self, root: Path) -> Path:
@@ -100,7 +110,9 @@ class Dataset(Source):
             StudyError: there are none.
         """
         if not (names := found.folders(found.top)):
-            raise StudyError(f"{found.path} holds no class folders: let the dataset's option path name a folder with one folder per class")
+            raise StudyError(
+                f"{found.path} holds no class folders: let the dataset's option path name a folder with one folder per class"
+            )
         return found.top, names
 
     def _chosen(self, offered: Sequence[str], path: Path) -> Sequence[str]:
@@ -113,12 +125,20 @@ class Dataset(Source):
             return offered
         if isinstance(self.classes, int):
             if self.classes > len(offered):
-                raise StudyError(f"the dataset's option classes is {self.classes}, but {path} holds {len(offered)} classes: lower it")
+                raise StudyError(
+                    f"the dataset's option classes is {self.classes}, but {path} holds {len(offered)} classes: lower it"
+                )
             return offered[: self.classes]
         if unknown := [name for name in self.classes if name not in set(offered)]:
             close = difflib.get_close_matches(unknown[0], offered, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it holds {len(offered)} classes, from {offered[0]!r} to {offered[-1]!r}"
-            raise StudyError(f"the dataset's option classes names {unknown[0]!r}, which {path} does not hold: {hint}")
+            hint = (
+                f"did you mean {close[0]!r}?"
+                if close
+                else f"it holds {len(offered)} classes, from {offered[0]!r} to {offered[-1]!r}"
+            )
+            raise StudyError(
+                f"the dataset's option classes names {unknown[0]!r}, which {path} does not hold: {hint}"
+            )
         return list(self.classes)
 
     def _refuse_too_few(self, name: str, count: int, path: Path) -> None:
@@ -137,7 +157,9 @@ class Dataset(Source):
                 "lower per_class, or choose other classes"
             )
 
-    def _decoded(self, found: Found, entries: Sequence[Entry]) -> tuple[np.ndarray, Sequence[str | None]]:
+    def _decoded(
+        self, found: Found, entries: Sequence[Entry]
+    ) -> tuple[np.ndarray, Sequence[str | None]]:
         """Read and decode images on all cores, each into its place: which thread is first does not matter.
 
         Returns:
@@ -167,11 +189,17 @@ class Dataset(Source):
                     flaws[index] = str(error) or type(error).__name__
 
         Image.init()  # in each thread alone, it may miss formats that another thread is just about to register
-        files, cores, waiting = found.read(entries), len(os.sched_getaffinity(0)), deque[Future[None]]()
+        files, cores, waiting = (
+            found.read(entries),
+            len(os.sched_getaffinity(0)),
+            deque[Future[None]](),
+        )
         with ThreadPoolExecutor(cores) as pool:
             for _ in log.progress("images")(range(0, len(entries), BATCH)):
                 waiting.append(pool.submit(put, list(islice(files, BATCH))))
-                if len(waiting) > 2 * cores:  # no more content in memory than keeps all cores at work
+                if (
+                    len(waiting) > 2 * cores
+                ):  # no more content in memory than keeps all cores at work
                     waiting.popleft().result()
             for one in waiting:
                 one.result()

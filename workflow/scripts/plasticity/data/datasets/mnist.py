@@ -33,12 +33,22 @@ class Dataset(Source):
             unpacked = Path(scratch) / self.origin.__name__ / "raw"
             unpacked.mkdir(parents=True)
             for name, _ in files:
-                with gzip.open(raw / name) as packed, (unpacked / name.removesuffix(".gz")).open("wb") as plain:
+                with (
+                    gzip.open(raw / name) as packed,
+                    (unpacked / name.removesuffix(".gz")).open("wb") as plain,
+                ):
                     shutil.copyfileobj(packed, plain)
-            for name, _ in self.origin.resources:  # it looks for the test files even where it does not read them
+            for (
+                name,
+                _,
+            ) in (
+                self.origin.resources
+            ):  # it looks for the test files even where it does not read them
                 (unpacked / name.removesuffix(".gz")).touch()
             read = self.origin(scratch, train=True)
-        return Images(read.data.numpy()[:, None], read.targets.numpy().astype(np.int64), read.classes)
+        return Images(
+            read.data.numpy()[:, None], read.targets.numpy().astype(np.int64), read.classes
+        )
 
     def _download(self, missing: list[tuple[str, str]], raw: Path) -> None:
         """Fetch the original files, each checked by torchvision against its md5."""
@@ -49,8 +59,13 @@ class Dataset(Source):
                 try:
                     download_url(mirror + name, str(raw), name, md5)
                     break
-                except (OSError, RuntimeError) as error:  # no network, no permission, a wrong checksum
+                except (
+                    OSError,
+                    RuntimeError,
+                ) as error:  # no network, no permission, a wrong checksum
                     (raw / name).unlink(missing_ok=True)
                     reason = error
             else:
-                raise StudyError(f"{self.origin.__name__} could not be downloaded ({reason}): put the original {names} into {raw}")
+                raise StudyError(
+                    f"{self.origin.__name__} could not be downloaded ({reason}): put the original {names} into {raw}"
+                )

@@ -17,7 +17,9 @@ class Shift(Unchanged):
 
     def choose(self, task: Task, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if task.classes < 2:
-            raise StudyError(f"class_pairs needs two classes, and {task.problem.dataset} has {task.classes}: choose another problem.shift")
+            raise StudyError(
+                f"class_pairs needs two classes, and {task.problem.dataset} has {task.classes}: choose another problem.shift"
+            )
         turn, place = divmod(task.index, task.classes // 2)
         pair = task.generator("pairs", turn).permutation(task.classes)[2 * place : 2 * place + 2]
         places, classes = shares(task, labels, pair)

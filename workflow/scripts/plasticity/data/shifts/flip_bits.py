@@ -9,7 +9,10 @@ from torch import Tensor
 from plasticity.data.shift import Task, Unchanged
 from plasticity.errors import StudyError
 
-HIDDEN, BETA = 100, 0.7  # units of the target network; how far below the largest sum of their weights their thresholds lie
+HIDDEN, BETA = (
+    100,
+    0.7,
+)  # units of the target network; how far below the largest sum of their weights their thresholds lie
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,10 @@ class Shift(Unchanged):
             )
         bits[:, : self.flipping] = torch.from_numpy(self._state(task))
         draw, width = task.generator("target", 0), bits.shape[1] + 1
-        weights, heads = (torch.from_numpy(2.0 * draw.integers(0, 2, shape) - 1) for shape in ((width, HIDDEN), (HIDDEN + 1,)))
+        weights, heads = (
+            torch.from_numpy(2.0 * draw.integers(0, 2, shape) - 1)
+            for shape in ((width, HIDDEN), (HIDDEN + 1,))
+        )
         thresholds = BETA * width - (weights < 0).sum(dim=0)
         fires = bits @ weights[:-1] + weights[-1] >= thresholds
         targets = fires.double() @ heads[:-1] + heads[-1]

@@ -23,10 +23,14 @@ class Network(Architecture):
     width: int = 100
     norm: str = "none"
 
-    def build(self, shape: tuple[int, int, int], outputs: int, activation: Activation) -> nn.Sequential:
+    def build(
+        self, shape: tuple[int, int, int], outputs: int, activation: Activation
+    ) -> nn.Sequential:
         channel, row, column = shape
         if min(row, column) < 16:
-            raise StudyError(f"a cnn needs images of at least 16 × 16 pixels, and these have {row} × {column}: choose another network.kind")
+            raise StudyError(
+                f"a cnn needs images of at least 16 × 16 pixels, and these have {row} × {column}: choose another network.kind"
+            )
         layers: OrderedDict[str, nn.Module] = OrderedDict()
 
         def activate(place: int, units: int, dim: int) -> int:

@@ -22,7 +22,9 @@ class Network(Architecture):
     depth: int
     norm: str = "none"
 
-    def build(self, shape: tuple[int, int, int], outputs: int, activation: Activation) -> nn.Sequential:
+    def build(
+        self, shape: tuple[int, int, int], outputs: int, activation: Activation
+    ) -> nn.Sequential:
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten(-3))
         inputs = math.prod(shape)
         for level in range(1, self.depth + 1):

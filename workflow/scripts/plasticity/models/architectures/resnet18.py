@@ -20,10 +20,14 @@ class Network(Architecture):
     width: int = 64
     norm: str = "batch"
 
-    def build(self, shape: tuple[int, int, int], outputs: int, activation: Activation) -> nn.Sequential:
+    def build(
+        self, shape: tuple[int, int, int], outputs: int, activation: Activation
+    ) -> nn.Sequential:
         stem = _convolution(shape[0], self.width, 3, 1, self.norm)
         layers: OrderedDict[str, nn.Module] = OrderedDict(
-            conv_1=stem, norm_1=normalization.build(self.norm, self.width, -3), activation_1=activation(-3)
+            conv_1=stem,
+            norm_1=normalization.build(self.norm, self.width, -3),
+            activation_1=activation(-3),
         )
         channels = activation.expansion * self.width
         for stage in range(1, 5):
@@ -32,7 +36,11 @@ class Network(Architecture):
             channels = activation.expansion * width
             second = Block(channels, width, 1, self.norm, activation)
             layers[f"stage_{stage}"] = nn.Sequential(OrderedDict(block_1=first, block_2=second))
-        layers |= {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(-3), "output": nn.Linear(channels, outputs)}
+        layers |= {
+            "pool": nn.AdaptiveAvgPool2d(1),
+            "flatten": nn.Flatten(-3),
+            "output": nn.Linear(channels, outputs),
+        }
         return nn.Sequential(layers)
 
 
@@ -43,7 +51,9 @@ class Block(nn.Module):
     1 × 1 convolution (that paper's option B).
     """
 
-    def __init__(self, inputs: int, width: int, stride: int, norm: str, activation: Activation) -> None:
+    def __init__(
+        self, inputs: int, width: int, stride: int, norm: str, activation: Activation
+    ) -> None:
         super().__init__()
         self.conv_1 = _convolution(inputs, width, 3, stride, norm)
         self.norm_1 = normalization.build(norm, width, -3)
@@ -58,7 +68,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images in, features out, both of shape ``(n, channel, row, column)``."""
-        shortcut = self.shortcut(x)  # first: to whoever watches the calls, the layer before activation_2 is norm_2
+        shortcut = self.shortcut(
+            x
+        )  # first: to whoever watches the calls, the layer before activation_2 is norm_2
         x = self.activation_1(self.norm_1(self.conv_1(x)))
         outputs: Tensor = self.activation_2(self.norm_2(self.conv_2(x)) + shortcut)
         return outputs

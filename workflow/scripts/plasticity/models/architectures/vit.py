@@ -28,11 +28,15 @@ class Network(Architecture):
     def step(self) -> int:
         return self.heads
 
-    def build(self, shape: tuple[int, int, int], outputs: int, activation: Activation) -> nn.Sequential:
+    def build(
+        self, shape: tuple[int, int, int], outputs: int, activation: Activation
+    ) -> nn.Sequential:
         channel, row, column = shape
         if row % self.patch or column % self.patch:
             cut = f"a vit cuts images into patches of {self.patch} × {self.patch} pixels"
-            raise StudyError(f"{cut}, and these have {row} × {column}: choose a network.patch that divides both")
+            raise StudyError(
+                f"{cut}, and these have {row} × {column}: choose a network.patch that divides both"
+            )
         if self.width % self.heads:
             raise StudyError(
                 f"network.width is shared by the heads of a vit, and {self.width} is no multiple of {self.heads}: change either"
@@ -44,7 +48,11 @@ class Network(Architecture):
         )
         for place in range(1, self.depth + 1):
             layers[f"block_{place}"] = Block(self.width, self.heads, activation)
-        layers |= {"norm": nn.LayerNorm(self.width), "mean": Mean(), "output": nn.Linear(self.width, outputs)}
+        layers |= {
+            "norm": nn.LayerNorm(self.width),
+            "mean": Mean(),
+            "output": nn.Linear(self.width, outputs),
+        }
         return nn.Sequential(layers)
 
 

@@ -16,13 +16,19 @@ TABLES = ("counterexamples",)
 EXPLANATIONS = ("feature_rank", "dormant_fraction", "dead_fraction", "weight_norm", "update_norm")
 
 
-def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style) -> Figure:
+def draw(
+    datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
+) -> Figure:
     """Features, units, weights and updates, none of them curvature; a panel says where the counter-examples' table has one."""
     rows = {name: LABELS[name] for name in ("final_error", *EXPLANATIONS)}
     figure, panels = grid(rows, titles(datasets), style, height=0.85)
     over_tasks(panels, datasets, rows, style)
     table = tables["counterexamples"]
-    for _, row in table[(table["arm"] == ARM) & table["measure"].isin(EXPLANATIONS) & table["setting"].isin(datasets)].iterrows():
+    for _, row in table[
+        (table["arm"] == ARM)
+        & table["measure"].isin(EXPLANATIONS)
+        & table["setting"].isin(datasets)
+    ].iterrows():
         verdict, axis = str(row["verdict"]), panels[row["measure"], row["setting"]]
         if row["counterexample"]:
             remark(axis, "✗ counter-example", style, style.warning)

@@ -8,7 +8,17 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from plasticity.report.panels import OPERATORS, SEVERAL, curve, finish, grid, label_ends, main_operator, series, titles
+from plasticity.report.panels import (
+    OPERATORS,
+    SEVERAL,
+    curve,
+    finish,
+    grid,
+    label_ends,
+    main_operator,
+    series,
+    titles,
+)
 from plasticity.report.style import Style
 
 CATEGORY = "2 Curvature"
@@ -18,7 +28,9 @@ NAMED = 8  # layers at most; of more, every second, or third … is named
 HEIGHT = 1.7
 
 
-def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style) -> Figure:
+def draw(
+    datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
+) -> Figure:
     """The arm without an intervention, on the new task's data; layers from the input's (dark) to the output's (light)."""
     operator = main_operator(datasets)
     name = f"{operator}_effective_rank"
@@ -31,6 +43,12 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame],
         for place, (layer, shade) in enumerate(zip(layers, shades, strict=True)):
             ranks = series(data, name, "none", block=layer)
             named = place % every == 0 or place == len(layers) - 1
-            curve(panels[name, setting], ranks, style, layer.replace("_", " ") if named else "_", color=shade)
+            curve(
+                panels[name, setting],
+                ranks,
+                style,
+                layer.replace("_", " ") if named else "_",
+                color=shade,
+            )
         label_ends(panels[name, setting], HEIGHT)
     return finish(figure, panels, style, legend=False)

@@ -16,7 +16,9 @@ TITLE = "learning curves within early and late tasks"
 TABLES = ()
 
 
-def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style) -> Figure:
+def draw(
+    datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
+) -> Figure:
     """Error and loss on each batch before the step on it, means over the first and over the last eighth of the tasks."""
     rows = {"error_curve": "error on the\nnext batch", "loss_curve": "loss on the\nnext batch"}
     figure, panels = grid(rows, titles(datasets), style, height=1.3, xlabel="step of the task")

@@ -8,7 +8,17 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from plasticity.report.panels import REFERENCES, curve, finish, label_ends, main_operator, series, short, titles, words
+from plasticity.report.panels import (
+    REFERENCES,
+    curve,
+    finish,
+    label_ends,
+    main_operator,
+    series,
+    short,
+    titles,
+    words,
+)
 from plasticity.report.style import Style, method_of
 
 CATEGORY = "4 Methods"
@@ -18,10 +28,16 @@ ARMS = 6  # beside the references, in a panel
 HEIGHT = 1.25
 
 
-def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style) -> Figure:
+def draw(
+    datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
+) -> Figure:
     """Rows of panels per setting, as many as its arms need; settings without an intervention are left out, if another has one."""
     measure = f"{main_operator(datasets)}_effective_rank"
-    quantities = {"final_error": "final error", "final_error_gap": "gap to a fresh network", measure: words(measure)}
+    quantities = {
+        "final_error": "final error",
+        "final_error_gap": "gap to a fresh network",
+        measure: words(measure),
+    }
     lots = [(setting, arms) for setting, data in datasets.items() for arms in _lots(data)]
     lots = [lot for lot in lots if lot[1]] or [(setting, []) for setting in datasets]
     size = (style.widths["page"], len(lots) * HEIGHT + 0.4)

@@ -9,7 +9,16 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plasticity.report.panels import OPERATORS, curve, finish, grid, logarithmic, operators_of, series, titles
+from plasticity.report.panels import (
+    OPERATORS,
+    curve,
+    finish,
+    grid,
+    logarithmic,
+    operators_of,
+    series,
+    titles,
+)
 from plasticity.report.style import Style, look
 
 CATEGORY = "2 Curvature"
@@ -24,10 +33,14 @@ ROWS = {
 AGREEMENT = "agreement"
 
 
-def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style) -> Figure:
+def draw(
+    datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
+) -> Figure:
     """The arm without an intervention, on the coming task's data, all layers together; an operator that was not measured has no line."""
     rows = ROWS | {AGREEMENT: "pairs of ranks"}
-    figure, panels = grid(rows, titles(datasets), style, height=1.0, apart={AGREEMENT: "Spearman's ρ"})
+    figure, panels = grid(
+        rows, titles(datasets), style, height=1.0, apart={AGREEMENT: "Spearman's ρ"}
+    )
     table = tables["redundancy"]
     table = table[(table["association"] == "within_run") & table["setting"].isin(datasets)]
     pairs = list(dict.fromkeys(zip(table["first"], table["second"], strict=True)))
@@ -49,11 +62,23 @@ def _curve(axis: Axes, data: xr.Dataset, operator: str, name: str, style: Style)
     values = series(data, f"{operator}_{name}", "none", block="all")
     chosen = look(style.operators[operator])
     curve(axis, values, style, OPERATORS[operator], **chosen)
-    errors = series(data, f"{operator}_{name}_standard_error", "none", block="all").mean("seed").dropna("task")
+    errors = (
+        series(data, f"{operator}_{name}_standard_error", "none", block="all")
+        .mean("seed")
+        .dropna("task")
+    )
     errors = errors[errors > 0]
     if errors.size:
         means = values.mean("seed").sel(task=errors.task)
-        axis.errorbar(errors.task, means, errors, fmt="none", ecolor=chosen["color"], elinewidth=0.7, capsize=1.5)
+        axis.errorbar(
+            errors.task,
+            means,
+            errors,
+            fmt="none",
+            ecolor=chosen["color"],
+            elinewidth=0.7,
+            capsize=1.5,
+        )
 
 
 def _agreement(axis: Axes, table: pd.DataFrame, pairs: list[tuple[str, str]], style: Style) -> None:
@@ -61,11 +86,23 @@ def _agreement(axis: Axes, table: pd.DataFrame, pairs: list[tuple[str, str]], st
     rows = table[np.isfinite(table["estimate"])] if pairs else table
     if rows.empty:
         return
-    places = np.array([pairs.index((first, second)) for first, second in zip(rows["first"], rows["second"], strict=True)])
-    axis.hlines(places, rows["low"].clip(-1, 1), rows["high"].clip(-1, 1), color=style.quiet, linewidth=0.8)
+    places = np.array(
+        [
+            pairs.index((first, second))
+            for first, second in zip(rows["first"], rows["second"], strict=True)
+        ]
+    )
+    axis.hlines(
+        places, rows["low"].clip(-1, 1), rows["high"].clip(-1, 1), color=style.quiet, linewidth=0.8
+    )
     axis.plot(rows["estimate"], places, "o", color="black")
     names = [" – ".join(_short(name) for name in pair) for pair in pairs]
-    axis.set(xlim=(-1.05, 1.05), ylim=(len(pairs) - 0.5, -0.5), yticks=range(len(pairs)), yticklabels=names)
+    axis.set(
+        xlim=(-1.05, 1.05),
+        ylim=(len(pairs) - 0.5, -0.5),
+        yticks=range(len(pairs)),
+        yticklabels=names,
+    )
 
 
 def _short(measure: str) -> str:

@@ -20,10 +20,15 @@ EVALUATION_POINTS = {
 }
 
 
-def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style) -> Figure:
+def draw(
+    datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
+) -> Figure:
     """The arm without an intervention, all layers together: on the coming task's data, on the ended task's, and of a network drawn anew."""
     operators = operators_of(datasets) or ["fisher"]
-    rows = {f"{operator}_gradient_overlap": f"{OPERATORS[operator]}:\nshare of gradient" for operator in operators}
+    rows = {
+        f"{operator}_gradient_overlap": f"{OPERATORS[operator]}:\nshare of gradient"
+        for operator in operators
+    }
     figure, panels = grid(rows, titles(datasets), style, height=1.15)
     for (name, setting), axis in panels.items():
         for evaluation_point, label in EVALUATION_POINTS.items():
@@ -31,7 +36,13 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame],
             curve(axis, values, style, label, **look(style.evaluation_points[evaluation_point]))
         if "fresh" not in datasets[setting].evaluation_point:
             values = series(datasets[setting], name, BASELINE, block="all")
-            curve(axis, values, style, EVALUATION_POINTS["fresh"], **look(style.evaluation_points["fresh"]))
+            curve(
+                axis,
+                values,
+                style,
+                EVALUATION_POINTS["fresh"],
+                **look(style.evaluation_points["fresh"]),
+            )
         if axis.has_data():
             axis.set_ylim(-0.02, 1.02)
     return finish(figure, panels, style)

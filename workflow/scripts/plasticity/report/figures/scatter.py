@@ -24,11 +24,15 @@ BEATEN = {
 }
 
 
-def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style) -> Figure:
+def draw(
+    datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
+) -> Figure:
     """The arm without an intervention; the panel says the correlation within a run, and the strongest null that it beats."""
     measure = f"{main_operator(datasets)}_effective_rank"
     rows = {"final_error": "final error of\nthe coming task"}
-    figure, panels = grid(rows, titles(datasets), style, height=1.5, apart={"final_error": words(measure)})
+    figure, panels = grid(
+        rows, titles(datasets), style, height=1.5, apart={"final_error": words(measure)}
+    )
     last = max(data.sizes["task"] for data in datasets.values()) - 1
     points = None
     for setting, data in datasets.items():
@@ -47,7 +51,9 @@ def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame],
                 linewidths=0,
                 rasterized=True,
             )
-        axis.set_title("\n".join([axis.get_title(), *_verdict(tables["associations"], setting, measure)]))
+        axis.set_title(
+            "\n".join([axis.get_title(), *_verdict(tables["associations"], setting, measure)])
+        )
     if points is not None:
         figure.colorbar(points, ax=list(panels.values()), label="task", aspect=30, pad=0.01)
     return finish(figure, panels, style)

@@ -24,30 +24,50 @@ PLACES = 84  # on that axis
 FAINTEST = 1e-3  # of the densest place: what is less dense is as pale
 
 
-def draw(datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style) -> Figure:
+def draw(
+    datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
+) -> Figure:
     """The arm without an intervention, on the coming task's data, all layers together: means over seeds."""
     there = drawing.operators_of(datasets) or ["fisher"]
     rows: dict[str, str] = {}
     apart: dict[str, str] = {}
     for operator in there:
         of = drawing.OPERATORS[operator]
-        rows |= {f"{operator} over tasks": f"{of}: λ over\nlargest |λ|", f"{operator} first and last": f"{of}:\n"}
-        apart[f"{operator} first and last"] = "λ over largest |λ|" if _estimated(datasets, operator) else "index of the eigenvalue"
-        rows[f"{operator} first and last"] += "density" if _estimated(datasets, operator) else "eigenvalue"
+        rows |= {
+            f"{operator} over tasks": f"{of}: λ over\nlargest |λ|",
+            f"{operator} first and last": f"{of}:\n",
+        }
+        apart[f"{operator} first and last"] = (
+            "λ over largest |λ|" if _estimated(datasets, operator) else "index of the eigenvalue"
+        )
+        rows[f"{operator} first and last"] += (
+            "density" if _estimated(datasets, operator) else "eigenvalue"
+        )
     apart |= {f"{operator} over tasks": "task" for operator in there}
     figure, panels = drawing.grid(rows, drawing.titles(datasets), style, height=1.15, apart=apart)
     for setting, data in datasets.items():
         for operator in there:
             _over_tasks(panels[f"{operator} over tasks", setting], data, operator)
-            _first_and_last(panels[f"{operator} first and last", setting], data, operator, _estimated(datasets, operator), style)
-            panels[f"{operator} over tasks", setting].tick_params(labelleft=list(datasets).index(setting) % style.panels == 0)
+            _first_and_last(
+                panels[f"{operator} first and last", setting],
+                data,
+                operator,
+                _estimated(datasets, operator),
+                style,
+            )
+            panels[f"{operator} over tasks", setting].tick_params(
+                labelleft=list(datasets).index(setting) % style.panels == 0
+            )
     return drawing.finish(figure, panels, style)
 
 
 def _estimated(datasets: Mapping[str, xr.Dataset], operator: str) -> bool:
     """Whether an operator's eigenvalues were not all found, in any setting."""
     name = f"{operator}_trace_standard_error"
-    return any(bool(drawing.series(data, name, "none", block="all").max() > 0) for data in datasets.values())
+    return any(
+        bool(drawing.series(data, name, "none", block="all").max() > 0)
+        for data in datasets.values()
+    )
 
 
 def _over_tasks(axis: Axes, data: xr.Dataset, operator: str) -> None:
@@ -72,7 +92,9 @@ def _density(data: xr.Dataset, operator: str) -> tuple[np.ndarray, np.ndarray, n
     The estimated density; or that of all eigenvalues that were found, smoothed as that is.
     """
     estimated = _estimated({"": data}, operator)
-    values = drawing.series(data, f"{operator}_{'density' if estimated else 'eigenvalue'}", "none", block="all").dropna("task", how="all")
+    values = drawing.series(
+        data, f"{operator}_{'density' if estimated else 'eigenvalue'}", "none", block="all"
+    ).dropna("task", how="all")
     if not values.size or values.ndim < 3:
         return np.empty(0), np.empty(0), np.empty((0, 0))
     if estimated:
@@ -80,9 +102,15 @@ def _density(data: xr.Dataset, operator: str) -> tuple[np.ndarray, np.ndarray, n
     largest = abs(values).max("rank")
     bent = _bent((values / largest.where(largest > 0)).values)
     edges = np.linspace(-1.05, 1.05, PLACES + 1)
-    counts = [np.histogram(bent[:, task][np.isfinite(bent[:, task])], edges)[0] for task in range(bent.shape[1])]
+    counts = [
+        np.histogram(bent[:, task][np.isfinite(bent[:, task])], edges)[0]
+        for task in range(bent.shape[1])
+    ]
     spacing = edges[1] - edges[0]
-    smoothed = gaussian_filter1d(np.array(counts, float), WIDTH / spacing, axis=-1, mode="constant") / values.sizes["seed"]
+    smoothed = (
+        gaussian_filter1d(np.array(counts, float), WIDTH / spacing, axis=-1, mode="constant")
+        / values.sizes["seed"]
+    )
     return values.task.values, edges[:-1] + spacing / 2, smoothed
 
 
@@ -91,9 +119,13 @@ def _bent(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.arcsinh(values / BEND) / np.arcsinh(1 / BEND))
 
 
-def _first_and_last(axis: Axes, data: xr.Dataset, operator: str, estimated: bool, style: Style) -> None:
+def _first_and_last(
+    axis: Axes, data: xr.Dataset, operator: str, estimated: bool, style: Style
+) -> None:
     """Two spectra: all eigenvalues by their index, or the densities."""
-    values = drawing.series(data, f"{operator}_{'density' if estimated else 'eigenvalue'}", "none", block="all")
+    values = drawing.series(
+        data, f"{operator}_{'density' if estimated else 'eigenvalue'}", "none", block="all"
+    )
     values = values.dropna("task", how="all").mean("seed")
     if not values.size or values.ndim < 2:
         return
@@ -101,8 +133,16 @@ def _first_and_last(axis: Axes, data: xr.Dataset, operator: str, estimated: bool
     for place, shade in zip(ends, mpl.colormaps[style.sequence]([0.0, 0.7]), strict=False):
         spectrum, label = values.isel(task=place), "last measured task" if place else "first task"
         x = _bent(spectrum.grid.values) if estimated else spectrum["rank"].values + 1
-        there = np.isfinite(spectrum.values) & (spectrum.values > 1e-12 * np.nanmax(spectrum.values))
-        axis.plot(x[there], spectrum.values[there], color=shade, linestyle="-" if place else "--", label=label)
+        there = np.isfinite(spectrum.values) & (
+            spectrum.values > 1e-12 * np.nanmax(spectrum.values)
+        )
+        axis.plot(
+            x[there],
+            spectrum.values[there],
+            color=shade,
+            linestyle="-" if place else "--",
+            label=label,
+        )
     axis.set_yscale("log")
     axis.set_ylim(bottom=max(axis.get_ylim()[0], axis.get_ylim()[1] / 1e6))
     drawing.logarithmic(axis)

@@ -36,22 +36,39 @@ class Method(Intervention):
     def setup(self, learner: Learner) -> None:
         self._renewal = Renewal(learner)
         like = learner.parameters.flat.detach()
-        self.utility = {units.layer: like.new_zeros(len(like), units.width) for units in self._renewal.units}
+        self.utility = {
+            units.layer: like.new_zeros(len(like), units.width) for units in self._renewal.units
+        }
         self.age = {layer: torch.zeros_like(utility) for layer, utility in self.utility.items()}
         self.due = {layer: like.new_zeros(len(like), 1) for layer in self.utility}
 
     def state(self) -> dict[str, Tensor]:
         kept = {"utility": self.utility, "age": self.age, "due": self.due}
-        return {f"{name}_{layer}": values for name, of_layers in kept.items() for layer, values in of_layers.items()}
+        return {
+            f"{name}_{layer}": values
+            for name, of_layers in kept.items()
+            for layer, values in of_layers.items()
+        }
 
     def after_step(self, learner: Learner) -> None:
-        rate, maturity, decay = (values[:, None] for values in (self.rate, self.maturity, self.decay))
+        rate, maturity, decay = (
+            values[:, None] for values in (self.rate, self.maturity, self.decay)
+        )
         chosen = {}
         for units in self._renewal.units:
-            age, utility, due = self.age[units.layer], self.utility[units.layer], self.due[units.layer]
-            outgoing = [units.columns(learner.parameters.tensors[name].detach()).abs().sum(dim=(1, 2, 4)) for name in units.taken_by]
+            age, utility, due = (
+                self.age[units.layer],
+                self.utility[units.layer],
+                self.due[units.layer],
+            )
+            outgoing = [
+                units.columns(learner.parameters.tensors[name].detach()).abs().sum(dim=(1, 2, 4))
+                for name in units.taken_by
+            ]
             age += 1
-            utility.lerp_(units.magnitudes(learner.hidden) * torch.stack(outgoing).sum(dim=0), 1 - decay)
+            utility.lerp_(
+                units.magnitudes(learner.hidden) * torch.stack(outgoing).sum(dim=0), 1 - decay
+            )
             mature = age > maturity
             due += rate * mature.sum(dim=1, keepdim=True)
             corrected = (utility / (1 - decay**age)).where(mature, torch.inf)

@@ -32,7 +32,14 @@ class Method(Intervention):
         masks = {}
         for layer, shape in self._shapes.items():
             size = (learner.setting.problem.batch, *shape)
-            drawn = torch.stack([torch.rand(size, generator=draw, device=learner.device, dtype=learner.dtype) for draw in self._draws])
+            drawn = torch.stack(
+                [
+                    torch.rand(size, generator=draw, device=learner.device, dtype=learner.dtype)
+                    for draw in self._draws
+                ]
+            )
             rate = self.rate.view(-1, *[1] * len(size))
-            masks[layer] = (learner.of_runs(drawn) >= rate) / (1 - rate).clamp(min=torch.finfo(rate.dtype).tiny)
+            masks[layer] = (learner.of_runs(drawn) >= rate) / (1 - rate).clamp(
+                min=torch.finfo(rate.dtype).tiny
+            )
         return masks

@@ -25,15 +25,21 @@ class Method(Intervention):
 
     def penalty(self, learner: Learner) -> Tensor:
         ranks = [entropy_rank(features) for features in learner.hidden.values()]
-        return self.strength / 2 * learner.parameters.flat.square().sum(dim=1) - self.rank * torch.stack(ranks).mean(dim=0)
+        return self.strength / 2 * learner.parameters.flat.square().sum(
+            dim=1
+        ) - self.rank * torch.stack(ranks).mean(dim=0)
 
 
 def entropy_rank(features: Tensor) -> Tensor:
     """The exponential of the entropy of the singular values, shape ``(run, row, unit)`` → ``(run,)``; 1 if not all is finite."""
-    finite = features.isfinite().flatten(1).all(dim=1)[:, None, None]  # LAPACK would refuse all runs for one
+    finite = (
+        features.isfinite().flatten(1).all(dim=1)[:, None, None]
+    )  # LAPACK would refuse all runs for one
     values = torch.linalg.svdvals(features.where(finite, 0))
     total = values.sum(dim=1, keepdim=True)
-    shares = values / total.where(total > 0, 1)  # of a dead layer 0, and the slopes there are finite
+    shares = values / total.where(
+        total > 0, 1
+    )  # of a dead layer 0, and the slopes there are finite
     # as in the authors' code: the slope at a share of 0 is finite
     rank: Tensor = (-(shares * (shares + 1e-8).log()).sum(dim=1)).exp()
     return rank

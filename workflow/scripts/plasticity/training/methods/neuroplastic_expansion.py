@@ -39,16 +39,31 @@ class Method(Intervention):
     period: Tensor = default(100)
 
     def setup(self, learner: Learner) -> None:
-        self._layers = [f"{name}.weight" for name, layer in learner.network.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
-        weights = {name: learner.parameters.tensors[name].detach().flatten(1) for name in self._layers}
+        self._layers = [
+            f"{name}.weight"
+            for name, layer in learner.network.named_modules()
+            if isinstance(layer, (nn.Linear, nn.Conv2d))
+        ]
+        weights = {
+            name: learner.parameters.tensors[name].detach().flatten(1) for name in self._layers
+        }
         shares = torch.tensor(
-            [erdos_renyi([learner.parameters.shapes[name] for name in weights], density) for density in self.density.tolist()]
+            [
+                erdos_renyi([learner.parameters.shapes[name] for name in weights], density)
+                for density in self.density.tolist()
+            ]
         )
         self.there = torch.ones_like(learner.parameters.flat, dtype=torch.bool)
         there = learner.parameters.split(self.there)
-        for (name, values), share in zip(weights.items(), shares.T.to(self.there.device), strict=True):
+        for (name, values), share in zip(
+            weights.items(), shares.T.to(self.there.device), strict=True
+        ):
             count = (share * values.shape[1]).round()
-            there[name].copy_(first(-values.abs(), torch.ones_like(values, dtype=torch.bool), count).view_as(there[name]))
+            there[name].copy_(
+                first(-values.abs(), torch.ones_like(values, dtype=torch.bool), count).view_as(
+                    there[name]
+                )
+            )
         with torch.no_grad():
             learner.parameters.flat.mul_(self.there)
 
@@ -65,10 +80,15 @@ class Method(Intervention):
             return
         changed = torch.zeros_like(self.there)
         gradient = learner.parameters.padded_gradient[:, : self.there.shape[1]]
-        views = (learner.parameters.split(matrix) for matrix in (learner.parameters.flat.detach(), gradient, self.there, changed))
+        views = (
+            learner.parameters.split(matrix)
+            for matrix in (learner.parameters.flat.detach(), gradient, self.there, changed)
+        )
         of_weights, of_gradients, of_there, of_changed = views
         for name in self._layers:
-            weight, slope, there = (of_tensor[name].flatten(1) for of_tensor in (of_weights, of_gradients, of_there))
+            weight, slope, there = (
+                of_tensor[name].flatten(1) for of_tensor in (of_weights, of_gradients, of_there)
+            )
             growing = due & (there.double().mean(dim=1) < self.most)
             gain = (self.growth * there.shape[1]).floor() * growing
             lost = first(weight.abs(), there, (self.prune * gain).floor())
@@ -82,7 +102,9 @@ class Method(Intervention):
 def erdos_renyi(shapes: Sequence[Sequence[int]], density: float) -> list[float]:
     """Shares of the weights of some layers, ``(output, input, …)``, that are there so that they are a given share of all of them."""
     sizes = [math.prod(shape) for shape in shapes]
-    rule = [(shape[0] + math.prod(shape[1:])) / size for shape, size in zip(shapes, sizes, strict=True)]
+    rule = [
+        (shape[0] + math.prod(shape[1:])) / size for shape, size in zip(shapes, sizes, strict=True)
+    ]
     dense: set[int] = set()
     while sparse := set(range(len(sizes))) - dense:
         left = density * sum(sizes) - sum(sizes[layer] for layer in dense)

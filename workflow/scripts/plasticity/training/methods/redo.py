@@ -36,5 +36,7 @@ class Method(Intervention):
         dormant = {}
         for units in self._renewal.units:
             magnitudes = units.magnitudes(learner.hidden)
-            dormant[units.layer] = due[:, None] & (magnitudes <= self.threshold[:, None] * magnitudes.mean(dim=1, keepdim=True))
+            dormant[units.layer] = due[:, None] & (
+                magnitudes <= self.threshold[:, None] * magnitudes.mean(dim=1, keepdim=True)
+            )
         self._renewal.reinitialize(learner, dormant)

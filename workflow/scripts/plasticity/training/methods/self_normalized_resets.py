@@ -32,18 +32,28 @@ class Method(Intervention):
     def setup(self, learner: Learner) -> None:
         self._renewal = Renewal(learner)
         like = learner.parameters.flat.detach()
-        self.age = {units.layer: like.new_zeros(len(like), units.width) for units in self._renewal.units}
+        self.age = {
+            units.layer: like.new_zeros(len(like), units.width) for units in self._renewal.units
+        }
         self.waited = {layer: torch.ones_like(age) for layer, age in self.age.items()}
         self.waits = {layer: torch.ones_like(age) for layer, age in self.age.items()}
 
     def state(self) -> dict[str, Tensor]:
         kept = {"age": self.age, "waited": self.waited, "waits": self.waits}
-        return {f"{name}_{layer}": values for name, of_layers in kept.items() for layer, values in of_layers.items()}
+        return {
+            f"{name}_{layer}": values
+            for name, of_layers in kept.items()
+            for layer, values in of_layers.items()
+        }
 
     def after_step(self, learner: Learner) -> None:
         silent = {}
         for units in self._renewal.units:
-            age, waited, waits = self.age[units.layer], self.waited[units.layer], self.waits[units.layer]
+            age, waited, waits = (
+                self.age[units.layer],
+                self.waited[units.layer],
+                self.waits[units.layer],
+            )
             fires = units.magnitudes(learner.hidden) != 0  # a diverged run is not silent
             age += 1
             waited += age * fires

@@ -29,7 +29,12 @@ class Method(Intervention):
     def setup(self, learner: Learner) -> None:
         self._deviations = learner.of_each(learner.deviations())
         self._kept = (1 - self.shrink)[:, None].where(~learner.of_norms(), 1)
-        self._noise = torch.empty(len(learner.seeds), learner.parameters.flat.shape[1], device=learner.device, dtype=learner.dtype)
+        self._noise = torch.empty(
+            len(learner.seeds),
+            learner.parameters.flat.shape[1],
+            device=learner.device,
+            dtype=learner.dtype,
+        )
 
     def on_task_start(self, learner: Learner) -> None:
         self._draws = learner.generators("shrink and perturb")
@@ -40,4 +45,6 @@ class Method(Intervention):
                 noise.uniform_(-math.sqrt(3), math.sqrt(3), generator=draw)
             else:
                 noise.normal_(generator=draw)
-        learner.parameters.flat.mul_(self._kept).add_(learner.of_runs(self._noise * self._deviations) * self.perturb[:, None])
+        learner.parameters.flat.mul_(self._kept).add_(
+            learner.of_runs(self._noise * self._deviations) * self.perturb[:, None]
+        )

@@ -25,5 +25,8 @@ class Method(Intervention):
     def on_task_start(self, learner: Learner) -> None:
         if learner.task:
             flat = learner.parameters.flat.detach()
-            mixed = flat * (1 - self.shrink)[:, None] + learner.fresh("shrink and perturb") * self.perturb[:, None]
+            mixed = (
+                flat * (1 - self.shrink)[:, None]
+                + learner.fresh("shrink and perturb") * self.perturb[:, None]
+            )
             flat.copy_(flat.where(learner.of_norms(), mixed))

@@ -31,7 +31,10 @@ class Method(Intervention):
     def setup(self, learner: Learner) -> None:
         found = weight_matrices.of_layers(learner, self.kernels)
         # the same start whatever the seed: no singular vector is orthogonal to it
-        self.right = {name: W.new_ones(*W.shape[:2], W.shape[3], 1).detach() / W.shape[3] ** 0.5 for name, W in found.items()}
+        self.right = {
+            name: W.new_ones(*W.shape[:2], W.shape[3], 1).detach() / W.shape[3] ** 0.5
+            for name, W in found.items()
+        }
 
     def state(self) -> dict[str, Tensor]:
         return self.right
@@ -49,7 +52,10 @@ class Method(Intervention):
                 squares.append(tensor.square().sum(dim=1, keepdim=True))
             elif isinstance(learner.network.get_submodule(layer), normalization.LAYERS):
                 norms.append(tensor.abs().amax(dim=1, keepdim=True))
-        power, least = self.power[:, None], torch.finfo(learner.dtype).tiny  # a power below 1 has no slope at 0, where biases start
+        power, least = (
+            self.power[:, None],
+            torch.finfo(learner.dtype).tiny,
+        )  # a power below 1 has no slope at 0, where biases start
         distances = [(norm.abs().clamp(min=least) ** power - 1).square() for norm in norms]
         distances += [square.clamp(min=least) ** power for square in squares]
         return self.strength * torch.cat(distances, dim=1).sum(dim=1)
@@ -57,11 +63,17 @@ class Method(Intervention):
 
 def _product(one: Tensor, other: Tensor) -> Tensor:
     """Of matrices, shapes ``(run, matrix, …, …)``; a lone run's would be another routine's, which rounds in another way."""
-    product: Tensor = (one.expand(2, -1, -1, -1) @ other.expand(2, -1, -1, -1))[:1] if len(one) == 1 else one @ other
+    product: Tensor = (
+        (one.expand(2, -1, -1, -1) @ other.expand(2, -1, -1, -1))[:1]
+        if len(one) == 1
+        else one @ other
+    )
     return product
 
 
 def _unit(vector: Tensor) -> Tensor:
     """Of length 1, shape ``(…, n, 1)``."""
-    unit: Tensor = vector / torch.linalg.vector_norm(vector, dim=-2, keepdim=True).clamp(min=torch.finfo(vector.dtype).tiny)
+    unit: Tensor = vector / torch.linalg.vector_norm(vector, dim=-2, keepdim=True).clamp(
+        min=torch.finfo(vector.dtype).tiny
+    )
     return unit

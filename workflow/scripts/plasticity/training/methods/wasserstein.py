@@ -38,15 +38,26 @@ class Method(Intervention):
     ranks_every: Tensor = default(1)
 
     def setup(self, learner: Learner) -> None:
-        tensors = {name: tensor.detach().flatten(1) for name, tensor in learner.parameters.tensors.items()}
+        tensors = {
+            name: tensor.detach().flatten(1) for name, tensor in learner.parameters.tensors.items()
+        }
         self.initial = {name: values.sort(dim=1).values for name, values in tensors.items()}
         # room to work in at every step: asking for it anew took a quarter of the step
         self._target = torch.zeros_like(learner.parameters.flat)
-        self._partners = {name: of_tensor.flatten(1) for name, of_tensor in learner.parameters.split(self._target).items()}
-        self._keys = {name: torch.empty_like(values, dtype=torch.float64) for name, values in tensors.items()}
+        self._partners = {
+            name: of_tensor.flatten(1)
+            for name, of_tensor in learner.parameters.split(self._target).items()
+        }
+        self._keys = {
+            name: torch.empty_like(values, dtype=torch.float64) for name, values in tensors.items()
+        }
         # runs whose ranks are found together; they are the same in whatever thread
         cores = len(os.sched_getaffinity(0)) if learner.device.type == "cpu" else 1
-        every = self.ranks_every.clamp(min=1).int().tolist() if learner.device.type == "cpu" else [1] * len(self.strength)
+        every = (
+            self.ranks_every.clamp(min=1).int().tolist()
+            if learner.device.type == "cpu"
+            else [1] * len(self.strength)
+        )
         self._blocks = [
             (steps, slice(part[0], part[-1] + 1))
             for steps, runs in groupby(range(len(every)), every.__getitem__)
@@ -76,6 +87,11 @@ def order(values: Tensor, keys: Tensor) -> Tensor:
     """
     if values.device.type != "cpu" or values.dtype != torch.float32:
         return values.argsort(dim=-1)
-    indices = keys.copy_(values).add_(NORMAL).view(torch.int64).bitwise_or_(torch.arange(values.shape[-1]))
+    indices = (
+        keys.copy_(values)
+        .add_(NORMAL)
+        .view(torch.int64)
+        .bitwise_or_(torch.arange(values.shape[-1]))
+    )
     keys.numpy().sort(axis=-1)
     return indices.bitwise_and_(INDEX)

@@ -23,8 +23,13 @@ class Method(Intervention):
 
     def setup(self, learner: Learner) -> None:
         deviations = learner.deviations()
-        scales = {name: math.sqrt(3) * deviations[f"{name.rpartition('.')[0]}.weight"] for name in deviations}
-        self._bound = (self.bound[:, None] * learner.of_each(scales)).where(~learner.of_norms(), torch.inf)
+        scales = {
+            name: math.sqrt(3) * deviations[f"{name.rpartition('.')[0]}.weight"]
+            for name in deviations
+        }
+        self._bound = (self.bound[:, None] * learner.of_each(scales)).where(
+            ~learner.of_norms(), torch.inf
+        )
 
     def after_step(self, learner: Learner) -> None:
         learner.parameters.flat.clamp_(-self._bound, self._bound)
