@@ -11,7 +11,7 @@ import yaml
 from plasticity.config import registry
 from plasticity.report import captions
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 REPORT = ROOT / "workflow" / "report"
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
 STATEMENTS = pd.DataFrame(

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore"
 )  # those of the libraries that draw it are not ours
 
-exploring = pytest.importorskip("plasticity.exploring")
+exploring = pytest.importorskip("plasticity.report.explorer")
 
 
 def test_a_measure_and_an_outcome_stand_beside_each_other_for_every_arm_seed_and_task():

@@ -38,7 +38,7 @@ from plasticity.statistics.resampling import Draws
 from plasticity.storage import netcdf
 from plasticity.training import outcomes
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STYLE = Style.read(ROOT / "workflow/style.yaml")
 NAMES = registry.names("figures")
 BLOCKS = ["hidden_1", "hidden_2", "output", "last_two", "all"]

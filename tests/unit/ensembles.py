@@ -109,7 +109,7 @@ def begun(
     setting=SETTING,
     dtype=torch.float64,
     recorded=Training(curve_points=3),
-):  # noqa: B008
+):
     """Runs that have not learned anything."""
     return Members(
         seen(setting, method),

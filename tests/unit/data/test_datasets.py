@@ -1023,7 +1023,7 @@ def test_preparing_never_holds_the_images_twice(tmp_path, path):
     done = subprocess.run(
         [sys.executable, "-c", PEAK, str(tmp_path), json.dumps([(path, small), (path, side)])],
         env=os.environ | {"PYTHONPATH": "workflow/scripts", "OMP_NUM_THREADS": "1"},
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         check=True,

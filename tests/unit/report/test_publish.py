@@ -14,7 +14,7 @@ from plasticity.config import study as studies
 from plasticity.report import publish, reference
 from plasticity.report.style import Style, save
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PUBLISHED = sorted(folder.parent.name for folder in (ROOT / "docs").glob("*/figures"))
 
 

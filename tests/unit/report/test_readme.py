@@ -12,7 +12,7 @@ import yaml
 
 from plasticity.config import registry
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
 USING = (ROOT / "docs/using.md").read_text()
 REDRAW = "python tests/unit/evidence.py"

@@ -32,7 +32,7 @@ from plasticity.config.models import (
 from plasticity.errors import StudyError
 from plasticity.training import outcomes
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "studies").rglob("*.yaml"))]
 
