@@ -698,7 +698,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("shifts", "fragments"), MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize(("changes", "fragments"), MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_line_with_key_value_and_what_to_do(changes, fragments):
     (line,) = refusal(*changes)
     for fragment in fragments:
@@ -908,7 +908,7 @@ HYPOTHESIS = {
 
 
 @pytest.mark.parametrize(
-    ("shifts", "fragments"),
+    ("changes", "fragments"),
     [
         ({"settings": ["rwo"]}, ["statistics.hypotheses.0.settings", "'rwo'", "row"]),
         ({"arm": "l2_inti"}, ["statistics.hypotheses.0.arm", "'l2_inti'", "write one of none"]),

@@ -268,7 +268,7 @@ def test_training_with_a_method_takes_in_its_file_and_no_other_method(method):
     names = {Path(name).name for name in code if "/methods/" in name}
     assert names == {"__init__.py", f"{method}.py"}
     assert not [name for name in code if "/figures/" in name]
-    assert {"training.py", "ensemble.py", "tasks.py", "randomness.py", "checkpoints.py"} <= {
+    assert {"trainer.py", "ensemble.py", "tasks.py", "rng.py", "checkpoints.py"} <= {
         Path(name).name for name in code
     }
 
