@@ -25,7 +25,7 @@ help: ## list these targets
 env: ## install what envs/requirements.txt pins into .venv, unless it is there (2 min)
 	@PYTHON='$(PYTHON)' envs/install.sh
 
-run: env ## run the study in config.yaml, from data to report (4 min; another one: ARGS="--configfile studies/….yaml")
+run: env ## run the study in config.yaml, from data to report (4 to 9 min; another one: ARGS="--configfile studies/….yaml")
 	snakemake --cores all --rerun-incomplete $(ARGS)
 
 why: env ## what would run, and which file or key it is because of (another study: CONFIG=studies/….yaml)

@@ -16,6 +16,10 @@ import pytest
 import yaml
 from projects import Project, copy_repository, fork_server, pack
 
+IN_MEMORY, ROOM = (
+    Path("/dev/shm"),
+    4 * 2**30,
+)  # bytes that must be free there; all tests together take about one quarter of it
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there, so a test that needs a network fails
 
 hypothesis.settings.register_profile("full", deadline=None, derandomize=True, max_examples=40)
@@ -23,8 +27,14 @@ hypothesis.settings.register_profile("quick", deadline=None, derandomize=True, m
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw all examples, unless another profile was asked for."""
+    """Draw all examples, unless another profile was asked for; keep the tests' files in memory, where copies of studies cost least."""
     hypothesis.settings.load_profile(config.getoption("--hypothesis-profile") or "full")
+    if (
+        IN_MEMORY.is_dir()
+        and os.access(IN_MEMORY, os.W_OK)
+        and shutil.disk_usage(IN_MEMORY).free >= ROOM
+    ):
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 
 # At its end, every Python process that was told a digest of code notes what it has loaded beyond it.

@@ -29,13 +29,13 @@ from pathlib import Path
 
 import torch
 
-from plasticity.learner import Learner
-from plasticity.methods import Intervention
+from plasticity.training.learner import Learner
+from plasticity.training.method import Intervention
 
 
 @dataclass
 class Method(Intervention):
-    def switch(self, learner: Learner) -> None:
+    def on_task_start(self, learner: Learner) -> None:
         with Path("trouble/NAME.begun").open("a") as begun:
             begun.write(f"{learner.task} {os.environ.get('SLURM_JOB_ID')}\\n")
         trouble, pause = Path("trouble/NAME"), Path("trouble/pause")
