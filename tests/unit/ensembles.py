@@ -108,7 +108,7 @@ def begun(
     seeds=(0,),
     setting=SETTING,
     dtype=torch.float64,
-    recorded=Training(curve_points=3),
+    recorded=Training(curve_points=3),  # noqa: B008 - it is frozen
 ):
     """Runs that have not learned anything."""
     return Members(

@@ -5,6 +5,7 @@ A draw is a run of a batch: the operator is diagonal, so random starts are all t
 
 import pytest
 import torch
+from scipy.stats import t as t_distribution
 from tiers import slow_except
 
 from plasticity.curvature import lanczos, spectrum
@@ -145,7 +146,7 @@ def test_what_is_stated_of_errors_holds(kind, steps, probes, block, dtype):
     found = estimated(values, steps, probes, block, dtype)
     numbers, errors = spectrum.summary(found)
     # an error from few probes is itself uncertain: Student's t, whose 95 % are 3.2 errors for four probes
-    within = student.ppf(0.975, probes - 1)
+    within = t_distribution.ppf(0.975, probes - 1)
     for name, true in spectrum.numbers(values).items():
         round_off = 1e-5 * (true.abs() if name != "trace" else values.abs().sum()) + 1e-6 * (
             name == "negative_fraction"
@@ -206,7 +207,7 @@ def test_each_of_five_equal_eigenvalues_counts(steps, block, bulk):
         assert (counted - 5).abs().max() <= exactly + 1e-6
     numbers, errors = spectrum.summary(found)
     for name, true in spectrum.numbers(values).items():
-        within = student.ppf(0.975, 3) * errors[name] + 1e-9 * true.abs() + 1e-12
+        within = t_distribution.ppf(0.975, 3) * errors[name] + 1e-9 * true.abs() + 1e-12
         assert ((numbers[name] - true).abs() <= within).sum() >= 18, name
 
 

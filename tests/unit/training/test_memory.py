@@ -143,7 +143,7 @@ def measure(network, samples, size, method, arm, *numbers):
         peaks.append(peak())
     return memory.per_member(setting, data), peaks
 
-ensemble.settle()
+ensemble.make_deterministic()
 measure({"kind": "mlp", "activation": "relu", "width": 2, "depth": 1}, 16, 2, "none", {}, 1)
 print(peak(), flush=True)
 for name, case in json.loads(sys.argv[1]).items():

@@ -190,7 +190,7 @@ def test_weights_that_are_not_there_stay_so_beside_another_method_in_whatever_or
     for order in permutations([METHOD, other]):
         members, seen = begun(data, "+".join(order), [arm], [0, 1]), []
 
-        def open_dataset(members=members, seen=seen):
+        def look(members=members, seen=seen):
             seen.append(members.learner.parameters.flat.detach().clone())
             assert not seen[-1][~members.interventions[METHOD].there].any()
 

@@ -190,7 +190,7 @@ def deviations(module: nn.Module, network: Network) -> dict[str, float]:
 
 def _orthogonal(draw: np.random.Generator, shape: Sequence[int], deviation: float) -> np.ndarray:
     rows, columns = shape[0], math.prod(shape[1:])
-    # torch's, which keeps to the one thread of `ensemble.settle`: the same bytes on any number of cores
+    # torch's, which keeps to the one thread of `ensemble.make_deterministic`: the same bytes on any number of cores
     Q, R = torch.linalg.qr(
         torch.from_numpy(draw.normal(size=(max(rows, columns), min(rows, columns))))
     )
