@@ -6,7 +6,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from ensembles import ARMS, CNN, begun, changed, images, of_member, steps_of, trained
+from ensembles import ARMS, CNN, begun, changed, images, of_run, steps_of, trained
 
 from plasticity.training.methods.neuroplastic_expansion import erdos_renyi
 from plasticity.training.trainer import train
@@ -105,11 +105,11 @@ def test_weights_come_and_go_as_the_definition_says(kind):
             name: values != 0
             if "weight" in name and "norm" not in name
             else np.ones_like(values, bool)
-            for name, values in of_member(starts[0][0], member).items()
+            for name, values in of_run(starts[0][0], member).items()
         }
         for step in steps:
-            stepped, after = of_member(step.stepped, member), of_member(step.after, member)
-            gradient, new = of_member(step.gradient, member), {}
+            stepped, after = of_run(step.stepped, member), of_run(step.after, member)
+            gradient, new = of_run(step.gradient, member), {}
             for name, mask in there.items():
                 new[name] = np.zeros_like(mask)
                 if not (

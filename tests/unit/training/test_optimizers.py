@@ -69,7 +69,7 @@ def test_an_optimizer_that_forgot_is_as_new(kind, options, theirs):
 
 
 @WHICH
-@pytest.mark.parametrize("of_each_member", [False, True])
+@pytest.mark.parametrize("of_each_run", [False, True])
 def test_what_is_forgotten_of_some_parameters_is_their_means_alone(
     kind, options, theirs, of_each_run
 ):

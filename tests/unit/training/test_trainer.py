@@ -21,7 +21,7 @@ from plasticity.models import activations, architecture
 from plasticity.training import trainer
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention
-from plasticity.training.trainer import Members, record_activations, train
+from plasticity.training.trainer import Members, train, watched
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=30, batch=7, epochs=10, tasks=6),
@@ -190,9 +190,7 @@ def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
         if problem.test_samples:
             outcomes["test_error"].append(errors_of(outputs[n:], labels[n:]).mean())
         outcomes["online_error"].append(sum(errors) / len(errors))
-        outcomes["update_norm"].append(
-            np.dot(record_activations(len(moves), task), moves) / len(moves)
-        )
+        outcomes["update_norm"].append(np.dot(watched(len(moves), task), moves) / len(moves))
         ends = [len(errors) * point // points for point in range(points + 1)]
         for curve, values in (("error_curve", errors), ("loss_curve", losses)):
             outcomes[curve].append([np.mean(values[a:b]) for a, b in pairwise(ends)])
@@ -540,7 +538,7 @@ def test_a_member_whose_optimizers_memory_overflows_has_diverged_though_its_para
 def test_the_first_steps_stand_for_themselves_and_one_of_each_stretch_after_them_for_the_stretch(
     steps,
 ):
-    counts = record_activations(steps, task=3)
+    counts = watched(steps, task=3)
     assert counts.shape == (steps,)
     assert (counts[:10] == 1).all()
     assert counts.sum() == steps
@@ -553,7 +551,7 @@ def test_the_first_steps_stand_for_themselves_and_one_of_each_stretch_after_them
 
 def test_the_estimate_of_a_sum_over_steps_is_unbiased():
     series = np.exp(-np.arange(57) / 15) + 0.1 * np.cos(np.arange(57))
-    sums = np.array([record_activations(57, task) @ series for task in range(3000)])
+    sums = np.array([watched(57, task) @ series for task in range(3000)])
     error = sums.std(ddof=1) / np.sqrt(len(sums))
     assert 0 < error < 0.002 * series.sum()
     assert abs(sums.mean() - series.sum()) < 3 * error

@@ -87,9 +87,8 @@ class Parameters:
                     "bias": self.tensors[f"{name}.bias"],
                 }
                 shape = layer.normalized_shape
-                layer.forward = partial(
-                    _stacked_layer_norm, normalized_shape=shape, **own, eps=layer.eps
-                )  # type: ignore[method-assign]
+                stacked = partial(_stacked_layer_norm, normalized_shape=shape, **own, eps=layer.eps)
+                layer.forward = stacked  # type: ignore[method-assign]
 
         def call(inputs: Tensor, watch: Watch | None = None) -> Tensor:
             if watch is None:
