@@ -97,7 +97,7 @@ def document(project: Any) -> None:
 
 def respell(project: Any) -> None:
     """Other quotes, blank lines and hints of types."""
-    path = project.root / LIBRARY / "training.py"
+    path = project.root / LIBRARY / "training/trainer.py"
     path.write_text(
         "\n\n\n" + path.read_text().replace(": Tensor,", ': "Tensor",').replace(" -> None:", ":")
     )
@@ -184,13 +184,15 @@ def third_setting(values: dict[str, Any]) -> None:
 
 def add_a_method(project: Any) -> None:
     shutil.copy(
-        project.root / LIBRARY / "methods/l2.py", project.root / LIBRARY / "methods/lasso.py"
+        project.root / LIBRARY / "methods/l2.py",
+        project.root / LIBRARY / "training/methods/lasso.py",
     )
 
 
 def add_a_figure(project: Any) -> None:
     shutil.copy(
-        project.root / LIBRARY / "figures/scatter.py", project.root / LIBRARY / "figures/cloud.py"
+        project.root / LIBRARY / "report/figures/scatter.py",
+        project.root / LIBRARY / "report/figures/cloud.py",
     )
     shutil.copy(
         project.root / "workflow/report/figure_scatter.rst",
@@ -268,35 +270,42 @@ SECTIONS: dict[str, dict[str, Edit]] = {
     "Code": {
         "a new method, not yet used": Edit(add_a_method, set()),
         "a method that is used": Edit(edit(f"{LIBRARY}/methods/l2.py"), OF_L2),
-        "a method that no setting names": Edit(edit(f"{LIBRARY}/methods/redo.py"), set()),
-        "what all methods share": Edit(edit(f"{LIBRARY}/methods/__init__.py"), RETRAINED),
-        "the dataset": Edit(edit(f"{LIBRARY}/datasets/digits.py"), EVERYTHING),
-        "a dataset that no setting names": Edit(edit(f"{LIBRARY}/datasets/mnist.py"), set()),
-        "how tasks change": Edit(edit(f"{LIBRARY}/changes/shuffle_labels.py"), RETRAINED),
-        "a change that no setting names": Edit(edit(f"{LIBRARY}/changes/class_pairs.py"), set()),
-        "the network": Edit(edit(f"{LIBRARY}/networks/mlp.py"), RETRAINED),
-        "a network that no setting names": Edit(edit(f"{LIBRARY}/networks/cnn.py"), set()),
-        "what all networks share": Edit(edit(f"{LIBRARY}/networks/__init__.py"), RETRAINED),
-        "the optimizer": Edit(edit(f"{LIBRARY}/optimizers/adam.py"), RETRAINED),
-        "an optimizer that no setting names": Edit(edit(f"{LIBRARY}/optimizers/sgd.py"), set()),
-        "the training loop": Edit(edit(f"{LIBRARY}/training.py"), RETRAINED),
-        "the operator": Edit(edit(f"{LIBRARY}/operators/fisher.py"), MEASURED),
-        "an operator that the config does not name": Edit(
-            edit(f"{LIBRARY}/operators/hessian.py"), set()
+        "a method that no setting names": Edit(edit(f"{LIBRARY}/training/methods/redo.py"), set()),
+        "what all methods share": Edit(edit(f"{LIBRARY}/training/method.py"), RETRAINED),
+        "the dataset": Edit(edit(f"{LIBRARY}/data/datasets/digits.py"), EVERYTHING),
+        "a dataset that no setting names": Edit(edit(f"{LIBRARY}/data/datasets/mnist.py"), set()),
+        "how tasks change": Edit(edit(f"{LIBRARY}/data/shifts/shuffle_labels.py"), RETRAINED),
+        "a change that no setting names": Edit(
+            edit(f"{LIBRARY}/data/shifts/class_pairs.py"), set()
         ),
-        "the measures": Edit(edit(f"{LIBRARY}/measures.py"), MEASURED),
-        "how spectra are summed up": Edit(edit(f"{LIBRARY}/spectra.py"), MEASURED),
-        "how ensembles are gathered": Edit(edit(f"{LIBRARY}/gathering.py"), GATHER | END),
-        "a test of the statistics": Edit(edit(f"{LIBRARY}/statistics/timing.py"), END),
+        "the network": Edit(edit(f"{LIBRARY}/models/architectures/mlp.py"), RETRAINED),
+        "a network that no setting names": Edit(
+            edit(f"{LIBRARY}/models/architectures/cnn.py"), set()
+        ),
+        "what all networks share": Edit(edit(f"{LIBRARY}/models/architecture.py"), RETRAINED),
+        "the optimizer": Edit(edit(f"{LIBRARY}/training/optimizers/adam.py"), RETRAINED),
+        "an optimizer that no setting names": Edit(
+            edit(f"{LIBRARY}/training/optimizers/sgd.py"), set()
+        ),
+        "the training loop": Edit(edit(f"{LIBRARY}/training/trainer.py"), RETRAINED),
+        "the operator": Edit(edit(f"{LIBRARY}/curvature/operators/fisher.py"), MEASURED),
+        "an operator that the config does not name": Edit(
+            edit(f"{LIBRARY}/curvature/operators/hessian.py"), set()
+        ),
+        "the measures": Edit(edit(f"{LIBRARY}/curvature/measure.py"), MEASURED),
+        "how spectra are summed up": Edit(edit(f"{LIBRARY}/curvature/spectrum.py"), MEASURED),
+        "how ensembles are gathered": Edit(edit(f"{LIBRARY}/statistics/merge.py"), GATHER | END),
+        "a test of the statistics": Edit(edit(f"{LIBRARY}/statistics/lead_lag.py"), END),
         "how tables are typeset": Edit(
-            edit(f"{LIBRARY}/typesetting.py"), {"typeset", "page_outcomes", "page_methods", *LAST}
+            edit(f"{LIBRARY}/report/latex.py"), {"typeset", "page_outcomes", "page_methods", *LAST}
         ),
         "a check": Edit(edit("tests/results/test_results.py"), {"check", *DRAW, *LAST}),
-        "one figure": Edit(edit(f"{LIBRARY}/figures/scatter.py"), {"figure_scatter", *LAST}),
-        "what all figures share": Edit(edit(f"{LIBRARY}/drawing.py"), {*DRAW, *LAST}),
+        "one figure": Edit(edit(f"{LIBRARY}/report/figures/scatter.py"), {"figure_scatter", *LAST}),
+        "what all figures share": Edit(edit(f"{LIBRARY}/report/panels.py"), {*DRAW, *LAST}),
         "one figure more": Edit(add_a_figure, {"figure_cloud", *LAST}),
         "one figure less": Edit(
-            remove(f"{LIBRARY}/figures/overlap.py", "workflow/report/figure_overlap.rst"), LAST
+            remove(f"{LIBRARY}/report/figures/overlap.py", "workflow/report/figure_overlap.rst"),
+            LAST,
         ),
         "the style": Edit(
             replaced("workflow/style.yaml", "lines.linewidth: 1.2", "lines.linewidth: 1.3"),
@@ -314,7 +323,7 @@ SECTIONS: dict[str, dict[str, Edit]] = {
             ),
             {"page_methods", *LAST},
         ),
-        "the page to explore": Edit(edit(f"{LIBRARY}/exploring.py"), set()),
+        "the page to explore": Edit(edit(f"{LIBRARY}/report/explorer.py"), set()),
         "a rule's command": Edit(
             replaced("workflow/rules/gather.smk", "python workflow", "nice python workflow"),
             GATHER | END,

@@ -32,16 +32,16 @@ def tuning(config):
 
 
 @pytest.fixture(scope="module")
-def atomic_write(study):
+def tuned_study(study):
     """The tuned study, from nothing to its tables: to look at, not to change."""
     return study("tuned", tuning, "tables")
 
 
 @pytest.fixture
-def changing(whole, tmp_path):
+def changing(tuned_study, tmp_path):
     """The same in another folder, to be changed, with its hard links."""
-    subprocess.run(["cp", "-a", whole.root, tmp_path / "copy"], check=True)
-    yield replace(whole, root=tmp_path / "copy")
+    subprocess.run(["cp", "-a", tuned_study.root, tmp_path / "copy"], check=True)
+    yield replace(tuned_study, root=tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy", ignore_errors=True)
 
 
@@ -95,10 +95,10 @@ def prefer(project, outcome, place):
         )  # else it is refused for its checksum
 
 
-def test_a_tuned_study_leaves_the_files_of_its_stages(whole):
+def test_a_tuned_study_leaves_the_files_of_its_stages(tuned_study):
     files = {
-        str(path.relative_to(results(whole)))
-        for path in results(whole).rglob("*.*")
+        str(path.relative_to(results(tuned_study)))
+        for path in results(tuned_study).rglob("*.*")
         if path.is_file()
     }
     made = {
@@ -124,18 +124,20 @@ def test_a_tuned_study_leaves_the_files_of_its_stages(whole):
         f"logs/tuning/{TUNED}/1000/tune.log",
         f"logs/tuning/{TUNED}/choose.log",
     } <= files
-    assert '<section id="tuning">' in (results(whole) / "tables/methods.html").read_text()
-    assert whole.plan("tables") == set()
+    assert '<section id="tuning">' in (results(tuned_study) / "tables/methods.html").read_text()
+    assert tuned_study.plan("tables") == set()
 
 
-def test_all_arms_are_trained_on_tuning_seeds_and_the_chosen_one_alone_reports(whole):
+def test_all_arms_are_trained_on_tuning_seeds_and_the_chosen_one_alone_reports(tuned_study):
     for seed in (1000, 1001):
-        with xr.open_dataset(results(whole) / "tuning" / TUNED / str(seed) / "outcomes.nc") as data:
+        with xr.open_dataset(
+            results(tuned_study) / "tuning" / TUNED / str(seed) / "outcomes.nc"
+        ) as data:
             assert list(data.arm.values) == [
                 f"l2_init(strength={strength})" for strength in STRENGTHS
             ]
             assert list(data.seed.values) == [seed]
-    with xr.open_dataset(results(whole) / "datasets" / f"{SETTING}.nc") as data:
+    with xr.open_dataset(results(tuned_study) / "datasets" / f"{SETTING}.nc") as data:
         assert (
             list(data.arm.values)
             == json.loads(data.settings)["arms"]
@@ -144,19 +146,19 @@ def test_all_arms_are_trained_on_tuning_seeds_and_the_chosen_one_alone_reports(w
         assert list(data.seed.values) == [0, 1]
     for seed in ("0", "1"):
         for name in ("outcomes.nc", "checkpoints.nc"):
-            with xr.open_dataset(results(whole) / "runs" / TUNED / seed / name) as data:
+            with xr.open_dataset(results(tuned_study) / "runs" / TUNED / seed / name) as data:
                 assert list(data.arm.values) == ["l2_init"]
-                assert json.loads(data.settings)["arms"] == [choice(whole)["arm"]]
+                assert json.loads(data.settings)["arms"] == [choice(tuned_study)["arm"]]
 
 
-def test_the_choice_is_the_least_mean_over_the_tuning_seeds_and_the_table_says_so(whole):
+def test_the_choice_is_the_least_mean_over_the_tuning_seeds_and_the_table_says_so(tuned_study):
     errors = [
-        netcdf.read(results(whole) / "tuning" / TUNED / seed / "outcomes.nc").final_error
+        netcdf.read(results(tuned_study) / "tuning" / TUNED / seed / "outcomes.nc").final_error
         for seed in ("1000", "1001")
     ]
     scores = np.mean([error.astype(float).mean("task").values[:, 0] for error in errors], axis=0)
-    assert choice(whole)["arm"] == {"strength": STRENGTHS[int(scores.argmin())]}
-    table = pd.read_csv(results(whole) / "tables" / "tuning.csv")
+    assert choice(tuned_study)["arm"] == {"strength": STRENGTHS[int(scores.argmin())]}
+    table = pd.read_csv(results(tuned_study) / "tables" / "tuning.csv")
     assert len(table) == 2 * 3 * 3
     criterion = table[table["criterion"]]
     assert set(zip(criterion["outcome"], criterion["stage"], strict=True)) == {
@@ -164,7 +166,7 @@ def test_the_choice_is_the_least_mean_over_the_tuning_seeds_and_the_table_says_s
     }
     np.testing.assert_allclose(criterion["mean"], scores, rtol=1e-5)
     assert list(criterion["chosen"]) == [
-        strength == choice(whole)["arm"]["strength"] for strength in STRENGTHS
+        strength == choice(tuned_study)["arm"]["strength"] for strength in STRENGTHS
     ]
 
 
@@ -193,12 +195,12 @@ def test_reporting_members_are_those_of_a_study_of_that_arm_alone(changing):
         )  # an arm's name is in checkpoints
 
 
-def test_members_on_tuning_seeds_are_none_that_report(whole):
+def test_members_on_tuning_seeds_are_none_that_report(tuned_study):
     tuned_on, reported = (
         np.concatenate(
             [
                 netcdf.read(
-                    results(whole) / path / TUNED / seed / "outcomes.nc"
+                    results(tuned_study) / path / TUNED / seed / "outcomes.nc"
                 ).final_loss.values.ravel()
                 for seed in seeds
             ]
