@@ -1,6 +1,6 @@
-"""Edits of a finished study, and exactly the jobs that each makes run again: what docs/incremental.md is drawn from.
+"""Edits of a finished study and the jobs that each reruns: the source of incremental.md.
 
-PYTHONPATH=workflow/scripts python tests/workflow/edits.py > docs/incremental.md
+PYTHONPATH=workflow/scripts python tests/workflow/edits.py > docs/development/incremental.md
 """
 
 import os
@@ -520,7 +520,7 @@ def reached() -> dict[str, list[str]]:
 
 
 def page() -> str:
-    """docs/incremental.md."""
+    """Return docs/development/incremental.md."""
     head = [f"| | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
     lines = []
     for section, edits in SECTIONS.items():

@@ -60,7 +60,7 @@ def test_an_edit_runs_again_just_what_it_concerns(copy, name):
 
 
 def test_the_page_is_drawn_from_these_edits():
-    assert (ROOT / "docs/incremental.md").read_text() == page()
+    assert (ROOT / "docs/development/incremental.md").read_text() == page()
 
 
 def flat(values, at=""):
