@@ -107,7 +107,7 @@ def test_what_is_wrong_with_the_new_file_of_data_is_said_in_a_sentence(extended)
     done = project.snakemake("--forcerun", "prepare", "--", "results/tiny/data/mine.nc")
     assert done.returncode != 0
     assert re.search(
-        r"data/mine\.npz is no npz file with images and labels .*: put one there", done.stdout
+        r"data/mine\.npz is not an npz file with images and labels .*Put one there", done.stdout
     ), done.stdout[-3000:]
     assert "Traceback" not in done.stdout
 
