@@ -345,6 +345,7 @@ def methods_table() -> str:
 
 # Pages
 
+
 def page() -> str:
     """Return docs/results/evidence.md."""
     lost, fallen = settings_that("lost"), settings_with_fallen_rank()
