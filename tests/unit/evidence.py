@@ -102,7 +102,7 @@ def setting_names() -> list[str]:
 
 
 def loss_of_plasticity(setting: str, arm: str = NONE) -> pd.Series:
-    """Return the verdict on an arm: how much the gap to the baseline grew, and the rank's change."""
+    """Return the verdict on an arm: the growth of the gap and the change of the rank."""
     return select_row("counterexamples", setting=setting, arm=arm, measure=RANK)
 
 
@@ -359,9 +359,12 @@ def page() -> str:
     added = select_row(
         "prediction", setting="all", outcome=GAP, measure=added_measures, statistic="added"
     )
-    points = [
-        f"in `{row['setting']}` the rank changes {format_interval(row, digits=1)} tasks before the error"
+    leads = [
+        (row["setting"], format_interval(row, digits=1))
         for _, row in significant_order("change_point").iterrows()
+    ]
+    points = [
+        f"in `{setting}` the rank changes {lead} tasks before the error" for setting, lead in leads
     ]
     run = published_run("evidence")
     return wrap_text(f"""# The first evidence

@@ -227,7 +227,7 @@ def upgrade(package: str) -> Callable[[Any], None]:
 
 
 def adopt(project: Any) -> None:
-    """The results as in another clone, to which Snakemake's own records were not copied; then what fits is adopted."""
+    """Remove Snakemake's metadata, as in a copy of the results, and adopt the results."""
     shutil.rmtree(project.root / ".snakemake")
     done = project.run("python", "workflow/scripts/audit.py", "--adopt")
     assert done.returncode == 0, done.stdout
@@ -568,15 +568,17 @@ key that causes it, and the time that the job took before.
 
 ## {edits} edits
 
-The study has two settings, four methods (one with two arms) and two seeds in a job each: {jobs} jobs.
-A cell is the number of jobs that rerun. All other results stay the same, byte for byte.
+The study has two settings, four methods (one with two arms) and two seeds, each in its own job:
+{jobs} jobs. A cell is the number of jobs that rerun. All other results stay the same, byte for
+byte.
 
 {tables}
 
 ## Which stage uses which module?
 
-A stage reruns if one of its modules changes in more than comments, docstrings, layout and type hints.
-Plug-in files (methods, datasets, shifts, …) are not listed: only jobs that name them use them.
+A stage reruns if one of its modules changes in more than comments, docstrings, layout and type
+hints. Plug-in files (methods, datasets, shifts, …) are not listed: only jobs that name them use
+them.
 Modules in the row `none` are used by plug-in files, or outside of jobs.
 
 | modules | stages |
@@ -586,16 +588,16 @@ Modules in the row `none` are used by plug-in files, or outside of jobs.
 ## How it works
 
 - **Code and settings are parameters of a job.** `code` has a digest of each file that the job may
-  import, and the versions of packages that compute or draw. `settings` has only the keys that the job
-  uses. Snakemake compares both with those of the result. A test compares the digests with the modules
-  that jobs really import.
+  import, and the versions of packages that compute or draw. `settings` has only the keys that the
+  job uses. Snakemake compares both with those of the result. A test compares the digests with the
+  modules that jobs really import.
 - **Files are compared by content.** A file that is only newer reruns nothing, up to a gigabyte.
 - **Trained seeds stay.** You can increase `seeds` or change `seeds_per_job` without training a seed
   twice.
 - **You can delete intermediate files.** Only those that are needed again are made again. Missing
   datasets, tables, figures and reports are made again.
-- **You can edit code while jobs run.** A waiting job with changed code refuses to start and runs at the
-  next start. A running job keeps its code in memory, and the next start runs it again.
+- **You can edit code while jobs run.** A waiting job with changed code refuses to start and runs at
+  the next start. A running job keeps its code in memory, and the next start runs it again.
 """
 
 

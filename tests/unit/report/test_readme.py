@@ -1,4 +1,4 @@
-"""README and docs agree with the published tables, and the files and commands that they name exist."""
+"""README and docs agree with the published tables, and name only existing files and commands."""
 
 import itertools
 import math
