@@ -1,6 +1,6 @@
-"""Edits of a finished study, and exactly the jobs that each makes run again: what docs/incremental.md is drawn from.
+"""Edits of a finished study and the jobs that each reruns: the source of incremental.md.
 
-PYTHONPATH=workflow/scripts python tests/workflow/edits.py > docs/incremental.md
+PYTHONPATH=workflow/scripts python tests/workflow/edits.py > docs/development/incremental.md
 """
 
 import os
@@ -42,11 +42,11 @@ LIBRARY = "workflow/scripts/plasticity"
 
 
 class Edit(NamedTuple):
-    """What is done to the finished study, and which jobs run again.
+    """A change of the finished study, and the jobs that it reruns.
 
     Attributes:
-        shift: of a project, in place.
-        jobs: their rules and wildcards.
+        change: changes a project in place.
+        jobs: rules and wildcards of the jobs that rerun.
     """
 
     change: Callable[[Any], object]
@@ -184,7 +184,7 @@ def third_setting(values: dict[str, Any]) -> None:
 
 def add_a_method(project: Any) -> None:
     shutil.copy(
-        project.root / LIBRARY / "methods/l2.py",
+        project.root / LIBRARY / "training/methods/l2.py",
         project.root / LIBRARY / "training/methods/lasso.py",
     )
 
@@ -227,7 +227,7 @@ def upgrade(package: str) -> Callable[[Any], None]:
 
 
 def adopt(project: Any) -> None:
-    """The results as in another clone, to which Snakemake's own records were not copied; then what fits is adopted."""
+    """Remove Snakemake's metadata, as in a copy of the results, and adopt the results."""
     shutil.rmtree(project.root / ".snakemake")
     done = project.run("python", "workflow/scripts/audit.py", "--adopt")
     assert done.returncode == 0, done.stdout
@@ -252,58 +252,54 @@ NEW_SEED = of_ensembles(
 )
 
 SECTIONS: dict[str, dict[str, Edit]] = {
-    "What means nothing": {
+    "Edits without meaning": {
         "a comment in every module and every file of rules": Edit(comment, set()),
-        "another docstring in every module": Edit(document, set()),
-        "blank lines, other quotes, other hints of types": Edit(respell, set()),
-        "every file touched, results among them": Edit(touch, set()),
-        "the config's keys in the opposite order": Edit(reorder, set()),
+        "a docstring in every module": Edit(document, set()),
+        "blank lines, quotes and type hints": Edit(respell, set()),
+        "all files touched, including results": Edit(touch, set()),
+        "config keys in reverse order": Edit(reorder, set()),
         "another data_root": Edit(put("data_root", "elsewhere"), set()),
-        "another description in the schema": Edit(
+        "a description in the schema": Edit(
             replaced("workflow/schemas/config.schema.yaml", "name of the study", "its name"), set()
         ),
         "a line in the README": Edit(
             lambda project: project.append("README.md", "\nOne word more.\n"), set()
         ),
-        "a newer xarray, which only stores": Edit(upgrade("xarray"), set()),
+        "a newer xarray, which only stores data": Edit(upgrade("xarray"), set()),
     },
     "Code": {
-        "a new method, not yet used": Edit(add_a_method, set()),
-        "a method that is used": Edit(edit(f"{LIBRARY}/methods/l2.py"), OF_L2),
-        "a method that no setting names": Edit(edit(f"{LIBRARY}/training/methods/redo.py"), set()),
-        "what all methods share": Edit(edit(f"{LIBRARY}/training/method.py"), RETRAINED),
+        "a new method that is not used": Edit(add_a_method, set()),
+        "a method that is used": Edit(edit(f"{LIBRARY}/training/methods/l2.py"), OF_L2),
+        "a method that is not used": Edit(edit(f"{LIBRARY}/training/methods/redo.py"), set()),
+        "the base of all methods": Edit(edit(f"{LIBRARY}/training/method.py"), RETRAINED),
         "the dataset": Edit(edit(f"{LIBRARY}/data/datasets/digits.py"), EVERYTHING),
-        "a dataset that no setting names": Edit(edit(f"{LIBRARY}/data/datasets/mnist.py"), set()),
-        "how tasks change": Edit(edit(f"{LIBRARY}/data/shifts/shuffle_labels.py"), RETRAINED),
-        "a change that no setting names": Edit(
-            edit(f"{LIBRARY}/data/shifts/class_pairs.py"), set()
-        ),
-        "the network": Edit(edit(f"{LIBRARY}/models/architectures/mlp.py"), RETRAINED),
-        "a network that no setting names": Edit(
+        "a dataset that is not used": Edit(edit(f"{LIBRARY}/data/datasets/mnist.py"), set()),
+        "the shift": Edit(edit(f"{LIBRARY}/data/shifts/shuffle_labels.py"), RETRAINED),
+        "a shift that is not used": Edit(edit(f"{LIBRARY}/data/shifts/class_pairs.py"), set()),
+        "the architecture": Edit(edit(f"{LIBRARY}/models/architectures/mlp.py"), RETRAINED),
+        "an architecture that is not used": Edit(
             edit(f"{LIBRARY}/models/architectures/cnn.py"), set()
         ),
-        "what all networks share": Edit(edit(f"{LIBRARY}/models/architecture.py"), RETRAINED),
+        "the base of all architectures": Edit(edit(f"{LIBRARY}/models/architecture.py"), RETRAINED),
         "the optimizer": Edit(edit(f"{LIBRARY}/training/optimizers/adam.py"), RETRAINED),
-        "an optimizer that no setting names": Edit(
-            edit(f"{LIBRARY}/training/optimizers/sgd.py"), set()
-        ),
+        "an optimizer that is not used": Edit(edit(f"{LIBRARY}/training/optimizers/sgd.py"), set()),
         "the training loop": Edit(edit(f"{LIBRARY}/training/trainer.py"), RETRAINED),
         "the operator": Edit(edit(f"{LIBRARY}/curvature/operators/fisher.py"), MEASURED),
-        "an operator that the config does not name": Edit(
+        "an operator that is not used": Edit(
             edit(f"{LIBRARY}/curvature/operators/hessian.py"), set()
         ),
         "the measures": Edit(edit(f"{LIBRARY}/curvature/measure.py"), MEASURED),
-        "how spectra are summed up": Edit(edit(f"{LIBRARY}/curvature/spectrum.py"), MEASURED),
-        "how ensembles are gathered": Edit(edit(f"{LIBRARY}/statistics/merge.py"), GATHER | END),
+        "the numbers of a spectrum": Edit(edit(f"{LIBRARY}/curvature/spectrum.py"), MEASURED),
+        "the merge of ensembles": Edit(edit(f"{LIBRARY}/statistics/merge.py"), GATHER | END),
         "a test of the statistics": Edit(edit(f"{LIBRARY}/statistics/lead_lag.py"), END),
-        "how tables are typeset": Edit(
+        "LaTeX tables": Edit(
             edit(f"{LIBRARY}/report/latex.py"), {"typeset", "page_outcomes", "page_methods", *LAST}
         ),
         "a check": Edit(edit("tests/results/test_results.py"), {"check", *DRAW, *LAST}),
         "one figure": Edit(edit(f"{LIBRARY}/report/figures/scatter.py"), {"figure_scatter", *LAST}),
-        "what all figures share": Edit(edit(f"{LIBRARY}/report/panels.py"), {*DRAW, *LAST}),
-        "one figure more": Edit(add_a_figure, {"figure_cloud", *LAST}),
-        "one figure less": Edit(
+        "the parts that figures share": Edit(edit(f"{LIBRARY}/report/panels.py"), {*DRAW, *LAST}),
+        "a new figure": Edit(add_a_figure, {"figure_cloud", *LAST}),
+        "a deleted figure": Edit(
             remove(f"{LIBRARY}/report/figures/overlap.py", "workflow/report/figure_overlap.rst"),
             LAST,
         ),
@@ -323,7 +319,7 @@ SECTIONS: dict[str, dict[str, Edit]] = {
             ),
             {"page_methods", *LAST},
         ),
-        "the page to explore": Edit(edit(f"{LIBRARY}/report/explorer.py"), set()),
+        "the interactive page": Edit(edit(f"{LIBRARY}/report/explorer.py"), set()),
         "a rule's command": Edit(
             replaced("workflow/rules/gather.smk", "python workflow", "nice python workflow"),
             GATHER | END,
@@ -337,24 +333,22 @@ SECTIONS: dict[str, dict[str, Edit]] = {
         "a newer statsmodels": Edit(upgrade("statsmodels"), END),
         "a newer scipy": Edit(upgrade("scipy"), MEASURED),
         "a newer torch": Edit(upgrade("torch"), RETRAINED),
-        "a newer scikit-learn, which ships the digits": Edit(upgrade("scikit-learn"), EVERYTHING),
+        "a newer scikit-learn, which has the digits": Edit(upgrade("scikit-learn"), EVERYTHING),
     },
-    "The config: what there is": {
+    "Config: settings, methods and seeds": {
         "one more seed": Edit(put("seeds.report", 3), NEW_SEED | GATHER | END),
         "one seed less": Edit(put("seeds.report", 1), GATHER | END),
-        "other jobs for the same seeds": Edit(put("seeds_per_job", 2), RECONFIGURED),
-        "a tuning seed, by which methods of several arms are tuned": Edit(
+        "another seeds_per_job": Edit(put("seeds_per_job", 2), RECONFIGURED),
+        "a tuning seed": Edit(
             put("seeds.tune", 1), {f"tune_ensemble {RELU}/l2/1000", f"choose_arm {RELU}/l2"} | OF_L2
         ),
-        "the same, by another criterion": Edit(
+        "a tuning seed and another criterion": Edit(
             both(put("seeds.tune", 1), put("tuning", {"outcome": "online_error", "stage": "late"})),
             {f"tune_ensemble {RELU}/l2/1000", f"choose_arm {RELU}/l2"} | OF_L2,
         ),
-        "one more arm: an ensemble is trained as one": Edit(
-            put("methods.l2.strength", [0.001, 0.01, 0.1]), OF_L2
-        ),
+        "one more arm": Edit(put("methods.l2.strength", [0.001, 0.01, 0.1]), OF_L2),
         "one arm less": Edit(put("methods.l2.strength", [0.001]), OF_L2),
-        "the arms in another order": Edit(put("methods.l2.strength", [0.01, 0.001]), RECONFIGURED),
+        "arms in another order": Edit(put("methods.l2.strength", [0.01, 0.001]), RECONFIGURED),
         "another value of an arm": Edit(put("methods.l2.strength", [0.001, 0.02]), OF_L2),
         "one more method": Edit(
             put("methods.parseval", {"strength": 0.001}),
@@ -389,17 +383,17 @@ SECTIONS: dict[str, dict[str, Edit]] = {
             put("datasets.cifar10", {}), RECONFIGURED
         ),
     },
-    "The config: what a setting is": {
+    "Config: one setting": {
         "another dataset": Edit(
             of_setting("problem.dataset", "mnist"), {"prepare mnist"} | OF_RELU
         ),
-        "another change of tasks": Edit(of_setting("problem.shift", "permute_pixels"), OF_RELU),
+        "another shift": Edit(of_setting("problem.shift", "permute_pixels"), OF_RELU),
         "samples": Edit(of_setting("problem.samples", 192), OF_RELU),
         "test samples": Edit(of_setting("problem.test_samples", 64), OF_RELU),
         "separable": Edit(of_setting("problem.separable", True), OF_RELU),
         "batch": Edit(of_setting("problem.batch", 32), OF_RELU),
         "epochs and tasks swapped": Edit(swap("problem", "epochs", "tasks"), OF_RELU),
-        "as many steps, but said in steps": Edit(config(in_steps), OF_RELU),
+        "the same budget, written in steps": Edit(config(in_steps), OF_RELU),
         "head": Edit(of_setting("problem.head", "fresh"), OF_RELU),
         "width and depth swapped": Edit(swap("network", "width", "depth"), OF_RELU),
         "activation": Edit(
@@ -409,21 +403,23 @@ SECTIONS: dict[str, dict[str, Edit]] = {
         "initialization": Edit(of_setting("network.initialization", "xavier"), OF_RELU),
         "matched": Edit(of_setting("network.matched", True), OF_RELU),
         "step size": Edit(of_setting("optimizer.lr", 0.002), OF_RELU),
-        "an optimizer that forgets at a switch": Edit(
+        "an optimizer that resets at task boundaries": Edit(
             of_setting("optimizer.at_task_boundary", "reset"), OF_RELU
         ),
         "another optimizer": Edit(of_setting("optimizer.kind", "sgd"), OF_RELU),
     },
-    "The config: what is recorded, measured and tested": {
+    "Config: training, curvature and statistics": {
         "fewer checkpoints": Edit(
             both(put("training.checkpoint_every", 2), put("curvature.every", 4)), RETRAINED
         ),
-        "fewer points of learning curves": Edit(put("training.curve_points", 2), RETRAINED),
-        "as many points, written": Edit(put("training.curve_points", 10), RECONFIGURED),
+        "fewer points in learning curves": Edit(put("training.curve_points", 2), RETRAINED),
+        "the default number of points, written": Edit(
+            put("training.curve_points", 10), RECONFIGURED
+        ),
         "precision": Edit(put("training.precision", "bfloat16"), RETRAINED),
         "curvature at fewer tasks": Edit(put("curvature.every", 2), MEASURED),
         "curvature on more samples": Edit(put("curvature.samples", 64), MEASURED),
-        "one evaluation point less": Edit(put("curvature.evaluation_points", ["next"]), MEASURED),
+        "one evaluation point fewer": Edit(put("curvature.evaluation_points", ["next"]), MEASURED),
         "evaluation points in another order": Edit(
             put("curvature.evaluation_points", ["next", "previous"]), RECONFIGURED
         ),
@@ -435,7 +431,7 @@ SECTIONS: dict[str, dict[str, Edit]] = {
         "probes at a time": Edit(put("curvature.probe_block", 2), MEASURED),
         "levels of the effective rank": Edit(put("curvature.levels", [0.9]), MEASURED),
         "top directions": Edit(put("curvature.top", 5), MEASURED),
-        "the same operators as a mapping": Edit(
+        "the same operators, as a mapping": Edit(
             put("curvature.operators", {"fisher": {}}), RECONFIGURED
         ),
         "defaults of curvature, written": Edit(
@@ -447,31 +443,31 @@ SECTIONS: dict[str, dict[str, Edit]] = {
             RECONFIGURED,
         ),
         "a hypothesis": Edit(put("statistics.hypotheses", [HYPOTHESIS]), END),
-        "draws of the tests": Edit(put("statistics.draws", 999), END),
-        "what counts as lost": Edit(put("statistics.lost", 0.1), END),
-        "what counts as moved": Edit(put("statistics.moved", 0.1), END),
+        "number of draws": Edit(put("statistics.draws", 999), END),
+        "margin of lost plasticity": Edit(put("statistics.lost", 0.1), END),
+        "margin of a moved measure": Edit(put("statistics.moved", 0.1), END),
     },
     "Results": {
-        "a figure deleted": Edit(
+        "a deleted figure file": Edit(
             remove("results/tiny/figures/scatter.pdf"), {"figure_scatter", *LAST}
         ),
-        "a dataset deleted": Edit(
+        "a deleted dataset": Edit(
             remove(f"results/tiny/datasets/{RELU}.nc"), of(GATHER, RELU) | END
         ),
-        "checkpoints deleted, to save space": Edit(
+        "deleted checkpoints": Edit(
             remove(*(f"results/tiny/runs/{ensemble}/checkpoints.nc" for ensemble in ENSEMBLES)),
             set(),
         ),
-        "checkpoints deleted, then another operator": Edit(
+        "deleted checkpoints, then another operator": Edit(
             both(
                 remove(f"results/tiny/runs/{RELU}/l2/0/checkpoints.nc"),
                 put("curvature.operators", ["ggn"]),
             ),
             {f"train_ensemble {RELU}/l2/0"} | MEASURED,
         ),
-        "all copied into another clone, and adopted": Edit(adopt, set()),
-        "the same, after a method was edited": Edit(
-            both(edit(f"{LIBRARY}/methods/l2.py"), adopt), OF_L2
+        "all results copied into another clone and adopted": Edit(adopt, set()),
+        "the same after an edit of a method": Edit(
+            both(edit(f"{LIBRARY}/training/methods/l2.py"), adopt), OF_L2
         ),
     },
 }
@@ -504,97 +500,106 @@ ENTRIES = {  # of each column, the code whose digest its jobs carry
     "tables to read": "typeset",
     "report": "report",
 }
-REGISTRIES = tuple(registry.FOLDERS)
+PLUG_INS = tuple(registry.FOLDERS.values())
 
 
-def reached() -> dict[str, list[str]]:
-    """For each module of the library, the stages whose code takes it in whatever the settings name."""
+def stages_by_module() -> dict[str, list[str]]:
+    """Return the stages whose code digest includes a module, whatever the settings name."""
     digests = {
         stage: code_digest.code_digest(code_digest.SCRIPTS / f"{entry}.py")
         for stage, entry in ENTRIES.items()
     }
-    digests["check"] = code_digest.code_digest(
-        code_digest.ROOT / "tests/results/test_results.py",
-        [code_digest.ROOT / "tests/results/conftest.py"],
-    )
+    checks = code_digest.ROOT / "tests/results"
+    digests["check"] = code_digest.code_digest(checks / "test_results.py", [checks / "conftest.py"])
     digests["tables to read"] |= code_digest.code_digest(code_digest.SCRIPTS / "page.py")
-    names = sorted(
-        str(path.relative_to(code_digest.ROOT))
-        for path in (code_digest.ROOT / LIBRARY).rglob("*.py")
-    )
+    library = code_digest.ROOT / LIBRARY
+    modules = sorted(str(path.relative_to(library)) for path in library.rglob("*.py"))
     return {
-        name.removeprefix(f"{LIBRARY}/"): [stage for stage in COLUMNS if name in digests[stage]]
-        for name in names
+        module: [stage for stage in COLUMNS if f"{LIBRARY}/{module}" in digests[stage]]
+        for module in modules
     }
 
 
-def page() -> str:
-    """docs/incremental.md."""
+def edits_tables() -> str:
+    """Return a table for each section, with the number of jobs that rerun after each edit."""
     head = [f"| | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
     lines = []
-    for section, edits in SECTIONS.items():
+    for section, section_edits in SECTIONS.items():
         lines += [f"### {section}", "", *head]
-        for name, one in edits.items():
-            counts = Counter(job.split()[0] for job in one.jobs)
+        for name, one_edit in section_edits.items():
+            counts = Counter(job.split()[0] for job in one_edit.jobs)
             cells = [str(sum(counts[rule] for rule in rules) or "") for rules in COLUMNS.values()]
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
-    named = {
-        name: stages
-        for name, stages in reached().items()
-        if name.split("/")[0] not in REGISTRIES or name.endswith("__init__.py")
-    }
+    return "\n".join(lines).strip()
+
+
+def modules_table() -> str:
+    """Return a row for each set of stages, with the modules that only these stages use."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for name, stages in named.items():
-        groups.setdefault(tuple(stages), []).append(f"`{name}`")
-    order = sorted(
-        groups,
-        key=lambda stages: (len(stages) == 0, [list(COLUMNS).index(stage) for stage in stages]),
-    )
-    rooms = [f"| {', '.join(groups[stages])} | {', '.join(stages) or 'none'} |" for stages in order]
+    for module, stages in stages_by_module().items():
+        if not str(Path(module).parent).startswith(PLUG_INS):
+            groups.setdefault(tuple(stages), []).append(f"`{module}`")
+    positions = {stage: position for position, stage in enumerate(COLUMNS)}
+    order = sorted(groups, key=lambda stages: (not stages, [positions[stage] for stage in stages]))
+    rows = [
+        f"| {', '.join(groups[stages])} | {', '.join(stages) or '`none`'} |" for stages in order
+    ]
+    return "\n".join(rows)
+
+
+def page() -> str:
+    """Return docs/development/incremental.md."""
     return TEXT.format(
         edits=len(EDITS),
         jobs=len(EVERYTHING) - 1,
-        tables="\n".join(lines).strip(),
-        rooms="\n".join(rooms),
+        tables=edits_tables(),
+        modules=modules_table(),
     )
 
 
-TEXT = """# What runs again
+TEXT = """# Which edits rerun what
 
-Drawn from `tests/workflow/edits.py`, which `tests/workflow/test_edits.py` tries one by one on a study that is finished. `make why` says
-the same of your own edits: a line for each job that would run, with the file, package or key that it is because of, and what it took the
-last time.
+Snakemake reruns the jobs that depend on an edit, and no other. This page lists {edits} edits of a
+finished study with the jobs that each reruns. `tests/workflow/test_edits.py` tests every row.
 
-## {edits} edits of a finished study
+`make why` answers the same question for your own edits: one line per job, with the file, package or
+key that causes it, and the time that the job took before.
 
-Two settings, four methods (one of them with two arms), two seeds a job each: {jobs} jobs. A cell is how many of them run again; the rest
-stay as they are, byte for byte.
+## {edits} edits
+
+The study has two settings, four methods (one with two arms) and two seeds, each in its own job:
+{jobs} jobs. A cell is the number of jobs that rerun. All other results stay the same, byte for
+byte.
 
 {tables}
 
-## Which stages take in which module
+## Which stage uses which module?
 
-A stage runs again if a module of its row changes in more than comments, docstrings, layout and hints of types. Files of `changes`,
-`datasets`, `figures`, `methods`, `networks`, `operators` and `optimizers` are left out here: only jobs whose settings name one take it
-in.
+A stage reruns if one of its modules changes in more than comments, docstrings, layout and type
+hints. Plug-in files (methods, datasets, shifts, …) are not listed: only jobs that name them use
+them.
+Modules in the row `none` are used by plug-in files, or outside of jobs.
 
 | modules | stages |
 |---|---|
-{rooms}
+{modules}
 
-## What this rests on
+## How it works
 
-- A job's param `code` has a digest of the meaning of each file that it may import, and the version of each package among them that
-  computes or draws; its param `settings` has just the keys that it uses. Snakemake compares both with those that the result was made
-  with. A test compares the modules that jobs of a whole study really import with their digests.
-- A file that only became newer is compared by content, up to a gigabyte.
-- Blocks of seeds that are trained stay as they are, so `seeds` may grow, and `seeds_per_job` may change, without training a seed twice.
-- Intermediate files may be deleted; only what is needed again is made again. Datasets, tables, figures and the report are made again if
-  they are missing.
-- Code that is edited while jobs wait: those whose code it is refuse to start, in a sentence, and run with the new code at the next start.
-  A job that runs has its code in memory; its result carries the digest of that code, so the next start runs it again.
+- **Code and settings are parameters of a job.** `code` has a digest of each file that the job may
+  import, and the versions of packages that compute or draw. `settings` has only the keys that the
+  job uses. Snakemake compares both with those of the result. A test compares the digests with the
+  modules that jobs really import.
+- **Files are compared by content.** A file that is only newer reruns nothing, up to a gigabyte.
+- **Trained seeds stay.** You can increase `seeds` or change `seeds_per_job` without training a seed
+  twice.
+- **You can delete intermediate files.** Only those that are needed again are made again. Missing
+  datasets, tables, figures and reports are made again.
+- **You can edit code while jobs run.** A waiting job with changed code refuses to start and runs at
+  the next start. A running job keeps its code in memory, and the next start runs it again.
 """
+
 
 if __name__ == "__main__":
     print(page(), end="")

@@ -29,12 +29,12 @@ ROOT = Path(__file__).resolve().parents[2]
 OPTIONAL = {"options", "kind"}
 
 
-# one of each kind: what means nothing, each stage's code, packages, each section of the config, results
+# one of each kind: no meaning, code of each stage, packages, each section of the config, results
 QUICK = [
-    "What means nothing: a comment in every module and every file of rules",
-    "What means nothing: every file touched, results among them",
-    "What means nothing: the config's keys in the opposite order",
-    "Code: a new method, not yet used",
+    "Edits without meaning: a comment in every module and every file of rules",
+    "Edits without meaning: all files touched, including results",
+    "Edits without meaning: config keys in reverse order",
+    "Code: a new method that is not used",
     "Code: a method that is used",
     "Code: the dataset",
     "Code: the operator",
@@ -42,14 +42,14 @@ QUICK = [
     "Code: one figure",
     "Code: the style",
     "Packages: a newer scipy",
-    "The config: what there is: other jobs for the same seeds",
-    "The config: what there is: a tuning seed, by which methods of several arms are tuned",
-    "The config: what there is: one more method",
-    "The config: what a setting is: epochs and tasks swapped",
-    "The config: what is recorded, measured and tested: fewer blocks",
-    "The config: what is recorded, measured and tested: a hypothesis",
-    "Results: checkpoints deleted, then another operator",
-    "Results: all copied into another clone, and adopted",
+    "Config: settings, methods and seeds: another seeds_per_job",
+    "Config: settings, methods and seeds: a tuning seed",
+    "Config: settings, methods and seeds: one more method",
+    "Config: one setting: epochs and tasks swapped",
+    "Config: training, curvature and statistics: fewer blocks",
+    "Config: training, curvature and statistics: a hypothesis",
+    "Results: deleted checkpoints, then another operator",
+    "Results: all results copied into another clone and adopted",
 ]
 
 
@@ -60,7 +60,7 @@ def test_an_edit_runs_again_just_what_it_concerns(copy, name):
 
 
 def test_the_page_is_drawn_from_these_edits():
-    assert (ROOT / "docs/incremental.md").read_text() == page()
+    assert (ROOT / "docs/development/incremental.md").read_text() == page()
 
 
 def flat(values, at=""):

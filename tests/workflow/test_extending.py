@@ -1,4 +1,4 @@
-"""A method, a dataset, a problem, a network, an operator and a figure of one's own, added as docs/extending.md says: by doing it."""
+"""The files of docs/extend.md work as written: method, dataset, shift, network, operator and figure."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 import yaml
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "extend.md"
 BLOCKS = re.findall(
     r"^```(\w+)\n# (\S+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
 )
@@ -107,7 +107,7 @@ def test_what_is_wrong_with_the_new_file_of_data_is_said_in_a_sentence(extended)
     done = project.snakemake("--forcerun", "prepare", "--", "results/tiny/data/mine.nc")
     assert done.returncode != 0
     assert re.search(
-        r"data/mine\.npz is no npz file with images and labels .*: put one there", done.stdout
+        r"data/mine\.npz is not an npz file with images and labels .*Put one there", done.stdout
     ), done.stdout[-3000:]
     assert "Traceback" not in done.stdout
 

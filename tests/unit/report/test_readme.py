@@ -1,4 +1,4 @@
-"""What is published says what the tables beside it say, and README's commands and files exist."""
+"""README and docs agree with the published tables, and name only existing files and commands."""
 
 import itertools
 import math
@@ -14,130 +14,151 @@ from plasticity.config import registry
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
-USING = (ROOT / "docs/using.md").read_text()
-REDRAW = "python tests/unit/evidence.py"
-# numbers of README that no table has: arXiv, versions, what was compared once, years; and what another test counts
-OF_NO_TABLE = {"2312.00246", "3.11", "0.01", "0.6"}
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "results/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+REGENERATE = "run: python tests/unit/evidence.py"
+# decimal numbers in README that come from no table: the arXiv number and the Python version
+OTHER_DECIMALS = {"2312.00246", "3.11"}
+LINK = re.compile(r"(?:\]\(|src=\")(?!https?:)([^)#\"]*)(#[^)\"]+)?")
 
 
-def test_the_page_of_the_evidence_is_what_its_tables_say():
-    assert (ROOT / "docs/evidence.md").read_text() == evidence.page(), REDRAW
+def test_evidence_page_is_generated_from_its_tables():
+    assert evidence.PAGE.read_text() == evidence.page(), REGENERATE
 
 
-def test_what_readme_says_of_the_evidence_and_of_costs_is_what_the_tables_say():
-    assert evidence.within_readme(README) == README, REDRAW
+def test_generated_parts_of_readme_agree_with_the_tables():
+    assert evidence.update_readme(README) == README, REGENERATE
 
 
-def test_no_other_number_stands_in_readme():
-    rest = re.sub(r"<!-- (\w+): .*?<!-- end of \1 -->", "", README, flags=re.DOTALL)
-    assert set(re.findall(r"\d+\.\d+", rest)) <= OF_NO_TABLE
+def test_readme_has_no_decimal_number_without_a_table():
+    written = re.sub(r"<!-- (\w+): .*?<!-- end of \1 -->", "", README, flags=re.DOTALL)
+    assert set(re.findall(r"\d+\.\d+", written)) <= OTHER_DECIMALS
 
 
-def steps(setting):
-    """How many steps of training a setting has, over all its tasks."""
+def test_readme_has_at_most_150_lines():
+    assert len(README.splitlines()) <= 150
+
+
+def training_steps(setting):
+    """Return the optimizer steps of a setting over all its tasks."""
     problem = setting["problem"]
-    return problem["tasks"] * problem["epochs"] * math.ceil(problem["samples"] / problem["batch"])
+    batches = math.ceil(problem["samples"] / problem["batch"])
+    return problem["tasks"] * problem["epochs"] * batches
 
 
-def test_budgets_are_the_shares_that_are_said():
+def test_stated_budgets_are_the_shares_of_the_published_budgets():
     text = (ROOT / "studies/evidence.yaml").read_text()
-    ours, whole = (
-        yaml.safe_load(one)["settings"] for one in (text, (ROOT / "studies/paper.yaml").read_text())
-    )
-    shares = {name: 100 * steps(ours[name]) / steps(whole[name]) for name in ours}
-    stated = {
-        name: float(share)
-        for name, share in re.findall(r"^  (\w+): # .*?([\d.]+) %", text, flags=re.MULTILINE)
+    ours = yaml.safe_load(text)["settings"]
+    published = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())["settings"]
+    shares = {
+        name: 100 * training_steps(ours[name]) / training_steps(published[name]) for name in ours
     }
+    comments = re.findall(r"^  (\w+): # .*?([\d.]+) %", text, flags=re.MULTILINE)
+    stated = {name: float(share) for name, share in comments}
     assert len(stated) > 6
     assert stated == pytest.approx({name: shares[name] for name in stated}, abs=0.05)
-    said = f"{min(shares.values()):.1g} to {max(shares.values()):.1g} %"
-    assert said in evidence.page()
-    assert said in evidence.result()
+    expected = f"{min(shares.values()):.1g} to {max(shares.values()):.1g} %"
+    assert expected in " ".join(evidence.page().split())
+    assert expected in " ".join(evidence.readme_result().split())
 
 
-def test_what_readme_counts_is_there():
+def test_counts_in_readme_agree_with_the_plug_in_folders():
     counts = re.search(
-        r"(\d+) methods, (\d+) ways for tasks to change, (\d+) kinds of data, (\d+) networks, (\d+) operators",
-        README,
+        r"(\d+) methods, (\d+) shifts, (\d+) datasets, (\d+) architectures, (\d+) operators",
+        " ".join(README.split()),
     )
     kinds = ("methods", "shifts", "datasets", "architectures", "operators")
-    there = [len(registry.names(kind)) for kind in kinds]
-    assert list(map(int, counts.groups())) == [there[0] - 2, *there[1:]], (
-        "methods but for none and fresh"
+    files = [len(registry.names(kind)) for kind in kinds]
+    assert list(map(int, counts.groups())) == [files[0] - 2, *files[1:]], (
+        "methods without none and fresh"
     )
 
 
-def test_sentences_about_the_default_study_are_those_of_the_table():
+def test_quoted_sentences_about_the_default_study_are_in_its_table():
     statements = pd.read_csv(ROOT / "docs/digits/tables/statements.csv", keep_default_na=False)
-    said = [
-        line[2:]
-        for line in (ROOT / "docs/digits.md").read_text().splitlines()
-        if line.startswith("- ")
-    ]
-    assert len(said) > 10
-    assert set(said) <= set(statements["statement"])
+    lines = (ROOT / "docs/results/digits.md").read_text().splitlines()
+    quoted = [line[2:] for line in lines if line.startswith("- ")]
+    assert len(quoted) > 10
+    assert set(quoted) <= set(statements["statement"])
 
 
-def rows_of(page, head):
-    """The cells of the table below a head, without its rule."""
-    lines = iter((ROOT / "docs" / page).read_text().splitlines())
+def table_rows(page, head):
+    """Return the cells of the Markdown table with this head."""
+    lines = iter((ROOT / "docs/results" / page).read_text().splitlines())
     assert head in lines
     next(lines)
-    return [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in itertools.takewhile(bool, lines)
-    ]
+    rows = itertools.takewhile(bool, lines)
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
-def test_the_table_of_methods_is_that_of_the_study():
+def test_table_of_methods_agrees_with_the_published_study():
     table = pd.read_csv(ROOT / "docs/methods/summary.csv").set_index("arm")
-    rows = rows_of(
-        "methods.md",
-        "| method | tuned arm | error early | error late | gap early | gap late | rank early | rank late |",
+    head = (
+        "| method | selected arm | error early | error late | gap early | gap late "
+        "| rank early | rank late |"
     )
+    rows = table_rows("methods.md", head)
     assert {row[0].strip("`").replace(" ", "") for row in rows} == set(table.index)
     for method, _, *cells in rows:
-        numbers = table.loc[method.strip("`").replace(" ", "")]
+        published = table.loc[method.strip("`").replace(" ", "")]
         for name, digits, (early, late) in zip(
             ("final_error", "final_error_gap", "fisher_effective_rank"),
             (3, 3, 1),
             (cells[:2], cells[2:4], cells[4:]),
             strict=True,
         ):
-            assert float(early) == pytest.approx(numbers[f"{name}_early"], abs=0.51 * 10**-digits)
-            found = [float(number) for number in re.findall(r"-?[\d.]+", late)]
-            assert found == pytest.approx(
-                [numbers[f"{name}_late{end}"] for end in ("", "_low", "_high")],
-                abs=0.51 * 10**-digits,
-            )
+            tolerance = 0.51 * 10**-digits
+            assert float(early) == pytest.approx(published[f"{name}_early"], abs=tolerance)
+            numbers = [float(number) for number in re.findall(r"-?[\d.]+", late)]
+            expected = [published[f"{name}_late{end}"] for end in ("", "_low", "_high")]
+            assert numbers == pytest.approx(expected, abs=tolerance)
 
 
-def test_the_arms_of_methods_are_those_that_the_study_chose():
+def test_table_of_arms_agrees_with_the_published_selection():
     table = pd.read_csv(ROOT / "docs/methods/tuning.csv")
-    rows = rows_of("methods.md", "| method | hyper-parameters | mean final error of each arm |")
+    rows = table_rows("methods.md", "| method | hyperparameters | mean final error of each arm |")
     assert [row[0].strip("`").replace(" ", "") for row in rows] == list(
         dict.fromkeys(table["method"])
     )
     for (_, arms), (_, _, cell) in zip(table.groupby("method", sort=False), rows, strict=True):
         shown = cell.split("; ")
-        assert [one.startswith("**") for one in shown] == list(arms["chosen"])
-        assert [float(one.rpartition(": ")[2].strip("*")) for one in shown] == pytest.approx(
-            list(arms["mean"]), abs=0.00051
-        )
+        assert [arm.startswith("**") for arm in shown] == list(arms["chosen"])
+        errors = [float(arm.rpartition(": ")[2].strip("*")) for arm in shown]
+        assert errors == pytest.approx(list(arms["mean"]), abs=0.00051)
 
 
-def test_every_file_that_is_linked_is_there():
-    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "results/README.md"):
-        for link in re.findall(r"(?:\]\(|src=\")(?!https?:)([^)#\"]+)", page.read_text()):
-            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+def anchors(page):
+    """Return the anchors of a page's titles, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_every_method_is_named():
-    assert all(f"`{method}`" in USING for method in registry.names("methods"))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_point_to_existing_files_and_titles(page):
+    for link, anchor in LINK.findall(page.read_text()):
+        target = page.parent / link if link else page
+        assert target.exists(), f"{page.name} links to {link}"
+        if anchor:
+            assert anchor[1:] in anchors(target), f"{page.name} links to {link}{anchor}"
 
 
-def test_every_make_target_that_is_named_exists():
+def test_architecture_page_names_only_existing_files():
+    text = (ROOT / "docs/development/architecture.md").read_text()
+    library = ROOT / "workflow/scripts/plasticity"
+    named = set(re.findall(r"`([\w/.-]+\.(?:py|smk|yaml|rst|md))`", text))
+    missing = {
+        name for name in named if not (ROOT / name).exists() and not (library / name).exists()
+    }
+    assert missing == set()
+
+
+def test_configuration_page_names_every_method():
+    for method in registry.names("methods"):
+        assert f"`{method}`" in CONFIGURATION, method
+
+
+def test_every_named_make_target_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", README + USING, flags=re.MULTILINE))
+    text = "\n".join(page.read_text() for page in PAGES)
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", text, flags=re.MULTILINE))
     assert {"run", "test", "env", "help"} <= named <= targets

@@ -28,7 +28,7 @@ class Method(Intervention):
 
     A weight's partner, the initial value of its rank, does not change with the weight (almost everywhere), so the gradient needs
     the ranks alone and none is taken through a sort. Ranks are those of the very step; with `ranks_every` above 1 those of a task's first
-    step and of every so many after it, an approximation that saves time on a CPU (docs/performance.md says what it changes); on a GPU
+    step and of every so many after it, an approximation that saves time on a CPU (docs/development/performance.md says what it changes); on a GPU
     they are always those of the step.
     """
 
