@@ -42,10 +42,6 @@ CURVATURE_MEASURES = {  # without the Hessian's effective rank, whose estimate i
 }
 SETTINGS_WITH_ALL_METHODS = ("mnist_separable_relu", "mnist_labels_relu", "mnist_pixels_relu")
 
-# The first evidence was published before evaluation points had their present names.
-PUBLISHED_COLUMN = "moment"
-PUBLISHED_POINTS = {"old": "previous", "new": "next"}
-
 
 # Access to the tables
 
@@ -54,11 +50,7 @@ PUBLISHED_POINTS = {"old": "previous", "new": "next"}
 def table(name: str, study: str = "evidence") -> pd.DataFrame:
     """Read a published table."""
     path = next((DOCS / study).glob(f"*/{name}.csv*"))
-    rows = pd.read_csv(path)
-    if PUBLISHED_COLUMN in rows:
-        rows = rows.rename(columns={PUBLISHED_COLUMN: "evaluation_point"})
-        rows["evaluation_point"] = rows["evaluation_point"].replace(PUBLISHED_POINTS)
-    return rows
+    return pd.read_csv(path)
 
 
 def select_rows(name: str, **values: object) -> pd.DataFrame:
@@ -86,9 +78,7 @@ def published_run(study: str) -> dict[str, Any]:
 def mean_ranks(setting: str) -> dict[int, float]:
     """Return the mean rank over seeds by measured task, without an intervention, on next data."""
     with xr.open_dataset(DOCS / "evidence" / "drawn" / f"{setting}.nc") as data:
-        points = PUBLISHED_COLUMN if PUBLISHED_COLUMN in data.dims else "evaluation_point"
-        next_point = "new" if points == PUBLISHED_COLUMN else "next"
-        ranks = data[RANK].sel({"arm": NONE, "block": "all", points: next_point}).mean("seed")
+        ranks = data[RANK].sel(arm=NONE, block="all", evaluation_point="next").mean("seed")
         measured = ranks.dropna("task")
         return dict(zip(measured["task"].values.tolist(), measured.values.tolist(), strict=True))
 
