@@ -4,8 +4,8 @@
 #   snakemake --cores all --configfile studies/mnist.yaml    another one
 #   snakemake --profile slurm                                on a cluster
 #
-# Targets: a stage (data, tune, train, curvature, datasets, tables, checks, figures, report), a figure (figure_scatter, …), archive, which
-# puts a study into one file, or cost, which says what a study will take before it runs.
+# Targets: a stage (data, tune, train, curvature, datasets, tables, checks, figures, report), a figure
+# (figure_scatter, …), or cost, which estimates jobs, disk and time before a study runs.
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -32,7 +32,6 @@ include: "workflow/rules/check.smk"
 include: "workflow/rules/typeset.smk"
 include: "workflow/rules/draw.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/archive.smk"
 
 
 onstart:

@@ -123,7 +123,6 @@ def test_every_package_that_the_library_computes_or_draws_with_is_known():
         "jsonschema",
         "netCDF4",
         "panel",
-        "rocrate",
         "snakemake",
         "tqdm",
         "xarray",
