@@ -1,4 +1,4 @@
-# Directions of curvature and the loss of plasticity: from real data to figures, tables and a report.
+# Directions of curvature and the loss of plasticity, from data to figures, tables and a report.
 #
 #   snakemake --cores all                                    the default study, config.yaml
 #   snakemake --cores all --configfile studies/mnist.yaml    another one
@@ -16,7 +16,7 @@ report: "workflow/report/workflow.rst"
 
 if not workflow.overwrite_configfiles:
 
-    # a study is one complete config: a --configfile takes the place of the default study, and is not mixed with it
+    # one file defines a study: --configfile replaces the default study, and is not merged with it
     configfile: "config.yaml"
 
 
@@ -48,5 +48,5 @@ rule all:
         rules.datasets.input,
         rules.tables.input,
         rules.figures.input,
-        f"results/{STUDY.name}/report.html",
+        result("report.html"),
     localrule: True

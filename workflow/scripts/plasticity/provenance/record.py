@@ -135,8 +135,8 @@ def checked_digest(path: Path) -> str:
     if record and record.sha256 != checksum:
         raise StudyError(
             f"{path} differs from the file that {record.source} wrote: it was edited, or copied "
-            "incompletely. Restore the original, or delete the file and start snakemake again to "
-            "recompute it."
+            "incompletely. Restore the original, or delete it and start snakemake again to "
+            "recompute it"
         )
     return checksum
 
