@@ -4,8 +4,8 @@
 #   snakemake --cores all --configfile studies/mnist.yaml    another one
 #   snakemake --profile slurm                                on a cluster
 #
-# Targets: a stage (data, tune, train, curvature, datasets, tables, checks, figures, report), a figure
-# (figure_scatter, …), or cost, which estimates jobs, disk and time before a study runs.
+# Targets: a stage (data, tune, train, curvature, datasets, tables, checks, figures, report), a
+# figure (figure_scatter, …), or cost, which estimates jobs, disk and time before a study runs.
 from snakemake.utils import min_version
 
 min_version("9.27")

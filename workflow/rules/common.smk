@@ -135,7 +135,7 @@ TUNED_ENSEMBLES = [
     for seeds in STUDY.tuning_blocks(setting, method)
 ]
 # an environment variable, not a param, because the folder of the data changes no result
-os.environ["PLASTICITY_DATA"] = os.environ.get("PLASTICITY_DATA") or config["data_root"]
+os.environ.update(PLASTICITY_DATA=os.environ.get("PLASTICITY_DATA") or config["data_root"])
 
 
 wildcard_constraints:
@@ -192,6 +192,11 @@ def ensembles_in(wildcards):
     """List the ensembles of a setting, as folders in the folder of the setting."""
     ensembles = STUDY.ensembles(wildcards.setting)
     return [f"{ensemble.method}/{ensemble.seeds}" for ensemble in ensembles]
+
+
+def tables_of_figure(figure):
+    """List the tables that a figure shows."""
+    return targets("tables/{table}.csv", table=registry.constant("figures", figure, "TABLES"))
 
 
 def outcomes_of(wildcards):
@@ -269,6 +274,11 @@ def plugins_of_method(method):
     return [("methods", part) for part in parts(method)]
 
 
+def plugins_of_dataset(dataset):
+    """List the plug-in that reads a dataset."""
+    return [("datasets", STUDY.datasets[dataset].kind)]
+
+
 def plugins_of_operators():
     """List the plug-ins of the operators that are measured."""
     return [("operators", name) for name in STUDY.curvature.operators]
@@ -291,26 +301,26 @@ SECONDS_PER_CHECKPOINT = 5  # to measure a checkpoint of one run
 MARGIN = 30  # minutes that a job requests in addition to the expected time
 
 
-def expected_seconds(rule, wildcards):
+def expected_seconds(rule_name, wildcards):
     """Estimate the run time of a Slurm job."""
     arms = STUDY.reported(wildcards.method)
-    if rule == "tune_ensemble":
+    if rule_name == "tune_ensemble":
         arms = STUDY.arms(wildcards.method)
     problem = STUDY.settings[wildcards.setting].problem
     tasks = len(arms) * len(block_seeds(wildcards.seeds)) * problem.tasks
-    if rule == "measure_ensemble":
+    if rule_name == "measure_ensemble":
         return tasks * SECONDS_PER_CHECKPOINT
     return tasks * problem.steps // STEPS_PER_SECOND
 
 
-def slurm_resources(rule, memory, gpu):
+def slurm_resources(rule_name, memory, gpu):
     """Return the resources of a Slurm job.
 
     Every attempt requests more memory (in MB) and more time than the one before.
     """
 
     def minutes(wildcards, attempt):
-        return (MARGIN + expected_seconds(rule, wildcards) // 60) * attempt
+        return (MARGIN + expected_seconds(rule_name, wildcards) // 60) * attempt
 
     return {
         **slurm.resources(SITE, gpu=gpu),

@@ -1,4 +1,4 @@
-# runs: measure curvature, features, units and weights of an ensemble's checkpoints, without training
+# runs: measure curvature, features, units and weights of an ensemble's checkpoints; train nothing
 rule curvature:
     input:
         targets("runs/{ensemble}/measures.nc", ensemble=ENSEMBLES),

@@ -13,7 +13,7 @@ for name in FIGURES:
         input:
             result("checks.txt"),
             datasets=targets("datasets/{setting}.nc", setting=STUDY.drawn(name)),
-            tables=targets("tables/{table}.csv", table=registry.constant("figures", name, "TABLES")),
+            tables=tables_of_figure(name),
             style=STYLE,
         output:
             report(

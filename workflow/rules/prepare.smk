@@ -19,7 +19,7 @@ rule prepare:
         **local_resources(memory=4000, minutes=60),
     params:
         settings=lambda wildcards: STUDY.preparing(wildcards.dataset),
-        code=lambda wildcards: code("prepare", ("datasets", STUDY.datasets[wildcards.dataset].kind)),
+        code=lambda wildcards: code("prepare", *plugins_of_dataset(wildcards.dataset)),
     shell:
         'python workflow/scripts/prepare.py --root "$PLASTICITY_DATA" --output {output}'
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

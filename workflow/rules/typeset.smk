@@ -1,4 +1,4 @@
-# tables for readers: LaTeX tables for a paper, and pages with tables that can be sorted and searched
+# tables for readers: LaTeX tables for a paper, and pages to sort and search tables
 rule tables:
     input:
         targets("tables/{table}.csv", table=TABLES + TYPESET),

@@ -1,8 +1,7 @@
 """Trace a result back to the data: the checksum, commit, settings and code of each file.
 
     python workflow/scripts/origin.py results/digits/figures/scatter.svg
-    python workflow/scripts/origin.py results/digits/tables/outcomes.csv \\
-        setting=digits_labels_relu arm=none outcome=final_error
+    python workflow/scripts/origin.py results/digits/tables/outcomes.csv setting=digits_labels_relu
 
 COLUMN=VALUE selects rows of a table. Then only the inputs of these rows are traced.
 """

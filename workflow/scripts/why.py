@@ -21,7 +21,9 @@ def explain(job: Any, dag: Any) -> str:
     reasons = list(find_reasons(job, dag))
     if reasons:
         return rerun_reasons.summarize(reasons)
-    earlier = sorted({plan.job_name(other) for other in dag.dependencies[job] if dag.needrun(other)})
+    earlier = sorted(
+        {plan.job_name(other) for other in dag.dependencies[job] if dag.needrun(other)}
+    )
     return f"after {rerun_reasons.summarize(earlier)}"
 
 
@@ -80,7 +82,9 @@ def print_plan(dag: Any) -> None:
         print(f"{len(jobs)} jobs, none of which ran before")
         return
     minutes = sum(known) / 60
-    summary = f"{len(jobs)} jobs, about {minutes:.1f} minutes of one core, as they took the last time"
+    summary = (
+        f"{len(jobs)} jobs, about {minutes:.1f} minutes of one core, as they took the last time"
+    )
     if new:
         summary += f"; {new} are new: snakemake --cores 1 cost"
     print(summary)

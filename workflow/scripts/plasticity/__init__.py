@@ -1,1 +1,1 @@
-"""Library of the workflow: directions of curvature and the loss of plasticity (arXiv 2312.00246)."""
+"""Library of the workflow: curvature and the loss of plasticity (arXiv 2312.00246)."""

@@ -119,7 +119,9 @@ def cost(
     steps = setting.problem.tasks * setting.problem.steps
     seconds_per_step = time_step(setting, method, counts.largest_job, data, training)
     training_seconds = seconds_per_step * steps * counts.runs / len(counts.largest_job)
-    bytes_of_checkpoints = BYTES_PER_PARAMETER * counts.parameters * counts.checkpoints * counts.runs
+    bytes_of_checkpoints = (
+        BYTES_PER_PARAMETER * counts.parameters * counts.checkpoints * counts.runs
+    )
     bytes_of_measures = round(2 * checkpoint.disk * counts.measurements)
     return Cost(
         jobs=len(blocks),
@@ -144,11 +146,12 @@ def count(
 ) -> Counts:
     """Count runs, checkpoints and parameters; the arguments are those of `cost`."""
     all_tasks = setting.problem.tasks
-    runs = len(arms) * sum(map(len, blocks))
+    runs = len(arms) * sum(len(block) for block in blocks)
+    largest_block = max(blocks, key=lambda block: len(block))
     network = architecture.fitting(setting, data)
     return Counts(
         runs=runs,
-        largest_job=list(itertools.product(arms, max(blocks, key=len))),
+        largest_job=list(itertools.product(arms, largest_block)),
         checkpoints=len(range(0, all_tasks, training.checkpoint_every)),
         measurements=runs * len(range(0, all_tasks, curvature.every)),
         parameters=sum(tensor.numel() for tensor in network.parameters()),

@@ -1,8 +1,8 @@
 """Cache of finished results, so that no job computes the same results twice.
 
-The cache is the folder `kept` in an ensemble's folder. It holds hard links to the results, the stamp
-of the job and a digest of every file. Snakemake does not know the cache: it deletes the outputs that
-it knows before each attempt. It runs a finished job again in two cases:
+The cache is the folder `kept` in an ensemble's folder. It holds hard links to the results, the
+stamp of the job and a digest of every file. Snakemake does not know the cache: it deletes the
+outputs that it knows before each attempt. It runs a finished job again in two cases:
 
 - The choice of an arm is recomputed, and every job that depends on the choice is planned. The cache
   holds the last results of each arm.

@@ -107,7 +107,9 @@ def write(data: xr.Dataset, path: Path) -> None:
     Raises:
         StudyError: the disk is full, or the folder is not writable.
     """
-    encoding = {str(name): {"_FillValue": None} for name in data.coords}
+    encoding: dict[str, dict[str, object]] = {
+        str(name): {"_FillValue": None} for name in data.coords
+    }
     encoding |= {str(name): _encoding(values) for name, values in data.data_vars.items()}
     with atomic_write(path) as part, explain_write_errors(path):
         data.to_netcdf(part, engine="netcdf4", encoding=encoding)
