@@ -22,9 +22,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         StudyError: the folder cannot be created, or the file cannot be renamed.
     """
     part = path.with_name(path.name + ".part")
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with explain_write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         with explain_write_errors(path):
             part.replace(path)
