@@ -1,11 +1,11 @@
-# Directions of curvature and the loss of plasticity: from real data to figures, tables and a report.
+# Directions of curvature and the loss of plasticity, from data to figures, tables and a report.
 #
 #   snakemake --cores all                                    the default study, config.yaml
 #   snakemake --cores all --configfile studies/mnist.yaml    another one
 #   snakemake --profile slurm                                on a cluster
 #
-# Targets: a stage (data, tune, train, curvature, datasets, tables, checks, figures, report), a figure (figure_scatter, …), archive, which
-# puts a study into one file, or cost, which says what a study will take before it runs.
+# Targets: a stage (data, tune, train, curvature, datasets, tables, checks, figures, report), a
+# figure (figure_scatter, …), or cost, which estimates jobs, disk and time before a study runs.
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -16,7 +16,7 @@ report: "workflow/report/workflow.rst"
 
 if not workflow.overwrite_configfiles:
 
-    # a study is one complete config: a --configfile takes the place of the default study, and is not mixed with it
+    # one file defines a study: --configfile replaces the default study, and is not merged with it
     configfile: "config.yaml"
 
 
@@ -32,7 +32,6 @@ include: "workflow/rules/check.smk"
 include: "workflow/rules/typeset.smk"
 include: "workflow/rules/draw.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/archive.smk"
 
 
 onstart:
@@ -49,5 +48,5 @@ rule all:
         rules.datasets.input,
         rules.tables.input,
         rules.figures.input,
-        f"results/{STUDY.name}/report.html",
+        result("report.html"),
     localrule: True

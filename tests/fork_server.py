@@ -35,7 +35,6 @@ PACKAGES = [
     "netCDF4",
     "pandas",
     "pytest",
-    "rocrate.rocrate",
     "scipy.stats",
     "sklearn.datasets",
     "snakemake.cli",

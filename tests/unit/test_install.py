@@ -1,4 +1,4 @@
-"""envs/install.sh: installs only when the lock file's content changed, and never harms an environment that is there."""
+"""envs/install.sh installs only if the lock file changed, and never harms an environment."""
 
 import os
 import shutil
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 INSTALL = Path(__file__).parents[2] / "envs/install.sh"
-# In place of Python: `-m venv` makes an environment whose pip and uv note their calls; `uv pip sync` fails if the file `broken` exists.
+# A script in place of Python. `-m venv` creates an environment whose pip and uv log their calls;
+# `uv pip sync` fails if the file `broken` exists.
 PYTHON = """#!/bin/bash
 [[ $1 == -m ]] || exit 0
 mkdir -p "$3/bin"
@@ -21,7 +22,7 @@ cat > "$3/bin/uv" <<'END'
 echo "uv $*" >> calls
 [[ $1 == venv ]] || [[ ! -e broken ]] || exit 2
 mkdir -p .venv.new/bin
-echo new > .venv.new/bin/made
+echo new > .venv.new/bin/version
 END
 chmod +x "$3/bin/pip" "$3/bin/uv"
 """
@@ -31,7 +32,7 @@ class Folder:
     """A folder with a lock file, in which install.sh runs.
 
     Attributes:
-        root: the folder.
+        root: path of the folder.
     """
 
     def __init__(self, root: Path) -> None:
@@ -48,8 +49,8 @@ class Folder:
         return self.root / "envs/requirements.txt"
 
     @property
-    def made(self) -> str:
-        return (self.root / ".venv/bin/made").read_text()
+    def installed_version(self) -> str:
+        return (self.root / ".venv/bin/version").read_text()
 
     def install(self, python: str = "python") -> subprocess.CompletedProcess[str]:
         env = os.environ | {"PYTHON": str(self.root / python)}
@@ -71,17 +72,17 @@ def folder(tmp_path):
 
 @pytest.fixture
 def installed(folder):
-    """A folder with an environment, whose calls were forgotten."""
+    """A folder with an environment, and an empty log of calls."""
     assert folder.install().returncode == 0
-    assert folder.made == "new\n"
-    (folder.root / ".venv/bin/made").write_text("old\n")
+    assert folder.installed_version == "new\n"
+    (folder.root / ".venv/bin/version").write_text("old\n")
     (folder.root / "calls").unlink()
     return folder
 
 
-def test_a_new_environment_is_what_the_lock_file_pins(folder):
+def test_new_environment_is_installed_from_the_lock_file(folder):
     assert folder.install().returncode == 0
-    assert folder.made == "new\n"
+    assert folder.installed_version == "new\n"
     sync = [
         call
         for call in (folder.root / "calls").read_text().splitlines()
@@ -94,48 +95,48 @@ def test_a_new_environment_is_what_the_lock_file_pins(folder):
     ]
 
 
-def test_a_lock_file_that_is_only_newer_installs_nothing(installed):
+def test_lock_file_with_the_same_content_installs_nothing(installed):
     later = installed.lock.stat().st_mtime + 1000
     os.utime(installed.lock, (later, later))
     assert installed.install().returncode == 0
-    assert installed.made == "old\n"
+    assert installed.installed_version == "old\n"
     assert not (installed.root / "calls").exists()
 
 
-def test_a_changed_lock_file_installs_a_new_environment(installed):
+def test_changed_lock_file_installs_a_new_environment(installed):
     installed.lock.write_text("numpy==2.2.0 --hash=sha256:1\n")
     os.utime(installed.lock, (0, 0))
     assert installed.install().returncode == 0
-    assert installed.made == "new\n"
+    assert installed.installed_version == "new\n"
 
 
-def test_a_failed_install_leaves_the_old_environment(installed):
+def test_failed_install_leaves_the_old_environment(installed):
     installed.lock.write_text("numpy==2.2.0 --hash=sha256:1\n")
     (installed.root / "broken").touch()
     assert installed.install().returncode != 0
-    assert installed.made == "old\n"
+    assert installed.installed_version == "old\n"
     (installed.root / "broken").unlink()
     assert installed.install().returncode == 0
-    assert installed.made == "new\n"
+    assert installed.installed_version == "new\n"
 
 
-def test_a_link_to_another_environment_is_not_replaced(installed, tmp_path):
-    """A `.venv` that linked to a shared environment was once emptied while a study ran in it."""
+def test_link_to_another_environment_is_not_replaced(installed, tmp_path):
+    """Replacing it would empty an environment that other studies may use."""
     shared = tmp_path / "shared"
     (installed.root / ".venv").rename(shared)
     (installed.root / ".venv").symlink_to(shared)
-    assert installed.install().returncode == 0, "it holds what the lock file pins"
+    assert installed.install().returncode == 0, "the lock file has not changed"
     installed.lock.write_text("numpy==2.2.0 --hash=sha256:1\n")
     done = installed.install()
     assert done.returncode == 1
     assert f".venv is a symbolic link to {shared}" in done.stderr
     assert "rm .venv" in done.stderr
     assert (installed.root / ".venv").is_symlink()
-    assert (shared / "bin/made").read_text() == "old\n"
+    assert (shared / "bin/version").read_text() == "old\n"
     assert not (installed.root / "calls").exists()
 
 
-def test_a_python_that_cannot_make_environments_is_named(folder):
+def test_python_that_cannot_create_environments_is_named(folder):
     done = folder.install("missing")
     assert done.returncode == 1
     assert "is not Python 3.11 or newer. Install one, or name it: make env PYTHON=" in done.stderr

@@ -325,7 +325,7 @@ SECTIONS: dict[str, dict[str, Edit]] = {
             GATHER | END,
         ),
         "a rule's memory": Edit(
-            replaced("workflow/rules/train.smk", "3000 * attempt", "3500 * attempt"), set()
+            replaced("workflow/rules/train.smk", "memory=3000", "memory=3500"), set()
         ),
     },
     "Packages": {

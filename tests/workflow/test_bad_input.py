@@ -266,8 +266,8 @@ def test_a_damaged_dataset_is_named_with_what_to_do(copy):
     kept = copy.contents("results/tiny/tables") | copy.contents("results/tiny/figures")
     refused(
         copy.snakemake(f"results/tiny/{NONE}/outcomes.nc"),
-        "results/tiny/data/digits.nc is not what prepare made",
-        "copied by half",
+        "results/tiny/data/digits.nc differs from the file that prepare wrote",
+        "copied incompletely",
         "delete it",
     )
     assert not list(copy.results.glob("runs/**/*.nc*"))
@@ -284,7 +284,7 @@ def test_truncated_checkpoints_are_named_with_what_to_do_and_come_back_as_they_w
     checkpoints.write_bytes(whole[: len(whole) // 2])
     refused(
         copy.snakemake(f"results/tiny/{NONE}/measures.nc"),
-        f"results/tiny/{NONE}/checkpoints.nc is not what train made",
+        f"results/tiny/{NONE}/checkpoints.nc differs from the file that train wrote",
         "delete it",
     )
     assert not (ensemble / "measures.nc").exists()

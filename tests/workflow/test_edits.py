@@ -157,12 +157,12 @@ def test_what_is_new_or_missing_is_said_and_nothing_where_nothing_would_run(copy
     assert copy.run("python", "workflow/scripts/why.py").stdout.startswith("Nothing would run")
     (copy.results / "figures/scatter.pdf").unlink()
     done = copy.run("python", "workflow/scripts/why.py", "figures")
-    assert re.match(r"figure_scatter +\d+ s  scatter\.pdf is not there\n1 jobs, ", done.stdout), (
+    assert re.match(r"figure_scatter +\d+ s  scatter\.pdf is missing\n1 jobs, ", done.stdout), (
         done.stdout
     )
     done = unbuilt.run("python", "workflow/scripts/why.py", "train")
     assert re.search(
-        rf"^train_ensemble {RELU}/l2/0 +new  outcomes\.nc is not there$", done.stdout, re.MULTILINE
+        rf"^train_ensemble {RELU}/l2/0 +new  outcomes\.nc is missing$", done.stdout, re.MULTILINE
     )
     assert done.stdout.endswith("none of which ran before\n")
 
@@ -212,21 +212,21 @@ def test_what_does_not_fit_is_laid_aside_and_made_anew_to_the_same_bytes(copy, b
     done = copy.run("python", "workflow/scripts/audit.py", "--adopt")
     assert done.returncode == 0, done.stdout
     assert re.search(
-        rf"{RELU}/none/0/checkpoints\.nc: is not what was made: edited, or copied by half",
+        rf"{RELU}/none/0/checkpoints\.nc: its checksum differs from its record",
         done.stdout,
     )
     assert re.search(
-        rf"{RELU}/none/0/measures\.nc: was made of another runs/{RELU}/none/0/checkpoints\.nc",
+        rf"{RELU}/none/0/measures\.nc: its input runs/{RELU}/none/0/checkpoints\.nc has changed",
         done.stdout,
     )
-    assert re.search(r"tables/prediction\.csv: has no record of how it was made", done.stdout)
-    assert re.search(r"figures/timing\.png: is not what was made", done.stdout)
+    assert re.search(r"tables/prediction\.csv: has no provenance record", done.stdout)
+    assert re.search(r"figures/timing\.png: its checksum differs from its record", done.stdout)
     aside = copy.results / "aside"
     assert (aside / "runs" / RELU / "none" / "0" / "checkpoints.nc").stat().st_size == 5000
     assert not adopted.exists()
     assert "datasets/" not in done.stdout
     assert re.search(
-        r"^\d+ results, of which \d+ fit this .*, and \d+ were made of others that do not$",
+        r"^\d+ results, of which \d+ fit this .*, and \d+ have inputs that do not$",
         done.stdout,
         re.MULTILINE,
     )
@@ -254,7 +254,7 @@ def test_what_a_cluster_finished_though_no_launcher_saw_it_is_taken_back(copy, b
     assert f"train_ensemble {RELU}/none/0" in copy.plan("--rerun-incomplete")
     copy.build("--rerun-incomplete", "datasets")
     assert (
-        "taken back" in (copy.root / f"results/tiny/logs/runs/{RELU}/none/0/train.log").read_text()
+        "restored from" in (copy.root / f"results/tiny/logs/runs/{RELU}/none/0/train.log").read_text()
     )
     assert copy.plan("datasets") == set()
     shutil.rmtree(copy.root / folder / "kept")

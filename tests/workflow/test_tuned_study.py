@@ -75,7 +75,7 @@ def computed(project, stage="train"):
     taken = {
         seed
         for seed, text in said.items()
-        if "taken back from" in text and "nothing is computed" in text
+        if "restored from" in text and "nothing is computed" in text
     }
     assert not any(": 3 of 3, " in said[seed] for seed in taken)
     assert all(": 3 of 3, " in said[seed] for seed in set(said) - taken)

@@ -1,4 +1,4 @@
-# tables: what became of each arm, what goes with its loss of plasticity beyond a shared trend, and what arms were chosen by
+# tables: outcomes of each arm, explanations of its loss of plasticity, and the scores of tuned arms
 rule analyse:
     input:
         datasets=targets("datasets/{setting}.nc", setting=STUDY.settings),
@@ -7,18 +7,18 @@ rule analyse:
     output:
         targets("tables/{table}.csv", table=TABLES),
     log:
-        f"results/{STUDY.name}/logs/tables.log",
+        log_file("tables"),
     benchmark:
-        f"results/{STUDY.name}/benchmarks/tables.tsv"
+        benchmark_file("tables")
     localrule: True
     conda:
-        "../../envs/environment.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        **local_resources(memory=4000, minutes=10),
     params:
         settings=STUDY.analysing(),
         code=code("analyse"),
     shell:
-        "python workflow/scripts/analyse.py --datasets {input.datasets} --tuned_on {input.tuned_on} --choices {input.choices}"
-        " --tables {output} --settings {params.settings:q} --code {params.code:q} --log {log}"
+        "python workflow/scripts/analyse.py --datasets {input.datasets}"
+        " --tuned_on {input.tuned_on} --choices {input.choices} --tables {output}"
+        " --settings {params.settings:q} --code {params.code:q} --log {log}"

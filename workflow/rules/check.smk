@@ -1,4 +1,4 @@
-# checks: the tests of tests/results on what this study made; figures wait for them
+# checks: run the tests in tests/results on the results of the study; figures wait for them
 rule checks:
     input:
         targets("checks.txt"),
@@ -10,19 +10,21 @@ rule check:
         datasets=targets("datasets/{setting}.nc", setting=STUDY.settings),
         tables=targets("tables/{table}.csv", table=TABLES),
     output:
-        f"results/{STUDY.name}/checks.txt",
+        result("checks.txt"),
     log:
-        f"results/{STUDY.name}/logs/checks.log",
+        log_file("checks"),
     benchmark:
-        f"results/{STUDY.name}/benchmarks/checks.tsv"
+        benchmark_file("checks")
     localrule: True
     conda:
-        "../../envs/environment.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        **local_resources(memory=4000, minutes=10),
     params:
-        code=checks_code(),
+        code=code_of_checks(),
     shell:
-        "python -m pytest -p no:cacheprovider -q tests/results --datasets {input.datasets} --tables {input.tables} --verdict {output} --code {params.code:q}"
-        " > {log} 2>&1 || (grep -E '^E  +[A-Za-z]*Error|^FAILED|^ERROR' {log} >&2; false)"
+        "python -m pytest -p no:cacheprovider -q tests/results"
+        " --datasets {input.datasets} --tables {input.tables}"
+        " --verdict {output} --code {params.code:q}"
+        " > {log} 2>&1"
+        " || (grep -E '^E  +[A-Za-z]*Error|^FAILED|^ERROR' {log} >&2; false)"

@@ -1,4 +1,4 @@
-# Every function of the workflow: the study read once, and what each rule takes of it. No rules here.
+# All functions of the workflow: they read the study once, and give each rule its part. No rules.
 import functools
 import importlib
 import os
@@ -11,9 +11,6 @@ from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.basedir)
 SCRIPTS = ROOT / "workflow" / "scripts"
-STYLE = "workflow/style.yaml"
-CAPTIONS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "workflow" / "report").glob("*.rst"))
-CHECKS = ROOT / "tests" / "results"
 sys.path.insert(0, str(SCRIPTS))
 
 from plasticity import slurm
@@ -23,6 +20,13 @@ from plasticity.config.study import BLOCK, as_json, block_seeds, finished, read
 from plasticity.errors import StudyError
 from plasticity.provenance import audit, code_digest
 
+ENVIRONMENT = "../../envs/environment.yaml"  # relative to the rule files
+STYLE = "workflow/style.yaml"
+CAPTIONS = sorted(
+    str(path.relative_to(ROOT)) for path in (ROOT / "workflow" / "report").glob("*.rst")
+)
+FIGURES = registry.names("figures")
+FORMATS = ["svg", "pdf", "png"]
 TABLES = [
     "statements",
     "hypotheses",
@@ -34,10 +38,16 @@ TABLES = [
     "lead_lag",
     "consistency",
     "counterexamples",
+    "prediction",
+    "redundancy",
+    "comparisons",
+    "profiles",
+    "tuning",
 ]
-TABLES += ["prediction", "redundancy", "comparisons", "profiles", "tuning"]
-TYPESET = ["settings", "methods", "cost"]  # those of a paper, in LaTeX too
-PAGES = {  # of the report, the tables on each, and what it calls them; it leaves out those of thousands of rows
+TYPESET = ["settings", "methods", "cost"]  # tables for a paper, in LaTeX too
+# pages of the report, with their tables and the titles of these; tables of thousands of rows are
+# left out
+PAGES = {
     "outcomes": {
         "statements": "what the tables say, in words",
         "hypotheses": "hypotheses declared before the data",
@@ -59,45 +69,72 @@ PAGES = {  # of the report, the tables on each, and what it calls them; it leave
         "tuning": "scores of arms on the tuning seeds, and the chosen ones",
     },
 }
-FIGURES = registry.names("figures")
-FORMATS = ["svg", "pdf", "png"]
+
+# Checks before anything runs
 
 
-def study():
-    """The config, checked and typed; a mistake in it ends the workflow before anything runs."""
-    where = str(workflow.configfiles[-1]) if workflow.configfiles else "--config"
-    try:
-        return read(config, ROOT / "workflow" / "schemas" / "config.schema.yaml", where)
-    except StudyError as mistake:
-        raise WorkflowError(str(mistake)) from None
+def check_working_folder():
+    """Raise if Snakemake was not started in the folder of the repository."""
+    if Path.cwd().resolve() != ROOT.resolve():
+        raise WorkflowError(
+            f"start snakemake in {ROOT}: its commands and results are relative to that folder"
+        )
 
 
 def check_writable(folder):
-    """Say so now if the results cannot be written, not after hours."""
-    there = next(path for path in [folder, *folder.parents] if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise WorkflowError(f"{there} cannot be written to, and the results go below it: mend its permissions")
+    """Raise now, not after hours, if the results cannot be written."""
+    existing = next(path for path in [folder, *folder.parents] if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise WorkflowError(
+            f"{existing} cannot be written to, and the results go below it: change its "
+            f"permissions, for example `chmod u+w {existing}`"
+        )
 
 
-if Path.cwd().resolve() != ROOT.resolve():
-    raise WorkflowError(f"start snakemake in {ROOT}: its commands and results are relative to that folder")
+def check_results_are_tracked(folder):
+    """Raise if Snakemake lacks the metadata of results, because it would never update them."""
+    if not workflow.is_main_process or os.environ.get(audit.ALLOWED):
+        return
+    untracked = audit.mark_cached_incomplete(audit.untracked_results(folder))
+    if untracked:
+        raise WorkflowError(audit.untracked_message(untracked))
 
-try:
-    SITE = slurm.site(ROOT)
-except StudyError as mistake:
-    raise WorkflowError(str(mistake)) from None
-SAID = config.pop("said", {})  # what captions quote, when the report is written
-STUDY = study()
-config["said"] = SAID
+
+def read_study():
+    """Read and check the config; a mistake in it ends the workflow before anything runs."""
+    file = str(workflow.configfiles[-1]) if workflow.configfiles else "--config"
+    try:
+        return read(config, ROOT / "workflow" / "schemas" / "config.schema.yaml", file)
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def read_site():
+    """Read the settings of the Slurm site."""
+    try:
+        return slurm.read_site(ROOT)
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
+
+
+check_working_folder()
+SITE = read_site()
+QUOTED = config.pop("said", {})  # what captions quote; no key of a study
+STUDY = read_study()
+config["said"] = QUOTED
 RESULTS = Path("results") / STUDY.name
 check_writable(RESULTS.absolute())
-if workflow.is_main_process and not os.environ.get(audit.ALLOWED) and (came := audit.set_off_again(audit.unknown(RESULTS))):
-    raise WorkflowError(audit.refusal(came))
+check_results_are_tracked(RESULTS)
 STUDY = replace(STUDY, finished=finished(RESULTS))
+
 ENSEMBLES = [ensemble.folder for ensemble in STUDY.ensembles()]
 TUNED = [f"{setting}/{method}" for setting, method in STUDY.tunings()]
-TUNED_ENSEMBLES = [f"{setting}/{method}/{seeds}" for setting, method in STUDY.tunings() for seeds in STUDY.tuning_blocks(setting, method)]
-# not a param: where the data lie changes no result
+TUNED_ENSEMBLES = [
+    f"{setting}/{method}/{seeds}"
+    for setting, method in STUDY.tunings()
+    for seeds in STUDY.tuning_blocks(setting, method)
+]
+# an environment variable, not a param, because the folder of the data changes no result
 os.environ.update(PLASTICITY_DATA=os.environ.get("PLASTICITY_DATA") or config["data_root"])
 
 
@@ -108,142 +145,250 @@ wildcard_constraints:
     seeds=BLOCK,
 
 
+# Files
+
+
+def result(path):
+    """Return the path of a result; it may contain wildcards."""
+    return f"results/{STUDY.name}/{path}"
+
+
+def log_file(name):
+    """Return the path of a log; the name may contain wildcards."""
+    return result(f"logs/{name}.log")
+
+
+def benchmark_file(name):
+    """Return the path of a benchmark; the name may contain wildcards."""
+    return result(f"benchmarks/{name}.tsv")
+
+
 def targets(pattern, **wildcards):
-    """Files of the study: every combination of the wildcards."""
-    return expand(f"results/{STUDY.name}/{pattern}", **wildcards)
-
-
-@functools.cache
-def code(entry, *named):
-    """A rule's param `code`: the digest of its entry, with what it imports and the files that its settings name."""
-    files = [registry.path(kind, name) for kind, name in named]
-    return as_json(code_digest.code_digest(SCRIPTS / f"{entry}.py", files))
+    """List results: the pattern with every combination of the wildcards."""
+    return expand(result(pattern), **wildcards)
 
 
 def dataset_of(wildcards):
-    """The prepared dataset of a setting."""
-    return f"results/{STUDY.name}/data/{STUDY.settings[wildcards.setting].problem.dataset}.nc"
-
-
-def files_of(setting, optimizer=True):
-    """The files that a setting names, besides its dataset: how tasks change, the network, and what it learns with."""
-    chosen = STUDY.settings[setting]
-    named = [("shifts", chosen.problem.shift), ("architectures", chosen.network.kind)]
-    return [*named, ("optimizers", chosen.optimizer.kind)] if optimizer else named
-
-
-def files_of_study():
-    """The files that all settings and their methods name."""
-    named = {file for setting in STUDY.settings for file in files_of(setting)}
-    return sorted(named | {file for ensemble in STUDY.ensembles() for file in files_of_method(ensemble.method)})
-
-
-def files_of_method(method):
-    """The files that a method composes."""
-    return [("methods", part) for part in parts(method)]
-
-
-def training_of(wildcards):
-    """What a training job takes of the config."""
-    return STUDY.training_job(wildcards.setting, wildcards.method, wildcards.seeds)
-
-
-def gathering_of(wildcards):
-    """What a setting's dataset takes of the config."""
-    return STUDY.gathering(wildcards.setting)
-
-
-def ensembles_in(wildcards):
-    """The ensembles of a setting, as folders below it."""
-    return [f"{ensemble.method}/{ensemble.seeds}" for ensemble in STUDY.ensembles(wildcards.setting)]
-
-
-def ensembles_of(wildcards, file):
-    """One file of every ensemble of a setting."""
-    return [f"results/{STUDY.name}/runs/{wildcards.setting}/{ensemble}/{file}" for ensemble in ensembles_in(wildcards)]
-
-
-def tuning_of(wildcards):
-    """What a job that trains arms on tuning seeds takes of the config."""
-    return STUDY.tuning_job(wildcards.setting, wildcards.method, wildcards.seeds)
+    """Return the prepared dataset of a setting."""
+    dataset = STUDY.settings[wildcards.setting].problem.dataset
+    return result(f"data/{dataset}.nc")
 
 
 def choice_of(wildcards):
-    """The file with the arm that was chosen for a tuned method; none for another."""
-    return [f"results/{STUDY.name}/tuning/{wildcards.setting}/{wildcards.method}/choice.json"] if STUDY.tuned(wildcards.method) else []
+    """List the file with the selected arm of a method, if the method is tuned."""
+    if not STUDY.tuned(wildcards.method):
+        return []
+    return [result(f"tuning/{wildcards.setting}/{wildcards.method}/choice.json")]
+
+
+def tuning_outcomes_of(wildcards):
+    """List the outcomes of all arms of a method on the tuning seeds."""
+    folder = f"tuning/{wildcards.setting}/{wildcards.method}"
+    blocks = STUDY.tuning_blocks(wildcards.setting, wildcards.method)
+    return [result(f"{folder}/{seeds}/outcomes.nc") for seeds in blocks]
+
+
+def ensembles_in(wildcards):
+    """List the ensembles of a setting, as folders in the folder of the setting."""
+    ensembles = STUDY.ensembles(wildcards.setting)
+    return [f"{ensemble.method}/{ensemble.seeds}" for ensemble in ensembles]
+
+
+def tables_of_figure(figure):
+    """List the tables that a figure shows."""
+    return targets("tables/{table}.csv", table=registry.constant("figures", figure, "TABLES"))
+
+
+def outcomes_of(wildcards):
+    """List the outcomes of all ensembles of a setting."""
+    folder = f"runs/{wildcards.setting}"
+    return [result(f"{folder}/{ensemble}/outcomes.nc") for ensemble in ensembles_in(wildcards)]
+
+
+def measures_of(wildcards):
+    """List the measures of all ensembles of a setting."""
+    folder = f"runs/{wildcards.setting}"
+    return [result(f"{folder}/{ensemble}/measures.nc") for ensemble in ensembles_in(wildcards)]
+
+
+# Params: the part of the config that a rule uses, as JSON
+
+
+def training_of(wildcards):
+    """Return the settings of a training job."""
+    return STUDY.training_job(wildcards.setting, wildcards.method, wildcards.seeds)
+
+
+def tuning_of(wildcards):
+    """Return the settings of a job that trains arms on tuning seeds."""
+    return STUDY.tuning_job(wildcards.setting, wildcards.method, wildcards.seeds)
 
 
 def choosing_of(wildcards):
-    """What the choice of an arm takes of the config."""
+    """Return the settings of the job that selects an arm."""
     return as_json({"setting": wildcards.setting, "criterion": vars(STUDY.criterion)})
 
 
-def training_seconds(setting, arms, seeds):
-    """Time to expect: a second per 500 steps of a run."""
-    problem = STUDY.settings[setting].problem
-    return len(arms) * len(block_seeds(seeds)) * problem.tasks * problem.steps // 500
+def gathering_of(wildcards):
+    """Return the settings of the job that gathers the ensembles of a setting."""
+    return STUDY.gathering(wildcards.setting)
 
 
-def training_minutes(setting, arms, seeds, attempt):
-    """Time to ask for: half an hour more than is to be expected."""
-    return (30 + training_seconds(setting, arms, seeds) // 60) * attempt
+def config_without_paths():
+    """Return the whole config without the folder of the data, which is in no result."""
+    return config | {"data_root": "data"}
+
+
+# Params: the code of a rule
+
+
+@functools.cache
+def code(entry, *plugins):
+    """Return the digest of the code of a job.
+
+    It covers the entry, the plug-ins that its settings name, and all that they import.
+    """
+    files = [registry.path(kind, name) for kind, name in plugins]
+    return as_json(code_digest.code_digest(SCRIPTS / f"{entry}.py", files))
+
+
+def code_of_checks():
+    """Return the digest of the code of the checks, which are tests, and of the study's shifts."""
+    checks = ROOT / "tests" / "results"
+    shifts = sorted({setting.problem.shift for setting in STUDY.settings.values()})
+    files = [checks / "conftest.py", *(registry.path("shifts", shift) for shift in shifts)]
+    return as_json(code_digest.code_digest(checks / "test_results.py", files))
+
+
+def plugins_of_setting(setting, optimizer=True):
+    """List the plug-ins that a setting names, without its dataset."""
+    values = STUDY.settings[setting]
+    plugins = [("shifts", values.problem.shift), ("architectures", values.network.kind)]
+    if optimizer:
+        plugins.append(("optimizers", values.optimizer.kind))
+    return plugins
+
+
+def plugins_of_method(method):
+    """List the plug-ins that a method combines."""
+    return [("methods", part) for part in parts(method)]
+
+
+def plugins_of_dataset(dataset):
+    """List the plug-in that reads a dataset."""
+    return [("datasets", STUDY.datasets[dataset].kind)]
+
+
+def plugins_of_operators():
+    """List the plug-ins of the operators that are measured."""
+    return [("operators", name) for name in STUDY.curvature.operators]
+
+
+def plugins_of_study():
+    """List the plug-ins of all settings and methods."""
+    plugins = set()
+    for setting in STUDY.settings:
+        plugins.update(plugins_of_setting(setting))
+    for ensemble in STUDY.ensembles():
+        plugins.update(plugins_of_method(ensemble.method))
+    return sorted(plugins)
+
+
+# Resources
+
+STEPS_PER_SECOND = 500  # training steps of one run; `snakemake cost` measures them
+SECONDS_PER_CHECKPOINT = 5  # to measure a checkpoint of one run
+MARGIN = 30  # minutes that a job requests in addition to the expected time
+
+
+def expected_seconds(rule_name, wildcards):
+    """Estimate the run time of a Slurm job."""
+    arms = STUDY.reported(wildcards.method)
+    if rule_name == "tune_ensemble":
+        arms = STUDY.arms(wildcards.method)
+    problem = STUDY.settings[wildcards.setting].problem
+    tasks = len(arms) * len(block_seeds(wildcards.seeds)) * problem.tasks
+    if rule_name == "measure_ensemble":
+        return tasks * SECONDS_PER_CHECKPOINT
+    return tasks * problem.steps // STEPS_PER_SECOND
+
+
+def slurm_resources(rule_name, memory, gpu):
+    """Return the resources of a Slurm job.
+
+    Every attempt requests more memory (in MB) and more time than the one before.
+    """
+
+    def minutes(wildcards, attempt):
+        return (MARGIN + expected_seconds(rule_name, wildcards) // 60) * attempt
+
+    return {
+        **slurm.resources(SITE, gpu=gpu),
+        "mem_mb": lambda wildcards, attempt: memory * attempt,
+        "runtime": minutes,
+    }
+
+
+def local_resources(memory, minutes):
+    """Return the resources of a job that runs next to Snakemake; memory is in MB."""
+    return {
+        "mem_mb": lambda wildcards, attempt: memory * attempt,
+        "runtime": lambda wildcards, attempt: minutes * attempt,
+    }
+
+
+# Before the first job, and after the last
 
 
 def before_jobs():
-    """Before any job starts: refuse to make what jobs of a former start still make; on a cluster, say what is going to be submitted."""
-    submits = workflow.executor_plugin.name == "slurm"
+    """Stop if jobs of an earlier start are unfinished; on a cluster, announce the new jobs."""
+    uses_slurm = workflow.executor_plugin.name == "slurm"
     try:
-        if still := slurm.running(ROOT):
-            raise WorkflowError(slurm.refusal(still))
-    except StudyError as mistake:
-        if submits:  # a machine on which Slurm is installed, but no cluster's, can run a study
-            raise WorkflowError(str(mistake)) from None
-    if not submits:
+        unfinished = slurm.unfinished_jobs(ROOT)
+    except StudyError as error:
+        # without the cluster profile, a Slurm that does not answer is no obstacle
+        if uses_slurm:
+            raise WorkflowError(str(error)) from None
+        unfinished = []
+    if unfinished:
+        raise WorkflowError(slurm.unfinished_jobs_message(unfinished))
+    if not uses_slurm:
         return
-    if said := slurm.missing(SITE):
-        raise WorkflowError(said)
-    slurm.see_every_end(importlib.import_module("snakemake_executor_plugin_slurm"))
-    seconds = {job: expected_seconds(job.rule.name, job.wildcards) for job in workflow.dag.needrun_jobs() if not job.is_local}
-    if seconds:
-        hours = {gpu: sum(s for job, s in seconds.items() if bool(job.resources.get("gres")) == gpu) / 3600 for gpu in (True, False)}
-        longest = max(seconds, key=seconds.get)
-        print(
-            f"{len(seconds)} Slurm jobs, about {hours[True]:.1f} GPU-hours and {hours[False]:.1f} hours without a GPU (500 steps of a run a"
-            f" second; `snakemake --cores 1 cost` measures it); the longest: {longest.rule.name} {' '.join(longest.wildcards)}, {seconds[longest] / 60:.0f}"
-            f" min. Each costs about 8 s beside its work: seeds_per_job, now {STUDY.seeds_per_job}, makes them fewer and longer.",
-            file=sys.stderr,
-        )
+    missing = slurm.missing_settings_message(SITE)
+    if missing:
+        raise WorkflowError(missing)
+    slurm.recognize_every_end(importlib.import_module("snakemake_executor_plugin_slurm"))
+    announce([job for job in workflow.dag.needrun_jobs() if not job.is_local])
+
+
+def announce(jobs):
+    """Print the number of Slurm jobs, and how long they take."""
+    if not jobs:
+        return
+    seconds = {job: expected_seconds(job.rule.name, job.wildcards) for job in jobs}
+    gpu_seconds = sum(seconds[job] for job in jobs if job.resources.get("gres"))
+    cpu_seconds = sum(seconds.values()) - gpu_seconds
+    longest = max(jobs, key=seconds.get)
+    print(
+        f"{len(jobs)} Slurm jobs, about {gpu_seconds / 3600:.1f} GPU-hours and "
+        f"{cpu_seconds / 3600:.1f} hours without a GPU, at {STEPS_PER_SECOND} steps of a run per "
+        "second (`snakemake --cores 1 cost` measures the speed); the longest: "
+        f"{longest.rule.name} {' '.join(longest.wildcards)}, {seconds[longest] / 60:.0f} min. "
+        "Starting a job takes about 8 s. A larger seeds_per_job, "
+        f"now {STUDY.seeds_per_job}, gives fewer and longer jobs.",
+        file=sys.stderr,
+    )
 
 
 def after_failure():
-    """At the end, where it is not overlooked: each job that failed for good, and how its log ends."""
+    """Print each failed job and the end of its log, after everything else that is printed."""
     failed = sorted(workflow.scheduler.failed, key=lambda job: (job.rule.name, *job.wildcards))
     for job in failed[:10]:
         path = Path(job.log[0])
-        lines = path.read_text(errors="replace").splitlines()[-5:] if path.exists() else ["(there is no log)"]
-        print(
-            "\n".join([f"\n{job.rule.name} {' '.join(job.wildcards)} failed. {path} ends:", *(f"    {line}" for line in lines)]),
-            file=sys.stderr,
-        )
+        lines = ["(there is no log)"]
+        if path.exists():
+            lines = path.read_text(errors="replace").splitlines()[-5:]
+        print(f"\n{job.rule.name} {' '.join(job.wildcards)} failed. {path} ends:", file=sys.stderr)
+        print("\n".join(f"    {line}" for line in lines), file=sys.stderr)
     if len(failed) > 10:
         print(f"\n… and {len(failed) - 10} more jobs failed.", file=sys.stderr)
-
-
-def expected_seconds(name, wildcards):
-    """Time to expect of a job of the cluster."""
-    arms = STUDY.arms(wildcards.method) if name == "tune_ensemble" else STUDY.reported(wildcards.method)
-    if name == "measure_ensemble":
-        return 5 * len(arms) * len(block_seeds(wildcards.seeds)) * STUDY.settings[wildcards.setting].problem.tasks
-    return training_seconds(wildcards.setting, arms, wildcards.seeds)
-
-
-def curvature_minutes(wildcards, attempt):
-    """Time to ask for: half an hour, and five seconds for each checkpoint of a run."""
-    runs = len(STUDY.reported(wildcards.method)) * len(block_seeds(wildcards.seeds))
-    return (30 + runs * STUDY.settings[wildcards.setting].problem.tasks // 12) * attempt
-
-
-def checks_code():
-    """The code of the checks, which are tests, with what they build anew of each setting."""
-    named = [registry.path("shifts", change) for change in sorted({setting.problem.shift for setting in STUDY.settings.values()})]
-    return as_json(code_digest.code_digest(CHECKS / "test_results.py", [CHECKS / "conftest.py", *named]))

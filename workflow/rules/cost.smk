@@ -1,17 +1,17 @@
-# cost: what a study will take, said before it runs; makes no file
+# cost: estimate jobs, disk and time of a study before it runs; writes no result
 rule cost:
     input:
         data=targets("data/{dataset}.nc", dataset=STUDY.datasets),
     log:
-        f"results/{STUDY.name}/logs/cost.log",
+        log_file("cost"),
     localrule: True
     conda:
-        "../../envs/environment.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: 30 * attempt,
+        **local_resources(memory=3000, minutes=30),
     params:
         settings=STUDY.costing(),
-        code=code("cost", *files_of_study(), *(("operators", name) for name in STUDY.curvature.operators)),
+        code=code("cost", *plugins_of_study(), *plugins_of_operators()),
     shell:
-        "python workflow/scripts/cost.py --data {input.data} --settings {params.settings:q} --code {params.code:q} --log {log}"
+        "python workflow/scripts/cost.py --data {input.data}"
+        " --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -1,4 +1,4 @@
-# runs: curvature and the other measures of an ensemble's checkpoints; nothing is trained
+# runs: measure curvature, features, units and weights of an ensemble's checkpoints; train nothing
 rule curvature:
     input:
         targets("runs/{ensemble}/measures.nc", ensemble=ENSEMBLES),
@@ -9,25 +9,27 @@ rule measure_ensemble:
     input:
         data=dataset_of,
         choice=choice_of,
-        checkpoints=f"results/{STUDY.name}/runs/{{setting}}/{{method}}/{{seeds}}/checkpoints.nc",
+        checkpoints=result("runs/{setting}/{method}/{seeds}/checkpoints.nc"),
     output:
-        f"results/{STUDY.name}/runs/{{setting}}/{{method}}/{{seeds}}/measures.nc",
+        result("runs/{setting}/{method}/{seeds}/measures.nc"),
     log:
-        f"results/{STUDY.name}/logs/runs/{{setting}}/{{method}}/{{seeds}}/curvature.log",
+        log_file("runs/{setting}/{method}/{seeds}/curvature"),
     benchmark:
-        f"results/{STUDY.name}/benchmarks/runs/{{setting}}/{{method}}/{{seeds}}/curvature.tsv"
+        benchmark_file("runs/{setting}/{method}/{seeds}/curvature")
     conda:
-        "../../envs/environment.yaml"
+        ENVIRONMENT
     threads: 1
     resources:
-        **slurm.resources(SITE, gpu=False),
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=curvature_minutes,
+        **slurm_resources("measure_ensemble", memory=3000, gpu=False),
     params:
         settings=as_json(asdict(STUDY.curvature)),
         code=lambda wildcards: code(
-            "curvature", *(("operators", name) for name in STUDY.curvature.operators), *files_of(wildcards.setting, optimizer=False)
+            "curvature",
+            *plugins_of_operators(),
+            *plugins_of_setting(wildcards.setting, optimizer=False),
         ),
     shell:
-        "python workflow/scripts/curvature.py --data {input.data} --choice {input.choice} --checkpoints {input.checkpoints} --output {output}"
-        " --settings {params.settings:q} --code {params.code:q} --log {log} --memory {resources.mem_mb}"
+        "python workflow/scripts/curvature.py --data {input.data} --choice {input.choice}"
+        " --checkpoints {input.checkpoints} --output {output}"
+        " --settings {params.settings:q} --code {params.code:q} --log {log}"
+        " --memory {resources.mem_mb}"

@@ -1,4 +1,4 @@
-# figures: a rule each, so that each is a target and a change in one file redraws one figure
+# figures: one rule per figure, so each is a target, and a change in its file redraws it alone
 rule figures:
     input:
         targets("figures/{figure}.{format}", figure=FIGURES, format=FORMATS),
@@ -11,32 +11,32 @@ for name in FIGURES:
         name:
             f"figure_{name}"
         input:
-            f"results/{STUDY.name}/checks.txt",
+            result("checks.txt"),
             datasets=targets("datasets/{setting}.nc", setting=STUDY.drawn(name)),
-            tables=targets("tables/{table}.csv", table=registry.constant("figures", name, "TABLES")),
+            tables=tables_of_figure(name),
             style=STYLE,
         output:
             report(
-                f"results/{STUDY.name}/figures/{name}.svg",
+                result(f"figures/{name}.svg"),
                 caption=f"../report/figure_{name}.rst",
                 category=registry.constant("figures", name, "CATEGORY"),
                 labels={"figure": registry.constant("figures", name, "TITLE")},
             ),
-            f"results/{STUDY.name}/figures/{name}.pdf",
-            f"results/{STUDY.name}/figures/{name}.png",
+            result(f"figures/{name}.pdf"),
+            result(f"figures/{name}.png"),
         log:
-            f"results/{STUDY.name}/logs/figures/{name}.log",
+            log_file(f"figures/{name}"),
         benchmark:
-            f"results/{STUDY.name}/benchmarks/figures/{name}.tsv"
+            benchmark_file(f"figures/{name}")
         localrule: True
         conda:
-            "../../envs/environment.yaml"
+            ENVIRONMENT
         resources:
-            mem_mb=lambda wildcards, attempt: 4000 * attempt,
-            runtime=lambda wildcards, attempt: 10 * attempt,
+            **local_resources(memory=4000, minutes=10),
         params:
             settings=as_json({"figure": name}),
             code=code("draw", ("figures", name)),
         shell:
-            "python workflow/scripts/draw.py --datasets {input.datasets} --tables {input.tables} --style {input.style} --outputs {output}"
+            "python workflow/scripts/draw.py --datasets {input.datasets} --tables {input.tables}"
+            " --style {input.style} --outputs {output}"
             " --settings {params.settings:q} --code {params.code:q} --log {log}"

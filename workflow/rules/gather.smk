@@ -1,4 +1,4 @@
-# datasets: all ensembles of a setting in one file; a missing seed is an error
+# datasets: gather all ensembles of a setting in one file; a missing seed is an error
 rule datasets:
     input:
         targets("datasets/{setting}.nc", setting=STUDY.settings),
@@ -7,25 +7,25 @@ rule datasets:
 
 rule gather:
     input:
-        outcomes=lambda wildcards: ensembles_of(wildcards, "outcomes.nc"),
-        measures=lambda wildcards: ensembles_of(wildcards, "measures.nc"),
+        outcomes=outcomes_of,
+        measures=measures_of,
     output:
-        f"results/{STUDY.name}/datasets/{{setting}}.nc",
+        result("datasets/{setting}.nc"),
     log:
-        f"results/{STUDY.name}/logs/datasets/{{setting}}.log",
+        log_file("datasets/{setting}"),
     benchmark:
-        f"results/{STUDY.name}/benchmarks/datasets/{{setting}}.tsv"
+        benchmark_file("datasets/{setting}")
     localrule: True
     conda:
-        "../../envs/environment.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        **local_resources(memory=4000, minutes=10),
     params:
-        runs=f"results/{STUDY.name}/runs/{{setting}}",
-        ensembles=ensembles_in,  # not all of their files: a command has 128 KiB at most
+        runs=result("runs/{setting}"),
+        ensembles=ensembles_in,  # not the files, because a command may have 128 KiB at most
         settings=gathering_of,
         code=code("gather"),
     shell:
-        "python workflow/scripts/gather.py --runs {params.runs} --ensembles {params.ensembles} --output {output}"
+        "python workflow/scripts/gather.py --runs {params.runs} --ensembles {params.ensembles}"
+        " --output {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -1,4 +1,4 @@
-# data: original files, checked, to one described netCDF file per dataset
+# data: check the original files of each dataset, and write them to one described netCDF file
 rule data:
     input:
         targets("data/{dataset}.nc", dataset=STUDY.datasets),
@@ -7,20 +7,19 @@ rule data:
 
 rule prepare:
     output:
-        f"results/{STUDY.name}/data/{{dataset}}.nc",
+        result("data/{dataset}.nc"),
     log:
-        f"results/{STUDY.name}/logs/data/{{dataset}}.log",
+        log_file("data/{dataset}"),
     benchmark:
-        f"results/{STUDY.name}/benchmarks/data/{{dataset}}.tsv"
+        benchmark_file("data/{dataset}")
     localrule: True
     conda:
-        "../../envs/environment.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        **local_resources(memory=4000, minutes=60),
     params:
         settings=lambda wildcards: STUDY.preparing(wildcards.dataset),
-        code=lambda wildcards: code("prepare", ("datasets", STUDY.datasets[wildcards.dataset].kind)),
+        code=lambda wildcards: code("prepare", *plugins_of_dataset(wildcards.dataset)),
     shell:
         'python workflow/scripts/prepare.py --root "$PLASTICITY_DATA" --output {output}'
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

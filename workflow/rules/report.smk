@@ -1,4 +1,4 @@
-# report.html: figures and tables with their captions, the workflow and its run statistics, by Snakemake
+# report.html: figures and tables with captions, the workflow and its run times, by Snakemake
 rule report:
     input:
         targets("figures/{figure}.{format}", figure=FIGURES, format=FORMATS),
@@ -8,21 +8,22 @@ rule report:
         stylesheet="workflow/report/report.css",
         statements=targets("tables/statements.csv"),
     output:
-        f"results/{STUDY.name}/report.html",
+        result("report.html"),
     log:
-        f"results/{STUDY.name}/logs/report.log",
+        log_file("report"),
     benchmark:
-        f"results/{STUDY.name}/benchmarks/report.tsv"
+        benchmark_file("report")
     localrule: True
     conda:
-        "../../envs/environment.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        **local_resources(memory=2000, minutes=10),
     params:
-        records=f"results/{STUDY.name}/benchmarks",
-        settings=as_json(config | {"data_root": "data"}),  # where the data lie is in no result
+        records=result("benchmarks"),
+        settings=as_json(config_without_paths()),
         code=code("report"),
     shell:
-        "python workflow/scripts/report.py --statements {input.statements} --datasets {input.datasets} --stylesheet {input.stylesheet} --benchmarks {params.records} --output {output}"
+        "python workflow/scripts/report.py --statements {input.statements}"
+        " --datasets {input.datasets} --stylesheet {input.stylesheet}"
+        " --benchmarks {params.records} --output {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

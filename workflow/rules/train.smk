@@ -1,4 +1,4 @@
-# runs: outcomes and checkpoints of an ensemble: one setting, one method with its arms, one block of seeds
+# runs: train an ensemble, which is one setting, one method with its arms, and one block of seeds
 rule train:
     input:
         targets("runs/{ensemble}/outcomes.nc", ensemble=ENSEMBLES),
@@ -10,22 +10,26 @@ rule train_ensemble:
         data=dataset_of,
         choice=choice_of,
     output:
-        outcomes=f"results/{STUDY.name}/runs/{{setting}}/{{method}}/{{seeds}}/outcomes.nc",
-        checkpoints=f"results/{STUDY.name}/runs/{{setting}}/{{method}}/{{seeds}}/checkpoints.nc",
+        outcomes=result("runs/{setting}/{method}/{seeds}/outcomes.nc"),
+        checkpoints=result("runs/{setting}/{method}/{seeds}/checkpoints.nc"),
     log:
-        f"results/{STUDY.name}/logs/runs/{{setting}}/{{method}}/{{seeds}}/train.log",
+        log_file("runs/{setting}/{method}/{seeds}/train"),
     benchmark:
-        f"results/{STUDY.name}/benchmarks/runs/{{setting}}/{{method}}/{{seeds}}/train.tsv"
+        benchmark_file("runs/{setting}/{method}/{seeds}/train")
     conda:
-        "../../envs/environment.yaml"
-    threads: 1  # Wasserstein's ranks take any further core that the job may use
+        ENVIRONMENT
+    threads: 1  # the sorting of the Wasserstein penalty uses every further core that it may
     resources:
-        **slurm.resources(SITE, gpu=True),
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: training_minutes(wildcards.setting, STUDY.reported(wildcards.method), wildcards.seeds, attempt),
+        **slurm_resources("train_ensemble", memory=3000, gpu=True),
     params:
         settings=training_of,
-        code=lambda wildcards: code("train", *files_of_method(wildcards.method), *files_of(wildcards.setting)),
+        code=lambda wildcards: code(
+            "train",
+            *plugins_of_method(wildcards.method),
+            *plugins_of_setting(wildcards.setting),
+        ),
     shell:
-        "python workflow/scripts/train.py --data {input.data} --choice {input.choice} --outcomes {output.outcomes} --checkpoints {output.checkpoints}"
-        " --settings {params.settings:q} --code {params.code:q} --log {log} --memory {resources.mem_mb}"
+        "python workflow/scripts/train.py --data {input.data} --choice {input.choice}"
+        " --outcomes {output.outcomes} --checkpoints {output.checkpoints}"
+        " --settings {params.settings:q} --code {params.code:q} --log {log}"
+        " --memory {resources.mem_mb}"

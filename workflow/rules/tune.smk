@@ -1,4 +1,5 @@
-# tuning: all arms of a method on tuning seeds, by which one is chosen for the reporting seeds; nothing where a method has one arm
+# tuning: train all arms of a method on the tuning seeds, and select one for the reporting seeds;
+# methods with one arm are not tuned
 rule tune:
     input:
         targets("tuning/{tuned}/choice.json", tuned=TUNED),
@@ -9,44 +10,43 @@ rule tune_ensemble:
     input:
         data=dataset_of,
     output:
-        f"results/{STUDY.name}/tuning/{{setting}}/{{method}}/{{seeds}}/outcomes.nc",
+        result("tuning/{setting}/{method}/{seeds}/outcomes.nc"),
     log:
-        f"results/{STUDY.name}/logs/tuning/{{setting}}/{{method}}/{{seeds}}/tune.log",
+        log_file("tuning/{setting}/{method}/{seeds}/tune"),
     benchmark:
-        f"results/{STUDY.name}/benchmarks/tuning/{{setting}}/{{method}}/{{seeds}}/tune.tsv"
+        benchmark_file("tuning/{setting}/{method}/{seeds}/tune")
     conda:
-        "../../envs/environment.yaml"
-    threads: 1  # Wasserstein's ranks take any further core that the job may use
+        ENVIRONMENT
+    threads: 1  # the sorting of the Wasserstein penalty uses every further core that it may
     resources:
-        **slurm.resources(SITE, gpu=True),
-        mem_mb=lambda wildcards, attempt: 3000 * attempt,
-        runtime=lambda wildcards, attempt: training_minutes(wildcards.setting, STUDY.arms(wildcards.method), wildcards.seeds, attempt),
+        **slurm_resources("tune_ensemble", memory=3000, gpu=True),
     params:
         settings=tuning_of,
-        code=lambda wildcards: code("tune", *files_of_method(wildcards.method), *files_of(wildcards.setting)),
+        code=lambda wildcards: code(
+            "tune",
+            *plugins_of_method(wildcards.method),
+            *plugins_of_setting(wildcards.setting),
+        ),
     shell:
         "python workflow/scripts/tune.py --data {input.data} --outcomes {output}"
-        " --settings {params.settings:q} --code {params.code:q} --log {log} --memory {resources.mem_mb}"
+        " --settings {params.settings:q} --code {params.code:q} --log {log}"
+        " --memory {resources.mem_mb}"
 
 
 rule choose_arm:
     input:
-        lambda wildcards: expand(
-            f"results/{STUDY.name}/tuning/{wildcards.setting}/{wildcards.method}/{{seeds}}/outcomes.nc",
-            seeds=STUDY.tuning_blocks(wildcards.setting, wildcards.method),
-        ),
+        tuning_outcomes_of,
     output:
-        f"results/{STUDY.name}/tuning/{{setting}}/{{method}}/choice.json",
+        result("tuning/{setting}/{method}/choice.json"),
     log:
-        f"results/{STUDY.name}/logs/tuning/{{setting}}/{{method}}/choose.log",
+        log_file("tuning/{setting}/{method}/choose"),
     benchmark:
-        f"results/{STUDY.name}/benchmarks/tuning/{{setting}}/{{method}}/choose.tsv"
+        benchmark_file("tuning/{setting}/{method}/choose")
     localrule: True
     conda:
-        "../../envs/environment.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        **local_resources(memory=2000, minutes=10),
     params:
         settings=choosing_of,
         code=code("choose"),

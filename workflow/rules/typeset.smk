@@ -1,4 +1,4 @@
-# tables to be read: those of a paper in LaTeX, and pages on which they can be sorted and searched
+# tables for readers: LaTeX tables for a paper, and pages to sort and search tables
 rule tables:
     input:
         targets("tables/{table}.csv", table=TABLES + TYPESET),
@@ -14,21 +14,21 @@ rule typeset:
     output:
         targets("tables/{table}.{format}", table=TYPESET, format=["csv", "tex"]),
     log:
-        f"results/{STUDY.name}/logs/typeset.log",
+        log_file("typeset"),
     benchmark:
-        f"results/{STUDY.name}/benchmarks/typeset.tsv"
+        benchmark_file("typeset")
     localrule: True
     conda:
-        "../../envs/environment.yaml"
+        ENVIRONMENT
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 10 * attempt,
+        **local_resources(memory=2000, minutes=10),
     params:
-        records=f"results/{STUDY.name}/benchmarks",  # read as they are: a result that came without its record is not made anew for it
+        # not an input, because a result without a benchmark must not be recomputed for it
+        records=result("benchmarks"),
         code=code("typeset"),
     shell:
-        "python workflow/scripts/typeset.py --tables {input.tables} --datasets {input.datasets} --benchmarks {params.records}"
-        " --outputs {output} --code {params.code:q} --log {log}"
+        "python workflow/scripts/typeset.py --tables {input.tables} --datasets {input.datasets}"
+        " --benchmarks {params.records} --outputs {output} --code {params.code:q} --log {log}"
 
 
 for page in PAGES:
@@ -42,24 +42,26 @@ for page in PAGES:
             captions=expand("workflow/report/table_{table}.rst", table=PAGES[page]),
         output:
             report(
-                f"results/{STUDY.name}/tables/{page}.html",
+                result(f"tables/{page}.html"),
                 caption="../report/tables.rst",
                 category="5 Tables",
                 labels={"tables": page},
             ),
         log:
-            f"results/{STUDY.name}/logs/tables/{page}.log",
+            log_file(f"tables/{page}"),
         benchmark:
-            f"results/{STUDY.name}/benchmarks/tables/{page}.tsv"
+            benchmark_file(f"tables/{page}")
         localrule: True
         conda:
-            "../../envs/environment.yaml"
+            ENVIRONMENT
         resources:
-            mem_mb=lambda wildcards, attempt: 2000 * attempt,
-            runtime=lambda wildcards, attempt: 10 * attempt,
+            **local_resources(memory=2000, minutes=10),
         params:
-            settings=as_json({"config": config | {"data_root": "data"}, "page": page, "tables": PAGES[page]}),
+            settings=as_json(
+                {"config": config_without_paths(), "page": page, "tables": PAGES[page]}
+            ),
             code=code("page"),
         shell:
-            "python workflow/scripts/page.py --statements {input.statements} --tables {input.tables} --captions {input.captions}"
-            " --page {output} --settings {params.settings:q} --code {params.code:q} --log {log}"
+            "python workflow/scripts/page.py --statements {input.statements}"
+            " --tables {input.tables} --captions {input.captions} --page {output}"
+            " --settings {params.settings:q} --code {params.code:q} --log {log}"

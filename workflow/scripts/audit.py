@@ -1,55 +1,85 @@
-"""Say which results of a study are not what their records say, or not what this config and this code would make.
+"""List the results of a study that differ from their records, or from this config and this code.
 
     python workflow/scripts/audit.py [--configfile studies/mnist.yaml] [--adopt]
 
-With --adopt those that fit become known to Snakemake, and those that do not are laid aside, below the study's folder: after a copy.
+Use --adopt after results were copied. It registers the results that match with Snakemake, and moves
+the others to the folder aside/ of the study.
 """
 
 import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from plasticity.errors import StudyError
 from plasticity.provenance import audit, plan, rerun_reasons
+
+Verdict = tuple[Any, Path, list[str]]  # Snakemake job, result, how the result does not match
+
+
+def print_verdicts(verdicts: list[Verdict]) -> None:
+    """Print each result that does not match, and how many results match."""
+    matching, affected = 0, 0
+    for _, path, faults in verdicts:
+        if not faults:
+            matching += 1
+        elif faults == [audit.OUTDATED_INPUT]:
+            affected += 1
+        else:
+            print(f"{path}: {rerun_reasons.summarize(faults)}")
+    summary = f"{len(verdicts)} results, of which {matching} fit this config and this code"
+    if affected:
+        summary += f", and {affected} have inputs that do not"
+    print(summary)
+
+
+def adopt(dag: Any, verdicts: list[Verdict], outdated_jobs: set[Any]) -> None:
+    """Register the outputs of all other jobs with Snakemake, and move those of these jobs away."""
+    for job in {job for job, _, _ in verdicts} - outdated_jobs:
+        dag.workflow.async_run(dag.workflow.persistence.finished(job))
+    for job, path, _ in verdicts:
+        if job in outdated_jobs:
+            study = Path(*path.parts[:2])
+            audit.move_aside(study, path)
+    print(
+        "Snakemake now knows the results that match. The others, and all outputs of the same jobs, "
+        f"are in the folder {audit.ASIDE}/ of the study."
+    )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    os.environ[audit.ALLOWED] = "1"
+    with plan.planned(arguments.configfile, everything=True) as dag:
+        verdicts = list(audit.verdicts(plan.jobs_in_order(dag)))
+        print_verdicts(verdicts)
+        outdated_jobs = {job for job, _, faults in verdicts if faults}
+        if arguments.adopt:
+            adopt(dag, verdicts, outdated_jobs)
+        elif outdated_jobs:
+            sys.exit(
+                "start snakemake to recompute the others; if they were copied, first move them "
+                "aside: make audit ARGS=--adopt"
+            )
+
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--configfile", type=Path, nargs="+", default=[], help="of the study (default: config.yaml)"
+        "--configfile",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="config of the study (default: config.yaml)",
     )
     parser.add_argument(
         "--adopt",
         action="store_true",
-        help="have Snakemake know the results that fit, and lay the others aside",
+        help="register the results that match with Snakemake, and move the others aside",
     )
-    given = parser.parse_args()
-    os.environ[audit.ALLOWED] = "1"
     try:
-        with plan.planned(given.configfile, everything=True) as dag:
-            found = list(audit.verdicts(plan.ordered(dag)))
-            for _, path, faults in found:
-                if faults and faults != [audit.AFTER]:
-                    print(f"{path}: {rerun_reasons.told(faults)}")
-            unfit = {job for job, _, faults in found if faults}
-            after = sum(faults == [audit.AFTER] for _, _, faults in found)
-            also = f", and {after} were made of others that do not" if after else ""
-            print(
-                f"{len(found)} results, of which {sum(not faults for _, _, faults in found)} fit this config and this code{also}"
-            )
-            if given.adopt:
-                for job in {job for job, _, _ in found} - unfit:
-                    dag.workflow.async_run(dag.workflow.persistence.finished(job))
-                for path in [path for job, path, _ in found if job in unfit]:
-                    audit.lay_aside(Path(*path.parts[:2]), path)
-                print(
-                    f"what fits is known to Snakemake; what does not, and what was made beside it, lies in the study's {audit.ASIDE}/"
-                )
-            elif unfit:
-                sys.exit(
-                    "start snakemake to make the others anew; where they came as a copy, lay them aside first: make audit ARGS=--adopt"
-                )
-    except StudyError as mistake:
-        sys.exit(str(mistake))
+        main(parser.parse_args())
+    except StudyError as error:
+        sys.exit(str(error))

@@ -1,7 +1,8 @@
-"""Choose a method's arm for one setting, by the outcomes of its arms on the tuning seeds."""
+"""Select an arm of a method in one setting, by the outcomes of all arms on the tuning seeds."""
 
 import json
 
+from plasticity.atomic import atomic_write, explain_write_errors
 from plasticity.config.models import Criterion
 from plasticity.job import Job, start
 from plasticity.storage import netcdf
@@ -10,10 +11,10 @@ from plasticity.training import selection
 
 def main(job: Job) -> None:
     criterion = Criterion(**job.settings["criterion"])
-    choice = selection.choose(
-        [netcdf.read(path) for path in job.paths["outcomes"]], criterion, job.settings["setting"]
-    )
-    with netcdf.atomic_write(job.path("output")) as part, netcdf.explained(job.path("output")):
+    outcomes = [netcdf.read(path) for path in job.paths["outcomes"]]
+    choice = selection.choose(outcomes, criterion, job.settings["setting"])
+    output = job.path("output")
+    with atomic_write(output) as part, explain_write_errors(output):
         part.write_text(json.dumps(choice, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,6 @@
-"""Say what a study will cost: jobs, runs, steps, disk and memory are counted; times are those of some steps on this machine."""
+"""Estimate what a study costs: count jobs, disk and memory, and time some steps on this machine."""
+
+import xarray as xr
 
 from plasticity import cost as costs
 from plasticity.config.models import Curvature, Setting, Training
@@ -10,30 +12,41 @@ from plasticity.storage import netcdf
 def main(job: Job) -> None:
     ensemble.make_deterministic()
     datasets = {path.stem: netcdf.read(path) for path in job.paths["data"]}
-    training, curvature = (
-        Training(**job.settings["training"]),
-        Curvature.of(job.settings["curvature"]),
-    )
-    found: dict[tuple[str, str], costs.Cost] = {}
-    measured: dict[str, costs.Measuring] = {}
-    for runs in job.settings["runs"]:
-        setting, method = Setting.of(runs["setting"]), runs["method"]
-        data, same = (
-            datasets[setting.problem.dataset],
-            str(setting),
-        )  # a method may have a network of its own
-        measured[same] = measured.get(same) or costs.measuring(setting, data, curvature)
-        cost = costs.cost(
-            setting, method, runs["arms"], runs["blocks"], data, training, curvature, measured[same]
-        )
-        label, cost = (
-            (f"{method} tuning", costs.unmeasured(cost)) if runs["tuning"] else (method, cost)
-        )
-        found[runs["name"], label] = cost
-    print(costs.table(found))
+    print(costs.table(estimate(job, datasets)))
     print(
-        "Time is that of one core of this machine, or of its GPU, all jobs together; a job needs about 0.7 GB of memory besides."
+        "Times are hours of one core of this machine, or of its GPU, for all jobs together.\n"
+        "A job needs about 0.7 GB of memory in addition."
     )
+
+
+def estimate(job: Job, datasets: dict[str, xr.Dataset]) -> dict[tuple[str, str], costs.Cost]:
+    """Estimate the cost of each setting and method."""
+    training = Training(**job.settings["training"])
+    curvature = Curvature.of(job.settings["curvature"])
+    estimates: dict[tuple[str, str], costs.Cost] = {}
+    # by setting, because a method may have its own network
+    checkpoints: dict[str, costs.CheckpointCost] = {}
+    for runs in job.settings["runs"]:
+        setting = Setting.of(runs["setting"])
+        data = datasets[setting.problem.dataset]
+        if str(setting) not in checkpoints:
+            checkpoints[str(setting)] = costs.time_checkpoint(setting, data, curvature)
+        label = runs["method"]
+        cost = costs.cost(
+            setting,
+            runs["method"],
+            runs["arms"],
+            runs["blocks"],
+            data,
+            training,
+            curvature,
+            checkpoints[str(setting)],
+        )
+        if runs["tuning"]:
+            label = f"{label} tuning"
+            cost = costs.without_checkpoints(cost)
+        estimates[runs["name"], label] = cost
+    return estimates
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Measure an ensemble's checkpoints: curvature, features, units, weights. A job that was killed goes on from its last task."""
+"""Measure the checkpoints of an ensemble: curvature, features, units and weights.
+
+A killed job continues after its last finished task.
+"""
 
 import json
 
@@ -10,7 +13,7 @@ from plasticity.curvature import measure
 from plasticity.job import Job, start
 from plasticity.models import ensemble
 from plasticity.storage import netcdf, restart
-from plasticity.storage.cache import kept
+from plasticity.storage.cache import open_cache
 from plasticity.storage.checkpoints import Checkpoints
 from plasticity.training import memory
 
@@ -18,16 +21,15 @@ from plasticity.training import memory
 def main(job: Job) -> None:
     ensemble.make_deterministic()
     output = job.path("output")
-    arm = (
-        json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"]
-        if job.paths["choice"]
-        else None
-    )
-    before = kept(output.parent, arm, job.label, [output])
-    with restart.held(output.parent / "resume_curvature", job.label) as state:
-        if before and before.take_back():
+    selected = None
+    if job.paths["choice"]:
+        selected = json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"]
+    cache = open_cache(output.parent, selected, job.label, [output])
+    with restart.lock_folder(output.parent / "resume_curvature", job.label) as state:
+        if cache and cache.restore():
             return
-        checkpoints, curvature = Checkpoints(job.path("checkpoints")), Curvature.of(job.settings)
+        checkpoints = Checkpoints(job.path("checkpoints"))
+        curvature = Curvature.of(job.settings)
         data = netcdf.read(job.path("data"))
         variables, coordinates = measure.measure(
             checkpoints,
@@ -38,13 +40,12 @@ def main(job: Job) -> None:
             state,
             memory.available(torch.device("cpu"), job.memory, data.nbytes),
         )
-        described = measure.table(curvature)
-        netcdf.write(
-            netcdf.dataset(described, variables, coordinates, "measures of an ensemble", job.label),
-            output,
-        )
-        if before:
-            before.keep()
+        table = measure.table(curvature)
+        title = "measures of an ensemble"
+        measures = netcdf.dataset(table, variables, coordinates, title, job.label)
+        netcdf.write(measures, output)
+        if cache:
+            cache.store()
 
 
 if __name__ == "__main__":

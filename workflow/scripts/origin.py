@@ -1,9 +1,9 @@
-"""Say where a result came from, back to the data: each file's checksum, commit, settings and code.
+"""Trace a result back to the data: the checksum, commit, settings and code of each file.
 
     python workflow/scripts/origin.py results/digits/figures/scatter.svg
-    python workflow/scripts/origin.py results/digits/tables/outcomes.csv setting=digits_labels_relu arm=none outcome=final_error
+    python workflow/scripts/origin.py results/digits/tables/outcomes.csv setting=digits_labels_relu
 
-Columns' values choose rows of a table; then only what those were made of is followed.
+COLUMN=VALUE selects rows of a table. Then only the inputs of these rows are traced.
 """
 
 import argparse
@@ -17,63 +17,92 @@ from pathlib import Path
 from plasticity.config.models import BASELINE
 from plasticity.errors import StudyError
 from plasticity.provenance import lineage
-from plasticity.provenance import record as records
+from plasticity.provenance.record import Record, digest
+
+INDENT = " " * 14  # of the lines below a file's checksum
 
 
-def rows(table: Path, chosen: Mapping[str, str]) -> list[dict[str, str]]:
+def select_rows(table: Path, selection: Mapping[str, str]) -> list[dict[str, str]]:
+    """Read the rows of a table that have the selected values.
+
+    Raises:
+        StudyError: the table lacks a column, or no row has the values.
+    """
     try:
         with table.open(encoding="utf-8", newline="") as file:
-            read = list(csv.DictReader(file))
+            rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error):
-        read = []
-    if unknown := sorted(set(chosen) - set(read[0] if read else ())):
+        rows = []
+    columns = list(rows[0]) if rows else []
+    unknown = sorted(set(selection) - set(columns))
+    if unknown:
         raise StudyError(
-            f"{table} has no column {unknown[0]!r}: it has {', '.join(read[0]) if read else 'none'}"
+            f"{table} has no column {unknown[0]!r}. Its columns are {', '.join(columns) or 'none'}"
         )
-    found = [row for row in read if all(row[column] == value for column, value in chosen.items())]
-    if not found:
-        raise StudyError(
-            f"{table} has no row with {' and '.join(f'{column}={value}' for column, value in chosen.items())}"
-        )
-    return found
+    selected = [
+        row for row in rows if all(row[column] == value for column, value in selection.items())
+    ]
+    if not selected:
+        values = " and ".join(f"{column}={value}" for column, value in selection.items())
+        raise StudyError(f"{table} has no row with {values}")
+    return selected
 
 
-def concerns(name: str, chosen: Mapping[str, str]) -> bool:
-    """Whether a file holds something of the setting and arm that rows are of; the fresh network is in every gap."""
-    stage, *places = name.split("/")
-    methods = {chosen.get("arm", "").partition("(")[0], BASELINE}
-    if stage == "datasets" and "setting" in chosen:
-        return places == [f"{chosen['setting']}.nc"]
-    return not (
-        stage in ("runs", "tuning")
-        and len(places) > 1
-        and "arm" in chosen
-        and places[1] not in methods
-    )
+def is_relevant(name: str, selection: Mapping[str, str]) -> bool:
+    """Answer whether a file can hold data of the selected setting and arm.
+
+    Args:
+        name: of the file in records, such as ``runs/digits_labels_relu/none/0-4/outcomes.nc``.
+        selection: values of a table's columns.
+    """
+    stage, *parts = name.split("/")
+    if stage == "datasets" and "setting" in selection:
+        return parts == [f"{selection['setting']}.nc"]
+    if stage in ("runs", "tuning") and len(parts) > 1 and "arm" in selection:
+        method = selection["arm"].partition("(")[0]
+        # the baseline is part of every gap
+        return parts[1] in (method, BASELINE)
+    return True
 
 
-def say(step: lineage.Step) -> None:
+def print_step(step: lineage.Step) -> None:
+    """Print a file, its mismatches, and how it was computed."""
     if step.path.exists():
-        print(
-            f"{records.digest(step.path)[:12]}  {step.name}"
-            + "".join(f"\n{'':14}! {fault}" for fault in step.faults)
-        )
-    if (record := step.record) is None:
-        print(f"{'':14}no job made it, or its record is lost")
-        return
-    files = {name: digest for name, digest in record.code.items() if name.endswith(".py")}
-    packages = " ".join(
-        f"{name} {number}"
-        for name, number in (record.versions | record.code).items()
-        if name not in files
-    )
+        print(f"{digest(step.path)[:12]}  {step.name}")
+        for mismatch in step.mismatches:
+            print(f"{INDENT}! {mismatch}")
+    if step.record is None:
+        print(f"{INDENT}no job wrote it, or its record is lost")
+    else:
+        print_record(step.record)
+
+
+def print_record(record: Record) -> None:
+    """Print the entry, commit, code, packages and settings of a record."""
+    files = {name: value for name, value in record.code.items() if name.endswith(".py")}
     code = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
-    commit = (record.commit[:12] or "unknown") + (", changed since" if record.changed else "")
+    versions = record.versions | record.code
+    packages = " ".join(
+        f"{name} {version}" for name, version in versions.items() if name not in files
+    )
+    commit = record.commit[:12] or "unknown"
+    if record.changed:
+        commit += ", changed since"
     print(
-        f"{'':14}made by {record.source}, commit {commit}; code {code} ({len(files)} files), {packages}"
+        f"{INDENT}made by {record.source}, commit {commit}; "
+        f"code {code} ({len(files)} files), {packages}"
     )
     if record.settings:
-        print(f"{'':14}settings {json.dumps(record.settings, sort_keys=True)}")
+        print(f"{INDENT}settings {json.dumps(record.settings, sort_keys=True)}")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    selection = dict(text.partition("=")[::2] for text in arguments.row)
+    if selection:
+        for row in select_rows(arguments.file, selection):
+            print(", ".join(f"{column} {value}" for column, value in row.items() if value))
+    for step in lineage.trace(arguments.file, lambda name: is_relevant(name, selection)):
+        print_step(step)
 
 
 if __name__ == "__main__":
@@ -81,13 +110,8 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path, help="a result")
-    parser.add_argument("row", nargs="*", help="COLUMN=VALUE, of a table")
-    given = parser.parse_args()
-    chosen = dict(one.partition("=")[::2] for one in given.row)
+    parser.add_argument("row", nargs="*", help="COLUMN=VALUE of a table")
     try:
-        for row in rows(given.file, chosen) if chosen else ():
-            print(", ".join(f"{column} {value}" for column, value in row.items() if value))
-        for step in lineage.chain(given.file, lambda name: concerns(name, chosen)):
-            say(step)
-    except StudyError as mistake:
-        sys.exit(str(mistake))
+        main(parser.parse_args())
+    except StudyError as error:
+        sys.exit(str(error))

@@ -1,4 +1,4 @@
-"""List the Slurm jobs of this folder that still run, which a launcher that was killed leaves behind; cancel them if asked."""
+"""List the unfinished Slurm jobs of this folder, which outlive a killed launcher; cancel them."""
 
 import argparse
 import sys
@@ -9,19 +9,22 @@ from plasticity.errors import StudyError
 
 ROOT = Path(__file__).resolve().parents[2]
 
+
+def main(arguments: argparse.Namespace) -> None:
+    jobs = slurm.unfinished_jobs(ROOT)
+    for job in jobs:
+        print(f"{job.number}  {job.state:10}  {job.comment}")
+    summary = f"{len(jobs)} unfinished jobs of {ROOT}"
+    if arguments.cancel and jobs:
+        slurm.cancel(jobs)
+        summary += ", now cancelled"
+    print(summary)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cancel", action="store_true", help="cancel them")
-    given = parser.parse_args()
     try:
-        found = slurm.running(ROOT)
-        for job in found:
-            print(f"{job.number}  {job.state:10}  {job.comment}")
-        if cancelled := given.cancel and bool(found):
-            slurm.cancel(found)
-        print(
-            f"{len(found)} jobs of {ROOT} wait or run"
-            + (", and are cancelled" if cancelled else "")
-        )
-    except StudyError as mistake:
-        sys.exit(str(mistake))
+        main(parser.parse_args())
+    except StudyError as error:
+        sys.exit(str(error))

@@ -1,4 +1,4 @@
-"""Prepare a dataset: original files, checked, to one described netCDF file."""
+"""Prepare a dataset: check the original files, and write one described netCDF file."""
 
 from plasticity.config import registry
 from plasticity.config.models import Dataset
@@ -8,11 +8,10 @@ from plasticity.storage import netcdf
 
 
 def main(job: Job) -> None:
-    name, chosen = job.settings["name"], Dataset.of(job.settings["dataset"])
-    source: dataset.Source = registry.build("datasets", chosen.kind, chosen.options)
-    netcdf.write(
-        dataset.describe(name, source.load(job.path("root")), job.label), job.path("output")
-    )
+    config = Dataset.of(job.settings["dataset"])
+    source: dataset.Source = registry.build("datasets", config.kind, config.options)
+    images = source.load(job.path("root"))
+    netcdf.write(dataset.describe(job.settings["name"], images, job.label), job.path("output"))
 
 
 if __name__ == "__main__":

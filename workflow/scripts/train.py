@@ -1,4 +1,7 @@
-"""Train one ensemble through all its tasks: outcomes, and checkpoints at tasks' starts. A job that was killed goes on from its last task."""
+"""Train an ensemble through all tasks, and save outcomes and checkpoints.
+
+A killed job continues after its last finished task.
+"""
 
 import json
 
@@ -6,34 +9,34 @@ from plasticity.config.models import arm_name
 from plasticity.job import Job, start
 from plasticity.models import ensemble
 from plasticity.storage import checkpoints, netcdf, restart
-from plasticity.storage.cache import kept
+from plasticity.storage.cache import open_cache
 from plasticity.training import chunks
 
 
 def main(job: Job) -> None:
     ensemble.make_deterministic()
-    method, results = job.settings["method"], [job.path("outcomes"), job.path("checkpoints")]
+    method = job.settings["method"]
+    results = [job.path("outcomes"), job.path("checkpoints")]
     folder = results[0].parent
-    arm = (
-        json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"]
-        if job.paths["choice"]
-        else None
-    )
-    if arm is None:
+    selected = None
+    if job.paths["choice"]:
+        selected = json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"]
+    if selected is None:
         arms = {arm_name(method, arm): arm for arm in job.settings["arms"]}
     else:
-        job, arms = job.knowing(arms=[arm]), {method: arm}
-    before = kept(folder, arm, job.label, results)
-    with restart.held(folder / "resume", job.label) as state:
-        if before and before.take_back():
+        job = job.with_settings(arms=[selected])
+        arms = {method: selected}
+    cache = open_cache(folder, selected, job.label, results)
+    with restart.lock_folder(folder / "resume", job.label) as state:
+        if cache and cache.restore():
             return
         rows, outcomes = chunks.train_job(job, arms, state, checkpoints=True)
         checkpoints.write(
             job.path("checkpoints"), rows, list(arms), job.settings["seeds"], job.label
         )
         netcdf.write(outcomes, job.path("outcomes"))
-        if before:
-            before.keep()
+        if cache:
+            cache.store()
 
 
 if __name__ == "__main__":

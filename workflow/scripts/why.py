@@ -1,6 +1,8 @@
-"""Say why each job would run, and what it took the last time: a line each, in the order of the stages. Nothing runs.
+"""Explain why each job would run, and how long it took the last time. Nothing runs.
 
-python workflow/scripts/why.py [--configfile studies/mnist.yaml] [target …]
+    python workflow/scripts/why.py [--configfile studies/mnist.yaml] [target …]
+
+There is one line per job, in the order of the stages.
 """
 
 import argparse
@@ -14,45 +16,48 @@ from plasticity.errors import StudyError
 from plasticity.provenance import plan, rerun_reasons
 
 
-def own_reasons(job: Any, dag: Any) -> Iterator[str]:
+def explain(job: Any, dag: Any) -> str:
+    """Explain why a job would run: its own reasons, or else the jobs on which it depends."""
+    reasons = list(find_reasons(job, dag))
+    if reasons:
+        return rerun_reasons.summarize(reasons)
+    earlier = sorted(
+        {plan.job_name(other) for other in dag.dependencies[job] if dag.needrun(other)}
+    )
+    return f"after {rerun_reasons.summarize(earlier)}"
+
+
+def find_reasons(job: Any, dag: Any) -> Iterator[str]:
+    """Yield the reasons for which a job itself would run."""
     reason = dag.reason(job)
-    yield from (
-        f"{Path(path).name} is not there" for path in sorted(map(str, reason.missing_output))
-    )
-    yield from (
-        f"{Path(path).name} was left unfinished"
-        for path in sorted(map(str, reason.incomplete_output))
-    )
-    params = dag.workflow.persistence.params_changed(
-        job
-    )  # Snakemake does not ask where it knows of another reason
-    yield from rerun_reasons.of_params(params.only_old, params.only_new)
-    yield from (
-        f"{path} is another"
-        for path in sorted(map(str, reason.updated_input - reason.updated_input_run))
-    )
+    for path in sorted(map(str, reason.missing_output)):
+        yield f"{Path(path).name} is missing"
+    for path in sorted(map(str, reason.incomplete_output)):
+        yield f"{Path(path).name} is incomplete"
+    # Snakemake does not compare params if it has found another reason
+    params = dag.workflow.persistence.params_changed(job)
+    yield from rerun_reasons.describe_changes(params.only_old, params.only_new)
+    for path in sorted(map(str, reason.updated_input - reason.updated_input_run)):
+        yield f"{path} changed"
     if reason.code_changed:
-        yield "the rule's command changed"
+        yield "the command of the rule changed"
     if reason.input_changed:
-        old, new = (
-            set(dag.workflow.persistence.input(job.output[0]) or ()),
-            set(map(str, job.input)),
-        )
-        differ = [f"+ {path}" for path in sorted(new - old)] + [
-            f"− {path}" for path in sorted(old - new)
-        ]
-        yield f"its inputs are others ({rerun_reasons.told(differ)})"
+        yield f"its list of inputs changed ({describe_inputs(job, dag)})"
     if reason.software_stack_changed:
         yield "its environment changed"
 
 
-def why(job: Any, dag: Any) -> str:
-    before = sorted({plan.called(other) for other in dag.dependencies[job] if dag.needrun(other)})
-    return rerun_reasons.told(list(own_reasons(job, dag))) or "after " + rerun_reasons.told(before)
+def describe_inputs(job: Any, dag: Any) -> str:
+    """Describe which inputs a job no longer has, and which are new."""
+    old = set(dag.workflow.persistence.input(job.output[0]) or ())
+    new = set(map(str, job.input))
+    changes = [f"+ {path}" for path in sorted(new - old)]
+    changes += [f"− {path}" for path in sorted(old - new)]
+    return rerun_reasons.summarize(changes)
 
 
-def seconds(job: Any) -> float | None:
-    """What the job took the last time, as its benchmark says."""
+def last_seconds(job: Any) -> float | None:
+    """Read from its benchmark how long a job took the last time; None if it never ran."""
     try:
         with Path(job.benchmark).open(encoding="utf-8") as file:
             return float(next(csv.DictReader(file, delimiter="\t"))["s"])
@@ -60,31 +65,34 @@ def seconds(job: Any) -> float | None:
         return None
 
 
-def say(dag: Any) -> None:
-    jobs = [job for job in plan.ordered(dag) if dag.needrun(job)]
-    width, costs = (
-        max((len(plan.called(job)) for job in jobs), default=0),
-        [seconds(job) for job in jobs],
-    )
-    for job, cost in zip(jobs, costs, strict=True):
-        print(
-            f"{plan.called(job):{width}}  {'new' if cost is None else f'{cost:.0f} s':>7}  {why(job, dag)}"
-        )
+def print_plan(dag: Any) -> None:
+    """Print a line for each job that would run, and the sum of their times."""
+    jobs = [job for job in plan.jobs_in_order(dag) if dag.needrun(job)]
     if not jobs:
-        print("Nothing would run: every result is what this config and this code make.")
+        print("Nothing would run: every result matches this config and this code.")
         return
-    known = [cost for cost in costs if cost is not None]
-    minutes = (
-        f"about {sum(known) / 60:.1f} minutes of one core, as they took the last time"
-        if known
-        else "none of which ran before"
+    width = max(len(plan.job_name(job)) for job in jobs)
+    times = [last_seconds(job) for job in jobs]
+    for job, seconds in zip(jobs, times, strict=True):
+        time = "new" if seconds is None else f"{seconds:.0f} s"
+        print(f"{plan.job_name(job):{width}}  {time:>7}  {explain(job, dag)}")
+    known = [seconds for seconds in times if seconds is not None]
+    new = len(jobs) - len(known)
+    if not known:
+        print(f"{len(jobs)} jobs, none of which ran before")
+        return
+    minutes = sum(known) / 60
+    summary = (
+        f"{len(jobs)} jobs, about {minutes:.1f} minutes of one core, as they took the last time"
     )
-    others = (
-        f"; {len(jobs) - len(known)} are new: snakemake --cores 1 cost"
-        if known and len(known) < len(jobs)
-        else ""
-    )
-    print(f"{len(jobs)} jobs, {minutes}{others}")
+    if new:
+        summary += f"; {new} are new: snakemake --cores 1 cost"
+    print(summary)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    with plan.planned(arguments.configfile, arguments.targets) as dag:
+        print_plan(dag)
 
 
 if __name__ == "__main__":
@@ -93,11 +101,13 @@ if __name__ == "__main__":
     )
     parser.add_argument("targets", nargs="*", help="rules or files (default: the whole study)")
     parser.add_argument(
-        "--configfile", type=Path, nargs="+", default=[], help="of the study (default: config.yaml)"
+        "--configfile",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="config of the study (default: config.yaml)",
     )
-    given = parser.parse_args()
     try:
-        with plan.planned(given.configfile, given.targets) as graph:
-            say(graph)
-    except StudyError as mistake:
-        sys.exit(str(mistake))
+        main(parser.parse_args())
+    except StudyError as error:
+        sys.exit(str(error))

@@ -200,7 +200,7 @@ def test_told_to_stop_between_tasks_or_amid_one_it_says_so_and_goes_on_from_ther
         job = make()
         assert job.run(at=("spectra", spectra), number=number) == 128 + number
         assert (
-            f"told to stop ({number.name}); what is finished stays: start snakemake again"
+            f"stopped by {number.name}; finished tasks are saved: start snakemake again"
             in job.text("log")
         )
         assert not list(job.root.rglob("*.part"))
@@ -220,7 +220,7 @@ def test_a_state_that_is_torn_is_measured_again(make, expected):
     path = job.folder / STATE / "state_0.npz"
     path.write_bytes(path.read_bytes()[:-100])
     assert job.run() == 0, job.text("said")
-    assert f"{path} is torn" in job.text("log")
+    assert f"{path} is truncated" in job.text("log")
     assert job.moments.count("spectra") == 2 * SPECTRA + 1 + 2 * SPECTRA
     assert job.results == expected
 
@@ -249,7 +249,7 @@ def test_a_state_that_was_made_of_something_else_is_refused_in_a_sentence_and_no
     changed.root = job.root
     assert changed.run() == 0, changed.text("said")
     said = what if what in ("settings", "code") else "inputs"
-    assert f"state_0.npz was made with other {said}, so it starts afresh" in changed.text("log")
+    assert f"state_0.npz was saved with other {said}, so the job starts over" in changed.text("log")
     assert changed.results == undisturbed.results
 
 
@@ -275,7 +275,7 @@ def test_a_full_disk_is_said_in_a_sentence_and_with_space_again_it_goes_on(make,
     assert job.run(largest=size) == 1
     path = job.folder / STATE / "state_2.npz"
     assert re.fullmatch(
-        rf"{path} could not be written \(.+\): free space or mend its permissions\n",
+        rf"{path} could not be written \(.+\): free space or give yourself write permission.*\n",
         job.text("said"),
     )
     assert job.run() == 0, job.text("said")

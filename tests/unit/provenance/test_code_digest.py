@@ -1,7 +1,8 @@
-"""Code by meaning: which files a job's digest takes in, what changes it, and that the library keeps the rules it rests on."""
+"""Code digests: which files they cover, what changes them, and the rules on which they rely."""
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,9 @@ ENTRIES = [
 TREE = {
     "train.py": "import plasticity.a\nimport numpy\n",
     "plasticity/__init__.py": '"""The package."""\n',
-    "plasticity/a.py": '"""A."""\n\nfrom plasticity import b\nfrom plasticity.rooms.c import thing\n',
+    "plasticity/a.py": (
+        '"""A."""\n\nfrom plasticity import b\nfrom plasticity.rooms.c import thing\n'
+    ),
     "plasticity/b.py": "X = 1\n",
     "plasticity/rooms/__init__.py": "import plasticity.d\n",
     "plasticity/rooms/c.py": "def thing():\n    import plasticity.e as late\n\n    return late\n",
@@ -42,7 +45,7 @@ REACHED = [
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """A small repository, whose scripts lie in ``workflow/scripts``."""
+    """A small repository with scripts in ``workflow/scripts``."""
     root = tmp_path.resolve()
     scripts = root / "workflow" / "scripts"
     monkeypatch.setattr(code_digest, "ROOT", root)
@@ -56,20 +59,20 @@ def tree(tmp_path, monkeypatch):
 
 
 def digest(tree, named=()):
+    """Return the code digest of the entry, by path relative to the scripts."""
     code = code_digest.code_digest(tree / "train.py", [tree / name for name in named])
     return {name.removeprefix("workflow/scripts/"): value for name, value in code.items()}
 
 
-def test_imports_are_followed_through_every_form_of_import_and_the_packages_they_lie_in(tree):
+def test_digest_follows_every_form_of_import_and_the_packages_around_a_module(tree):
     code = digest(tree)
     assert sorted(code) == sorted(["numpy", *REACHED])
     assert list(code) == [*sorted(REACHED), "numpy"]
-    assert all(
-        len(value) == 12 and int(value, 16) >= 0 for name, value in code.items() if name != "numpy"
-    )
+    digests = [value for name, value in code.items() if name != "numpy"]
+    assert all(re.fullmatch("[0-9a-f]{12}", value) for value in digests)
 
 
-def test_named_files_come_with_their_own_imports(tree):
+def test_named_files_and_their_imports_are_part_of_the_digest(tree):
     code = digest(tree, ["plasticity/rooms/named.py"])
     assert sorted(code) == sorted(
         ["numpy", *REACHED, "plasticity/rooms/named.py", "plasticity/f.py"]
@@ -78,15 +81,13 @@ def test_named_files_come_with_their_own_imports(tree):
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Versions of packages, to be changed."""
+    """Versions of packages, which a test may change."""
     versions = {"numpy": "2.0", "scikit-learn": "1.0", "torch": "2.0"}
     monkeypatch.setattr(code_digest, "version", versions.__getitem__)
     return versions
 
 
-def test_weighty_packages_are_there_with_their_versions_by_the_name_they_are_installed_under(
-    tree, installed
-):
+def test_digest_has_the_versions_of_imported_packages_that_compute(tree, installed):
     (tree / "plasticity/e.py").write_text(
         "from sklearn.datasets import load_digits\nimport tqdm, json\n"
     )
@@ -101,7 +102,7 @@ def test_weighty_packages_are_there_with_their_versions_by_the_name_they_are_ins
     assert {name for name, value in digest(tree).items() if value != code[name]} == {"scikit-learn"}
 
 
-def test_a_package_that_changed_while_a_job_waited_is_refused_by_name(tree, installed):
+def test_package_that_changed_while_a_job_was_queued_is_refused_by_name(tree, installed):
     code = code_digest.code_digest(tree / "train.py")
     code_digest.check_code_unchanged(code)
     installed["numpy"] = "2.1"
@@ -112,10 +113,10 @@ def test_a_package_that_changed_while_a_job_waited_is_refused_by_name(tree, inst
         code_digest.check_code_unchanged(code)
 
 
-def test_every_package_that_the_library_computes_or_draws_with_is_known():
+def test_every_imported_package_is_known_to_compute_or_not():
     roots = {name.partition(".")[0] for path in MODULES for _, name in imported(path)}
     assert {"plasticity"} <= roots
-    idle = {
+    storing_or_showing = {
         "docutils",
         "hvplot",
         "itables",
@@ -123,13 +124,13 @@ def test_every_package_that_the_library_computes_or_draws_with_is_known():
         "jsonschema",
         "netCDF4",
         "panel",
-        "rocrate",
         "snakemake",
         "tqdm",
         "xarray",
         "yaml",
-    }  # they store, ask and show
-    assert roots - set(sys.stdlib_module_names) - {"plasticity"} - idle == set(code_digest.WEIGHTY)
+    }
+    installed_roots = roots - set(sys.stdlib_module_names) - {"plasticity"}
+    assert installed_roots - storing_or_showing == set(code_digest.WEIGHTY)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_every_package_that_the_library_computes_or_draws_with_is_known():
         ),
     ],
 )
-def test_comments_docstrings_and_layout_keep_a_digest(tree, before, after):
+def test_comments_docstrings_type_hints_and_layout_leave_the_digest(tree, before, after):
     (tree / "plasticity/b.py").write_text(before)
     known = digest(tree)
     (tree / "plasticity/b.py").write_text(after)
@@ -192,7 +193,7 @@ def test_comments_docstrings_and_layout_keep_a_digest(tree, before, after):
         ("def f(a: int = 1): return a\n", "def f(a: int = 2): return a\n"),
     ],
 )
-def test_a_change_of_meaning_changes_that_files_entry_alone(tree, before, after):
+def test_other_edits_change_the_digest_of_their_file_only(tree, before, after):
     (tree / "plasticity/b.py").write_text(before)
     known = digest(tree)
     (tree / "plasticity/b.py").write_text(after)
@@ -201,14 +202,14 @@ def test_a_change_of_meaning_changes_that_files_entry_alone(tree, before, after)
     }
 
 
-def test_a_change_elsewhere_changes_nothing(tree):
+def test_file_that_is_not_imported_is_no_part_of_the_digest(tree):
     known = digest(tree)
     (tree / "plasticity/unrelated.py").write_text("X = 2\n")
     (tree / "plasticity/new.py").write_text("X = 2\n")
     assert digest(tree) == known
 
 
-def test_code_that_was_not_changed_goes_on(tree):
+def test_job_with_unchanged_code_runs(tree):
     code = code_digest.code_digest(tree / "train.py")
     (tree / "plasticity/b.py").write_text("# only a comment\nX = 1\n")
     (tree / "plasticity/unrelated.py").write_text("X = 3\n")
@@ -216,43 +217,41 @@ def test_code_that_was_not_changed_goes_on(tree):
 
 
 @pytest.mark.parametrize("text", ["X = 2\n", "X = (\n", None], ids=["edited", "broken", "removed"])
-def test_code_that_was_changed_while_a_job_waited_is_refused_by_name(tree, text):
+def test_file_that_changed_while_a_job_was_queued_is_refused_by_name(tree, text):
     code = code_digest.code_digest(tree / "train.py")
     path = tree / "plasticity/b.py"
     path.write_text(text) if text else path.unlink()
-    with pytest.raises(
-        StudyError,
-        match=r"workflow/scripts/plasticity/b\.py was edited after this job was planned.*start snakemake again",
-    ):
+    message = r"plasticity/b\.py was edited after this job was planned.*start snakemake again"
+    with pytest.raises(StudyError, match=message):
         code_digest.check_code_unchanged(code)
 
 
 def test_each_version_of_a_file_is_parsed_once(tree, monkeypatch):
     code = digest(tree)
     assert len(list(code_digest.PARSED.iterdir())) == len({TREE[name] for name in REACHED})
-    code_digest._parsed.cache_clear()
+    code_digest._parse_cached.cache_clear()
     monkeypatch.setattr(code_digest, "_parse", None)
     assert digest(tree) == code
 
 
 @pytest.mark.parametrize("content", ["", "[]", '["0123456789ab"'])
-def test_a_damaged_file_of_the_cache_is_parsed_again(tree, content):
+def test_damaged_file_of_the_cache_is_parsed_again(tree, content):
     code = digest(tree)
     for path in code_digest.PARSED.iterdir():
         path.write_text(content)
-    code_digest._parsed.cache_clear()
+    code_digest._parse_cached.cache_clear()
     assert digest(tree) == code
     assert content not in [path.read_text() for path in code_digest.PARSED.iterdir()]
 
 
-def test_a_folder_that_cannot_be_written_to_has_no_cache(tree):
+def test_folder_that_is_not_writable_has_no_cache(tree):
     code_digest.PARSED.write_text("a file in the way")
-    code_digest._parsed.cache_clear()
+    code_digest._parse_cached.cache_clear()
     assert digest(tree) == digest(tree)
     assert code_digest.PARSED.read_text() == "a file in the way"
 
 
-def test_a_stamp_is_sorted_json_and_knows_neither_host_nor_time():
+def test_stamp_is_sorted_json_without_host_or_time():
     stamp = code_digest.stamp("train", {"b": 1, "a": 2}, {"z.py": "1", "a.py": "2"})
     assert stamp == code_digest.stamp("train", {"a": 2, "b": 1}, {"a.py": "2", "z.py": "1"})
     assert set(stamp) == {"source", "contract", "settings", "code", "versions"}
@@ -261,9 +260,9 @@ def test_a_stamp_is_sorted_json_and_knows_neither_host_nor_time():
 
 
 @pytest.mark.parametrize("method", ["l2", "wasserstein"])
-def test_training_with_a_method_takes_in_its_file_and_no_other_method(method):
+def test_digest_of_training_has_the_file_of_its_method_and_of_no_other(method):
     code = code_digest.code_digest(
-        code_digest.SCRIPTS / "train.py", [LIBRARY / "methods" / f"{method}.py"]
+        code_digest.SCRIPTS / "train.py", [LIBRARY / "training" / "methods" / f"{method}.py"]
     )
     names = {Path(name).name for name in code if "/methods/" in name}
     assert names == {"__init__.py", f"{method}.py"}
@@ -273,11 +272,11 @@ def test_training_with_a_method_takes_in_its_file_and_no_other_method(method):
     }
 
 
-# the rules of the house that the digest rests on
+# Rules of the library on which the digest relies
 
 
 def imported(path):
-    """Modules that a file imports by statement, wherever the statement stands, as ``(level, dotted name)``."""
+    """Yield all imports of a file, also those inside functions, as ``(level, dotted name)``."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name) for alias in node.names)
@@ -288,22 +287,18 @@ def imported(path):
 @pytest.mark.parametrize(
     "path", [*MODULES, *ENTRIES], ids=lambda path: str(path.relative_to(code_digest.ROOT))
 )
-def test_imports_are_absolute_and_none_is_dynamic_but_the_registrys(path):
+def test_imports_are_absolute_and_only_the_registry_imports_dynamically(path):
     assert not [name for level, name in imported(path) if level]
     if path.name != "registry.py":
-        words = {
-            node.id
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, ast.Name)
-        }
-        roots = {name.removeprefix("importlib.metadata") for _, name in imported(path)}
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        words = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         assert not {"__import__", "exec", "eval"} & words
-        assert not [
-            name for name in roots if name.split(".")[0] in ("importlib", "runpy", "imp", "pkgutil")
-        ]
+        names = {name.removeprefix("importlib.metadata") for _, name in imported(path)}
+        roots = {name.split(".")[0] for name in names}
+        assert not {"importlib", "runpy", "imp", "pkgutil"} & roots
 
 
-def test_hints_of_types_are_read_of_fields_only_so_that_no_digest_may_leave_them_out():
+def test_code_reads_no_type_hints_except_those_of_fields():
     readers = {
         "get_type_hints",
         "singledispatch",
@@ -314,26 +309,22 @@ def test_hints_of_types_are_read_of_fields_only_so_that_no_digest_may_leave_them
     }
     for path in [*MODULES, *ENTRIES]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        words = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} | {
-            node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)
-        }
-        assert readers & words <= (
-            {"get_type_hints"} if path == LIBRARY / "methods/__init__.py" else set()
-        ), path
+        words = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        words |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        allowed = {"get_type_hints"} if path == LIBRARY / "training/method.py" else set()
+        assert readers & words <= allowed, path
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(LIBRARY)))
-def test_no_module_that_a_job_may_import_reads_a_file_of_the_repository_that_its_digest_would_not_know(
+def test_no_module_reads_a_file_of_the_repository_that_the_digest_does_not_cover(
     path,
 ):
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "__file__" in line]
-    assert not lines or path.stem in (
-        "registry",
-        "provenance",
-    )  # where modules are; other files are inputs of rules
+    # these two look for modules; every other file is an input of a rule
+    if path.stem not in ("registry", "code_digest"):
+        assert "__file__" not in path.read_text(encoding="utf-8")
 
 
-def test_the_commit_is_that_of_git_and_knows_of_files_that_differ(tmp_path, monkeypatch):
+def test_commit_comes_from_git_with_whether_files_differ(tmp_path, monkeypatch):
     monkeypatch.setattr(code_digest, "ROOT", tmp_path)
     assert code_digest.commit() == ("", False), "no repository"
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
@@ -353,25 +344,30 @@ def test_the_commit_is_that_of_git_and_knows_of_files_that_differ(tmp_path, monk
     assert code_digest.commit() == ("", False), "no git"
 
 
-@pytest.mark.parametrize("module", ["provenance", "registry", "errors", "settings"])
-def test_what_the_launcher_rests_on_imports_the_standard_library_and_each_other_only(module):
-    for _, name in imported(LIBRARY / f"{module}.py"):
-        root, *rest = name.split(".")
-        assert root in sys.stdlib_module_names or (
-            root == "plasticity" and rest[0] in ("provenance", "registry", "errors", "settings")
-        )
+BASIC_MODULES = ["provenance.code_digest", "config.registry", "config.models", "errors", "atomic"]
+
+
+@pytest.mark.parametrize("module", BASIC_MODULES)
+def test_basic_modules_of_the_launcher_import_the_standard_library_only(module):
+    path = LIBRARY.joinpath(*module.split(".")).with_suffix(".py")
+    allowed = tuple(f"plasticity.{name}." for name in BASIC_MODULES)
+    for _, name in imported(path):
+        is_standard = name.split(".")[0] in sys.stdlib_module_names
+        assert is_standard or f"{name}.".startswith(allowed), name
 
 
 def test_reading_a_config_imports_no_heavy_package():
-    code = "import sys, plasticity.config.study, plasticity.provenance.code_digest; print(*sys.modules)"
+    modules = (
+        "plasticity.config.study, plasticity.provenance.code_digest, plasticity.provenance.audit"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", f"import sys, {modules}; print(*sys.modules)"],
         cwd=code_digest.SCRIPTS,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert "plasticity.config.study" in done.stdout.split()
-    assert not {"torch", "xarray", "numpy", "matplotlib", "scipy", "netCDF4", "pandas"} & set(
-        done.stdout.split()
-    )
+    loaded = set(done.stdout.split())
+    assert "plasticity.config.study" in loaded
+    heavy = {"torch", "xarray", "numpy", "matplotlib", "scipy", "netCDF4", "pandas"}
+    assert not heavy & loaded

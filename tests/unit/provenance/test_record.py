@@ -1,4 +1,4 @@
-"""Records of results: where they lie, what they say, that what differs from them is refused, and the way back along them."""
+"""Records of results: their paths and content, the check of inputs, and the lineage of a result."""
 
 import json
 
@@ -18,7 +18,7 @@ STAMP = {
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """A repository with a style and the results of a study, in which the process is at work."""
+    """A repository with a style file, as the working folder."""
     root = tmp_path.resolve()
     monkeypatch.setattr(code_digest, "ROOT", root)
     monkeypatch.setattr(lineage, "ROOT", root)
@@ -28,143 +28,150 @@ def root(tmp_path, monkeypatch):
     return root
 
 
-def made(name, content, *inputs, source="train"):
-    """A result of study `a` with its record."""
+def write_result(name, content, *inputs, source="train"):
+    """Write a result of study `a` with its record."""
     path = code_digest.ROOT / "results/a" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
-    record.write(
-        [path], STAMP | {"source": source}, {record.name(one): record.digest(one) for one in inputs}
-    )
+    digests = {record.portable_name(file): record.digest(file) for file in inputs}
+    record.write([path], STAMP | {"source": source}, digests)
     return path
 
 
-def test_a_record_lies_on_the_results_own_path_and_says_what_the_result_was_made_with(root):
-    data = made("data/x.nc", "data", source="prepare")
-    path = made("runs/s/m/0-4/outcomes.nc", "outcomes", data)
-    place = root / "results/a/provenance/runs/s/m/0-4/outcomes.nc.json"
-    assert record.place(path) == record.place(path.relative_to(root)) == place
-    said = json.loads(place.read_text())
-    assert said["sha256"] == record.digest(path)
-    assert said["inputs"] == {"data/x.nc": record.digest(data)}
-    assert (said["source"], said["settings"], said["code"]) == (
-        "train",
-        {"lr": 1},
-        {"train.py": "0f", "torch": "2"},
-    )
-    assert (said["commit"], said["changed"]) == ("", False), "no repository of git"
-    assert vars(record.read(path)) == said
-    assert not list(place.parent.glob("*.part"))
+def test_record_has_the_path_of_its_result_and_tells_how_it_was_computed(root):
+    data = write_result("data/x.nc", "data", source="prepare")
+    path = write_result("runs/s/m/0-4/outcomes.nc", "outcomes", data)
+    location = root / "results/a/provenance/runs/s/m/0-4/outcomes.nc.json"
+    assert record.record_path(path) == record.record_path(path.relative_to(root)) == location
+    content = json.loads(location.read_text())
+    assert content["sha256"] == record.digest(path)
+    assert content["inputs"] == {"data/x.nc": record.digest(data)}
+    assert content["source"] == "train"
+    assert content["settings"] == {"lr": 1}
+    assert content["code"] == {"train.py": "0f", "torch": "2"}
+    assert (content["commit"], content["changed"]) == ("", False), "this is no git repository"
+    assert vars(record.read(path)) == content
+    assert not list(location.parent.glob("*.part"))
 
 
-def test_files_are_called_by_their_path_in_the_study_or_in_the_repository_and_others_have_no_record(
-    root, tmp_path_factory
-):
-    assert record.name(root / "results/a/tables/t.csv") == "tables/t.csv"
-    assert record.name(root / "workflow/style.yaml") == "workflow/style.yaml"
-    elsewhere = tmp_path_factory.mktemp("elsewhere") / "t.csv"
-    elsewhere.write_text("1")
-    assert record.name(elsewhere) == "t.csv"
-    record.write([elsewhere], STAMP, {})
-    assert [path.name for path in elsewhere.parent.iterdir()] == ["t.csv"]
-    assert record.place(elsewhere) is None
-    assert record.checked(elsewhere) == record.digest(elsewhere)
+def test_portable_name_is_relative_to_the_study_or_to_the_repository(root):
+    assert record.portable_name(root / "results/a/tables/t.csv") == "tables/t.csv"
+    assert record.portable_name(root / "workflow/style.yaml") == "workflow/style.yaml"
 
 
-def test_an_input_that_is_not_what_its_record_says_is_refused_by_name(root):
-    path = made("tables/t.csv", "1\n", source="analyse")
-    assert record.checked(path) == record.digest(path)
+def test_file_outside_the_repository_has_a_bare_name_and_no_record(root, tmp_path_factory):
+    path = tmp_path_factory.mktemp("elsewhere") / "t.csv"
+    path.write_text("1")
+    assert record.portable_name(path) == "t.csv"
+    record.write([path], STAMP, {})
+    assert [file.name for file in path.parent.iterdir()] == ["t.csv"]
+    assert record.record_path(path) is None
+    assert record.checked_digest(path) == record.digest(path)
+
+
+def test_input_that_differs_from_its_record_or_is_missing_is_refused_by_name(root):
+    path = write_result("tables/t.csv", "1\n", source="analyse")
+    assert record.checked_digest(path) == record.digest(path)
     path.write_text("2\n")
-    with pytest.raises(
-        StudyError,
-        match=r"t\.csv is not what analyse made .*edited, or copied by half.*delete it and start snakemake again",
-    ):
-        record.checked(path)
+    message = (
+        r"t\.csv differs from the file that analyse wrote.*edited, or copied incompletely.*"
+        "delete it and start snakemake again"
+    )
+    with pytest.raises(StudyError, match=message):
+        record.checked_digest(path)
     path.unlink()
     with pytest.raises(StudyError, match=r"t\.csv cannot be read \(No such file"):
-        record.checked(path)
+        record.checked_digest(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"sha256": "0"}'])
-def test_a_record_that_is_torn_is_none(root, text):
-    path = made("tables/t.csv", "1\n")
-    record.place(path).write_text(text)
+def test_damaged_record_is_ignored(root, text):
+    path = write_result("tables/t.csv", "1\n")
+    record.record_path(path).write_text(text)
     assert record.read(path) is None
-    assert record.checked(path) == record.digest(path)
+    assert record.checked_digest(path) == record.digest(path)
 
 
-def test_a_record_that_cannot_be_written_is_said_in_a_sentence(root):
-    path = made("tables/t.csv", "1\n")
-    record.place(path).unlink()
-    record.place(path).mkdir()
-    with pytest.raises(
-        StudyError,
-        match=r"t\.csv\.json could not be written \(Is a directory\): free space or mend its permissions",
-    ):
+def test_record_that_cannot_be_written_gives_one_sentence(root):
+    path = write_result("tables/t.csv", "1\n")
+    location = record.record_path(path)
+    location.unlink()
+    location.mkdir()
+    message = (
+        r"t\.csv\.json could not be written \(Is a directory\): free space or give yourself write"
+    )
+    with pytest.raises(StudyError, match=message):
         record.write([path], STAMP, {})
-    assert [path.name for path in record.place(path).parent.iterdir()] == ["t.csv.json"]
+    assert [file.name for file in location.parent.iterdir()] == ["t.csv.json"]
+
+
+# Lineage
 
 
 @pytest.fixture
-def chain(root):
-    """Data, two runs, a dataset, a table, and a figure in the study's style."""
-    data = made("data/x.nc", "data", source="prepare")
-    runs = [made(f"runs/s/{method}/0/outcomes.nc", method, data) for method in ("none", "l2")]
-    dataset = made("datasets/s.nc", "s", *runs, source="gather")
-    table = made("tables/t.csv", "1", dataset, source="analyse")
-    return made(
-        "figures/f.svg", "<svg/>", dataset, table, root / "workflow/style.yaml", source="draw"
-    )
+def figure(root):
+    """A figure of a table and a dataset of two runs on the same data, in the study's style."""
+    data = write_result("data/x.nc", "data", source="prepare")
+    runs = [
+        write_result(f"runs/s/{method}/0/outcomes.nc", method, data) for method in ("none", "l2")
+    ]
+    dataset = write_result("datasets/s.nc", "s", *runs, source="gather")
+    table = write_result("tables/t.csv", "1", dataset, source="analyse")
+    style = root / "workflow/style.yaml"
+    return write_result("figures/f.svg", "<svg/>", dataset, table, style, source="draw")
 
 
-def test_the_way_back_goes_to_the_data_and_each_file_comes_before_all_that_it_was_made_of(chain):
-    steps = lineage.chain(chain)
+def mismatches_by_name(figure):
+    """Return the mismatches in the lineage of a figure, by file name."""
+    return {step.name: step.mismatches for step in lineage.trace(figure) if step.mismatches}
+
+
+def test_lineage_leads_to_the_data_with_each_file_before_its_inputs(figure):
+    steps = lineage.trace(figure)
     names = [step.name for step in steps]
     assert names[0] == "figures/f.svg"
     assert names[-1] == "data/x.nc"
     assert len(names) == len(set(names)) == 7
-    assert all(
-        names.index(one) > names.index(step.name)
-        for step in steps
-        if step.record
-        for one in step.record.inputs
-    )
-    assert not [step for step in steps if step.faults]
+    for step in steps:
+        inputs = step.record.inputs if step.record else ()
+        assert all(names.index(name) > names.index(step.name) for name in inputs)
+    assert not [step for step in steps if step.mismatches]
     assert [step.name for step in steps if step.record is None] == ["workflow/style.yaml"]
 
 
-def test_only_what_is_wanted_is_followed(chain):
-    names = [step.name for step in lineage.chain(chain, lambda name: "l2" not in name)]
+def test_only_wanted_inputs_are_followed(figure):
+    names = [step.name for step in lineage.trace(figure, lambda name: "l2" not in name)]
     assert "runs/s/none/0/outcomes.nc" in names
     assert "runs/s/l2/0/outcomes.nc" not in names
 
 
-def test_what_was_edited_or_made_anew_is_said_where_it_is_and_where_it_was_used(chain, root):
+def test_edited_file_is_a_mismatch_where_it_is_and_where_it_was_used(figure, root):
     (root / "results/a/runs/s/l2/0/outcomes.nc").write_text("edited")
     (root / "workflow/style.yaml").write_text("narrow")
-    faults = {step.name: step.faults for step in lineage.chain(chain) if step.faults}
-    assert faults == {
-        "figures/f.svg": ["was made of another workflow/style.yaml"],
-        "datasets/s.nc": ["was made of another runs/s/l2/0/outcomes.nc"],
-        "runs/s/l2/0/outcomes.nc": ["is not what was made: edited, or copied by half"],
+    assert mismatches_by_name(figure) == {
+        "figures/f.svg": ["its input workflow/style.yaml has changed"],
+        "datasets/s.nc": ["its input runs/s/l2/0/outcomes.nc has changed"],
+        "runs/s/l2/0/outcomes.nc": [
+            "its checksum differs from its record: it was edited, or copied incompletely"
+        ],
     }
-    made("data/x.nc", "other data", source="prepare")
-    assert list(lineage.faults(root / "results/a/runs/s/none/0/outcomes.nc")) == [
-        "was made of another data/x.nc"
-    ]
 
 
-def test_what_was_deleted_is_said_but_spoils_nothing_that_was_made_of_it(chain, root):
+def test_recomputed_input_is_a_mismatch_where_it_was_used(figure, root):
+    write_result("data/x.nc", "other data", source="prepare")
+    path = root / "results/a/runs/s/none/0/outcomes.nc"
+    assert list(lineage.mismatches(path)) == ["its input data/x.nc has changed"]
+
+
+def test_deleted_file_is_no_mismatch_where_it_was_used(figure, root):
     (root / "results/a/runs/s/l2/0/outcomes.nc").unlink()
-    assert {step.name: step.faults for step in lineage.chain(chain) if step.faults} == {
-        "runs/s/l2/0/outcomes.nc": ["is not there"]
-    }
+    assert mismatches_by_name(figure) == {"runs/s/l2/0/outcomes.nc": ["does not exist"]}
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
-    [("results/a/none.csv", "is not there"), ("workflow/style.yaml", "has no record")],
+    ("name", "message"),
+    [("results/a/none.csv", "does not exist"), ("workflow/style.yaml", "has no provenance record")],
 )
-def test_a_file_that_is_no_result_has_no_way_back(chain, root, name, said):
-    with pytest.raises(StudyError, match=said):
-        lineage.chain(root / name)
+def test_file_that_is_no_result_has_no_lineage(figure, root, name, message):
+    with pytest.raises(StudyError, match=message):
+        lineage.trace(root / name)

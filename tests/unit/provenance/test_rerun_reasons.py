@@ -1,4 +1,4 @@
-"""What changed between two sets of a job's params, in a person's words."""
+"""Changes between two sets of a job's params are described in words."""
 
 import json
 
@@ -7,18 +7,19 @@ import pytest
 from plasticity.provenance import rerun_reasons
 
 
-def written(*params):
-    """Params as Snakemake records them."""
-    return {
-        repr(one if isinstance(one, str) else json.dumps(one, sort_keys=True)) for one in params
-    }
+def recorded(*params):
+    """Return params as Snakemake records them."""
+    texts = [
+        param if isinstance(param, str) else json.dumps(param, sort_keys=True) for param in params
+    ]
+    return set(map(repr, texts))
 
 
 CODE = {"a.py": "0f", "b.py": "1e", "torch": "2.0"}
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "said"),
+    ("before", "now", "changes"),
     [
         ([CODE], [CODE | {"b.py": "2d"}], ["b.py changed"]),
         ([CODE], [CODE | {"torch": "2.1"}], ["torch: 2.0 → 2.1"]),
@@ -44,12 +45,16 @@ CODE = {"a.py": "0f", "b.py": "1e", "torch": "2.0"}
         ([], [], []),
     ],
 )
-def test_what_differs_is_named(before, now, said):
-    assert rerun_reasons.of_params(written(*before), written(*now)) == said
+def test_changes_are_named(before, now, changes):
+    assert rerun_reasons.describe_changes(recorded(*before), recorded(*now)) == changes
 
 
-def test_what_is_long_is_shortened_and_many_parts_are_counted():
-    (said,) = rerun_reasons.of_params(written({"a": "x" * 500}), written({"a": "y" * 500}))
-    assert len(said) < 150
-    assert rerun_reasons.told(["a", "b", "c"]) == "a, b, c"
-    assert rerun_reasons.told(list("abcde")) == "a, b, c and 2 more"
+def test_long_values_are_shortened():
+    before, now = recorded({"a": "x" * 500}), recorded({"a": "y" * 500})
+    (change,) = rerun_reasons.describe_changes(before, now)
+    assert len(change) < 150
+
+
+def test_summary_names_three_changes_and_counts_the_others():
+    assert rerun_reasons.summarize(["a", "b", "c"]) == "a, b, c"
+    assert rerun_reasons.summarize(list("abcde")) == "a, b, c and 2 more"

@@ -222,7 +222,7 @@ def test_told_to_stop_at_any_moment_it_says_so_leaves_nothing_half_and_goes_on_f
         assert job.run(at=("", at), number=signal.SIGTERM) == 128 + signal.SIGTERM, (
             f"told before {moment} ({at})"
         )
-        assert "told to stop (SIGTERM); what is finished stays: start snakemake again" in job.text(
+        assert "stopped by SIGTERM; finished tasks are saved: start snakemake again" in job.text(
             "log"
         )
         assert not list(job.root.rglob("*.part")), f"told before {moment} ({at})"
@@ -251,7 +251,7 @@ def test_told_to_stop_amid_a_task_it_leaves_within_ten_seconds(make, number):
     os.kill(pid, number)
     assert job.end(pid) == 128 + number
     assert time.monotonic() - start < 10
-    assert f"told to stop ({number.name})" in job.text("log")
+    assert f"stopped by {number.name}" in job.text("log")
 
 
 def test_told_again_and_again_on_its_way_out_it_still_cleans_up(make, alone):
@@ -263,7 +263,7 @@ def test_told_again_and_again_on_its_way_out_it_still_cleans_up(make, alone):
             == 128 + signal.SIGTERM
         )
         assert not list(job.root.rglob("*.part"))
-        assert job.text("log").count("told to stop") == 1
+        assert job.text("log").count("stopped by") == 1
         assert not job.text("said"), "and no traceback"
 
 
@@ -339,7 +339,7 @@ def test_a_full_disk_is_said_in_a_sentence_and_with_space_again_it_ends_in_the_s
     assert job.run(largest=byte) == 1
     path = job.folder / AMID[waves, byte].removesuffix(".part")
     assert re.fullmatch(
-        rf"{path} could not be written \(.+\): free space or mend its permissions\n",
+        rf"{path} could not be written \(.+\): free space or give yourself write permission.*\n",
         job.text("said"),
     )
     assert not list(job.root.rglob("*.part"))
@@ -363,6 +363,6 @@ def test_a_disk_that_takes_not_even_a_line_of_the_log_is_said_in_a_sentence(make
     assert job.run(largest=2000) == 1
     path = job.folder / "resume" / "checkpoints.f4"
     assert re.fullmatch(
-        rf"{path} could not be written \(.+\): free space or mend its permissions\n",
+        rf"{path} could not be written \(.+\): free space or give yourself write permission.*\n",
         job.text("said"),
     )

@@ -1,1 +1,1 @@
-"""Directions of curvature and the loss of plasticity (arXiv 2312.00246): the library behind the workflow."""
+"""Library of the workflow: curvature and the loss of plasticity (arXiv 2312.00246)."""

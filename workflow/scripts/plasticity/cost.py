@@ -1,4 +1,8 @@
-"""What a study will cost, before it runs: counted where it can be counted, timed on this machine where not."""
+"""Estimate what a study costs before it runs.
+
+The estimate has three steps: count jobs, steps and checkpoints; time a training step on this
+machine; time the measures of a checkpoint on this machine.
+"""
 
 import dataclasses
 import itertools
@@ -18,21 +22,29 @@ from plasticity.models.ensemble import rows
 from plasticity.training import memory
 from plasticity.training.trainer import Members
 
-STEPS = 64  # that are timed
+STEPS = 64  # training steps that are timed, at most
+SECONDS_PER_HOUR = 3600
+BYTES_PER_PARAMETER = 4  # float32
+
+Arm = Mapping[str, float]
+Run = tuple[Arm, int]  # an arm and a seed
 
 
 class Cost(NamedTuple):
-    """Of one method in one setting.
+    """Cost of one method in one setting.
 
     Attributes:
-        jobs, runs: how many to train, in all; as many jobs measure them.
+        jobs: number of training jobs; as many jobs measure their checkpoints.
+        runs: number of runs in all jobs.
         steps: of one run, in all its tasks.
-        checkpoints: how many of one run.
+        checkpoints: of one run.
         parameters: of one run.
-        disk: bytes of checkpoints, and of measures before compression, which lie there once an ensemble and once a setting; while a job
-            trains, its checkpoints lie there twice.
-        memory: bytes of the largest training job, beside what the process takes anyway.
-        training, measuring: hours of one core of this machine, or of its GPU, for all jobs.
+        disk: bytes of the checkpoints and measures. Measures are counted twice, for the ensemble
+            and for the setting, and before compression. While a job trains, its checkpoints take
+            twice their space.
+        memory: bytes of the largest training job, in addition to those of any Python process.
+        training: hours of one core of this machine, or of its GPU, for all jobs.
+        measuring: hours of one core of this machine for all jobs.
     """
 
     jobs: int
@@ -46,9 +58,168 @@ class Cost(NamedTuple):
     measuring: float
 
 
+class CheckpointCost(NamedTuple):
+    """Cost of measuring one checkpoint of one run.
+
+    Attributes:
+        seconds: mean over the tasks.
+        disk: bytes of the measures before compression.
+    """
+
+    seconds: float
+    disk: float
+
+
+class Counts(NamedTuple):
+    """What can be counted without running anything.
+
+    Attributes:
+        runs: number of runs in all jobs.
+        largest_job: the runs of the job with most runs.
+        checkpoints: of one run.
+        measurements: checkpoints of all runs that are measured.
+        parameters: of one run.
+    """
+
+    runs: int
+    largest_job: list[Run]
+    checkpoints: int
+    measurements: int
+    parameters: int
+
+
+def cost(
+    setting: Setting,
+    method: str,
+    arms: Sequence[Arm],
+    blocks: Sequence[Sequence[int]],
+    data: xr.Dataset,
+    training: Training,
+    curvature: Curvature,
+    checkpoint: CheckpointCost,
+) -> Cost:
+    """Estimate the cost of one method in one setting.
+
+    Args:
+        setting: problem, network and optimizer.
+        method: name of the method.
+        arms: of the method.
+        blocks: seeds of each job.
+        data: the prepared dataset.
+        training: precision, and which outcomes are recorded.
+        curvature: which checkpoints are measured.
+        checkpoint: from `time_checkpoint`.
+
+    Raises:
+        StudyError: the dataset cannot give what the problem asks for.
+    """
+    if setting.problem.separable:
+        tasks.check_separable(setting.problem, data, blocks[0][0])
+    counts = count(setting, arms, blocks, data, training, curvature)
+    steps = setting.problem.tasks * setting.problem.steps
+    seconds_per_step = time_step(setting, method, counts.largest_job, data, training)
+    training_seconds = seconds_per_step * steps * counts.runs / len(counts.largest_job)
+    bytes_of_checkpoints = (
+        BYTES_PER_PARAMETER * counts.parameters * counts.checkpoints * counts.runs
+    )
+    bytes_of_measures = round(2 * checkpoint.disk * counts.measurements)
+    return Cost(
+        jobs=len(blocks),
+        runs=counts.runs,
+        steps=steps,
+        checkpoints=counts.checkpoints,
+        parameters=counts.parameters,
+        disk=bytes_of_checkpoints + bytes_of_measures,
+        memory=len(counts.largest_job) * memory.per_run(setting, data),
+        training=training_seconds / SECONDS_PER_HOUR,
+        measuring=checkpoint.seconds * counts.measurements / SECONDS_PER_HOUR,
+    )
+
+
+def count(
+    setting: Setting,
+    arms: Sequence[Arm],
+    blocks: Sequence[Sequence[int]],
+    data: xr.Dataset,
+    training: Training,
+    curvature: Curvature,
+) -> Counts:
+    """Count runs, checkpoints and parameters; the arguments are those of `cost`."""
+    all_tasks = setting.problem.tasks
+    runs = len(arms) * sum(len(block) for block in blocks)
+    largest_block = max(blocks, key=lambda block: len(block))
+    network = architecture.fitting(setting, data)
+    return Counts(
+        runs=runs,
+        largest_job=list(itertools.product(arms, largest_block)),
+        checkpoints=len(range(0, all_tasks, training.checkpoint_every)),
+        measurements=runs * len(range(0, all_tasks, curvature.every)),
+        parameters=sum(tensor.numel() for tensor in network.parameters()),
+    )
+
+
+def time_step(
+    setting: Setting, method: str, runs: Sequence[Run], data: xr.Dataset, training: Training
+) -> float:
+    """Train an ensemble for an epoch, or the first `STEPS` steps of one, and time it.
+
+    Returns:
+        Seconds per step of all runs together. They include a step's share of the evaluation on all
+        samples at the end of a task.
+    """
+    problem = setting.problem
+    # fewer samples than in a task, so that steps and the evaluation after them stay in proportion
+    samples = min(problem.samples, STEPS * problem.batch)
+    steps = min(problem.steps, samples // problem.batch)
+    short_problem = dataclasses.replace(
+        problem, samples=samples, test_samples=0, tasks=2, steps_per_task=steps
+    )
+    short_setting = dataclasses.replace(setting, problem=short_problem)
+    ensemble = Members(short_setting, method, runs, data, training)
+    ensemble.on_task_start()
+    ensemble.learn()  # libraries choose their kernels in the first task, which is not timed
+    ensemble.on_task_start()
+    start = time.perf_counter()
+    ensemble.learn()
+    return (time.perf_counter() - start) / steps
+
+
+def time_checkpoint(setting: Setting, data: xr.Dataset, curvature: Curvature) -> CheckpointCost:
+    """Measure checkpoints of two untrained runs, and time it.
+
+    Operators may be measured at different tasks. So each group of operators with the same interval
+    is timed by itself, and counts in proportion to the tasks at which it is measured.
+
+    Raises:
+        StudyError: the dataset cannot give what the problem asks for.
+    """
+    checkpoints = _create_checkpoints(setting, data)
+
+    def measure_with(operators: Mapping[str, Spectra]) -> tuple[float, dict[str, np.ndarray]]:
+        """Return the seconds of one run at the second task, and the measures."""
+        timer = _TaskTimer()
+        part = dataclasses.replace(curvature, operators=operators)
+        variables, _ = measure.measure(checkpoints, setting, part, data, timer)
+        return timer.seconds / len(checkpoints.seeds), variables
+
+    seconds_without_operators, variables = measure_with({})
+    seconds = seconds_without_operators
+    for interval, operators in _group_by_interval(curvature).items():
+        seconds_with_operators, measures = measure_with(operators)
+        extra = max(0.0, seconds_with_operators - seconds_without_operators)
+        seconds += extra * curvature.every / interval
+        variables |= measures
+    measured = len(checkpoints.seeds) * len(checkpoints.tasks)
+    return CheckpointCost(seconds, _stored_bytes(variables, curvature) / measured)
+
+
 @dataclasses.dataclass
-class Standing:
-    """Two runs as they begin, at the first task twice: what `measures.measure` asks of checkpoints."""
+class _UntrainedCheckpoints:
+    """Checkpoints of two untrained runs, in the form that `measure.measure` reads.
+
+    The first task is listed twice. Libraries are loaded and operators checked in the first
+    measurement, so only the second is timed.
+    """
 
     parameters: Tensor
     shapes: dict[str, tuple[int, ...]]
@@ -57,189 +228,124 @@ class Standing:
     tasks: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
 
     def at(self, task: int) -> Tensor:
-        """Their parameters, shape ``(run, parameter)``."""
+        """Return the parameters, shape ``(run, parameter)``."""
         return self.parameters
 
 
-class Measuring(NamedTuple):
-    """What it takes to measure one checkpoint of one run: seconds, a mean over the tasks, and bytes before compression."""
-
-    seconds: float
-    disk: float
-
-
-def measuring(setting: Setting, data: xr.Dataset, curvature: Curvature) -> Measuring:
-    """Measure two runs of a setting as they begin, the second time: at the first, libraries are loaded and operators checked.
-
-    Raises:
-        StudyError: a dataset that cannot give what the problem asks for.
-    """
+def _create_checkpoints(setting: Setting, data: xr.Dataset) -> _UntrainedCheckpoints:
+    """Initialise the networks of two runs."""
     network = architecture.fitting(setting, data)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
-    begun = Standing(
-        rows([architecture.initial(network, setting.network, seed) for seed in (0, 1)]), shapes
-    )
+    networks = [architecture.initial(network, setting.network, seed) for seed in (0, 1)]
+    return _UntrainedCheckpoints(rows(networks), shapes)
 
-    def taken(of_operators: Mapping[str, Spectra]) -> tuple[float, dict[str, np.ndarray]]:
-        """How long one run takes at a task with some of the operators, and the numbers of both runs."""
-        took = 0.0
 
-        def timed(places: Iterable[int]) -> Iterator[int]:
-            nonlocal took
-            for place in places:
-                start = time.perf_counter()
-                yield place
-                took = time.perf_counter() - start
+class _TaskTimer:
+    """Wrapper for a loop over tasks; `seconds` is the duration of the last one."""
 
-        variables, _ = measure.measure(
-            begun, setting, dataclasses.replace(curvature, operators=of_operators), data, timed
-        )
-        return took / len(begun.seeds), variables
+    def __init__(self) -> None:
+        self.seconds = 0.0
 
-    without, variables = taken({})
-    seconds = without
-    for every, of_operators in _by_frequency(curvature).items():
-        with_them, found = taken(of_operators)
-        seconds += (
-            max(0.0, with_them - without) * curvature.every / every
-        )  # of the tasks that are measured
-        variables |= found
-    described = measure.table(curvature)
-    ranks = max(
-        (array.shape[-1] for name, array in variables.items() if "rank" in described[name].dims),
-        default=0,
-    )
-    disk = 0  # where an operator was not asked for, NaN lies there
+    def __call__(self, loop: Iterable[int]) -> Iterator[int]:
+        for task in loop:
+            start = time.perf_counter()
+            yield task
+            self.seconds = time.perf_counter() - start
+
+
+def _group_by_interval(curvature: Curvature) -> dict[int, dict[str, Spectra]]:
+    """Group the operators by the number of tasks between their measurements."""
+    groups: dict[int, dict[str, Spectra]] = {}
+    for name, spectra in curvature.operators.items():
+        groups.setdefault(spectra.every, {})[name] = spectra
+    return groups
+
+
+def _stored_bytes(variables: Mapping[str, np.ndarray], curvature: Curvature) -> int:
+    """Count the bytes of measures in a file, which pads all spectra to the longest with NaN."""
+    table = measure.table(curvature)
+    spectra = {name for name in variables if "rank" in table[name].dims}
+    longest = max((variables[name].shape[-1] for name in spectra), default=0)
+    total = 0
     for name, array in variables.items():
-        numbers = (
-            array.size // array.shape[-1] * ranks if "rank" in described[name].dims else array.size
-        )
-        disk += numbers * np.dtype(described[name].dtype).itemsize
-    return Measuring(seconds, disk / (len(begun.seeds) * len(begun.tasks)))
+        numbers = array.size
+        if name in spectra:
+            numbers = array.size // array.shape[-1] * longest
+        total += numbers * np.dtype(table[name].dtype).itemsize
+    return total
 
 
-def _by_frequency(curvature: Curvature) -> dict[int, dict[str, Spectra]]:
-    """The operators that are taken at every so many tasks."""
-    found: dict[int, dict[str, Spectra]] = {}
-    for name, how in curvature.operators.items():
-        found.setdefault(how.every, {})[name] = how
-    return found
-
-
-def cost(
-    setting: Setting,
-    method: str,
-    arms: Sequence[Mapping[str, float]],
-    blocks: Sequence[Sequence[int]],
-    data: xr.Dataset,
-    training: Training,
-    curvature: Curvature,
-    measured: Measuring,
-) -> Cost:
-    """Count and time one method in one setting; its largest job trains for an epoch, or for the first `STEPS` steps of one.
-
-    Args:
-        setting: problem, network and optimizer.
-        method: its name.
-        arms: its choices of hyper-parameters.
-        blocks: the seeds of each job.
-        data: the prepared dataset.
-        training: precision, and what is recorded.
-        curvature: when it is measured.
-        measured: what that takes.
-
-    Raises:
-        StudyError: a dataset that cannot give what the problem asks for.
-    """
-    problem = setting.problem
-    if problem.separable:
-        tasks.check_separable(problem, data, blocks[0][0])
-    runs, largest_block = len(arms) * sum(map(len, blocks)), max(blocks, key=len)
-    largest = list(itertools.product(arms, largest_block))
-    parameters = sum(tensor.numel() for tensor in architecture.fitting(setting, data).parameters())
-    checkpoints = len(range(0, problem.tasks, training.checkpoint_every))
-    measurements = runs * len(range(0, problem.tasks, curvature.every))
-    # fewer samples than the task has, so that steps and the look at all samples after them stay in proportion
-    samples = min(problem.samples, STEPS * problem.batch)
-    steps = min(problem.steps, samples // problem.batch)
-    short = dataclasses.replace(
-        problem, samples=samples, test_samples=0, tasks=2, steps_per_task=steps
-    )
-    trained = Members(dataclasses.replace(setting, problem=short), method, largest, data, training)
-    trained.on_task_start()
-    trained.learn()  # the first time, libraries choose their kernels
-    trained.on_task_start()
-    start = time.perf_counter()
-    trained.learn()
-    seconds = (
-        (time.perf_counter() - start) * problem.tasks * problem.steps / steps * runs / len(largest)
-    )
-    return Cost(
-        jobs=len(blocks),
-        runs=runs,
-        steps=problem.tasks * problem.steps,
-        checkpoints=checkpoints,
-        parameters=parameters,
-        disk=4 * parameters * checkpoints * runs + round(2 * measured.disk * measurements),
-        memory=len(largest) * memory.per_run(setting, data),
-        training=seconds / 3600,
-        measuring=measured.seconds * measurements / 3600,
-    )
-
-
-def unmeasured(cost: Cost) -> Cost:
-    """The cost of runs that tune: no checkpoints, no curvature."""
+def without_checkpoints(cost: Cost) -> Cost:
+    """Return the cost of the same runs for tuning, which takes no checkpoints."""
     return cost._replace(checkpoints=0, disk=0, measuring=0.0)
 
 
+HEADINGS = (
+    "jobs",
+    "runs",
+    "steps",
+    "checkpoints",
+    "parameters",
+    "disk",
+    "a job",
+    "training",
+    "curvature",
+)
+
+
 def table(costs: Mapping[tuple[str, str], Cost]) -> str:
-    """A line for each setting and method, and their sum."""
-    setting_width, method_width = (
-        max(map(len, labels)) for labels in zip(*costs, ("setting", "method"), strict=True)
-    )
-    heads = (
-        "jobs",
-        "runs",
-        "steps",
-        "checkpoints",
-        "parameters",
-        "disk",
-        "a job",
-        "training",
-        "curvature",
-    )
-    rows: list[tuple[str, str, Iterable[object]]] = [("setting", "method", heads)]
-    for (setting, method), cost in costs.items():
-        counts = (
-            cost.jobs,
-            cost.runs,
-            f"{cost.steps:,}",
-            f"{cost.checkpoints:,}",
-            f"{cost.parameters:,}",
-        )
-        spent = (
-            _size(cost.disk),
-            _size(cost.memory),
-            _duration(cost.training),
-            _duration(cost.measuring),
-        )
-        rows.append((setting, method, (*counts, *spent)))
-    jobs, runs, disk, training, measuring = (
-        sum(getattr(cost, name) for cost in costs.values())
-        for name in ("jobs", "runs", "disk", "training", "measuring")
-    )
-    all_of_it = (jobs, runs, "", "", "", _size(disk), "", _duration(training), _duration(measuring))
-    rows.append(("all", "", all_of_it))
+    """Format costs as a table: a line for each setting and method, and their sum.
+
+    The column ``a job`` is the memory of the largest job.
+    """
+    lines: list[tuple[str, str, Sequence[str]]] = [("setting", "method", HEADINGS)]
+    lines += [(setting, method, _cells(cost)) for (setting, method), cost in costs.items()]
+    lines.append(("all", "", _total_cells(costs.values())))
+    setting_width = max(len(setting) for setting, _, _ in lines)
+    method_width = max(len(method) for _, method, _ in lines)
     return "\n".join(
         f"{setting:{setting_width}}  {method:{method_width}}"
-        + "".join(f"{cell!s:>12}" for cell in cells)
-        for setting, method, cells in rows
+        + "".join(f"{cell:>12}" for cell in cells)
+        for setting, method, cells in lines
     )
 
 
-def _size(count: int) -> str:
+def _cells(cost: Cost) -> tuple[str, ...]:
+    """Format a cost under the headings of the table."""
+    return (
+        str(cost.jobs),
+        str(cost.runs),
+        f"{cost.steps:,}",
+        f"{cost.checkpoints:,}",
+        f"{cost.parameters:,}",
+        _format_bytes(cost.disk),
+        _format_bytes(cost.memory),
+        _format_hours(cost.training),
+        _format_hours(cost.measuring),
+    )
+
+
+def _total_cells(costs: Iterable[Cost]) -> tuple[str, ...]:
+    """Format the sum of costs; what has no meaningful sum is empty."""
+    total = Cost(*(sum(values) for values in zip(*costs, strict=True)))
+    return (
+        str(total.jobs),
+        str(total.runs),
+        "",
+        "",
+        "",
+        _format_bytes(total.disk),
+        "",
+        _format_hours(total.training),
+        _format_hours(total.measuring),
+    )
+
+
+def _format_bytes(count: int) -> str:
+    """Format bytes in GB."""
     return f"{count / 1e9:.2f} GB"
 
 
-def _duration(hours: float) -> str:
+def _format_hours(hours: float) -> str:
+    """Format a duration in hours, or in minutes below an hour."""
     return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"

@@ -1,5 +1,8 @@
-"""The one exception that is meant for a person."""
+"""The exception whose message is meant for the user."""
 
 
 class StudyError(Exception):
-    """A sentence that says what is wrong, where, and what to do; printed without a traceback."""
+    """Report a mistake that the user can correct; entries print its message without a traceback.
+
+    The message says what is wrong, where, and what to do now.
+    """

@@ -1,4 +1,7 @@
-"""How every entry starts and ends: arguments in, a log, the code checked, and a sentence instead of a traceback."""
+"""Start an entry: parse its arguments, open its log, check its code and inputs, record its outputs.
+
+Every script that a rule calls has a `main(job)`, which `start` runs.
+"""
 
 import argparse
 import json
@@ -20,10 +23,10 @@ class Job:
 
     Attributes:
         paths: files by the name of their argument.
-        settings: what the rule's params hold of the config.
-        stamp: what results of this job are made with: its entry, settings, code and versions.
-        memory: bytes that it was granted, if that was said.
-        inputs: checksum of each file that it was given, by name.
+        settings: the part of the config that the rule passes.
+        stamp: identifies how the results are computed: entry, settings, code and versions.
+        memory: bytes that the job may use. None: all of the machine's.
+        inputs: checksum of each input file, by its name in records.
     """
 
     paths: dict[str, list[Path]]
@@ -34,29 +37,32 @@ class Job:
 
     @property
     def label(self) -> dict[str, str]:
-        """Global attributes for the results of this job: its stamp and its inputs, but not a choice, whose arm is in the settings."""
-        chosen = {record.name(path) for path in self.paths.get("choice", ())}
-        inputs = {name: digest for name, digest in self.inputs.items() if name not in chosen}
+        """Global attributes of result files: the stamp and the inputs.
+
+        The file with the selected arm is left out, because `settings` holds the arm itself.
+        """
+        choices = {record.portable_name(path) for path in self.paths.get("choice", ())}
+        inputs = {name: digest for name, digest in self.inputs.items() if name not in choices}
         return self.stamp | {"inputs": json.dumps(inputs, sort_keys=True)}
 
     def take(self, paths: Sequence[Path]) -> Sequence[Path]:
-        """Files as inputs: each must be what its record says.
+        """Add files to the inputs, and return them.
 
         Raises:
-            StudyError: one is missing, or was altered.
+            StudyError: a file is missing, or differs from its record.
         """
-        self.inputs.update({record.name(path): record.checked(path) for path in paths})
+        for path in paths:
+            self.inputs[record.portable_name(path)] = record.checked_digest(path)
         return paths
 
-    def knowing(self, **settings: object) -> "Job":
-        """The same job with more settings, which its stamp names, too."""
-        known = self.settings | settings
-        return replace(
-            self, settings=known, stamp=self.stamp | {"settings": json.dumps(known, sort_keys=True)}
-        )
+    def with_settings(self, **settings: object) -> "Job":
+        """Return the same job with more settings, which its stamp includes."""
+        combined = self.settings | settings
+        stamp = self.stamp | {"settings": json.dumps(combined, sort_keys=True)}
+        return replace(self, settings=combined, stamp=stamp)
 
     def path(self, name: str) -> Path:
-        """The one file of that argument."""
+        """Return the single file of an argument."""
         return self.paths[name][0]
 
 
@@ -68,68 +74,84 @@ def start(
     optional: Sequence[str] = (),
     others: Sequence[str] = (),
 ) -> None:
-    """Run an entry as a rule does, or by hand; its outputs are recorded.
+    """Run an entry, as a rule does or by hand, and record its outputs.
 
     Args:
-        main: what the entry does.
+        main: body of the entry.
         description: for ``--help``.
-        inputs: names of the arguments that take files to read.
-        outputs: of those that take files to write.
-        optional: of those that take files to read, or none.
-        others: of those that take folders.
+        inputs: names of the arguments for files to read.
+        outputs: names of the arguments for files to write.
+        optional: names of the arguments for files to read that may be absent.
+        others: names of the arguments for folders.
 
     Raises:
-        SystemExit: 1 after a `StudyError`, whose sentence goes to the terminal and to the log.
+        SystemExit: with status 1 after an error, whose message is in the log and on the terminal.
     """
+    parser = _create_parser(description, [*inputs, *outputs, *others], optional)
+    arguments = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit_at_signal)
+    try:
+        log.open_log(arguments.log)
+        code_digest.check_code_unchanged(arguments.code)
+        job = _create_job(arguments, [*inputs, *outputs, *optional, *others])
+        for name in [*inputs, *optional]:
+            job.take(job.paths[name])
+        main(job)
+        written = [path for name in outputs for path in job.paths[name]]
+        record.write(written, job.stamp, job.inputs)
+    except StudyError as error:
+        log.log.error("%s", error)
+        if arguments.log:
+            print(error, file=sys.stderr)
+        sys.exit(1)
+    except Exception:  # noqa: BLE001 - the log has the traceback, the terminal one line
+        log.log.exception("This is a bug in the code, not a mistake in your config:")
+        if arguments.log:
+            print(f"unexpected error; its traceback is in {arguments.log}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _create_parser(
+    description: str | None, required: Sequence[str], optional: Sequence[str]
+) -> argparse.ArgumentParser:
+    """Create the parser of an entry's arguments."""
     parser = argparse.ArgumentParser(description=description)
-    for name in [*inputs, *outputs, *others]:
+    for name in required:
         parser.add_argument(f"--{name}", nargs="+", type=Path, required=True)
     for name in optional:
         parser.add_argument(f"--{name}", nargs="*", type=Path, default=[])
     parser.add_argument(
-        "--settings", type=json.loads, default={}, help="JSON, as the rule's params give it"
+        "--settings", type=json.loads, default={}, help="settings as JSON, as the rule passes them"
     )
     parser.add_argument(
         "--code",
         type=json.loads,
         default={},
-        help="digest of the code that the job was planned with, as JSON",
+        help="digest of the code with which the job was planned, as JSON",
     )
-    parser.add_argument("--log", type=Path, help="file for the log (default: the terminal)")
+    parser.add_argument("--log", type=Path, help="log file (default: the terminal)")
     parser.add_argument(
-        "--memory", type=int, help="MB that the job was granted (default: all of the machine's)"
+        "--memory", type=int, help="MB that the job may use (default: all of the machine's)"
     )
-    given = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
-    try:
-        log.open_log(given.log)
-        code_digest.check_code_unchanged(given.code)
-        stamp = code_digest.stamp(Path(sys.argv[0]).stem, given.settings, given.code)
-        paths = {name: getattr(given, name) for name in [*inputs, *outputs, *optional, *others]}
-        job = Job(paths, given.settings, stamp, given.memory and given.memory * 10**6)
-        for name in [*inputs, *optional]:
-            job.take(paths[name])
-        main(job)
-        record.write([path for name in outputs for path in paths[name]], stamp, job.inputs)
-    except StudyError as mistake:
-        log.log.error("%s", mistake)
-        if given.log:
-            print(mistake, file=sys.stderr)
-        sys.exit(1)
-    except Exception:  # noqa: BLE001 - whatever it is, the log has it, and a person gets a sentence
-        log.log.exception("This is a mistake in the code, not in your config:")
-        if given.log:
-            print(f"unexpected error, with its traceback in {given.log}", file=sys.stderr)
-        sys.exit(1)
+    return parser
 
 
-def _leave(number: int, _: object) -> None:
-    """Leave at a signal: what is whole stays, what is half is removed on the way out."""
-    for another in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(another, lambda *_: None)  # nothing shall disturb the way out
+def _create_job(arguments: argparse.Namespace, names: Sequence[str]) -> Job:
+    """Create the job that the command line describes."""
+    stamp = code_digest.stamp(Path(sys.argv[0]).stem, arguments.settings, arguments.code)
+    paths = {name: getattr(arguments, name) for name in names}
+    memory = arguments.memory * 10**6 if arguments.memory else None
+    return Job(paths, arguments.settings, stamp, memory)
+
+
+def _exit_at_signal(number: int, _: object) -> None:
+    """Exit after a signal; finished tasks stay on disk, and files in progress are removed."""
+    for other in (signal.SIGTERM, signal.SIGINT):
+        # a second signal must not interrupt the clean-up
+        signal.signal(other, lambda *_: None)
     log.log.warning(
-        "told to stop (%s); what is finished stays: start snakemake again",
+        "stopped by %s; finished tasks are saved: start snakemake again to continue",
         signal.Signals(number).name,
     )
     sys.exit(128 + number)

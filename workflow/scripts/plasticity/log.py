@@ -1,4 +1,4 @@
-"""What a job says while it runs: plain lines in its log, a bar on a terminal."""
+"""Logging of jobs: lines in a log file, and a progress bar on a terminal."""
 
 import functools
 import logging
@@ -17,12 +17,18 @@ Item = TypeVar("Item")
 
 
 def open_log(path: Path | None) -> None:
-    """Send plain lines to a file, after those of former attempts, or to the terminal where a job is started by hand without one."""
+    """Start logging, and log the Python version, the host and the Slurm job.
+
+    Host and job go to the log only. A result must not depend on where it was computed.
+
+    Args:
+        path: of the log file; lines are appended to those of earlier attempts. None: log to the
+            terminal.
+    """
+    handler: logging.Handler = logging.StreamHandler()
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-    handler = (
-        logging.FileHandler(path, mode="a", encoding="utf-8") if path else logging.StreamHandler()
-    )
+        handler = logging.FileHandler(path, mode="a", encoding="utf-8")
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
@@ -30,41 +36,44 @@ def open_log(path: Path | None) -> None:
         force=True,
     )
     logging.captureWarnings(capture=True)
-    logging.raiseExceptions = (
-        False  # a line that finds no space is lost, without a traceback in its place
-    )
-    # where and when belong here, never into a result
+    # on a full disk, lose the line without printing a traceback for it
+    logging.raiseExceptions = False
     log.info("%s", " ".join(sys.argv[:1]))
-    job, node = (os.environ.get(name, "none") for name in ("SLURM_JOB_ID", "SLURMD_NODENAME"))
     log.info(
         "python %s, host %s, slurm job %s on node %s",
         platform.python_version(),
         platform.node(),
-        job,
-        node,
+        os.environ.get("SLURM_JOB_ID", "none"),
+        os.environ.get("SLURMD_NODENAME", "none"),
     )
 
 
 @functools.cache
-def warn_once(said: str) -> None:
-    """Warn; of what is the same for every run and task, once."""
-    log.warning("%s", said)
+def warn_once(message: str) -> None:
+    """Log a warning the first time that it is given, because runs and tasks repeat it."""
+    log.warning("%s", message)
 
 
-def progress(what: str) -> Callable[[Collection[Item]], Iterator[Item]]:
-    """A wrapper for a long loop: a bar where there is a terminal, and a line in the log at every tenth of the way."""
+def progress(label: str) -> Callable[[Collection[Item]], Iterator[Item]]:
+    """Create a wrapper for a long loop, which shows its progress.
+
+    A terminal shows a bar. The log has a line at every tenth of the loop.
+
+    Args:
+        label: name of the loop, such as ``"train results/digits/…"``.
+    """
 
     def loop(items: Collection[Item]) -> Iterator[Item]:
-        start, said = time.monotonic(), 0
-        for done, item in enumerate(
-            tqdm(
-                items, desc=what, leave=False, disable=not sys.stderr.isatty(), dynamic_ncols=True
-            ),
-            start=1,
-        ):
+        start = time.monotonic()
+        logged_tenths = 0
+        is_terminal = sys.stderr.isatty()
+        bar = tqdm(items, desc=label, leave=False, disable=not is_terminal, dynamic_ncols=True)
+        for done, item in enumerate(bar, start=1):
             yield item
-            if (tenth := 10 * done // len(items)) > said:
-                said = tenth
-                log.info("%s: %d of %d, %.0f s", what, done, len(items), time.monotonic() - start)
+            tenths = 10 * done // len(items)
+            if tenths > logged_tenths:
+                logged_tenths = tenths
+                seconds = time.monotonic() - start
+                log.info("%s: %d of %d, %.0f s", label, done, len(items), seconds)
 
     return loop

@@ -1,4 +1,4 @@
-"""Counter-based randomness: a draw is known by what it is for, never by what was drawn before it."""
+"""Counter-based randomness: a draw depends on its seed, purpose and task, not on earlier draws."""
 
 import zlib
 
@@ -6,10 +6,15 @@ import numpy as np
 
 
 def generator(seed: int, purpose: str, task: int = 0) -> np.random.Generator:
-    """A generator of its own for each (seed, purpose, task).
+    """Create the generator of one (seed, purpose, task).
 
-    So a run's numbers depend on no other run, and adding a seed, an arm or a method changes nobody's.
+    Each combination has an independent stream. Adding a seed, an arm or a method therefore changes
+    no other run.
+
+    Args:
+        seed: of the run.
+        purpose: what the numbers are used for, such as ``"batches"``.
+        task: index of the task.
     """
-    return np.random.Generator(
-        np.random.Philox(np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), task]))
-    )
+    entropy = [seed, zlib.crc32(purpose.encode()), task]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))

@@ -1,4 +1,7 @@
-"""What a Slurm site must be told, and which jobs of this folder still run there. Standard library and YAML only: the launcher asks."""
+"""Slurm: the settings of a site, and the unfinished jobs of this folder.
+
+Standard library and YAML only, because the launcher imports it.
+"""
 
 import getpass
 import os
@@ -13,143 +16,206 @@ import yaml
 
 from plasticity.errors import StudyError
 
-PREFIX = "plasticity_"  # how the names of our jobs begin, as the profile says
+PREFIX = "plasticity_"  # of the names of our jobs; slurm/profile.yaml sets it
 FILE = "slurm/site.yaml"
 VARIABLES = {
     "partition": "PLASTICITY_PARTITION",
     "account": "PLASTICITY_ACCOUNT",
     "cpu_partition": "PLASTICITY_CPU_PARTITION",
 }
-NEEDED = ("partition", "account")
-SECONDS_TO_END = (
-    60.0  # Slurm kills a cancelled job's processes after KillWait, 30 s unless a site changed it
-)
+REQUIRED = ("partition", "account")
+# Slurm kills the processes of a cancelled job after KillWait, 30 s unless a site changed it
+SECONDS_TO_END = 60.0
+SECONDS_TO_ANSWER = 60
 
 
 class Job(NamedTuple):
-    """A job that waits or runs: its number, its state, and what Snakemake says of it."""
+    """A Slurm job that is queued or running.
+
+    Attributes:
+        number: Slurm's job id.
+        state: as squeue prints it.
+        comment: the rule and the wildcards, from Snakemake.
+    """
 
     number: str
     state: str
     comment: str
 
 
-def site(root: Path) -> dict[str, str]:
-    """Partition, account and, if it is another, the partition of jobs without a GPU: from the environment, else from the site's file.
+def read_site(root: Path) -> dict[str, str]:
+    """Read the partition and the account of the site, and the partition of jobs without a GPU.
+
+    Environment variables override the file `slurm/site.yaml`.
+
+    Args:
+        root: of the repository.
+
+    Returns:
+        The keys of `VARIABLES` that are set.
 
     Raises:
-        StudyError: a file that is no mapping of these keys to names.
+        StudyError: the file is not a mapping of these keys to names.
     """
-    said: dict[str, str] = {}
-    if (root / FILE).exists():
-        try:
-            said = yaml.safe_load((root / FILE).read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
-            raise StudyError(
-                f"{FILE} is no YAML ({error}): write lines such as 'partition: gpu'"
-            ) from error
-        if (
-            not isinstance(said, dict)
-            or not set(said) <= set(VARIABLES)
-            or not all(isinstance(name, str) for name in said.values())
-        ):
-            raise StudyError(f"{FILE} holds {said}: write {', '.join(VARIABLES)}, each with a name")
-    return said | {key: os.environ[name] for key, name in VARIABLES.items() if os.environ.get(name)}
+    settings = _read_site_file(root / FILE)
+    for key, variable in VARIABLES.items():
+        if os.environ.get(variable):
+            settings[key] = os.environ[variable]
+    return settings
 
 
-def resources(said: Mapping[str, str], gpu: bool) -> dict[str, str]:
-    """Partition and account as Snakemake's resources of a job; what the site does not say is left out."""
-    partition = said.get("partition") if gpu else said.get("cpu_partition", said.get("partition"))
-    found = {"slurm_partition": partition, "slurm_account": said.get("account")}
-    return {name: value for name, value in found.items() if value and value != "none"}
+def _read_site_file(path: Path) -> dict[str, str]:
+    """Read the file of the site; it may be missing or empty.
+
+    Raises:
+        StudyError: it is not a mapping of the known keys to names.
+    """
+    if not path.exists():
+        return {}
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise StudyError(
+            f"{FILE} is not valid YAML ({error}): write lines such as 'partition: gpu'"
+        ) from error
+    is_valid = (
+        isinstance(settings, dict)
+        and set(settings) <= set(VARIABLES)
+        and all(isinstance(name, str) for name in settings.values())
+    )
+    if not is_valid:
+        keys = ", ".join(VARIABLES)
+        raise StudyError(f"{FILE} holds {settings}: write {keys}, each with a name")
+    return dict(settings)
 
 
-def missing(said: Mapping[str, str]) -> str:
-    """A sentence on what a site must still say; empty if nothing is missing."""
-    absent = [key for key in NEEDED if not said.get(key)]
-    if not absent:
+def resources(site: Mapping[str, str], gpu: bool) -> dict[str, str]:
+    """Return the partition and the account of a job as Snakemake resources.
+
+    Args:
+        site: from `read_site`. What is not set, or ``"none"``, is left out.
+        gpu: whether the job needs a GPU.
+    """
+    partition = site.get("partition")
+    if not gpu:
+        partition = site.get("cpu_partition", partition)
+    values = {"slurm_partition": partition, "slurm_account": site.get("account")}
+    return {name: value for name, value in values.items() if value and value != "none"}
+
+
+def missing_settings_message(site: Mapping[str, str]) -> str:
+    """Explain which settings of the site are missing; empty if none is."""
+    missing = [key for key in REQUIRED if not site.get(key)]
+    if not missing:
         return ""
-    lines, variables = (
-        " and ".join(f"'{key}: NAME'" for key in absent),
-        " and ".join(f"{VARIABLES[key]}=NAME" for key in absent),
-    )
+    lines = " and ".join(f"'{key}: NAME'" for key in missing)
+    variables = " and ".join(f"{VARIABLES[key]}=NAME" for key in missing)
     return (
-        f"Slurm needs the site's {' and '.join(absent)}: write {lines} to {FILE}, or export {variables} ('sinfo -s' lists partitions, "
-        "'sacctmgr show associations user=$USER' accounts; an account is 'none' where a site has none)"
+        f"Slurm needs the site's {' and '.join(missing)}: write {lines} to {FILE}, or export "
+        f"{variables}. 'sinfo -s' lists partitions, 'sacctmgr show associations user=$USER' lists "
+        "accounts. If the site has no accounts, the account is 'none'."
     )
 
 
-def running(root: Path) -> list[Job]:
-    """Return our jobs that wait or run, submitted from this folder; none where there is no Slurm.
+def unfinished_jobs(root: Path) -> list[Job]:
+    """List our jobs that are queued or running and were submitted from this folder.
 
-    A cancelled job's processes may live on for half a minute and delete its files (Slurm's state COMPLETING). So this waits
-    for jobs in that state, but at most ``SECONDS_TO_END``: on a node that is lost, the state may last for days.
+    The processes of a cancelled job may run on for half a minute, in Slurm's state COMPLETING, and
+    delete files. So this waits for jobs in that state, but at most ``SECONDS_TO_END``: on a node
+    that is lost, the state may last for days.
+
+    Args:
+        root: of the repository.
+
+    Returns:
+        Nothing where Slurm is not installed.
 
     Raises:
         StudyError: Slurm does not answer.
     """
     deadline = time.monotonic() + SECONDS_TO_END
     while True:
-        jobs = _listed(root)
+        jobs = _list_jobs(root)
         ending = [job for job in jobs if job.state == "COMPLETING"]
         if not ending or time.monotonic() > deadline:
             return [job for job in jobs if job not in ending]
         time.sleep(0.5)
 
 
-def _listed(root: Path) -> list[Job]:
-    """Return the jobs of this folder that Slurm lists and that have not ended."""
+def _list_jobs(root: Path) -> list[Job]:
+    """List the jobs of this folder that squeue shows and that are not completed."""
     command = ["squeue", "--noheader", "--user", getpass.getuser(), "--format", "%i|%j|%T|%Z|%k"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        output = _run(command)
     except FileNotFoundError:
         return []
     except (subprocess.SubprocessError, OSError) as error:
-        said = getattr(error, "stderr", "") or error
         raise StudyError(
-            f"Slurm cannot be asked for jobs that still run here ({str(said).strip()}): try again when it answers"
+            f"Slurm cannot be asked for jobs that still run here ({_reason(error)}): try again "
+            "when it answers"
         ) from error
-    rows = [line.split("|", 4) for line in done.stdout.splitlines()]
-    return [
-        Job(number, state, comment)
-        for number, name, state, folder, comment in (row for row in rows if len(row) == 5)
-        if name.startswith(PREFIX)
-        and state != "COMPLETED"
-        and Path(folder).resolve() == root.resolve()
-    ]
+    jobs = []
+    for line in output.splitlines():
+        fields = line.split("|", 4)
+        if len(fields) < 5:
+            continue
+        number, name, state, folder, comment = fields
+        is_ours = name.startswith(PREFIX) and Path(folder).resolve() == root.resolve()
+        if is_ours and state != "COMPLETED":
+            jobs.append(Job(number, state, comment))
+    return jobs
 
 
-def see_every_end(plugin: ModuleType) -> None:
-    """Have Snakemake's Slurm plugin see two ends of a job for which its version 2.8.0 waits without end.
+def _run(command: Sequence[str]) -> str:
+    """Return what a command of Slurm prints."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=SECONDS_TO_ANSWER, check=True
+    )
+    return done.stdout
 
-    It leaves a preempted job to Slurm, to be started again, which the profile forbids (a retry would be a second writer): it has failed.
-    And it thinks that a job runs which squeue has forgotten: it has ended, and whether it made its files is looked at.
+
+def _reason(error: Exception) -> str:
+    """Return why a command of Slurm failed: what it printed, or else the exception."""
+    return str(getattr(error, "stderr", "") or error).strip()
+
+
+def recognize_every_end(plugin: ModuleType) -> None:
+    """Patch Snakemake's Slurm plugin, whose version 2.8.0 never notices two ends of a job.
+
+    - A preempted job: the plugin expects Slurm to requeue it. Our profile forbids that, because
+      two processes would then write the same files. So the job has failed.
+    - A job that squeue no longer lists: the plugin expects it to be running. It has ended, and
+      Snakemake checks its files.
 
     Args:
         plugin: the module ``snakemake_executor_plugin_slurm``.
     """
-    ask: Callable[..., Awaitable[tuple[dict[str, str] | None, float | None]]] = (
+    query: Callable[..., Awaitable[tuple[dict[str, str] | None, float | None]]] = (
         plugin.query_job_status
     )
-    seen: set[str] = set()
+    known: set[str] = set()
 
     async def query_job_status(*arguments: object) -> tuple[dict[str, str] | None, float | None]:
-        states, seconds = await ask(*arguments)
-        if states is not None:
-            seen.update(states)
-            ends = {number: "FAILED" for number, state in states.items() if state == "PREEMPTED"}
-            states = dict.fromkeys(seen, "UNKNOWN") | states | ends
-        return states, seconds
+        states, seconds = await query(*arguments)
+        if states is None:
+            return states, seconds
+        known.update(states)
+        preempted = [number for number, state in states.items() if state == "PREEMPTED"]
+        every_state = dict.fromkeys(known, "UNKNOWN") | states | dict.fromkeys(preempted, "FAILED")
+        return every_state, seconds
 
     plugin.query_job_status = query_job_status  # type: ignore[attr-defined]
 
 
-def refusal(jobs: Sequence[Job]) -> str:
-    """Why nothing is started while jobs of a former start still run."""
-    numbers = ", ".join(job.number for job in jobs[:10]) + ", …" * (len(jobs) > 10)
+def unfinished_jobs_message(jobs: Sequence[Job]) -> str:
+    """Explain why nothing starts while jobs of an earlier start are unfinished."""
+    numbers = ", ".join(job.number for job in jobs[:10])
+    if len(jobs) > 10:
+        numbers += ", …"
     return (
-        f"{len(jobs)} Slurm jobs of this folder still run, of a start that goes on or was killed: {numbers}. Wait until they end, and "
-        "start again: what they finish is kept. Or cancel them: make orphans ARGS=--cancel"
+        f"{len(jobs)} Slurm jobs of this folder still run, from a start that continues or was "
+        f"killed: {numbers}. Wait until they end, then start again; their results are used. Or "
+        "cancel them: make orphans ARGS=--cancel"
     )
 
 
@@ -157,17 +223,9 @@ def cancel(jobs: Sequence[Job]) -> None:
     """Cancel jobs.
 
     Raises:
-        StudyError: Slurm refuses.
+        StudyError: Slurm refuses, or does not answer.
     """
     try:
-        subprocess.run(
-            ["scancel", *(job.number for job in jobs)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
+        _run(["scancel", *(job.number for job in jobs)])
     except (subprocess.SubprocessError, OSError) as error:
-        raise StudyError(
-            f"Slurm did not cancel ({getattr(error, 'stderr', '') or error})"
-        ) from error
+        raise StudyError(f"Slurm did not cancel the jobs ({_reason(error)})") from error

@@ -1,1 +1,4 @@
-"""Where results come from: code digests, records, lineage, audits and the reasons for reruns. Standard library only."""
+"""Where results come from: code digests, records, lineage, audits and the reasons for reruns.
+
+Standard library only, except `plan`, which asks Snakemake. The launcher imports the other modules.
+"""

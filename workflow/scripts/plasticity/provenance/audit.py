@@ -1,4 +1,8 @@
-"""Whether results are what their records say, and what the config and the code would make now. Standard library only: the launcher asks."""
+"""Compare results with their records, and with the present config and code. Standard library only.
+
+Snakemake decides what to rerun by its own metadata, which a copy of the results lacks. The records
+of the results do not depend on it.
+"""
 
 import json
 import os
@@ -9,120 +13,136 @@ from typing import Any
 
 from plasticity.provenance import lineage, rerun_reasons
 from plasticity.provenance.code_digest import ROOT
-from plasticity.provenance.record import place, read
+from plasticity.provenance.record import read, record_path
 
-ALLOWED = "PLASTICITY_AUDIT"  # while it is set, results that Snakemake does not know are no mistake: they are being looked at
+# while this environment variable is set, the launcher accepts results without metadata
+ALLOWED = "PLASTICITY_AUDIT"
 STAGES = ("data", "tuning", "runs", "datasets", "tables", "figures", "checks.txt", "report.html")
-ASIDE = "aside"  # below a study's results, where those lie that do not fit
-AFTER = "was made of a result that does not fit"
+ASIDE = "aside"  # folder of a study to which outdated results are moved
+OUTDATED_INPUT = "an input does not match"
+# folders that jobs use for themselves
+INTERNAL_FOLDERS = {"kept", "resume", "resume_curvature"}
 
 
-def unknown(folder: Path) -> list[Path]:
-    """Results of which Snakemake has neither a record nor a mark that they are unfinished: it would never see that they are outdated.
+def untracked_results(folder: Path) -> list[Path]:
+    """List the results without Snakemake metadata, whose changes Snakemake would not notice.
 
     Args:
         folder: of a study, relative to the repository.
     """
-    return [
-        path
-        for path in _results(folder)
-        if not any(
-            (ROOT / ".snakemake" / kind / _key(path)).exists()
-            for kind in ("metadata", "incomplete")
-        )
-    ]
+    return [path for path in _results(folder) if not _is_tracked(path)]
 
 
-def set_off_again(results: Iterable[Path]) -> list[Path]:
-    """Mark results that a job on a cluster finished, though no launcher lived to see it, as unfinished.
+def _is_tracked(path: Path) -> bool:
+    """Answer whether Snakemake has metadata of a result, or a mark that it is incomplete."""
+    kinds = ("metadata", "incomplete")
+    return any((ROOT / ".snakemake" / kind / _key(path)).exists() for kind in kinds)
 
-    So the job is planned again, and takes back what it kept, if it is what the config and the code would make.
+
+def mark_cached_incomplete(results: Iterable[Path]) -> list[Path]:
+    """Mark results as incomplete if their job has a cache, so that Snakemake plans it again.
+
+    Such jobs ran on a cluster and finished after their launcher had ended. The planned job restores
+    the results from its cache if they match the config and the code.
 
     Args:
-        results: as `unknown` gives them.
+        results: from `untracked_results`.
 
     Returns:
-        the others, which no such job made.
+        The other results.
     """
     others = []
     for path in results:
-        if (ROOT / path).parent.joinpath("kept").is_dir():
-            mark = ROOT / ".snakemake" / "incomplete" / _key(path)
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.write_text(json.dumps({"external_jobid": None}), encoding="utf-8")
-        else:
+        if not (ROOT / path).parent.joinpath("kept").is_dir():
             others.append(path)
+            continue
+        mark = ROOT / ".snakemake" / "incomplete" / _key(path)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.write_text(json.dumps({"external_jobid": None}), encoding="utf-8")
     return others
 
 
-def refusal(results: list[Path]) -> str:
-    """What to say of results that Snakemake does not know."""
+def untracked_message(results: list[Path]) -> str:
+    """Explain why nothing starts while there are results without Snakemake metadata."""
     return (
-        f"{len(results)} results, such as {results[0]}, came without Snakemake's records of them (they are a copy, or .snakemake was "
-        "removed), so it could not see what a change concerns. Keep those that this config and this code make, and lay the others aside: "
+        f"{len(results)} results, such as {results[0]}, came without Snakemake's metadata, so "
+        "Snakemake cannot tell whether they are outdated. They were copied, or .snakemake was "
+        "removed. Keep the results that match this config and code, and move the others away: "
         "make audit ARGS=--adopt"
     )
 
 
 def verdicts(jobs: Iterable[Any]) -> Iterator[tuple[Any, Path, list[str]]]:
-    """Each result that is there, with its job and with what speaks against it, be it only `AFTER`.
+    """Compare the existing results of jobs with their records, the config and the code.
 
     Args:
-        jobs: of Snakemake, as `plans.ordered` gives them.
+        jobs: Snakemake jobs, each after the jobs on which it depends, as from
+            `plan.jobs_in_order`.
+
+    Yields:
+        Job, result, and how the result does not match. If only an input does not match, this is
+        `OUTDATED_INPUT`.
     """
-    unfit: set[str] = set()
+    outdated: set[str] = set()
     for job in jobs:
-        there = [path for path in map(Path, job.output) if path.exists()]
-        after = [] if unfit.isdisjoint(map(str, job.input)) else [AFTER]
-        found = {path: [*lineage.faults(path), *_outdated(path, job)] or after for path in there}
-        if any(found.values()):
-            unfit.update(map(str, job.output))
-        yield from ((job, path, faults) for path, faults in found.items())
+        faults = {}
+        for path in map(Path, job.output):
+            if path.exists():
+                faults[path] = [*lineage.mismatches(path), *_changes(path, job)]
+        if not outdated.isdisjoint(map(str, job.input)):
+            faults = {path: found or [OUTDATED_INPUT] for path, found in faults.items()}
+        if any(faults.values()):
+            outdated.update(map(str, job.output))
+        for path, found in faults.items():
+            yield job, path, found
 
 
-def lay_aside(folder: Path, path: Path) -> Path:
-    """Move a result out of the way, with its record."""
-    aside = folder / ASIDE / path.relative_to(folder)
-    record = place(path)
-    for old, new in ((path, aside), (record, aside.with_name(f"{aside.name}.json"))):
+def move_aside(folder: Path, path: Path) -> None:
+    """Move a result and its record to the folder `aside` of the study.
+
+    Args:
+        folder: of the study.
+        path: of the result.
+    """
+    target = folder / ASIDE / path.relative_to(folder)
+    moves = [(path, target), (record_path(path), target.with_name(f"{target.name}.json"))]
+    for old, new in moves:
         if old and old.exists():
             new.parent.mkdir(parents=True, exist_ok=True)
             old.replace(new)
-    return aside
 
 
-def _outdated(path: Path, job: Any) -> list[str]:
-    """What of the config and the code is another now than when a result was made."""
+def _changes(path: Path, job: Any) -> list[str]:
+    """List what changed in the config and the code since a result was computed."""
     record = read(path)
     if record is None:
         return [
-            "has no record of how it was made: an older version of this repository, or another program, made it"
+            "has no provenance record: another program or an older version of this code wrote it"
         ]
+    then = {"settings": record.settings, "code": record.code}
     now = {
         "settings": json.loads(getattr(job.params, "settings", "{}")),
         "code": json.loads(job.params.code),
     }
-    then = {"settings": record.settings, "code": record.code}
-    return rerun_reasons.of_params(
-        *(
-            {repr(json.dumps(values[key], sort_keys=True)) for key in now if then[key] != now[key]}
-            for values in (then, now)
-        )
+    changed = [key for key in now if then[key] != now[key]]
+    return rerun_reasons.describe_changes(
+        {repr(json.dumps(then[key], sort_keys=True)) for key in changed},
+        {repr(json.dumps(now[key], sort_keys=True)) for key in changed},
     )
 
 
 def _results(folder: Path) -> Iterator[Path]:
-    """Files of the stages, but what is being written and what jobs keep for themselves."""
+    """Yield the result files of all stages, without unfinished files and internal folders."""
     for stage in STAGES:
         if (folder / stage).is_file():
             yield folder / stage
-        for top, folders, files in os.walk(folder / stage):
-            folders[:] = sorted(set(folders) - {"kept", "resume", "resume_curvature"})
-            yield from (Path(top, file) for file in sorted(files) if not file.endswith(".part"))
+        for parent, folders, files in os.walk(folder / stage):
+            folders[:] = sorted(set(folders) - INTERNAL_FOLDERS)
+            yield from (Path(parent, file) for file in sorted(files) if not file.endswith(".part"))
 
 
 def _key(path: Path) -> Path:
-    """Where Snakemake files what it knows of an output, below a folder of its own."""
+    """Return the path of Snakemake's metadata of an output, as Snakemake computes it."""
     key = urlsafe_b64encode(str(path).encode()).decode()
-    *folders, file = (key[first : first + 254] for first in range(0, len(key), 254))
+    *folders, file = (key[start : start + 254] for start in range(0, len(key), 254))
     return Path(*(f"@{folder}" for folder in folders), file)

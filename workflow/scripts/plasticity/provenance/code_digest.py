@@ -1,9 +1,10 @@
-"""What a result was made with: the code by meaning, the versions, the settings. Standard library only.
+"""Identify the code, versions and settings that compute a result. Standard library only.
 
-Snakemake tracks neither imported modules nor the values inside a shell line. So every rule has a param `code`: a digest
-of each file that its entry imports, transitively, and the version of each package among them that computes numbers or draws. The
-digest is of the syntax tree without comments, docstrings and hints of types: layout and prose rerun nothing. Files and packages are
-named, so that what is said of a rerun names the one that changed.
+Snakemake tracks neither imported modules nor values inside a shell line. So every rule has a param
+`code`: a digest of each file that its entry imports, directly or not, and the version of each
+imported package that computes numbers or draws. The digest of a file is that of its syntax tree,
+without comments, docstrings, layout and type hints, so editing those reruns nothing. The param
+names the files and packages, so a reason for a rerun can name the one that changed.
 """
 
 import ast
@@ -12,23 +13,22 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from plasticity.atomic import atomic_write
 from plasticity.errors import StudyError
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 ROOT = SCRIPTS.parents[1]
-PARSED = (
-    ROOT / ".snakemake" / "parsed"
-)  # what `_parse` found in each version of a file, since parsing all takes a second
+PARSED = ROOT / ".snakemake" / "parsed"  # cache of `_parse`, since parsing all files takes a second
 PACKAGE = "plasticity"
-CONTRACT = "2"  # version of what result files promise (design, netCDF contract); those of version 1 did not name their inputs
-# packages that compute or draw, as they are imported and as they are installed; what only stores or shows (xarray, netCDF4, tqdm) is none
+CONTRACT = "2"  # version of the contract of result files; files of version 1 do not name inputs
+# Packages that compute or draw, by the name under which they are imported, with the name under
+# which they are installed. Packages that only store or show (xarray, netCDF4, tqdm) are left out.
 WEIGHTY = {
     "PIL": "pillow",
     "matplotlib": "matplotlib",
@@ -43,94 +43,102 @@ WEIGHTY = {
 
 
 def code_digest(entry: Path, named: Iterable[Path] = ()) -> dict[str, str]:
-    """Digest of an entry and of every library module that it imports, transitively; versions of the weighty packages among the imports.
+    """Compute the digest of the code of a job.
 
     Args:
-        entry: the script that a rule calls.
-        named: further files that the job loads by name (a method, a figure), with what they import.
+        entry: the script that the rule calls.
+        named: plug-in files that the job loads by name, such as its method.
 
     Returns:
-        ``{file relative to the repository: 12 hex digits, package: version}``, sorted.
+        12 hex digits for each file, by its path relative to the repository, then the version of
+        each package. The files are `entry`, `named` and all library modules that they import.
     """
-    pending, seen, packages = (
-        [entry.resolve(), *(path.resolve() for path in named)],
-        set[Path](),
-        set[str](),
-    )
+    pending = [entry.resolve(), *(path.resolve() for path in named)]
+    files: set[Path] = set()
+    packages: set[str] = set()
     while pending:
         path = pending.pop()
-        if path not in seen:
-            seen.add(path)
-            dotted = _parsed(path.read_text(encoding="utf-8"), str(path))[1]
-            pending += _files(path, dotted)
-            packages |= {
-                WEIGHTY[root]
-                for root in (name.partition(".")[0] for name in dotted)
-                if root in WEIGHTY
-            }
-    return {str(path.relative_to(ROOT)): file_digest(path) for path in sorted(seen)} | {
-        name: version(name) for name in sorted(packages)
-    }
+        if path in files:
+            continue
+        files.add(path)
+        imports = _read_and_parse(path)[1]
+        pending += _imported_files(path, imports)
+        roots = {name.partition(".")[0] for name in imports}
+        packages |= {WEIGHTY[root] for root in roots if root in WEIGHTY}
+    digests = {str(path.relative_to(ROOT)): file_digest(path) for path in sorted(files)}
+    versions = {name: version(name) for name in sorted(packages)}
+    return digests | versions
 
 
 @functools.cache
 def version(package: str) -> str:
-    """Of a package that is installed."""
+    """Return the version of an installed package."""
     return importlib.metadata.version(package)
 
 
 def commit() -> tuple[str, bool]:
-    """The commit that git has checked out, and whether files differ from it; an empty name where there is no git or no repository."""
+    """Return the commit that git has checked out, and whether files differ from it.
+
+    The commit is empty if git is not installed or the folder is no repository.
+    """
     try:
-        asked = (
-            ["git", "rev-parse", "HEAD"],
-            ["git", "--no-optional-locks", "status", "--porcelain"],
-        )
-        name, changed = (
-            subprocess.run(one, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-            for one in asked
-        )
+        name = _git("rev-parse", "HEAD")
+        # otherwise `git status` locks the index, and the user's own git commands could fail
+        changes = _git("--no-optional-locks", "status", "--porcelain")
     except (OSError, subprocess.SubprocessError):
         return "", False
-    return name.strip(), bool(changed)
+    return name.strip(), bool(changes)
+
+
+def _git(*arguments: str) -> str:
+    """Return what a git command prints."""
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def file_digest(path: Path) -> str:
-    """Digest of a Python file's meaning: its syntax tree without comments, docstrings, layout, and hints of types but those of fields."""
-    return _parsed(path.read_text(encoding="utf-8"), str(path))[0]
+    """Compute the digest of the syntax tree of a Python file.
+
+    It ignores comments, docstrings, layout and type hints, except the hints of a class's fields.
+    """
+    return _read_and_parse(path)[0]
 
 
 def check_code_unchanged(code: Mapping[str, str]) -> None:
-    """Stop a job whose code is no longer the code that it was planned with.
+    """Stop a job if its code changed after the job was planned.
 
     Args:
-        code: the digest from the time of planning, as `code_digest` gives it.
+        code: from `code_digest`, when the job was planned.
 
     Raises:
         StudyError: a file was edited or removed, or a package changed, while the job was queued.
     """
-    for name, digest in code.items():
+    packages = set(WEIGHTY.values())
+    for name, planned in code.items():
         try:
-            same = (
-                version(name) if name in WEIGHTY.values() else file_digest(ROOT / name)
-            ) == digest
+            present = version(name) if name in packages else file_digest(ROOT / name)
         except (OSError, SyntaxError, importlib.metadata.PackageNotFoundError):
-            same = False
-        if not same:
-            changed = (
-                f"{name} has another version than when"
-                if name in WEIGHTY.values()
-                else f"{name} was edited after"
-            )
+            present = None
+        if present != planned:
+            change = "has another version than when" if name in packages else "was edited after"
             raise StudyError(
-                f"{changed} this job was planned, so its result would not be what its label says: start snakemake again"
+                f"{name} {change} this job was planned, so the result would have the wrong label: "
+                "start snakemake again"
             )
 
 
 def stamp(source: str, settings: object, code: Mapping[str, str]) -> dict[str, str]:
-    """Global attributes of a result file: nothing about where or when, so that equal results are equal bytes."""
-    packages = ("numpy", "torch", "xarray")
-    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+    """Create the global attributes that identify how a result is computed.
+
+    They contain no host and no time, so equal results are equal bytes.
+
+    Args:
+        source: name of the entry.
+        settings: the part of the config that the entry uses.
+        code: from `code_digest`.
+    """
+    versions = {"python": platform.python_version()}
+    versions |= {name: version(name) for name in ("numpy", "torch", "xarray")}
     return {
         "source": source,
         "contract": CONTRACT,
@@ -140,108 +148,133 @@ def stamp(source: str, settings: object, code: Mapping[str, str]) -> dict[str, s
     }
 
 
+def _read_and_parse(path: Path) -> tuple[str, frozenset[str]]:
+    """Return the digest of a file and the dotted names that it imports."""
+    return _parse_cached(path.read_text(encoding="utf-8"), str(path))
+
+
 @functools.cache  # the launcher asks for each file once per entry
-def _parsed(text: str, name: str) -> tuple[str, frozenset[str]]:
-    """Return what `_parse` finds in a file, from the cache if this version of the file was parsed before."""
-    key = hashlib.sha256(f"{platform.python_version()}\n{_own_text()}\n{text}".encode()).hexdigest()
-    path = PARSED / f"{key}.json"
+def _parse_cached(text: str, name: str) -> tuple[str, frozenset[str]]:
+    """Return the result of `_parse`, from the cache on disk if the same text was parsed before."""
+    version_of_file = f"{platform.python_version()}\n{_text_of_this_module()}\n{text}"
+    path = PARSED / f"{hashlib.sha256(version_of_file.encode()).hexdigest()}.json"
     try:
-        digest, dotted = json.loads(path.read_text(encoding="utf-8"))
+        digest, imports = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        digest, dotted = _parse(text, name)
-        _keep(path, [digest, sorted(dotted)])
-    return digest, frozenset(dotted)
+        digest, imports = _parse(text, name)
+        _write_to_cache(path, [digest, sorted(imports)])
+    return digest, frozenset(imports)
 
 
 @functools.cache
-def _own_text() -> str:
-    """Return the text of this module, because another way to parse finds something else."""
+def _text_of_this_module() -> str:
+    """Return the text of this module, since an edit of `_parse` makes the cache outdated."""
     return Path(__file__).read_text(encoding="utf-8")
 
 
-def _keep(path: Path, found: list[Any]) -> None:
-    """Write a file of the cache, whole or not at all; a folder that cannot be written to has no cache."""
-    part = path.with_suffix(f".{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(found), encoding="utf-8")
-        part.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink()
+def _write_to_cache(path: Path, parsed: list[Any]) -> None:
+    """Write a file of the cache; do nothing if the folder is not writable.
+
+    Several processes may write the same file at once. A file that suffers from it is no valid JSON,
+    and is parsed again.
+    """
+    with contextlib.suppress(OSError, StudyError), atomic_write(path) as part:
+        part.write_text(json.dumps(parsed), encoding="utf-8")
 
 
 def _parse(text: str, name: str) -> tuple[str, frozenset[str]]:
-    """Of a Python file's text: the digest of its meaning, and the dotted names that it imports."""
+    """Compute the digest of a Python file, and the dotted names that it imports.
+
+    Args:
+        text: of the file.
+        name: of the file, for syntax errors.
+    """
     tree = ast.parse(text, filename=name)
-    dotted: set[str] = set()
+    imports: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            dotted.update(alias.name for alias in node.names)
+            imports.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            dotted.add(node.module)
-            dotted.update(f"{node.module}.{alias.name}" for alias in node.names)
-    # unparse, not dump: the form of dump changes between Python versions, and would rerun everything
-    return hashlib.sha256(ast.unparse(_Meaning().visit(tree)).encode()).hexdigest()[:12], frozenset(
-        dotted
-    )
+            imports.add(node.module)
+            imports.update(f"{node.module}.{alias.name}" for alias in node.names)
+    # unparse, not dump: the form of dump differs between Python versions and would rerun everything
+    code = ast.unparse(_DocumentationRemover().visit(tree))
+    return hashlib.sha256(code.encode()).hexdigest()[:12], frozenset(imports)
 
 
-class _Meaning(ast.NodeTransformer):
-    """Takes docstrings out, and hints of types; those of a class's fields stay, which dataclasses and the registry read."""
+class _DocumentationRemover(ast.NodeTransformer):
+    """Remove docstrings and type hints from a syntax tree, because they do not change results.
+
+    The hints of a class's fields stay, because dataclasses and the registry read them.
+    """
 
     def visit_Module(self, node: ast.Module) -> ast.AST:
-        return self._plain(node)
+        """Remove the docstring."""
+        _remove_docstring(node)
+        return self.generic_visit(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        fields = {id(line) for line in node.body if isinstance(line, ast.AnnAssign)}
-        self._undocumented(node)
-        node.body = [line if id(line) in fields else self.visit(line) for line in node.body]
+        """Remove the docstring; keep fields as they are."""
+        _remove_docstring(node)
+        body: list[ast.stmt] = []
+        for statement in node.body:
+            if not isinstance(statement, ast.AnnAssign):
+                statement = self.visit(statement)
+            body.append(statement)
+        node.body = body
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """Remove the docstring and the type of the result."""
+        _remove_docstring(node)
         node.returns = None
-        return self._plain(node)
+        return self.generic_visit(node)
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
+        """Remove the docstring and the type of the result."""
+        _remove_docstring(node)
         node.returns = None
-        return self._plain(node)
+        return self.generic_visit(node)
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
+        """Remove the type of an argument."""
         node.annotation = None
         return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
-        return (
-            ast.copy_location(ast.Assign([node.target], self.visit(node.value)), node)
-            if node.value
-            else None
-        )
-
-    def _plain(self, node: ast.Module | ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
-        self._undocumented(node)
-        return self.generic_visit(node)
-
-    def _undocumented(
-        self, node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    ) -> None:
-        if ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
+        """Turn ``x: int = 1`` into ``x = 1``, and remove ``x: int``."""
+        if node.value is None:
+            return None
+        return ast.copy_location(ast.Assign([node.target], self.visit(node.value)), node)
 
 
-@functools.cache  # thousands of looks at the disk, for each entry the same
-def _files(path: Path, dotted: frozenset[str]) -> list[Path]:
-    """Library files that a file imports by these names, with the packages they lie in."""
-    files = []
-    for name in dotted:
+def _remove_docstring(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,
+) -> None:
+    """Remove the docstring of a module, class or function, if it has one."""
+    if ast.get_docstring(node, clean=False) is not None:
+        node.body = node.body[1:]
+
+
+@functools.cache  # each entry asks for the same files, and looking on disk is slow
+def _imported_files(path: Path, imports: frozenset[str]) -> list[Path]:
+    """List the library files that a file imports.
+
+    Args:
+        path: of the importing file.
+        imports: dotted names. A name may be a module or a name in a module, so every part of it is
+            tried.
+
+    Returns:
+        The modules, and the `__init__.py` of every package around them and around `path`, since
+        Python runs those first.
+    """
+    candidates = [path.parent / "__init__.py"]
+    for name in imports:
         parts = name.split(".")
-        if parts[0] == PACKAGE:
-            prefixes = [SCRIPTS.joinpath(*parts[:end]) for end in range(1, len(parts) + 1)]
-            candidates = [
-                file
-                for prefix in prefixes
-                for file in (prefix / "__init__.py", prefix.with_suffix(".py"))
-            ]
-            files += [file for file in candidates if file.is_file()]
-    own = path.parent / "__init__.py"
-    return [*files, own] if own.is_file() else files
+        if parts[0] != PACKAGE:
+            continue
+        for end in range(1, len(parts) + 1):
+            module = SCRIPTS.joinpath(*parts[:end])
+            candidates += [module / "__init__.py", module.with_suffix(".py")]
+    return [candidate for candidate in candidates if candidate.is_file()]

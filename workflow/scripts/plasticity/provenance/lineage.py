@@ -1,4 +1,4 @@
-"""The way back from a result to the original data, by records: of what each file was made, and whether it still is."""
+"""Trace a result back to the original data through its records, and compare files with them."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -12,84 +12,102 @@ from plasticity.provenance.record import Record
 
 
 class Step(NamedTuple):
-    """One file on the way.
+    """One file in the lineage of a result.
 
     Attributes:
-        name: as records call it.
-        path: where it lies.
-        record: of how it was made; None of a file that no job made, such as a style.
-        faults: what is not as the records say.
+        name: of the file in records.
+        path: of the file.
+        record: None for a file that no job wrote, such as a style.
+        mismatches: how the file or its inputs differ from the record.
     """
 
     name: str
     path: Path
     record: Record | None
-    faults: list[str]
+    mismatches: list[str]
 
 
-def chain(result: Path, wanted: Callable[[str], bool] = lambda name: True) -> list[Step]:
-    """Every file that a result was made of: the result first, and each before all that it was made of.
+def trace(result: Path, is_wanted: Callable[[str], bool] = lambda name: True) -> list[Step]:
+    """List every file from which a result was computed, directly or not.
 
     Args:
         result: a file below `results/`.
-        wanted: whether an input of that name is to be followed.
+        is_wanted: whether to follow the input of that name.
+
+    Returns:
+        The result first, and each file before all its inputs.
 
     Raises:
-        StudyError: it is not there, or has no record.
+        StudyError: the result does not exist, or has no record.
     """
     if not result.is_file():
         raise StudyError(
-            f"{result} is not there: name a result, such as results/digits/figures/scatter.svg"
+            f"{result} does not exist: name a result, such as results/digits/figures/scatter.svg"
         )
     if not records.read(result):
         raise StudyError(
-            f"{result} has no record of how it was made: name a result of a study, or make it anew"
+            f"{result} has no provenance record: name a result of a study, or recompute it"
         )
-    order: dict[Path, Record | None] = {}
+    inputs_first: dict[Path, Record | None] = {}
 
     def visit(path: Path) -> None:
         record = records.read(path)
         for name in record.inputs if record else ():
-            if wanted(name) and (made_of := _found(result, name)) not in order:
-                visit(made_of)
-        order[path] = record
+            if not is_wanted(name):
+                continue
+            input_path = _locate(name, result)
+            if input_path not in inputs_first:
+                visit(input_path)
+        inputs_first[path] = record
 
     visit(result)
     return [
-        Step(records.name(path), path, record, list(faults(path)))
-        for path, record in reversed(order.items())
+        Step(records.portable_name(path), path, record, list(mismatches(path)))
+        for path, record in reversed(inputs_first.items())
     ]
 
 
-def faults(path: Path) -> Iterator[str]:
-    """What is not as a result's record says: its content, or that of a file that it was made of, where that is still there."""
+def mismatches(path: Path) -> Iterator[str]:
+    """Yield how a result differs from its record: its own content, or that of its inputs.
+
+    Inputs that no longer exist are no mismatch.
+    """
     if not path.exists():
-        yield "is not there"
+        yield "does not exist"
         return
     record = records.read(path)
-    if record and _digest(path) != record.sha256:
-        yield "is not what was made: edited, or copied by half"
-    for name, digest in record.inputs.items() if record else ():
-        if (made_of := _found(path, name)).exists() and _digest(made_of) != digest:
-            yield f"was made of another {name}"
+    if record is None:
+        return
+    if _digest(path) != record.sha256:
+        yield "its checksum differs from its record: it was edited, or copied incompletely"
+    for name, checksum in record.inputs.items():
+        input_path = _locate(name, path)
+        if input_path.exists() and _digest(input_path) != checksum:
+            yield f"its input {name} has changed"
 
 
-def _found(result: Path, name: str) -> Path:
-    """The file that a result's record calls by that name: of the study, else of the repository."""
-    place = records.place(result)
-    home = (
-        next((at.parent for at in place.parents if at.name == records.FOLDER), ROOT)
-        if place
-        else ROOT
+def _locate(name: str, result: Path) -> Path:
+    """Find the file that the record of a result names: in the study, or else in the repository."""
+    in_repository = ROOT / name
+    location = records.record_path(result)
+    if location is None:
+        return in_repository
+    study = next(
+        (folder.parent for folder in location.parents if folder.name == records.FOLDER), ROOT
     )
-    return home / name if (home / name).exists() or not (ROOT / name).exists() else ROOT / name
+    in_study = study / name
+    if in_repository.exists() and not in_study.exists():
+        return in_repository
+    return in_study
 
 
 def _digest(path: Path) -> str:
-    about = path.stat()
-    return _digested(path, about.st_mtime_ns, about.st_size)
+    """Compute the checksum of a file, once for each version of it."""
+    status = path.stat()
+    return _digest_version(path, status.st_mtime_ns, status.st_size)
 
 
-@functools.cache  # every ensemble was made of the same data
-def _digested(path: Path, changed: int, size: int) -> str:
+@functools.cache  # all ensembles have the same dataset as input
+def _digest_version(path: Path, modified: int, size: int) -> str:
+    """Compute the checksum of a file; `modified` and `size` are the key of the cache."""
     return records.digest(path)

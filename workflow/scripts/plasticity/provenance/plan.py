@@ -1,4 +1,7 @@
-"""Snakemake's plan of a study: what would run, and what each job is told. Asked through its API; nothing runs."""
+"""Ask Snakemake, through its API, which jobs a study has and which of them would run.
+
+Nothing runs. The messages of Snakemake are turned into a `StudyError`.
+"""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -20,18 +23,20 @@ from snakemake.settings.types import (
 from plasticity.errors import StudyError
 from plasticity.provenance.code_digest import ROOT
 
-PROFILE = (
-    ROOT / "profiles" / "default" / "profile.yaml"
-)  # which the command line reads by itself, and the API does not
+# the command line reads this profile by itself, the API does not
+PROFILE = ROOT / "profiles" / "default" / "profile.yaml"
 
 
-def ordered(dag: Any) -> list[Any]:
-    """All jobs of a plan that make something, each after those whose results it needs."""
-    return [job for level in dag.toposorted() for job in sorted(level, key=called) if job.output]
+def jobs_in_order(dag: Any) -> list[Any]:
+    """List the jobs with outputs, each after the jobs on which it depends."""
+    jobs = []
+    for level in dag.toposorted():
+        jobs += [job for job in sorted(level, key=job_name) if job.output]
+    return jobs
 
 
-def called(job: Any) -> str:
-    """What a person calls a job: its rule and its wildcards, such as ``train_ensemble digits_labels_relu/l2/0-4``."""
+def job_name(job: Any) -> str:
+    """Name a job by its rule and wildcards: ``train_ensemble digits_labels_relu/l2/0-4``."""
     return f"{job.rule.name} {'/'.join(job.wildcards)}".strip()
 
 
@@ -39,15 +44,15 @@ def called(job: Any) -> str:
 def planned(
     configfiles: Sequence[Path] = (), targets: Sequence[str] = (), everything: bool = False
 ) -> Iterator[Any]:
-    """Snakemake's graph of jobs, as `snakemake --dry-run` would have it.
+    """Yield the graph of jobs (Snakemake's DAG), as `snakemake --dry-run` computes it.
 
     Args:
-        configfiles: the study; the default one if there is none.
-        targets: rules or files; the whole study if there are none.
-        everything: plan what is there and up to date, too.
+        configfiles: config of the study; empty for the default study.
+        targets: rules or files; empty for the whole study.
+        everything: also plan jobs whose results exist and are up to date.
 
     Raises:
-        StudyError: what Snakemake would say of it, in its words.
+        StudyError: Snakemake cannot plan the jobs; the message is Snakemake's.
     """
     profile = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
     with SnakemakeApi(OutputSettings(dryrun=True, log_level_override=logging.ERROR)) as api:

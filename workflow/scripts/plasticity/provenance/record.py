@@ -1,8 +1,9 @@
-"""Records: beside every result, of what and by what it was made, and its checksum. Standard library only.
+"""Provenance records: how each result was computed, from which inputs, and its checksum.
 
-`results/{study}/provenance/` has one JSON file for each result, on the result's own path. A result that is not what its record says was
-edited, or copied by half, and is no input of anything. The record knows the commit, which a result may not: results of equal code are
-equal bytes.
+`results/{study}/provenance/` has one JSON file for each result, under the path of the result. A
+result whose checksum differs from its record was edited or copied incompletely, and no job accepts
+it as input. The record names the git commit. The result does not, because equal code must give
+equal bytes. Standard library only.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from plasticity.atomic import atomic_write, explain_write_errors
 from plasticity.errors import StudyError
 from plasticity.provenance import code_digest
 
@@ -20,16 +22,16 @@ FOLDER = "provenance"
 
 @dataclass(frozen=True)
 class Record:
-    """Of one result.
+    """Record of one result.
 
     Attributes:
-        sha256: its checksum.
-        source: the entry that made it.
-        settings: what that was told of the config.
-        code: digests of its files and versions of its packages, as `provenance.code_digest` gives them.
-        versions: of Python and of what every stage uses.
-        inputs: checksums of what it was made of, by name.
-        commit: that was checked out; empty where git was not at hand.
+        sha256: checksum of the result.
+        source: the entry that wrote it.
+        settings: the part of the config that the entry used.
+        code: digests of its files and versions of its packages, from `code_digest.code_digest`.
+        versions: of Python and of the packages that every stage uses.
+        inputs: checksums of the input files by name.
+        commit: that git had checked out; empty without a git repository.
         changed: whether files differed from that commit.
     """
 
@@ -44,103 +46,105 @@ class Record:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """Compute the SHA-256 checksum of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def name(path: Path) -> str:
-    """How records call a file: its path in the study's folder, else in the repository; elsewhere, its bare name."""
-    if parts := _below_results(path):
+def portable_name(path: Path) -> str:
+    """Return the name of a file in records, which is the same on every machine.
+
+    This is the path relative to the study's results, or else to the repository, or else the bare
+    file name.
+    """
+    parts = _parts_below_results(path)
+    if parts:
         return "/".join(parts[1:])
-    return (
-        str(path.resolve().relative_to(code_digest.ROOT))
-        if path.resolve().is_relative_to(code_digest.ROOT)
-        else path.name
-    )
+    absolute = path.resolve()
+    if absolute.is_relative_to(code_digest.ROOT):
+        return str(absolute.relative_to(code_digest.ROOT))
+    return path.name
 
 
-def place(path: Path) -> Path | None:
-    """Where the record of a result lies; None of a file outside a study's results."""
-    parts = _below_results(path)
-    return (
-        code_digest.ROOT.joinpath("results", parts[0], FOLDER, *parts[1:-1], f"{parts[-1]}.json")
-        if len(parts) > 1
-        else None
-    )
+def record_path(path: Path) -> Path | None:
+    """Return the path of a result's record, or None for a file outside the results of a study."""
+    parts = _parts_below_results(path)
+    if len(parts) < 2:
+        return None
+    study, *folders, file = parts
+    return code_digest.ROOT.joinpath("results", study, FOLDER, *folders, f"{file}.json")
 
 
 def read(path: Path) -> Record | None:
-    """The record of a result; None where there is none, or it cannot be read."""
-    at = place(path)
+    """Read the record of a result, or return None if there is none or it is damaged."""
+    location = record_path(path)
+    if location is None:
+        return None
     try:
-        return Record(**json.loads(at.read_text(encoding="utf-8"))) if at else None
+        return Record(**json.loads(location.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
 def write(outputs: Sequence[Path], stamp: Mapping[str, str], inputs: Mapping[str, str]) -> None:
-    """Record results, each in the place of its former record.
+    """Write the records of results; they replace former records.
 
     Args:
-        outputs: that are there and whole.
-        stamp: as `provenance.stamp` gives it.
+        outputs: paths of the finished results. Files outside the results of a study get no record.
+        stamp: from `code_digest.stamp`.
         inputs: checksums by name.
 
     Raises:
-        StudyError: no space, no permission.
+        StudyError: the disk is full, or the folder is not writable.
     """
     commit, changed = code_digest.commit()
-    settings, code, versions = (json.loads(stamp[key]) for key in ("settings", "code", "versions"))
     for path in outputs:
-        if at := place(path):
-            record = Record(
-                digest(path),
-                stamp["source"],
-                settings,
-                code,
-                versions,
-                dict(inputs),
-                commit,
-                changed,
-            )
-            part = at.with_name(at.name + ".part")
-            try:
-                at.parent.mkdir(parents=True, exist_ok=True)
-                part.write_text(
-                    json.dumps(asdict(record), indent=1, sort_keys=True) + "\n", encoding="utf-8"
-                )
-                part.replace(at)
-            except OSError as error:
-                raise StudyError(
-                    f"{at} could not be written ({error.strerror}): free space or mend its permissions"
-                ) from error
-            finally:
-                part.unlink(missing_ok=True)
+        location = record_path(path)
+        if location is None:
+            continue
+        record = Record(
+            sha256=digest(path),
+            source=stamp["source"],
+            settings=json.loads(stamp["settings"]),
+            code=json.loads(stamp["code"]),
+            versions=json.loads(stamp["versions"]),
+            inputs=dict(inputs),
+            commit=commit,
+            changed=changed,
+        )
+        text = json.dumps(asdict(record), indent=1, sort_keys=True) + "\n"
+        with atomic_write(location) as part, explain_write_errors(location):
+            part.write_text(text, encoding="utf-8")
 
 
-def checked(path: Path) -> str:
-    """The checksum of an input.
+def checked_digest(path: Path) -> str:
+    """Compute the checksum of an input, and check it against the record.
 
     Raises:
-        StudyError: it is missing, cannot be read, or is a result that is not what its record says.
+        StudyError: the file is missing or cannot be read, or it is a result that differs from its
+            record.
     """
     try:
-        found = digest(path)
+        checksum = digest(path)
     except OSError as error:
         raise StudyError(
-            f"{path} cannot be read ({error.strerror}): delete it and start snakemake again, which makes it anew"
+            f"{path} cannot be read ({error.strerror}): delete it, then start snakemake again to "
+            "recompute it"
         ) from error
     record = read(path)
-    if record and record.sha256 != found:
+    if record and record.sha256 != checksum:
         raise StudyError(
-            f"{path} is not what {record.source} made (its checksum is another): it was edited, or copied by half. Put the original back, "
-            "or delete it and start snakemake again, which makes it anew"
+            f"{path} differs from the file that {record.source} wrote: it was edited, or copied "
+            "incompletely. Restore the original, or delete it and start snakemake again to "
+            "recompute it"
         )
-    return found
+    return checksum
 
 
-def _below_results(path: Path) -> tuple[str, ...]:
-    """A path's parts below `results/`: the study first; none for a path elsewhere."""
-    whole, home = Path.cwd() / path, code_digest.ROOT / "results"
-    return whole.relative_to(home).parts if whole.is_relative_to(home) else ()
+def _parts_below_results(path: Path) -> tuple[str, ...]:
+    """Return the parts of a path below `results/`, the study first, or nothing if it is outside."""
+    absolute = Path.cwd() / path
+    results = code_digest.ROOT / "results"
+    if not absolute.is_relative_to(results):
+        return ()
+    return absolute.relative_to(results).parts

@@ -1,86 +1,109 @@
-"""Why a job would run: which file, function's file, package or key of the config is another than when its result was made."""
+"""Describe why a job reruns: which file, package version or config key changed since its result."""
 
 import ast
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-SHOWN = 3  # changes, and jobs before, that are named; of more it is said how many
+SHOWN = 3  # changes that `summarize` names; it counts the others
+LONGEST = 60  # characters of a value that are shown in full
+NOTHING = "nothing"
 
 
-def of_params(before: set[str], now: set[str]) -> list[str]:
-    """What differs between the params of a job when it ran and now.
+def describe_changes(before: set[str], now: set[str]) -> list[str]:
+    """Describe how the params of a job changed.
 
     Args:
-        before: those of Snakemake's record that are no longer there, as it writes them.
-        now: those that were not.
+        before: params of the last run that are no longer used, as Snakemake records them.
+        now: params that are new, in the same form.
 
     Returns:
-        a sentence's part for each file, package and key.
+        A phrase for each file, package and key: first the code, then the config, then other params.
     """
-    olds, news = ([_value(one) for one in sorted(some)] for some in (before, now))
-    code = [[one for one in some if _is_code(one)] for some in (olds, news)]
-    keys = [
-        [one for one in some if isinstance(one, dict) and not _is_code(one)]
-        for some in (olds, news)
-    ]
-    rest = [[one for one in some if not isinstance(one, dict)] for some in (olds, news)]
-    found = list(_changes(_flat(code[0]), _flat(code[1]), digests=True)) + list(
-        _changes(_flat(keys[0]), _flat(keys[1]))
-    )
-    if rest != [[], []]:
-        old, new = (" ".join(map(str, some)) or "nothing" for some in rest)
-        found.append(f"{_short(old)} → {_short(new)}")
-    return found
+    old_code, old_settings, old_others = _sort_by_kind(before)
+    new_code, new_settings, new_others = _sort_by_kind(now)
+    changes = list(_compare_code(_flatten(old_code), _flatten(new_code)))
+    changes += _compare_settings(_flatten(old_settings), _flatten(new_settings))
+    if old_others or new_others:
+        old = " ".join(map(str, old_others)) or NOTHING
+        new = " ".join(map(str, new_others)) or NOTHING
+        changes.append(f"{_shorten(old)} → {_shorten(new)}")
+    return changes
 
 
-def told(parts: list[str]) -> str:
-    """The first parts, and how many more there are."""
-    return ", ".join(parts[:SHOWN]) + (
-        f" and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
-    )
+def summarize(phrases: list[str]) -> str:
+    """Join the first phrases, and count the others."""
+    text = ", ".join(phrases[:SHOWN])
+    others = len(phrases) - SHOWN
+    return f"{text} and {others} more" if others > 0 else text
 
 
-def _changes(
-    old: Mapping[str, Any], new: Mapping[str, Any], digests: bool = False
-) -> Iterator[str]:
+def _sort_by_kind(params: set[str]) -> tuple[list[Any], list[Any], list[Any]]:
+    """Parse params, and sort them into code digests, settings and others."""
+    code, settings, others = [], [], []
+    for text in sorted(params):
+        value = _parse(text)
+        if not isinstance(value, dict):
+            others.append(value)
+        elif any(key.endswith(".py") for key in value):
+            code.append(value)
+        else:
+            settings.append(value)
+    return code, settings, others
+
+
+def _compare_code(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Describe the differences between two code digests."""
+    for name in sorted({*old, *new}):
+        if name not in old:
+            yield f"{name} is new"
+        elif name not in new:
+            yield f"{name} is no longer used"
+        elif old[name] != new[name] and name.endswith(".py"):
+            yield f"{name} changed"
+        elif old[name] != new[name]:
+            yield f"{name}: {_shorten(old[name])} → {_shorten(new[name])}"
+
+
+def _compare_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """Describe the differences between two parts of a config."""
     for key in sorted({*old, *new}):
-        if key not in old:
-            yield f"{key} is new" if digests else f"{key}: nothing → {_short(new[key])}"
-        elif key not in new:
-            yield f"{key} is no longer used" if digests else f"{key}: {_short(old[key])} → nothing"
-        elif old[key] != new[key]:
-            yield (
-                f"{key} changed"
-                if digests and key.endswith(".py")
-                else f"{key}: {_short(old[key])} → {_short(new[key])}"
-            )
+        if key in old and key in new and old[key] == new[key]:
+            continue
+        before = _shorten(old[key]) if key in old else NOTHING
+        after = _shorten(new[key]) if key in new else NOTHING
+        yield f"{key}: {before} → {after}"
 
 
-def _is_code(value: object) -> bool:
-    return isinstance(value, dict) and any(key.endswith(".py") for key in value)
-
-
-def _flat(values: list[Any], at: str = "") -> dict[str, Any]:
-    """Dotted keys of nested mappings and lists, all together."""
-    found: dict[str, Any] = {}
+def _flatten(values: list[Any], prefix: str = "") -> dict[str, Any]:
+    """Merge nested mappings and lists into one mapping with dotted keys."""
+    flat: dict[str, Any] = {}
     for value in values:
-        inner = value if isinstance(value, dict) else dict(enumerate(value))
-        for key, one in inner.items():
-            dotted = f"{at}.{key}" if at else str(key)
-            found |= _flat([one], dotted) if isinstance(one, dict | list) and one else {dotted: one}
-    return found
+        children = value if isinstance(value, dict) else dict(enumerate(value))
+        for key, child in children.items():
+            dotted = f"{prefix}.{key}" if prefix else str(key)
+            if isinstance(child, dict | list) and child:
+                flat |= _flatten([child], dotted)
+            else:
+                flat[dotted] = child
+    return flat
 
 
-def _value(written: str) -> Any:
-    """A param from the form in which Snakemake records it."""
-    value = ast.literal_eval(written)
+def _parse(text: str) -> Any:
+    """Parse a param from the form in which Snakemake records it: the repr of, mostly, JSON."""
+    value = ast.literal_eval(text)
+    if not isinstance(value, str):
+        return value
     try:
-        return json.loads(value) if isinstance(value, str) else value
+        return json.loads(value)
     except ValueError:
         return value
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
+    """Format a value, and cut out the middle if it is long."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:28]} … {text[-28:]}"
+    if len(text) <= LONGEST:
+        return text
+    half = LONGEST // 2 - 2
+    return f"{text[:half]} … {text[-half:]}"

@@ -1,1 +1,1 @@
-"""Files: the netCDF contract, checkpoints, restart files and the cache of finished ensembles."""
+"""Files: the netCDF contract, checkpoints, restart states and the cache of finished results."""

@@ -1,9 +1,13 @@
-"""Finished results, kept beside an ensemble by hard links: what was made of the same is never computed again.
+"""Cache of finished results, so that no job computes the same results twice.
 
-Snakemake knows nothing of this folder (it deletes what it knows before it makes it again), and plans too much in two cases. Behind a choice
-of an arm that is made anew it plans everything: the last results of each arm are kept. And of a job that its launcher did not live to see
-finished, it thinks that it never was: on a cluster, the last results of every job are kept. With them lie what they were made of, and a
-digest of every file.
+The cache is the folder `kept` in an ensemble's folder. It holds hard links to the results, the
+stamp of the job and a digest of every file. Snakemake does not know the cache: it deletes the
+outputs that it knows before each attempt. It runs a finished job again in two cases:
+
+- The choice of an arm is recomputed, and every job that depends on the choice is planned. The cache
+  holds the last results of each arm.
+- The launcher died before the job finished. Snakemake then takes the results for incomplete. On a
+  cluster, the cache holds the last results of every job.
 """
 
 import hashlib
@@ -13,108 +17,116 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from plasticity.atomic import atomic_write
 from plasticity.errors import StudyError
 from plasticity.log import log
 from plasticity.provenance import record
-from plasticity.storage import netcdf
+
+FOLDER = "kept"
 
 
-def kept(
-    beside: Path,
+def open_cache(
+    ensemble: Path,
     arm: Mapping[str, object] | None,
     stamp: Mapping[str, str],
     results: Sequence[Path],
-) -> "Kept | None":
-    """Where a job's results are kept, if it is of a tuned arm or runs on a cluster, or did; else None.
+) -> "ResultCache | None":
+    """Open the cache of a job.
 
     Args:
-        beside: the ensemble's folder.
-        arm: the chosen one, or None where nothing was chosen.
-        stamp: what results must have been made of to be taken back.
-        results: where they belong.
+        ensemble: folder of the ensemble.
+        arm: the selected arm. None: the method is not tuned.
+        stamp: that results must have to be restored.
+        results: paths of the job's results.
+
+    Returns:
+        None for an untuned method outside a cluster, unless an earlier job created a cache.
     """
-    if arm is None and "SLURM_JOB_ID" not in os.environ and not (beside / "kept").exists():
+    is_on_cluster = "SLURM_JOB_ID" in os.environ
+    if arm is None and not is_on_cluster and not (ensemble / FOLDER).exists():
         return None
-    return Kept(beside, arm, stamp, results)
+    return ResultCache(ensemble, arm, stamp, results)
 
 
-class Kept:
-    """The results of one job, for one arm where arms are chosen.
+class ResultCache:
+    """The cached results of one job, and of one arm if arms are selected.
 
     Attributes:
-        folder: where they are kept.
-        stamp: what they must have been made of to be taken back.
-        results: where they belong.
+        folder: of the links.
+        stamp: that the cached results must have to be restored.
+        results: paths to which they are restored.
     """
 
     def __init__(
         self,
-        beside: Path,
+        ensemble: Path,
         arm: Mapping[str, object] | None,
         stamp: Mapping[str, str],
         results: Sequence[Path],
     ) -> None:
-        name = (
-            "last"
-            if arm is None
-            else hashlib.sha256(json.dumps(arm, sort_keys=True).encode()).hexdigest()[:12]
-        )
-        self.folder, self.stamp, self.results = (
-            beside / "kept" / stamp["source"] / name,
-            dict(stamp),
-            results,
-        )
+        name = "last"
+        if arm is not None:
+            name = hashlib.sha256(json.dumps(arm, sort_keys=True).encode()).hexdigest()[:12]
+        self.folder = ensemble / FOLDER / stamp["source"] / name
+        self.stamp = dict(stamp)
+        self.results = results
         self._note = self.folder / "note.json"
 
-    def take_back(self) -> bool:
-        """Put what is kept where it belongs, as new; false if nothing is, or it is of something else or altered, as the log says."""
+    def restore(self) -> bool:
+        """Link the cached results to their paths, as new files.
+
+        Returns:
+            Whether they were restored. The log tells why not, unless the cache is empty.
+        """
         if not self._note.exists():
             return False
         try:
             note = json.loads(self._note.read_text(encoding="utf-8"))
-            if different := [
+            different = [
                 name for name, value in self.stamp.items() if note["stamp"].get(name) != value
-            ]:
-                log.info(
-                    "%s was made of other %s, so it is made anew",
-                    self.folder,
-                    " and ".join(different),
-                )
+            ]
+            if different:
+                names = " and ".join(different)
+                log.info("%s has other %s, so its results are recomputed", self.folder, names)
                 return False
-            if altered := [
-                path.name
-                for path in self.results
-                if record.digest(self.folder / path.name) != note["digests"][path.name]
-            ]:
-                raise ValueError(f"{' and '.join(altered)} was altered")
+            self._check_digests(note["digests"])
             for path in self.results:
-                with netcdf.atomic_write(path) as part:
-                    part.unlink(missing_ok=True)
-                    os.link(self.folder / path.name, part)
-                    os.utime(
-                        part
-                    )  # later than what it was made of, or Snakemake would have it made again
-        except Exception as error:  # noqa: BLE001 - what is torn can fail in any way
-            log.warning("%s cannot be taken back (%s), so it is made anew", self.folder, error)
+                self._link(path)
+        except Exception as error:  # noqa: BLE001 - a damaged cache can raise anything
+            log.warning(
+                "%s cannot be restored (%s), so its results are recomputed", self.folder, error
+            )
             return False
-        log.info(
-            "made before of the same, and taken back from %s: nothing is computed", self.folder
-        )
+        log.info("restored from %s: nothing is computed", self.folder)
         return True
 
-    def keep(self) -> None:
-        """Link the results into the folder, in the place of those that were there; where that is impossible, nothing is kept."""
+    def _check_digests(self, digests: Mapping[str, str]) -> None:
+        """Raise ValueError if a cached file was altered."""
+        names = [path.name for path in self.results]
+        altered = [name for name in names if record.digest(self.folder / name) != digests[name]]
+        if altered:
+            raise ValueError(f"{' and '.join(altered)} was altered")
+
+    def _link(self, path: Path) -> None:
+        """Replace a result by a link to its cached file."""
+        with atomic_write(path) as part:
+            part.unlink(missing_ok=True)
+            os.link(self.folder / path.name, part)
+            # Snakemake would run the job again if a result were older than its inputs
+            os.utime(part)
+
+    def store(self) -> None:
+        """Link the results into the cache, in place of former ones; do nothing if links fail."""
         try:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)
             for path in self.results:
                 os.link(path, self.folder / path.name)
             digests = {path.name: record.digest(path) for path in self.results}
-            with netcdf.atomic_write(self._note) as part:
-                part.write_text(
-                    json.dumps({"stamp": self.stamp, "digests": digests}, sort_keys=True),
-                    encoding="utf-8",
-                )
+            note = json.dumps({"stamp": self.stamp, "digests": digests}, sort_keys=True)
+            # the note is written last: without it the cache counts as empty
+            with atomic_write(self._note) as part:
+                part.write_text(note, encoding="utf-8")
         except (OSError, StudyError) as error:
-            log.warning("%s cannot be kept (%s): it may be computed again", self.folder, error)
+            log.warning("%s cannot be cached (%s): it may be computed again", self.folder, error)
             shutil.rmtree(self.folder, ignore_errors=True)

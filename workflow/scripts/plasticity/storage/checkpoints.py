@@ -1,11 +1,11 @@
-"""Checkpoints: a run's parameters at the start of tasks, in one netCDF file per ensemble.
+"""Checkpoints: the parameters of runs at the start of tasks, in one netCDF file per ensemble.
 
-netCDF, since every other result is: a format without code, described dims, no further dependency. A chunk is one task, so
-a task is read without the others.
+netCDF is the format of all results: it holds no code, describes its dims and needs no other
+package. A chunk of the file is one task, so a task is read without the others.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import netCDF4
@@ -13,126 +13,167 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plasticity.atomic import atomic_write, explain_write_errors
 from plasticity.errors import StudyError
 from plasticity.storage import netcdf
 
+BYTES_PER_NUMBER = 4  # float32
+
 
 class Rows:
-    """Members' parameters at the start of some tasks, while they train: raw float32 in one file, written and read a task at a time.
+    """Checkpoints of an ensemble while it trains, as raw float32 in one file.
 
-    Rows are written where they belong, in any order and more than once: what a killed job wrote is written again, or is there.
+    The file holds an array of shape ``(task, run, parameter)``. Rows may be written in any order,
+    and more than once. So a job that restarts writes over the rows of the job that was killed.
     """
 
     def __init__(
         self, path: Path, tasks: Sequence[int], runs: int, shapes: Mapping[str, Sequence[int]]
     ) -> None:
-        """A file at `path` for checkpoints of so many runs, at the given tasks.
+        """Describe a file of checkpoints, which need not exist yet.
 
         Args:
             path: of the file.
-            tasks: at whose start there is a checkpoint.
-            runs: how many.
-            shapes: of each parameter, by name, in the order in which they lie in a row.
+            tasks: indices of the tasks at whose start there is a checkpoint.
+            runs: number of runs.
+            shapes: of each parameter by name, in their order in a row.
         """
-        self.path, self.tasks, self.runs, self.shapes = path, list(tasks), runs, shapes
+        self.path = path
+        self.tasks = list(tasks)
+        self.runs = runs
+        self.shapes = shapes
         self.width = sum(math.prod(shape) for shape in shapes.values())
 
     def write(self, first: int, task: int, parameters: Tensor) -> None:
-        """Write the rows of runs from the `first` on, shape ``(run, parameter)``; nothing, if the task is not among the checkpoints.
+        """Write the rows of some runs; do nothing if the task has no checkpoint.
+
+        Args:
+            first: index of the first of these runs.
+            task: index of the task.
+            parameters: shape ``(run, parameter)``.
 
         Raises:
-            StudyError: no space, no permission.
+            StudyError: the disk is full, or the folder is not writable.
         """
         if task not in self.tasks:
             return
-        with (
-            netcdf.explained(self.path),
-            self.path.open("r+b" if self.path.exists() else "wb") as file,
-        ):
-            file.seek(4 * self.width * (self.tasks.index(task) * self.runs + first))
-            file.write(parameters.to("cpu", torch.float32).contiguous().numpy().data)
+        row = self.tasks.index(task) * self.runs + first
+        values = parameters.to("cpu", torch.float32).contiguous().numpy()
+        with explain_write_errors(self.path):
+            mode = "r+b" if self.path.exists() else "wb"
+            with self.path.open(mode) as file:
+                file.seek(BYTES_PER_NUMBER * self.width * row)
+                file.write(values.data)
 
     def reach(self, end: int, task: int) -> bool:
-        """Whether the file is as long as it must be if it has the rows of runs before the `end` at all checkpoints before a task."""
-        due = sum(checkpoint < task for checkpoint in self.tasks)
-        length = 4 * self.width * ((due - 1) * self.runs + end) if due else 0
-        return length <= (self.path.stat().st_size if self.path.exists() else 0)
+        """Check that the file is long enough for what was written before a task.
+
+        Args:
+            end: the runs before this index have written their rows.
+            task: all checkpoints before this task were written.
+        """
+        checkpoints = sum(checkpoint < task for checkpoint in self.tasks)
+        if checkpoints == 0:
+            return True
+        rows = (checkpoints - 1) * self.runs + end
+        size = self.path.stat().st_size if self.path.exists() else 0
+        return BYTES_PER_NUMBER * self.width * rows <= size
 
     def read(self, task: int) -> np.ndarray:
-        """All runs' rows, shape ``(run, parameter)``."""
+        """Read the rows of all runs at a task, shape ``(run, parameter)``."""
         count = self.runs * self.width
-        rows = np.fromfile(self.path, np.float32, count, offset=4 * count * self.tasks.index(task))
+        offset = BYTES_PER_NUMBER * count * self.tasks.index(task)
+        rows = np.fromfile(self.path, np.float32, count, offset=offset)
         return rows.reshape(self.runs, self.width)
 
 
 def write(
     path: Path, rows: Rows, arms: Sequence[str], seeds: Sequence[int], stamp: Mapping[str, str]
 ) -> None:
-    """Write an ensemble's checkpoints, one task at a time; the file appears when all are in.
+    """Write the checkpoints of an ensemble atomically, one task at a time.
 
     Args:
-        path: of the file.
-        rows: of all runs, arms outermost.
-        arms: names.
-        seeds: numbers.
-        stamp: as `provenance.stamp` gives it.
+        path: of the netCDF file.
+        rows: of all runs, with the seeds of the first arm first.
+        arms: names of the arms.
+        seeds: of each arm.
+        stamp: from `code_digest.stamp`.
 
     Raises:
-        StudyError: no space, no permission.
+        StudyError: the disk is full, or the folder is not writable.
     """
-    ends = np.cumsum([math.prod(shape) for shape in rows.shapes.values()])[:-1]
     with (
-        netcdf.atomic_write(path) as part,
-        netcdf.explained(path),
+        atomic_write(path) as part,
+        explain_write_errors(path),
         netCDF4.Dataset(part, "w") as file,
     ):
         file.setncatts({"title": "parameters at the start of tasks", **stamp})
-        for dim, values in {
-            "arm": np.array(arms, object),
-            "seed": np.array(seeds),
-            "task": np.array(rows.tasks),
-        }.items():
-            file.createDimension(dim, len(values))
-            coordinate = file.createVariable(dim, str if dim == "arm" else "i8", (dim,))
-            coordinate[:] = values
-            coordinate.setncatts({"long_name": netcdf.COORDINATES[dim], "units": "1"})
+        _create_coordinate(file, "arm", np.array(arms, object), str)
+        _create_coordinate(file, "seed", np.array(seeds), "i8")
+        _create_coordinate(file, "task", np.array(rows.tasks), "i8")
         for name, shape in rows.shapes.items():
-            dims = [f"{name}_{axis}" for axis in range(len(shape))]
-            for dim, size in zip(dims, shape, strict=True):
-                file.createDimension(dim, size)
-            chunk = (len(arms), len(seeds), 1, *shape)
-            variable = file.createVariable(
-                name, "f4", ("arm", "seed", "task", *dims), chunksizes=chunk, fill_value=False
-            )
-            variable.setncatts({"long_name": f"parameter {name}", "units": "1"})
-        for place, task in enumerate(rows.tasks):
-            for (name, shape), values in zip(
-                rows.shapes.items(), np.split(rows.read(task), ends, axis=1), strict=True
-            ):
-                file[name][:, :, place] = values.reshape(len(arms), len(seeds), *shape)
+            _create_parameter(file, name, shape)
+        for index, task in enumerate(rows.tasks):
+            for name, values in _split(rows.read(task), rows.shapes):
+                file[name][:, :, index] = values.reshape(len(arms), len(seeds), *values.shape[1:])
+
+
+def _create_coordinate(
+    file: netCDF4.Dataset, dim: str, values: np.ndarray, dtype: str | type[str]
+) -> None:
+    """Create a dim and its coordinate."""
+    file.createDimension(dim, len(values))
+    coordinate = file.createVariable(dim, dtype, (dim,))
+    coordinate[:] = values
+    coordinate.setncatts({"long_name": netcdf.COORDINATES[dim], "units": "1"})
+
+
+def _create_parameter(file: netCDF4.Dataset, name: str, shape: Sequence[int]) -> None:
+    """Create the variable of a parameter, with one chunk per task."""
+    dims = [f"{name}_{axis}" for axis in range(len(shape))]
+    for dim, size in zip(dims, shape, strict=True):
+        file.createDimension(dim, size)
+    chunk = (len(file.dimensions["arm"]), len(file.dimensions["seed"]), 1, *shape)
+    variable = file.createVariable(
+        name, "f4", ("arm", "seed", "task", *dims), chunksizes=chunk, fill_value=False
+    )
+    variable.setncatts({"long_name": f"parameter {name}", "units": "1"})
+
+
+def _split(
+    rows: np.ndarray, shapes: Mapping[str, Sequence[int]]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Split rows, shape ``(run, parameter)``, into parameters, shape ``(run, *shape)``, by name."""
+    start = 0
+    for name, shape in shapes.items():
+        end = start + math.prod(shape)
+        yield name, rows[:, start:end].reshape(len(rows), *shape)
+        start = end
 
 
 class Checkpoints:
-    """An ensemble's checkpoints, read one task at a time.
+    """Checkpoints of an ensemble, read one task at a time.
 
     Attributes:
-        arms, seeds: the runs, arms outermost.
-        tasks: at whose start there is a checkpoint.
-        shapes: of each parameter, by name, in the order in which they lie in a row.
-        settings: what the ensemble was trained with, as JSON.
+        arms, seeds: of the runs; the seeds of the first arm come first.
+        tasks: indices of the tasks at whose start there is a checkpoint.
+        shapes: of each parameter by name, in their order in a row.
+        settings: with which the ensemble was trained, as JSON.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open a file that `writer` made.
+        """Open a file that `write` wrote.
 
         Raises:
-            StudyError: missing, truncated, not netCDF, or of another version of the contract.
+            StudyError: the file is missing, truncated, not netCDF, or follows another contract
+                version.
         """
         try:
             self.file = netCDF4.Dataset(path)
         except OSError as error:
             raise StudyError(
-                f"{path} cannot be read ({error.strerror or error}): delete it and start snakemake again, which trains the ensemble anew"
+                f"{path} cannot be read ({error.strerror or error}): delete it, then start "
+                "snakemake again to train the ensemble again"
             ) from error
         netcdf.check_contract_version(path, vars(self.file))
         self.arms = [str(name) for name in self.file["arm"][:]]
@@ -146,10 +187,11 @@ class Checkpoints:
         self.settings = str(self.file.getncattr("settings"))
 
     def at(self, task: int) -> Tensor:
-        """Parameters at the start of a task, in float64, shape ``(run, parameter)``."""
-        runs, place = len(self.arms) * len(self.seeds), self.tasks.index(task)
-        tensors = [
-            np.asarray(self.file[name][:, :, place], np.float64).reshape(runs, -1)
-            for name in self.shapes
-        ]
+        """Read the parameters at the start of a task, in float64, shape ``(run, parameter)``."""
+        runs = len(self.arms) * len(self.seeds)
+        index = self.tasks.index(task)
+        tensors = []
+        for name in self.shapes:
+            values = np.asarray(self.file[name][:, :, index], np.float64)
+            tensors.append(values.reshape(runs, -1))
         return torch.from_numpy(np.concatenate(tensors, axis=1))

@@ -1,44 +1,58 @@
-"""What a result file holds: names, dims, units, types; and how it is written: whole or not at all.
+"""Result files in netCDF: their names, dims, units and types, and how they are read and written.
 
-Each stage has a table of its variables beside the code that computes them (a new measure must not change what training is
-made of); every dataset is built from such a table by `dataset`, so a name or a dim that is in none cannot enter a file.
+Each stage describes its variables in a table, which is in the module that computes them. So a new
+measure does not change the code of training. `dataset` builds every dataset from such a table, so
+a name or dim that no table describes cannot enter a file.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
+# `as` re-exports the name to the other rooms
+from plasticity.atomic import atomic_write as atomic_write
+from plasticity.atomic import explain_write_errors
 from plasticity.errors import StudyError
 from plasticity.provenance import code_digest
 
-COMPRESS_ABOVE = 2**20  # bytes; below it zlib makes files larger, not smaller
+explained = explain_write_errors
+
+COMPRESS_ABOVE = 2**20  # bytes; zlib makes smaller arrays larger
 
 COORDINATES = {
     "arm": "method with one choice of its hyper-parameters",
     "seed": "seed of the run's draws",
     "task": "index of the task, from 0",
-    "evaluation_point": "at the task's start: old (the ended task's data), new (the coming task's), fresh (the coming task's, a network drawn anew)",
-    "block": "layer whose parameters, or units, are meant; last_two: the last two layers; all: the whole network",
-    "step": "steps of the task that are taken by then",
+    "evaluation_point": (
+        "at the start of the task: previous (data of the previous task), next (data of the next "
+        "task), fresh (data of the next task, network initialised from scratch)"
+    ),
+    "block": (
+        "layer to which the parameters or units belong; last_two: the last two layers; all: the "
+        "whole network"
+    ),
+    "step": "number of steps of the task taken so far",
     "rank": "index of the eigenvalue, from the largest",
-    "grid": "eigenvalue over the largest magnitude: equally spaced in an asinh of it, linear near 0, logarithmic beyond 0.01",
+    "grid": (
+        "eigenvalue over the largest magnitude, equally spaced in an asinh scale: linear near 0, "
+        "logarithmic beyond 0.01"
+    ),
 }
 
 RUN = ("arm", "seed", "task")
 
 
 class Variable(NamedTuple):
-    """What the contract says of a variable.
+    """Description of a variable in a result file.
 
     Attributes:
         dims: in their fixed order.
-        meaning: its long name.
-        dtype: in which it is stored.
-        flags: what its numbers mean, where they stand for words.
+        meaning: the long name.
+        dtype: of the stored numbers.
+        flags: words that the numbers encode, if they are codes.
     """
 
     dims: tuple[str, ...]
@@ -48,14 +62,12 @@ class Variable(NamedTuple):
 
     @property
     def attributes(self) -> dict[str, object]:
-        """As CF names them."""
-        said: dict[str, object] = {"long_name": self.meaning, "units": "1"}
+        """Attributes by the CF conventions."""
+        attributes: dict[str, object] = {"long_name": self.meaning, "units": "1"}
         if self.flags:
-            said |= {
-                "flag_values": np.array(list(self.flags.values()), self.dtype),
-                "flag_meanings": " ".join(self.flags),
-            }
-        return said
+            attributes["flag_values"] = np.array(list(self.flags.values()), self.dtype)
+            attributes["flag_meanings"] = " ".join(self.flags)
+        return attributes
 
 
 def dataset(
@@ -65,84 +77,59 @@ def dataset(
     title: str,
     stamp: Mapping[str, str],
 ) -> xr.Dataset:
-    """A dataset of the contract.
+    """Create a dataset that follows the contract.
 
     Args:
-        table: what the stage that makes the dataset promises of each variable.
-        variables: arrays by name, in the dims that the table gives them.
-        coordinates: values along each dim that has them.
-        title: what the file is, in a few words.
-        stamp: as `provenance.stamp` gives it.
+        table: description of each variable, from the stage that computes it.
+        variables: arrays by name, in the dims of the table.
+        coordinates: values along each dim that has a coordinate.
+        title: of the file, in a few words.
+        stamp: from `code_digest.stamp`.
 
     Raises:
-        KeyError: a name that the table does not have: a mistake in our code, not a user's.
+        KeyError: the table lacks a name. This is a bug in the code, not a mistake of the user.
     """
-    described = {
-        name: xr.Variable(
-            table[name].dims, np.asarray(values, table[name].dtype), table[name].attributes
-        )
-        for name, values in variables.items()
-    }
-    along = {
+    described_variables = {}
+    for name, values in variables.items():
+        description = table[name]
+        array = np.asarray(values, description.dtype)
+        described_variables[name] = xr.Variable(description.dims, array, description.attributes)
+    described_coordinates = {
         name: (name, values, {"long_name": COORDINATES[name], "units": "1"})
         for name, values in coordinates.items()
     }
-    return xr.Dataset(described, along, {"title": title, **stamp})
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """A path to write to that becomes `path` only if nothing went wrong; what was there before stays until then."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with explained(path):
-            part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """A failure to write, as a sentence: a full disk is an OSError to Python and a RuntimeError to netCDF.
-
-    Raises:
-        StudyError: naming the file.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise StudyError(
-            f"{path} could not be written ({reason}): free space or mend its permissions"
-        ) from error
+    return xr.Dataset(described_variables, described_coordinates, {"title": title, **stamp})
 
 
 def write(data: xr.Dataset, path: Path) -> None:
-    """Write netCDF atomically.
+    """Write a netCDF file atomically.
 
     Raises:
-        StudyError: no space, no permission.
+        StudyError: the disk is full, or the folder is not writable.
     """
     encoding: dict[str, dict[str, object]] = {
         str(name): {"_FillValue": None} for name in data.coords
     }
-    for name, values in data.data_vars.items():
-        large = values.nbytes > COMPRESS_ABOVE
-        encoding[str(name)] = {"zlib": True, "complevel": 4, "shuffle": True} if large else {}
-        if values.dtype.kind != "f":
-            encoding[str(name)]["_FillValue"] = None
-    with atomic_write(path) as part, explained(path):
+    encoding |= {str(name): _encoding(values) for name, values in data.data_vars.items()}
+    with atomic_write(path) as part, explain_write_errors(path):
         data.to_netcdf(part, engine="netcdf4", encoding=encoding)
+
+
+def _encoding(values: xr.DataArray) -> dict[str, object]:
+    """Choose the compression and the fill value of a variable."""
+    encoding: dict[str, object] = {}
+    if values.nbytes > COMPRESS_ABOVE:
+        encoding |= {"zlib": True, "complevel": 4, "shuffle": True}
+    if values.dtype.kind != "f":
+        encoding["_FillValue"] = None
+    return encoding
 
 
 def read(path: Path) -> xr.Dataset:
     """Read a netCDF file of the study into memory.
 
     Raises:
-        StudyError: missing, truncated or not netCDF.
+        StudyError: the file is missing, truncated, not netCDF, or follows another contract version.
     """
     with open_dataset(path) as data:
         try:
@@ -155,7 +142,7 @@ def open_dataset(path: Path) -> xr.Dataset:
     """Open a netCDF file of the study; values are read when they are used.
 
     Raises:
-        StudyError: missing, truncated, not netCDF, or of another version of the contract.
+        StudyError: the file is missing, truncated, not netCDF, or follows another contract version.
     """
     try:
         data = xr.open_dataset(path, engine="netcdf4")
@@ -166,23 +153,28 @@ def open_dataset(path: Path) -> xr.Dataset:
 
 
 def check_contract_version(path: Path, attributes: Mapping[str, object]) -> None:
-    """Refuse a file that a job has made under another version of the contract.
+    """Raise if a job wrote the file under another version of the contract.
+
+    Args:
+        path: of the file, for the message.
+        attributes: the global attributes of the file.
 
     Raises:
-        StudyError: naming both, and what to do.
+        StudyError: naming both versions.
     """
-    if (
-        "source" in attributes
-        and (found := attributes.get("contract", "1")) != code_digest.CONTRACT
-    ):
+    if "source" not in attributes:
+        return
+    version = attributes.get("contract", "1")
+    if version != code_digest.CONTRACT:
         raise StudyError(
-            f"{path} follows version {found} of the contract of files, and this code reads version {code_digest.CONTRACT}: lay aside what "
-            "is not of this code (make audit ARGS=--adopt), and start snakemake again, which makes it anew"
+            f"{path} follows version {version} of the file contract, but this code reads version "
+            f"{code_digest.CONTRACT}. Move outdated results away with `make audit ARGS=--adopt`, "
+            "then start snakemake again to recompute them"
         )
 
 
 def _unreadable(path: Path, error: Exception) -> StudyError:
-    """What to say of a file that cannot be read."""
+    """Create the exception for a file that cannot be read."""
     return StudyError(
-        f"{path} cannot be read ({error}): delete it and start snakemake again, which makes it anew"
+        f"{path} cannot be read ({error}): delete it, then start snakemake again to recompute it"
     )
