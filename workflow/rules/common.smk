@@ -86,9 +86,9 @@ try:
     SITE = slurm.site(ROOT)
 except StudyError as mistake:
     raise WorkflowError(str(mistake)) from None
-SAID = config.pop("said", {})  # what captions quote, when the report is written
+QUOTED = config.pop("quoted", {})  # what captions quote, when the report is written
 STUDY = study()
-config["said"] = SAID
+config["quoted"] = QUOTED
 RESULTS = Path("results") / STUDY.name
 check_writable(RESULTS.absolute())
 if workflow.is_main_process and not os.environ.get(audit.ALLOWED) and (came := audit.set_off_again(audit.unknown(RESULTS))):
