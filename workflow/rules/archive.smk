@@ -19,7 +19,7 @@ rule archive:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 30 * attempt,
     params:
-        settings=as_json({key: value for key, value in config.items() if key != "said"} | {"data_root": "data"}),
+        settings=as_json({key: value for key, value in config.items() if key != "quoted"} | {"data_root": "data"}),
         code=code("archive"),
     shell:
         "python workflow/scripts/archive.py --results {input} --output {output}"
