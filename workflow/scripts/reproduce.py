@@ -60,7 +60,7 @@ def run_study(config: Path) -> str:
     process = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False)
     if process.returncode:
         raise StudyError(
-            "The study did not finish. Fix what Snakemake reports above, and run this command again."
+            "The study did not finish. Fix what Snakemake reports above, then run this again."
         )
     return shlex.join(command)
 

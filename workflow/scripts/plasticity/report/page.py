@@ -63,15 +63,16 @@ def _section_html(section: Section, max_bytes: int) -> str:
 
 def _interactive_table(section: Section, max_bytes: int) -> str:
     """Write a table that sorts and searches; equal tables give equal text."""
-    options = {
-        "connected": False,
-        "table_id": f"table_{section.name}",
-        "showIndex": False,
-        "maxBytes": max_bytes,
-        "scrollX": True,
-        "display_logo_when_loading": False,
-    }
-    return str(itables.to_html_datatable(section.table.map(_round_number), **options))
+    html_table = itables.to_html_datatable(
+        section.table.map(_round_number),
+        connected=False,
+        table_id=f"table_{section.name}",
+        showIndex=False,
+        maxBytes=max_bytes,
+        scrollX=True,
+        display_logo_when_loading=False,
+    )
+    return str(html_table)
 
 
 def _round_number(value: object) -> object:

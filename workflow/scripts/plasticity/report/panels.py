@@ -331,10 +331,10 @@ def logarithmic(axis: Axes) -> None:
 
 
 def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
-    """Move positions apart by at least a gap, in the same order and least squares from the wanted ones.
+    """Move positions at least a gap apart, in the same order, as little as possible.
 
-    Subtracting ``k · gap`` from the k-th position turns this into isotonic regression, which is
-    solved by pooling adjacent violators.
+    The sum of squared moves is minimal. Subtracting ``k · gap`` from the k-th position turns this
+    into isotonic regression, which is solved by pooling adjacent violators.
 
     Args:
         wanted: positions, shape ``(label,)``.

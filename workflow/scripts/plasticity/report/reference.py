@@ -1,4 +1,4 @@
-"""Compare results with a published reference: bit for bit, and number by number where bits differ."""
+"""Compare results with a published reference, bit for bit, and describe the differences."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Whole spectra over time: their density at every measured task, and the first and last spectrum."""
+"""Whole spectra over time: density at every measured task, and the first and last spectrum."""
 
 from collections.abc import Mapping
 
