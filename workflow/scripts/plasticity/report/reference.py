@@ -174,7 +174,7 @@ def _compared_files(results: Path) -> dict[str, Path]:
 
 def _describe_changes(changed: Mapping[str, Path], reference: Path) -> list[str]:
     """Describe changed files: small tables by their cells, all others by their means."""
-    lines = []
+    lines: list[str] = []
     summarised = {}
     for name, path in changed.items():
         if (reference / name).exists():

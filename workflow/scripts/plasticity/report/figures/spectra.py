@@ -1,6 +1,7 @@
 """Whole spectra over time: density at every measured task, and the first and last spectrum."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -189,7 +190,7 @@ def _draw_first_and_last(
         axis.xaxis.set_minor_locator(NullLocator())
 
 
-def _draw_spectrum(axis: Axes, x: np.ndarray, spectrum: np.ndarray, **line_options: object) -> None:
+def _draw_spectrum(axis: Axes, x: np.ndarray, spectrum: np.ndarray, **line_options: Any) -> None:
     """Draw the values of a spectrum that are not negligible beside the largest."""
     is_drawn = np.isfinite(spectrum) & (spectrum > 1e-12 * np.nanmax(spectrum))
     axis.plot(x[is_drawn], spectrum[is_drawn], **line_options)
