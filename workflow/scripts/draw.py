@@ -13,7 +13,7 @@ def main(job: Job) -> None:
     datasets = {path.stem: with_gaps(netcdf.open_dataset(path)) for path in job.paths["datasets"]}
     tables = {path.stem: statistics.read_table(path) for path in job.paths["tables"]}
     plugin = registry.load("figures", job.settings["figure"])
-    with style.used():
+    with style.applied():
         figure = plugin.draw(datasets, tables, style)
         save(figure, job.paths["outputs"], job.label)
 

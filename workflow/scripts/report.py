@@ -32,7 +32,7 @@ def quoted(job: Job) -> dict[str, str]:
     cost = latex.cost(job.path("benchmarks"), latex.ALL_STAGES)
     texts = captions.quoted(job.settings, statistics.read_table(job.path("statements")))
     texts["versions"] = captions.versions(trained_with, drawn_with)
-    texts["cost"] = captions.table(cost)
+    texts["cost"] = captions.format_table(cost)
     return texts
 
 

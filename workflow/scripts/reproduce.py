@@ -36,9 +36,10 @@ def main() -> None:
     results = ROOT / "results" / arguments.study
     published = ROOT / "docs" / arguments.study
     try:
-        config = reference.config_of(arguments.study)
+        config = reference.find_config(arguments.study)
         if not arguments.publish:
-            reference.same_kind(published)  # fails now, not after the run, without a reference
+            # without a reference, this fails now and not after the run
+            reference.is_same_kind_of_machine(published)
         command = run_study(config)
         if arguments.publish:
             publish_study(config, results, published, command)
@@ -78,7 +79,7 @@ def compare(results: Path, published: Path) -> None:
     """Print how the results differ from the reference; exit with 1 if they should be equal."""
     is_equal, lines = reference.compare(results, published)
     print("\n".join(lines))
-    if not is_equal and reference.same_kind(published):
+    if not is_equal and reference.is_same_kind_of_machine(published):
         sys.exit(
             "on this kind of machine they should be the same. To see whether the code or the"
             " config changed, run: make why; make audit"

@@ -19,7 +19,7 @@ def main(job: Job) -> None:
         "methods": latex.methods(results["outcomes"], results["comparisons"]),
         "cost": latex.cost(job.path("benchmarks")),
     }
-    for path, text in latex.written(tables, job.paths["outputs"]).items():
+    for path, text in latex.file_contents(tables, job.paths["outputs"]).items():
         with netcdf.atomic_write(path) as part, netcdf.explained(path):
             part.write_text(text, encoding="utf-8")
 

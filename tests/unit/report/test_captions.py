@@ -123,7 +123,7 @@ def test_sentences_become_a_list_in_html():
 def test_small_table_becomes_a_table_in_html(tmp_path):
     template = "**Cost**:\n{{ snakemake.config['quoted']['cost'] }}\nThe end.\n"
     (tmp_path / "a.rst").write_text(template)
-    cost = captions.table(pd.DataFrame({"stage": ["train"], "largest MB": [1234.5678]}))
+    cost = captions.format_table(pd.DataFrame({"stage": ["train"], "largest MB": [1234.5678]}))
     html = captions.html(tmp_path / "a.rst", {"quoted": {"cost": cost}})
     assert "<table" in html
     assert "1.23e+03" in html

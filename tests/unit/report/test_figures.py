@@ -150,7 +150,7 @@ def draw(name, datasets, tables=None, style_=STYLE):
     needed = registry.constant("figures", name, "TABLES")
     if tables is None:
         tables = tables_of(datasets) if needed else {}
-    with style_.used():
+    with style_.applied():
         plugin = registry.load("figures", name)
         figure = plugin.draw(datasets, {table: tables[table] for table in needed}, style_)
         style.lay_out(figure)
@@ -246,7 +246,7 @@ def visible_texts(figure):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_figure_stays_on_its_page_and_no_texts_overlap(name, study):
-    with STYLE.used():  # ticks depend on the style
+    with STYLE.applied():  # ticks depend on the style
         figure = draw(name, *study)
         figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
@@ -276,7 +276,7 @@ def test_figure_equals_its_picture(name, tables):
 
 
 def write_picture(figure, path):
-    with STYLE.used():
+    with STYLE.applied():
         figure.savefig(path, dpi=DPI)
     plt.close(figure)
     return str(path)
@@ -420,7 +420,7 @@ def test_each_layer_has_a_line_with_a_label_of_its_colour_at_the_end():
 
 def test_labels_at_the_ends_keep_order_and_distance():
     wanted = np.array([0.5, 0.1, 0.52, 0.51, 0.9])
-    positions = panels.spread(wanted, 0.1)
+    positions = panels.spread_apart(wanted, 0.1)
     assert np.array_equal(np.argsort(positions), np.argsort(wanted))
     assert np.diff(np.sort(positions)).min() >= 0.1 - 1e-12
     assert positions[[1, 4]] == pytest.approx([0.1, 0.9])
@@ -612,13 +612,13 @@ def test_figure_shows_an_operator_of_the_users_own_by_the_name_in_its_file(name,
 
 
 def test_measure_is_named_by_its_operator(own_operator):
-    assert panels.words("my_fisher_stable_rank") == "My operator stable rank"
-    assert panels.words("fisher_stable_rank") == "Fisher stable rank"
-    assert panels.words("weight_norm") == "weight norm"
+    assert panels.quantity_name("my_fisher_stable_rank") == "My operator stable rank"
+    assert panels.quantity_name("fisher_stable_rank") == "Fisher stable rank"
+    assert panels.quantity_name("weight_norm") == "weight norm"
 
 
 def test_operator_without_a_look_in_the_style_always_has_the_same_one():
-    looks = [style.look(look) for look in STYLE.others]
+    looks = [style.as_line_options(look) for look in STYLE.others]
     assert STYLE.of_operator("my_fisher") == STYLE.of_operator("my_fisher")
     assert STYLE.of_operator("my_fisher") in looks
 
@@ -644,7 +644,7 @@ def test_methods_can_be_told_apart_in_grey():
 
 
 def test_method_without_a_look_in_the_style_always_has_the_same_one():
-    looks = [style.look(look) for look in STYLE.others]
+    looks = [style.as_line_options(look) for look in STYLE.others]
     assert STYLE.of_arm("mine(strength=1)") == STYLE.of_arm("mine")
     assert STYLE.of_arm("mine") in looks
 
@@ -685,7 +685,7 @@ def draw_unfinished(name):
 def test_equal_data_give_equal_bytes_with_provenance_and_no_date(suffix, tmp_path):
     paths = [tmp_path / f"{k}.{suffix}" for k in range(2)]
     for path in paths:
-        with STYLE.used():
+        with STYLE.applied():
             style.save(draw_unfinished("spectra"), [path], {"code": '{"a.py": "0"}'})
     first, second = (path.read_bytes() for path in paths)
     assert first == second
@@ -696,7 +696,7 @@ def test_equal_data_give_equal_bytes_with_provenance_and_no_date(suffix, tmp_pat
 def test_every_format_has_the_size_of_the_style(tmp_path):
     dpi = STYLE.matplotlib["figure.dpi"]
     paths = [tmp_path / f"a.{suffix}" for suffix in ("svg", "pdf", "png")]
-    with STYLE.used():
+    with STYLE.applied():
         figure = draw_unfinished("curvature")
         inches = figure.get_size_inches()
         style.save(figure, paths, {"code": "{}"})
@@ -707,7 +707,7 @@ def test_every_format_has_the_size_of_the_style(tmp_path):
 
 
 def test_pdf_embeds_its_fonts_as_outlines(tmp_path):
-    with STYLE.used():
+    with STYLE.applied():
         style.save(draw_unfinished("curvature"), [tmp_path / "a.pdf"], {"code": "{}"})
     content = (tmp_path / "a.pdf").read_bytes()
     assert b"/FontFile2" in content

@@ -24,7 +24,7 @@ MAX_DATASET_BYTES = 2e6
 
 def read_study(name):
     """Read the config of a published study."""
-    return studies.read(yaml.safe_load(reference.config_of(name).read_text()), SCHEMA)
+    return studies.read(yaml.safe_load(reference.find_config(name).read_text()), SCHEMA)
 
 
 @functools.cache
@@ -47,7 +47,7 @@ def test_study_is_published_with_all_figures(name):
 def test_published_figure_equals_one_drawn_from_published_data(name, figure, tmp_path):
     folder = ROOT / "docs" / name
     style = Style.read(ROOT / "workflow/style.yaml")
-    with style.used():
+    with style.applied():
         drawn = publish.draw(read_study(name), datasets_of(name), folder, figure, style)
         save(drawn, [tmp_path / "again.png"], {"source": "test"})
     published_pixels = matplotlib.image.imread(folder / "figures" / f"{figure}.png")

@@ -55,7 +55,7 @@ def test_equal_results_are_equal_at_any_cost(results, reference):
         True,
         ["4 of 4 tables and datasets hold what the reference holds, bit for bit"],
     )
-    assert references.same_kind(reference)
+    assert references.is_same_kind_of_machine(reference)
 
 
 def test_cells_that_differ_are_counted_and_measured(results, reference):
@@ -143,7 +143,7 @@ def test_another_kind_of_machine_is_described(results, reference):
     recorded = json.loads((reference / "reference.json").read_text())
     recorded["machine"] |= {"vendor": "Else", "torch": "1.0"}
     (reference / "reference.json").write_text(json.dumps(recorded))
-    assert not references.same_kind(reference)
+    assert not references.is_same_kind_of_machine(reference)
     this = references.machine()
     is_equal, lines = references.compare(results, reference)
     assert is_equal, "bytes may be equal on another kind of machine"
@@ -178,7 +178,7 @@ def test_publishing_into_another_folder_is_refused_and_leaves_it_unchanged(resul
 
 
 def test_config_is_found_by_the_name_of_its_study():
-    assert references.config_of("digits").name == "config.yaml"
-    assert references.config_of("mnist").name == "mnist.yaml"
+    assert references.find_config("digits").name == "config.yaml"
+    assert references.find_config("mnist").name == "mnist.yaml"
     with pytest.raises(StudyError, match=r"no config has the study 'mnits'.* are: .*digits"):
-        references.config_of("mnits")
+        references.find_config("mnits")

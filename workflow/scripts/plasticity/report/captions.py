@@ -82,7 +82,7 @@ def _name_versions(packages: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in packages.items())
 
 
-def table(rows: pd.DataFrame) -> str:
+def format_table(rows: pd.DataFrame) -> str:
     """Format a small table as a paragraph of its own."""
     lines = rows.to_csv(index=False, float_format="%.3g").splitlines()
     indented = "\n".join(f"   {line}" for line in lines)

@@ -201,7 +201,7 @@ def _format_value(value: object) -> str:
     return "–" if np.isnan(value) else NUMBER_FORMAT.format(value)
 
 
-def written(tables: Mapping[str, pd.DataFrame], paths: Iterable[Path]) -> dict[Path, str]:
+def file_contents(tables: Mapping[str, pd.DataFrame], paths: Iterable[Path]) -> dict[Path, str]:
     """Write each table in the format of each path's suffix.
 
     Args:

@@ -166,7 +166,7 @@ def _add_legend(figure: Figure, panels: Panels) -> None:
     )
 
 
-def over_tasks(
+def draw_over_tasks(
     panels: Panels, datasets: Mapping[str, xr.Dataset], rows: Iterable[str], style: Style
 ) -> None:
     """Draw quantities over tasks for the arm without an intervention and for the baseline.
@@ -254,7 +254,7 @@ def curve(
     complete = measured.dropna("seed", how="any")
     if complete.sizes["seed"] < values.sizes["seed"]:
         seeds = f"{complete.sizes['seed']} of {values.sizes['seed']} seeds"
-        remark(axis, f"{label}: {seeds}", style)
+        add_remark(axis, f"{label}: {seeds}", style)
     if not complete.size:
         return False
 
@@ -266,12 +266,12 @@ def curve(
     axis.update_datalim(np.column_stack([np.repeat(x, 2), extremes.ravel()]))
     low, high = t_interval(runs)
     if np.isfinite(low).all():
-        band(axis, x, low, high, line_options["color"], style)
+        draw_band(axis, x, low, high, line_options["color"], style)
     axis.autoscale_view()
     return True
 
 
-def band(
+def draw_band(
     axis: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, style: Style
 ) -> None:
     """Draw an interval along a line, without widening the panel."""
@@ -281,7 +281,7 @@ def band(
     axis.add_collection(interval, autolim=False)
 
 
-def remark(axis: Axes, text: str, style: Style, colour: str = "") -> None:
+def add_remark(axis: Axes, text: str, style: Style, colour: str = "") -> None:
     """Write a line of small text above a panel, or below its title if it has one."""
     if axis.get_title():
         axis.set_title(f"{axis.get_title()}\n{text}")
@@ -306,7 +306,7 @@ def label_ends(axis: Axes, height: float) -> None:
     to_axes_fraction = axis.transAxes.inverted()
     wanted = to_axes_fraction.transform(axis.transData.transform(ends))[:, 1]
     line_height = (SMALL_FONT + 1.0) / (72 * 0.8 * height)
-    for line, y in zip(lines, spread(wanted, line_height), strict=True):
+    for line, y in zip(lines, spread_apart(wanted, line_height), strict=True):
         axis.annotate(
             str(line.get_label()),
             (1.02, y),
@@ -318,7 +318,7 @@ def label_ends(axis: Axes, height: float) -> None:
         )
 
 
-def logarithmic(axis: Axes) -> None:
+def make_logarithmic(axis: Axes) -> None:
     """Make the y axis logarithmic, with plain numbers at more than one tick."""
     if not axis.has_data():
         return
@@ -330,7 +330,7 @@ def logarithmic(axis: Axes) -> None:
     axis.yaxis.set_minor_locator(NullLocator())
 
 
-def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
+def spread_apart(wanted: np.ndarray, gap: float) -> np.ndarray:
     """Move positions at least a gap apart, in the same order, as little as possible.
 
     The sum of squared moves is minimal. Subtracting ``k · gap`` from the k-th position turns this
@@ -366,7 +366,7 @@ def titles(settings: Iterable[str]) -> dict[str, str]:
     }
 
 
-def words(name: str) -> str:
+def quantity_name(name: str) -> str:
     """Return the name of a measure or an outcome in one line."""
     if name in LABELS:
         return LABELS[name].replace("\n", " ")
@@ -401,7 +401,7 @@ def split_operator(measure: str) -> tuple[str, str]:
     return operator, measure.removeprefix(f"{operator}_")
 
 
-def operators_of(datasets: Mapping[str, xr.Dataset]) -> list[str]:
+def measured_operators(datasets: Mapping[str, xr.Dataset]) -> list[str]:
     """List the operators that were measured in at least one setting."""
     variables = {str(name) for data in datasets.values() for name in data.data_vars}
     return [name for name in registry.names("operators") if f"{name}_effective_rank" in variables]
@@ -409,7 +409,7 @@ def operators_of(datasets: Mapping[str, xr.Dataset]) -> list[str]:
 
 def main_operator(datasets: Mapping[str, xr.Dataset]) -> str:
     """Return the operator that stands for curvature: the Fisher, or the first that was measured."""
-    measured = operators_of(datasets)
+    measured = measured_operators(datasets)
     if not measured or "fisher" in measured:
         return "fisher"
     return measured[0]

@@ -108,7 +108,7 @@ def reduced(data: xr.Dataset, main_operator: str, has_spectra: bool) -> xr.Datas
         main_operator: the operator that stands for curvature.
         has_spectra: whether whole spectra of this setting are drawn.
     """
-    operators = panels.operators_of({"": data})
+    operators = panels.measured_operators({"": data})
     of_all_arms = {*VARIABLES_OF_ALL_ARMS, f"{main_operator}_effective_rank"}
     of_all_blocks = {*of_all_arms, *VARIABLES_OF_REFERENCES}
     numbers = {

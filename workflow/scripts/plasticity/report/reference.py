@@ -76,8 +76,8 @@ def publish(results: Path, reference: Path) -> int:
         if _is_small_table(path):
             (reference / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, reference / name)
-    summary(files).to_csv(reference / MEANS, index=False, float_format="%.9g")
-    checksums = {name: content(path) for name, path in files.items()}
+    summarise(files).to_csv(reference / MEANS, index=False, float_format="%.9g")
+    checksums = {name: checksum(path) for name, path in files.items()}
     text = json.dumps({"machine": machine(), "files": checksums}, indent=1)
     (reference / REFERENCE).write_text(text + "\n", encoding="utf-8")
     return len(files)
@@ -98,7 +98,7 @@ def compare(results: Path, reference: Path) -> tuple[bool, list[str]]:
     missing = sorted(set(checksums) - set(files))
     additional = sorted(set(files) - set(checksums))
     changed = [
-        name for name in checksums if name in files and content(files[name]) != checksums[name]
+        name for name in checksums if name in files and checksum(files[name]) != checksums[name]
     ]
     lines = [f"{name} is missing" for name in missing]
     lines += [f"{name} is not in the reference" for name in additional]
@@ -112,7 +112,7 @@ def compare(results: Path, reference: Path) -> tuple[bool, list[str]]:
     return not (changed or missing or additional), lines
 
 
-def same_kind(reference: Path) -> bool:
+def is_same_kind_of_machine(reference: Path) -> bool:
     """Check whether the reference was made on this kind of machine, so that bytes should be equal.
 
     Raises:
@@ -121,25 +121,25 @@ def same_kind(reference: Path) -> bool:
     return bool(_read_reference(reference)["machine"] == machine())
 
 
-def content(path: Path) -> str:
+def checksum(path: Path) -> str:
     """Compute the checksum of a table, or of the variables of a dataset.
 
     Global attributes of a dataset do not count, because they name the code that made it.
     """
     if path.suffix != ".nc":
         return record.digest(path)
-    checksum = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name, values in sorted(netcdf.read(path).variables.items()):
         header = f"{name} {values.dims} {values.dtype} {sorted(values.attrs)}"
         if values.dtype.kind in "OU":
             numbers = str(values.values.tolist()).encode()
         else:
             numbers = np.ascontiguousarray(values.values).tobytes()
-        checksum.update(header.encode() + numbers)
-    return checksum.hexdigest()
+        sha256.update(header.encode() + numbers)
+    return sha256.hexdigest()
 
 
-def summary(files: Mapping[str, Path]) -> pd.DataFrame:
+def summarise(files: Mapping[str, Path]) -> pd.DataFrame:
     """Summarise each variable of datasets and each column of large tables.
 
     Returns:
@@ -182,7 +182,7 @@ def _describe_changes(changed: Mapping[str, Path], reference: Path) -> list[str]
         else:
             summarised[name] = path
     if summarised:
-        lines += _describe_means(pd.read_csv(reference / MEANS), summary(summarised))
+        lines += _describe_means(pd.read_csv(reference / MEANS), summarise(summarised))
     return lines
 
 
@@ -246,7 +246,7 @@ def _describe_means(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[str]:
             yield f"  {row['variable']}: by {distance} ({means})"
 
 
-def config_of(study: str) -> Path:
+def find_config(study: str) -> Path:
     """Find the config file of a study by its name.
 
     Raises:

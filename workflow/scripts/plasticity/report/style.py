@@ -68,7 +68,7 @@ class Style:
         """
         try:
             style = cls(**yaml.safe_load(path.read_text(encoding="utf-8")))
-            with style.used():
+            with style.applied():
                 return style
         except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
             keys = ", ".join(field.name for field in fields(cls))
@@ -77,7 +77,7 @@ class Style:
                 " with workflow/style.yaml in the repository."
             ) from error
 
-    def used(self) -> AbstractContextManager[None]:
+    def applied(self) -> AbstractContextManager[None]:
         """Return a context manager in which matplotlib has this style's settings."""
         return plt.style.context(dict(self.matplotlib))
 
@@ -93,11 +93,11 @@ class Style:
     def of_arm(self, arm: str) -> dict[str, Any]:
         """Return colour and line style of an arm, as options of a line; its method decides both."""
         method = method_of(arm)
-        return look(self.methods.get(method) or self._fallback(method))
+        return as_line_options(self.methods.get(method) or self._fallback(method))
 
     def of_operator(self, operator: str) -> dict[str, Any]:
         """Return colour and line style of an operator, as options of a line."""
-        return look(self.operators.get(operator) or self._fallback(operator))
+        return as_line_options(self.operators.get(operator) or self._fallback(operator))
 
     def _fallback(self, name: str) -> Look:
         """Choose a look by the letters of a name, so that the name always has the same one."""
@@ -109,7 +109,7 @@ def method_of(arm: str) -> str:
     return arm.partition("(")[0]
 
 
-def look(colour_and_line: Look) -> dict[str, Any]:
+def as_line_options(colour_and_line: Look) -> dict[str, Any]:
     """Return a colour and a line style as options of a line."""
     colour, line_style = colour_and_line
     return {"color": colour, "linestyle": line_style}

@@ -14,7 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from plasticity.report.panels import SMALL_FONT, finish, split_operator, words
+from plasticity.report.panels import SMALL_FONT, finish, quantity_name, split_operator
 from plasticity.report.style import Style
 from plasticity.statistics.meta_analysis import ARM
 
@@ -145,7 +145,7 @@ def _draw_cells(
     names = [textwrap.fill(name.replace("_", " "), 16 if has_room else 40) for name in settings]
     axis.set_xticks(range(len(settings)), names, rotation=0 if has_room else 90)
     axis.tick_params(axis="x", top=False, labeltop=True, bottom=False, labelbottom=False)
-    axis.set_yticks(range(len(measures)), [words(name) for name in measures])
+    axis.set_yticks(range(len(measures)), [quantity_name(name) for name in measures])
     axis.set_ylim(len(measures) - 0.5, -0.5)
     axis.grid(visible=False)
 
@@ -216,7 +216,7 @@ def _add_colorbar(figure: Figure, cells: Axes, style: Style) -> None:
 def _add_note(figure: Figure, unknown: Sequence[str], style: Style) -> None:
     """List below the figure the measures without a correlation in any setting."""
     if unknown:
-        names = ", ".join(map(words, unknown))
+        names = ", ".join(map(quantity_name, unknown))
         text = f"constant, or measured too seldom, in every setting: {names}"
         letters_per_line = int(18 * figure.get_figwidth())
         wrapped = textwrap.fill(text, letters_per_line)

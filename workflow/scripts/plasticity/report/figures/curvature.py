@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 
 from plasticity.report.panels import (
     LABELS,
+    draw_over_tasks,
     finish,
     grid,
     main_operator,
     operator_name,
-    over_tasks,
     titles,
 )
 from plasticity.report.style import Style
@@ -39,5 +39,5 @@ def draw(
         f"{operator}_top_eigenvalue": f"top eigenvalue\nof the {name}",
     }
     figure, panels = grid(rows, titles(datasets), style, height=0.95)
-    over_tasks(panels, datasets, rows, style)
+    draw_over_tasks(panels, datasets, rows, style)
     return finish(figure, panels, style)

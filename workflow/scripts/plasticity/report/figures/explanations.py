@@ -6,7 +6,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from plasticity.report.panels import LABELS, finish, grid, over_tasks, remark, titles
+from plasticity.report.panels import LABELS, add_remark, draw_over_tasks, finish, grid, titles
 from plasticity.report.style import Style
 from plasticity.statistics.meta_analysis import ARM
 
@@ -22,7 +22,7 @@ def draw(
     """Draw a row per explanation and a column per setting, with the verdict of the table."""
     rows = {name: LABELS[name] for name in ("final_error", *EXPLANATIONS)}
     figure, panels = grid(rows, titles(datasets), style, height=0.85)
-    over_tasks(panels, datasets, rows, style)
+    draw_over_tasks(panels, datasets, rows, style)
     table = tables["counterexamples"]
     is_drawn = (
         (table["arm"] == ARM)
@@ -33,7 +33,7 @@ def draw(
         axis = panels[row["measure"], row["setting"]]
         verdict = str(row["verdict"])
         if row["counterexample"]:
-            remark(axis, "✗ counter-example", style, style.warning)
+            add_remark(axis, "✗ counter-example", style, style.warning)
         elif verdict.startswith("lost"):
-            remark(axis, "✓ as claimed" if verdict.endswith("as claimed") else "unclear", style)
+            add_remark(axis, "✓ as claimed" if verdict.endswith("as claimed") else "unclear", style)
     return finish(figure, panels, style)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from plasticity.config.models import BASELINE
 from plasticity.report.panels import curve, finish, grid, series, titles
-from plasticity.report.style import Style, look
+from plasticity.report.style import Style, as_line_options
 from plasticity.training.outcomes import stages
 
 CATEGORY = "1 Loss of plasticity"
@@ -39,6 +39,6 @@ def _draw_stages(axis: Axes, data: xr.Dataset, name: str, style: Style) -> None:
             line_options = style.of_arm(BASELINE)
         else:
             arm, label = "none", f"{stage} tasks"
-            line_options = look(style.stages[stage])
+            line_options = as_line_options(style.stages[stage])
         values = series(data, name, arm).isel(task=tasks).mean("task", skipna=False)
         curve(axis, values, style, label, along="step", **line_options)

@@ -16,10 +16,10 @@ from plasticity.report.panels import (
     finish,
     label_ends,
     main_operator,
+    quantity_name,
     series,
     short,
     titles,
-    words,
 )
 from plasticity.report.style import Style, method_of
 
@@ -41,7 +41,7 @@ def draw(
     quantities = {
         "final_error": "final error",
         "final_error_gap": "gap to a fresh network",
-        measure: words(measure),
+        measure: quantity_name(measure),
     }
     rows = _rows(datasets)
     size = (style.widths["page"], len(rows) * HEIGHT + 0.4)

@@ -13,9 +13,9 @@ from plasticity.report.panels import (
     curve,
     finish,
     grid,
-    logarithmic,
+    make_logarithmic,
+    measured_operators,
     operator_name,
-    operators_of,
     series,
     split_operator,
     titles,
@@ -49,10 +49,10 @@ def draw(
     pairs = list(dict.fromkeys(zip(table["first"], table["second"], strict=True)))
     for setting, data in datasets.items():
         for number in NUMBERS:
-            for operator in operators_of(datasets):
+            for operator in measured_operators(datasets):
                 _draw_operator(panels[number, setting], data, operator, number, style)
             if number != "negative_fraction":
-                logarithmic(panels[number, setting])
+                make_logarithmic(panels[number, setting])
         of_setting = table[table["setting"] == setting]
         _draw_agreement(panels[AGREEMENT, setting], of_setting, pairs, style)
     for left, right in pairwise(panels[AGREEMENT, setting] for setting in datasets):

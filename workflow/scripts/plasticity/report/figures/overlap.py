@@ -12,12 +12,12 @@ from plasticity.report.panels import (
     curve,
     finish,
     grid,
+    measured_operators,
     operator_name,
-    operators_of,
     series,
     titles,
 )
-from plasticity.report.style import Style, look
+from plasticity.report.style import Style, as_line_options
 
 CATEGORY = "2 Curvature"
 TITLE = "gradient overlap"
@@ -36,7 +36,7 @@ def draw(
 
     All are of the arm without an intervention and of the whole network.
     """
-    operators = operators_of(datasets) or ["fisher"]
+    operators = measured_operators(datasets) or ["fisher"]
     rows = {
         f"{operator}_gradient_overlap": f"{operator_name(operator)}:\nshare of gradient"
         for operator in operators
@@ -60,4 +60,6 @@ def _draw_evaluation_points(axis: Axes, data: xr.Dataset, measure: str, style: S
             values = series(data, measure, BASELINE, block="all")
         else:
             values = series(data, measure, "none", evaluation_point, block="all")
-        curve(axis, values, style, label, **look(style.evaluation_points[evaluation_point]))
+        curve(
+            axis, values, style, label, **as_line_options(style.evaluation_points[evaluation_point])
+        )

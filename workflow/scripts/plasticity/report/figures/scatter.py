@@ -10,7 +10,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from plasticity.report.panels import finish, grid, main_operator, series, titles, words
+from plasticity.report.panels import finish, grid, main_operator, quantity_name, series, titles
 from plasticity.report.style import Style
 
 CATEGORY = "3 Associations"
@@ -35,7 +35,7 @@ def draw(
     """
     measure = f"{main_operator(datasets)}_effective_rank"
     rows = {"final_error": "final error of\nthe next task"}
-    own_xlabels = {"final_error": words(measure)}
+    own_xlabels = {"final_error": quantity_name(measure)}
     figure, panels = grid(rows, titles(datasets), style, height=1.5, own_xlabels=own_xlabels)
     last_task = max(data.sizes["task"] for data in datasets.values()) - 1
     last_points = None

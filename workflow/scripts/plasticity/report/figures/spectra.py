@@ -17,9 +17,9 @@ from plasticity.report.panels import (
     Panels,
     finish,
     grid,
-    logarithmic,
+    make_logarithmic,
+    measured_operators,
     operator_name,
-    operators_of,
     series,
     titles,
 )
@@ -45,7 +45,7 @@ def draw(
     """
     rows: dict[str, str] = {}
     own_xlabels: dict[str, str] = {}
-    operators = operators_of(datasets) or ["fisher"]
+    operators = measured_operators(datasets) or ["fisher"]
     for operator in operators:
         name = operator_name(operator)
         is_estimated = _is_estimated(datasets, operator)
@@ -181,7 +181,7 @@ def _draw_first_and_last(
     axis.set_yscale("log")
     bottom, top = axis.get_ylim()
     axis.set_ylim(bottom=max(bottom, top / 1e6))
-    logarithmic(axis)
+    make_logarithmic(axis)
     if is_estimated:
         ticks = _to_axis(np.array([-1, -0.1, 0, 0.1, 1]))
         axis.set_xticks(ticks, ["−1", "−.1", "0", ".1", "1"])

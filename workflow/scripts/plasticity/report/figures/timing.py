@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plasticity.report.panels import finish, grid, titles, words
+from plasticity.report.panels import finish, grid, quantity_name, titles
 from plasticity.report.style import Style
 from plasticity.statistics.meta_analysis import ARM, SURE, claim
 
@@ -49,7 +49,7 @@ def draw(
         _draw_granger_tests(panels["p", setting], of_setting, measures, style)
         for row in rows:
             axis = panels[row, setting]
-            axis.set_yticks(range(len(measures)), [words(name) for name in measures])
+            axis.set_yticks(range(len(measures)), [quantity_name(name) for name in measures])
             axis.set_ylim(max(len(measures), 1) - 0.5, -0.5)
             axis.tick_params(labelleft=position % style.panels == 0)
     return finish(figure, panels, style)
