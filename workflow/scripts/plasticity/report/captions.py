@@ -13,7 +13,6 @@ import pandas as pd
 from docutils.core import publish_parts
 
 from plasticity.config import registry
-from plasticity.report.panels import operator_name
 
 # sentences on the first page, in this order: what they are about, and endings of their measures
 FIRST_PAGE = {
@@ -120,11 +119,12 @@ def band(config: Mapping[str, Any]) -> str:
 
 def operators(config: Mapping[str, Any]) -> str:
     """State what each operator of the study is."""
-    meanings = [
-        f"{operator_name(operator)}: {registry.constant('operators', operator, 'MEANING')}."
-        for operator in config["curvature"]["operators"]
-    ]
-    return " ".join(meanings)
+    sentences = []
+    for operator in config["curvature"]["operators"]:
+        name = registry.constant("operators", operator, "NAME") or operator
+        meaning = registry.constant("operators", operator, "MEANING")
+        sentences.append(f"{name}: {meaning}.")
+    return " ".join(sentences)
 
 
 def _bullet_list(sentences: pd.Series) -> str:

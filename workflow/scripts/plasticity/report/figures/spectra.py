@@ -191,6 +191,6 @@ def _draw_first_and_last(
 
 
 def _draw_spectrum(axis: Axes, x: np.ndarray, spectrum: np.ndarray, **line_options: Any) -> None:
-    """Draw the values of a spectrum that are not negligible beside the largest."""
+    """Draw the values of a spectrum that are not negligible relative to the largest."""
     is_drawn = np.isfinite(spectrum) & (spectrum > 1e-12 * np.nanmax(spectrum))
     axis.plot(x[is_drawn], spectrum[is_drawn], **line_options)
