@@ -27,8 +27,8 @@ from plasticity.config import registry
 from plasticity.config.models import Curvature
 from plasticity.curvature import measure
 from plasticity.errors import StudyError
-from plasticity.report import panels, style
-from plasticity.report.style import Style
+from plasticity.report import panels
+from plasticity.report.style import Style, as_line_options, lay_out, save
 from plasticity.statistics import (
     associations,
     comparisons,
@@ -145,15 +145,15 @@ def tables_of(datasets):
     return adjusted(tested, ()) | others
 
 
-def draw(name, datasets, tables=None, style_=STYLE):
+def draw(name, datasets, tables=None, style=STYLE):
     """Draw a figure and lay it out; every warning is an error."""
     needed = registry.constant("figures", name, "TABLES")
     if tables is None:
         tables = tables_of(datasets) if needed else {}
-    with style_.applied():
+    with style.applied():
         plugin = registry.load("figures", name)
-        figure = plugin.draw(datasets, {table: tables[table] for table in needed}, style_)
-        style.lay_out(figure)
+        figure = plugin.draw(datasets, {table: tables[table] for table in needed}, style)
+        lay_out(figure)
     return figure
 
 
@@ -617,8 +617,8 @@ def test_measure_is_named_by_its_operator(own_operator):
     assert panels.quantity_name("weight_norm") == "weight norm"
 
 
-def test_operator_without_a_look_in_the_style_always_has_the_same_one():
-    looks = [style.as_line_options(look) for look in STYLE.others]
+def test_operator_without_a_look_in_the_stylealways_has_the_same_one():
+    looks = [as_line_options(look) for look in STYLE.others]
     assert STYLE.of_operator("my_fisher") == STYLE.of_operator("my_fisher")
     assert STYLE.of_operator("my_fisher") in looks
 
@@ -643,8 +643,8 @@ def test_methods_can_be_told_apart_in_grey():
     assert grey["none"] < 0.05 < min(value for method, value in grey.items() if method != "none")
 
 
-def test_method_without_a_look_in_the_style_always_has_the_same_one():
-    looks = [style.as_line_options(look) for look in STYLE.others]
+def test_method_without_a_look_in_the_stylealways_has_the_same_one():
+    looks = [as_line_options(look) for look in STYLE.others]
     assert STYLE.of_arm("mine(strength=1)") == STYLE.of_arm("mine")
     assert STYLE.of_arm("mine") in looks
 
@@ -666,7 +666,7 @@ def test_figures_are_as_wide_as_a_column_or_a_page():
     ],
     ids=["unknown key", "unknown setting of matplotlib", "missing key", "no YAML"],
 )
-def test_mistake_in_the_style_file_is_explained(change, message, tmp_path):
+def test_mistake_in_the_stylefile_is_explained(change, message, tmp_path):
     path = tmp_path / "style.yaml"
     path.write_text(change(STYLE_FILE.read_text()))
     with pytest.raises(StudyError, match=re.escape(message)):
@@ -686,7 +686,7 @@ def test_equal_data_give_equal_bytes_with_provenance_and_no_date(suffix, tmp_pat
     paths = [tmp_path / f"{k}.{suffix}" for k in range(2)]
     for path in paths:
         with STYLE.applied():
-            style.save(draw_unfinished("spectra"), [path], {"code": '{"a.py": "0"}'})
+            save(draw_unfinished("spectra"), [path], {"code": '{"a.py": "0"}'})
     first, second = (path.read_bytes() for path in paths)
     assert first == second
     assert b"a.py" in first
@@ -699,7 +699,7 @@ def test_every_format_has_the_size_of_the_style(tmp_path):
     with STYLE.applied():
         figure = draw_unfinished("curvature")
         inches = figure.get_size_inches()
-        style.save(figure, paths, {"code": "{}"})
+        save(figure, paths, {"code": "{}"})
     height, width = plt.imread(tmp_path / "a.png").shape[:2]
     assert (width, height) == pytest.approx(tuple(inches * dpi), abs=1)
     points = re.search(r'width="([\d.]+)pt"', (tmp_path / "a.svg").read_text())[1]
@@ -708,7 +708,7 @@ def test_every_format_has_the_size_of_the_style(tmp_path):
 
 def test_pdf_embeds_its_fonts_as_outlines(tmp_path):
     with STYLE.applied():
-        style.save(draw_unfinished("curvature"), [tmp_path / "a.pdf"], {"code": "{}"})
+        save(draw_unfinished("curvature"), [tmp_path / "a.pdf"], {"code": "{}"})
     content = (tmp_path / "a.pdf").read_bytes()
     assert b"/FontFile2" in content
     assert b"/Type3" not in content
