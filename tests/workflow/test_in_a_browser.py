@@ -1,4 +1,4 @@
-"""The report and the page to explore, as a reader sees them: in a real, headless Chromium."""
+"""The report and the page to explore work in a real, headless Chromium."""
 
 import re
 import shutil
@@ -25,35 +25,40 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 FIGURES = {name: registry.constant("figures", name, "TITLE") for name in registry.names("figures")}
-PAGES = {  # a table on each, and a column to sort it by
+PAGES = {  # the title of a table on each page, and a column to sort it by
     "outcomes": ("outcomes of every arm", "stage"),
     "explanations": ("where an explanation fails", "verdict"),
     "methods": ("methods beside each other", "statistic"),
 }
+START_SECONDS = 60  # to wait for a server
+DRAW_MILLISECONDS = 30_000  # to wait for plots
 
 
-class Page:
-    """A page, and what went wrong with it.
+class WatchedPage:
+    """A page of Playwright with a record of its errors and requests.
 
     Attributes:
-        page: Playwright's.
-        errors: in its console.
-        requests: that left it, but for those to `home`.
+        page: the page.
+        errors: messages of errors in its console.
+        requests: addresses outside `home` that it asked for.
     """
 
     def __init__(self, page, home):
-        self.page, self.errors, self.requests = page, [], []
+        self.page = page
+        self.home = home
+        self.errors = []
+        self.requests = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on(
-            "console",
-            lambda message: self.errors.append(message.text) if message.type == "error" else None,
-        )
-        page.on(
-            "request",
-            lambda request: (
-                self.requests.append(request.url) if not request.url.startswith(home) else None
-            ),
-        )
+        page.on("console", self.record_message)
+        page.on("request", self.record_request)
+
+    def record_message(self, message):
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def record_request(self, request):
+        if not request.url.startswith(self.home):
+            self.requests.append(request.url)
 
 
 @pytest.fixture(scope="module")
@@ -65,41 +70,43 @@ def browser():
 
 
 @contextmanager
-def opened(browser, address, *home):
+def open_page(browser, address, *home):
+    """Open a page, and check at the end that it had no errors and loaded nothing from elsewhere."""
     page = browser.new_page(viewport={"width": 1400, "height": 900})
-    watched = Page(page, (*home, "data:", "blob:", "file:"))
+    watched = WatchedPage(page, (*home, "data:", "blob:", "file:"))
     page.goto(address)
-    yield watched
+    yield page
     page.close()
     assert not watched.errors
-    assert not watched.requests, "a page that is read anywhere loads nothing"
+    assert not watched.requests
 
 
 @pytest.fixture
 def report(browser, built):
-    with opened(browser, (built.results / "report.html").as_uri()) as watched:
-        yield watched.page
+    with open_page(browser, (built.results / "report.html").as_uri()) as page:
+        yield page
 
 
-def entry(page, category, title):
-    """The row of a result in the menu, after its category was chosen."""
+def find_row(page, category, title):
+    """Choose a category in the menu, and return the row of a result in it."""
     page.get_by_role("link", name=category).click()
     return page.locator("tr", has=page.get_by_role("cell", name=title, exact=True))
 
 
 def show(row):
+    """Show the result of a row."""
     row.locator('a[iconname="eye"]').click()
 
 
-def test_the_first_page_states_the_result_from_its_top_on(report):
+def test_first_page_states_the_result_and_starts_at_its_top(report):
     text = report.locator(".prose")
-    assert text.bounding_box()["y"] >= 0, "the beginning can be read"
-    said = text.inner_text()
-    assert re.search(
-        r"digits_labels_relu: without an intervention the final error is 0\.\d{3} on the first eighth",
-        said,
+    assert text.bounding_box()["y"] >= 0
+    sentence = (
+        r"digits_labels_relu: without an intervention the final error is 0\.\d{3}"
+        r" on the first eighth"
     )
-    assert "torch" in said
+    assert re.search(sentence, text.inner_text())
+    assert "torch" in text.inner_text()
     assert (
         report.get_by_text("figure_scatter").count()
         or report.locator("#rulegraph svg, #rulegraph canvas").count()
@@ -107,14 +114,14 @@ def test_the_first_page_states_the_result_from_its_top_on(report):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_shows_with_its_caption(report, name):
-    row = entry(report, registry.constant("figures", name, "CATEGORY"), FIGURES[name])
+def test_figure_is_shown_from_its_top_with_its_caption(report, name):
+    row = find_row(report, registry.constant("figures", name, "CATEGORY"), FIGURES[name])
     show(row)
     picture = report.locator("#app .grow img")
     picture.wait_for()
     report.wait_for_function("() => document.querySelector('#app .grow img').naturalWidth > 0")
     box = picture.bounding_box()
-    assert box["y"] >= 0, "a tall figure begins where it can be seen"
+    assert box["y"] >= 0
     assert box["width"] > 400
     row.locator('a[iconname="information-circle"]').click()
     caption = report.locator(".prose", has=report.locator("strong")).first.inner_text()
@@ -124,88 +131,100 @@ def test_every_figure_shows_with_its_caption(report, name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_tables_can_be_sorted_and_searched(report, name):
-    show(entry(report, "5 Tables", name))
+    title, sort_column = PAGES[name]
+    show(find_row(report, "5 Tables", name))
     frame = report.frame_locator("iframe")
-    section = frame.locator(
-        "section", has=frame.get_by_role("heading", name=PAGES[name][0], exact=True)
-    )
+    heading = frame.get_by_role("heading", name=title, exact=True)
+    section = frame.locator("section", has=heading)
     rows = section.locator(".dt-scroll-body tbody tr")
     rows.first.wait_for()
-    before = rows.count()
-    first = rows.first.inner_text()
-    column = section.locator(".dt-scroll-head").get_by_role("button", name=f"{PAGES[name][1]}: ")
-    column.click()  # ascending, then descending
-    column.click()
-    sync_api.expect(rows.first).not_to_have_text(first, use_inner_text=True)
+    row_count = rows.count()
+    first_row = rows.first.inner_text()
+    column = section.locator(".dt-scroll-head").get_by_role("button", name=f"{sort_column}: ")
+    column.click()  # ascending
+    column.click()  # descending
+    sync_api.expect(rows.first).not_to_have_text(first_row, use_inner_text=True)
     section.get_by_role("searchbox").fill("no such word")
     sync_api.expect(rows).to_have_count(1)
     assert "No matching records" in rows.first.inner_text()
     section.get_by_role("searchbox").fill("")
-    sync_api.expect(rows).to_have_count(before)
+    sync_api.expect(rows).to_have_count(row_count)
 
 
-def test_times_of_rules_are_shown(report):
+def test_run_times_of_rules_are_shown(report):
     report.get_by_role("link", name="Statistics").click()
     sync_api.expect(report.locator("#runtimes canvas, #runtimes svg").first).to_be_visible()
 
 
-@pytest.fixture(scope="module")
-def address(built):
-    """Where the page to explore is served."""
+def find_free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def wait_for_server(server, address):
+    """Wait until a server answers; fail if it stops or takes too long."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    limit = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            opener.open(address, timeout=START_SECONDS).close()
+        except OSError:
+            assert server.poll() is None
+            assert time.monotonic() < limit
+            time.sleep(0.2)
+        else:
+            return
+
+
+@pytest.fixture(scope="module")
+def address(built):
+    """Serve the page to explore, and return its address."""
+    port = find_free_port()
     env = {key: value for key, value in built.env.items() if not key.lower().endswith("_proxy")}
     server = subprocess.Popen(
         [sys.executable, "workflow/scripts/explore.py", built.results, "--port", str(port)],
         cwd=built.root,
         env=env,
     )
-    address, limit = f"http://localhost:{port}", time.monotonic() + 60
-    while True:
-        try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-                address, timeout=60
-            ):
-                break
-        except OSError:
-            assert server.poll() is None
-            assert time.monotonic() < limit
-            time.sleep(0.2)
+    address = f"http://localhost:{port}"
+    wait_for_server(server, address)
     yield address
     server.terminate()
     server.wait()
 
 
-def drawn(page, label, timeout=30_000):
-    """Wait until some figure has an axis of that name; figures are canvases, so Bokeh is asked."""
+def wait_for_axis(page, label):
+    """Wait until a plot has an axis with this label; plots are canvases, so ask Bokeh."""
     models = "Bokeh.documents.flatMap(document => [...document._all_models.values()])"
     page.wait_for_function(
         f"label => window.Bokeh && {models}.some(model => model.axis_label === label)",
         arg=label,
-        timeout=timeout,
+        timeout=DRAW_MILLISECONDS,
     )
 
 
-def test_a_study_is_explored(browser, address):
-    with opened(browser, address, address, f"ws://{address.partition('//')[2]}") as watched:
-        page = watched.page
-        sync_api.expect(page.locator(".bk-Figure")).to_have_count(4, timeout=30_000)
+def test_choices_in_the_page_to_explore_change_its_plots(browser, address):
+    websocket = f"ws://{address.partition('//')[2]}"
+    with open_page(browser, address, address, websocket) as page:
+        figures = page.locator(".bk-Figure")
+        sync_api.expect(figures).to_have_count(4, timeout=DRAW_MILLISECONDS)
         for label in ("final_error", "fisher_effective_rank", "eigenvalue"):
-            drawn(page, label)
+            wait_for_axis(page, label)
         page.get_by_label("measure").select_option("weight_norm")
-        drawn(page, "weight_norm")
-        of_the_other = page.get_by_label("outcome").element_handle()
+        wait_for_axis(page, "weight_norm")
+        outcome_of_first_setting = page.get_by_label("outcome").element_handle()
         page.get_by_label("setting").select_option("digits_labels_tanh")
-        of_the_other.wait_for_element_state("hidden")  # each setting has choices of its own
+        # the other setting has widgets of its own
+        outcome_of_first_setting.wait_for_element_state("hidden")
         page.get_by_label("outcome").select_option("online_error_gap")
-        drawn(page, "online_error_gap")
+        wait_for_axis(page, "online_error_gap")
         sync_api.expect(page.get_by_label("measure")).to_have_value("weight_norm")
         sync_api.expect(page.get_by_label("setting")).to_have_value("digits_labels_tanh")
 
 
-def test_a_folder_without_results_is_a_sentence(unbuilt):
-    done = unbuilt.run("python", "workflow/scripts/explore.py", "results/nothing")
-    assert done.returncode == 2
-    assert "results/nothing/datasets has no setting: run the study first" in done.stdout
-    assert "Traceback" not in done.stdout
+def test_exploring_a_folder_without_results_is_refused(unbuilt):
+    process = unbuilt.run("python", "workflow/scripts/explore.py", "results/nothing")
+    assert process.returncode == 2
+    assert "results/nothing/datasets has no setting. Run the study first" in process.stdout
+    assert "Traceback" not in process.stdout

@@ -299,7 +299,7 @@ def test_the_report_holds_every_figure_and_page_of_tables_with_its_caption(built
     statements = statistics.read_table(built.results / "tables/statements.csv")
     assert {"loss", "scatter", "comparisons"} <= set(statements["about"])
     config = yaml.safe_load(config)
-    config |= {"said": captions.said(config, statements)}
+    config |= {"quoted": captions.quoted(config, statements)}
     held = {f"figures/{name}.svg": f"figure_{name}.rst" for name in FIGURES} | {
         f"tables/{name}.html": "tables.rst" for name in PAGES
     }

@@ -119,9 +119,9 @@ def read_site():
 
 check_working_folder()
 SITE = read_site()
-QUOTED = config.pop("said", {})  # what captions quote; no key of a study
+QUOTED = config.pop("quoted", {})  # what captions quote; no key of a study
 STUDY = read_study()
-config["said"] = QUOTED
+config["quoted"] = QUOTED
 RESULTS = Path("results") / STUDY.name
 check_writable(RESULTS.absolute())
 check_results_are_tracked(RESULTS)

@@ -12,12 +12,10 @@ def main(job: Job) -> None:
     style = Style.read(job.path("style"))
     datasets = {path.stem: with_gaps(netcdf.open_dataset(path)) for path in job.paths["datasets"]}
     tables = {path.stem: statistics.read_table(path) for path in job.paths["tables"]}
-    with style.used():
-        save(
-            registry.load("figures", job.settings["figure"]).draw(datasets, tables, style),
-            job.paths["outputs"],
-            job.label,
-        )
+    plugin = registry.load("figures", job.settings["figure"])
+    with style.applied():
+        figure = plugin.draw(datasets, tables, style)
+        save(figure, job.paths["outputs"], job.label)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Explore a study: a local page to choose setting, arms, measure and outcome, and to see curves, their scatter and spectra.
+"""Explore a study in the browser: choose setting, arms, measure and outcome, and see their plots.
 
     python workflow/scripts/explore.py results/digits
 
-It serves what the netCDF files hold, on this machine alone, until it is told to stop.
+The page shows the study's netCDF files. It is served to this machine only; stop it with Ctrl-C.
 """
 
 import argparse
@@ -14,7 +14,8 @@ from plasticity.storage import netcdf
 
 STYLE = Path(__file__).parents[1] / "style.yaml"
 
-if __name__ == "__main__":
+
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -26,14 +27,24 @@ if __name__ == "__main__":
         help="folder of a study (default: results/digits)",
     )
     parser.add_argument(
-        "--port", type=int, default=5006, help="where to serve; 0: any that is free (default: 5006)"
+        "--port", type=int, default=5006, help="port to serve on; 0: any free one (default: 5006)"
     )
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = parser().parse_args()
+    results = arguments.results
     datasets = {
-        path.stem: netcdf.open_dataset(path) for path in sorted(given.results.glob("datasets/*.nc"))
+        path.stem: netcdf.open_dataset(path) for path in sorted(results.glob("datasets/*.nc"))
     }
     if not datasets:
-        parser.error(
-            f"{given.results}/datasets has no setting: run the study first, or name another folder of results/"
+        parser().error(
+            f"{results}/datasets has no setting. Run the study first, or name another folder below"
+            " results/."
         )
-    explorer.serve(given.results.name, datasets, Style.read(STYLE), given.port)
+    explorer.serve(results.name, datasets, Style.read(STYLE), arguments.port)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,8 +7,10 @@ from plasticity.storage import netcdf
 
 
 def main(job: Job) -> None:
-    config, titles = job.settings["config"], job.settings["tables"]
-    config |= {"said": captions.said(config, statistics.read_table(job.path("statements")))}
+    statements = statistics.read_table(job.path("statements"))
+    config = job.settings["config"]
+    config |= {"quoted": captions.quoted(config, statements)}
+    titles = job.settings["tables"]
     sections = [
         page.Section(
             table.stem,
@@ -18,11 +20,10 @@ def main(job: Job) -> None:
         )
         for table, caption in zip(job.paths["tables"], job.paths["captions"], strict=True)
     ]
-    with netcdf.atomic_write(job.path("page")) as part, netcdf.explained(job.path("page")):
-        part.write_text(
-            page.page(f"Study {config['study']}: {job.settings['page']}", sections),
-            encoding="utf-8",
-        )
+    title = f"Study {config['study']}: {job.settings['page']}"
+    path = job.path("page")
+    with netcdf.atomic_write(path) as part, netcdf.explained(path):
+        part.write_text(page.page(title, sections), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Write the study's report: Snakemake's own, by a second Snakemake that only looks at what the first has made."""
+"""Write the study's report with a second Snakemake process, which reads the finished results."""
 
 import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,38 +18,46 @@ DRAWN_WITH = ("snakemake", "matplotlib", "pandas", "scipy", "statsmodels")
 
 
 def main(job: Job) -> None:
-    made_with = [
+    config = job.settings | {"quoted": quoted(job)}
+    with netcdf.atomic_write(job.path("output")) as part:
+        part.write_text(write_report(config, job.path("stylesheet")))
+
+
+def quoted(job: Job) -> dict[str, str]:
+    """Write all texts that the captions and the first page quote."""
+    trained_with = [
         json.loads(netcdf.open_dataset(path).attrs["versions"]) for path in job.paths["datasets"]
     ]
-    cost = latex.cost(job.path("benchmarks"), latex.ALL_STAGES)
     drawn_with = {name: version(name) for name in DRAWN_WITH}
-    with netcdf.atomic_write(job.path("output")) as part, tempfile.TemporaryDirectory() as scratch:
-        config, page = Path(scratch, "config.json"), Path(scratch, "report.html")
-        said = captions.said(job.settings, statistics.read_table(job.path("statements")))
-        said |= {"versions": captions.versions(made_with, drawn_with), "cost": captions.table(cost)}
-        config.write_text(json.dumps(job.settings | {"said": said}))
-        # the first Snakemake holds the lock, and waits for this one
-        options = [
-            "--nolock",
-            "--configfile",
-            str(config),
-            "--report",
-            str(page),
-            "--report-stylesheet",
-            str(job.path("stylesheet")),
-        ]
-        made = subprocess.run(
-            [sys.executable, "-m", "snakemake", "figures", "tables", *options],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        log.log.info("%s", made.stdout + made.stderr)
-        if made.returncode:
+    cost = latex.cost(job.path("benchmarks"), latex.ALL_STAGES)
+    texts = captions.quoted(job.settings, statistics.read_table(job.path("statements")))
+    texts["versions"] = captions.versions(trained_with, drawn_with)
+    texts["cost"] = captions.format_table(cost)
+    return texts
+
+
+def write_report(config: Mapping[str, object], stylesheet: Path) -> str:
+    """Run Snakemake with this config to write its report, and return the HTML.
+
+    Raises:
+        StudyError: Snakemake failed.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        config_path, page = Path(scratch, "config.json"), Path(scratch, "report.html")
+        config_path.write_text(json.dumps(config))
+        command = [sys.executable, "-m", "snakemake", "figures", "tables"]
+        command += ["--nolock"]  # the Snakemake that runs this script holds the lock
+        command += ["--configfile", str(config_path)]
+        command += ["--report", str(page), "--report-stylesheet", str(stylesheet)]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        output = process.stdout + process.stderr
+        log.log.info("%s", output)
+        if process.returncode:
             raise StudyError(
-                f"Snakemake could not write the report: {(made.stdout + made.stderr).strip().splitlines()[-1]}"
+                "Snakemake could not write the report. The log has its output, which ends:"
+                f" {output.strip().splitlines()[-1]}"
             )
-        part.write_text(page.read_text())
+        return page.read_text()
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
-"""Run a study and compare its tables and datasets with those that were published, in docs/{study}.
+"""Run a study and compare its tables and datasets with those published in docs/{study}.
 
     python workflow/scripts/reproduce.py digits
 
-On the same kind of machine every bit must be the same; elsewhere it says which numbers differ, and by how much.
+On the same kind of machine every bit must be equal. Elsewhere the command lists the numbers that
+differ, and by how much.
 """
 
 import argparse
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import yaml
 
@@ -17,58 +19,72 @@ from plasticity.errors import StudyError
 from plasticity.provenance.code_digest import ROOT
 from plasticity.report import publish, reference
 
-if __name__ == "__main__":
+SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("study", help="its name, as its config has it")
+    parser.add_argument("study", help="name of the study in its config")
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="make these results the reference, and lay down their figures",
+        help="make these results the reference, and publish their figures",
     )
-    given = parser.parse_args()
-    results, published = ROOT / "results" / given.study, ROOT / "docs" / given.study
+    arguments = parser.parse_args()
+    results = ROOT / "results" / arguments.study
+    published = ROOT / "docs" / arguments.study
     try:
-        config = reference.config_of(given.study)
-        if not given.publish:
-            reference.same_kind(published)
-        options = (
-            []
-            if config == ROOT / "config.yaml"
-            else ["--configfile", str(config.relative_to(ROOT))]
-        )
-        run = [
-            "snakemake",
-            "--cores",
-            "all",
-            "--rerun-incomplete",
-            "--quiet",
-            "rules",
-            "reason",
-            *options,
-        ]
-        if subprocess.run([sys.executable, "-m", *run], cwd=ROOT, check=False).returncode:
-            raise StudyError(
-                "the study did not come to its end: mend what snakemake says above, and start again"
-            )
-        if given.publish:
-            count = reference.publish(results, published)
-            known = study.read(
-                yaml.safe_load(config.read_text(encoding="utf-8")),
-                ROOT / "workflow/schemas/config.schema.yaml",
-                str(config),
-            )
-            publish.publish(known, results, published, shlex.join(run))
-            print(
-                f"{count} tables and datasets are the reference now: commit {published.relative_to(ROOT)}"
-            )
+        config = reference.find_config(arguments.study)
+        if not arguments.publish:
+            # without a reference, this fails now and not after the run
+            reference.is_same_kind_of_machine(published)
+        command = run_study(config)
+        if arguments.publish:
+            publish_study(config, results, published, command)
         else:
-            same, lines = reference.compare(results, published)
-            print("\n".join(lines))
-            if not same and reference.same_kind(published):
-                sys.exit(
-                    "on this kind of machine they should be the same: was the code or the config changed? make why, make audit"
-                )
+            compare(results, published)
     except StudyError as mistake:
         sys.exit(str(mistake))
+
+
+def run_study(config: Path) -> str:
+    """Run the study with Snakemake, and return the command.
+
+    Raises:
+        StudyError: the run failed.
+    """
+    command = ["snakemake", "--cores", "all", "--rerun-incomplete", "--quiet", "rules", "reason"]
+    if config != ROOT / "config.yaml":
+        command += ["--configfile", str(config.relative_to(ROOT))]
+    process = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False)
+    if process.returncode:
+        raise StudyError(
+            "The study did not finish. Fix what Snakemake reports above, then run this again."
+        )
+    return shlex.join(command)
+
+
+def publish_study(config: Path, results: Path, published: Path, command: str) -> None:
+    """Make the results the reference, and publish their figures."""
+    count = reference.publish(results, published)
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    publish.publish(study.read(settings, SCHEMA, str(config)), results, published, command)
+    folder = published.relative_to(ROOT)
+    print(f"The reference has {count} tables and datasets. Commit {folder}.")
+
+
+def compare(results: Path, published: Path) -> None:
+    """Print how the results differ from the reference; exit with 1 if they should be equal."""
+    is_equal, lines = reference.compare(results, published)
+    print("\n".join(lines))
+    if not is_equal and reference.is_same_kind_of_machine(published):
+        sys.exit(
+            "on this kind of machine they should be the same. To see whether the code or the"
+            " config changed, run: make why; make audit"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Typeset the tables of a paper: settings, methods and cost, as CSV and in LaTeX."""
+"""Write the tables of a paper (settings, methods and cost) as CSV and in LaTeX."""
 
 import json
 
@@ -9,18 +9,17 @@ from plasticity.storage import netcdf
 
 
 def main(job: Job) -> None:
-    tables = {path.stem: statistics.read_table(path) for path in job.paths["tables"]}
-    made = {
-        "settings": latex.settings(
-            {
-                path.stem: json.loads(netcdf.open_dataset(path).attrs["settings"])
-                for path in job.paths["datasets"]
-            }
-        ),
-        "methods": latex.methods(tables["outcomes"], tables["comparisons"]),
+    results = {path.stem: statistics.read_table(path) for path in job.paths["tables"]}
+    job_settings = {
+        path.stem: json.loads(netcdf.open_dataset(path).attrs["settings"])
+        for path in job.paths["datasets"]
+    }
+    tables = {
+        "settings": latex.settings(job_settings),
+        "methods": latex.methods(results["outcomes"], results["comparisons"]),
         "cost": latex.cost(job.path("benchmarks")),
     }
-    for path, text in latex.written(made, job.paths["outputs"]).items():
+    for path, text in latex.file_contents(tables, job.paths["outputs"]).items():
         with netcdf.atomic_write(path) as part, netcdf.explained(path):
             part.write_text(text, encoding="utf-8")
 

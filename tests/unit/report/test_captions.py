@@ -1,4 +1,4 @@
-"""Captions and the report's first page say what is true of the study at hand."""
+"""Captions and the first page of the report match the config and the statements of the study."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,98 +26,110 @@ STATEMENTS = pd.DataFrame(
 )
 
 
-def said(name, **changes):
-    """A text of the report, as a study whose config differs in these keys has it."""
-    config = CONFIG | changes
-    config |= {"said": captions.said(config, STATEMENTS)}
+def with_quotes(config):
+    """Add to a config what captions quote."""
+    return config | {"quoted": captions.quoted(config, STATEMENTS)}
+
+
+def render(name, **changes):
+    """Render a text of the report for the default config with these keys changed."""
+    config = with_quotes(CONFIG | changes)
     template = (REPORT / f"{name}.rst").read_text(encoding="utf-8")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
-    return " ".join(
-        environment.from_string(template).render(snakemake=SimpleNamespace(config=config)).split()
-    )
+    text = environment.from_string(template).render(snakemake=SimpleNamespace(config=config))
+    return " ".join(text.split())
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in REPORT.glob("*.rst")))
 @pytest.mark.parametrize(
     "seeds", [{"report": 5}, {"tune": 0, "report": 5}, {"tune": 3, "report": 7}]
 )
-def test_each_text_can_be_made_of_a_config(name, seeds):
-    assert "{" not in said(name, seeds=seeds)
-    captions.html(
-        REPORT / f"{name}.rst",
-        CONFIG | {"seeds": seeds} | {"said": captions.said(CONFIG | {"seeds": seeds}, STATEMENTS)},
-    )
+def test_every_text_renders(name, seeds):
+    assert "{" not in render(name, seeds=seeds)
+    captions.html(REPORT / f"{name}.rst", with_quotes(CONFIG | {"seeds": seeds}))
 
 
 @pytest.mark.parametrize("name", registry.names("figures"))
-def test_every_figure_says_its_seeds_its_budget_and_what_its_bands_are(name):
-    text = said(f"figure_{name}", seeds={"report": 7})
+def test_every_figure_caption_states_seeds_budget_and_bands(name):
+    text = render(f"figure_{name}", seeds={"report": 7})
     assert "7 seeds" in text
     assert "40 tasks, each 10 epochs on 1,280 images in batches of 64" in text
-    assert any(word in text for word in ("95 % interval", "without bands", "quartiles"))
+    assert any(words in text for words in ("95 % interval", "without bands", "quartiles"))
 
 
-def test_one_seed_has_no_band_and_that_is_said():
-    assert "the only seed, so there is no band" in said("figure_curvature", seeds={"report": 1})
-    assert "the only seed" not in said("figure_curvature", seeds={"report": 2})
+def test_caption_states_that_one_seed_has_no_band():
+    assert "the only seed, so there is no band" in render("figure_curvature", seeds={"report": 1})
+    assert "the only seed" not in render("figure_curvature", seeds={"report": 2})
 
 
-def test_budgets_that_differ_are_said_each_and_too_many_are_left_to_the_table():
+def test_few_budgets_are_listed_and_many_are_left_to_the_table():
     problem = CONFIG["settings"]["digits_labels_relu"]["problem"]
     settings = {f"a_b_{k}": {"problem": problem | {"tasks": k + 1}} for k in range(4)}
-    two = captions.budget({"settings": {name: settings[name] for name in ("a_b_0", "a_b_1")}})
-    assert two == (
-        "Budget: 1 tasks, each 10 epochs on 1,280 images in batches of 64; or 2 tasks, each 10 epochs on 1,280 images in batches of 64."
+    two = {name: settings[name] for name in ("a_b_0", "a_b_1")}
+    assert captions.budget({"settings": two}) == (
+        "Budget: 1 tasks, each 10 epochs on 1,280 images in batches of 64;"
+        " or 2 tasks, each 10 epochs on 1,280 images in batches of 64."
     )
-    assert captions.budget({"settings": settings}) == "Budgets: the table of settings has them."
-    steps = {"a": {"problem": problem | {"steps_per_task": 5000}}}
-    assert "each 5,000 steps on" in captions.budget({"settings": steps})
+    assert captions.budget({"settings": settings}) == "The table of settings lists the budgets."
 
 
-def test_the_summary_speaks_of_ranks_only_where_it_has_them():
-    curvature = CONFIG["curvature"]
-    assert "and the effective rank (0.99) of the curvature" in said("table_summary")
-    assert "rank" not in said(
-        "table_summary", curvature=curvature | {"evaluation_points": ["previous"]}
-    )
+def test_budget_in_steps_is_stated_in_steps():
+    problem = CONFIG["settings"]["digits_labels_relu"]["problem"]
+    settings = {"a": {"problem": problem | {"steps_per_task": 5000}}}
+    assert "each 5,000 steps on" in captions.budget({"settings": settings})
 
 
-def test_the_first_page_says_which_seeds_trained_what():
-    assert "Every arm was trained with 5 seeds" in said("workflow", seeds={"tune": 0, "report": 5})
-    tuned = said("workflow", seeds={"tune": 3, "report": 7})
+def test_operator_caption_explains_the_operators_of_the_study_only():
+    curvature = CONFIG["curvature"] | {"operators": ["ntk"]}
+    text = render("figure_operators", curvature=curvature)
+    assert f"NTK: {registry.constant('operators', 'ntk', 'MEANING')}." in text
+    assert "GGN" not in text
+
+
+def test_summary_mentions_ranks_only_if_it_has_them():
+    curvature = CONFIG["curvature"] | {"evaluation_points": ["previous"]}
+    assert "and the effective rank (0.99) of the curvature" in render("table_summary")
+    assert "rank" not in render("table_summary", curvature=curvature)
+
+
+def test_first_page_states_which_seeds_trained_what():
+    untuned = render("workflow", seeds={"tune": 0, "report": 5})
+    assert "Every arm was trained with 5 seeds" in untuned
+    tuned = render("workflow", seeds={"tune": 3, "report": 7})
     assert "very arm was trained" not in tuned
-    assert "3 tuning seeds chose one; what is reported was trained with 7 other seeds." in tuned
+    assert "3 tuning seeds selected one. Reported results are from 7 other seeds." in tuned
 
 
-def test_the_first_page_has_the_result_first_what_was_lost_then_what_explains_it():
-    text = said("workflow")
-    places = [
-        text.index(sentence)
-        for sentence in ("plasticity is lost.", "One counter-example.", "The rank is consistent.")
-    ]
-    assert places == sorted(places)
-    assert "So is the norm." not in text, "of the meta-analysis, only what the study is about"
+def test_first_page_states_the_loss_first_and_explanations_after_it():
+    text = render("workflow")
+    sentences = ("plasticity is lost.", "One counter-example.", "The rank is consistent.")
+    positions = [text.index(sentence) for sentence in sentences]
+    assert positions == sorted(positions)
+
+
+def test_first_page_leaves_out_other_measures_and_figures():
+    text = render("workflow")
+    assert "So is the norm." not in text
     assert "a_b_c: ρ" not in text
-    assert "- a_b_c: ρ = -0.50." in said("figure_scatter")
+    assert "- a_b_c: ρ = -0.50." in render("figure_scatter")
 
 
-def test_sentences_are_a_list_in_the_page():
-    html = captions.html(
-        REPORT / "figure_scatter.rst", CONFIG | {"said": captions.said(CONFIG, STATEMENTS)}
-    )
+def test_sentences_become_a_list_in_html():
+    html = captions.html(REPORT / "figure_scatter.rst", with_quotes(CONFIG))
     assert "<li>" in html
     assert "ρ = -0.50." in html
 
 
-def test_a_small_table_is_a_table_in_the_page(tmp_path):
-    (tmp_path / "a.rst").write_text("**Cost**:\n{{ snakemake.config['said']['cost'] }}\nThe end.\n")
-    cost = captions.table(pd.DataFrame({"stage": ["train"], "largest MB": [1234.5678]}))
-    html = captions.html(tmp_path / "a.rst", {"said": {"cost": cost}})
+def test_small_table_becomes_a_table_in_html(tmp_path):
+    template = "**Cost**:\n{{ snakemake.config['quoted']['cost'] }}\nThe end.\n"
+    (tmp_path / "a.rst").write_text(template)
+    cost = captions.format_table(pd.DataFrame({"stage": ["train"], "largest MB": [1234.5678]}))
+    html = captions.html(tmp_path / "a.rst", {"quoted": {"cost": cost}})
     assert "<table" in html
     assert "1.23e+03" in html
     assert "The end." in html
 
 
-def test_versions_that_differ_are_both_named():
+def test_different_versions_are_all_named():
     text = captions.versions([{"torch": "1"}, {"torch": "2"}, {"torch": "1"}], {"scipy": "3"})
     assert text == "Trained and measured with torch 1; or torch 2; tested and drawn with scipy 3."

@@ -1,62 +1,62 @@
-"""What the page to explore shows is what the datasets hold."""
+"""The page to explore shows what the datasets hold."""
 
 import numpy as np
 import panel as pn
 import pytest
-from test_figures import PLAIN, STYLE, setting
+from test_figures import STYLE, TWO_SETTINGS, setting
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore"
-)  # those of the libraries that draw it are not ours
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of the plotting libraries
 
-exploring = pytest.importorskip("plasticity.report.explorer")
+explorer = pytest.importorskip("plasticity.report.explorer")
 
 
-def test_a_measure_and_an_outcome_stand_beside_each_other_for_every_arm_seed_and_task():
-    data = PLAIN["digits_labels_relu"]
-    table = exploring.table(
-        data, "fisher_trace", "final_error_gap", ["none", "fresh"], "previous", "output"
-    )
+def test_table_joins_measure_and_outcome_of_every_arm_seed_and_task():
+    data = TWO_SETTINGS["digits_labels_relu"]
+    arms = ["none", "fresh"]
+    table = explorer.table(data, "fisher_trace", "final_error_gap", arms, "previous", "output")
     assert len(table) == 2 * data.sizes["seed"] * data.sizes["task"]
     row = table.query("arm == 'none' and seed == 2 and task == 3").iloc[0]
-    assert (
-        row["fisher_trace"]
-        == data["fisher_trace"]
-        .sel(arm="none", seed=2, task=3, evaluation_point="previous", block="output")
-        .item()
-    )
-    assert row["final_error_gap"] == data["final_error_gap"].sel(arm="none", seed=2, task=3).item()
-    assert "evaluation_point" not in exploring.table(
-        data, "weight_norm", "final_error", ["none"], "previous", "all"
-    )
+    run = {"arm": "none", "seed": 2, "task": 3}
+    measure = data["fisher_trace"].sel(run | {"evaluation_point": "previous", "block": "output"})
+    assert row["fisher_trace"] == measure.item()
+    assert row["final_error_gap"] == data["final_error_gap"].sel(run).item()
 
 
-def test_spectra_are_means_over_seeds_from_index_1_and_none_where_none_were_kept():
-    data = PLAIN["digits_labels_relu"]
-    table = exploring.spectra(data, "fisher", ["none"], 4, "next", "all")
-    expected = (
-        data["fisher_eigenvalue"]
-        .sel(arm="none", task=4, evaluation_point="next", block="all")
-        .mean("seed")
+def test_table_of_a_measure_without_evaluation_points_has_no_such_column():
+    data = TWO_SETTINGS["digits_labels_relu"]
+    table = explorer.table(data, "weight_norm", "final_error", ["none"], "previous", "all")
+    assert "evaluation_point" not in table
+
+
+def test_spectra_are_means_over_seeds_and_count_from_one():
+    data = TWO_SETTINGS["digits_labels_relu"]
+    table = explorer.spectra(data, "fisher", ["none"], 4, "next", "all")
+    selected = data["fisher_eigenvalue"].sel(
+        arm="none", task=4, evaluation_point="next", block="all"
     )
     assert table["index"].tolist() == [1, 2, 3, 4, 5]
-    np.testing.assert_allclose(table["eigenvalue"], expected)
-    assert exploring.spectra(data, "ntk", ["none"], 4, "next", "all").empty
+    np.testing.assert_allclose(table["eigenvalue"], selected.mean("seed"))
 
 
-def test_what_is_chosen_stays_chosen_where_the_next_setting_has_it():
+def test_spectra_of_an_unmeasured_operator_are_empty():
+    data = TWO_SETTINGS["digits_labels_relu"]
+    assert explorer.spectra(data, "ntk", ["none"], 4, "next", "all").empty
+
+
+def test_choices_carry_over_to_a_setting_that_offers_them():
     other = setting(arms=["none", "redo(threshold=0.1)", "fresh"], evaluation_points=("previous",))
-    page = exploring.page("digits", {"one": PLAIN["digits_labels_relu"], "two": other}, STYLE)
+    datasets = {"one": TWO_SETTINGS["digits_labels_relu"], "two": other}
+    page = explorer.page("digits", datasets, STYLE)
 
-    def choices():
+    def widgets():
         return {widget.name: widget for widget in page.select(pn.widgets.base.WidgetBase)}
 
-    choices()["measure"].value = "dead_fraction"
-    choices()["arms"].value = ["none", "l2(strength=0.01)"]
+    widgets()["measure"].value = "dead_fraction"
+    widgets()["arms"].value = ["none", "l2(strength=0.01)"]
     page[1].value = "two"
-    assert choices()["measure"].value == "dead_fraction"
-    assert choices()["arms"].value == ["none"]
-    assert choices()["evaluation_point"].value == "previous"
-    assert choices()["arms"].options == ["none", "redo(threshold=0.1)", "fresh"]
-    choices()["arms"].value = []
+    assert widgets()["measure"].value == "dead_fraction"
+    assert widgets()["arms"].value == ["none"]
+    assert widgets()["evaluation_point"].value == "previous"
+    assert widgets()["arms"].options == ["none", "redo(threshold=0.1)", "fresh"]
+    widgets()["arms"].value = []
     assert "Choose an arm." in [pane.object for pane in page.select(pn.pane.Markdown)]

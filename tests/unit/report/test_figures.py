@@ -1,6 +1,13 @@
-"""Figures of drawn studies of every shape: they show what the data hold, nothing collides, the same data give the same bytes."""
+"""Figures show what the data hold, no text overlaps, and equal data give equal bytes.
+
+To make the expected pictures again, for example after changing a label:
+pytest tests/unit/report/test_figures.py -k equals_its_picture \
+    --mpl-generate-path=tests/unit/report/pictures
+Then look at each picture that changed.
+"""
 
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -20,9 +27,8 @@ from plasticity.config import registry
 from plasticity.config.models import Curvature
 from plasticity.curvature import measure
 from plasticity.errors import StudyError
-from plasticity.report import figures
-from plasticity.report.panels import short, spread
-from plasticity.report.style import Style, lay_out, save
+from plasticity.report import panels
+from plasticity.report.style import Style, as_line_options, lay_out, save
 from plasticity.statistics import (
     associations,
     comparisons,
@@ -39,7 +45,8 @@ from plasticity.storage import netcdf
 from plasticity.training import outcomes
 
 ROOT = Path(__file__).parents[3]
-STYLE = Style.read(ROOT / "workflow/style.yaml")
+STYLE_FILE = ROOT / "workflow/style.yaml"
+STYLE = Style.read(STYLE_FILE)
 NAMES = registry.names("figures")
 BLOCKS = ["hidden_1", "hidden_2", "output", "last_two", "all"]
 CURVATURE = Curvature.of(
@@ -52,202 +59,208 @@ CURVATURE = Curvature.of(
 )
 ARMS = ["none", "l2(strength=0.001)", "l2(strength=0.01)", "wasserstein(strength=0.01)", "fresh"]
 DPI = 60
-TOLERANCE = 3  # of the pictures' root mean square difference: what a swapped colour or a lost axis is beyond
+TOLERANCE = 3  # root mean square difference of pictures; swapped colours and lost axes exceed it
+
+
+# Studies
 
 
 def setting(
     seed=0, arms=ARMS, seeds=4, tasks=6, evaluation_points=("previous", "next"), blocks=BLOCKS
 ):
-    """A setting's dataset as the contract has it, with drawn numbers."""
-    draw = np.random.default_rng(seed)
-    grid = 0.01 * np.sinh(np.linspace(-1.05, 1.05, 7) * np.arcsinh(100))
-    sizes = {
-        "arm": len(arms),
-        "seed": seeds,
-        "task": tasks,
-        "evaluation_point": len(evaluation_points),
-        "block": len(blocks),
-        "rank": 5,
-        "step": 4,
-        "grid": 7,
-    }
-    table = {
-        name: variable
-        for name, variable in (outcomes.TABLE | measure.table(CURVATURE)).items()
-        if name != "test_error"
-    }
-    values = {
-        name: draw.uniform(0.1, 0.9, [sizes[dim] for dim in variable.dims])
-        for name, variable in table.items()
-    }
-    values["fisher_eigenvalue"][:] = -np.sort(-values["fisher_eigenvalue"], axis=-1)
-    values["feature_rank"][..., 2:] = np.nan
+    """Make a setting's dataset with all variables of the contract and random numbers."""
+    generator = np.random.default_rng(seed)
     coordinates = {
         "arm": arms,
         "seed": range(seeds),
         "task": range(tasks),
         "evaluation_point": list(evaluation_points),
         "block": blocks,
+        "rank": range(5),
+        "step": range(5, 25, 5),
+        "grid": 0.01 * np.sinh(np.linspace(-1.05, 1.05, 7) * np.arcsinh(100)),
     }
-    coordinates |= {"rank": range(5), "step": range(5, 25, 5), "grid": grid}
-    data = netcdf.dataset(table, values, coordinates, "drawn", {})
-    fresh = {
+    table = outcomes.TABLE | measure.table(CURVATURE)
+    del table["test_error"]
+    values = {
+        name: generator.uniform(0.1, 0.9, [len(coordinates[dim]) for dim in variable.dims])
+        for name, variable in table.items()
+    }
+    values["fisher_eigenvalue"][:] = -np.sort(-values["fisher_eigenvalue"], axis=-1)
+    values["feature_rank"][..., 2:] = np.nan
+    data = netcdf.dataset(table, values, coordinates, "random", {})
+    baseline = {
         name: data[name.removeprefix("fresh_")].sel(arm="fresh", drop=True)
         for name in outcomes.FRESH
         if name != "fresh_test_error"
     }
-    return summaries.with_gaps(data.assign(fresh))
+    return summaries.with_gaps(data.assign(baseline))
 
 
-def without(data, missing):
-    """The same dataset with NaN where `missing` holds."""
-    return data.map(
-        lambda values: (
-            values.where(~missing(data)).transpose(*values.dims) if "arm" in values.dims else values
-        )
-    )
+def without(data, is_missing):
+    """Copy a dataset with NaN where `is_missing(data)` holds."""
+
+    def blank(values):
+        if "arm" not in values.dims:
+            return values
+        return values.where(~is_missing(data)).transpose(*values.dims)
+
+    return data.map(blank)
 
 
-def constant(data, name):
-    """The same dataset with a measure that never changes."""
-    return data.assign({name: data[name] * 0 + 0.5})
+def constant(data, *names):
+    """Copy a dataset with measures that never change."""
+    return data.assign({name: data[name] * 0 + 0.5 for name in names})
+
+
+def without_curvature(data):
+    """Copy a dataset without the measures of operators."""
+    return data.drop_vars([name for name in data if name.startswith(("fisher", "hessian"))])
+
+
+def with_operator(data, operator):
+    """Copy a dataset with the Fisher's measures for a further operator, too."""
+    fisher = [str(name) for name in data.data_vars if str(name).startswith("fisher_")]
+    return data.assign({name.replace("fisher", operator, 1): data[name] for name in fisher})
 
 
 def tables_of(datasets):
-    """The tables that figures are drawn from."""
-    panels, draws = [Panel.of(name, data) for name, data in datasets.items()], Draws(49)
-    within, beside = associations.associations([panel.explanations() for panel in panels], draws)
-    tested = {"associations": within, "nulls": beside, "lead_lag": lead_lag.lead_lag(panels, draws)}
-    tested |= {"consistency": meta_analysis.consistency(panels, draws)}
-    found = adjusted(tested | {"comparisons": comparisons.comparisons(panels, draws)}, ())
-    found |= {"counterexamples": meta_analysis.counterexamples(panels, draws, 0.05, 0.2)}
-    found |= {
-        "redundancy": prediction.redundancy(panels, draws),
-        "outcomes": summaries.outcomes(datasets),
+    """Compute the tables that figures are drawn from."""
+    settings, draws = [Panel.of(name, data) for name, data in datasets.items()], Draws(49)
+    explanations = [panel.explanations() for panel in settings]
+    within, nulls = associations.associations(explanations, draws)
+    tested = {
+        "associations": within,
+        "nulls": nulls,
+        "lead_lag": lead_lag.lead_lag(settings, draws),
+        "consistency": meta_analysis.consistency(settings, draws),
+        "comparisons": comparisons.comparisons(settings, draws),
     }
-    return found | {"tuning": pd.DataFrame(columns=summaries.TUNING)}
+    others = {
+        "counterexamples": meta_analysis.counterexamples(settings, draws, 0.05, 0.2),
+        "redundancy": prediction.redundancy(settings, draws),
+        "outcomes": summaries.outcomes(datasets),
+        "tuning": pd.DataFrame(columns=summaries.TUNING),
+    }
+    return adjusted(tested, ()) | others
 
 
-def drawn(name, datasets, tables=None, style=STYLE):
-    """The figure, laid out, with every warning an error."""
+def draw(name, datasets, tables=None, style=STYLE):
+    """Draw a figure and lay it out; every warning is an error."""
     needed = registry.constant("figures", name, "TABLES")
-    tables = tables or (tables_of(datasets) if needed else {})
-    with style.used():
-        figure = registry.load("figures", name).draw(
-            datasets, {table: tables[table] for table in needed}, style
-        )
+    if tables is None:
+        tables = tables_of(datasets) if needed else {}
+    with style.applied():
+        plugin = registry.load("figures", name)
+        figure = plugin.draw(datasets, {table: tables[table] for table in needed}, style)
         lay_out(figure)
     return figure
 
 
 @pytest.fixture(autouse=True)
-def _close():
+def _close_figures():
     yield
     plt.close("all")
 
 
 def lines(axis):
+    """Return the lines of a panel by label."""
     return {line.get_label(): line for line in axis.lines}
 
 
-PLAIN = {
+TWO_SETTINGS = {
     f"digits_labels_{activation}": setting(seed, tasks=12)
     for seed, activation in enumerate(["relu", "tanh"])
 }
-MANY = [
+LONG_NAMES = [f"digits_labels_some_rather_long_name_{k}" for k in range(9)]
+INTERVENTIONS = [
     f"{method}(strength=0.1)"
     for method in registry.names("methods")
     if method not in ("none", "fresh")
 ]
-ODD = ["none", "l2(kind=$a_b$ & <c> 100% #1 ^~{}\\)", "fresh"]
-SHAPES = {
-    "two settings": PLAIN,
+SPECIAL_CHARACTERS = ["none", "l2(kind=$a_b$ & <c> 100% #1 ^~{}\\)", "fresh"]
+TWELVE_LAYERS = [*(f"conv_{k}" for k in range(11)), "output", "last_two", "all"]
+STUDIES = {
+    "two settings": TWO_SETTINGS,
     "nine settings with long names": {
-        f"digits_labels_some_rather_long_name_{k}": setting(k, ARMS[::2]) for k in range(9)
+        name: setting(k, ARMS[::2]) for k, name in enumerate(LONG_NAMES)
     },
-    "every method": {"a_b_relu": setting(arms=["none", *MANY, "fresh"])},
+    "every method": {"a_b_relu": setting(arms=["none", *INTERVENTIONS, "fresh"])},
     "one seed": {"a_b_relu": setting(seeds=1)},
     "one task": {"a_b_relu": setting(tasks=1)},
     "no interventions": {"a_b_relu": setting(arms=["none", "fresh"])},
-    "nothing but the baseline and one method": {
-        "a_b_relu": setting(arms=["l2(strength=1)", "fresh"])
-    },
-    "old data only": {"a_b_relu": setting(evaluation_points=("previous",))},
-    "the whole network only": {"a_b_relu": setting(blocks=["all"])},
-    "twelve layers": {
-        "a_b_relu": setting(blocks=[*(f"conv_{k}" for k in range(11)), "output", "last_two", "all"])
-    },
-    "no curvature": {
-        "a_b_relu": setting().drop_vars(
-            [name for name in setting() if name.startswith(("fisher", "hessian"))]
-        )
-    },
-    "a diverged member": {
+    "only the baseline and one method": {"a_b_relu": setting(arms=["l2(strength=1)", "fresh"])},
+    "only the previous task's data": {"a_b_relu": setting(evaluation_points=("previous",))},
+    "only the whole network": {"a_b_relu": setting(blocks=["all"])},
+    "twelve layers": {"a_b_relu": setting(blocks=TWELVE_LAYERS)},
+    "no curvature": {"a_b_relu": without_curvature(setting())},
+    "one run diverged": {
         "a_b_relu": without(
             setting(), lambda data: (data.arm == "none") & (data.seed == 1) & (data.task >= 2)
         )
     },
-    "an arm that diverged whole": {"a_b_relu": without(setting(), lambda data: data.arm == "none")},
-    "every other task measured": {"a_b_relu": without(setting(), lambda data: data.task % 2 == 1)},
-    "a measure that is constant": {
-        "a_b_relu": constant(constant(setting(), "fisher_effective_rank"), "dead_fraction")
+    "all runs of an arm diverged": {
+        "a_b_relu": without(setting(), lambda data: data.arm == "none")
     },
-    "an arm with every odd sign in its name": {"a_b_relu": setting(arms=ODD)},
+    "every second task measured": {"a_b_relu": without(setting(), lambda data: data.task % 2 == 1)},
+    "constant measures": {
+        "a_b_relu": constant(setting(), "fisher_effective_rank", "dead_fraction")
+    },
+    "special characters in an arm": {"a_b_relu": setting(arms=SPECIAL_CHARACTERS)},
 }
 
 
 @pytest.fixture(
-    scope="module", params=slow_except(["two settings", "an arm that diverged whole"], SHAPES)
+    scope="module", params=slow_except(["two settings", "all runs of an arm diverged"], STUDIES)
 )
 def study(request):
-    """A study's datasets and tables."""
-    return SHAPES[request.param], tables_of(SHAPES[request.param])
+    """Datasets and tables of a study."""
+    datasets = STUDIES[request.param]
+    return datasets, tables_of(datasets)
 
 
-def texts(figure):
-    """Every piece of text that is seen, and where: headings, labels, remarks, legends."""
+@pytest.fixture(scope="module")
+def tables():
+    """Tables of the study with two settings."""
+    return tables_of(TWO_SETTINGS)
+
+
+# Pictures
+
+
+def visible_texts(figure):
+    """List titles, labels, remarks and legends, without tick labels, with their extents."""
     renderer = figure.canvas.get_renderer()
-    hidden = {
+    tick_labels = {
         label
         for axis in figure.axes
         for label in (*axis.get_xticklabels(), *axis.get_yticklabels())
     }
-    seen = [
+    texts = [
         text
         for text in figure.findobj(Text)
-        if text.get_text() and text.get_visible() and text not in hidden
+        if text.get_text() and text.get_visible() and text not in tick_labels
     ]
-    return [(text.get_text(), text.get_window_extent(renderer).padded(-1)) for text in seen]
+    return [(text.get_text(), text.get_window_extent(renderer).padded(-1)) for text in texts]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_any_study_is_drawn_inside_its_page_and_no_text_touches_another(name, study):
-    with STYLE.used():  # on which ticks depend, too
-        figure = drawn(name, *study)
+def test_figure_stays_on_its_page_and_no_texts_overlap(name, study):
+    with STYLE.applied():  # ticks depend on the style
+        figure = draw(name, *study)
         figure.canvas.draw()
-    page = np.asarray(figure.canvas.buffer_rgba())[..., :3]
-    assert (page < 128).any()
-    for edge in (page[0], page[-1], page[:, 0], page[:, -1]):
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+    assert (pixels < 128).any()
+    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
         assert (edge == 255).all(), "something reaches over the edge of the page"
-    touching = [
-        (one, other)
-        for (one, a), (other, b) in itertools.combinations(texts(figure), 2)
-        if a.overlaps(b)
+    overlapping = [
+        (text, other_text)
+        for (text, extent), (other_text, other_extent) in itertools.combinations(
+            visible_texts(figure), 2
+        )
+        if extent.overlaps(other_extent)
     ]
-    assert not touching
-
-
-def picture(figure, path):
-    with STYLE.used():
-        figure.savefig(path, dpi=DPI)
-    plt.close(figure)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def plain():
-    """The tables of two settings."""
-    return tables_of(PLAIN)
+    assert not overlapping
 
 
 @pytest.mark.mpl_image_compare(
@@ -258,21 +271,29 @@ def plain():
     deterministic=True,
 )
 @pytest.mark.parametrize("name", NAMES)
-def test_a_figure_looks_as_it_did(name, plain):
-    return drawn(name, PLAIN, plain)
+def test_figure_equals_its_picture(name, tables):
+    return draw(name, TWO_SETTINGS, tables)
 
 
-def turned(looks):
-    """Looks with the colours of one for another."""
-    return dict(zip(looks, [*list(looks.values())[1:], next(iter(looks.values()))], strict=True))
+def write_picture(figure, path):
+    with STYLE.applied():
+        figure.savefig(path, dpi=DPI)
+    plt.close(figure)
+    return str(path)
 
 
-SWAPPED = replace(
+def rotate_values(looks):
+    """Give each key the value of the next."""
+    values = list(looks.values())
+    return dict(zip(looks, [*values[1:], values[0]], strict=True))
+
+
+SWAPPED_COLOURS = replace(
     STYLE,
-    methods=turned(STYLE.methods),
-    operators=turned(STYLE.operators),
-    evaluation_points=turned(STYLE.evaluation_points),
-    stages=turned(STYLE.stages),
+    methods=rotate_values(STYLE.methods),
+    operators=rotate_values(STYLE.operators),
+    evaluation_points=rotate_values(STYLE.evaluation_points),
+    stages=rotate_values(STYLE.stages),
     sequence="cool",
     signed="RdBu",
     quiet="#ff0000",
@@ -280,73 +301,77 @@ SWAPPED = replace(
 
 
 @pytest.mark.parametrize("name", slow_except(["scatter"], NAMES))
-def test_that_comparison_sees_swapped_colours_and_a_lost_axis(name, plain, tmp_path):
-    expected = picture(drawn(name, PLAIN, plain), tmp_path / "expected.png")
-    swapped = picture(drawn(name, PLAIN, plain, SWAPPED), tmp_path / "swapped.png")
-    lost = drawn(name, PLAIN, plain)
+def test_comparison_of_pictures_finds_swapped_colours_and_lost_axes(name, tables, tmp_path):
+    expected = write_picture(draw(name, TWO_SETTINGS, tables), tmp_path / "expected.png")
+    swapped = draw(name, TWO_SETTINGS, tables, SWAPPED_COLOURS)
+    swapped = write_picture(swapped, tmp_path / "swapped.png")
+    lost = draw(name, TWO_SETTINGS, tables)
     lost.axes[0].set_axis_off()
-    for other in (swapped, picture(lost, tmp_path / "lost.png")):
-        assert compare_images(expected, other, TOLERANCE) is not None, other
+    lost = write_picture(lost, tmp_path / "lost.png")
     assert compare_images(expected, expected, TOLERANCE) is None
+    assert compare_images(expected, swapped, TOLERANCE) is not None
+    assert compare_images(expected, lost, TOLERANCE) is not None
 
 
-# What panels show
+# Contents of panels
 
 
-def test_a_line_is_the_mean_over_seeds_and_the_band_its_interval():
+def test_line_is_the_mean_over_seeds_and_band_is_its_interval():
     data = setting()
-    axis = drawn("explanations", {"a_b_relu": data}).axes[0]
+    axis = draw("explanations", {"a_b_relu": data}).axes[0]
     runs = data["final_error"].sel(arm="none").values
-    np.testing.assert_allclose(
-        lines(axis)["no intervention"].get_ydata(), runs.mean(axis=0), rtol=1e-6
-    )
-    corners = axis.collections[0].get_paths()[0].vertices[:, 1]
+    line = lines(axis)["no intervention"]
+    np.testing.assert_allclose(line.get_ydata(), runs.mean(axis=0), rtol=1e-6)
+    band = axis.collections[0].get_paths()[0].vertices[:, 1]
     low, high = np.array([resampling.t_interval(column) for column in runs.T]).T
-    assert corners.min() == pytest.approx(low.min())
-    assert corners.max() == pytest.approx(high.max())
-    both = data["final_error"].sel(arm=["none", "fresh"])
+    assert band.min() == pytest.approx(low.min())
+    assert band.max() == pytest.approx(high.max())
+
+
+def test_panel_has_room_for_all_seeds_but_not_for_wide_bands():
+    data = setting()
+    axis = draw("explanations", {"a_b_relu": data}).axes[0]
+    runs = data["final_error"].sel(arm=["none", "fresh"])
+    band_tops = [resampling.t_interval(column)[1] for column in runs.sel(arm="none").values.T]
     bottom, top = axis.get_ylim()
-    assert bottom < both.min()
-    assert both.max() < top < high.max(), (
-        "a panel is as high as the seeds reach, not as its bands do"
-    )
+    assert bottom < runs.min()
+    assert runs.max() < top < max(band_tops)
 
 
-def test_one_seed_has_no_band_and_one_task_a_dot():
-    assert not drawn("explanations", {"a_b_relu": setting(seeds=1)}).axes[0].collections
-    assert (
-        lines(drawn("explanations", {"a_b_relu": setting(tasks=1)}).axes[0])[
-            "no intervention"
-        ].get_marker()
-        == "o"
-    )
+def test_one_seed_has_no_band():
+    assert not draw("explanations", {"a_b_relu": setting(seeds=1)}).axes[0].collections
 
 
-def test_a_panel_says_how_many_seeds_are_left_where_some_diverged():
-    datasets = SHAPES["a diverged member"]
-    axis = drawn("explanations", datasets).axes[0]
+def test_one_task_is_drawn_as_a_dot():
+    axis = draw("explanations", {"a_b_relu": setting(tasks=1)}).axes[0]
+    assert lines(axis)["no intervention"].get_marker() == "o"
+
+
+def test_panel_counts_the_seeds_that_did_not_diverge():
+    datasets = STUDIES["one run diverged"]
+    axis = draw("explanations", datasets).axes[0]
     assert "no intervention: 3 of 4 seeds" in axis.get_title()
     expected = datasets["a_b_relu"]["final_error"].sel(arm="none", seed=[0, 2, 3]).mean("seed")
     np.testing.assert_allclose(lines(axis)["no intervention"].get_ydata(), expected, rtol=1e-6)
 
 
-def test_the_feature_rank_is_that_of_the_last_hidden_layer_on_new_data():
+def test_feature_rank_is_that_of_the_last_hidden_layer_on_the_next_task():
     data = setting()
-    axis = drawn("explanations", {"a_b_relu": data}).axes[1]
-    expected = (
-        data["feature_rank"].sel(arm="none", evaluation_point="next", block="hidden_2").mean("seed")
-    )
-    np.testing.assert_allclose(lines(axis)["no intervention"].get_ydata(), expected, rtol=1e-6)
+    axis = draw("explanations", {"a_b_relu": data}).axes[1]
+    selected = data["feature_rank"].sel(arm="none", evaluation_point="next", block="hidden_2")
+    line = lines(axis)["no intervention"]
+    np.testing.assert_allclose(line.get_ydata(), selected.mean("seed"), rtol=1e-6)
 
 
-def test_a_measure_that_the_study_lacks_leaves_a_gap_that_says_so():
-    axis = drawn("explanations", {"a_b_relu": setting().drop_vars("dead_fraction")}).axes[3]
+def test_panel_of_a_missing_measure_says_not_measured():
+    data = setting().drop_vars("dead_fraction")
+    axis = draw("explanations", {"a_b_relu": data}).axes[3]
     assert not axis.lines
     assert [text.get_text() for text in axis.texts] == ["not measured"]
 
 
-def test_counterexamples_are_marked_where_the_table_has_them(plain):
-    table = plain["counterexamples"].assign(
+def test_counterexamples_of_the_table_are_marked(tables):
+    table = tables["counterexamples"].assign(
         verdict="lost, and the measure moves as claimed", counterexample=False
     )
     row = (
@@ -355,329 +380,344 @@ def test_counterexamples_are_marked_where_the_table_has_them(plain):
         & (table["setting"] == "digits_labels_tanh")
     )
     table.loc[row, "counterexample"] = True
-    figure = drawn("explanations", PLAIN, plain | {"counterexamples": table})
-    marks = {(axis.get_ylabel(), axis.get_title(loc="right")) for axis in figure.axes}
-    assert sum("counter-example" in mark for _, mark in marks) == 1
-    place = next(
-        number
-        for number, axis in enumerate(figure.axes)
-        if "counter-example" in axis.get_title(loc="right")
-    )
-    assert place == 3 * 2 + 1, "the fourth row, the second column"
-    assert figure.axes[place - 1].get_title(loc="right") == "✓ as claimed"
+    figure = draw("explanations", TWO_SETTINGS, tables | {"counterexamples": table})
+    remarks = [axis.get_title(loc="right") for axis in figure.axes]
+    marked = [index for index, text in enumerate(remarks) if "counter-example" in text]
+    assert marked == [3 * 2 + 1], "the fourth row, the second column"
+    assert remarks[marked[0] - 1] == "✓ as claimed"
 
 
-def test_the_scatter_shows_each_seed_and_task_and_the_tables_verdict(plain):
-    axis = drawn("scatter", PLAIN, plain).axes[1]
-    data = PLAIN["digits_labels_tanh"]
-    points = axis.collections[0].get_offsets()
-    rank, error = (
-        data["fisher_effective_rank"].sel(arm="none", evaluation_point="next", block="all"),
-        data["final_error"].sel(arm="none"),
+def test_scatter_has_a_point_per_seed_and_task_and_the_verdict_of_the_table(tables):
+    axis = draw("scatter", TWO_SETTINGS, tables).axes[1]
+    data = TWO_SETTINGS["digits_labels_tanh"].sel(arm="none")
+    rank = data["fisher_effective_rank"].sel(evaluation_point="next", block="all")
+    expected = np.column_stack([rank.values.ravel(), data["final_error"].values.ravel()])
+    points = np.asarray(axis.collections[0].get_offsets())
+    np.testing.assert_allclose(points, expected, rtol=1e-6)
+    row = (
+        tables["associations"]
+        .query("setting == 'digits_labels_tanh' and level == 'within_run' and arm == 'none'")
+        .query("outcome == 'final_error' and measure == 'fisher_effective_rank'")
+        .iloc[0]
     )
-    np.testing.assert_allclose(
-        np.asarray(points), np.column_stack([rank.values.ravel(), error.values.ravel()]), rtol=1e-6
-    )
-    keys = "setting == 'digits_labels_tanh' and level == 'within_run' and outcome == 'final_error' and arm == 'none'"
-    row = plain["associations"].query(f"{keys} and measure == 'fisher_effective_rank'").iloc[0]
     assert f"ρ = {row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" in axis.get_title()
     assert axis.get_title().splitlines()[-1].startswith("beats")
 
 
-def test_layers_are_drawn_each_by_itself_and_named_at_their_ends():
+def test_each_layer_has_a_line_with_a_label_of_its_colour_at_the_end():
     data = setting()
-    axis = drawn("layers", {"a_b_relu": data}).axes[0]
-    expected = (
-        data["fisher_effective_rank"]
-        .sel(arm="none", evaluation_point="next", block="output")
-        .mean("seed")
+    axis = draw("layers", {"a_b_relu": data}).axes[0]
+    selected = data["fisher_effective_rank"].sel(
+        arm="none", evaluation_point="next", block="output"
     )
-    np.testing.assert_allclose(lines(axis)["output"].get_ydata(), expected, rtol=1e-6)
+    line = lines(axis)["output"]
+    np.testing.assert_allclose(line.get_ydata(), selected.mean("seed"), rtol=1e-6)
     assert sorted(text.get_text() for text in axis.texts) == ["hidden 1", "hidden 2", "output"]
-    named = {text.get_text(): text.get_color() for text in axis.texts}
-    assert all(
-        matplotlib.colors.same_color(color, lines(axis)[name].get_color())
-        for name, color in named.items()
-    )
+    for text in axis.texts:
+        colour = lines(axis)[text.get_text()].get_color()
+        assert matplotlib.colors.same_color(text.get_color(), colour)
 
 
-def test_labels_at_the_ends_keep_their_order_and_their_distance():
+def test_labels_at_the_ends_keep_order_and_distance():
     wanted = np.array([0.5, 0.1, 0.52, 0.51, 0.9])
-    found = spread(wanted, 0.1)
-    assert np.array_equal(np.argsort(found), np.argsort(wanted))
-    assert np.diff(np.sort(found)).min() >= 0.1 - 1e-12
-    assert found[[1, 4]] == pytest.approx([0.1, 0.9])
-    assert found[[0, 3, 2]] == pytest.approx([0.41, 0.51, 0.61]), (
-        "as near to where they want to be as least squares has it"
-    )
+    positions = panels.spread_apart(wanted, 0.1)
+    assert np.array_equal(np.argsort(positions), np.argsort(wanted))
+    assert np.diff(np.sort(positions)).min() >= 0.1 - 1e-12
+    assert positions[[1, 4]] == pytest.approx([0.1, 0.9])
+    assert positions[[0, 3, 2]] == pytest.approx([0.41, 0.51, 0.61]), "least squares"
 
 
-def test_a_methods_panels_hold_its_arms_in_its_colour_and_look():
-    first = drawn("methods", {"a_b_relu": setting()}).axes[0]
-    assert set(lines(first)) == {"none", "fresh", "l2 0.001", "l2 0.01", "wasserstein 0.01"}
-    assert lines(first)["l2 0.01"].get_color() == STYLE.methods["l2"][0]
-    assert lines(first)["l2 0.01"].get_linewidth() > lines(first)["l2 0.001"].get_linewidth()
+def test_arms_of_a_method_share_its_colour_and_differ_in_width():
+    drawn = lines(draw("methods", {"a_b_relu": setting()}).axes[0])
+    assert set(drawn) == {"none", "fresh", "l2 0.001", "l2 0.01", "wasserstein 0.01"}
+    assert drawn["l2 0.01"].get_color() == STYLE.methods["l2"][0]
+    assert drawn["l2 0.01"].get_linewidth() > drawn["l2 0.001"].get_linewidth()
 
 
-def test_many_arms_go_on_in_further_rows_and_none_is_left_out():
-    figure = drawn("methods", SHAPES["every method"])
-    shown = [set(lines(axis)) - {"none", "fresh"} for axis in figure.axes[::3]]
-    assert set().union(*shown) == {short(arm) for arm in MANY}
-    assert sum(map(len, shown)) == len(MANY)
-    assert max(map(len, shown)) <= 6
+def test_many_arms_continue_in_further_rows():
+    figure = draw("methods", STUDIES["every method"])
+    arms_of_rows = [set(lines(axis)) - {"none", "fresh"} for axis in figure.axes[::3]]
+    assert set().union(*arms_of_rows) == {panels.short(arm) for arm in INTERVENTIONS}
+    assert sum(map(len, arms_of_rows)) == len(INTERVENTIONS)
+    assert max(map(len, arms_of_rows)) <= 6
 
 
-def test_sensitivity_has_a_point_per_value_and_a_line_per_method(plain):
-    axis = drawn("sensitivity", PLAIN, plain).axes[0]
+def test_sensitivity_has_a_line_per_method_with_several_values(tables):
+    axis = draw("sensitivity", TWO_SETTINGS, tables).axes[0]
     assert axis.get_xscale() == "log"
-    row = plain["outcomes"].query(
-        "setting == 'digits_labels_relu' and arm == 'l2(strength=0.01)' and outcome == 'final_error'"
+    by_label = {container.get_label(): container for container in axis.containers}
+    line = by_label["l2"][0]
+    row = (
+        tables["outcomes"]
+        .query("setting == 'digits_labels_relu' and arm == 'l2(strength=0.01)'")
+        .query("outcome == 'final_error' and stage == 'late'")
+        .iloc[0]
     )
-    found = next(container for container in axis.containers if container.get_label() == "l2")[0]
-    assert found.get_xdata() == pytest.approx([0.001, 0.01])
-    assert found.get_ydata()[1] == pytest.approx(row.query("stage == 'late'")["mean"].iloc[0])
-    assert not [
-        container for container in axis.containers if container.get_label() == "wasserstein"
-    ], "one value is no sweep"
+    assert line.get_xdata() == pytest.approx([0.001, 0.01])
+    assert line.get_ydata()[1] == pytest.approx(row["mean"])
+    assert "wasserstein" not in by_label, "it has only one value"
 
 
-@pytest.mark.parametrize("seeds", [2, 3])
-def test_sensitivity_takes_tuning_seeds_where_there_are_such_and_draws_no_bar_of_two(plain, seeds):
+@pytest.mark.parametrize(("seeds", "bar_count"), [(2, 0), (3, 2)])
+def test_sensitivity_shows_tuning_seeds_and_no_bar_of_two_seeds(tables, seeds, bar_count):
     rows = [
         {
             "setting": "digits_labels_relu",
             "method": "redo",
-            "arm": f"redo(threshold={t}, every=5)",
+            "arm": f"redo(threshold={threshold}, every=5)",
             "outcome": "final_error",
             "stage": "late",
-        }
-        | {
-            "hyper_parameters": f'{{"threshold": {t}, "every": 5}}',
-            "mean": t,
-            "low": t - 0.01,
-            "high": t + 0.01,
+            "hyper_parameters": json.dumps({"threshold": threshold, "every": 5}),
+            "mean": threshold,
+            "low": threshold - 0.01,
+            "high": threshold + 0.01,
             "seeds": seeds,
         }
-        for t in (0.1, 0.3)
+        for threshold in (0.1, 0.3)
     ]
-    figure = drawn(
-        "sensitivity", PLAIN, plain | {"tuning": pd.DataFrame(rows, columns=summaries.TUNING)}
-    )
+    tuning = pd.DataFrame(rows, columns=summaries.TUNING)
+    figure = draw("sensitivity", TWO_SETTINGS, tables | {"tuning": tuning})
     axis = next(axis for axis in figure.axes if axis.get_xlabel() == "threshold")
+    line, _, (bars,) = axis.containers[0]
     assert axis.containers[0].get_label() == "redo (every 5)"
-    assert axis.containers[0][0].get_ydata() == pytest.approx([0.1, 0.3])
-    bars = [segment for segment in axis.containers[0][2][0].get_segments() if segment.size]
-    assert len(bars) == (2 if seeds > 2 else 0)
+    assert line.get_ydata() == pytest.approx([0.1, 0.3])
+    assert len([segment for segment in bars.get_segments() if segment.size]) == bar_count
 
 
-def test_spectra_show_each_measured_task_and_the_first_beside_the_last():
+def test_spectra_show_every_measured_task_and_the_first_and_last():
     data = setting()
-    figure = drawn("spectra", {"a_b_relu": data})
-    heat, ends, hessian = figure.axes[:3]
-    assert heat.collections[0].get_array().shape[1] == data.sizes["task"]
-    values = (
-        data["fisher_eigenvalue"].sel(arm="none", evaluation_point="next", block="all").mean("seed")
-    )
-    np.testing.assert_allclose(
-        lines(ends)["first task"].get_ydata(), values.isel(task=0), rtol=1e-6
-    )
-    np.testing.assert_allclose(
-        lines(ends)["last measured task"].get_ydata(), values.isel(task=-1), rtol=1e-6
-    )
-    assert heat.get_ylim()[0] > -0.2
-    assert hessian.get_ylim()[0] < -1, "an operator with signs shows the negative part"
+    densities, ends, hessian = draw("spectra", {"a_b_relu": data}).axes[:3]
+    assert densities.collections[0].get_array().shape[1] == data.sizes["task"]
+    selected = data["fisher_eigenvalue"].sel(arm="none", evaluation_point="next", block="all")
+    for task, label in ((0, "first task"), (-1, "last measured task")):
+        expected = selected.mean("seed").isel(task=task)
+        np.testing.assert_allclose(lines(ends)[label].get_ydata(), expected, rtol=1e-6)
+    assert densities.get_ylim()[0] > -0.2
+    assert hessian.get_ylim()[0] < -1, "the Hessian has negative eigenvalues"
 
 
-def test_a_density_of_known_eigenvalues_lies_where_they_are():
+def test_density_of_known_eigenvalues_lies_at_their_positions():
     data = setting()
     spectra = registry.load("figures", "spectra")
     data["fisher_eigenvalue"][:] = np.array([1, 0.1, 0.1, np.nan, np.nan])
-    tasks, grid, density = spectra._density(data, "fisher")
+    tasks, positions, density = spectra._density(data, "fisher")
     assert len(tasks) == 6
-    assert density.sum(axis=1) == pytest.approx([3] * 6, rel=0.1), (
-        "as many as there are, but for what the kernel puts beyond the axis"
-    )
-    bent = float(np.arcsinh(10) / np.arcsinh(100))
-    assert abs(grid[density[0].argmax()] - bent) < grid[1] - grid[0]
+    # the kernel moves a little beyond the ends of the axis
+    assert density.sum(axis=1) == pytest.approx([3] * 6, rel=0.1)
+    expected = float(np.arcsinh(10) / np.arcsinh(100))
+    assert abs(positions[density[0].argmax()] - expected) < positions[1] - positions[0]
 
 
-def test_overlap_shows_old_and_new_directions():
+def test_overlap_shows_eigenvectors_of_the_next_and_the_previous_task():
     data = setting()
-    axis = drawn("overlap", {"a_b_relu": data}).axes[0]
-    for evaluation_point, label in (
-        ("next", "directions of the coming task"),
-        ("previous", "directions of the ended task"),
-    ):
-        expected = (
-            data["fisher_gradient_overlap"]
-            .sel(arm="none", evaluation_point=evaluation_point, block="all")
-            .mean("seed")
-        )
+    axis = draw("overlap", {"a_b_relu": data}).axes[0]
+    overlap = data["fisher_gradient_overlap"].sel(arm="none", block="all").mean("seed")
+    for evaluation_point, label in (("next", "next task"), ("previous", "previous task")):
+        expected = overlap.sel(evaluation_point=evaluation_point)
         np.testing.assert_allclose(lines(axis)[label].get_ydata(), expected, rtol=1e-6)
 
 
-def test_learning_curves_are_those_of_the_first_and_last_eighth():
+def test_late_learning_curve_is_the_mean_of_the_last_eighth():
     data = setting(tasks=16)
-    axis = drawn("learning", {"a_b_relu": data}).axes[0]
+    axis = draw("learning", {"a_b_relu": data}).axes[0]
     expected = data["error_curve"].sel(arm="none").isel(task=slice(14, 16)).mean(["seed", "task"])
-    np.testing.assert_allclose(lines(axis)["late tasks"].get_ydata(), expected, rtol=1e-6)
-    assert list(lines(axis)["late tasks"].get_xdata()) == [5, 10, 15, 20]
+    late = lines(axis)["late tasks"]
+    np.testing.assert_allclose(late.get_ydata(), expected, rtol=1e-6)
+    assert list(late.get_xdata()) == [5, 10, 15, 20]
 
 
-def test_every_association_has_its_cell_its_interval_and_the_mark_of_the_null(plain):
-    table = plain["associations"]
-    chosen = (
-        (table["level"] == "within_run")
-        & (table["arm"] == "none")
-        & (table["outcome"] == "final_error_gap")
+def test_association_has_its_cell_and_the_mark_of_its_strongest_null(tables):
+    table = tables["associations"].copy()
+    row = (
+        table.query("level == 'within_run' and arm == 'none' and outcome == 'final_error_gap'")
+        .query("setting == 'digits_labels_tanh' and measure == 'weight_norm'")
+        .iloc[0]
     )
-    rows = table[
-        chosen & (table["setting"] == "digits_labels_tanh") & (table["measure"] == "weight_norm")
-    ]
-    table = table.copy()
-    table.loc[rows.index, "strongest_null"] = "mismatched"
-    cells, forest = drawn("associations", PLAIN, plain | {"associations": table}).axes[:2]
+    table.loc[row.name, "strongest_null"] = "mismatched"
+    figure = draw("associations", TWO_SETTINGS, tables | {"associations": table})
+    cells = figure.axes[0]
     y = [label.get_text() for label in cells.get_yticklabels()].index("weight norm")
     (dot,) = [line for line in cells.lines if line.get_marker() == "D"]
     assert dot.get_ydata()[0] == y
-    assert dot.get_xdata()[0] == pytest.approx(1 + 0.42 * rows["estimate"].iloc[0])
-    pooled = plain["consistency"].query(
-        "measure == 'weight_norm' and outcome == 'final_error_gap' and association == 'within_run'"
+    assert dot.get_xdata()[0] == pytest.approx(1 + 0.42 * row["estimate"])
+
+
+def test_forest_plot_shows_the_estimate_over_settings(tables):
+    cells, forest = draw("associations", TWO_SETTINGS, tables).axes[:2]
+    y = [label.get_text() for label in cells.get_yticklabels()].index("weight norm")
+    row = (
+        tables["consistency"]
+        .query("measure == 'weight_norm' and outcome == 'final_error_gap'")
+        .query("association == 'within_run'")
+        .iloc[0]
     )
-    (dot,) = [
-        line for line in forest.lines if line.get_marker() == "o" and line.get_ydata()[0] == y
-    ]
-    assert dot.get_xdata()[0] == pytest.approx(pooled["estimate"].iloc[0])
-
-
-def test_lead_and_lag_are_those_of_the_table(plain):
-    figure = drawn("timing", PLAIN, plain)
-    table = plain["lead_lag"].query(
-        "setting == 'digits_labels_relu' and arm == 'none' and outcome == 'final_error_gap'"
-    )
-    upper, lower = figure.axes[0], figure.axes[2]
-    y = [label.get_text() for label in upper.get_yticklabels()].index("weight norm")
-    of = table[table["measure"] == "weight_norm"].set_index("question")
-    places = lines(upper)["change point, with quartiles over seeds"]
-    assert places.get_xdata()[list(places.get_ydata()).index(y)] == pytest.approx(
-        of.loc["change_point", "estimate"]
-    )
-    places = lines(lower)["the measure helps to predict the gap"]
-    assert places.get_xdata()[list(places.get_ydata()).index(y)] == pytest.approx(
-        of.loc["measure_first", "p_adjusted"]
-    )
-
-
-def test_operators_stand_side_by_side_with_the_errors_of_their_estimates():
-    data = setting()
-    axis = drawn("operators", {"a_b_relu": data}).axes[0]
-    assert {"Fisher", "Hessian"} <= set(lines(axis))
-    (bars,) = axis.containers
-    middle = np.array([segment.mean(axis=0)[1] for segment in bars[2][0].get_segments()])
-    expected = (
-        data["hessian_effective_rank"]
-        .sel(arm="none", evaluation_point="next", block="all")
-        .mean("seed")
-    )
-    np.testing.assert_allclose(middle, expected, rtol=1e-6)
-
-
-# Looks
-
-
-def test_every_method_has_a_look_of_its_own_and_it_can_be_told_in_grey():
-    assert set(registry.names("methods")) == set(STYLE.methods)
-    looks = list(STYLE.methods.values())
-    assert len({tuple(look) for look in looks}) == len(looks)
-    grey = {
-        method: float(np.dot(matplotlib.colors.to_rgb(look[0]), (0.299, 0.587, 0.114)))
-        for method, look in STYLE.methods.items()
-    }
-    for one, other in itertools.combinations(STYLE.methods, 2):
-        assert (
-            STYLE.methods[one][1] != STYLE.methods[other][1] or abs(grey[one] - grey[other]) > 0.02
-        ), (one, other)
-    assert grey["none"] < 0.05 < min(value for method, value in grey.items() if method != "none")
-
-
-def test_a_method_of_your_own_has_always_the_same_look():
-    assert (
-        STYLE.of_arm("mine(strength=1)")
-        == STYLE.of_arm("mine")
-        in [{"color": c, "linestyle": d} for c, d in STYLE.others]
-    )
-
-
-def test_columns_and_pages_are_as_wide_as_the_style_says():
-    assert drawn("curvature", {"a_b_relu": setting()}).get_figwidth() == STYLE.widths["column"]
-    assert (
-        drawn("curvature", {f"a_b_{k}": setting() for k in range(4)}).get_figwidth()
-        == STYLE.widths["page"]
-    )
+    dots = [line for line in forest.lines if line.get_marker() == "o"]
+    (dot,) = [dot for dot in dots if dot.get_ydata()[0] == y]
+    assert dot.get_xdata()[0] == pytest.approx(row["estimate"])
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("panel", "label", "question", "column"),
+    [
+        (0, "change point, with quartiles over seeds", "change_point", "estimate"),
+        (2, "the measure helps to predict the gap", "measure_first", "p_adjusted"),
+    ],
+)
+def test_lead_and_lag_are_those_of_the_table(tables, panel, label, question, column):
+    axes = draw("timing", TWO_SETTINGS, tables).axes
+    row = (
+        tables["lead_lag"]
+        .query("setting == 'digits_labels_relu' and arm == 'none' and outcome == 'final_error_gap'")
+        .query(f"measure == 'weight_norm' and question == '{question}'")
+        .iloc[0]
+    )
+    y = [text.get_text() for text in axes[0].get_yticklabels()].index("weight norm")
+    dots = lines(axes[panel])[label]
+    assert dots.get_xdata()[list(dots.get_ydata()).index(y)] == pytest.approx(row[column])
+
+
+def test_operators_have_lines_and_bars_for_errors_of_estimates():
+    data = setting()
+    axis = draw("operators", {"a_b_relu": data}).axes[0]
+    assert {"Fisher", "Hessian"} <= set(lines(axis))
+    (_, _, (bars,)) = axis.containers[0]
+    assert len(axis.containers) == 1, "only the Hessian is estimated"
+    middles = np.array([segment.mean(axis=0)[1] for segment in bars.get_segments()])
+    selected = data["hessian_effective_rank"].sel(arm="none", evaluation_point="next", block="all")
+    np.testing.assert_allclose(middles, selected.mean("seed"), rtol=1e-6)
+
+
+# Operators of users
+
+
+@pytest.fixture
+def own_operator(tmp_path, monkeypatch):
+    """Add an operator's file to those of the library, and return its name."""
+    for name in registry.names("operators"):
+        text = registry.path("operators", name).read_text(encoding="utf-8")
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    source = 'class Operator:\n    NAME = "My operator"\n    MEANING = "a matrix of mine"\n'
+    (tmp_path / "my_fisher.py").write_text(source)
+    monkeypatch.setitem(registry.FOLDERS, "operators", str(tmp_path))
+    return "my_fisher"
+
+
+@pytest.mark.parametrize("name", ["operators", "overlap", "spectra"])
+def test_figure_shows_an_operator_of_the_users_own_by_the_name_in_its_file(name, own_operator):
+    datasets = {"a_b_relu": with_operator(setting(), own_operator)}
+    figure = draw(name, datasets, {"redundancy": tables_of({"a_b_relu": setting()})["redundancy"]})
+    labels = {line for axis in figure.axes for line in lines(axis)}
+    labels |= {axis.get_ylabel().partition(":")[0] for axis in figure.axes}
+    assert {"My operator", "Fisher", "Hessian"} <= labels
+
+
+def test_measure_is_named_by_its_operator(own_operator):
+    assert panels.quantity_name("my_fisher_stable_rank") == "My operator stable rank"
+    assert panels.quantity_name("fisher_stable_rank") == "Fisher stable rank"
+    assert panels.quantity_name("weight_norm") == "weight norm"
+
+
+def test_operator_without_a_look_in_the_stylealways_has_the_same_one():
+    looks = [as_line_options(look) for look in STYLE.others]
+    assert STYLE.of_operator("my_fisher") == STYLE.of_operator("my_fisher")
+    assert STYLE.of_operator("my_fisher") in looks
+
+
+# Style
+
+
+def test_every_method_has_a_look_of_its_own():
+    assert set(registry.names("methods")) == set(STYLE.methods)
+    looks = [tuple(look) for look in STYLE.methods.values()]
+    assert len(set(looks)) == len(looks)
+
+
+def test_methods_can_be_told_apart_in_grey():
+    grey = {
+        method: float(np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)))
+        for method, (colour, _) in STYLE.methods.items()
+    }
+    for first, second in itertools.combinations(STYLE.methods, 2):
+        has_same_dashes = STYLE.methods[first][1] == STYLE.methods[second][1]
+        assert not has_same_dashes or abs(grey[first] - grey[second]) > 0.02, (first, second)
+    assert grey["none"] < 0.05 < min(value for method, value in grey.items() if method != "none")
+
+
+def test_method_without_a_look_in_the_stylealways_has_the_same_one():
+    looks = [as_line_options(look) for look in STYLE.others]
+    assert STYLE.of_arm("mine(strength=1)") == STYLE.of_arm("mine")
+    assert STYLE.of_arm("mine") in looks
+
+
+def test_figures_are_as_wide_as_a_column_or_a_page():
+    one = {"a_b_relu": setting()}
+    four = {f"a_b_{k}": setting() for k in range(4)}
+    assert draw("curvature", one).get_figwidth() == STYLE.widths["column"]
+    assert draw("curvature", four).get_figwidth() == STYLE.widths["page"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
     [
         (lambda text: text.replace("panels: 4", "panles: 4"), "panles"),
         (lambda text: text.replace("font.size: 7", "font.sise: 7"), "font.sise"),
         (lambda text: text.replace("signed: RdBu_r", ""), "signed"),
-        (lambda text: "a: [", "no style"),
+        (lambda text: "a: [", "is not a valid style file"),
     ],
+    ids=["unknown key", "unknown setting of matplotlib", "missing key", "no YAML"],
 )
-def test_a_mistake_in_the_style_file_is_a_sentence(change, said, tmp_path):
+def test_mistake_in_the_stylefile_is_explained(change, message, tmp_path):
     path = tmp_path / "style.yaml"
-    path.write_text(change((ROOT / "workflow/style.yaml").read_text()))
-    with pytest.raises(StudyError, match=re.escape(said)):
+    path.write_text(change(STYLE_FILE.read_text()))
+    with pytest.raises(StudyError, match=re.escape(message)):
         Style.read(path)
 
 
 # Files
 
 
+def draw_unfinished(name):
+    """Draw a figure without laying it out."""
+    return registry.load("figures", name).draw(TWO_SETTINGS, {}, STYLE)
+
+
 @pytest.mark.parametrize("suffix", ["svg", "pdf", "png"])
-def test_the_same_data_give_the_same_bytes_and_no_date(suffix, tmp_path, plain):
+def test_equal_data_give_equal_bytes_with_provenance_and_no_date(suffix, tmp_path):
     paths = [tmp_path / f"{k}.{suffix}" for k in range(2)]
     for path in paths:
-        with STYLE.used():
-            save(
-                registry.load("figures", "spectra").draw(PLAIN, {}, STYLE),
-                [path],
-                {"code": '{"a.py": "0"}'},
-            )
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    assert b"a.py" in paths[0].read_bytes()
-    assert b"Date" not in paths[0].read_bytes().replace(b"dc:date", b"")
+        with STYLE.applied():
+            save(draw_unfinished("spectra"), [path], {"code": '{"a.py": "0"}'})
+    first, second = (path.read_bytes() for path in paths)
+    assert first == second
+    assert b"a.py" in first
+    assert b"Date" not in first.replace(b"dc:date", b"")
 
 
-def test_a_picture_is_as_sharp_as_the_style_says_whatever_was_written_before_it(tmp_path):
-    with STYLE.used():
-        figure = registry.load("figures", "curvature").draw(PLAIN, {}, STYLE)
-        size = figure.get_size_inches() * STYLE.matplotlib["figure.dpi"]
-        save(figure, [tmp_path / f"a.{suffix}" for suffix in ("svg", "pdf", "png")], {"code": "{}"})
+def test_every_format_has_the_size_of_the_style(tmp_path):
+    dpi = STYLE.matplotlib["figure.dpi"]
+    paths = [tmp_path / f"a.{suffix}" for suffix in ("svg", "pdf", "png")]
+    with STYLE.applied():
+        figure = draw_unfinished("curvature")
+        inches = figure.get_size_inches()
+        save(figure, paths, {"code": "{}"})
     height, width = plt.imread(tmp_path / "a.png").shape[:2]
-    assert (width, height) == pytest.approx(tuple(size), abs=1)
+    assert (width, height) == pytest.approx(tuple(inches * dpi), abs=1)
     points = re.search(r'width="([\d.]+)pt"', (tmp_path / "a.svg").read_text())[1]
-    assert float(points) == pytest.approx(72 * size[0] / STYLE.matplotlib["figure.dpi"], abs=1)
+    assert float(points) == pytest.approx(72 * inches[0], abs=1)
 
 
-def test_a_pdf_embeds_its_fonts_as_outlines(tmp_path):
-    with STYLE.used():
-        save(
-            registry.load("figures", "curvature").draw(PLAIN, {}, STYLE),
-            [tmp_path / "a.pdf"],
-            {"code": "{}"},
-        )
-    text = (tmp_path / "a.pdf").read_bytes()
-    assert b"/FontFile2" in text
-    assert b"/Type3" not in text
+def test_pdf_embeds_its_fonts_as_outlines(tmp_path):
+    with STYLE.applied():
+        save(draw_unfinished("curvature"), [tmp_path / "a.pdf"], {"code": "{}"})
+    content = (tmp_path / "a.pdf").read_bytes()
+    assert b"/FontFile2" in content
+    assert b"/Type3" not in content
 
 
-def test_figures_never_import_torch():
-    script = "import sys; from plasticity import figures, registry; [registry.load('figures', n) for n in registry.names('figures')]"
-    there = Path(figures.__file__).parents[3]
-    subprocess.run(
-        [sys.executable, "-c", f"{script}; assert 'torch' not in sys.modules"],
-        cwd=there,
-        check=True,
+def test_figures_do_not_import_torch():
+    script = (
+        "import sys; from plasticity.config import registry;"
+        "[registry.load('figures', name) for name in registry.names('figures')];"
+        "assert 'torch' not in sys.modules"
     )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT / "workflow/scripts", check=True)

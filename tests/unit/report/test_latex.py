@@ -1,4 +1,4 @@
-"""Tables of a paper: they hold what the others and Snakemake's records say, and LaTeX minds no sign in them."""
+"""Tables of a paper hold the numbers of other tables and benchmark files, and are valid LaTeX."""
 
 import numpy as np
 import pandas as pd
@@ -7,12 +7,15 @@ import pytest
 from plasticity.report import latex
 from plasticity.report import page as pages
 
-HEAD = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
-ODD = "l2(kind=$a_b$ & <c> 100% #1 ^~{}\\)"
-LATEX = r"l2(kind=\$a\_b\$ \& <c> 100\% \#1 \textasciicircum \textasciitilde \{\}\textbackslash )"
+BENCHMARK_HEADER = (
+    "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+)
+SPECIAL = "l2(kind=$a_b$ & <c> 100% #1 ^~{}\\)"
+ESCAPED = r"l2(kind=\$a\_b\$ \& <c> 100\% \#1 \textasciicircum \textasciitilde \{\}\textbackslash )"
 
 
 def outcomes():
+    """Make a table of outcomes with two arms, two outcomes and two stages."""
     rows = [
         {
             "setting": "a_b_c",
@@ -24,7 +27,7 @@ def outcomes():
             "high": mean + 0.1,
             "seeds": 5,
         }
-        for arm, mean in (("none", 0.5), (ODD, 0.25))
+        for arm, mean in (("none", 0.5), (SPECIAL, 0.25))
         for outcome in ("final_error", "final_error_gap")
         for stage in ("early", "late")
     ]
@@ -32,50 +35,48 @@ def outcomes():
 
 
 def comparisons():
+    """Make a table of comparisons with the late one, and one over all tasks."""
     row = {
         "setting": "a_b_c",
-        "arm": ODD,
+        "arm": SPECIAL,
         "versus": "none",
         "outcome": "final_error",
         "stage": "late",
         "statistic": "mean_difference",
     }
-    return pd.DataFrame(
-        [
-            row | {"estimate": -0.25, "low": -0.3, "high": -0.2, "p_adjusted": 0.01},
-            row | {"stage": "all", "estimate": 9},
-        ]
-    )
+    late = row | {"estimate": -0.25, "low": -0.3, "high": -0.2, "p_adjusted": 0.01}
+    all_tasks = row | {"stage": "all", "estimate": 9}
+    return pd.DataFrame([late, all_tasks])
 
 
-def test_methods_have_their_late_outcomes_and_their_test_against_none():
+def test_methods_have_late_outcomes_and_the_test_against_none():
     table = latex.methods(outcomes(), comparisons()).set_index("arm")
-    assert list(table.index) == ["none", ODD]
-    assert table.loc[
-        ODD, ["final_error", "final_error_low", "final_error_high"]
-    ].tolist() == pytest.approx([0.25, 0.15, 0.35])
-    assert table.loc[ODD, ["difference_to_none", "adjusted_p", "seeds"]].tolist() == [
-        -0.25,
-        0.01,
-        5,
-    ]
+    assert list(table.index) == ["none", SPECIAL]
+    error = table.loc[SPECIAL, ["final_error", "final_error_low", "final_error_high"]]
+    assert error.tolist() == pytest.approx([0.25, 0.15, 0.35])
+    test = table.loc[SPECIAL, ["difference_to_none", "adjusted_p", "seeds"]]
+    assert test.tolist() == [-0.25, 0.01, 5]
     assert np.isnan(table.loc["none", "difference_to_none"])
 
 
-def test_latex_has_an_estimate_with_its_bounds_in_one_cell_and_every_sign_escaped():
+def test_latex_puts_bounds_into_the_cell_and_escapes_special_characters():
     text = latex.latex(latex.methods(outcomes(), comparisons()))
     (row,) = [line for line in text.splitlines() if "l2" in line]
     cells = row.removesuffix(r" \\").split(" & ")
     assert r"\&" in row
-    assert row.startswith(rf"a\_b\_c & {LATEX} & 0.25 [0.15, 0.35] & ")
+    assert row.startswith(rf"a\_b\_c & {ESCAPED} & 0.25 [0.15, 0.35] & ")
     assert cells[-3:] == ["-0.25 [-0.3, -0.2]", "0.01", "5"]
-    (none,) = [line for line in text.splitlines() if "& none &" in line]
-    assert "& – & – & 5" in none
     assert "_low" not in text
     assert text.startswith(r"\begin{tabular}{lllllll}")
 
 
-def test_settings_say_problem_budget_network_and_optimizer():
+def test_latex_shows_missing_numbers_as_dashes():
+    text = latex.latex(latex.methods(outcomes(), comparisons()))
+    (none,) = [line for line in text.splitlines() if "& none &" in line]
+    assert "& – & – & 5" in none
+
+
+def test_settings_describe_problem_budget_network_and_optimizer():
     problem = {
         "dataset": "digits",
         "shift": "redraw_labels",
@@ -84,20 +85,21 @@ def test_settings_say_problem_budget_network_and_optimizer():
         "batch": 30,
         "tasks": 7,
         "epochs": 3,
+        "steps_per_task": None,
     }
     setting = {
-        "problem": problem | {"steps_per_task": None},
+        "problem": problem,
         "network": {"kind": "mlp", "options": {"depth": 3, "width": 64}, "activation": "relu"},
         "optimizer": {"kind": "adam", "options": {"lr": 0.001}},
     }
-    stamps = {"a": {"setting": setting, "arms": ["none", "fresh"], "seeds": 5}}
-    stamps["b"] = {
-        "setting": setting | {"problem": problem | {"steps_per_task": 11}},
-        "arms": ["fresh"],
-        "seeds": 5,
-    }
-    table = latex.settings(stamps)
-    assert table["steps a task"].tolist() == [12, 11], "an epoch has its last, smaller batch"
+    in_steps = setting | {"problem": problem | {"steps_per_task": 11}}
+    table = latex.settings(
+        {
+            "a": {"setting": setting, "arms": ["none", "fresh"], "seeds": 5},
+            "b": {"setting": in_steps, "arms": ["fresh"], "seeds": 5},
+        }
+    )
+    assert table["steps a task"].tolist() == [12, 11], "an epoch includes its last, smaller batch"
     first = table.iloc[0]
     assert first[["shift", "network", "activation", "optimizer"]].tolist() == [
         "redraw_labels fraction 0.5",
@@ -108,8 +110,10 @@ def test_settings_say_problem_budget_network_and_optimizer():
     assert first[["arms", "seeds", "tasks"]].tolist() == [2, 5, 7]
 
 
-def test_costs_are_those_of_the_records_by_stage(tmp_path):
-    for place, seconds, memory, cpu in (
+@pytest.fixture
+def benchmarks(tmp_path):
+    """Write benchmark files of several stages."""
+    for name, seconds, memory, cpu_seconds in (
         ("runs/a/none/0-4/train.tsv", 10, 100, 20),
         ("runs/a/l2/0-4/train.tsv", 30, 300, 40),
         ("runs/a/l2/0-4/curvature.tsv", 7, "-", 7),
@@ -118,22 +122,31 @@ def test_costs_are_those_of_the_records_by_stage(tmp_path):
         ("figures/scatter.tsv", 3, 60, 3),
         ("tables/outcomes.tsv", 1, 60, 1),
     ):
-        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / place).write_text(
-            f"{HEAD}{seconds}\t0:00:01\t{memory}\t0\t0\t0\t0\t0\t0\t{cpu}\n"
-        )
-    table = latex.cost(tmp_path).set_index("stage")
-    assert list(table.index) == ["train", "curvature", "gather", "analyse"], (
-        "in the order of the stages, and none that comes later"
-    )
-    assert table.loc["train"].tolist() == pytest.approx([2, 20, 30, 40 / 3600, 60 / 3600, 300])
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        row = f"{seconds}\t0:00:01\t{memory}\t0\t0\t0\t0\t0\t0\t{cpu_seconds}\n"
+        path.write_text(BENCHMARK_HEADER + row)
+    return tmp_path
+
+
+def test_cost_sums_up_the_jobs_of_each_stage(benchmarks):
+    table = latex.cost(benchmarks).set_index("stage")
+    train = table.loc["train"].tolist()
+    assert train == pytest.approx([2, 20, 30, 40 / 3600, 60 / 3600, 300])
     assert np.isnan(table.loc["curvature", "largest MB"])
-    assert list(latex.cost(tmp_path, latex.ALL_STAGES)["stage"])[-2:] == ["page", "draw"]
+
+
+def test_cost_lists_stages_in_order_and_by_default_only_those_before_the_table(benchmarks):
+    assert latex.cost(benchmarks)["stage"].tolist() == ["train", "curvature", "gather", "analyse"]
+    assert latex.cost(benchmarks, latex.ALL_STAGES)["stage"].tolist()[-2:] == ["page", "draw"]
+
+
+def test_cost_without_benchmark_files_is_empty(tmp_path):
     assert latex.cost(tmp_path / "nothing").empty
 
 
-def test_a_page_shows_every_table_with_its_caption_and_loads_nothing():
-    table = pd.DataFrame({"arm": [ODD, "none"], "mean": [0.123456789, np.nan], "seeds": [5, 5]})
+def test_page_shows_every_table_with_its_caption():
+    table = pd.DataFrame({"arm": [SPECIAL, "none"], "mean": [0.123456789, np.nan], "seeds": [5, 5]})
     sections = [
         pages.Section(name, f"of {name}", f"<p>Caption of {name}.</p>", table)
         for name in ("one", "two")
@@ -147,22 +160,21 @@ def test_a_page_shows_every_table_with_its_caption_and_loads_nothing():
         assert f'id="table_{name}"' in page
     assert "0.1235" in page
     assert "0.123456" not in page
-    assert "<c>" not in page, "a name is no markup"
-    assert 'src="http' not in page
-    assert "@import" not in page
+    assert "<c>" not in page, "names are escaped"
+    assert 'src="http' not in page, "the page loads nothing"
+    assert "@import" not in page, "the page loads nothing"
 
 
-def test_a_page_stays_below_what_a_browser_takes_as_an_address():
-    long = pd.DataFrame(
+def test_page_of_long_tables_fits_into_an_address():
+    long_table = pd.DataFrame(
         {
             "setting": ["digits_labels_relu"] * 20_000,
             "estimate": np.linspace(0, 1, 20_000),
             "note": ["a note"] * 20_000,
         }
     )
-    page = pages.page(
-        "Study",
-        [pages.Section(f"t{k}", "", "<p>" + "words " * 400 + "</p>", long) for k in range(6)],
-    )
+    caption = "<p>" + "words " * 400 + "</p>"
+    sections = [pages.Section(f"t{k}", "", caption, long_table) for k in range(6)]
+    page = pages.page("Study", sections)
     assert len(page) * 4 / 3 < 2**21
-    assert "downsampled" in page, "and says that it does not show all"
+    assert "downsampled" in page, "the page says that it does not show all rows"

@@ -1,4 +1,4 @@
-"""What is published in docs/{study}: figures are drawn again from the tables beside them, and come out equal."""
+"""Published figures can be drawn again from the data published with them."""
 
 import functools
 from pathlib import Path
@@ -15,62 +15,58 @@ from plasticity.report import publish, reference
 from plasticity.report.style import Style, save
 
 ROOT = Path(__file__).parents[3]
+SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 PUBLISHED = sorted(folder.parent.name for folder in (ROOT / "docs").glob("*/figures"))
+CASES = [(name, figure) for name in PUBLISHED for figure in registry.names("figures")]
+QUICK_CASES = [("digits", figure) for figure in ("associations", "methods", "scatter")]
+MAX_DATASET_BYTES = 2e6
 
 
-def of(name):
-    config = yaml.safe_load(reference.config_of(name).read_text())
-    return studies.read(config, ROOT / "workflow/schemas/config.schema.yaml"), ROOT / "docs" / name
-
-
-def test_studies_are_published_with_all_their_figures():
-    assert "digits" in PUBLISHED
-    for name in PUBLISHED:
-        assert sorted(path.stem for path in (ROOT / "docs" / name / "figures").iterdir()) == sorted(
-            registry.names("figures")
-        )
+def read_study(name):
+    """Read the config of a published study."""
+    return studies.read(yaml.safe_load(reference.find_config(name).read_text()), SCHEMA)
 
 
 @functools.cache
 def datasets_of(name):
-    """What was published of a study's datasets: to look at, not to change."""
-    return publish.published(*of(name))
+    """Read the published datasets of a study once; tests do not change them."""
+    return publish.published(read_study(name), ROOT / "docs" / name)
 
 
-CASES = [(name, figure) for name in PUBLISHED for figure in registry.names("figures")]
+def test_digits_is_published():
+    assert "digits" in PUBLISHED
 
 
-@pytest.mark.parametrize(
-    ("name", "figure"),
-    slow_except([("digits", one) for one in ("associations", "methods", "scatter")], CASES),
-)
-def test_a_published_figure_is_what_the_published_tables_draw(name, figure, tmp_path):
-    study, folder = of(name)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_study_is_published_with_all_figures(name):
+    figures = sorted(path.stem for path in (ROOT / "docs" / name / "figures").iterdir())
+    assert figures == sorted(registry.names("figures"))
+
+
+@pytest.mark.parametrize(("name", "figure"), slow_except(QUICK_CASES, CASES))
+def test_published_figure_equals_one_drawn_from_published_data(name, figure, tmp_path):
+    folder = ROOT / "docs" / name
     style = Style.read(ROOT / "workflow/style.yaml")
-    with style.used():
-        save(
-            publish.draw(study, datasets_of(name), folder, figure, style),
-            [tmp_path / "again.png"],
-            {"source": "test"},
-        )
-    old, new = (
-        matplotlib.image.imread(path)
-        for path in (folder / "figures" / f"{figure}.png", tmp_path / "again.png")
-    )
-    assert old.shape == new.shape
-    differ = np.mean(np.abs(old - new) > 0.05)  # by more than another processor's rounding
-    assert differ < 1e-5, f"{differ:.2%} of it differs: make reproduce STUDY={name} ARGS=--publish"
+    with style.applied():
+        drawn = publish.draw(read_study(name), datasets_of(name), folder, figure, style)
+        save(drawn, [tmp_path / "again.png"], {"source": "test"})
+    published_pixels = matplotlib.image.imread(folder / "figures" / f"{figure}.png")
+    pixels = matplotlib.image.imread(tmp_path / "again.png")
+    assert published_pixels.shape == pixels.shape
+    # other processors round differently
+    differing = np.mean(np.abs(published_pixels - pixels) > 0.05)
+    remedy = f"make reproduce STUDY={name} ARGS=--publish"
+    assert differing < 1e-5, f"{differing:.2%} of the pixels differ: {remedy}"
 
 
 @pytest.mark.parametrize("name", slow_except(["digits"], PUBLISHED))
-def test_what_is_published_of_a_dataset_is_small(name):
-    study, folder = of(name)
-    assert {path.stem for path in folder.glob("drawn/*.nc")} == set(study.settings)
-    for path in folder.glob("drawn/*.nc"):
-        assert path.stat().st_size < 2e6, path
+def test_published_datasets_are_small_and_hold_only_what_figures_draw(name):
+    paths = list((ROOT / "docs" / name).glob("drawn/*.nc"))
+    assert {path.stem for path in paths} == set(read_study(name).settings)
+    for path in paths:
+        assert path.stat().st_size < MAX_DATASET_BYTES, path
         data = datasets_of(name)[path.stem]
         assert {"final_error", "fresh_final_error"} < set(data.data_vars)
-        assert not any(
-            data[one].sel(arm=~data.arm.isin(["none", "fresh"])).notnull().any()
-            for one in ("weight_norm", "feature_rank")
-        )
+        other_arms = ~data.arm.isin(["none", "fresh"])
+        for variable in ("weight_norm", "feature_rank"):
+            assert data[variable].sel(arm=other_arms).isnull().all(), variable

@@ -1,4 +1,7 @@
-"""What captions and the report's first page quote: the study's sentences, its budget, and what lines and bands are."""
+"""Write the texts that captions and the first page of the report quote.
+
+They are the study's sentences, its budget, and the meaning of lines, bands and operators.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +12,10 @@ import jinja2
 import pandas as pd
 from docutils.core import publish_parts
 
-FIRST_PAGE = {  # what it says, in this order, and of which measures: all where none is named
+from plasticity.config import registry
+
+# sentences on the first page, in this order: what they are about, and endings of their measures
+FIRST_PAGE = {
     "loss": (),
     "hypotheses": (),
     "counterexamples": (
@@ -21,102 +27,119 @@ FIRST_PAGE = {  # what it says, in this order, and of which measures: all where 
     ),
     "consistency": ("_effective_rank",),
 }
-MANY = 3  # budgets: more than these are left to the table of settings
+LISTED_BUDGETS = 3  # if settings have more budgets than this, the table of settings lists them
 
 
-def said(config: Mapping[str, Any], statements: pd.DataFrame) -> dict[str, str]:
-    """Pieces of text, each reStructuredText, by name.
+def quoted(config: Mapping[str, Any], statements: pd.DataFrame) -> dict[str, str]:
+    """Write the texts that templates quote as ``snakemake.config["quoted"]``.
 
     Args:
         config: of the study.
-        statements: the table.
+        statements: the table of statements.
 
     Returns:
-        The sentences about each table and figure as a list; ``result``, those of the first page; ``budget``, ``band``.
+        Texts in reStructuredText by name: for each table and figure a list of its sentences,
+        ``result`` (the sentences of the first page), ``budget``, ``band`` and ``operators``.
     """
-    lists = {
-        str(about): _list(found["statement"])
-        for about, found in statements.groupby("about", sort=False)
+    texts = {
+        str(about): _bullet_list(rows["statement"])
+        for about, rows in statements.groupby("about", sort=False)
     }
-    of = [
-        (statements[statements["about"] == about], measures)
-        for about, measures in FIRST_PAGE.items()
-    ]
-    result = [
-        found[found["measure"].str.endswith(measures or "")]["statement"] for found, measures in of
-    ]
-    return lists | {
-        "result": _list(pd.concat(result)),
-        "budget": budget(config),
-        "band": band(config),
-    }
+    texts["result"] = _bullet_list(_first_page_sentences(statements))
+    texts["budget"] = budget(config)
+    texts["band"] = band(config)
+    texts["operators"] = operators(config)
+    return texts
 
 
-def versions(made_with: Sequence[Mapping[str, str]], drawn_with: Mapping[str, str]) -> str:
-    """Which software trained and measured, and which tested and drew.
+def _first_page_sentences(statements: pd.DataFrame) -> pd.Series:
+    """Select the sentences of the first page, in its order."""
+    sections = []
+    for about, endings in FIRST_PAGE.items():
+        rows = statements[statements["about"] == about]
+        # every string ends with the empty one
+        is_chosen = rows["measure"].str.endswith(endings or "")
+        sections.append(rows[is_chosen]["statement"])
+    return pd.concat(sections)
+
+
+def versions(trained_with: Sequence[Mapping[str, str]], drawn_with: Mapping[str, str]) -> str:
+    """Name the software that trained and measured, and the software that tested and drew.
 
     Args:
-        made_with: versions by package, of every dataset.
+        trained_with: versions by package, for each dataset.
         drawn_with: versions by package.
     """
-    made = "; or ".join(dict.fromkeys(_versions(one) for one in made_with))
-    return f"Trained and measured with {made}; tested and drawn with {_versions(drawn_with)}."
+    distinct = dict.fromkeys(_name_versions(packages) for packages in trained_with)
+    training = "; or ".join(distinct)
+    drawing = _name_versions(drawn_with)
+    return f"Trained and measured with {training}; tested and drawn with {drawing}."
 
 
-def _versions(packages: Mapping[str, str]) -> str:
-    """In words."""
+def _name_versions(packages: Mapping[str, str]) -> str:
+    """List packages with their versions in one line."""
     return ", ".join(f"{name} {version}" for name, version in packages.items())
 
 
-def table(rows: pd.DataFrame) -> str:
-    """A small table, apart from what stands before it."""
+def format_table(rows: pd.DataFrame) -> str:
+    """Format a small table as a paragraph of its own."""
     lines = rows.to_csv(index=False, float_format="%.3g").splitlines()
-    return (
-        "\n\n.. csv-table::\n   :header-rows: 1\n\n"
-        + "\n".join(f"   {line}" for line in lines)
-        + "\n\n"
-    )
+    indented = "\n".join(f"   {line}" for line in lines)
+    return f"\n\n.. csv-table::\n   :header-rows: 1\n\n{indented}\n\n"
 
 
 def budget(config: Mapping[str, Any]) -> str:
-    """How much training there is: tasks, and what each task takes."""
-    found = dict.fromkeys(_budget(setting["problem"]) for setting in config["settings"].values())
-    return (
-        f"Budget: {'; or '.join(found)}."
-        if len(found) <= MANY
-        else "Budgets: the table of settings has them."
+    """State the number of tasks and the training per task."""
+    budgets = dict.fromkeys(
+        _problem_budget(setting["problem"]) for setting in config["settings"].values()
     )
+    if len(budgets) > LISTED_BUDGETS:
+        return "The table of settings lists the budgets."
+    return f"Budget: {'; or '.join(budgets)}."
 
 
-def _budget(problem: Mapping[str, Any]) -> str:
-    """That of a problem."""
+def _problem_budget(problem: Mapping[str, Any]) -> str:
+    """State the number of tasks of a problem and the training per task."""
     steps = problem.get("steps_per_task")
-    each = f"{steps:,} steps" if steps else f"{problem['epochs']:,} epochs"
-    return f"{problem['tasks']:,} tasks, each {each} on {problem['samples']:,} images in batches of {problem['batch']:,}"
+    length = f"{steps:,} steps" if steps else f"{problem['epochs']:,} epochs"
+    images = f"{problem['samples']:,} images in batches of {problem['batch']:,}"
+    return f"{problem['tasks']:,} tasks, each {length} on {images}"
 
 
 def band(config: Mapping[str, Any]) -> str:
-    """What lines and bands are."""
+    """State what lines and bands in figures are."""
     seeds = config["seeds"]["report"]
     if seeds == 1:
         return "Line: the only seed, so there is no band."
-    return f"Line: mean over {seeds} seeds; band: 95 % interval (Student's t) of that mean, which may leave the panel."
+    return (
+        f"Line: mean over {seeds} seeds. Band: 95 % interval (Student's t) of that mean; it may"
+        " reach beyond the panel."
+    )
 
 
-def _list(sentences: pd.Series) -> str:
-    """Sentences as a list, apart from what stands before it."""
+def operators(config: Mapping[str, Any]) -> str:
+    """State what each operator of the study is."""
+    sentences = []
+    for operator in config["curvature"]["operators"]:
+        name = registry.constant("operators", operator, "NAME") or operator
+        meaning = registry.constant("operators", operator, "MEANING")
+        sentences.append(f"{name}: {meaning}.")
+    return " ".join(sentences)
+
+
+def _bullet_list(sentences: pd.Series) -> str:
+    """Format sentences as a list that is a paragraph of its own."""
     return "\n\n" + "\n".join(f"- {sentence}" for sentence in sentences) + "\n\n"
 
 
 def html(path: Path, config: Mapping[str, Any]) -> str:
-    """A caption as Snakemake's report would show it.
+    """Render a caption as Snakemake's report does.
 
     Args:
         path: of the caption, a Jinja template of reStructuredText.
-        config: of the study, with ``said``.
+        config: of the study, with ``quoted``.
     """
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
-    text = environment.from_string(path.read_text(encoding="utf-8")).render(
-        snakemake=SimpleNamespace(config=config)
-    )
+    template = environment.from_string(path.read_text(encoding="utf-8"))
+    text = template.render(snakemake=SimpleNamespace(config=config))
     return str(publish_parts(text, writer="html5", settings_overrides={"report_level": 5})["body"])

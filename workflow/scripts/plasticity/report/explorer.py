@@ -1,4 +1,4 @@
-"""A page to look at a study's datasets: choices on the left, curves, their scatter and spectra beside them, all by Panel and hvPlot."""
+"""Serve a page that shows a study's datasets: choices on the left, plots on the right."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,12 +13,18 @@ from plasticity.report.style import Style
 from plasticity.statistics.summaries import with_gaps
 from plasticity.training.outcomes import LOWER_IS_BETTER
 
-WIDTH = 240  # of a choice
-SIZE = {"width": 540, "height": 360, "grid": True, "legend": "bottom"}
+WIDGET_WIDTH = 240  # pixels
+PLOT = {"width": 540, "height": 360, "grid": True, "legend": "bottom"}
+DEFAULTS = {
+    "arms": list(panels.REFERENCES),
+    "measure": "fisher_effective_rank",
+    "evaluation_point": "next",
+    "block": "all",
+}
 
 
 def serve(study: str, datasets: Mapping[str, xr.Dataset], style: Style, port: int) -> None:
-    """Serve the page on this machine alone, until the process ends."""
+    """Serve the page to this machine only, until the process ends."""
     pn.serve(
         lambda: page(study, datasets, style),
         port=port,
@@ -29,46 +35,47 @@ def serve(study: str, datasets: Mapping[str, xr.Dataset], style: Style, port: in
 
 
 def page(study: str, datasets: Mapping[str, xr.Dataset], style: Style) -> pn.Column:
-    """The page. What is chosen in one setting stays chosen in the next, where that has it."""
-    setting = pn.widgets.Select(name="setting", options=list(datasets), width=WIDTH)
-    kept: dict[str, Any] = {
-        "arms": list(panels.REFERENCES),
-        "measure": "fisher_effective_rank",
-        "evaluation_point": "next",
-        "block": "all",
-    }
+    """Build the page. A choice in one setting carries over to the next, if that offers it."""
+    setting = pn.widgets.Select(name="setting", options=list(datasets), width=WIDGET_WIDTH)
+    last_choices: dict[str, Any] = dict(DEFAULTS)
 
-    def of_setting(name: str) -> pn.Row:
-        """The choices that a setting has, and the figures of what is chosen."""
+    def show_setting(name: str) -> pn.Row:
         data = datasets[name]
-        arms = [str(arm) for arm in data.arm.values]
-        several = pn.widgets.MultiChoice(
-            name="arms",
-            options=arms,
-            value=[arm for arm in kept["arms"] if arm in arms] or arms[:1],
-            width=WIDTH,
+        widgets = _widgets(data, last_choices)
+
+        def show_plots(**choices: Any) -> pn.Column:
+            last_choices.update(choices)
+            return view(data, style, **choices)
+
+        return pn.Row(pn.Column(*widgets.values()), pn.bind(show_plots, **widgets))
+
+    return pn.Column(f"## Study {study}", setting, pn.bind(show_setting, setting))
+
+
+def _widgets(data: xr.Dataset, last_choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a widget for each choice that a setting offers.
+
+    Args:
+        data: dataset of the setting.
+        last_choices: by name; they are the initial values where the setting offers them.
+    """
+    arms = [str(arm) for arm in data.arm.values]
+    initial_arms = [arm for arm in last_choices["arms"] if arm in arms] or arms[:1]
+    widgets: dict[str, Any] = {
+        "arms": pn.widgets.MultiChoice(
+            name="arms", options=arms, value=initial_arms, width=WIDGET_WIDTH
         )
-        options: dict[str, list[Any]] = {"measure": measures_of(data), "outcome": outcomes_of(data)}
-        options |= {
-            place: data[place].values.tolist() for place in ("evaluation_point", "block", "task")
-        }
-        choices: dict[str, Any] = {"arms": several} | {
-            what: pn.widgets.Select(
-                name=what,
-                options=of,
-                value=kept[what] if kept.get(what) in of else of[0],
-                width=WIDTH,
-            )
-            for what, of in options.items()
-        }
-
-        def shown(**chosen: Any) -> pn.Column:
-            kept.update(chosen)
-            return view(data, style, **chosen)
-
-        return pn.Row(pn.Column(*choices.values()), pn.bind(shown, **choices))
-
-    return pn.Column(f"## Study {study}", setting, pn.bind(of_setting, setting))
+    }
+    options = {"measure": measures_of(data), "outcome": outcomes_of(data)}
+    for dim in ("evaluation_point", "block", "task"):
+        options[dim] = data[dim].values.tolist()
+    for name, values in options.items():
+        last_choice = last_choices.get(name)
+        initial = last_choice if last_choice in values else values[0]
+        widgets[name] = pn.widgets.Select(
+            name=name, options=values, value=initial, width=WIDGET_WIDTH
+        )
+    return widgets
 
 
 def view(
@@ -81,44 +88,46 @@ def view(
     block: str,
     task: int,
 ) -> pn.Column:
-    """Curves, their scatter, and spectra at a task."""
+    """Plot a measure and an outcome over tasks, one against the other, and spectra at a task."""
     if not arms:
         return pn.Column(pn.pane.Markdown("Choose an arm."))
-    both = table(data, measure, outcome, arms, evaluation_point, block)
-    means = both.groupby(["arm", "task"], sort=False)[[measure, outcome]].mean().reset_index()
-    operator = measure.partition("_")[0]
-    found = spectra(
-        data,
-        operator if operator in panels.OPERATORS else panels.main_operator({"": data}),
-        arms,
-        task,
-        evaluation_point,
-        block,
-    )
-    look = SIZE | {"color": [style.of_arm(arm)["color"] for arm in arms]}
+    plot_options = PLOT | {"color": [style.of_arm(arm)["color"] for arm in arms]}
+    values = table(data, measure, outcome, arms, evaluation_point, block)
+    means = values.groupby(["arm", "task"], sort=False)[[measure, outcome]].mean().reset_index()
     curves = [
         means.dropna(subset=quantity).hvplot.line(
-            x="task", y=quantity, by="arm", title="mean over seeds", **look
+            x="task", y=quantity, by="arm", title="mean over seeds", **plot_options
         )
         for quantity in (outcome, measure)
     ]
-    scatter = both.dropna().hvplot.scatter(
-        x=measure, y=outcome, by="arm", title="every seed and task", size=12, alpha=0.6, **look
+    scatter = values.dropna().hvplot.scatter(
+        x=measure,
+        y=outcome,
+        by="arm",
+        title="every seed and task",
+        size=12,
+        alpha=0.6,
+        **plot_options,
     )
-    if not len(found):
-        return pn.Column(
-            pn.Row(*curves),
-            pn.Row(scatter, pn.pane.Markdown("No eigenvalues were kept for this choice.")),
+    operator = panels.split_operator(measure)[0] or panels.main_operator({"": data})
+    eigenvalues = spectra(data, operator, arms, task, evaluation_point, block)
+    if len(eigenvalues):
+        spectrum = eigenvalues.hvplot.line(
+            x="index",
+            y="eigenvalue",
+            by="arm",
+            title=f"eigenvalues at task {task}, mean over seeds",
+            logx=True,
+            logy=True,
+            **plot_options,
         )
-    title = f"eigenvalues at task {task}, mean over seeds"
-    spectrum = found.hvplot.line(
-        x="index", y="eigenvalue", by="arm", title=title, logx=True, logy=True, **look
-    )
+    else:
+        spectrum = pn.pane.Markdown("The study has no eigenvalues for this choice.")
     return pn.Column(pn.Row(*curves), pn.Row(scatter, spectrum))
 
 
 def measures_of(data: xr.Dataset) -> list[str]:
-    """Names of the measures: a number per run, task and block."""
+    """List the measures: variables with a number per run, task and block."""
     return [
         str(name)
         for name, values in data.items()
@@ -127,8 +136,12 @@ def measures_of(data: xr.Dataset) -> list[str]:
 
 
 def outcomes_of(data: xr.Dataset) -> list[str]:
-    """Names of the outcomes, with their gaps to a fresh network."""
-    return [name for one in LOWER_IS_BETTER if one in data for name in (one, f"{one}_gap")]
+    """List the outcomes, each followed by its gap to the baseline."""
+    names = []
+    for outcome in LOWER_IS_BETTER:
+        if outcome in data:
+            names += [outcome, f"{outcome}_gap"]
+    return names
 
 
 def table(
@@ -139,16 +152,22 @@ def table(
     evaluation_point: str,
     block: str,
 ) -> pd.DataFrame:
-    """A measure at tasks' starts beside an outcome of the same tasks: one row per arm, seed and task."""
-    place = {"arm": list(arms), "block": block} | (
-        {"evaluation_point": evaluation_point} if "evaluation_point" in data[measure].dims else {}
+    """Join a measure at the start of tasks with an outcome of the same tasks.
+
+    Returns:
+        One row per arm, seed and task.
+    """
+    selection: dict[str, Any] = {"arm": list(arms), "block": block}
+    if "evaluation_point" in data[measure].dims:
+        selection["evaluation_point"] = evaluation_point
+    values = xr.Dataset(
+        {
+            measure: data[measure].sel(selection),
+            outcome: with_gaps(data)[outcome].sel(arm=list(arms)),
+        }
     )
-    both = xr.Dataset(
-        {measure: data[measure].sel(place), outcome: with_gaps(data)[outcome].sel(arm=list(arms))}
-    )
-    return (
-        both.reset_coords(drop=True).to_dataframe(dim_order=["arm", "seed", "task"]).reset_index()
-    )
+    rows = values.reset_coords(drop=True).to_dataframe(dim_order=["arm", "seed", "task"])
+    return rows.reset_index()
 
 
 def spectra(
@@ -159,20 +178,19 @@ def spectra(
     evaluation_point: str,
     block: str,
 ) -> pd.DataFrame:
-    """Positive eigenvalues, means over seeds: one row per arm and ``index``, from 1; none where none were kept."""
+    """Average positive eigenvalues over seeds.
+
+    Returns:
+        One row per arm and ``index``, counted from 1; no rows if the study has no eigenvalues of
+        this operator.
+    """
     name = f"{operator}_eigenvalue"
     if name not in data:
         return pd.DataFrame({"arm": [], "index": [], "eigenvalue": []})
-    values = (
-        data[name]
-        .sel(arm=list(arms), task=task, evaluation_point=evaluation_point, block=block)
-        .mean("seed")
-        .rename("eigenvalue")
+    selected = data[name].sel(
+        arm=list(arms), task=task, evaluation_point=evaluation_point, block=block
     )
-    found = (
-        values.reset_coords(drop=True)
-        .to_dataframe()
-        .reset_index()
-        .rename(columns={"rank": "index"})
-    )
-    return found[found["eigenvalue"] > 0].assign(index=lambda rows: rows["index"] + 1)
+    means = selected.mean("seed").rename("eigenvalue").reset_coords(drop=True)
+    rows = means.to_dataframe().reset_index().rename(columns={"rank": "index"})
+    rows["index"] += 1
+    return rows[rows["eigenvalue"] > 0]

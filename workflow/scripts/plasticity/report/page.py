@@ -1,6 +1,7 @@
-"""Pages of tables, each to be sorted and searched; they need no network.
+"""Write pages of tables that can be sorted and searched, and that load nothing from the network.
 
-A report shows a page as one address, which browsers limit to 2 MB: long tables show their first and last rows, and say so.
+A report shows a page as one address, which browsers limit to 2 MB. Long tables therefore show only
+their first and last rows, with a note.
 """
 
 import html
@@ -18,18 +19,18 @@ section > div:first-of-type { max-width: 60rem }
 nav a { margin-right: 1rem; white-space: nowrap }
 table.dataTable { font-size: 12px; font-variant-numeric: tabular-nums }
 """
-DIGITS = 4  # of a number that is shown
-ROOM = 200_000  # bytes of all tables of a page, about
+SIGNIFICANT_DIGITS = 4
+MAX_TABLE_BYTES = 200_000  # all tables of a page together
 
 
 class Section(NamedTuple):
     """A table of the page.
 
     Attributes:
-        name: of the table, and of its anchor.
+        name: of the table; its anchor on the page.
         title: its heading.
         caption: as HTML.
-        table: what is shown.
+        table: its rows.
     """
 
     name: str
@@ -39,32 +40,43 @@ class Section(NamedTuple):
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
-    """The page as HTML."""
-    links = " ".join(f'<a href="#{one.name}">{html.escape(one.title)}</a>' for one in sections)
-    room = ROOM // len(sections)
-    bodies = "\n".join(
-        f'<section id="{one.name}"><h2>{html.escape(one.title)}</h2><div>{one.caption}</div>{_interactive(one, room)}</section>'
-        for one in sections
+    """Write the page as HTML."""
+    escaped_title = html.escape(title)
+    links = " ".join(
+        f'<a href="#{section.name}">{html.escape(section.title)}</a>' for section in sections
     )
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    max_bytes = MAX_TABLE_BYTES // len(sections)
+    bodies = "\n".join(_section_html(section, max_bytes) for section in sections)
+    head = f'<meta charset="utf-8"><title>{escaped_title}</title><style>{STYLE}</style>'
     scripts = generate_init_offline_itables_html(itables.options.dt_bundle)
-    body = f"<h1>{html.escape(title)}</h1><nav>{links}</nav>{scripts}\n{bodies}"
+    body = f"<h1>{escaped_title}</h1><nav>{links}</nav>{scripts}\n{bodies}"
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
 
 
-def _interactive(section: Section, room: int) -> str:
-    """A table that sorts and searches; the same table, the same text."""
-    shown = section.table.map(
-        lambda value: float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+def _section_html(section: Section, max_bytes: int) -> str:
+    """Write a section: heading, caption and table."""
+    heading = f"<h2>{html.escape(section.title)}</h2>"
+    caption = f"<div>{section.caption}</div>"
+    table = _interactive_table(section, max_bytes)
+    return f'<section id="{section.name}">{heading}{caption}{table}</section>'
+
+
+def _interactive_table(section: Section, max_bytes: int) -> str:
+    """Write a table that sorts and searches; equal tables give equal text."""
+    html_table = itables.to_html_datatable(
+        section.table.map(_round_number),
+        connected=False,
+        table_id=f"table_{section.name}",
+        showIndex=False,
+        maxBytes=max_bytes,
+        scrollX=True,
+        display_logo_when_loading=False,
     )
-    return str(
-        itables.to_html_datatable(
-            shown,
-            connected=False,
-            table_id=f"table_{section.name}",
-            showIndex=False,
-            maxBytes=room,
-            scrollX=True,
-            display_logo_when_loading=False,
-        )
-    )
+    return str(html_table)
+
+
+def _round_number(value: object) -> object:
+    """Round floats for display; return everything else as it is."""
+    if isinstance(value, float):
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+    return value

@@ -1,4 +1,7 @@
-"""What figures share: grids of panels that wrap, curves with their bands, labels at the lines' ends. Torch is never imported."""
+"""Draw what figures share: grids of panels, curves with intervals, labels at the ends of lines.
+
+This module never imports torch.
+"""
 
 import textwrap
 from collections.abc import Iterable, Mapping
@@ -12,13 +15,13 @@ from matplotlib.collections import FillBetweenPolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from plasticity.config import registry
 from plasticity.config.models import BASELINE
 from plasticity.report.style import Style
 from plasticity.statistics.resampling import t_interval
 
 Panels = dict[tuple[str, str], Axes]  # by row and column
 
-OPERATORS = {"fisher": "Fisher", "ggn": "GGN", "hessian": "Hessian", "ntk": "NTK"}
 LABELS = {
     "final_error": "final error",
     "final_error_gap": "gap to a\nfresh network",
@@ -29,14 +32,11 @@ LABELS = {
     "update_norm": "update norm",
 }
 REFERENCES = {"none": "no intervention", BASELINE: "fresh network per task"}
-SHARES = (
-    "error",
-    "_gap",
-    "_fraction",
-    "_overlap",
-)  # how quantities end that mean the same in every setting: their panels share an axis
-SEVERAL = ("last_two", "all")  # blocks that are no layer
-SMALL = 6  # points
+# endings of quantities that are comparable across settings: their panels share a y axis
+SHARED_SCALE = ("error", "_gap", "_fraction", "_overlap")
+COMBINED_BLOCKS = ("last_two", "all")
+TITLE_WIDTH = 24  # letters in a line of a panel's title
+SMALL_FONT = 6  # points
 
 
 def grid(
@@ -45,280 +45,371 @@ def grid(
     style: Style,
     height: float,
     xlabel: str = "task",
-    apart: Mapping[str, str] | None = None,
+    own_xlabels: Mapping[str, str] | None = None,
 ) -> tuple[Figure, Panels]:
-    """Panels: a row per quantity, a column per setting; more columns than the page is wide go on in a band beneath.
+    """Make a grid of panels with one row per quantity and one column per setting.
+
+    Columns that do not fit on the page continue in a further band of rows.
 
     Args:
-        rows: what each shows, and its label.
-        columns: what each shows, and its title.
-        style: the page.
+        rows: label of the y axis for each row.
+        columns: title of each column.
+        style: the style of figures.
         height: of a panel, in inches.
-        xlabel: of the x axis that rows share.
-        apart: rows with an x axis of their own, and its label.
+        xlabel: label of the x axis that rows share.
+        own_xlabels: rows that do not share the x axis, with the label of theirs.
+
+    Returns:
+        The figure, and its panels by row and column.
     """
-    apart, names = apart or {}, list(columns)
-    wide = min(len(names), style.panels)
-    bands = -(-len(names) // wide)
+    own_xlabels = own_xlabels or {}
+    columns_per_band = min(len(columns), style.panels)
+    band_count = -(-len(columns) // columns_per_band)
+    size = (style.width(columns_per_band), band_count * (len(rows) * height + 0.35) + 0.2)
     figure, axes = plt.subplots(
-        bands * len(rows),
-        wide,
-        figsize=(style.width(wide), bands * (len(rows) * height + 0.35) + 0.2),
-        squeeze=False,
+        band_count * len(rows), columns_per_band, figsize=size, squeeze=False
     )
-    shared = [row for row in rows if row not in apart]
+
     panels: Panels = {}
-    for place, name in enumerate(names):
-        band, column = divmod(place, wide)
-        for number, (row, label) in enumerate(rows.items()):
-            axis = panels[row, name] = axes[band * len(rows) + number, column]
-            if row in shared and row != shared[0]:
-                axis.sharex(panels[shared[0], name])
-            if row.endswith(SHARES) and place:
-                axis.sharey(panels[row, names[0]])
-                axis.tick_params(labelleft=column == 0)
-            if not column:
-                axis.set_ylabel(label)
-            if row in apart or row == shared[-1]:
-                axis.set_xlabel(apart.get(row, xlabel))
-            else:
-                axis.tick_params(labelbottom=False)
-        panels[next(iter(rows)), name].set_title(columns[name])
-    for of_band in np.split(axes[:, 0], bands):
-        figure.align_ylabels(
-            list(of_band)
-        )  # of all bands at once takes long: the square of the number of rows
+    first_column: dict[str, Axes] = {}
+    for position, (name, title) in enumerate(columns.items()):
+        band_index, column = divmod(position, columns_per_band)
+        first_row = band_index * len(rows)
+        column_axes = axes[first_row : first_row + len(rows), column]
+        column_axes[0].set_title(title)
+        by_row = dict(zip(rows, column_axes, strict=True))
+        first_column = first_column or by_row
+        _share_axes(by_row, first_column, own_xlabels)
+        _label_axes(by_row, rows, xlabel, own_xlabels, is_leftmost=column == 0)
+        panels |= {(row, name): axis for row, axis in by_row.items()}
+
+    # one call for all bands would take time quadratic in the number of rows
+    for left_axes in np.split(axes[:, 0], band_count):
+        figure.align_ylabels(list(left_axes))
     for axis in axes.flat[::-1]:
         if axis not in panels.values():
             axis.remove()
     return figure, panels
 
 
+def _share_axes(
+    column: Mapping[str, Axes], first_column: Mapping[str, Axes], own_xlabels: Mapping[str, str]
+) -> None:
+    """Share the x axis within a column, and comparable y axes with the first column."""
+    shared_rows = [row for row in column if row not in own_xlabels]
+    for row, axis in column.items():
+        if row in shared_rows[1:]:
+            axis.sharex(column[shared_rows[0]])
+        if row.endswith(SHARED_SCALE) and axis is not first_column[row]:
+            axis.sharey(first_column[row])
+
+
+def _label_axes(
+    column: Mapping[str, Axes],
+    ylabels: Mapping[str, str],
+    xlabel: str,
+    own_xlabels: Mapping[str, str],
+    is_leftmost: bool,
+) -> None:
+    """Label y axes in the leftmost column only, and the shared x axis in its last row only."""
+    shared_rows = [row for row in column if row not in own_xlabels]
+    for row, axis in column.items():
+        if is_leftmost:
+            axis.set_ylabel(ylabels[row])
+        elif row.endswith(SHARED_SCALE):
+            axis.tick_params(labelleft=False)
+        if row in own_xlabels or row == shared_rows[-1]:
+            axis.set_xlabel(own_xlabels.get(row, xlabel))
+        else:
+            axis.tick_params(labelbottom=False)
+
+
 def finish(figure: Figure, panels: Panels, style: Style, legend: bool = True) -> Figure:
-    """The last touch: empty panels say so, one legend stands above all, labels stand in line."""
+    """Mark empty panels as not measured, and add one legend above all panels."""
     for axis in panels.values():
         if not axis.has_data():
-            axis.text(
-                0.5,
-                0.5,
-                "not measured",
-                transform=axis.transAxes,
-                ha="center",
-                va="center",
-                color=style.quiet,
-            )
-            axis.set(xticks=[], yticks=[])
-    entries = {
-        label: line
-        for axis in panels.values()
-        for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    if legend and entries:
-        ncols = max(1, int(figure.get_figwidth() / (0.05 * max(map(len, entries)) + 0.4)))
-        figure.legend(
-            entries.values(),
-            entries.keys(),
-            loc="outside upper center",
-            ncols=min(len(entries), ncols),
-        )
+            _mark_not_measured(axis, style)
+    if legend:
+        _add_legend(figure, panels)
     return figure
 
 
-def over_tasks(
+def _mark_not_measured(axis: Axes, style: Style) -> None:
+    """Write into an empty panel that its quantity was not measured."""
+    axis.text(
+        0.5,
+        0.5,
+        "not measured",
+        transform=axis.transAxes,
+        ha="center",
+        va="center",
+        color=style.quiet,
+    )
+    axis.set(xticks=[], yticks=[])
+
+
+def _add_legend(figure: Figure, panels: Panels) -> None:
+    """Add one legend with every label that occurs in a panel."""
+    by_label: dict[str, Any] = {}
+    for axis in panels.values():
+        handles, labels = axis.get_legend_handles_labels()
+        by_label.update(zip(labels, handles, strict=True))
+    if not by_label:
+        return
+    entry_width = 0.05 * max(map(len, by_label)) + 0.4  # inches, about
+    columns = max(1, int(figure.get_figwidth() / entry_width))
+    figure.legend(
+        by_label.values(),
+        by_label.keys(),
+        loc="outside upper center",
+        ncols=min(len(by_label), columns),
+    )
+
+
+def draw_over_tasks(
     panels: Panels, datasets: Mapping[str, xr.Dataset], rows: Iterable[str], style: Style
 ) -> None:
-    """The arm without an intervention beside a fresh network per task: a row per outcome or measure, a column per setting."""
+    """Draw quantities over tasks for the arm without an intervention and for the baseline.
+
+    Args:
+        panels: one per quantity and setting.
+        datasets: by setting.
+        rows: names of outcomes and measures.
+        style: the style of figures.
+    """
     for name in rows:
         for setting, data in datasets.items():
             for arm, label in REFERENCES.items():
-                curve(
-                    panels[name, setting],
-                    series(data, name, arm),
-                    style,
-                    label,
-                    **style.of_arm(arm),
-                )
+                values = series(data, name, arm)
+                curve(panels[name, setting], values, style, label, **style.of_arm(arm))
 
 
 def series(
     data: xr.Dataset, name: str, arm: str, evaluation_point: str = "next", block: str | None = None
 ) -> xr.DataArray:
-    """One arm's values of an outcome or a measure, dims ``(seed, task, …)``; all NaN where the study did not measure it.
+    """Select one arm's values of an outcome or a measure.
 
-    Where no block is named, that of the whole network; of the feature rank, which it does not have, that of the last hidden layer.
+    Args:
+        data: dataset of a setting.
+        name: of the outcome or measure.
+        arm: its name.
+        evaluation_point: on which a measure was taken.
+        block: of the parameters. By default the last block that has values: that of the whole
+            network, or for the feature rank the last hidden layer.
+
+    Returns:
+        Values with dims ``(seed, task, …)``; all NaN if the study did not measure them.
     """
     missing = data["fresh_final_error"] * np.nan
-    if (
-        name not in data
-        or arm not in data.arm
-        or ("evaluation_point" in data[name].dims and evaluation_point not in data.evaluation_point)
-    ):
+    if name not in data or arm not in data.arm:
         return missing
     values = data[name].sel(arm=arm)
     if "evaluation_point" in values.dims:
+        if evaluation_point not in data.evaluation_point:
+            return missing
         values = values.sel(evaluation_point=evaluation_point)
-    if "block" in values.dims and block is not None and block not in values.block:
-        return missing
     if "block" in values.dims:
-        values = values.sel(block=block) if block else values.dropna("block", how="all")
-        if "block" in values.dims:
-            values = values.isel(block=-1) if values.sizes["block"] else missing
+        if block is None:
+            values = values.dropna("block", how="all")
+            if values.sizes["block"] == 0:
+                return missing
+            values = values.isel(block=-1)
+        elif block in values.block:
+            values = values.sel(block=block)
+        else:
+            return missing
     return values.transpose("seed", "task", ...)
 
 
 def curve(
-    axis: Axes, values: xr.DataArray, style: Style, label: str, along: str = "task", **look: Any
+    axis: Axes,
+    values: xr.DataArray,
+    style: Style,
+    label: str,
+    along: str = "task",
+    **line_options: Any,
 ) -> bool:
-    """Mean over seeds, with a band that is the 95 % interval of that mean; whether there was one.
+    """Draw the mean over seeds, with a band that is the 95 % interval of that mean.
 
-    Seeds with a gap where others have none (a diverged run) and tasks that were not measured are left out, and the panel says how many
-    seeds are left. The panel is as high as the seeds reach: a wide band may leave it.
+    Tasks that were not measured are left out. So are seeds with a gap where others have none (a
+    diverged run), and a remark above the panel counts the seeds that remain. The panel is high
+    enough for all seeds, but not always for the band.
+
+    Args:
+        axis: the panel.
+        values: dims ``(seed, along)``, in any order.
+        style: the style of figures.
+        label: of the line.
+        along: dim of the x axis.
+        line_options: of matplotlib; they include ``color``.
+
+    Returns:
+        Whether a line was drawn.
     """
     if along not in values.dims:
         return False
     measured = values.dropna(along, how="all")
-    kept = measured.dropna("seed", how="any")
     if not measured.size:
         return False
-    if kept.sizes["seed"] < values.sizes["seed"]:
-        remark(axis, f"{label}: {kept.sizes['seed']} of {values.sizes['seed']} seeds", style)
-    if not kept.size:
+    complete = measured.dropna("seed", how="any")
+    if complete.sizes["seed"] < values.sizes["seed"]:
+        seeds = f"{complete.sizes['seed']} of {values.sizes['seed']} seeds"
+        add_remark(axis, f"{label}: {seeds}", style)
+    if not complete.size:
         return False
-    places, runs = kept[along].values, kept.transpose(along, "seed").values
-    axis.plot(
-        places, runs.mean(axis=1), label=label, marker="o" if len(places) == 1 else None, **look
-    )
-    axis.update_datalim(
-        np.column_stack(
-            [np.repeat(places, 2), np.column_stack([runs.min(axis=1), runs.max(axis=1)]).ravel()]
-        )
-    )
+
+    x = complete[along].values
+    runs = complete.transpose(along, "seed").values
+    marker = "o" if len(x) == 1 else None
+    axis.plot(x, runs.mean(axis=1), label=label, marker=marker, **line_options)
+    extremes = np.column_stack([runs.min(axis=1), runs.max(axis=1)])
+    axis.update_datalim(np.column_stack([np.repeat(x, 2), extremes.ravel()]))
     low, high = t_interval(runs)
     if np.isfinite(low).all():
-        band(axis, places, low, high, look["color"], style)
+        draw_band(axis, x, low, high, line_options["color"], style)
     axis.autoscale_view()
     return True
 
 
-def band(
+def draw_band(
     axis: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str, style: Style
 ) -> None:
-    """An interval along a line, which does not widen the panel."""
-    axis.add_collection(
-        FillBetweenPolyCollection("x", x, low, high, color=colour, alpha=style.band, linewidth=0),
-        autolim=False,
+    """Draw an interval along a line, without widening the panel."""
+    interval = FillBetweenPolyCollection(
+        "x", x, low, high, color=colour, alpha=style.band, linewidth=0
     )
+    axis.add_collection(interval, autolim=False)
 
 
-def remark(axis: Axes, text: str, style: Style, colour: str = "") -> None:
-    """A line of small text above a panel, where it hides no data; of a panel with a heading, a further line of that."""
+def add_remark(axis: Axes, text: str, style: Style, colour: str = "") -> None:
+    """Write a line of small text above a panel, or below its title if it has one."""
     if axis.get_title():
         axis.set_title(f"{axis.get_title()}\n{text}")
-    else:
-        lines = [line for line in (axis.get_title(loc="right"), text) if line]
-        axis.set_title(
-            "\n".join(lines), loc="right", fontsize=SMALL, color=colour or style.quiet, pad=2
-        )
+        return
+    previous = axis.get_title(loc="right")
+    combined = f"{previous}\n{text}" if previous else text
+    axis.set_title(combined, loc="right", fontsize=SMALL_FONT, color=colour or style.quiet, pad=2)
 
 
 def label_ends(axis: Axes, height: float) -> None:
-    """Each line's label at its right end, moved as far as it takes not to touch another.
+    """Write each line's label at its right end, moved up or down until no two touch.
 
     Args:
-        axis: whose lines are labelled.
+        axis: the panel.
         height: of the panel, in inches.
     """
     lines = [line for line in axis.lines if not str(line.get_label()).startswith("_")]
+    if not lines:
+        return
+    axis.get_ylim()  # applies pending autoscaling, on which transData depends
     ends = [np.column_stack(line.get_data())[-1] for line in lines]
-    axis.get_ylim()  # lines have places only after axes have limits
-    wanted = (
-        axis.transAxes.inverted().transform(axis.transData.transform(ends))[:, 1]
-        if lines
-        else np.empty(0)
-    )
-    for line, place in zip(lines, spread(wanted, (SMALL + 1.0) / (72 * 0.8 * height)), strict=True):
+    to_axes_fraction = axis.transAxes.inverted()
+    wanted = to_axes_fraction.transform(axis.transData.transform(ends))[:, 1]
+    line_height = (SMALL_FONT + 1.0) / (72 * 0.8 * height)
+    for line, y in zip(lines, spread_apart(wanted, line_height), strict=True):
         axis.annotate(
             str(line.get_label()),
-            (1.02, place),
+            (1.02, y),
             xycoords="axes fraction",
             va="center",
-            fontsize=SMALL,
+            fontsize=SMALL_FONT,
             color=line.get_color(),
             annotation_clip=False,
         )
 
 
-def logarithmic(axis: Axes) -> None:
-    """A logarithmic y axis whose ticks are plain numbers, close enough that there is more than one."""
+def make_logarithmic(axis: Axes) -> None:
+    """Make the y axis logarithmic, with plain numbers at more than one tick."""
     if not axis.has_data():
         return
     axis.set_yscale("log")
     low, high = axis.get_ylim()
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)))
+    is_narrow = high < 50 * low
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_narrow else (1,)))
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_locator(NullLocator())
 
 
-def spread(wanted: np.ndarray, gap: float) -> np.ndarray:
-    """Places at least a gap apart, in the same order, as near to the wanted ones as least squares has it.
+def spread_apart(wanted: np.ndarray, gap: float) -> np.ndarray:
+    """Move positions at least a gap apart, in the same order, as little as possible.
+
+    The sum of squared moves is minimal. Subtracting ``k · gap`` from the k-th position turns this
+    into isotonic regression, which is solved by pooling adjacent violators.
 
     Args:
-        wanted: places, shape ``(label,)``.
-        gap: between neighbours.
+        wanted: positions, shape ``(label,)``.
+        gap: least distance between neighbours.
+
+    Returns:
+        Positions, shape ``(label,)``.
     """
     order = np.argsort(wanted, kind="stable")
-    pools: list[list[float]] = []  # of neighbours that touch: their mean, and how many they are
-    for number, place in enumerate(wanted[order]):
-        pools.append([place - number * gap, 1])
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            mean, count = pools.pop()
-            pools[-1] = [
-                (pools[-1][0] * pools[-1][1] + mean * count) / (pools[-1][1] + count),
-                pools[-1][1] + count,
-            ]
-    found = np.empty(len(order))
-    found[order] = (
-        np.repeat([mean for mean, _ in pools], [int(count) for _, count in pools])
-        + np.arange(len(order)) * gap
-    )
-    return found
+    means: list[float] = []
+    counts: list[int] = []
+    for index, position in enumerate(wanted[order]):
+        means.append(position - index * gap)
+        counts.append(1)
+        while len(means) > 1 and means[-2] > means[-1]:
+            mean, count = means.pop(), counts.pop()
+            pooled_count = counts[-1] + count
+            means[-1] = (means[-1] * counts[-1] + mean * count) / pooled_count
+            counts[-1] = pooled_count
+    positions = np.empty(len(order))
+    positions[order] = np.repeat(means, counts) + np.arange(len(order)) * gap
+    return positions
 
 
 def titles(settings: Iterable[str]) -> dict[str, str]:
-    """Names of settings as headings, of at most so many letters a line as a panel is wide."""
-    return {name: "\n".join(textwrap.wrap(name.replace("_", " "), 24)) for name in settings}
+    """Wrap the names of settings to the width of a panel, for use as titles."""
+    return {
+        name: "\n".join(textwrap.wrap(name.replace("_", " "), TITLE_WIDTH)) for name in settings
+    }
 
 
-def words(name: str) -> str:
-    """A measure's or an outcome's name in one line."""
+def quantity_name(name: str) -> str:
+    """Return the name of a measure or an outcome in one line."""
     if name in LABELS:
         return LABELS[name].replace("\n", " ")
-    operator, _, number = name.partition("_")
-    return (
-        f"{OPERATORS[operator]} {number.replace('_', ' ')}"
-        if operator in OPERATORS
-        else name.replace("_", " ")
-    )
+    operator, number = split_operator(name)
+    number = number.replace("_", " ")
+    return f"{operator_name(operator)} {number}" if operator else number
 
 
 def short(arm: str) -> str:
-    """An arm's name without the words that go without saying: ``l2(strength=0.01)`` → ``l2 0.01``."""
+    """Shorten the name of an arm with one hyperparameter: ``l2(strength=0.01)`` → ``l2 0.01``."""
     method, _, options = arm.rstrip(")").partition("(")
-    values = [option.partition("=") for option in options.split(", ")] if options else []
-    return (f"{method} {values[0][2]}" if len(values) == 1 else arm).replace(
-        "$", r"\$"
-    )  # to matplotlib a dollar begins a formula
+    values = [option.partition("=")[2] for option in options.split(", ")] if options else []
+    name = f"{method} {values[0]}" if len(values) == 1 else arm
+    return name.replace("$", r"\$")  # a dollar sign starts a formula in matplotlib
 
 
-def operators_of(datasets: Mapping[str, xr.Dataset]) -> list[str]:
-    """The operators that any setting has."""
-    return [
-        name
-        for name in OPERATORS
-        if any(f"{name}_effective_rank" in data for data in datasets.values())
-    ]
+def operator_name(operator: str) -> str:
+    """Return the name that an operator's file gives it: ``ggn`` → ``GGN``."""
+    return registry.constant("operators", operator, "NAME") or operator.replace("_", " ")
+
+
+def split_operator(measure: str) -> tuple[str, str]:
+    """Split a measure into operator and number: ``ggn_stable_rank`` → ``ggn``, ``stable_rank``.
+
+    Returns:
+        The operator, empty if the measure belongs to none, and the rest of the name.
+    """
+    operators = [name for name in registry.names("operators") if measure.startswith(f"{name}_")]
+    if not operators:
+        return "", measure
+    operator = max(operators, key=len)
+    return operator, measure.removeprefix(f"{operator}_")
+
+
+def measured_operators(datasets: Mapping[str, xr.Dataset]) -> list[str]:
+    """List the operators that were measured in at least one setting."""
+    variables = {str(name) for data in datasets.values() for name in data.data_vars}
+    return [name for name in registry.names("operators") if f"{name}_effective_rank" in variables]
 
 
 def main_operator(datasets: Mapping[str, xr.Dataset]) -> str:
-    """The operator that stands for curvature: the Fisher, or the first that there is."""
-    return next(iter(operators_of(datasets)), "fisher")
+    """Return the operator that stands for curvature: the Fisher, or the first that was measured."""
+    measured = measured_operators(datasets)
+    if not measured or "fisher" in measured:
+        return "fisher"
+    return measured[0]

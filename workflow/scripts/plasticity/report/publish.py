@@ -1,9 +1,11 @@
-"""A study's figures beside its published tables, with as much of its datasets as it takes to draw them again."""
+"""Publish a study's figures, with the part of its datasets and tables that they are drawn from."""
 
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 from matplotlib.figure import Figure
@@ -11,24 +13,22 @@ from matplotlib.figure import Figure
 from plasticity import statistics
 from plasticity.config import registry
 from plasticity.config.study import Study
-from plasticity.provenance.record import read
+from plasticity.provenance import record
 from plasticity.report import panels
 from plasticity.report.style import Style
 from plasticity.statistics.meta_analysis import ARM
 from plasticity.statistics.summaries import with_gaps
 from plasticity.storage import netcdf
 
-MADE = "made.json"
-OF_NONE = (
-    "associations",
-    "lead_lag",
-    "measures",
-)  # large tables: of one arm, that without an intervention is published
-LEFT_OUT = (
-    "nulls"  # larger than all others together; which of them is beaten stands in the associations
-)
-OF_EVERY_ARM = ("final_error", "fresh_final_error")  # beside the rank of the main operator
-OF_REFERENCES = (
+PROVENANCE = "made.json"
+# large tables, of which only the arm without an intervention is published
+TABLES_OF_ONE_ARM = ("associations", "lead_lag", "measures")
+# larger than all other tables together; the associations name the strongest null model beaten
+UNPUBLISHED_TABLE = "nulls"
+# variables of all arms, in addition to the rank of the main operator
+VARIABLES_OF_ALL_ARMS = ("final_error", "fresh_final_error")
+# variables of the arms without an intervention: none and the baseline
+VARIABLES_OF_REFERENCES = (
     "feature_rank",
     "dormant_fraction",
     "dead_fraction",
@@ -37,7 +37,7 @@ OF_REFERENCES = (
     "error_curve",
     "loss_curve",
 )
-OF_OPERATORS = (
+NUMBERS_OF_OPERATORS = (
     "effective_rank",
     "stable_rank",
     "entropy_rank",
@@ -46,17 +46,17 @@ OF_OPERATORS = (
     "gradient_overlap",
     "trace",
 )
-SPECTRA = ("eigenvalue", "density")  # on the coming task's data, of the whole network
+SPECTRA = ("eigenvalue", "density")  # of the whole network, on the next task's data
 
 
 def publish(study: Study, results: Path, folder: Path, command: str) -> None:
-    """Copy a study's figures, with what they are drawn from, and say how they were made.
+    """Copy a study's figures, with the data that they are drawn from and their provenance.
 
     Args:
-        study: what figures show.
-        results: of the study, which is finished.
-        folder: that has the reference of the study already.
-        command: that made them.
+        study: the study.
+        results: its finished results.
+        folder: for published studies; it has the study's reference already.
+        command: that made the results.
     """
     for name in ("figures", "drawn"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -64,116 +64,131 @@ def publish(study: Study, results: Path, folder: Path, command: str) -> None:
     shutil.copyfile(results / "tables" / "cost.csv", folder / "tables" / "cost.csv")
     for name in registry.names("figures"):
         shutil.copyfile(results / "figures" / f"{name}.png", folder / "figures" / f"{name}.png")
-    (folder / MADE).write_text(
-        json.dumps(_made(results, command), indent=1) + "\n", encoding="utf-8"
-    )
+    provenance = json.dumps(_provenance(results, command), indent=1)
+    (folder / PROVENANCE).write_text(provenance + "\n", encoding="utf-8")
+    _publish_datasets(study, results, folder)
+    _publish_tables(results, folder)
+
+
+def _publish_datasets(study: Study, results: Path, folder: Path) -> None:
+    """Write the part of each dataset that figures are drawn from."""
     datasets = {
         name: netcdf.open_dataset(results / "datasets" / f"{name}.nc") for name in study.settings
     }
+    main_operator = panels.main_operator(datasets)
     for name, data in datasets.items():
-        spectra = name in study.drawn("spectra")
-        part = reduced(data, panels.main_operator(datasets), spectra)
-        packed = {
+        part = reduced(data, main_operator, name in study.drawn("spectra"))
+        encoding = {
             str(variable): {"zlib": True, "complevel": 9, "shuffle": True}
             for variable in part.data_vars
         }
-        part.to_netcdf(folder / "drawn" / f"{name}.nc", engine="netcdf4", encoding=packed)
+        part.to_netcdf(folder / "drawn" / f"{name}.nc", engine="netcdf4", encoding=encoding)
+
+
+def _publish_tables(results: Path, folder: Path) -> None:
+    """Write the tables that the reference does not hold as files."""
     for path in sorted((results / "tables").glob("*.csv")):
-        if not (folder / "tables" / path.name).exists() and path.stem != LEFT_OUT:
-            table = statistics.read_table(path)
-            table = table[table["arm"].isin([ARM, ""])] if path.stem in OF_NONE else table
-            table.to_csv(
-                folder / "drawn" / f"{path.name}.gz",
-                index=False,
-                compression={"method": "gzip", "mtime": 0},
-            )
+        if (folder / "tables" / path.name).exists() or path.stem == UNPUBLISHED_TABLE:
+            continue
+        table = statistics.read_table(path)
+        if path.stem in TABLES_OF_ONE_ARM:
+            table = table[table["arm"].isin([ARM, ""])]
+        table.to_csv(
+            folder / "drawn" / f"{path.name}.gz",
+            index=False,
+            compression={"method": "gzip", "mtime": 0},
+        )
 
 
-def reduced(data: xr.Dataset, main: str, spectra: bool) -> xr.Dataset:
-    """What figures draw of a setting's dataset; all else is left out, or NaN, which takes no space.
+def reduced(data: xr.Dataset, main_operator: str, has_spectra: bool) -> xr.Dataset:
+    """Keep only what figures draw; all else is left out, or NaN, which takes no space on disk.
 
     Args:
-        data: of the setting.
-        main: operator that stands for curvature.
-        spectra: whether whole spectra are drawn.
+        data: dataset of a setting.
+        main_operator: the operator that stands for curvature.
+        has_spectra: whether whole spectra of this setting are drawn.
     """
-    every = {*OF_EVERY_ARM, f"{main}_effective_rank"}
-    operators = panels.operators_of({"": data})
-    wanted = [*every, *OF_REFERENCES]
-    wanted += [
-        f"{operator}_{number}{end}"
+    operators = panels.measured_operators({"": data})
+    of_all_arms = {*VARIABLES_OF_ALL_ARMS, f"{main_operator}_effective_rank"}
+    of_all_blocks = {*of_all_arms, *VARIABLES_OF_REFERENCES}
+    numbers = {
+        f"{operator}_{number}{ending}"
         for operator in operators
-        for number in OF_OPERATORS
-        for end in ("", "_standard_error")
-    ]
-    whole = (
-        [f"{operator}_{number}" for operator in operators for number in SPECTRA] if spectra else []
-    )
-    part = data[sorted(name for name in (*wanted, *whole) if name in data)].load()
+        for number in NUMBERS_OF_OPERATORS
+        for ending in ("", "_standard_error")
+    }
+    spectra = set()
+    if has_spectra:
+        spectra = {f"{operator}_{name}" for operator in operators for name in SPECTRA}
+    wanted = of_all_blocks | numbers | spectra
+
+    part = data[sorted(name for name in wanted if name in data)].load()
     for name in part.data_vars:
         values, dims = part[name], part[name].dims
-        if name not in every and "arm" in dims:
-            values = values.where(
-                part.arm.isin([ARM] if name in whole else list(panels.REFERENCES))
-            )
+        if "arm" in dims and name not in of_all_arms:
+            drawn_arms = [ARM] if name in spectra else list(panels.REFERENCES)
+            values = values.where(part.arm.isin(drawn_arms))
         if "evaluation_point" in dims and not str(name).endswith("_overlap"):
             values = values.where(part.evaluation_point == "next")
-        if "block" in dims and name not in (*every, *OF_REFERENCES):
+        if "block" in dims and name not in of_all_blocks:
             values = values.where(part.block == "all")
         part[name] = values
     return part
 
 
-def _made(results: Path, command: str) -> dict[str, object]:
-    """By what results were made, and the megabytes of each of their folders."""
-    record = read(results / "tables" / "statements.csv")
-    by = (
-        {
-            "commit": record.commit,
-            "files_changed_since": record.changed,
-            "versions": record.versions,
-        }
-        if record
-        else {}
-    )
-    sizes = {
-        folder.name: sum(
-            {
-                file.stat().st_ino: file.stat().st_size
-                for file in folder.rglob("*")
-                if file.is_file()
-            }.values()
-        )
+def _provenance(results: Path, command: str) -> dict[str, object]:
+    """State what made the results, and the size of each of their folders in MB."""
+    provenance: dict[str, Any] = {"command": command, "cores": os.cpu_count()}
+    made_by = record.read(results / "tables" / "statements.csv")
+    if made_by:
+        provenance["commit"] = made_by.commit
+        provenance["files_changed_since"] = made_by.changed
+        provenance["versions"] = made_by.versions
+    provenance["MB"] = {
+        folder.name: round(_folder_size(folder) / 1e6, 1)
         for folder in sorted(results.iterdir())
         if folder.is_dir()
     }
-    return {
-        "command": command,
-        "cores": os.cpu_count(),
-        **by,
-        "MB": {name: round(size / 1e6, 1) for name, size in sizes.items()},
-    }
+    return provenance
+
+
+def _folder_size(folder: Path) -> int:
+    """Sum up the sizes of files in bytes; hard links to one file count once."""
+    sizes = {}
+    for file in folder.rglob("*"):
+        if file.is_file():
+            status = file.stat()
+            sizes[status.st_ino] = status.st_size
+    return sum(sizes.values())
 
 
 def published(study: Study, folder: Path) -> dict[str, xr.Dataset]:
-    """Read what was published of each setting's dataset."""
+    """Read the published part of each setting's dataset."""
     return {
         name: with_gaps(netcdf.read(folder / "drawn" / f"{name}.nc")) for name in study.settings
     }
 
 
 def draw(
-    study: Study, datasets: dict[str, xr.Dataset], folder: Path, figure: str, style: Style
+    study: Study, datasets: Mapping[str, xr.Dataset], folder: Path, figure: str, style: Style
 ) -> Figure:
-    """Draw a figure of a published study again, from what was published."""
-    datasets = {name: datasets[name] for name in study.drawn(figure)}
-    wanted = registry.constant("figures", figure, "TABLES")
-    tables = {name: statistics.read_table(place(folder, name)) for name in wanted}
-    drawn: Figure = registry.load("figures", figure).draw(datasets, tables, style)
+    """Draw a figure of a published study from its published data.
+
+    Args:
+        study: the study.
+        datasets: as `published` reads them.
+        folder: of the published study.
+        figure: its name.
+        style: the style of figures.
+    """
+    drawn_datasets = {name: datasets[name] for name in study.drawn(figure)}
+    table_names = registry.constant("figures", figure, "TABLES")
+    tables = {name: statistics.read_table(table_path(folder, name)) for name in table_names}
+    drawn: Figure = registry.load("figures", figure).draw(drawn_datasets, tables, style)
     return drawn
 
 
-def place(folder: Path, name: str) -> Path:
-    """Where a published table lies, whole or in part."""
-    whole = folder / "tables" / f"{name}.csv"
-    return whole if whole.exists() else folder / "drawn" / f"{name}.csv.gz"
+def table_path(folder: Path, name: str) -> Path:
+    """Return the path of a published table, which holds all rows or those of one arm."""
+    complete = folder / "tables" / f"{name}.csv"
+    return complete if complete.exists() else folder / "drawn" / f"{name}.csv.gz"

@@ -1,4 +1,4 @@
-"""Results beside those that were published: bit for bit, and where bits differ, which numbers do, and by how much."""
+"""Compare results with a published reference, bit for bit, and describe the differences."""
 
 import hashlib
 import json
@@ -18,219 +18,262 @@ from plasticity.provenance import code_digest, record
 from plasticity.storage import netcdf
 
 COMPARED = ("datasets/*.nc", "tables/*.csv")
-TIMED = "cost"  # the one table that is about a machine
-WHOLE = 200_000  # bytes; larger tables are known by a checksum and the means of their columns, as datasets are
-SUMMARY = "means.csv"
+UNCOMPARED_TABLE = "cost"  # it describes a machine, not results
+# The reference holds smaller tables as files. Of larger tables and of datasets it holds a checksum
+# and the mean of each column or variable.
+LARGEST_TABLE = 200_000  # bytes
+MEANS = "means.csv"
 REFERENCE = "reference.json"
+ROUNDING = 1e-8  # in standard deviations: the means of a reference have nine digits
 
 
 def machine() -> dict[str, str]:
-    """What equal bytes may depend on: the kind of processor, and the versions of what computes."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text(encoding="utf-8").splitlines() if about.exists() else []
-    vendor = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")),
-        platform.processor(),
-    )
-    kind = {"system": platform.system(), "processor": platform.machine(), "vendor": vendor}
-    kind |= {"instructions": torch.backends.cpu.get_cpu_capability()}
-    return kind | {
-        package: code_digest.version(package) for package in sorted(code_digest.WEIGHTY.values())
+    """Describe what equal bytes may depend on: the processor, and versions of packages."""
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "vendor": _processor_vendor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        **{name: code_digest.version(name) for name in sorted(code_digest.WEIGHTY.values())},
     }
 
 
+def _processor_vendor() -> str:
+    """Read the vendor of the processor, where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("vendor_id"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
 def publish(results: Path, reference: Path) -> int:
-    """Lay down what a study's results are to be compared with: checksums of its tables and datasets, small tables, and means of all else.
+    """Write the reference of a study: checksums of all results, small tables, means of the rest.
+
+    Args:
+        results: the study's finished results.
+        reference: folder of the reference; an earlier reference there is replaced.
 
     Returns:
-        how many files.
+        The number of tables and datasets in the reference.
 
     Raises:
-        StudyError: the study is not finished, or its name is that of another folder.
+        StudyError: the study is not finished, or the folder is not that of a published study.
     """
-    files = _compared(results)
+    files = _compared_files(results)
     if not files:
         raise StudyError(f"{results} has no datasets and tables: run the study first")
     if reference.exists() and not (reference / REFERENCE).exists():
         raise StudyError(
-            f"{reference} is there, and no published study: give the study another name, or move that folder away"
+            f"{reference} exists, but is not a published study. Give the study another name, or"
+            " move that folder away."
         )
     for folder in {name.partition("/")[0] for name in files}:
         shutil.rmtree(reference / folder, ignore_errors=True)
     reference.mkdir(parents=True, exist_ok=True)
     for name, path in files.items():
-        if _is_whole(path):
+        if _is_small_table(path):
             (reference / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, reference / name)
-    summary(files).to_csv(reference / SUMMARY, index=False, float_format="%.9g")
-    said = {"machine": machine(), "files": {name: content(path) for name, path in files.items()}}
-    (reference / REFERENCE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    summarise(files).to_csv(reference / MEANS, index=False, float_format="%.9g")
+    checksums = {name: checksum(path) for name, path in files.items()}
+    text = json.dumps({"machine": machine(), "files": checksums}, indent=1)
+    (reference / REFERENCE).write_text(text + "\n", encoding="utf-8")
     return len(files)
 
 
 def compare(results: Path, reference: Path) -> tuple[bool, list[str]]:
-    """Results beside their reference.
+    """Compare results with their reference.
 
     Returns:
-        whether all files hold the same; and sentences.
+        Whether all files have the same content, and lines that describe the differences.
 
     Raises:
-        StudyError: no reference, or one that cannot be read.
+        StudyError: the reference is missing or cannot be read.
     """
-    said = _said(reference)
-    found, expected = _compared(results), said["files"]
-    missing, others = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    differ = [name for name in expected if name in found and content(found[name]) != expected[name]]
-    lines = [f"{name} is missing" for name in missing] + [
-        f"{name} is not in the reference" for name in others
+    recorded = _read_reference(reference)
+    checksums = recorded["files"]
+    files = _compared_files(results)
+    missing = sorted(set(checksums) - set(files))
+    additional = sorted(set(files) - set(checksums))
+    changed = [
+        name for name in checksums if name in files and checksum(files[name]) != checksums[name]
     ]
-    lines += [
-        line
-        for name in differ
-        if (reference / name).exists()
-        for line in _cells(name, pd.read_csv(reference / name), pd.read_csv(found[name]))
-    ]
-    if means := {name: found[name] for name in differ if not (reference / name).exists()}:
-        lines += _means(pd.read_csv(reference / SUMMARY), summary(means))
-    here, there = machine(), said["machine"]
-    if unlike := [
-        f"{key} {there.get(key)}, here {value}"
-        for key, value in here.items()
-        if there.get(key) != value
-    ]:
-        lines.append(f"the reference was made elsewhere: {'; '.join(unlike)}")
-    same = len(expected) - len(differ) - len(missing)
+    lines = [f"{name} is missing" for name in missing]
+    lines += [f"{name} is not in the reference" for name in additional]
+    lines += _describe_changes({name: files[name] for name in changed}, reference)
+    lines += _describe_machines(machine(), recorded["machine"])
+    equal_count = len(checksums) - len(changed) - len(missing)
     lines.append(
-        f"{same} of {len(expected)} tables and datasets hold what the reference holds, bit for bit"
+        f"{equal_count} of {len(checksums)} tables and datasets hold what the reference holds,"
+        " bit for bit"
     )
-    return not (differ or missing or others), lines
+    return not (changed or missing or additional), lines
 
 
-def same_kind(reference: Path) -> bool:
-    """Whether the reference was made on this kind of machine, where equal bytes are to be expected.
+def is_same_kind_of_machine(reference: Path) -> bool:
+    """Check whether the reference was made on this kind of machine, so that bytes should be equal.
 
     Raises:
-        StudyError: no reference, or one that cannot be read.
+        StudyError: the reference is missing or cannot be read.
     """
-    return bool(_said(reference)["machine"] == machine())
+    return bool(_read_reference(reference)["machine"] == machine())
 
 
-def content(path: Path) -> str:
-    """Checksum of a table, or of all that a dataset holds but the attributes of the file, which name the code that made it."""
+def checksum(path: Path) -> str:
+    """Compute the checksum of a table, or of the variables of a dataset.
+
+    Global attributes of a dataset do not count, because they name the code that made it.
+    """
     if path.suffix != ".nc":
         return record.digest(path)
-    held = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name, values in sorted(netcdf.read(path).variables.items()):
-        numbers = (
-            str(values.values.tolist()).encode()
-            if values.dtype.kind in "OU"
-            else np.ascontiguousarray(values.values).tobytes()
-        )
-        held.update(
-            f"{name} {values.dims} {values.dtype} {sorted(values.attrs)}".encode() + numbers
-        )
-    return held.hexdigest()
+        header = f"{name} {values.dims} {values.dtype} {sorted(values.attrs)}"
+        if values.dtype.kind in "OU":
+            numbers = str(values.values.tolist()).encode()
+        else:
+            numbers = np.ascontiguousarray(values.values).tobytes()
+        sha256.update(header.encode() + numbers)
+    return sha256.hexdigest()
 
 
-def summary(files: Mapping[str, Path]) -> pd.DataFrame:
-    """Of each variable of datasets, and each column of large tables: how many numbers there are, their mean and standard deviation."""
+def summarise(files: Mapping[str, Path]) -> pd.DataFrame:
+    """Summarise each variable of datasets and each column of large tables.
+
+    Returns:
+        One row per variable or column: count of finite numbers, mean and standard deviation.
+    """
     rows = []
     for name, path in files.items():
-        if not _is_whole(path):
-            for variable, values in (
-                netcdf.read(path).data_vars if path.suffix == ".nc" else pd.read_csv(path)
-            ).items():
-                numbers = np.asarray(values, float) if values.dtype.kind in "fiu" else np.array([])
+        if _is_small_table(path):
+            continue
+        variables = netcdf.read(path).data_vars if path.suffix == ".nc" else pd.read_csv(path)
+        for variable, values in variables.items():
+            numbers = np.array([])
+            if values.dtype.kind in "fiu":
+                numbers = np.asarray(values, float)
                 numbers = numbers[np.isfinite(numbers)]
-                mean, std = (numbers.mean(), numbers.std()) if numbers.size else (np.nan, np.nan)
-                rows.append(
-                    {
-                        "file": name,
-                        "variable": variable,
-                        "numbers": numbers.size,
-                        "mean": mean,
-                        "std": std,
-                    }
-                )
+            mean = numbers.mean() if numbers.size else np.nan
+            std = numbers.std() if numbers.size else np.nan
+            rows.append([name, variable, numbers.size, mean, std])
     return pd.DataFrame(rows, columns=["file", "variable", "numbers", "mean", "std"])
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a reference keeps the file itself."""
-    return path.suffix == ".csv" and path.stat().st_size <= WHOLE
+def _is_small_table(path: Path) -> bool:
+    """Check whether a reference holds the file itself."""
+    return path.suffix == ".csv" and path.stat().st_size <= LARGEST_TABLE
 
 
-def _compared(results: Path) -> dict[str, Path]:
-    paths = [
-        path for pattern in COMPARED for path in sorted(results.glob(pattern)) if path.stem != TIMED
+def _compared_files(results: Path) -> dict[str, Path]:
+    """List the files that are compared, by their path in the folder of results."""
+    paths = [path for pattern in COMPARED for path in sorted(results.glob(pattern))]
+    return {str(path.relative_to(results)): path for path in paths if path.stem != UNCOMPARED_TABLE}
+
+
+def _describe_changes(changed: Mapping[str, Path], reference: Path) -> list[str]:
+    """Describe changed files: small tables by their cells, all others by their means."""
+    lines: list[str] = []
+    summarised = {}
+    for name, path in changed.items():
+        if (reference / name).exists():
+            lines += _describe_cells(name, pd.read_csv(reference / name), pd.read_csv(path))
+        else:
+            summarised[name] = path
+    if summarised:
+        lines += _describe_means(pd.read_csv(reference / MEANS), summarise(summarised))
+    return lines
+
+
+def _describe_machines(this: Mapping[str, str], other: Mapping[str, str]) -> Iterator[str]:
+    """Describe how this machine differs from that of the reference."""
+    differences = [
+        f"{key} {other.get(key)}, here {value}"
+        for key, value in this.items()
+        if other.get(key) != value
     ]
-    return {str(path.relative_to(results)): path for path in paths}
+    if differences:
+        yield f"the reference was made on another kind of machine: {'; '.join(differences)}"
 
 
-def _cells(name: str, old: pd.DataFrame, new: pd.DataFrame) -> Iterator[str]:
-    """Which columns of a table differ, and by how much."""
+def _describe_cells(name: str, old: pd.DataFrame, new: pd.DataFrame) -> Iterator[str]:
+    """Describe which columns of a table differ, and by how much."""
     if list(old) != list(new) or len(old) != len(new):
-        yield f"{name} has {len(new)} rows of {len(new.columns)} columns, and the reference {len(old)} of {len(old.columns)}"
+        yield (
+            f"{name} has {len(new)} rows of {len(new.columns)} columns, and the reference"
+            f" {len(old)} of {len(old.columns)}"
+        )
         return
     for column in old:
-        differ = (old[column] != new[column]) & ~(old[column].isna() & new[column].isna())
-        if not differ.any():
-            continue
-        amount = ""
-        if pd.api.types.is_numeric_dtype(old[column]) and pd.api.types.is_numeric_dtype(
-            new[column]
-        ):
-            away = (new[column].astype(float) - old[column].astype(float)).abs().where(differ)
-            at = away.idxmax() if away.notna().any() else differ.idxmax()
-            amount = f", at most by {away[at]:.3g} ({old[column][at]:.6g} there, {new[column][at]:.6g} here)"
-        yield f"{name}: {column} differs in {differ.sum()} of {len(old)} rows{amount}"
+        both_missing = old[column].isna() & new[column].isna()
+        differs = (old[column] != new[column]) & ~both_missing
+        if differs.any():
+            count = f"{differs.sum()} of {len(old)} rows"
+            amount = _largest_difference(old[column], new[column], differs)
+            yield f"{name}: {column} differs in {count}{amount}"
 
 
-def _means(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[str]:
-    """Which variables have another mean, in units of their standard deviation: the furthest ones of each file."""
-    for name, found in new.groupby("file"):
+def _largest_difference(old: pd.Series, new: pd.Series, differs: pd.Series) -> str:
+    """Describe the largest difference of two columns; empty if they hold no numbers."""
+    if not (pd.api.types.is_numeric_dtype(old) and pd.api.types.is_numeric_dtype(new)):
+        return ""
+    sizes = (new.astype(float) - old.astype(float)).abs().where(differs)
+    row = sizes.idxmax() if sizes.notna().any() else differs.idxmax()
+    return f", at most by {sizes[row]:.3g} ({old[row]:.6g} in the reference, {new[row]:.6g} here)"
+
+
+def _describe_means(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[str]:
+    """Describe how many variables of each file have another mean, and the three that moved most.
+
+    Args:
+        old: summary of the reference.
+        new: summary of the changed files.
+    """
+    for name, changed in new.groupby("file"):
         both = old[old["file"] == name].merge(
-            found, on="variable", how="outer", suffixes=("_there", "_here")
+            changed, on="variable", how="outer", suffixes=("_old", "_new")
         )
-        away = (
-            (both["mean_here"] - both["mean_there"]).abs()
-            / both["std_there"].where(both["std_there"] > 0)
-        ).fillna(0.0)
-        # a reference has nine digits
-        moved = both.assign(away=away)[
-            (away > 1e-8) | (both["numbers_here"] != both["numbers_there"])
-        ].sort_values("away", ascending=False)
-        yield f"{name}: {len(moved)} of {len(both)} variables have another mean" + (
-            ", the furthest:" if len(moved) else "; single numbers differ"
-        )
+        difference = (both["mean_new"] - both["mean_old"]).abs()
+        both["distance"] = (difference / both["std_old"].where(both["std_old"] > 0)).fillna(0.0)
+        is_moved = (both["distance"] > ROUNDING) | (both["numbers_new"] != both["numbers_old"])
+        moved = both[is_moved].sort_values("distance", ascending=False)
+        detail = ", the furthest:" if len(moved) else "; single numbers differ"
+        yield f"{name}: {len(moved)} of {len(both)} variables have another mean{detail}"
         for _, row in moved.head(3).iterrows():
-            numbers = f"{row['mean_there']:.6g} there, {row['mean_here']:.6g} here"
-            yield f"  {row['variable']}: by {row['away']:.2g} of its standard deviation ({numbers})"
+            means = f"{row['mean_old']:.6g} in the reference, {row['mean_new']:.6g} here"
+            distance = f"{row['distance']:.2g} standard deviations"
+            yield f"  {row['variable']}: by {distance} ({means})"
 
 
-def config_of(study: str) -> Path:
-    """The config file of a study by its name.
+def find_config(study: str) -> Path:
+    """Find the config file of a study by its name.
 
     Raises:
-        StudyError: no config has that name; those that there are are listed.
+        StudyError: no config has that name; the message lists the names that exist.
     """
-    paths = [
-        code_digest.ROOT / "config.yaml",
-        *sorted((code_digest.ROOT / "studies").rglob("*.yaml")),
-    ]
-    named = {
-        yaml.safe_load(path.read_text(encoding="utf-8"))["study"]: path for path in reversed(paths)
-    }
-    if study not in named:
-        raise StudyError(f"no config has the study {study!r}: there are {', '.join(sorted(named))}")
-    return named[study]
+    root = code_digest.ROOT
+    paths = [root / "config.yaml", *sorted((root / "studies").rglob("*.yaml"))]
+    by_study = {}
+    for path in reversed(paths):  # config.yaml comes last, so it wins
+        by_study[yaml.safe_load(path.read_text(encoding="utf-8"))["study"]] = path
+    if study not in by_study:
+        known = ", ".join(sorted(by_study))
+        raise StudyError(f"no config has the study {study!r}. The studies are: {known}.")
+    return by_study[study]
 
 
-def _said(reference: Path) -> Any:
-    """What a reference says of itself."""
+def _read_reference(reference: Path) -> Any:
+    """Read the machine and the checksums of a reference.
+
+    Raises:
+        StudyError: the reference is missing or cannot be read.
+    """
+    path = reference / REFERENCE
     try:
-        return json.loads((reference / REFERENCE).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StudyError(
-            f"{reference / REFERENCE} cannot be read ({error}): only studies that were published below docs can be compared"
+            f"{path} cannot be read ({error}). Only studies that are published below docs can be"
+            " compared."
         ) from error

@@ -1,4 +1,4 @@
-"""How figures look: what the style file says, and how a figure is written so that the same figure is the same bytes."""
+"""Define how figures look, and write them so that the same figure gives the same bytes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from plasticity.storage import netcdf
 mpl.use("Agg")
 
 CANVASES = {".svg": FigureCanvasSVG, ".pdf": FigureCanvasPdf, ".png": FigureCanvasAgg}
-Look = tuple[str, str]  # a colour and a line
+Look = tuple[str, str]  # a colour and a line style
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class Style:
     """The style file.
 
     Attributes:
-        widths: of a column and of the page, in inches.
-        panels: beside each other at most.
-        matplotlib: its own settings.
-        band: opacity.
-        methods: look of each.
-        others: looks for methods without one.
-        operators: look of each.
-        evaluation_points: look of each.
-        stages: look of early and of late tasks.
-        sequence: colour map of what has an order.
+        widths: of a column and of a page, in inches.
+        panels: largest number of panels in a row.
+        matplotlib: settings of matplotlib, by their names.
+        band: opacity of intervals.
+        methods: colour and line style of each method.
+        others: colours and line styles for methods and operators that have none of their own.
+        operators: colour and line style of each operator.
+        evaluation_points: colour and line style of each evaluation point.
+        stages: colour and line style of early and of late tasks.
+        sequence: colour map for ordered values.
         signed: colour map from −1 to 1.
         warning: colour of what a reader must not miss.
         quiet: colour of remarks.
@@ -60,51 +60,63 @@ class Style:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The style that a file describes.
+        """Read a style file.
 
         Raises:
-            StudyError: no YAML, a key too many or too few, a setting that matplotlib does not have.
+            StudyError: the file is not YAML, has missing or unknown keys, or names a setting that
+                matplotlib does not have.
         """
         try:
-            said = yaml.safe_load(path.read_text(encoding="utf-8"))
-            style = cls(**said)
-            with style.used():
+            style = cls(**yaml.safe_load(path.read_text(encoding="utf-8")))
+            with style.applied():
                 return style
         except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
-            known = ", ".join(field.name for field in fields(cls))
+            keys = ", ".join(field.name for field in fields(cls))
             raise StudyError(
-                f"{path} is no style ({error}): it has the keys {known}, as the tracked file does"
+                f"{path} is not a valid style file: {error}. Its keys must be {keys}. Compare it"
+                " with workflow/style.yaml in the repository."
             ) from error
 
-    def used(self) -> AbstractContextManager[None]:
-        """Matplotlib's settings, for as long as a figure is drawn."""
+    def applied(self) -> AbstractContextManager[None]:
+        """Return a context manager in which matplotlib has this style's settings."""
         return plt.style.context(dict(self.matplotlib))
 
     def width(self, panels: int) -> float:
-        """Of a figure with so many panels beside each other, in inches: at least a column's, at most the page's."""
+        """Return the width of a figure with this many panels in a row.
+
+        Returns:
+            Inches, at least the width of a column and at most that of a page.
+        """
         column, page = self.widths["column"], self.widths["page"]
         return max(column, page * min(1.0, (panels + 0.4) / (self.panels + 0.4)))
 
     def of_arm(self, arm: str) -> dict[str, Any]:
-        """Colour and line of an arm: those of its method, the same in every figure."""
+        """Return colour and line style of an arm, as options of a line; its method decides both."""
         method = method_of(arm)
-        return look(
-            self.methods.get(method) or self.others[sum(method.encode()) % len(self.others)]
-        )
+        return as_line_options(self.methods.get(method) or self._fallback(method))
+
+    def of_operator(self, operator: str) -> dict[str, Any]:
+        """Return colour and line style of an operator, as options of a line."""
+        return as_line_options(self.operators.get(operator) or self._fallback(operator))
+
+    def _fallback(self, name: str) -> Look:
+        """Choose a look by the letters of a name, so that the name always has the same one."""
+        return self.others[sum(name.encode()) % len(self.others)]
 
 
 def method_of(arm: str) -> str:
-    """The method of an arm: ``l2(strength=0.001)`` → ``l2``."""
+    """Return the method of an arm: ``l2(strength=0.001)`` → ``l2``."""
     return arm.partition("(")[0]
 
 
-def look(chosen: Look) -> dict[str, Any]:
-    """A look as matplotlib's options of a line."""
-    return {"color": chosen[0], "linestyle": chosen[1]}
+def as_line_options(colour_and_line: Look) -> dict[str, Any]:
+    """Return a colour and a line style as options of a line."""
+    colour, line_style = colour_and_line
+    return {"color": colour, "linestyle": line_style}
 
 
 def lay_out(figure: Figure) -> None:
-    """Find every panel its place, where it stays in whatever format the figure is written."""
+    """Compute the layout once and fix it, so that it is the same in every file format."""
     layout = figure.get_layout_engine()
     if layout is not None:
         layout.execute(figure)
@@ -112,23 +124,29 @@ def lay_out(figure: Figure) -> None:
 
 
 def save(figure: Figure, paths: Sequence[Path], stamp: Mapping[str, str]) -> None:
-    """Write a figure in the formats that the paths end in: the same figure, the same bytes."""
-    said = json.dumps(
-        {key: json.loads(value) if key != "source" else value for key, value in stamp.items()},
-        sort_keys=True,
-    )
-    dateless: dict[str, dict[str, str | None]] = {
-        ".svg": {"Date": None, "Description": said},
-        ".pdf": {"CreationDate": None, "Subject": said},
-        ".png": {"Description": said},
+    """Write a figure without dates, so that the same figure gives the same bytes.
+
+    Args:
+        figure: it is closed afterwards.
+        paths: their suffixes (.svg, .pdf or .png) say the formats.
+        stamp: what the figure was made with: JSON strings by key, and ``source`` as plain text.
+    """
+    provenance = {
+        key: value if key == "source" else json.loads(value) for key, value in stamp.items()
+    }
+    description = json.dumps(provenance, sort_keys=True)
+    metadata: dict[str, dict[str, str | None]] = {
+        ".svg": {"Date": None, "Description": description},
+        ".pdf": {"CreationDate": None, "Subject": description},
+        ".png": {"Description": description},
     }
     lay_out(figure)
     dpi = figure.dpi
     for path in paths:
-        figure.dpi = dpi  # each format leaves its own
-        # not savefig, which draws everything twice
+        figure.dpi = dpi  # each canvas changes it
+        canvas = CANVASES[path.suffix](figure)
+        # figure.savefig would draw everything twice
+        print_figure = getattr(canvas, f"print_{path.suffix.removeprefix('.')}")
         with netcdf.atomic_write(path) as part:
-            getattr(CANVASES[path.suffix](figure), f"print_{path.suffix[1:]}")(
-                part, metadata=dateless[path.suffix]
-            )
+            print_figure(part, metadata=metadata[path.suffix])
     plt.close(figure)

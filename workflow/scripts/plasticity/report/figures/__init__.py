@@ -1,5 +1,6 @@
-"""Figures, one file each: `draw(datasets, tables, style)` gives a matplotlib figure, from files alone: torch is never imported.
+"""Figures, one file each: `draw(datasets, tables, style)` returns a matplotlib figure.
 
-A new figure is one file here, and one caption in workflow/report. The file's `CATEGORY` and `TITLE` are its place in the report, its
-`TABLES` the tables that it is given.
+A new figure is one file here and one caption in workflow/report. Its `CATEGORY` and `TITLE` say
+where it stands in the report, and `TABLES` names the tables that it is given. Figures never import
+torch.
 """

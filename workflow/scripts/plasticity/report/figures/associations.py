@@ -1,7 +1,8 @@
-"""What goes with the loss of plasticity: every measure in every setting, and each measure over all settings beside it."""
+"""Correlation of every measure with the loss of plasticity, by setting and over all settings."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -13,158 +14,172 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from plasticity.report.panels import OPERATORS, SMALL, finish, words
+from plasticity.report.panels import SMALL_FONT, finish, quantity_name, split_operator
 from plasticity.report.style import Style
 from plasticity.statistics.meta_analysis import ARM
 
-CATEGORY = "3 What goes with it"
+CATEGORY = "3 Associations"
 TITLE = "every measure in every setting"
 TABLES = ("associations", "consistency")
 OUTCOME = "final_error_gap"
-ROW, LABELS, FOREST = (
-    0.2,
-    1.6,
-    1.5,
-)  # inches: height of a row, widths of the measures' names and of the forest plot
-CELL = (0.16, 0.9)  # least and largest width of a cell
-REACH = 0.42  # of a cell's width: a correlation of 1
-BEATEN = {
-    "none": ("o", "white", "beats no null"),
-    "task": ("o", "black", "the curve that all seeds share"),
-    "shifted": ("^", "black", "shifted tasks"),
-    "differenced": ("s", "black", "innovations"),
-    "mismatched": ("D", "black", "mismatched seeds"),
+# inches
+ROW_HEIGHT = 0.2
+NAMES_WIDTH = 1.6
+FOREST_WIDTH = 1.5
+CELL_WIDTHS = (0.16, 0.9)  # least and largest
+UNIT = 0.42  # of a cell's width: a correlation of 1
+
+
+class Mark(NamedTuple):
+    """The dot of a correlation whose strongest null model beaten is this one."""
+
+    marker: str
+    fill: str
+    label: str
+
+
+MARKS = {
+    "none": Mark("o", "white", "beats no null"),
+    "task": Mark("o", "black", "the curve that all seeds share"),
+    "shifted": Mark("^", "black", "shifted tasks"),
+    "differenced": Mark("s", "black", "innovations"),
+    "mismatched": Mark("D", "black", "mismatched seeds"),
 }
 
 
 def draw(
     datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
 ) -> Figure:
-    """A cell per measure and setting beside a forest plot over settings.
+    """Draw a cell per measure and setting, and to the right a forest plot over settings.
 
-    Cells: colour and dot are ρ within runs, the bar its interval, the dot's shape the strongest null that it beats. Forest: estimate,
-    interval, and the prediction interval for the next setting.
+    In a cell, colour and dot are ρ within runs, the bar is its interval, and the dot's shape is
+    the strongest null model that it beats. The forest plot has the estimate, its interval, and the
+    prediction interval for the next setting.
     """
-    found = _explanations(tables["associations"], list(datasets))
-    known = found.groupby("measure", sort=False)["estimate"].transform("count") > 0
-    left_out, found = list(dict.fromkeys(found[~known]["measure"])), found[known]
+    settings = list(datasets)
+    associations = _select(tables["associations"], settings)
+    by_measure = associations.groupby("measure", sort=False)["estimate"]
+    is_known = by_measure.transform("count") > 0
+    unknown = list(dict.fromkeys(associations[~is_known]["measure"]))
+    associations = associations[is_known]
     measures = sorted(
-        dict.fromkeys(found["measure"]), key=lambda name: name.partition("_")[0] in OPERATORS
+        dict.fromkeys(associations["measure"]), key=lambda name: split_operator(name)[0] != ""
     )
-    cell = float(np.clip((style.widths["page"] - LABELS - FOREST) / len(datasets), *CELL))
-    size = (LABELS + cell * len(datasets) + FOREST, ROW * max(len(measures), 4) + 1.8)
+
+    width = float(np.clip(_room_for_cells(style) / len(settings), *CELL_WIDTHS)) * len(settings)
+    size = (NAMES_WIDTH + width + FOREST_WIDTH, ROW_HEIGHT * max(len(measures), 4) + 1.8)
     figure, (cells, forest) = plt.subplots(
-        1, 2, figsize=size, width_ratios=[cell * len(datasets), FOREST], sharey=True
+        1, 2, figsize=size, width_ratios=[width, FOREST_WIDTH], sharey=True
     )
-    panels = {("cells", "all"): cells, ("forest", "all"): forest}
     if measures:
-        _cells(cells, found, measures, list(datasets), style)
-        consistency = tables["consistency"]
-        chosen = consistency[
-            (consistency["association"] == "within_run") & (consistency["outcome"] == OUTCOME)
-        ]
-        _forest(forest, chosen, measures, style)
-        figure.colorbar(
-            mpl.cm.ScalarMappable(Normalize(-1, 1), style.signed),
-            ax=cells,
-            orientation="horizontal",
-            label="ρ within runs",
-            aspect=40,
-            fraction=0.03,
-        )
-        marks = [
-            Line2D([], [], linestyle="", color="black", marker=m, markerfacecolor=c, label=label)
-            for m, c, label in BEATEN.values()
-        ]
-        if left_out:
-            said = textwrap.fill(
-                f"constant, or measured too seldom, in every setting: {', '.join(map(words, left_out))}",
-                int(18 * size[0]),
-            )
-            figure.supxlabel(said, fontsize=SMALL, color=style.quiet)
-        figure.legend(
-            handles=marks,
-            loc="outside upper center",
-            ncols=3 if size[0] > 5 else 2,
-            title="strongest null that it beats",
-            title_fontsize="small",
-        )
+        _draw_cells(cells, associations, measures, settings, style)
+        _draw_forest(forest, _select_consistency(tables["consistency"], measures), measures, style)
+        _add_colorbar(figure, cells, style)
+        _add_note(figure, unknown, style)
+        _add_legend(figure)
+    panels = {("cells", "all"): cells, ("forest", "all"): forest}
     return finish(figure, panels, style, legend=False)
 
 
-def _explanations(table: pd.DataFrame, settings: list[str]) -> pd.DataFrame:
-    """Each measure once in each setting: on the coming task's data where there is a choice, of the whole network or of the last layer."""
-    keys = {"level": "within_run", "arm": ARM, "outcome": OUTCOME}
-    table = table[
-        (table[list(keys)] == pd.Series(keys)).all(axis=1) & table["setting"].isin(settings)
-    ]
-    order = pd.DataFrame(
+def _room_for_cells(style: Style) -> float:
+    """Compute the inches between the names of measures and the forest plot."""
+    return style.widths["page"] - NAMES_WIDTH - FOREST_WIDTH
+
+
+def _select(table: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
+    """Select one row per measure and setting.
+
+    It is preferably that of the next task's data and of the whole network, else of the last layer.
+    """
+    wanted = {"level": "within_run", "arm": ARM, "outcome": OUTCOME}
+    is_wanted = (table[list(wanted)] == pd.Series(wanted)).all(axis=1)
+    table = table[is_wanted & table["setting"].isin(settings)]
+    preference = pd.DataFrame(
         {"next": table["evaluation_point"] == "next", "whole": table["block"] == "all"},
         index=table.index,
     )
-    return (
-        table.assign(**order)
-        .sort_values(["next", "whole"], kind="stable")
-        .drop_duplicates(["setting", "measure"], keep="last")
-        .sort_index()
-    )
+    ordered = table.assign(**preference).sort_values(["next", "whole"], kind="stable")
+    return ordered.drop_duplicates(["setting", "measure"], keep="last").sort_index()
 
 
-def _cells(
-    axis: Axes, found: pd.DataFrame, measures: list[str], settings: list[str], style: Style
+def _select_consistency(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """Select the rows of the meta-analysis that the forest plot shows."""
+    return table[
+        (table["association"] == "within_run")
+        & (table["outcome"] == OUTCOME)
+        & table["measure"].isin(measures)
+        & table["estimate"].notna()
+    ]
+
+
+def _draw_cells(
+    axis: Axes,
+    associations: pd.DataFrame,
+    measures: Sequence[str],
+    settings: Sequence[str],
+    style: Style,
 ) -> None:
-    """The heat map, with a small interval in each cell."""
-    grid = found.pivot_table(
+    """Draw the heat map, with a dot and an interval in each cell."""
+    estimates = associations.pivot_table(
         index="measure", columns="setting", values="estimate", dropna=False, sort=False
     ).reindex(measures, columns=settings)
     axis.imshow(
-        np.ma.masked_invalid(grid.to_numpy(float)),
+        np.ma.masked_invalid(estimates.to_numpy(float)),
         cmap=style.signed,
         vmin=-1,
         vmax=1,
         aspect="auto",
         alpha=0.55,
     )
-    wide = len(settings) < 6
-    for _, row in found.iterrows():
+    has_room = len(settings) < 6
+    for _, row in associations.iterrows():
         x, y = settings.index(row["setting"]), measures.index(row["measure"])
         if np.isnan(row["estimate"]):
-            why = str(row["note"]).rpartition("; ")[2] if wide else "–"
-            axis.text(x, y, why, ha="center", va="center", fontsize=SMALL - 2, color=style.quiet)
-            continue
-        low, high = np.clip([row["low"], row["high"]], -1, 1) * REACH + x
-        axis.plot([low, high], [y, y], color="black", linewidth=0.7)
-        marker, inside, _ = BEATEN[str(row["strongest_null"]) or "none"]
-        axis.plot(
-            x + REACH * row["estimate"],
-            y,
-            marker=marker,
-            color="black",
-            markerfacecolor=inside,
-            markersize=2.5,
-            markeredgewidth=0.5,
-        )
-    axis.vlines(range(len(settings)), -0.5, len(measures) - 0.5, color="white", linewidth=0.4)
-    axis.vlines(
-        np.arange(len(settings) + 1) - 0.5, -0.5, len(measures) - 0.5, color="white", linewidth=3
-    )
-    axis.hlines(
-        np.arange(len(measures) + 1) - 0.5, -0.5, len(settings) - 0.5, color="white", linewidth=1
-    )
-    axis.spines[:].set_visible(False)
-    names = [textwrap.fill(name.replace("_", " "), 16 if wide else 40) for name in settings]
-    axis.set_xticks(range(len(settings)), names, rotation=0 if wide else 90)
+            reason = str(row["note"]).rpartition("; ")[2] if has_room else "–"
+            axis.text(
+                x, y, reason, ha="center", va="center", fontsize=SMALL_FONT - 2, color=style.quiet
+            )
+        else:
+            _draw_correlation(axis, x, y, row)
+    _draw_cell_borders(axis, len(measures), len(settings))
+    names = [textwrap.fill(name.replace("_", " "), 16 if has_room else 40) for name in settings]
+    axis.set_xticks(range(len(settings)), names, rotation=0 if has_room else 90)
     axis.tick_params(axis="x", top=False, labeltop=True, bottom=False, labelbottom=False)
-    axis.set_yticks(range(len(measures)), [words(name) for name in measures])
+    axis.set_yticks(range(len(measures)), [quantity_name(name) for name in measures])
     axis.set_ylim(len(measures) - 0.5, -0.5)
     axis.grid(visible=False)
 
 
-def _forest(axis: Axes, consistency: pd.DataFrame, measures: list[str], style: Style) -> None:
-    """Each measure over settings: estimate, interval, and in pale what to expect of the next setting."""
-    for _, row in consistency[
-        consistency["measure"].isin(measures) & consistency["estimate"].notna()
-    ].iterrows():
+def _draw_correlation(axis: Axes, x: int, y: int, row: pd.Series) -> None:
+    """Draw a correlation and its interval in a cell, whose centre is zero."""
+    interval = np.clip([row["low"], row["high"]], -1, 1) * UNIT + x
+    axis.plot(interval, [y, y], color="black", linewidth=0.7)
+    mark = MARKS[str(row["strongest_null"]) or "none"]
+    axis.plot(
+        x + UNIT * row["estimate"],
+        y,
+        marker=mark.marker,
+        color="black",
+        markerfacecolor=mark.fill,
+        markersize=2.5,
+        markeredgewidth=0.5,
+    )
+
+
+def _draw_cell_borders(axis: Axes, row_count: int, column_count: int) -> None:
+    """Draw white borders between cells, and a thin white line at each cell's zero."""
+    bottom, right = row_count - 0.5, column_count - 0.5
+    axis.vlines(range(column_count), -0.5, bottom, color="white", linewidth=0.4)
+    axis.vlines(np.arange(column_count + 1) - 0.5, -0.5, bottom, color="white", linewidth=3)
+    axis.hlines(np.arange(row_count + 1) - 0.5, -0.5, right, color="white", linewidth=1)
+    axis.spines[:].set_visible(False)
+
+
+def _draw_forest(
+    axis: Axes, consistency: pd.DataFrame, measures: Sequence[str], style: Style
+) -> None:
+    """Draw each measure over all settings: estimate, interval and, paler, prediction interval."""
+    for _, row in consistency.iterrows():
         y = measures.index(row["measure"])
         axis.plot(
             [row["prediction_low"], row["prediction_high"]],
@@ -176,14 +191,56 @@ def _forest(axis: Axes, consistency: pd.DataFrame, measures: list[str], style: S
         )
         axis.plot([row["low"], row["high"]], [y, y], color="black", linewidth=0.9)
         axis.plot(row["estimate"], y, "o", color="black")
-        claimed = (
-            ""
-            if row["claim"] == 0
-            else f"{round(row['as_claimed'] * row['settings'])}/{row['settings']}"
-        )
-        axis.text(1.05, y, claimed, fontsize=SMALL, va="center", color=style.quiet)
+        if row["claim"] != 0:
+            as_claimed = f"{round(row['as_claimed'] * row['settings'])}/{row['settings']}"
+            axis.text(1.05, y, as_claimed, fontsize=SMALL_FONT, va="center", color=style.quiet)
     axis.axvline(0, color="black", linewidth=0.6)
     axis.set_xlim(-1, 1)
     axis.set_xlabel("ρ over settings")
     axis.set_title("all settings (right: how many\nhave the claimed sign)")
     axis.tick_params(labelleft=False)
+
+
+def _add_colorbar(figure: Figure, cells: Axes, style: Style) -> None:
+    """Add the colour bar of the heat map."""
+    figure.colorbar(
+        mpl.cm.ScalarMappable(Normalize(-1, 1), style.signed),
+        ax=cells,
+        orientation="horizontal",
+        label="ρ within runs",
+        aspect=40,
+        fraction=0.03,
+    )
+
+
+def _add_note(figure: Figure, unknown: Sequence[str], style: Style) -> None:
+    """List below the figure the measures without a correlation in any setting."""
+    if unknown:
+        names = ", ".join(map(quantity_name, unknown))
+        text = f"constant, or measured too seldom, in every setting: {names}"
+        letters_per_line = int(18 * figure.get_figwidth())
+        wrapped = textwrap.fill(text, letters_per_line)
+        figure.supxlabel(wrapped, fontsize=SMALL_FONT, color=style.quiet)
+
+
+def _add_legend(figure: Figure) -> None:
+    """Add a legend of the dots' shapes."""
+    handles = [
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            color="black",
+            marker=mark.marker,
+            markerfacecolor=mark.fill,
+            label=mark.label,
+        )
+        for mark in MARKS.values()
+    ]
+    figure.legend(
+        handles=handles,
+        loc="outside upper center",
+        ncols=3 if figure.get_figwidth() > 5 else 2,
+        title="strongest null that it beats",
+        title_fontsize="small",
+    )

@@ -1,4 +1,4 @@
-"""Loss of plasticity with the curvature beneath: error, gap to a fresh network, rank and scale, a column per setting."""
+"""Error, gap to the baseline, and rank and scale of the curvature over tasks."""
 
 from collections.abc import Mapping
 
@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 
 from plasticity.report.panels import (
     LABELS,
-    OPERATORS,
+    draw_over_tasks,
     finish,
     grid,
     main_operator,
-    over_tasks,
+    operator_name,
     titles,
 )
 from plasticity.report.style import Style
@@ -25,15 +25,19 @@ TABLES = ()
 def draw(
     datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
 ) -> Figure:
-    """One operator at each task's start, on the new task's data: the Fisher, or the first that there is."""
+    """Draw a row per quantity and a column per setting.
+
+    Curvature is that of the main operator at each task's start, on the next task's data.
+    """
     operator = main_operator(datasets)
-    of = f"\nof the {OPERATORS[operator]}"
-    rows = {name: LABELS[name] for name in ("final_error", "final_error_gap")}
-    rows |= {
-        f"{operator}_effective_rank": f"effective rank{of}",
-        f"{operator}_stable_rank": f"stable rank{of}",
+    name = operator_name(operator)
+    rows = {
+        "final_error": LABELS["final_error"],
+        "final_error_gap": LABELS["final_error_gap"],
+        f"{operator}_effective_rank": f"effective rank\nof the {name}",
+        f"{operator}_stable_rank": f"stable rank\nof the {name}",
+        f"{operator}_top_eigenvalue": f"top eigenvalue\nof the {name}",
     }
-    rows |= {f"{operator}_top_eigenvalue": f"top eigenvalue{of}"}
     figure, panels = grid(rows, titles(datasets), style, height=0.95)
-    over_tasks(panels, datasets, rows, style)
+    draw_over_tasks(panels, datasets, rows, style)
     return finish(figure, panels, style)

@@ -1,4 +1,4 @@
-"""Loss of plasticity with each earlier explanation of it beneath: final error over tasks, a column per setting."""
+"""Final error over tasks, and below it each earlier explanation of the loss of plasticity."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from plasticity.report.panels import LABELS, finish, grid, over_tasks, remark, titles
+from plasticity.report.panels import LABELS, add_remark, draw_over_tasks, finish, grid, titles
 from plasticity.report.style import Style
 from plasticity.statistics.meta_analysis import ARM
 
@@ -19,19 +19,21 @@ EXPLANATIONS = ("feature_rank", "dormant_fraction", "dead_fraction", "weight_nor
 def draw(
     datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
 ) -> Figure:
-    """Features, units, weights and updates, none of them curvature; a panel says where the counter-examples' table has one."""
+    """Draw a row per explanation and a column per setting, with the verdict of the table."""
     rows = {name: LABELS[name] for name in ("final_error", *EXPLANATIONS)}
     figure, panels = grid(rows, titles(datasets), style, height=0.85)
-    over_tasks(panels, datasets, rows, style)
+    draw_over_tasks(panels, datasets, rows, style)
     table = tables["counterexamples"]
-    for _, row in table[
+    is_drawn = (
         (table["arm"] == ARM)
         & table["measure"].isin(EXPLANATIONS)
         & table["setting"].isin(datasets)
-    ].iterrows():
-        verdict, axis = str(row["verdict"]), panels[row["measure"], row["setting"]]
+    )
+    for _, row in table[is_drawn].iterrows():
+        axis = panels[row["measure"], row["setting"]]
+        verdict = str(row["verdict"])
         if row["counterexample"]:
-            remark(axis, "✗ counter-example", style, style.warning)
+            add_remark(axis, "✗ counter-example", style, style.warning)
         elif verdict.startswith("lost"):
-            remark(axis, "✓ as claimed" if verdict.endswith("as claimed") else "unclear", style)
+            add_remark(axis, "✓ as claimed" if verdict.endswith("as claimed") else "unclear", style)
     return finish(figure, panels, style)

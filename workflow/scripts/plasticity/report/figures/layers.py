@@ -1,4 +1,4 @@
-"""Curvature rank layer by layer over tasks, a panel per setting."""
+"""Curvature rank of each layer over tasks."""
 
 from collections.abc import Mapping
 
@@ -6,16 +6,17 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plasticity.report.panels import (
-    OPERATORS,
-    SEVERAL,
+    COMBINED_BLOCKS,
     curve,
     finish,
     grid,
     label_ends,
     main_operator,
+    operator_name,
     series,
     titles,
 )
@@ -24,31 +25,34 @@ from plasticity.report.style import Style
 CATEGORY = "2 Curvature"
 TITLE = "rank layer by layer"
 TABLES = ()
-NAMED = 8  # layers at most; of more, every second, or third … is named
+MOST_LABELS = 8  # of deeper networks, every second or third … layer is labelled
 HEIGHT = 1.7
 
 
 def draw(
     datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
 ) -> Figure:
-    """The arm without an intervention, on the new task's data; layers from the input's (dark) to the output's (light)."""
+    """Draw a panel per setting for the arm without an intervention, on the next task's data.
+
+    Layers are drawn from dark (input) to light (output).
+    """
     operator = main_operator(datasets)
-    name = f"{operator}_effective_rank"
-    rows = {name: f"effective rank of a layer's {OPERATORS[operator]}"}
+    measure = f"{operator}_effective_rank"
+    rows = {measure: f"effective rank of a layer's {operator_name(operator)}"}
     figure, panels = grid(rows, titles(datasets), style, HEIGHT)
     for setting, data in datasets.items():
-        layers = [str(block) for block in data.block.values if block not in SEVERAL]
-        shades = mpl.colormaps[style.sequence](np.linspace(0, 0.85, len(layers)))
-        every = -(-len(layers) // NAMED)
-        for place, (layer, shade) in enumerate(zip(layers, shades, strict=True)):
-            ranks = series(data, name, "none", block=layer)
-            named = place % every == 0 or place == len(layers) - 1
-            curve(
-                panels[name, setting],
-                ranks,
-                style,
-                layer.replace("_", " ") if named else "_",
-                color=shade,
-            )
-        label_ends(panels[name, setting], HEIGHT)
+        _draw_layers(panels[measure, setting], data, measure, style)
+        label_ends(panels[measure, setting], HEIGHT)
     return finish(figure, panels, style, legend=False)
+
+
+def _draw_layers(axis: Axes, data: xr.Dataset, measure: str, style: Style) -> None:
+    """Draw one curve per layer, and label at most `MOST_LABELS` of them and the last."""
+    layers = [str(block) for block in data.block.values if block not in COMBINED_BLOCKS]
+    colours = mpl.colormaps[style.sequence](np.linspace(0, 0.85, len(layers)))
+    spacing = -(-len(layers) // MOST_LABELS)
+    for index, (layer, colour) in enumerate(zip(layers, colours, strict=True)):
+        is_labelled = index % spacing == 0 or index == len(layers) - 1
+        label = layer.replace("_", " ") if is_labelled else "_"
+        ranks = series(data, measure, "none", block=layer)
+        curve(axis, ranks, style, label, color=colour)

@@ -1,6 +1,6 @@
-"""Curvature operators side by side at each task's start: rank, scale, sign, and how far their ranks agree."""
+"""Rank, scale and sign of all curvature operators over tasks, and how far their ranks agree."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -10,21 +10,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plasticity.report.panels import (
-    OPERATORS,
     curve,
     finish,
     grid,
-    logarithmic,
-    operators_of,
+    make_logarithmic,
+    measured_operators,
+    operator_name,
     series,
+    split_operator,
     titles,
 )
-from plasticity.report.style import Style, look
+from plasticity.report.style import Style
 
 CATEGORY = "2 Curvature"
 TITLE = "agreement of operators"
 TABLES = ("redundancy",)
-ROWS = {
+NUMBERS = {
     "effective_rank": "effective rank",
     "entropy_rank": "entropy rank",
     "top_eigenvalue": "top eigenvalue",
@@ -36,75 +37,78 @@ AGREEMENT = "agreement"
 def draw(
     datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
 ) -> Figure:
-    """The arm without an intervention, on the coming task's data, all layers together; an operator that was not measured has no line."""
-    rows = ROWS | {AGREEMENT: "pairs of ranks"}
-    figure, panels = grid(
-        rows, titles(datasets), style, height=1.0, apart={AGREEMENT: "Spearman's ρ"}
-    )
+    """Draw a row per number, with a line per operator, and a row of rank correlations.
+
+    All are of the arm without an intervention, of the whole network, on the next task's data.
+    """
+    rows = NUMBERS | {AGREEMENT: "pairs of ranks"}
+    own_xlabels = {AGREEMENT: "Spearman's ρ"}
+    figure, panels = grid(rows, titles(datasets), style, height=1.0, own_xlabels=own_xlabels)
     table = tables["redundancy"]
     table = table[(table["association"] == "within_run") & table["setting"].isin(datasets)]
     pairs = list(dict.fromkeys(zip(table["first"], table["second"], strict=True)))
     for setting, data in datasets.items():
-        for name in ROWS:
-            for operator in operators_of(datasets):
-                _curve(panels[name, setting], data, operator, name, style)
-            if name != "negative_fraction":
-                logarithmic(panels[name, setting])
-        _agreement(panels[AGREEMENT, setting], table[table["setting"] == setting], pairs, style)
-    for one, other in pairwise(panels[AGREEMENT, setting] for setting in datasets):
-        other.sharey(one)
-        other.tick_params(labelleft=False)
+        for number in NUMBERS:
+            for operator in measured_operators(datasets):
+                _draw_operator(panels[number, setting], data, operator, number, style)
+            if number != "negative_fraction":
+                make_logarithmic(panels[number, setting])
+        of_setting = table[table["setting"] == setting]
+        _draw_agreement(panels[AGREEMENT, setting], of_setting, pairs, style)
+    for left, right in pairwise(panels[AGREEMENT, setting] for setting in datasets):
+        right.sharey(left)
+        right.tick_params(labelleft=False)
     return finish(figure, panels, style)
 
 
-def _curve(axis: Axes, data: xr.Dataset, operator: str, name: str, style: Style) -> None:
-    """The mean over seeds with its interval, and bars for the estimates' own errors."""
-    values = series(data, f"{operator}_{name}", "none", block="all")
-    chosen = look(style.operators[operator])
-    curve(axis, values, style, OPERATORS[operator], **chosen)
-    errors = (
-        series(data, f"{operator}_{name}_standard_error", "none", block="all")
-        .mean("seed")
-        .dropna("task")
-    )
-    errors = errors[errors > 0]
-    if errors.size:
-        means = values.mean("seed").sel(task=errors.task)
+def _draw_operator(axis: Axes, data: xr.Dataset, operator: str, number: str, style: Style) -> None:
+    """Draw the mean over seeds with its interval, and bars for the errors of the estimates."""
+    line_options = style.of_operator(operator)
+    values = series(data, f"{operator}_{number}", "none", block="all")
+    curve(axis, values, style, operator_name(operator), **line_options)
+
+    errors = series(data, f"{operator}_{number}_standard_error", "none", block="all")
+    mean_errors = errors.mean("seed").dropna("task")
+    mean_errors = mean_errors[mean_errors > 0]
+    if mean_errors.size:
         axis.errorbar(
-            errors.task,
-            means,
-            errors,
+            mean_errors.task,
+            values.mean("seed").sel(task=mean_errors.task),
+            mean_errors,
             fmt="none",
-            ecolor=chosen["color"],
+            ecolor=line_options["color"],
             elinewidth=0.7,
             capsize=1.5,
         )
 
 
-def _agreement(axis: Axes, table: pd.DataFrame, pairs: list[tuple[str, str]], style: Style) -> None:
-    """Correlations over tasks between ranks, with their intervals."""
+def _draw_agreement(
+    axis: Axes, table: pd.DataFrame, pairs: Sequence[tuple[str, str]], style: Style
+) -> None:
+    """Draw correlations over tasks between pairs of ranks, with their intervals.
+
+    Args:
+        axis: the panel.
+        table: redundancy of ranks in one setting.
+        pairs: of measures, from the top of the panel to its bottom.
+        style: the style of figures.
+    """
     rows = table[np.isfinite(table["estimate"])] if pairs else table
     if rows.empty:
         return
-    places = np.array(
-        [
-            pairs.index((first, second))
-            for first, second in zip(rows["first"], rows["second"], strict=True)
-        ]
-    )
-    axis.hlines(
-        places, rows["low"].clip(-1, 1), rows["high"].clip(-1, 1), color=style.quiet, linewidth=0.8
-    )
-    axis.plot(rows["estimate"], places, "o", color="black")
-    names = [" – ".join(_short(name) for name in pair) for pair in pairs]
+    y = np.array([pairs.index(pair) for pair in zip(rows["first"], rows["second"], strict=True)])
+    low, high = rows["low"].clip(-1, 1), rows["high"].clip(-1, 1)
+    axis.hlines(y, low, high, color=style.quiet, linewidth=0.8)
+    axis.plot(rows["estimate"], y, "o", color="black")
     axis.set(
         xlim=(-1.05, 1.05),
         ylim=(len(pairs) - 0.5, -0.5),
         yticks=range(len(pairs)),
-        yticklabels=names,
+        yticklabels=[f"{_ranked(first)} – {_ranked(second)}" for first, second in pairs],
     )
 
 
-def _short(measure: str) -> str:
-    """A rank by what it is the rank of."""
-    return OPERATORS.get(measure.partition("_")[0], "features")
+def _ranked(measure: str) -> str:
+    """Name what a measure is the rank of."""
+    operator, _ = split_operator(measure)
+    return operator_name(operator) if operator else "features"
