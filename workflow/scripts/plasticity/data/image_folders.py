@@ -222,7 +222,7 @@ def _open_archive(path: Path) -> Iterator[tarfile.TarFile]:
         if not tarfile.is_tarfile(path):
             raise StudyError(
                 f"{path} is no tar archive, or is truncated or altered at its start. "
-                "Replace it by the original file, "
+                "Download the original file and replace it, "
                 "or unpack it and let the dataset's option path name the folder."
             )
         with tarfile.open(path) as tar:

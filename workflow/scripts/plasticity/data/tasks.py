@@ -94,7 +94,8 @@ def check_separable(problem: Problem, data: xr.Dataset, seed: int) -> float:
             reason = f"[X, 1] has a condition number of {condition:.0e}"
         raise StudyError(
             f"the {n} images of {problem.dataset} that seed {seed} draws are not linearly "
-            f"separable under any labels ({reason}): lower problem.samples, or remove problem.separable"
+            f"separable under any labels ({reason}): lower problem.samples, "
+            "or remove problem.separable"
         )
     return condition
 
