@@ -1,4 +1,4 @@
-"""The law of the initial weights, the names of the layers, what each kind computes, and what a deep linear network is."""
+"""Initial distributions, names of layers, and outputs of all architectures and activations."""
 
 import math
 from dataclasses import replace
@@ -22,38 +22,40 @@ from plasticity.models.normalization import BatchNorm
 from plasticity.rng import generator
 
 SHAPE = (2, 2, 3)
-KINDS = {  # a small network of each kind, and the images it sees
-    "mlp": (Network("mlp", "tanh", options={"width": 5, "depth": 2}), SHAPE),
-    "cnn": (Network("cnn", "tanh", options={"width": 6}), (2, 16, 21)),
-    "resnet18": (Network("resnet18", "tanh", options={"width": 3}), (2, 9, 8)),
+CNN_SHAPE, RESNET_SHAPE, VIT_SHAPE = (2, 16, 21), (2, 9, 8), (2, 6, 9)
+
+
+def mlp(activation, initialization="he", matched=False, **options):
+    """Return the config of a fully connected network."""
+    return Network("mlp", activation, initialization, matched=matched, options=options)
+
+
+EXAMPLES = {  # a small network of each kind, and the shape of its images
+    "mlp": (mlp("tanh", width=5, depth=2), SHAPE),
+    "cnn": (Network("cnn", "tanh", options={"width": 6}), CNN_SHAPE),
+    "resnet18": (Network("resnet18", "tanh", options={"width": 3}), RESNET_SHAPE),
     "vit": (
         Network("vit", "tanh", options={"width": 6, "depth": 2, "heads": 2, "patch": 3}),
-        (2, 6, 9),
+        VIT_SHAPE,
     ),
-    "mlp, layer": (
-        Network("mlp", "crelu", options={"width": 5, "depth": 2, "norm": "layer"}),
-        SHAPE,
-    ),
-    "mlp, batch": (
-        Network("mlp", "fourier", options={"width": 5, "depth": 2, "norm": "batch"}),
-        SHAPE,
-    ),
-    "cnn, layer": (Network("cnn", "fourier", options={"width": 6, "norm": "layer"}), (2, 16, 21)),
-    "cnn, batch": (Network("cnn", "sin", options={"width": 6, "norm": "batch"}), (2, 16, 21)),
+    "mlp, layer": (mlp("crelu", width=5, depth=2, norm="layer"), SHAPE),
+    "mlp, batch": (mlp("fourier", width=5, depth=2, norm="batch"), SHAPE),
+    "cnn, layer": (Network("cnn", "fourier", options={"width": 6, "norm": "layer"}), CNN_SHAPE),
+    "cnn, batch": (Network("cnn", "sin", options={"width": 6, "norm": "batch"}), CNN_SHAPE),
     "resnet18, layer": (
         Network("resnet18", "crelu", options={"width": 3, "norm": "layer"}),
-        (2, 9, 8),
+        RESNET_SHAPE,
     ),
     "resnet18, none": (
         Network("resnet18", "gelu", options={"width": 3, "norm": "none"}),
-        (2, 9, 8),
+        RESNET_SHAPE,
     ),
     "vit, fourier": (
         Network("vit", "fourier", options={"width": 6, "depth": 1, "heads": 3, "patch": 3}),
-        (2, 6, 9),
+        VIT_SHAPE,
     ),
 }
-GAINS = {  # squared
+SQUARED_GAINS = {
     "relu": 2,
     "leaky_relu": 2 / 1.0001,
     "tanh": 25 / 9,
@@ -63,31 +65,59 @@ GAINS = {  # squared
     "crelu": 2,
     "fourier": 2,
 }
+EXACT_GAINS = sorted(SQUARED_GAINS.keys() - {"tanh"})  # that of tanh is a recommendation
 
 
-@pytest.mark.parametrize(("activation", "gain"), GAINS.items())
-def test_weights_are_normal_with_variance_gain_squared_over_fan_in_and_biases_zero(
-    activation, gain
+def draw_tensor(*shape, seed=0):
+    """Draw standard normal numbers in float64."""
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=draw, dtype=torch.float64)
+
+
+def draw_parameters(network, shape, outputs, seed=0, task=0):
+    """Build a network and draw its initial parameters."""
+    module = architecture.build(network, shape, outputs)
+    return architecture.initial(module, network, seed, task)
+
+
+def count_parameters(network, shape, outputs=4):
+    module = architecture.build(network, shape, outputs)
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def child_names(module):
+    return [name for name, _ in module.named_children()]
+
+
+def assert_standard_normal(z, name):
+    """Assert that mean, variance and fourth power are within four standard errors of a normal's."""
+    count = z.numel()
+    assert abs(z.mean()) < 4 / math.sqrt(count), name
+    assert abs(z.square().mean() - 1) < 4 * math.sqrt(2 / count), name
+    assert abs(z.pow(4).mean() - 3) < 4 * math.sqrt(96 / count), name
+
+
+# Initial parameters
+
+
+@pytest.mark.parametrize(("activation", "squared_gain"), SQUARED_GAINS.items())
+def test_he_weights_are_normal_with_variance_gain_squared_over_fan_in_and_biases_zero(
+    activation, squared_gain
 ):
-    network = Network("mlp", activation, options={"width": 128, "depth": 2})
-    module = architecture.build(network, (4, 8, 8), 64)
-    parameters = architecture.initial(module, network, seed=3)
-    units = 128 * (1 + (activation in ("crelu", "fourier")))
-    for layer, fan_in, squared in [
-        ("hidden_1", 256, gain),
-        ("hidden_2", units, gain),
-        ("output", units, 1),
-    ]:
-        z = parameters[f"{layer}.weight"].flatten() * math.sqrt(fan_in / squared)
-        count = len(z)
-        assert abs(z.mean()) < 4 / math.sqrt(count)
-        assert abs(z.square().mean() - 1) < 4 * math.sqrt(2 / count)
-        assert abs(z.pow(4).mean() - 3) < 4 * math.sqrt(96 / count)
+    parameters = draw_parameters(mlp(activation, width=128, depth=2), (4, 8, 8), 64, seed=3)
+    fan_in = 256 if activation in ("crelu", "fourier") else 128
+    layers = {
+        "hidden_1": (256, squared_gain),
+        "hidden_2": (fan_in, squared_gain),
+        "output": (fan_in, 1),
+    }
+    for layer, (fan_in, squared) in layers.items():
+        assert_standard_normal(parameters[f"{layer}.weight"] * math.sqrt(fan_in / squared), layer)
         assert not parameters[f"{layer}.bias"].any()
 
 
-def test_weights_keep_the_mean_square_of_a_signal_through_relu_layers():
-    network = Network("mlp", "relu", options={"width": 400, "depth": 6})
+def test_relu_layers_preserve_the_mean_square_of_a_signal():
+    network = mlp("relu", width=400, depth=6)
     module = architecture.build(network, (1, 20, 20), 400).double()
     torch.manual_seed(0)
     inputs = torch.randn(200, 1, 20, 20).double()
@@ -95,57 +125,231 @@ def test_weights_keep_the_mean_square_of_a_signal_through_relu_layers():
     assert outputs.square().mean().item() == pytest.approx(1, rel=0.2)
 
 
-@pytest.mark.parametrize("activation", sorted(GAINS.keys() - {"tanh"}))
-def test_the_gain_is_one_over_the_root_mean_square_of_an_activation_of_normal_numbers(activation):
-    z, weights = (torch.from_numpy(values) for values in np.polynomial.hermite_e.hermegauss(100))
+@pytest.mark.parametrize("activation", EXACT_GAINS)
+def test_gain_is_one_over_root_mean_square_of_activations_of_normal_numbers(activation):
+    nodes, weights = np.polynomial.hermite_e.hermegauss(100)
+    z, weights = torch.from_numpy(nodes), torch.from_numpy(weights)
     squares = activations.KINDS[activation]()(z[:, None]).square().mean(dim=1)
-    assert (squares @ weights / weights.sum()).item() * activations.KINDS[
-        activation
-    ].gain ** 2 == pytest.approx(1, abs=2e-3)
+    mean_square = (squares @ weights / weights.sum()).item()
+    gain = activations.KINDS[activation].gain
+    assert mean_square * gain**2 == pytest.approx(1, abs=2e-3)
 
 
 @pytest.mark.parametrize("initialization", ["he", "orthogonal"])
-@pytest.mark.parametrize("activation", sorted(GAINS.keys() - {"tanh"}))
-def test_the_scale_of_a_signal_is_kept_through_ten_wide_layers_of_each_activation(
-    activation, initialization
-):
-    network = Network("mlp", activation, initialization, options={"width": 400, "depth": 10})
+@pytest.mark.parametrize("activation", EXACT_GAINS)
+def test_ten_wide_layers_preserve_the_scale_of_a_signal(activation, initialization):
+    network = mlp(activation, initialization, width=400, depth=10)
     module = architecture.build(network, (1, 20, 20), 5).double()
-    scales = []
+    mean_squares = []
+
+    def record(layer, inputs, outputs):
+        mean_squares.append(outputs.square().mean().item())
+
     for level in range(1, 11):
-        layer = module.get_submodule(f"hidden_{level}")
-        layer.register_forward_hook(lambda _, a, z: scales.append(z.square().mean().item()))
-    inputs = torch.randn(
-        200, 1, 20, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    ) / math.sqrt(GAINS[activation])
+        module.get_submodule(f"hidden_{level}").register_forward_hook(record)
+    inputs = draw_tensor(200, 1, 20, 20) / math.sqrt(SQUARED_GAINS[activation])
     functional_call(module, architecture.initial(module, network, seed=0), (inputs,))
-    assert len(scales) == 10
-    assert all(0.5 < scale < 2 for scale in scales)
+    assert len(mean_squares) == 10
+    assert all(0.5 < mean_square < 2 for mean_square in mean_squares)
 
 
-def test_layers_are_named_by_their_depth_and_shaped_by_the_config():
-    module = architecture.build(Network("mlp", "tanh", options={"width": 5, "depth": 2}), SHAPE, 4)
-    assert {name: tuple(parameter.shape) for name, parameter in module.named_parameters()} == {
-        "hidden_1.weight": (5, 12),
-        "hidden_1.bias": (5,),
-        "hidden_2.weight": (5, 5),
-        "hidden_2.bias": (5,),
-        "output.weight": (4, 5),
-        "output.bias": (4,),
-    }
-    kinds = [nn.Flatten, nn.Linear, nn.Tanh, nn.Linear, nn.Tanh, nn.Linear]
-    assert [type(layer) for layer in module] == kinds
-    assert [name for name, _ in module.named_children()] == [
-        "flatten",
-        "hidden_1",
-        "activation_1",
-        "hidden_2",
-        "activation_2",
-        "output",
-    ]
+def test_initial_parameters_depend_only_on_seed_and_task():
+    network = mlp("relu", width=5, depth=2)
+
+    def draw(seed, task):
+        return draw_parameters(network, SHAPE, 4, seed, task)["hidden_2.weight"]
+
+    first = draw(1, 0)
+    torch.manual_seed(5)
+    weights = [draw(seed, task) for seed in range(3) for task in range(3)]
+    assert torch.equal(weights[3], first)
+    assert len({tuple(weight.flatten().tolist()) for weight in weights}) == 9
 
 
-VALUES = {  # of −1, 0 and 2
+def test_first_layer_does_not_depend_on_later_layers():
+    shallow, deep = mlp("relu", width=5, depth=1), mlp("relu", width=5, depth=4)
+    weight_of_shallow = draw_parameters(shallow, SHAPE, 4)["hidden_1.weight"]
+    weight_of_deep = draw_parameters(deep, SHAPE, 4)["hidden_1.weight"]
+    assert torch.equal(weight_of_shallow, weight_of_deep)
+
+
+def expected_he_parameter(draw, name, shape, squared_gain):
+    """Draw one parameter as he initialization does, from its name."""
+    if name == "positions.weight":
+        return draw.normal(0, 0.02, shape)
+    if "norm" in name:
+        return np.full(shape, float(name.endswith("weight")))
+    if name.endswith("bias"):
+        return np.zeros(shape)
+    gain = 1 if name == "output.weight" else math.sqrt(squared_gain)
+    fan_in = math.prod(shape[1:])
+    return draw.normal(0, gain / math.sqrt(fan_in), shape)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_parameters_are_drawn_in_their_order_and_constants_draw_nothing(example):
+    network, shape = EXAMPLES[example]
+    module = architecture.build(network, shape, 4).double()
+    parameters = architecture.initial(module, network, seed=2, task=3)
+    draw = generator(2, "initial", 3)
+    shapes = {name: value.shape for name, value in parameters.items()}
+    expected_shapes = {name: value.shape for name, value in module.named_parameters()}
+    assert list(shapes.items()) == list(expected_shapes.items())
+    for name, value in parameters.items():
+        assert value.dtype == torch.float64
+        squared_gain = SQUARED_GAINS[network.activation]
+        expected = expected_he_parameter(draw, name, value.shape, squared_gain)
+        torch.testing.assert_close(value, torch.from_numpy(expected), rtol=1e-5, atol=0)
+
+
+FAN_INS = {
+    "cnn": {"conv_1": 2 * 25, "conv_2": 16 * 25, "hidden_1": 16, "hidden_2": 16, "output": 16},
+    "resnet18": {
+        "conv_1": 2 * 9,
+        "stage_1.block_1.conv_1": 16 * 9,
+        "stage_2.block_1.conv_1": 16 * 9,
+        "stage_2.block_1.shortcut.conv": 16,
+        "stage_4.block_2.conv_2": 128 * 9,
+        "output": 128,
+    },
+}
+
+
+@pytest.mark.parametrize(("kind", "fan_ins"), FAN_INS.items())
+def test_variance_of_convolution_weights_is_gain_squared_over_fan_in(kind, fan_ins):
+    network = Network(kind, "relu", options={"width": 16})
+    parameters = draw_parameters(network, (2, 16, 16), 40, seed=3)
+    for layer, fan_in in fan_ins.items():
+        squared_gain = 1 if layer == "output" else 2
+        z = parameters[f"{layer}.weight"].flatten() * math.sqrt(fan_in / squared_gain)
+        assert abs(z.mean()) < 4 / math.sqrt(len(z)), layer
+        assert abs(z.square().mean() - 1) < 4 * math.sqrt(2 / len(z)), layer
+
+
+def test_fan_in_of_a_grouped_convolution_is_the_number_of_inputs_of_one_output():
+    convolution = nn.Conv2d(8, 512, (3, 5), groups=4)
+    network = Network("cnn", "relu", options={"width": 1})
+    weight = architecture.initial(convolution, network, seed=0)["weight"]
+    fan_in = 8 / 4 * 15
+    assert abs(weight.square().mean() * fan_in / 2 - 1) < 4 * math.sqrt(2 / weight.numel())
+
+
+def test_layer_without_initial_distribution_is_refused_by_name_and_kind():
+    module = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.PReLU()))
+    message = r"no initial distribution for 1\.0\.weight, a parameter of a PReLU\. Add one"
+    with pytest.raises(StudyError, match=message):
+        architecture.initial(module, mlp("relu", width=3, depth=1), seed=0)
+
+
+XAVIER = {  # fan-in + fan-out and squared gain, by layer
+    "mlp": (
+        mlp("relu", "xavier", width=128, depth=2),
+        (4, 8, 8),
+        {"hidden_1": (256 + 128, 2), "hidden_2": (128 + 128, 2), "output": (128 + 64, 1)},
+    ),
+    "cnn": (
+        Network("cnn", "relu", "xavier", options={"width": 128}),
+        (4, 16, 16),
+        {
+            "conv_1": (4 * 25 + 16 * 25, 2),
+            "conv_2": (2 * 16 * 25, 2),
+            "hidden_2": (128 + 128, 2),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("network", "shape", "fans_by_layer"), XAVIER.values(), ids=XAVIER)
+def test_xavier_weights_are_normal_with_the_published_variance_and_biases_zero(
+    network, shape, fans_by_layer
+):
+    parameters = draw_parameters(network, shape, 64, seed=3)
+    for layer, (fans, squared_gain) in fans_by_layer.items():
+        weight = parameters[f"{layer}.weight"]
+        assert_standard_normal(weight * math.sqrt(fans / (2 * squared_gain)), layer)
+        assert not parameters[f"{layer}.bias"].any()
+
+
+@pytest.mark.parametrize("example", ["cnn", "vit", "mlp, layer", "resnet18"])
+def test_orthogonal_weights_have_orthogonal_rows_or_columns_of_length_gain(example):
+    network, shape = EXAMPLES[example]
+    network = replace(network, initialization="orthogonal")
+    module = architecture.build(network, shape, 4)
+    parameters = architecture.initial(module, network, seed=1)
+    for name, layer in module.named_modules():
+        if not isinstance(layer, (nn.Linear, nn.Conv2d)):
+            continue
+        W = parameters[f"{name}.weight"].flatten(1)
+        gram = W @ W.T if len(W) <= W.shape[1] else W.T @ W
+        squared_gain = 1 if name == "output" else SQUARED_GAINS[network.activation]
+        expected = squared_gain * torch.eye(len(gram)).double()
+        torch.testing.assert_close(gram, expected, rtol=1e-5, atol=1e-9)
+        assert layer.bias is None or not parameters[f"{name}.bias"].any()
+
+
+def test_orthogonal_weights_are_uniform_among_rotations_and_reflections():
+    network = mlp("identity", "orthogonal", width=2, depth=1)
+    module = nn.Sequential(nn.Linear(2, 2, bias=False))
+    seeds = range(400)
+    matrices = [architecture.initial(module, network, seed)["0.weight"] for seed in seeds]
+    weights = torch.stack(matrices)
+    rotations = (torch.linalg.det(weights) > 0).double().mean()
+    assert abs(rotations - 0.5) < 4 * 0.5 / 20
+    for element in weights.flatten(1).T:  # the cosine of a uniform angle
+        small = (element.abs() < math.sqrt(0.5)).double().mean()
+        assert abs(element.mean()) < 4 * math.sqrt(0.5 / 400)
+        assert abs(small - 0.5) < 4 * 0.5 / 20
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_pytorch_initialization_has_the_distribution_of_torchs_default(kind):
+    options = {"width": 128, "depth": 2} if kind == "mlp" else {"width": 128}
+    network = Network(kind, "relu", "pytorch", options=options)
+    torch.manual_seed(0)
+    module = architecture.build(network, (4, 16, 16), 64)
+    parameters = architecture.initial(module, network, seed=3)
+    for name, default in module.named_parameters():
+        layer = module.get_submodule(name.rpartition(".")[0])
+        bound = 1 / math.sqrt(layer.weight[0].numel())
+        drawn = parameters[name].flatten() / bound
+        default = default.flatten() / bound
+        assert drawn.abs().max() <= 1
+        tolerance = 4 / math.sqrt(len(drawn))
+        for power in (1, 2, 4):
+            expected = 0 if power == 1 else 1 / (power + 1)
+            mean = drawn.pow(power).mean()
+            assert abs(mean - expected) < tolerance, name
+            assert abs(mean - default.pow(power).mean()) < 1.5 * tolerance, name
+
+
+INITIALIZATIONS = ["xavier", "orthogonal", "pytorch"]
+
+
+@pytest.mark.parametrize("initialization", INITIALIZATIONS)
+def test_norms_and_positions_start_alike_under_all_initializations(initialization):
+    network = Network("vit", "relu", initialization, options={"width": 64, "depth": 1})
+    parameters = draw_parameters(network, (1, 32, 32), 4, seed=1, task=2)
+    assert (parameters["block_1.norm_1.weight"] == 1).all()
+    assert not parameters["norm.bias"].any()
+    std = parameters["positions.weight"].std().item()
+    assert abs(std / 0.02 - 1) < 4 / math.sqrt(2 * 64 * 64)
+
+
+@pytest.mark.parametrize("initialization", INITIALIZATIONS)
+def test_draws_of_all_initializations_depend_only_on_seed_and_task(initialization):
+    network = Network("vit", "relu", initialization, options={"width": 64, "depth": 1})
+    module = architecture.build(network, (1, 32, 32), 4)
+    parameters = architecture.initial(module, network, seed=1, task=2)
+    again = architecture.initial(module, network, seed=1, task=2)
+    assert all(torch.equal(value, again[name]) for name, value in parameters.items())
+    for seed, task in ((2, 2), (1, 1)):
+        other = architecture.initial(module, network, seed, task)
+        assert not torch.equal(other["output.weight"], parameters["output.weight"])
+
+
+# Activations
+
+VALUES = {  # at −1, 0 and 2
     "relu": [0, 0, 2],
     "leaky_relu": [-0.01, 0, 2],
     "tanh": [math.tanh(-1), 0, math.tanh(2)],
@@ -157,406 +361,218 @@ VALUES = {  # of −1, 0 and 2
 }
 
 
-@pytest.mark.parametrize(("activation", "value"), VALUES.items())
-def test_activations_are_what_they_are_called(activation, value):
+@pytest.mark.parametrize(("activation", "values"), VALUES.items())
+def test_activation_has_known_values(activation, values):
     module = activations.KINDS[activation]()
-    torch.testing.assert_close(
-        module(torch.tensor([-1.0, 0.0, 2.0])), torch.tensor(value, dtype=torch.float32)
-    )
-    assert activations.KINDS[activation].expansion == len(value) // 3
+    outputs = module(torch.tensor([-1.0, 0.0, 2.0]))
+    torch.testing.assert_close(outputs, torch.tensor(values, dtype=torch.float32))
+    assert activations.KINDS[activation].expansion == len(values) // 3
     assert isinstance(module, activations.MODULES)
-    assert VALUES.keys() == activations.KINDS.keys() == GAINS.keys()
+
+
+def test_all_activations_are_tested():
+    assert VALUES.keys() == activations.KINDS.keys() == SQUARED_GAINS.keys()
 
 
 @pytest.mark.parametrize("activation", ["crelu", "fourier"])
-def test_an_activation_that_doubles_puts_its_halves_along_the_units_or_the_channels(activation):
+def test_doubling_activation_concatenates_along_units_or_channels(activation):
     x = torch.randn(4, 3, 5, 2, generator=torch.Generator().manual_seed(0))
-    channels = activations.KINDS[activation](-3)(x)
-    assert channels.shape == (4, 6, 5, 2)
-    torch.testing.assert_close(
-        channels, activations.KINDS[activation]()(x.movedim(1, -1)).movedim(-1, 1)
-    )
-    assert torch.equal(torch.vmap(activations.KINDS[activation](-3))(x[None])[0], channels)
+    on_units, on_channels = activations.KINDS[activation](), activations.KINDS[activation](-3)
+    outputs = on_channels(x)
+    assert outputs.shape == (4, 6, 5, 2)
+    torch.testing.assert_close(outputs, on_units(x.movedim(1, -1)).movedim(-1, 1))
+    assert torch.equal(torch.vmap(on_channels)(x[None])[0], outputs)
 
 
-def test_a_draw_is_known_by_its_seed_and_task_and_by_nothing_else():
-    network = Network("mlp", "relu", options={"width": 5, "depth": 2})
-
-    def draw(seed, task):
-        return architecture.initial(architecture.build(network, SHAPE, 4), network, seed, task)[
-            "hidden_2.weight"
-        ]
-
-    first = draw(1, 0)
-    torch.manual_seed(5)
-    draws = [draw(seed, task) for seed in range(3) for task in range(3)]
-    assert torch.equal(draws[3], first)
-    assert len({tuple(weight.flatten().tolist()) for weight in draws}) == 9
-
-
-def test_seed_and_draw_of_a_layer_do_not_depend_on_the_layers_after_it():
-    shallow, deep = (
-        Network("mlp", "relu", options={"width": 5, "depth": depth}) for depth in (1, 4)
-    )
-    weights = [
-        architecture.initial(architecture.build(network, SHAPE, 4), network, 0)["hidden_1.weight"]
-        for network in (shallow, deep)
-    ]
-    assert torch.equal(*weights)
+@pytest.mark.parametrize(("activation", "is_linear"), [("identity", True), ("relu", False)])
+def test_only_a_network_of_identities_is_affine_in_its_input(activation, is_linear):
+    network = mlp(activation, width=7, depth=3)
+    module = architecture.build(network, SHAPE, 4).double()
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 10, *SHAPE).double()
+    parameters = architecture.initial(module, network, 0)
+    at_a, at_b, at_middle = (functional_call(module, parameters, (x,)) for x in (a, b, (a + b) / 2))
+    curvature = (at_a + at_b - 2 * at_middle).abs().max().item()
+    if is_linear:
+        assert curvature < 1e-12
+    else:
+        assert curvature > 1e-2
 
 
-def test_a_network_of_identities_is_linear_in_its_input_and_one_of_relus_is_not():
-    def curvature_along_a_line(activation):
-        network = Network("mlp", activation, options={"width": 7, "depth": 3})
-        module = architecture.build(network, SHAPE, 4).double()
-        torch.manual_seed(0)
-        a, b = torch.randn(2, 10, *SHAPE).double()
-        parameters = architecture.initial(module, network, 0)
-        outputs = [functional_call(module, parameters, (x,)) for x in (a, b, (a + b) / 2)]
-        return (outputs[0] + outputs[1] - 2 * outputs[2]).abs().max().item()
-
-    assert curvature_along_a_line("identity") < 1e-12
-    assert curvature_along_a_line("relu") > 1e-2
+# Layers and outputs of each architecture
 
 
-@pytest.fixture(params=KINDS)
-def example(request):
-    """A network's settings, the network in float64, and a function that draws two runs' batches of its images."""
-    network, shape = KINDS[request.param]
-    draw = torch.Generator().manual_seed(0)
-    return (
-        network,
-        architecture.build(network, shape, 4).double(),
-        lambda: torch.randn(2, 5, *shape, generator=draw, dtype=torch.float64),
-    )
+def test_mlp_has_named_layers_with_the_configured_shapes():
+    module = architecture.build(mlp("tanh", width=5, depth=2), SHAPE, 4)
+    shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    assert shapes == {
+        "hidden_1.weight": (5, 12),
+        "hidden_1.bias": (5,),
+        "hidden_2.weight": (5, 5),
+        "hidden_2.bias": (5,),
+        "output.weight": (4, 5),
+        "output.bias": (4,),
+    }
+    kinds = [nn.Flatten, nn.Linear, nn.Tanh, nn.Linear, nn.Tanh, nn.Linear]
+    assert [type(layer) for layer in module] == kinds
+    names = "flatten hidden_1 activation_1 hidden_2 activation_2 output"
+    assert child_names(module) == names.split()
 
 
-def count(kind, width, shape, classes):
-    module = architecture.build(Network(kind, "relu", options={"width": width}), shape, classes)
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def test_the_kinds_have_as_many_parameters_as_is_known_of_them():
-    assert count("resnet18", 64, (3, 32, 32), 10) == 11_173_962
-    assert (
-        count("cnn", 100, (3, 32, 32), 10)
-        == (75 + 1) * 16 + (400 + 1) * 16 + (16 * 5 * 5 + 1) * 100 + 101 * 100 + 101 * 10
-    )
-    assert (
-        count("cnn", 100, (1, 28, 28), 10)
-        == (25 + 1) * 16 + (400 + 1) * 16 + (16 * 4 * 4 + 1) * 100 + 101 * 100 + 101 * 10
-    )
+def test_numbers_of_parameters_are_the_known_ones():
+    resnet = Network("resnet18", "relu", options={"width": 64})
+    assert count_parameters(resnet, (3, 32, 32), 10) == 11_173_962
+    cnn = Network("cnn", "relu", options={"width": 100})
+    after_flatten = (400 + 1) * 16 + 101 * 100 + 101 * 10
+    on_32_pixels = (75 + 1) * 16 + (16 * 5 * 5 + 1) * 100
+    on_28_pixels = (25 + 1) * 16 + (16 * 4 * 4 + 1) * 100
+    assert count_parameters(cnn, (3, 32, 32), 10) == after_flatten + on_32_pixels
+    assert count_parameters(cnn, (1, 28, 28), 10) == after_flatten + on_28_pixels
 
 
 @pytest.mark.parametrize("activation", ["relu", "fourier"])
-@pytest.mark.parametrize(("kind", "norms"), [("cnn", 3), ("resnet18", 3), ("vit", 0)])
+@pytest.mark.parametrize(
+    ("kind", "norm"),
+    [
+        ("cnn", "none"),
+        ("cnn", "layer"),
+        ("cnn", "batch"),
+        ("resnet18", "none"),
+        ("resnet18", "layer"),
+        ("resnet18", "batch"),
+        ("vit", None),
+    ],
+)
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (2, 16, 24)])
-def test_images_of_any_size_give_a_number_per_class(kind, norms, shape, activation):
-    for norm in ("none", "layer", "batch")[:norms] or [None]:
-        options = {"width": 4} | ({} if norm is None else {"norm": norm})
-        module = architecture.build(Network(kind, activation, options=options), shape, 7)
-        assert module(torch.randn(5, *shape)).shape == (5, 7)
+def test_images_of_different_sizes_give_one_output_per_class(kind, norm, shape, activation):
+    options = {"width": 4}
+    if norm is not None:
+        options["norm"] = norm
+    module = architecture.build(Network(kind, activation, options=options), shape, 7)
+    assert module(torch.randn(5, *shape)).shape == (5, 7)
 
 
-NORMS = {
+TORCHVISION_NORMS = {
     "batch": partial(nn.BatchNorm2d, track_running_stats=False),
     "layer": partial(nn.GroupNorm, 1),
 }
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_resnet18_is_the_one_of_torchvision_with_a_stem_for_small_images(norm):
-    reference = torchvision.models.resnet18(num_classes=10, norm_layer=NORMS[norm])
-    reference.conv1, reference.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+@pytest.mark.parametrize("norm", TORCHVISION_NORMS)
+def test_resnet18_equals_torchvisions_with_a_stem_for_small_images(norm):
+    reference = torchvision.models.resnet18(num_classes=10, norm_layer=TORCHVISION_NORMS[norm])
+    reference.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    reference.maxpool = nn.Identity()
     for layer in reference.modules():
         if hasattr(layer, "relu"):
             layer.relu = nn.Tanh()
-    module = architecture.build(
-        Network("resnet18", "tanh", options={"width": 64, "norm": norm}), (3, 16, 16), 10
-    )
+    network = Network("resnet18", "tanh", options={"width": 64, "norm": norm})
+    module = architecture.build(network, (3, 16, 16), 10)
     draw = torch.Generator().manual_seed(0)
-    for mine, theirs in zip(module.parameters(), reference.parameters(), strict=True):
-        mine.data = torch.randn(theirs.shape, generator=draw, dtype=torch.float64) / math.sqrt(
-            theirs[0].numel()
-        )
-        theirs.data = mine.data
+    for ours, theirs in zip(module.parameters(), reference.parameters(), strict=True):
+        values = torch.randn(theirs.shape, generator=draw, dtype=torch.float64)
+        ours.data = values / math.sqrt(theirs[0].numel())
+        theirs.data = ours.data
     inputs = torch.randn(4, 3, 16, 16, generator=draw, dtype=torch.float64)
     torch.testing.assert_close(module(inputs), reference(inputs), rtol=1e-10, atol=1e-10)
 
 
-def test_the_cnn_convolves_without_padding_and_pools_each_activation():
-    module = architecture.build(
-        Network("cnn", "tanh", options={"width": 6}), (2, 17, 22), 4
-    ).double()
-    p = dict(module.named_parameters())
+def test_cnn_equals_its_layers_written_out():
+    network = Network("cnn", "tanh", options={"width": 6})
+    module = architecture.build(network, (2, 17, 22), 4).double()
+    parameters = dict(module.named_parameters())
 
-    def layer(function, name, x):
-        return function(x, p[f"{name}.weight"], p[f"{name}.bias"])
+    def apply(function, layer, x):
+        return function(x, parameters[f"{layer}.weight"], parameters[f"{layer}.bias"])
 
-    inputs = torch.randn(
-        5, 2, 17, 22, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
-    x = max_pool2d(layer(conv2d, "conv_1", inputs).tanh(), 2)
-    x = max_pool2d(layer(conv2d, "conv_2", x).tanh(), 2)
-    x = layer(linear, "hidden_1", x.reshape(5, -1)).tanh()
-    x = layer(linear, "hidden_2", x).tanh()
-    torch.testing.assert_close(module(inputs), layer(linear, "output", x))
+    inputs = draw_tensor(5, 2, 17, 22)
+    x = max_pool2d(apply(conv2d, "conv_1", inputs).tanh(), 2)
+    x = max_pool2d(apply(conv2d, "conv_2", x).tanh(), 2)
+    x = apply(linear, "hidden_1", x.reshape(5, -1)).tanh()
+    x = apply(linear, "hidden_2", x).tanh()
+    torch.testing.assert_close(module(inputs), apply(linear, "output", x))
 
 
-def test_layers_of_cnn_and_resnet18_are_named_by_what_they_are_and_where():
-    cnn = architecture.build(Network("cnn", "relu", options={"width": 6}), (1, 16, 16), 4)
-    names = "conv_1 activation_1 pool_1 conv_2 activation_2 pool_2 flatten hidden_1 activation_3 hidden_2 activation_4 output"
-    assert [name for name, _ in cnn.named_children()] == names.split()
-    resnet = architecture.build(Network("resnet18", "relu", options={"width": 6}), (1, 8, 8), 4)
+def test_layers_of_the_cnn_are_named_by_kind_and_level():
+    module = architecture.build(Network("cnn", "relu", options={"width": 6}), (1, 16, 16), 4)
+    names = "conv_1 activation_1 pool_1 conv_2 activation_2 pool_2 flatten"
+    names += " hidden_1 activation_3 hidden_2 activation_4 output"
+    assert child_names(module) == names.split()
+
+
+def test_layers_of_resnet18_are_named_by_stage_block_and_kind():
+    module = architecture.build(Network("resnet18", "relu", options={"width": 6}), (1, 8, 8), 4)
     stages = [f"stage_{stage}" for stage in range(1, 5)]
-    assert [name for name, _ in resnet.named_children()] == [
-        "conv_1",
-        "norm_1",
-        "activation_1",
-        *stages,
-        "pool",
-        "flatten",
-        "output",
-    ]
-    block = [f"{layer}_{place}" for place in (1, 2) for layer in ("conv", "norm", "activation")]
+    expected = ["conv_1", "norm_1", "activation_1", *stages, "pool", "flatten", "output"]
+    assert child_names(module) == expected
+    layers = ["conv_1", "norm_1", "activation_1", "conv_2", "norm_2", "activation_2", "shortcut"]
     for stage in stages:
-        shortcut = (
-            ["shortcut", "shortcut.conv", "shortcut.norm"] if stage > "stage_1" else ["shortcut"]
-        )
-        layers = [f"block_1.{layer}" for layer in block + shortcut] + [
-            f"block_2.{layer}" for layer in [*block, "shortcut"]
-        ]
-        assert sorted(name for name, _ in resnet.get_submodule(stage).named_modules()) == sorted(
-            ["", "block_1", "block_2", *layers]
+        names = {"", "block_1", "block_2"}
+        names |= {f"block_1.{layer}" for layer in layers}
+        names |= {f"block_2.{layer}" for layer in layers}
+        if stage != "stage_1":
+            names |= {"block_1.shortcut.conv", "block_1.shortcut.norm"}
+        assert sorted(names) == sorted(
+            name for name, _ in module.get_submodule(stage).named_modules()
         )
 
 
-def test_a_watcher_of_calls_finds_the_seventeen_activations_of_resnet18_each_after_its_norm():
+def test_hooks_see_seventeen_activations_of_resnet18_each_after_its_norm():
     module = architecture.build(Network("resnet18", "relu", options={"width": 2}), (1, 8, 8), 3)
-    called = []
+    calls = []
     for name, layer in module.named_modules():
         if type(layer) in (BatchNorm, nn.ReLU):
-            layer.register_forward_hook(lambda *_, name=name: called.append(name))
+            layer.register_forward_hook(lambda *_, name=name: calls.append(name))
     module(torch.randn(4, 1, 8, 8))
-    activations = [place for place, name in enumerate(called) if "norm" not in name]
-    assert len(activations) == 17
-    assert all(
-        called[place - 1] == called[place].replace("activation", "norm") for place in activations
-    )
+    activation_calls = [index for index, name in enumerate(calls) if "norm" not in name]
+    assert len(activation_calls) == 17
+    for index in activation_calls:
+        assert calls[index - 1] == calls[index].replace("activation", "norm")
 
 
 @pytest.mark.parametrize("size", [(15, 40), (40, 15)])
-def test_images_too_small_for_the_cnn_are_refused_with_the_size_that_it_needs(size):
-    sentence = rf"at least 16 × 16 pixels, and these have {size[0]} × {size[1]}: choose another network\.kind$"
-    with pytest.raises(StudyError, match=sentence):
+def test_images_too_small_for_the_cnn_are_refused_with_the_required_size(size):
+    message = (
+        rf"at least 16 × 16 pixels, and these have {size[0]} × {size[1]}\. "
+        r"Choose another network\.kind\.$"
+    )
+    with pytest.raises(StudyError, match=message):
         architecture.build(Network("cnn", "relu", options={"width": 6}), (1, *size), 4)
 
 
-def test_a_network_is_a_function_of_its_parameters_and_its_batch_alone(example):
-    network, module, batches = example
-    (inputs, others), parameters = batches(), architecture.initial(module, network, seed=0)
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_outputs_depend_only_on_parameters_and_batch(example):
+    network, shape = EXAMPLES[example]
+    module = architecture.build(network, shape, 4).double()
+    inputs, other_inputs = draw_tensor(2, 5, *shape)
+    parameters = architecture.initial(module, network, seed=0)
     first = functional_call(module.train(), parameters, (inputs,))
-    functional_call(module, parameters, (7 * others + 3,))
+    functional_call(module, parameters, (7 * other_inputs + 3,))
     assert torch.equal(functional_call(module, parameters, (inputs,)), first)
-    torch.testing.assert_close(
-        functional_call(module.eval(), parameters, (inputs,)), first, rtol=1e-10, atol=1e-10
-    )
+    in_eval_mode = functional_call(module.eval(), parameters, (inputs,))
+    torch.testing.assert_close(in_eval_mode, first, rtol=1e-10, atol=1e-10)
     assert not list(module.buffers())
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_runs_computed_at_once_by_vmap_are_each_alone(example, training):
-    network, module, batches = example
-    module.train(training)
-    inputs, runs = batches(), [architecture.initial(module, network, seed) for seed in range(2)]
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_vmap_over_runs_equals_each_run_alone(example, training):
+    network, shape = EXAMPLES[example]
+    module = architecture.build(network, shape, 4).double().train(training)
+    inputs = draw_tensor(2, 5, *shape)
+    runs = [architecture.initial(module, network, seed) for seed in range(2)]
     stacked = {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
-    together = torch.vmap(lambda parameters, x: functional_call(module, parameters, (x,)))(
+    outputs = torch.vmap(lambda parameters, x: functional_call(module, parameters, (x,)))(
         stacked, inputs
     )
-    for outputs, parameters, x in zip(together, runs, inputs, strict=True):
-        torch.testing.assert_close(
-            outputs, functional_call(module, parameters, (x,)), rtol=1e-10, atol=1e-10
-        )
+    for run in range(2):
+        alone = functional_call(module, runs[run], (inputs[run],))
+        torch.testing.assert_close(outputs[run], alone, rtol=1e-10, atol=1e-10)
 
 
-def test_initial_parameters_are_drawn_in_the_order_of_the_parameters_with_nothing_drawn_for_constants(
-    example,
-):
-    network, module, _ = example
-    drawn, draw = architecture.initial(module, network, seed=2, task=3), generator(2, "initial", 3)
-    assert [(name, value.shape) for name, value in drawn.items()] == [
-        (name, p.shape) for name, p in module.named_parameters()
-    ]
-    for name, value in drawn.items():
-        assert value.dtype == torch.float64
-        if name == "positions.weight":
-            expected = torch.from_numpy(draw.normal(0, 0.02, value.shape))
-        elif "norm" in name or name.endswith("bias"):
-            expected = torch.full(
-                value.shape, float("norm" in name and name.endswith("weight")), dtype=torch.float64
-            )
-        else:
-            gain = 1 if name == "output.weight" else math.sqrt(GAINS[network.activation])
-            expected = torch.from_numpy(
-                draw.normal(0, gain / math.sqrt(value[0].numel()), value.shape)
-            )
-        torch.testing.assert_close(value, expected, rtol=1e-5, atol=0)
+# Matched networks
 
-
-@pytest.mark.parametrize(
-    ("kind", "fan_ins"),
-    [
-        (
-            "cnn",
-            {"conv_1": 2 * 25, "conv_2": 16 * 25, "hidden_1": 16, "hidden_2": 16, "output": 16},
-        ),
-        (
-            "resnet18",
-            {
-                "conv_1": 2 * 9,
-                "stage_1.block_1.conv_1": 16 * 9,
-                "stage_2.block_1.conv_1": 16 * 9,
-                "stage_2.block_1.shortcut.conv": 16,
-                "stage_4.block_2.conv_2": 128 * 9,
-                "output": 128,
-            },
-        ),
-    ],
-)
-def test_the_variance_of_a_layers_weights_is_gain_squared_over_fan_in(kind, fan_ins):
-    network = Network(kind, "relu", options={"width": 16})
-    parameters = architecture.initial(architecture.build(network, (2, 16, 16), 40), network, seed=3)
-    for layer, fan_in in fan_ins.items():
-        z = parameters[f"{layer}.weight"].flatten() * math.sqrt(
-            fan_in / (1 if layer == "output" else 2)
-        )
-        assert abs(z.mean()) < 4 / math.sqrt(len(z)), layer
-        assert abs(z.square().mean() - 1) < 4 * math.sqrt(2 / len(z)), layer
-
-
-def test_the_fan_in_of_a_grouped_convolution_is_what_one_output_sees():
-    weight = architecture.initial(
-        nn.Conv2d(8, 512, (3, 5), groups=4), Network("cnn", "relu", options={"width": 1}), seed=0
-    )["weight"]
-    assert abs(weight.square().mean() * (8 / 4 * 15) / 2 - 1) < 4 * math.sqrt(2 / weight.numel())
-
-
-def test_a_layer_without_a_rule_is_refused_by_its_name_and_kind():
-    module = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.PReLU()))
-    with pytest.raises(
-        StudyError, match=r"does not know how to draw 1\.0\.weight, of a PReLU: add a rule"
-    ):
-        architecture.initial(
-            module, Network("mlp", "relu", options={"width": 3, "depth": 1}), seed=0
-        )
-
-
-def test_xavier_weights_are_normal_with_twice_gain_squared_over_fan_in_plus_fan_out_and_biases_zero():
-    for kind, shape, fans in [
-        (
-            "mlp",
-            (4, 8, 8),
-            {"hidden_1": (256 + 128, 2), "hidden_2": (128 + 128, 2), "output": (128 + 64, 1)},
-        ),
-        (
-            "cnn",
-            (4, 16, 16),
-            {
-                "conv_1": (4 * 25 + 16 * 25, 2),
-                "conv_2": (2 * 16 * 25, 2),
-                "hidden_2": (128 + 128, 2),
-            },
-        ),
-    ]:
-        options = {"width": 128} | ({"depth": 2} if kind == "mlp" else {})
-        network = Network(kind, "relu", "xavier", options=options)
-        parameters = architecture.initial(architecture.build(network, shape, 64), network, seed=3)
-        for layer, (fans_in_and_out, squared) in fans.items():
-            z = parameters[f"{layer}.weight"].flatten() * math.sqrt(fans_in_and_out / (2 * squared))
-            assert abs(z.mean()) < 4 / math.sqrt(len(z)), layer
-            assert abs(z.square().mean() - 1) < 4 * math.sqrt(2 / len(z)), layer
-            assert abs(z.pow(4).mean() - 3) < 4 * math.sqrt(96 / len(z)), layer
-            assert not parameters[f"{layer}.bias"].any()
-
-
-@pytest.mark.parametrize("kind", ["cnn", "vit", "mlp, layer", "resnet18"])
-def test_orthogonal_weights_have_orthogonal_rows_or_columns_of_length_gain_and_biases_zero(kind):
-    network, shape = KINDS[kind]
-    network = replace(network, initialization="orthogonal")
-    module = architecture.build(network, shape, 4)
-    parameters = architecture.initial(module, network, seed=1)
-    for name, layer in module.named_modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d)):
-            W = parameters[f"{name}.weight"].flatten(1)
-            gram = W @ W.T if len(W) <= W.shape[1] else W.T @ W
-            squared = 1 if name == "output" else GAINS[network.activation]
-            torch.testing.assert_close(
-                gram, squared * torch.eye(len(gram)).double(), rtol=1e-5, atol=1e-9
-            )
-            assert layer.bias is None or not parameters[f"{name}.bias"].any()
-
-
-def test_an_orthogonal_draw_is_uniform_among_rotations_and_reflections():
-    network = Network("mlp", "identity", "orthogonal", options={"width": 2, "depth": 1})
-    module = nn.Sequential(nn.Linear(2, 2, bias=False))
-    drawn = torch.stack(
-        [architecture.initial(module, network, seed)["0.weight"] for seed in range(400)]
-    )
-    assert abs((torch.linalg.det(drawn) > 0).double().mean() - 0.5) < 4 * 0.5 / 20
-    for number in drawn.flatten(1).T:  # the cosine of a uniform angle
-        assert abs(number.mean()) < 4 * math.sqrt(0.5 / 400)
-        assert abs((number.abs() < math.sqrt(0.5)).double().mean() - 0.5) < 4 * 0.5 / 20
-
-
-@pytest.mark.parametrize("kind", ["mlp", "cnn"])
-def test_the_law_called_pytorch_is_that_which_torch_starts_layers_from(kind):
-    network = Network(
-        kind, "relu", "pytorch", options={"width": 128} | ({"depth": 2} if kind == "mlp" else {})
-    )
-    torch.manual_seed(0)
-    module = architecture.build(network, (4, 16, 16), 64)
-    parameters = architecture.initial(module, network, seed=3)
-    for name, start in module.named_parameters():
-        bound = 1 / math.sqrt(module.get_submodule(name.rpartition(".")[0]).weight[0].numel())
-        drawn = parameters[name].flatten() / bound
-        assert drawn.abs().max() <= 1
-        for power in (1, 2, 4):
-            spread = 4 / math.sqrt(len(drawn))
-            assert abs(drawn.pow(power).mean() - (0 if power == 1 else 1 / (power + 1))) < spread, (
-                name
-            )
-            assert (
-                abs(drawn.pow(power).mean() - (start.flatten() / bound).pow(power).mean())
-                < 1.5 * spread
-            ), name
-
-
-@pytest.mark.parametrize("initialization", ["xavier", "orthogonal", "pytorch"])
-def test_whatever_the_law_norms_start_as_they_are_and_positions_near_zero_and_a_draw_is_known_by_seed_and_task(
-    initialization,
-):
-    network = Network("vit", "relu", initialization, options={"width": 64, "depth": 1})
-    module = architecture.build(network, (1, 32, 32), 4)
-    parameters = architecture.initial(module, network, seed=1, task=2)
-    assert (parameters["block_1.norm_1.weight"] == 1).all()
-    assert not parameters["norm.bias"].any()
-    assert abs(parameters["positions.weight"].std().item() / 0.02 - 1) < 4 / math.sqrt(2 * 64 * 64)
-    again = architecture.initial(module, network, seed=1, task=2)
-    assert all(torch.equal(value, again[name]) for name, value in parameters.items())
-    for other in ((2, 2), (1, 1)):
-        assert not torch.equal(
-            architecture.initial(module, network, *other)["output.weight"],
-            parameters["output.weight"],
-        )
-
-
-def size(network, shape, outputs=4):
-    return sum(
-        parameter.numel() for parameter in architecture.build(network, shape, outputs).parameters()
-    )
-
-
-MATCHED = {  # options beside the width, the images, which widths are allowed
+MATCHED = {  # options without the width, shape of the images, number that divides the width
     "mlp": ({"depth": 2, "norm": "layer"}, SHAPE, 1),
     "cnn": ({}, (1, 16, 16), 1),
     "resnet18": ({}, (2, 8, 8), 1),
@@ -565,80 +581,83 @@ MATCHED = {  # options beside the width, the images, which widths are allowed
 
 
 @given(st.sampled_from(sorted(MATCHED)), st.sampled_from(["crelu", "fourier"]), st.integers(1, 6))
-def test_a_matched_network_has_the_width_whose_parameters_are_nearest_in_number_to_those_with_relu(
-    kind, activation, steps
+def test_matched_network_has_the_width_with_the_number_of_parameters_closest_to_relu(
+    kind, activation, factor
 ):
-    options, shape, step = MATCHED[kind]
+    options, shape, multiple = MATCHED[kind]
+    widest = factor * multiple
 
-    def of_width(width, activation=activation, matched=False):
-        return size(
-            Network(kind, activation, matched=matched, options=options | {"width": width}), shape
-        )
+    def count(width, activation=activation, matched=False):
+        all_options = options | {"width": width}
+        network = Network(kind, activation, matched=matched, options=all_options)
+        return count_parameters(network, shape)
 
-    wanted = of_width(steps * step, "relu")
-    nearest = min(
-        (of_width(width) for width in range(step, steps * step + 1, step)),
-        key=lambda found: abs(found - wanted),
-    )
-    assert of_width(steps * step, matched=True) == nearest
+    target = count(widest, "relu")
+    counts = [count(width) for width in range(multiple, widest + 1, multiple)]
+    closest = min(counts, key=lambda candidate: abs(candidate - target))
+    assert count(widest, matched=True) == closest
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "tanh"])
-def test_matched_changes_nothing_where_the_activation_does_not_double(activation):
-    network = Network("mlp", activation, options={"width": 9, "depth": 2})
-    assert str(architecture.build(network, SHAPE, 4)) == str(
-        architecture.build(replace(network, matched=True), SHAPE, 4)
-    )
+def test_matched_has_no_effect_if_the_activation_does_not_double(activation):
+    network = mlp(activation, width=9, depth=2)
+    matched = replace(network, matched=True)
+    module = architecture.build(network, SHAPE, 4)
+    assert str(architecture.build(matched, SHAPE, 4)) == str(module)
 
 
-def test_a_network_whose_width_is_left_out_is_matched_too():
-    network = Network("cnn", "crelu", matched=True)
-    assert size(network, (1, 28, 28)) < 1.01 * size(
-        replace(network, activation="relu"), (1, 28, 28)
-    )
-    assert size(replace(network, matched=False), (1, 28, 28)) > 1.5 * size(network, (1, 28, 28))
+def test_matched_network_can_have_the_default_width():
+    matched = Network("cnn", "crelu", matched=True)
+    shape = (1, 28, 28)
+    size = count_parameters(matched, shape)
+    assert size < 1.01 * count_parameters(replace(matched, activation="relu"), shape)
+    assert count_parameters(replace(matched, matched=False), shape) > 1.5 * size
 
 
-def test_a_norm_is_before_each_activation_and_named_by_its_place():
-    mlp = architecture.build(
-        Network("mlp", "relu", options={"width": 5, "depth": 2, "norm": "layer"}), SHAPE, 4
-    )
+# Normalization
+
+
+def test_norm_layers_come_before_each_activation_of_mlp_and_cnn():
+    module = architecture.build(mlp("relu", width=5, depth=2, norm="layer"), SHAPE, 4)
     names = "flatten hidden_1 norm_1 activation_1 hidden_2 norm_2 activation_2 output"
-    assert [name for name, _ in mlp.named_children()] == names.split()
-    cnn = architecture.build(Network("cnn", "relu", options={"norm": "layer"}), (1, 16, 16), 4)
+    assert child_names(module) == names.split()
+    network = Network("cnn", "relu", options={"norm": "layer"})
+    module = architecture.build(network, (1, 16, 16), 4)
     names = "conv_1 norm_1 activation_1 pool_1 conv_2 norm_2 activation_2 pool_2 flatten"
     names += " hidden_1 norm_3 activation_3 hidden_2 norm_4 activation_4 output"
-    assert [name for name, _ in cnn.named_children()] == names.split()
-    assert [type(layer) for name, layer in cnn.named_children() if "norm" in name] == [
-        nn.GroupNorm
-    ] * 2 + [nn.LayerNorm] * 2
-    for norm in ("batch", "layer", "none"):
-        resnet = architecture.build(
-            Network("resnet18", "relu", options={"width": 2, "norm": norm}), (1, 8, 8), 4
-        )
-        assert {
-            layer.bias is not None for layer in resnet.modules() if isinstance(layer, nn.Conv2d)
-        } == {norm == "none"}
-        assert any("norm" in name for name, _ in resnet.named_parameters()) == (norm != "none")
+    assert child_names(module) == names.split()
+    norms = [type(layer) for name, layer in module.named_children() if "norm" in name]
+    assert norms == [nn.GroupNorm, nn.GroupNorm, nn.LayerNorm, nn.LayerNorm]
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer", "none"])
+def test_convolutions_of_resnet18_have_biases_only_without_norm(norm):
+    network = Network("resnet18", "relu", options={"width": 2, "norm": norm})
+    module = architecture.build(network, (1, 8, 8), 4)
+    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    assert {layer.bias is not None for layer in convolutions} == {norm == "none"}
+    has_norm_parameters = any("norm" in name for name, _ in module.named_parameters())
+    assert has_norm_parameters == (norm != "none")
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn", "resnet18"])
-def test_an_unknown_norm_is_refused_by_its_name(kind):
-    options = {"width": 4, "norm": "group"} | ({"depth": 1} if kind == "mlp" else {})
-    with pytest.raises(
-        StudyError, match=r"^network\.norm is one of none, layer and batch, and not 'group'$"
-    ):
+def test_unknown_norm_is_refused_by_its_name(kind):
+    options = {"width": 4, "norm": "group"}
+    if kind == "mlp":
+        options["depth"] = 1
+    message = r"^network\.norm is 'group'\. Choose none, layer or batch\.$"
+    with pytest.raises(StudyError, match=message):
         architecture.build(Network(kind, "relu", options=options), (1, 16, 16), 4)
 
 
-def test_an_mlp_with_layer_norm_and_crelu_is_what_its_equations_say():
-    module = architecture.build(
-        Network("mlp", "crelu", options={"width": 5, "depth": 2, "norm": "layer"}), SHAPE, 4
-    ).double()
+def test_mlp_with_layer_norm_and_crelu_equals_its_equations():
+    network = mlp("crelu", width=5, depth=2, norm="layer")
+    module = architecture.build(network, SHAPE, 4).double()
     torch.manual_seed(0)
     for parameter in module.parameters():
         nn.init.normal_(parameter)
-    p, inputs = dict(module.named_parameters()), torch.randn(6, *SHAPE).double()
+    p = dict(module.named_parameters())
+    inputs = torch.randn(6, *SHAPE).double()
     x = inputs.flatten(1)
     for level in (1, 2):
         z = x @ p[f"hidden_{level}.weight"].T + p[f"hidden_{level}.bias"]
@@ -649,44 +668,47 @@ def test_an_mlp_with_layer_norm_and_crelu_is_what_its_equations_say():
 
 
 @pytest.fixture(params=[(7, 3), (4, 3, 2, 5)])
-def batch(request):
-    """A batch norm with drawn parameters, torch's with the same, and a batch for both."""
+def batch_norms(request):
+    """Return our and torch's batch norm with equal random parameters, and a batch."""
     torch.manual_seed(0)
     x = 3 * torch.randn(request.param).double() + 1
-    mine, theirs = (
-        BatchNorm(3).double(),
-        (nn.BatchNorm1d if x.ndim == 2 else nn.BatchNorm2d)(3, track_running_stats=False).double(),
-    )
-    for parameter, other in zip(mine.parameters(), theirs.parameters(), strict=True):
-        other.data = nn.init.normal_(parameter).data.clone()
-    return mine, theirs, x.requires_grad_()
+    torch_class = nn.BatchNorm1d if x.ndim == 2 else nn.BatchNorm2d
+    ours = BatchNorm(3).double()
+    theirs = torch_class(3, track_running_stats=False).double()
+    for parameter, reference in zip(ours.parameters(), theirs.parameters(), strict=True):
+        reference.data = nn.init.normal_(parameter).data.clone()
+    return ours, theirs, x.requires_grad_()
 
 
-def test_batch_norm_in_training_is_torchs_with_its_first_and_second_derivatives(batch):
-    mine, theirs, x = batch
+def test_batch_norm_in_training_equals_torchs_with_first_and_second_derivatives(batch_norms):
+    ours, theirs, x = batch_norms
 
-    def derivatives(layer):
-        wanted = [x, *layer.parameters()]
+    def outputs_and_derivatives(layer):
+        variables = [x, *layer.parameters()]
         outputs = layer(x)
-        first = torch.autograd.grad(outputs.sin().sum(), wanted, create_graph=True)
-        second = torch.autograd.grad(sum(slope.square().sum() for slope in first), wanted)
+        first = torch.autograd.grad(outputs.sin().sum(), variables, create_graph=True)
+        squared_norm = sum(gradient.square().sum() for gradient in first)
+        second = torch.autograd.grad(squared_norm, variables)
         return [outputs, *first, *second]
 
-    for found, expected in zip(derivatives(mine), derivatives(theirs), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    actual, expected = outputs_and_derivatives(ours), outputs_and_derivatives(theirs)
+    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_batch_norm_in_eval_mode_puts_out_the_same_but_each_sample_has_a_gradient_of_its_own(batch):
-    layer, _, x = batch
-    expected = layer(x)
-    outputs = layer.eval()(x)
-    torch.testing.assert_close(outputs, expected, rtol=1e-10, atol=1e-10)
+def test_batch_norm_in_eval_mode_has_equal_outputs_and_per_sample_gradients(batch_norms):
+    layer, _, x = batch_norms
+    in_training = layer(x)
+    in_eval = layer.eval()(x)
+    torch.testing.assert_close(in_eval, in_training, rtol=1e-10, atol=1e-10)
     dims = [0, *range(2, x.ndim)]
     scale = layer.weight.detach() / (x.detach().var(dims, correction=0) + 1e-5).sqrt()
-    slope = torch.autograd.grad(outputs[1].sum(), x)[0]
-    torch.testing.assert_close(slope[1], scale.view(-1, *[1] * (x.ndim - 2)).expand_as(slope[1]))
-    assert not slope[[0, 2, 3]].any()
-    assert torch.autograd.grad(expected[1].square().sum(), x)[0][[0, 2, 3]].any()
+    [gradient] = torch.autograd.grad(in_eval[1].sum(), x)
+    ones = [1] * (x.ndim - 2)
+    torch.testing.assert_close(gradient[1], scale.view(-1, *ones).expand_as(gradient[1]))
+    other_samples = [0, 2, 3]
+    assert not gradient[other_samples].any()
+    [gradient] = torch.autograd.grad(in_training[1].square().sum(), x)
+    assert gradient[other_samples].any()
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -696,36 +718,61 @@ def test_batch_norm_of_equal_numbers_is_its_bias(training):
     for x in (torch.full((4, 3), 2.0).double(), torch.full((1, 3, 2, 2), 2.0).double()):
         outputs = layer(x).movedim(1, -1)
         torch.testing.assert_close(outputs, layer.bias.expand_as(outputs))
-    if not training:
-        torch.testing.assert_close(layer(torch.randn(1, 3).double()), layer.bias[None])
 
 
-def transformer(module, width, heads, depth):
-    """Torch's own encoder, with the weights of a vit."""
+def test_batch_norm_of_one_sample_in_eval_mode_is_its_bias():
+    layer = BatchNorm(3).double().eval()
+    nn.init.normal_(layer.bias)
+    torch.testing.assert_close(layer(torch.randn(1, 3).double()), layer.bias[None])
+
+
+@pytest.mark.parametrize("single", [{"batch": 1}, {"test_samples": 1}])
+def test_batch_norm_of_one_image_is_refused(data, single):
+    budget = {"samples": 20, "batch": 5, "epochs": 1} | single
+    problem = Problem("tiny", "shuffle_labels", **budget)
+    network = mlp("relu", width=4, depth=1, norm="batch")
+    setting = Setting(problem, network, Optimizer("sgd", options={"lr": 0.1}))
+    message = (
+        r"batch norm has no statistics of one image\. "
+        r"Raise problem\.batch or problem\.test_samples"
+    )
+    with pytest.raises(StudyError, match=message):
+        architecture.fitting(setting, data)
+    without_norm = replace(setting, network=mlp("relu", width=4, depth=1))
+    assert architecture.fitting(without_norm, data)
+
+
+# Vision transformer
+
+
+def torch_encoder(module, width, heads, depth):
+    """Return torch's transformer encoder with the weights of a vit."""
     layer = nn.TransformerEncoderLayer(
         width, heads, 4 * width, 0.0, torch.tanh, batch_first=True, norm_first=True
     )
-    encoder = nn.TransformerEncoder(
-        layer, depth, nn.LayerNorm(width), enable_nested_tensor=False
-    ).double()
-    names = {
+    final_norm = nn.LayerNorm(width)
+    encoder = nn.TransformerEncoder(layer, depth, final_norm, enable_nested_tensor=False).double()
+    our_names = {
         "self_attn.in_proj_": "attention.query_key_value.",
         "self_attn.out_proj": "attention.projection",
+        "linear1": "hidden_1",
+        "linear2": "hidden_2",
+        "norm1": "norm_1",
+        "norm2": "norm_2",
     }
-    names |= {"linear1": "hidden_1", "linear2": "hidden_2", "norm1": "norm_1", "norm2": "norm_2"}
-    mine = dict(module.named_parameters())
+    parameters = dict(module.named_parameters())
     for name, parameter in encoder.named_parameters():
-        for theirs, own in names.items():
-            name = name.replace(theirs, own)
+        for theirs, ours in our_names.items():
+            name = name.replace(theirs, ours)
         if name.startswith("layers."):
-            _, place, rest = name.split(".", 2)
-            name = f"block_{int(place) + 1}.{rest}"
-        parameter.data = mine[name].data
+            _, index, rest = name.split(".", 2)
+            name = f"block_{int(index) + 1}.{rest}"
+        parameter.data = parameters[name].data
     return encoder
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3])
-def test_a_vit_is_torchs_transformer_on_patches_with_positions(heads):
+def test_vit_equals_torchs_transformer_on_patches_with_positions(heads):
     network = Network("vit", "tanh", options={"width": 6, "depth": 2, "heads": heads, "patch": 2})
     module = architecture.build(network, (3, 4, 6), 5).double()
     torch.manual_seed(0)
@@ -734,73 +781,55 @@ def test_a_vit_is_torchs_transformer_on_patches_with_positions(heads):
     x = torch.randn(4, 3, 4, 6).double()
     patches = nn.functional.unfold(x, 2, stride=2).mT
     tokens = module.embedding(patches) + module.positions.weight
-    expected = module.output(transformer(module, 6, heads, 2)(tokens).mean(dim=1))
-    torch.testing.assert_close(module(x), expected, rtol=1e-10, atol=1e-10)
+    features = torch_encoder(module, 6, heads, 2)(tokens).mean(dim=1)
+    torch.testing.assert_close(module(x), module.output(features), rtol=1e-10, atol=1e-10)
 
 
-def test_patches_are_cut_row_by_row_and_hold_each_channels_pixels_together():
+def test_patches_are_in_row_major_order_with_contiguous_channels():
     x = torch.arange(2 * 3 * 4 * 6).view(2, 3, 4, 6)
     patches = Patches(2)(x)
     assert patches.shape == (2, 6, 12)
     for row in range(2):
         for column in range(3):
-            cut = x[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-            assert torch.equal(patches[:, 3 * row + column], cut.flatten(1))
+            patch = x[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            assert torch.equal(patches[:, 3 * row + column], patch.flatten(1))
 
 
-def test_a_vit_has_second_derivatives():
-    network, shape = KINDS["vit"]
+def test_vit_has_second_derivatives():
+    network, shape = EXAMPLES["vit"]
     module = architecture.build(network, shape, 2).double()
-    parameters = {
-        name: value.requires_grad_()
-        for name, value in architecture.initial(module, network, seed=0).items()
-    }
-    name, x = (
-        "block_1.attention.query_key_value.weight",
-        torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)).double(),
-    )
+    initial = architecture.initial(module, network, seed=0)
+    parameters = {name: value.requires_grad_() for name, value in initial.items()}
+    name = "block_1.attention.query_key_value.weight"
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(3, *shape, generator=draw).double()
 
-    def of(weight):
+    def loss(weight):
         return functional_call(module, parameters | {name: weight}, (x,)).square().sum()
 
-    assert torch.autograd.gradgradcheck(of, (parameters[name],), atol=1e-4)
+    assert torch.autograd.gradgradcheck(loss, (parameters[name],), atol=1e-4)
 
 
-def test_a_vit_refuses_images_that_its_patches_do_not_tile_and_widths_that_its_heads_cannot_share():
-    with pytest.raises(
-        StudyError,
-        match=r"patches of 4 × 4 pixels, and these have 8 × 10: choose a network\.patch that divides both$",
-    ):
+def test_vit_refuses_images_that_its_patches_do_not_tile():
+    message = (
+        r"^network\.patch is 4, and the images have 8 × 10 pixels\. "
+        r"Choose a network\.patch that divides both\.$"
+    )
+    with pytest.raises(StudyError, match=message):
         architecture.build(Network("vit", "relu"), (1, 8, 10), 4)
-    with pytest.raises(
-        StudyError,
-        match=r"^network\.width is shared by the heads of a vit, and 10 is no multiple of 4: change either$",
-    ):
+
+
+def test_vit_refuses_a_width_that_its_heads_cannot_share():
+    message = r"^network\.width is 10, which is no multiple of the 4 heads\. Change network\.width"
+    with pytest.raises(StudyError, match=message):
         architecture.build(Network("vit", "relu", options={"width": 10}), (1, 8, 8), 4)
 
 
-def test_resnet18_with_an_activation_that_doubles_has_a_convolution_in_the_shortcut_of_every_block():
+def test_every_shortcut_of_resnet18_is_a_convolution_if_the_activation_doubles():
     module = architecture.build(Network("resnet18", "crelu", options={"width": 3}), (1, 8, 8), 4)
-    shortcuts = {
-        name: layer for name, layer in module.named_modules() if name.endswith("shortcut.conv")
-    }
+    shortcuts = [layer for name, layer in module.named_modules() if name.endswith("shortcut.conv")]
     assert len(shortcuts) == 8
-    assert [layer.in_channels // layer.out_channels for layer in shortcuts.values()] == [2, 2] + [
-        1,
-        2,
-    ] * 3
-    assert [layer.stride[0] for layer in shortcuts.values()] == [1, 1] + [2, 1] * 3
-
-
-@pytest.mark.parametrize("few", [{"batch": 1}, {"test_samples": 1}])
-def test_batch_norm_of_one_image_is_refused_with_what_to_do(data, few):
-    problem = Problem("tiny", "shuffle_labels", **({"samples": 20, "batch": 5, "epochs": 1} | few))
-    network = Network("mlp", "relu", options={"width": 4, "depth": 1, "norm": "batch"})
-    setting = Setting(problem, network, Optimizer("sgd", options={"lr": 0.1}))
-    with pytest.raises(
-        StudyError,
-        match=r"batch norm has no statistics of one image: raise problem\.batch or problem\.test_samples",
-    ):
-        architecture.fitting(setting, data)
-    without = replace(setting, network=replace(network, options={"width": 4, "depth": 1}))
-    assert architecture.fitting(without, data)
+    ratios = [layer.in_channels // layer.out_channels for layer in shortcuts]
+    assert ratios == [2, 2, 1, 2, 1, 2, 1, 2]
+    strides = [layer.stride[0] for layer in shortcuts]
+    assert strides == [1, 1, 2, 1, 2, 1, 2, 1]

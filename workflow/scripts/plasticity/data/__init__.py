@@ -1,1 +1,1 @@
-"""Datasets, and the tasks that a problem makes of them."""
+"""Datasets, shifts, and the tasks that they define."""

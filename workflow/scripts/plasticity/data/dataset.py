@@ -1,11 +1,13 @@
-"""Datasets, one file each: a class `Dataset` whose fields are its options, and which reads the original files.
+"""Datasets, one file each in `datasets/`.
 
-A file that is missing, torn or altered is a `StudyError`.
+Each file has a class `Dataset`. Its fields are the options of the dataset, and its `load` reads the
+original files.
 """
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,18 +18,18 @@ from plasticity.errors import StudyError
 from plasticity.storage import netcdf
 from plasticity.storage.netcdf import Variable
 
-TIMEOUT = 30  # seconds without an answer that mean there is no network
-CHUNK = 2**20  # pixels that are counted at a time
+DOWNLOAD_TIMEOUT = 30  # seconds
+PIXELS_PER_CHUNK = 2**20  # of one channel, counted at a time
 
 
 class Images(NamedTuple):
-    """What a dataset holds, in its original order and values.
+    """Images and labels in their original order, with their original values.
 
     Attributes:
         images: uint8, shape ``(sample, channel, row, column)``.
-        labels: int64, shape ``(sample,)``, from 0.
-        classes: a name for each label.
-        maximum: the largest value that a pixel can have.
+        labels: integers from 0, shape ``(sample,)``.
+        classes: one name per label.
+        maximum: largest value that a pixel can have, 1 to 255.
     """
 
     images: np.ndarray
@@ -37,17 +39,18 @@ class Images(NamedTuple):
 
 
 class Source(ABC):
-    """The base of all: what a file's class must do."""
+    """Base class of every `Dataset`."""
 
     @abstractmethod
     def load(self, root: Path) -> Images:
-        """Images and labels.
+        """Load images and labels, and download missing files where this is possible.
 
         Args:
-            root: the data root; files that are not there are downloaded into it where that can be done.
+            root: the data root, a folder.
 
         Raises:
-            StudyError: a file that is missing and cannot be got, or whose checksum is wrong; an option that does not fit.
+            StudyError: if a file is missing and cannot be downloaded, if a checksum is wrong, or if
+                an option does not fit the files.
         """
 
 
@@ -66,122 +69,181 @@ TABLE = {
 
 
 def describe(name: str, loaded: Images, stamp: dict[str, str]) -> xr.Dataset:
-    """A dataset as the later stages read it; `stamp` as `provenance.stamp` gives it.
+    """Check a loaded dataset and describe it with the variables of `TABLE`.
+
+    Args:
+        name: name of the dataset in the config.
+        loaded: what the dataset's `load` returned.
+        stamp: global attributes, as `provenance.stamp` returns them.
 
     Raises:
-        StudyError: images or labels that are not what `Images` says.
+        StudyError: if the images, labels or classes are not as `Images` describes them.
     """
-    images, labels, classes, maximum = loaded
-    _refuse_unfit_labels(name, loaded)
-    counts = _counts(name, loaded)
-    values, pixels = np.arange(256.0), counts.sum(1)
-    mean = counts @ values / pixels
-    std = np.sqrt((counts * (values - mean[:, None]) ** 2).sum(1) / pixels)
+    _check_labels(name, loaded)
+    _check_images(name, loaded)
+    counts = _count_pixel_values(loaded.images)
+    _check_maximum(name, counts, loaded.maximum)
+    mean, std = _mean_and_std(counts)
     variables = {
-        "image": images,
-        "label": labels,
-        "class_name": np.array(classes),
-        "channel_mean": mean / maximum,
-        "channel_std": std / maximum,
+        "image": loaded.images,
+        "label": loaded.labels,
+        "class_name": np.array(loaded.classes),
+        "channel_mean": mean / loaded.maximum,
+        "channel_std": std / loaded.maximum,
     }
     data = netcdf.dataset(TABLE, variables, {}, f"dataset {name}", stamp)
-    data["image"].attrs["valid_max"] = maximum
+    data["image"].attrs["valid_max"] = loaded.maximum
     return data
 
 
 def check_data_root(root: Path, *needed: str) -> None:
-    """Refuse a data root that is not there.
+    """Check that the data root is a folder.
 
     Args:
         root: the data root.
-        needed: what it should hold, below it.
+        needed: paths below the data root that the dataset reads, for the message.
 
     Raises:
-        StudyError: no such folder.
+        StudyError: if there is no such folder.
     """
     if not root.is_dir():
         raise StudyError(
-            f"data_root is {str(root)!r}, and there is no such folder: create it, or let data_root in the config or the environment "
-            f"variable PLASTICITY_DATA name the folder that holds {' and '.join(needed)}"
+            f"data_root is {str(root)!r}, which is not a folder. Create it, or set data_root in "
+            "the config or the environment variable PLASTICITY_DATA to the folder that holds "
+            f"{' and '.join(needed)}."
         )
 
 
 def check_md5(path: Path, md5: str) -> None:
-    """Refuse a file that is not the original.
+    """Check that a file is the original.
+
+    Args:
+        path: the file.
+        md5: md5 of the original file, in hexadecimal digits.
 
     Raises:
-        StudyError: another checksum, or a file that cannot be read.
+        StudyError: if the file cannot be read or has another md5.
     """
+    new_md5 = partial(hashlib.md5, usedforsecurity=False)
     try:
         with path.open("rb") as file:
-            found = hashlib.file_digest(
-                file, lambda: hashlib.md5(usedforsecurity=False)
-            ).hexdigest()
+            actual = hashlib.file_digest(file, new_md5).hexdigest()
     except OSError as error:
         raise StudyError(
-            f"{path} cannot be read ({error.strerror}): mend its permissions or replace it by the original file"
+            f"{path} cannot be read ({error.strerror}). Give yourself permission to read it, "
+            "or replace it by the original file."
         ) from error
-    if found != md5:
+    if actual != md5:
         raise StudyError(
-            f"{path} is truncated or altered (its md5 is {found}, not {md5}): replace it by the original file"
+            f"{path} is truncated or altered: its md5 is {actual} and should be {md5}. "
+            "Download the original file and replace it."
         )
 
 
-def _refuse_unfit_labels(name: str, loaded: Images) -> None:
-    """Refuse labels that do not go with the images or the classes.
+def _check_labels(name: str, loaded: Images) -> None:
+    """Check that there is one label per image and one name per label.
 
     Raises:
-        StudyError: of another type or length, or a label without a class.
+        StudyError: if labels have another type or shape, two classes share a name, or a label has
+            no class.
     """
     labels, classes = loaded.labels, list(loaded.classes)
     if labels.dtype.kind not in "iu" or labels.shape != loaded.images.shape[:1]:
         raise StudyError(
-            f"dataset {name} has labels of type {labels.dtype} and shape {labels.shape} for images of shape {loaded.images.shape}: "
-            "its load must return one whole number per image"
+            f"dataset {name} has labels of type {labels.dtype} and shape {labels.shape} for images "
+            f"of shape {loaded.images.shape}. Its load must return one whole number per image."
         )
-    if twice := sorted({one for one in classes if classes.count(one) > 1}):
+    duplicates = sorted(class_name for class_name in classes if classes.count(class_name) > 1)
+    if duplicates:
         raise StudyError(
-            f"dataset {name} names the class {twice[0]!r} twice: its load must return a name of its own for each class"
+            f"dataset {name} has the class {duplicates[0]!r} twice. "
+            "Its load must return a different name for each class."
         )
-    if (outside := (labels < 0) | (labels >= len(classes))).any():
-        place = int(outside.argmax())
+    outside = (labels < 0) | (labels >= len(classes))
+    if outside.any():
+        first = int(outside.argmax())
         raise StudyError(
-            f"dataset {name} has the label {labels[place]} at image {place} (counted from 0), but its {len(classes)} classes are "
-            f"numbered 0 to {len(classes) - 1}: mend the label, or let its load return a name for that class"
+            f"dataset {name} has the label {labels[first]} at image {first} (counted from 0), but "
+            f"its {len(classes)} classes are numbered 0 to {len(classes) - 1}. "
+            "Correct the label, or let its load return a name for that class."
         )
 
 
-def _counts(name: str, loaded: Images) -> np.ndarray:
-    """How often each value occurs, a slice of the images at a time: no copy of all of them, and nothing is rounded.
-
-    Returns:
-        int64, shape ``(channel, 256)``.
+def _check_images(name: str, loaded: Images) -> None:
+    """Check the type and shape of the images, and that the maximum fits into uint8.
 
     Raises:
-        StudyError: no images, of another type or shape, or with a value above the maximum.
+        StudyError: if one of these is wrong.
     """
     images, maximum = loaded.images, loaded.maximum
     if images.dtype != np.uint8:
-        nan = " (and some are NaN)" if images.dtype.kind == "f" and np.isnan(images).any() else ""
+        has_nan = images.dtype.kind == "f" and np.isnan(images).any()
+        remark = " (and some are NaN)" if has_nan else ""
         raise StudyError(
-            f"dataset {name} has pixels of type {images.dtype}{nan}: its load must scale them to 0 to maximum, "
-            "replace what is no number, round, and convert to uint8"
+            f"dataset {name} has pixels of type {images.dtype}{remark}. Its load must scale "
+            "them to 0 to maximum, replace NaN and infinity, round, and convert to uint8."
         )
     if images.ndim != 4 or not images.size:
         raise StudyError(
-            f"dataset {name} has images of shape {images.shape}: its load must return at least one, of shape (sample, channel, row, column)"
+            f"dataset {name} has images of shape {images.shape}. "
+            "Its load must return at least one, of shape (sample, channel, row, column)."
         )
     if not 1 <= maximum <= 255:
         raise StudyError(
-            f"dataset {name} has the maximum {maximum}: its load must return the largest value of a pixel, 1 to 255"
+            f"dataset {name} has the maximum {maximum}. "
+            "Its load must return the largest value that a pixel can have, 1 to 255."
         )
-    counts, size = np.zeros((images.shape[1], 256), np.int64), max(1, CHUNK // images[0, 0].size)
-    for first in range(0, len(images), size):
-        for channel, counted in enumerate(counts):
-            counted += np.bincount(images[first : first + size, channel].ravel(), minlength=256)
-    if (above := np.flatnonzero(counts[:, maximum + 1 :].any(0))).size:
+
+
+def _check_maximum(name: str, counts: np.ndarray, maximum: int) -> None:
+    """Check that no pixel is above the maximum.
+
+    Args:
+        name: name of the dataset.
+        counts: shape ``(channel, 256)``, as `_count_pixel_values` returns them.
+        maximum: largest value that a pixel can have.
+
+    Raises:
+        StudyError: if a pixel is above the maximum.
+    """
+    too_large = np.flatnonzero(counts[:, maximum + 1 :].any(axis=0))
+    if too_large.size:
         raise StudyError(
-            f"dataset {name} has the pixel {maximum + 1 + above[-1]}, above its maximum of {maximum}: "
-            "its load must return the largest value that a pixel can have"
+            f"dataset {name} has the pixel {maximum + 1 + too_large[-1]}, above its maximum of "
+            f"{maximum}. Its load must return the largest value that a pixel can have."
         )
+
+
+def _count_pixel_values(images: np.ndarray) -> np.ndarray:
+    """Count how often each value occurs in each channel, without a copy of all images.
+
+    Args:
+        images: uint8, shape ``(sample, channel, row, column)``.
+
+    Returns:
+        int64, shape ``(channel, 256)``.
+    """
+    channels = images.shape[1]
+    counts = np.zeros((channels, 256), np.int64)
+    images_per_chunk = max(1, PIXELS_PER_CHUNK // images[0, 0].size)
+    for first in range(0, len(images), images_per_chunk):
+        chunk = images[first : first + images_per_chunk]
+        for channel in range(channels):
+            counts[channel] += np.bincount(chunk[:, channel].ravel(), minlength=256)
     return counts
+
+
+def _mean_and_std(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the mean and standard deviation of the pixels of each channel, in float64.
+
+    Args:
+        counts: shape ``(channel, 256)``, as `_count_pixel_values` returns them.
+
+    Returns:
+        Mean and standard deviation, both of shape ``(channel,)``.
+    """
+    values = np.arange(256.0)
+    pixels = counts.sum(axis=1)
+    mean = counts @ values / pixels
+    variance = (counts * (values - mean[:, None]) ** 2).sum(axis=1) / pixels
+    return mean, np.sqrt(variance)

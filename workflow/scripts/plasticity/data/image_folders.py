@@ -1,6 +1,7 @@
-"""Where the images of a folder of class folders lie: in a tree on disk, or in a tar archive of one.
+"""List and read the images of class folders, in a tree on disk or in a tar archive of such a tree.
 
-A tree is listed by torchvision; an archive is never unpacked to disk, and gives the very bytes that its unpacked tree gives.
+An archive is never unpacked to disk. Its images have the same bytes and the same order as those of
+the unpacked tree.
 """
 
 import lzma
@@ -19,209 +20,261 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, is_image_f
 
 from plasticity.errors import StudyError
 
-DAMAGE = (
-    tarfile.TarError,
-    EOFError,
-    OSError,
-    zlib.error,
-    lzma.LZMAError,
-)  # what reading an archive that is torn raises
+# what reading a damaged archive can raise
+DAMAGE_ERRORS = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
 
 
 class Entry(NamedTuple):
-    """An image that was found.
+    """An image in a tree or archive.
 
     Attributes:
-        name: its path below where it was looked for.
-        offset: where it begins in its archive; behind that of the archive inside, where there is one. Empty in a tree.
+        name: path below the tree or inside the archive.
+        offsets: where its header begins in the archive. For an image in an inner archive: where the
+            header of the inner archive begins, then where the image's header begins in the inner
+            archive. Empty in a tree.
     """
 
     name: str
-    offset: tuple[int, ...] = ()
+    offsets: tuple[int, ...] = ()
 
 
-class Found(Protocol):
-    """Folders and images below a path.
+class ImageFolders(Protocol):
+    """Folders of images in a tree or archive.
 
     Attributes:
-        path: of the tree or archive.
-        top: the folder where the others begin.
+        path: path of the tree or archive.
+        top: folder in which class folders are searched first; empty for the root.
     """
 
     path: Path
     top: str
 
-    def folders(self, at: str) -> list[str]:
-        """Names of the folders in a folder, sorted; none if it is not there."""
+    def list_folders(self, parent: str) -> list[str]:
+        """List the names of the folders in a folder, sorted. A missing folder has none."""
 
-    def images(self, at: str, classes: Sequence[str]) -> dict[str, list[Entry]]:
-        """All images of some folders in a folder, in the order in which they are asked for; those of each sorted by path."""
+    def list_images(self, parent: str, folders: Sequence[str]) -> dict[str, list[Entry]]:
+        """List the images of some folders, each with its subfolders.
 
-    def read(self, entries: Sequence[Entry]) -> Iterator[tuple[int, Path | BytesIO]]:
-        """What Pillow can open of each image, with its index, in the order in which they are met."""
+        Args:
+            parent: the folder that holds these folders.
+            folders: their names.
+
+        Returns:
+            Images by name of the folder, in the order of `folders`. The images of a folder are
+            sorted by path.
+        """
+
+    def open_images(self, entries: Sequence[Entry]) -> Iterator[tuple[int, Path | BytesIO]]:
+        """Yield the index of each entry and a path or file that Pillow can open, in any order."""
 
 
 class Tree:
-    """Class folders on disk; links are followed, as torchvision does."""
+    """Class folders on disk. Links are followed, as torchvision does."""
 
     top = ""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def folders(self, at: str) -> list[str]:
-        """Names of the folders in a folder, sorted; none if it is not there."""
+    def list_folders(self, parent: str) -> list[str]:
+        """List the names of the folders in a folder, sorted. A missing folder has none."""
         try:
-            names: list[str] = find_classes(self.path / at)[0]
+            names: list[str] = find_classes(self.path / parent)[0]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return names
 
-    def images(self, at: str, classes: Sequence[str]) -> dict[str, list[Entry]]:
-        """All images of some folders in a folder; those of each sorted by path."""
-        groups: dict[str, list[Entry]] = {name: [] for name in classes}
-        labels = {name: label for label, name in enumerate(classes)}
-        for path, label in make_dataset(self.path / at, labels, IMG_EXTENSIONS, allow_empty=True):
-            groups[classes[label]].append(Entry(os.path.relpath(path, self.path)))
+    def list_images(self, parent: str, folders: Sequence[str]) -> dict[str, list[Entry]]:
+        """List the images of some folders of `parent`, sorted by path in each folder."""
+        groups: dict[str, list[Entry]] = {name: [] for name in folders}
+        labels = {name: label for label, name in enumerate(folders)}
+        images = make_dataset(self.path / parent, labels, IMG_EXTENSIONS, allow_empty=True)
+        for path, label in images:
+            groups[folders[label]].append(Entry(os.path.relpath(path, self.path)))
         return groups
 
-    def read(self, entries: Sequence[Entry]) -> Iterator[tuple[int, Path | BytesIO]]:
-        """The path of each image, with its index."""
-        return ((index, self.path / entry.name) for index, entry in enumerate(entries))
+    def open_images(self, entries: Sequence[Entry]) -> Iterator[tuple[int, Path | BytesIO]]:
+        """Yield the index and the path of each image."""
+        for index, entry in enumerate(entries):
+            yield index, self.path / entry.name
 
 
 class Archive:
-    """Class folders in a tar archive; an archive in it counts as a folder, and one folder may be around them all.
+    """Class folders in a tar archive of any compression.
+
+    A tar archive in the archive counts as a folder of its name without ``.tar``. A single folder
+    that holds all other folders becomes `top`.
 
     Raises:
-        StudyError: at any time, where it is no archive, torn, or holds links.
+        StudyError: from any method, if the file is no archive, is damaged, or holds links.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.files: dict[str, int] = {}  # where images and inner archives begin
-        self.below: dict[str, set[str]] = defaultdict(
-            set
-        )  # names of folders by the folder that they are in
-        with _opened(path) as tar:
-            for run in _runs(tar):
-                self._add(run)
-        tops = list(self.below[""])
-        self.top = tops[0] if len(tops) == 1 and tops[0] in self.below else ""
+        self._offsets: dict[str, int] = {}  # of images and inner archives, by their path
+        self._subfolders: dict[str, set[str]] = defaultdict(set)  # their names, by parent folder
+        with _open_archive(path) as tar:
+            for header in _read_headers(tar):
+                self._index(header)
+        names = list(self._subfolders[""])
+        has_single_parent = len(names) == 1 and names[0] in self._subfolders
+        self.top = names[0] if has_single_parent else ""
 
-    def _add(self, run: tarfile.TarInfo) -> None:
-        """Remember an image, an inner archive, and the folders that they are in."""
-        name, inner = _name(run), run.isreg() and run.name.endswith(".tar")
-        if run.issym() or run.islnk():
-            raise StudyError(
-                f"{self.path} holds links ({name}): pack it anew with tar --dereference --hard-dereference"
-            )
-        if inner or (run.isreg() and is_image_file(name)):
-            self.files[name] = run.offset
-        folder = name.removesuffix(".tar") if inner or run.isdir() else posixpath.dirname(name)
-        while folder:
-            self.below[posixpath.dirname(folder)].add(posixpath.basename(folder))
-            folder = posixpath.dirname(folder)
+    def list_folders(self, parent: str) -> list[str]:
+        """List the names of the folders in a folder, sorted. A missing folder has none."""
+        return sorted(self._subfolders.get(parent, ()))
 
-    def folders(self, at: str) -> list[str]:
-        """Names of the folders in a folder, sorted; none if it is not there."""
-        return sorted(self.below.get(at, ()))
-
-    def images(self, at: str, classes: Sequence[str]) -> dict[str, list[Entry]]:
-        """All images of some folders in a folder; those of each sorted by path."""
-        groups: dict[str, list[Entry]] = {name: [] for name in classes}
-        archives: dict[int, str] = {}
-        prefix = f"{at}/" if at else ""
-        for name, offset in self.files.items():
+    def list_images(self, parent: str, folders: Sequence[str]) -> dict[str, list[Entry]]:
+        """List the images of some folders of `parent`, sorted by path in each folder."""
+        groups: dict[str, list[Entry]] = {name: [] for name in folders}
+        inner_archives: dict[int, str] = {}  # names of folders, by the offset of the archive
+        prefix = f"{parent}/" if parent else ""
+        for name, offset in self._offsets.items():
             if not name.startswith(prefix):
                 continue
             first, _, rest = name.removeprefix(prefix).partition("/")
-            if rest and first in groups and is_image_file(name):
-                groups[first].append(Entry(name, (offset,)))
-            elif not rest and (stem := first.removesuffix(".tar")) in groups:
-                archives[offset] = stem
-        if archives:
-            with _opened(self.path) as tar:
-                for offsets, _, run in _walk(tar, archives):
-                    if len(offsets) == 2 and run.isreg() and is_image_file(run.name):
-                        stem = archives[offsets[0]]
-                        groups[stem].append(Entry(f"{prefix}{stem}.tar/{_name(run)}", offsets))
-        return {
-            name: sorted(group, key=lambda entry: posixpath.split(entry.name))
-            for name, group in groups.items()
-        }
+            if rest:
+                if first in groups and is_image_file(name):
+                    groups[first].append(Entry(name, (offset,)))
+            elif first.removesuffix(".tar") in groups:
+                inner_archives[offset] = first.removesuffix(".tar")
+        if inner_archives:
+            for folder, entry in self._list_inner_images(prefix, inner_archives):
+                groups[folder].append(entry)
+        for entries in groups.values():
+            entries.sort(key=_path_order)
+        return groups
 
-    def read(self, entries: Sequence[Entry]) -> Iterator[tuple[int, Path | BytesIO]]:
-        """The content of each image, with its index, in the order of the archive."""
-        wanted = {entry.offset: index for index, entry in enumerate(entries)}
-        with _opened(self.path) as tar:
-            for offsets, archive, run in _walk(
-                tar, {offset[0] for offset in wanted if len(offset) == 2}
-            ):
-                if offsets in wanted:
-                    yield wanted.pop(offsets), BytesIO(_content(archive, run).read())
-                    if not wanted:
-                        return
+    def open_images(self, entries: Sequence[Entry]) -> Iterator[tuple[int, Path | BytesIO]]:
+        """Yield the index and the content of each image, in the order of the archive."""
+        indices = {entry.offsets: index for index, entry in enumerate(entries)}
+        inner_archives = {offsets[0] for offsets in indices if len(offsets) == 2}
+        with _open_archive(self.path) as tar:
+            for file in _walk(tar, inner_archives):
+                if file.offsets not in indices:
+                    continue
+                index = indices.pop(file.offsets)
+                yield index, BytesIO(_open_file(file.archive, file.header).read())
+                if not indices:
+                    return
+
+    def _index(self, header: tarfile.TarInfo) -> None:
+        """Record an image or inner archive, and the folders that it is in."""
+        name = _unpacked_path(header)
+        if header.issym() or header.islnk():
+            raise StudyError(
+                f"{self.path} holds links ({name}). "
+                "Pack it again with tar --dereference --hard-dereference."
+            )
+        is_archive = header.isreg() and header.name.endswith(".tar")
+        is_image = header.isreg() and is_image_file(name)
+        if is_archive or is_image:
+            self._offsets[name] = header.offset
+        if is_archive or header.isdir():
+            folder = name.removesuffix(".tar")
+        else:
+            folder = posixpath.dirname(name)
+        while folder:
+            parent, folder_name = posixpath.split(folder)
+            self._subfolders[parent].add(folder_name)
+            folder = parent
+
+    def _list_inner_images(
+        self, prefix: str, archives: dict[int, str]
+    ) -> Iterator[tuple[str, Entry]]:
+        """Yield the images of inner archives, each with the name of its folder.
+
+        Args:
+            prefix: path of the folder that holds the inner archives, with a slash at its end.
+            archives: names of folders, by the offset of the inner archive.
+        """
+        with _open_archive(self.path) as tar:
+            for file in _walk(tar, archives):
+                is_inside = len(file.offsets) == 2
+                if is_inside and file.header.isreg() and is_image_file(file.header.name):
+                    folder = archives[file.offsets[0]]
+                    name = f"{prefix}{folder}.tar/{_unpacked_path(file.header)}"
+                    yield folder, Entry(name, file.offsets)
+
+
+class _ArchivedFile(NamedTuple):
+    """A file in an archive or inner archive, with offsets as in `Entry`."""
+
+    offsets: tuple[int, ...]
+    archive: tarfile.TarFile
+    header: tarfile.TarInfo
+
+
+def _path_order(entry: Entry) -> tuple[str, str]:
+    """Return the sort key that gives torchvision's order: by folder, then by file name."""
+    folder, file = posixpath.split(entry.name)
+    return folder, file
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tarfile.TarFile]:
-    """An archive of any compression.
+def _open_archive(path: Path) -> Iterator[tarfile.TarFile]:
+    """Open an archive of any compression.
 
     Raises:
-        StudyError: no archive; or damage, whenever it is met.
+        StudyError: if the file is no archive, or if reading it inside the context shows damage.
     """
     try:
         if not tarfile.is_tarfile(path):
             raise StudyError(
-                f"{path} is no tar archive, or is truncated or altered at its start: replace it by the original file, "
-                "or unpack it and let the dataset's option path name the folder"
+                f"{path} is no tar archive, or is truncated or altered at its start. "
+                "Download the original file and replace it, "
+                "or unpack it and let the dataset's option path name the folder."
             )
         with tarfile.open(path) as tar:
             yield tar
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         raise StudyError(
-            f"{path} is truncated or altered ({error}): replace it by the original file"
+            f"{path} is truncated or altered ({error}). Download the original file and replace it."
         ) from error
 
 
-def _walk(
-    tar: tarfile.TarFile, archives: Collection[int]
-) -> Iterator[tuple[tuple[int, ...], tarfile.TarFile, tarfile.TarInfo]]:
-    """Runs with their offsets and the archive that they are in; behind an inner archive that begins at one of `archives`, its own."""
-    for run in _runs(tar):
-        yield (run.offset,), tar, run
-        if run.offset in archives:
-            with tarfile.open(fileobj=_content(tar, run), mode="r:") as inner:
-                for one in _runs(inner):
-                    yield (run.offset, one.offset), inner, one
+def _walk(tar: tarfile.TarFile, inner_archives: Collection[int]) -> Iterator[_ArchivedFile]:
+    """Yield all files of an archive, and the files of some inner archives.
+
+    Args:
+        tar: the archive.
+        inner_archives: offsets of the inner archives to open.
+    """
+    for header in _read_headers(tar):
+        yield _ArchivedFile((header.offset,), tar, header)
+        if header.offset in inner_archives:
+            with tarfile.open(fileobj=_open_file(tar, header), mode="r:") as inner:
+                for inner_header in _read_headers(inner):
+                    offsets = (header.offset, inner_header.offset)
+                    yield _ArchivedFile(offsets, inner, inner_header)
 
 
-def _runs(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Runs one by one, none of them kept: a million would take gigabytes.
+def _read_headers(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the headers of an archive and check its end.
 
     Raises:
-        tarfile.ReadError: the archive has no end mark, which Python itself does not mind.
+        tarfile.ReadError: if the archive has no end mark. Python's tarfile accepts such an archive.
     """
-    while (run := tar.next()) is not None:
-        yield run
-        tar.runs.clear()  # type: ignore[attr-defined] # not documented, but asked for by many
+    while (header := tar.next()) is not None:
+        yield header
+        # tarfile stores all headers, which takes gigabytes for a million files
+        tar.members.clear()  # type: ignore[attr-defined] # an undocumented attribute
     file = tar.fileobj
-    assert file is not None  # it is open
+    assert file is not None  # the archive is open
     file.seek(tar.offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("no mark at its end")
-    while file.read(2**20):  # to the end, where a compressed file has its checksum
+        raise tarfile.ReadError("its end mark is missing")
+    while file.read(2**20):  # a compressed file has its checksum at its end
         pass
 
 
-def _content(tar: tarfile.TarFile, run: tarfile.TarInfo) -> IO[bytes]:
-    """What a regular run holds."""
-    content = tar.extractfile(run)
-    assert content is not None  # as it is a regular one
+def _open_file(tar: tarfile.TarFile, header: tarfile.TarInfo) -> IO[bytes]:
+    """Open a regular file of an archive."""
+    content = tar.extractfile(header)
+    assert content is not None  # extractfile returns None only for other kinds of entries
     return content
 
 
-def _name(run: tarfile.TarInfo) -> str:
-    """The path of a run as it would be unpacked: no dots, no slash in front; empty for the root."""
-    return posixpath.normpath(f"/{run.name}")[1:]
+def _unpacked_path(header: tarfile.TarInfo) -> str:
+    """Return a file's path without dots and without a leading slash; empty for the root."""
+    return posixpath.normpath(f"/{header.name}")[1:]

@@ -1,7 +1,8 @@
-"""How tasks change, one file each: a class `Shift` whose fields are its options. The file's name is the `change` of a problem.
+"""Shifts, which say how tasks differ from each other: one file each in `shifts/`.
 
-What a change does not override stays as it is. A task is a pure function of its problem, its data, its seed and its index: what it
-draws, it draws by `Task.permutation`, or from `Task.generator`.
+Each file has a class `Shift`. Its fields are its options, and the file's name is the `shift` of a
+problem. A task is a pure function of its problem, dataset, seed and index, so a shift draws all its
+random numbers with `Task.generator` or `Task.permutation`.
 """
 
 from dataclasses import dataclass
@@ -18,13 +19,13 @@ from plasticity.rng import generator
 
 @dataclass(frozen=True)
 class Task:
-    """Which task it is.
+    """Identify one task.
 
     Attributes:
-        problem: with the number of `samples` to train on, and of `test_samples` after them.
-        classes: how many the dataset has.
-        seed: whose task.
-        index: its place among the seed's tasks, from 0.
+        problem: its problem, with `samples` training images and `test_samples` test images.
+        classes: number of classes of the dataset.
+        seed: seed of the run.
+        index: position among the tasks of the seed, from 0.
     """
 
     problem: Problem
@@ -33,89 +34,127 @@ class Task:
     index: int
 
     def generator(self, purpose: str, index: int | None = None) -> np.random.Generator:
-        """For draws of this task, or of another one of the same seed."""
+        """Return the generator of a purpose, for this task or for another index of its seed."""
         return generator(self.seed, purpose, self.index if index is None else index)
 
     def permutation(self, purpose: str, n: int, index: int | None = None) -> Tensor:
-        """``range(n)`` in an order of this task's own, or of another one's."""
+        """Permute ``range(n)`` at random, for this task or for another index of its seed."""
         return torch.from_numpy(self.generator(purpose, index).permutation(n))
 
 
 class Unchanged:
-    """The base of all: the same images with their true labels, task after task."""
+    """Base class of every `Shift`: each task has the same images with their true labels.
 
-    LOSS = "cross_entropy"  # a name in losses.KINDS
-    ALIKE = True  # whether tasks are equally hard for a fresh network, but for chance
+    A shift overrides only what it changes.
+
+    Attributes:
+        LOSS: name of the loss, a key of `losses.KINDS`.
+        ALIKE: whether all tasks are equally hard for a network initialised from scratch, apart
+            from chance.
+    """
+
+    LOSS = "cross_entropy"
+    ALIKE = True
 
     def outputs(self, classes: int) -> int:
-        """How many outputs a network needs, where the dataset has so many classes."""
+        """Return how many outputs a network needs for a dataset with this number of classes."""
         return classes
 
     def choose(self, task: Task, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which images a task has, and their labels before `alter`.
+        """Choose the images of a task. Here all tasks of a seed have the same images.
 
         Args:
-            task: which one.
-            labels: of the whole dataset, shape ``(sample,)``.
+            task: which task.
+            labels: labels of the whole dataset, shape ``(sample,)``.
 
         Returns:
-            Places in the dataset, none twice, and labels, both of shape ``(n,)``; images to train on come before test images. Here one
-            draw for all tasks.
+            Indices into the dataset without duplicates, and labels before `alter`, both of shape
+            ``(n,)``. Training images come before test images.
 
         Raises:
-            StudyError: the dataset has too few images.
+            StudyError: if the dataset has too few images.
         """
-        chosen = some(
-            task,
-            np.arange(len(labels)),
-            task.problem.samples + task.problem.test_samples,
-            task.problem.dataset,
-        )
-        return chosen, labels[chosen]
+        count = task.problem.samples + task.problem.test_samples
+        indices = draw_subset(task, np.arange(len(labels)), count, task.problem.dataset)
+        return indices, labels[indices]
 
     def alter(self, task: Task, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """What the task makes of its images, shape ``(n, channel, row, column)``, standardised, and of their labels, shape ``(n,)``."""
+        """Change the inputs or labels of a task.
+
+        Args:
+            task: which task.
+            inputs: standardised, shape ``(n, channel, row, column)``.
+            labels: shape ``(n,)``.
+
+        Returns:
+            Inputs and labels of the same shapes.
+        """
         return inputs, labels
 
 
 def of(problem: Problem) -> Unchanged:
-    """The change of a problem, with its options."""
-    change: Unchanged = registry.build("shifts", problem.shift, problem.options)
-    return change
+    """Build the shift of a problem, with its options."""
+    shift: Unchanged = registry.build("shifts", problem.shift, problem.options)
+    return shift
 
 
-def some(task: Task, images: np.ndarray, wanted: int, whose: str) -> np.ndarray:
-    """So many of the images, in an order drawn once for all tasks of a seed.
+def draw_subset(task: Task, indices: np.ndarray, count: int, source: str) -> np.ndarray:
+    """Draw images without replacement, the same ones for all tasks of a seed.
+
+    Args:
+        task: which task.
+        indices: images to draw from, shape ``(m,)``.
+        count: number of images to draw.
+        source: what the images belong to, for the message.
+
+    Returns:
+        Indices in random order, shape ``(count,)``.
 
     Raises:
-        StudyError: there are too few.
+        StudyError: if `count` is above `m`.
     """
-    if wanted > len(images):
-        asked = "problem.samples" + " + problem.test_samples" * bool(task.problem.test_samples)
+    if count > len(indices):
+        keys = "problem.samples"
+        if task.problem.test_samples:
+            keys += " + problem.test_samples"
         raise StudyError(
-            f"{asked} takes {wanted} images of {whose}, which has only {len(images)}: lower it"
+            f"{keys} takes {count} images of {source}, which has only {len(indices)}: lower it"
         )
-    return task.generator("subset", 0).permutation(images)[:wanted]
+    return task.generator("subset", 0).permutation(indices)[:count]
 
 
-def shares(task: Task, labels: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images of some classes in equal shares (the first classes have one more where it does not come out even), as `choose` gives them.
+def draw_balanced_subset(
+    task: Task, labels: np.ndarray, classes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw equally many images of each class, among training images and among test images.
+
+    If the numbers do not divide evenly, the first classes have one image more.
+
+    Args:
+        task: which task.
+        labels: labels of the whole dataset, shape ``(sample,)``.
+        classes: labels of the classes to draw from, shape ``(class,)``.
+
+    Returns:
+        Indices and labels as `Unchanged.choose` returns them.
 
     Raises:
-        StudyError: a class has too few images.
+        StudyError: if a class has too few images.
     """
-    train, test = (
-        np.array_split(np.arange(n), len(classes))
-        for n in (task.problem.samples, task.problem.test_samples)
-    )
-    chosen = []
-    for one, mine, tested in zip(classes, train, test, strict=True):
-        images = some(
-            task,
-            np.flatnonzero(labels == one),
-            len(mine) + len(tested),
-            f"class {one} of {task.problem.dataset}",
-        )
-        chosen.append(np.split(images, [len(mine)]))
-    places = np.concatenate([part[turn] for turn in (0, 1) for part in chosen])
-    return places, labels[places]
+    train_counts = _split_evenly(task.problem.samples, len(classes))
+    test_counts = _split_evenly(task.problem.test_samples, len(classes))
+    train, test = [], []
+    for label, train_count, test_count in zip(classes, train_counts, test_counts, strict=True):
+        images_of_class = np.flatnonzero(labels == label)
+        source = f"class {label} of {task.problem.dataset}"
+        indices = draw_subset(task, images_of_class, train_count + test_count, source)
+        train.append(indices[:train_count])
+        test.append(indices[train_count:])
+    chosen = np.concatenate(train + test)
+    return chosen, labels[chosen]
+
+
+def _split_evenly(total: int, parts: int) -> list[int]:
+    """Split a number into parts that differ by at most 1, the larger parts first."""
+    quotient, remainder = divmod(total, parts)
+    return [quotient + 1] * remainder + [quotient] * (parts - remainder)

@@ -1,4 +1,7 @@
-"""Tasks as pure functions of (problem, seed, index): any stage rebuilds any task, and none depends on how many there are."""
+"""Tasks as pure functions of problem, dataset, seed and index.
+
+Every stage can rebuild every task, and no task depends on the number of tasks.
+"""
 
 import numpy as np
 import torch
@@ -10,76 +13,105 @@ from plasticity.data import shift
 from plasticity.errors import StudyError
 from plasticity.rng import generator
 
-CONDITION = 1e6  # singular values further apart than this are more than float32 resolves
+MAX_CONDITION = 1e6  # float32 does not resolve singular values that are further apart
 
 
 def task(problem: Problem, data: xr.Dataset, seed: int, index: int) -> tuple[Tensor, Tensor]:
-    """Inputs, standardised per channel, and labels of one task: its `samples` to train on, then its `test_samples`.
+    """Build the inputs and labels of one task.
 
     Args:
-        problem: how many images, and how tasks change.
-        data: a prepared dataset, as `prepare` writes it.
-        seed: whose task.
-        index: of the task, from 0.
+        problem: how many images a task has, and how tasks change.
+        data: a prepared dataset, as `dataset.describe` returns it.
+        seed: seed of the run.
+        index: index of the task, from 0.
 
     Returns:
-        Inputs ``(n, channel, row, column)`` in float32; labels ``(n,)``, int64 classes or float32 targets.
+        Inputs, shape ``(n, channel, row, column)``, in float32 and standardised per channel, and
+        labels, shape ``(n,)``, as int64 classes or float32 targets. The first `samples` images are
+        for training, and the last `test_samples` images are for testing.
 
     Raises:
-        StudyError: the dataset cannot give what the problem asks for.
+        StudyError: if the dataset does not have what the problem asks for.
     """
-    change, which = shift.of(problem), shift.Task(problem, data.sizes["class"], seed, index)
-    chosen, labels = change.choose(which, data["label"].values)
-    pixels = torch.from_numpy(data["image"].values[chosen]).float() / float(
-        data["image"].attrs["valid_max"]
-    )
-    mean, std = (
-        torch.from_numpy(data[name].values)[:, None, None]
-        for name in ("channel_mean", "channel_std")
-    )
-    return change.alter(which, (pixels - mean) / std, torch.from_numpy(labels))
+    this_task = shift.Task(problem, data.sizes["class"], seed, index)
+    this_shift = shift.of(problem)
+    indices, labels = this_shift.choose(this_task, data["label"].values)
+    inputs = _standardised_images(data, indices)
+    return this_shift.alter(this_task, inputs, torch.from_numpy(labels))
 
 
 def stacked(
     problem: Problem, data: xr.Dataset, seeds: list[int], index: int
 ) -> tuple[Tensor, Tensor]:
-    """One task for several seeds: inputs ``(seed, n, channel, row, column)``, labels ``(seed, n)``."""
-    inputs, labels = zip(*(task(problem, data, seed, index) for seed in seeds), strict=True)
-    return torch.stack(inputs), torch.stack(labels)
+    """Build one task for several seeds.
+
+    Returns:
+        Inputs, shape ``(seed, n, channel, row, column)``, and labels, shape ``(seed, n)``.
+    """
+    tasks_of_seeds = [task(problem, data, seed, index) for seed in seeds]
+    inputs = torch.stack([inputs for inputs, _ in tasks_of_seeds])
+    labels = torch.stack([labels for _, labels in tasks_of_seeds])
+    return inputs, labels
 
 
 def batches(problem: Problem, seed: int, index: int) -> np.ndarray:
-    """Which samples each step of a task sees, shape ``(step, batch)``: a new order every epoch, the last partial batch dropped."""
-    draw, per_epoch = generator(seed, "batches", index), problem.steps_per_epoch
-    epochs = [
-        draw.permutation(problem.samples)[: per_epoch * problem.batch]
-        for _ in range(-(-problem.steps // per_epoch))
-    ]
-    return np.concatenate(epochs).reshape(-1, problem.batch)[: problem.steps]
+    """Draw which samples each training step of a task sees.
+
+    Each epoch has a new order. The samples that do not fill a batch are dropped at its end.
+
+    Returns:
+        Indices of samples, shape ``(step, batch)``.
+    """
+    draw = generator(seed, "batches", index)
+    samples_per_epoch = problem.steps_per_epoch * problem.batch
+    epochs = -(-problem.steps // problem.steps_per_epoch)  # rounded up
+    orders = [draw.permutation(problem.samples)[:samples_per_epoch] for _ in range(epochs)]
+    return np.concatenate(orders).reshape(-1, problem.batch)[: problem.steps]
 
 
 def check_separable(problem: Problem, data: xr.Dataset, seed: int) -> float:
-    """Make sure that a linear map fits any labels of a seed's images: the rows of [X, 1] are linearly independent.
+    """Check that a linear map fits the training images of a seed under any labels.
+
+    This holds if the rows of [X, 1] are linearly independent, where X has one image per row.
 
     Returns:
-        Condition number of [X, 1], of task 0: its largest singular value over its smallest.
+        Condition number of [X, 1] for task 0: its largest over its smallest singular value.
 
     Raises:
-        StudyError: naming the rank, or the condition number where it is beyond `CONDITION`.
+        StudyError: if [X, 1] has dependent rows or a condition number above `MAX_CONDITION`.
     """
     inputs, _ = task(problem, data, seed, 0)
     images = inputs[: problem.samples].flatten(1).double().numpy()
-    values = np.linalg.svd(np.hstack([images, np.ones((len(images), 1))]), compute_uv=False)
-    n, rank = len(images), int((values > values[0] * max(images.shape) * np.finfo(float).eps).sum())
+    n = len(images)
+    values = np.linalg.svd(np.hstack([images, np.ones((n, 1))]), compute_uv=False)
+    tolerance = values[0] * max(images.shape) * np.finfo(float).eps
+    rank = int((values > tolerance).sum())
     condition = float(values[0] / values[-1]) if rank == n else np.inf
-    if condition > CONDITION:
-        found = (
-            f"[X, 1] has a condition number of {condition:.0e}"
-            if rank == n
-            else f"[X, 1] has rank {rank}"
-        )
+    if condition > MAX_CONDITION:
+        if rank < n:
+            reason = f"[X, 1] has rank {rank}"
+        else:
+            reason = f"[X, 1] has a condition number of {condition:.0e}"
         raise StudyError(
-            f"the {n} images of {problem.dataset} that seed {seed} draws are not linearly separable under any labels ({found}): "
-            "lower problem.samples, or take problem.separable away"
+            f"the {n} images of {problem.dataset} that seed {seed} draws are not linearly "
+            f"separable under any labels ({reason}): lower problem.samples, "
+            "or remove problem.separable"
         )
     return condition
+
+
+def _standardised_images(data: xr.Dataset, indices: np.ndarray) -> Tensor:
+    """Return some images with mean 0 and deviation 1 per channel over the whole dataset.
+
+    Args:
+        data: a prepared dataset.
+        indices: which images, shape ``(n,)``.
+
+    Returns:
+        float32, shape ``(n, channel, row, column)``.
+    """
+    maximum = float(data["image"].attrs["valid_max"])
+    pixels = torch.from_numpy(data["image"].values[indices]).float() / maximum
+    mean = torch.from_numpy(data["channel_mean"].values)[:, None, None]
+    std = torch.from_numpy(data["channel_std"].values)[:, None, None]
+    return (pixels - mean) / std

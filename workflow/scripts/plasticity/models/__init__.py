@@ -1,1 +1,1 @@
-"""Networks, their parts, and many networks of one kind computed together."""
+"""Networks, their layers and losses, and ensembles of networks."""

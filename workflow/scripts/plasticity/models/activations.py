@@ -1,14 +1,16 @@
-"""Activations by name: what each computes, and the gain of the weights before it.
+"""Activations by name, and the gain of the weights before each of them.
 
-A layer's outputs z have the mean square gain² · mean(a²), with a what the activation φ of the layer before puts out (He et al.
-2015, arXiv 1502.01852, section 2.2). It stays 1 if gain² = 1 / E[φ(z)²] with z standard normal; E[φ(z)²] is
+The mean square of a layer's outputs z is gain² · mean(a²), where a = φ(previous z) are its inputs
+and φ is the activation (He et al. 2015, arXiv 1502.01852, section 2.2). It stays 1 through all
+layers if gain² = 1 / E[φ(z)²] for standard normal z. The values of E[φ(z)²] are:
 
-- relu, leaky_relu, identity: 1/2, (1 + 0.01²)/2, 1;
-- gelu: 1/3 + 1/(2√3 π), by Stein's identity E[z² Φ²] = E[Φ²] + E[(Φ²)″];
-- sin: (1 − e⁻²)/2, by sin² z = (1 − cos 2z)/2;
-- crelu, fourier: 1/2, the mean over the two that they make of one: relu(z)² + relu(−z)² = z², sin² z + cos² z = 1.
+- relu: 1/2. leaky_relu: (1 + 0.01²)/2. identity: 1.
+- gelu: 1/3 + 1/(2√3 π), by Stein's identity E[z² Φ²] = E[Φ²] + E[(Φ²)″].
+- sin: (1 − e⁻²)/2, because sin² z = (1 − cos 2z)/2.
+- crelu, fourier: 1/2, the mean over the two outputs per unit, because relu(z)² + relu(−z)² = z² and
+  sin² z + cos² z = 1.
 
-The gain of tanh is the 5/3 that torch recommends.
+The gain of tanh is 5/3, which torch recommends.
 """
 
 import math
@@ -19,56 +21,60 @@ from torch import Tensor, nn
 
 
 class Gelu(nn.Module):
-    """x · Φ(x) with Φ the normal distribution (Hendrycks & Gimpel 2016, arXiv 1606.08415).
+    """Compute x · Φ(x), where Φ is the normal distribution function.
 
-    Not torch's, which on a CPU rounds the last few numbers of a tensor in another way: a run's would depend on its place.
+    Source: Hendrycks & Gimpel 2016, arXiv 1606.08415. Torch's own gelu rounds the last few elements
+    of a CPU tensor differently, so a run's numbers would depend on its position in the ensemble.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of the shape of `x`."""
+        """Apply it to each element."""
         return x * (0.5 * (1 + torch.erf(x * math.sqrt(0.5))))
 
 
 class Sin(nn.Module):
-    """sin(x)."""
+    """Compute sin(x)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of the shape of `x`."""
+        """Apply it to each element."""
         return torch.sin(x)
 
 
 class CReLU(nn.Module):
-    """relu(x) and relu(−x), one behind the other along `dim` (Shang et al. 2016, arXiv 1603.05201)."""
+    """Concatenate relu(x) and relu(−x) along `dim` (Shang et al. 2016, arXiv 1603.05201)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
 
     def forward(self, x: Tensor) -> Tensor:
-        """Twice as long along `dim`."""
+        """Return a tensor that is twice as long along `dim`."""
         return torch.cat([torch.relu(x), torch.relu(-x)], self.dim)
 
 
 class Fourier(nn.Module):
-    """sin(x) and cos(x), one behind the other along `dim`: deep Fourier features (Lewandowski et al. 2024, arXiv 2410.20634)."""
+    """Concatenate sin(x) and cos(x) along `dim`.
+
+    These are the deep Fourier features of Lewandowski et al. 2024 (arXiv 2410.20634).
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
 
     def forward(self, x: Tensor) -> Tensor:
-        """Twice as long along `dim`."""
+        """Return a tensor that is twice as long along `dim`."""
         return torch.cat([torch.sin(x), torch.cos(x)], self.dim)
 
 
 @dataclass(frozen=True)
 class Activation:
-    """One entry of the table.
+    """An activation, and what the layers around it need to know.
 
     Attributes:
-        module: its class.
-        gain: of the weights before it.
-        expansion: how many units it makes of one.
+        module: class of the activation.
+        gain: gain of the weights before it.
+        expansion: number of outputs per unit.
     """
 
     module: type[nn.Module]
@@ -76,7 +82,12 @@ class Activation:
     expansion: int = 1
 
     def __call__(self, dim: int = -1) -> nn.Module:
-        """One of them; `dim` is where the units are, counted from the end: −1 after a linear layer, −3 after a convolution."""
+        """Build the activation.
+
+        Args:
+            dim: dim of the units, counted from the end: −1 after a linear layer, −3 after a
+                convolution.
+        """
         return self.module() if self.expansion == 1 else self.module(dim)
 
 

@@ -8,28 +8,57 @@ from torch import Tensor
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
-    """−log softmax of the label's output: ``(…, n, class)`` and ``(…, n)`` → ``(…, n)``."""
+    """Compute −log softmax of the output at the label.
+
+    Args:
+        outputs: shape ``(…, n, class)``.
+        labels: shape ``(…, n)``.
+
+    Returns:
+        Shape ``(…, n)``.
+    """
     return torch.nn.functional.cross_entropy(outputs.movedim(-1, 1), labels, reduction="none")
 
 
-def mistakes(outputs: Tensor, labels: Tensor) -> Tensor:
-    """1 where the largest output is not the label's, else 0: ``(…, n, class)`` and ``(…, n)`` → ``(…, n)``."""
+def zero_one_error(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return 1 where the largest output is not at the label, else 0.
+
+    Args:
+        outputs: shape ``(…, n, class)``.
+        labels: shape ``(…, n)``.
+
+    Returns:
+        Shape ``(…, n)``, in the dtype of `outputs`.
+    """
     return (outputs.argmax(dim=-1) != labels).to(outputs.dtype)
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Squared difference of the one output and its target: ``(…, n, 1)`` and ``(…, n)`` → ``(…, n)``."""
+    """Compute the squared difference of a network's only output and its target.
+
+    Args:
+        outputs: shape ``(…, n, 1)``.
+        targets: shape ``(…, n)``.
+
+    Returns:
+        Shape ``(…, n)``.
+    """
     return (outputs.squeeze(-1) - targets).square()
 
 
 class Loss(NamedTuple):
-    """What is minimised, and the error that is reported."""
+    """Functions of outputs and labels.
+
+    Attributes:
+        loss: what training minimises, per sample.
+        error: what the outcomes report, per sample.
+    """
 
     loss: Callable[[Tensor, Tensor], Tensor]
     error: Callable[[Tensor, Tensor], Tensor]
 
 
 KINDS = {
-    "cross_entropy": Loss(cross_entropy, mistakes),
+    "cross_entropy": Loss(cross_entropy, zero_one_error),
     "squared_error": Loss(squared_error, squared_error),
 }

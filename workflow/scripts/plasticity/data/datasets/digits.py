@@ -1,4 +1,7 @@
-"""Handwritten digits shipped inside scikit-learn: 1,797 images of 8 × 8 with values 0 to 16 (Alpaydin & Kaynak 1998)."""
+"""Handwritten digits that scikit-learn contains (Alpaydin & Kaynak 1998).
+
+There are 1,797 images of 8 × 8 pixels with values 0 to 16.
+"""
 
 from pathlib import Path
 
@@ -9,14 +12,11 @@ from plasticity.data.dataset import Images, Source
 
 
 class Dataset(Source):
-    """All images; the data root is not looked at."""
+    """All images. No file below the data root is read."""
 
     def load(self, root: Path) -> Images:
         digits = sklearn.datasets.load_digits()
-        names = [str(name) for name in digits.target_names]
-        return Images(
-            digits.images.astype(np.uint8)[:, None],
-            digits.target.astype(np.int64),
-            names,
-            maximum=16,
-        )
+        images = digits.images.astype(np.uint8)[:, None]
+        labels = digits.target.astype(np.int64)
+        classes = [str(name) for name in digits.target_names]
+        return Images(images, labels, classes, maximum=16)

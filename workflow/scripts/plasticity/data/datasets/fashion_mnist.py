@@ -1,4 +1,4 @@
-"""Fashion-MNIST's 60,000 training images of clothes (Xiao, Rasul & Vollgraf 2017), from files of MNIST's format."""
+"""Training images of Fashion-MNIST (Xiao, Rasul & Vollgraf 2017): 60,000 images of clothes."""
 
 from torchvision.datasets import FashionMNIST
 
@@ -6,6 +6,6 @@ from plasticity.data.datasets import mnist
 
 
 class Dataset(mnist.Dataset):
-    """Training images and labels of the original idx files, `FashionMNIST/raw/*.gz` below the data root."""
+    """Training images and labels of the original idx files, in `FashionMNIST/raw/`."""
 
-    origin = FashionMNIST
+    torchvision_class = FashionMNIST

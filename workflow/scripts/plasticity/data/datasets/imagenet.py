@@ -1,4 +1,4 @@
-"""ImageNet (Russakovsky et al. 2015) or Tiny-ImageNet (Le & Yang 2015), as a tree or as an archive; training images only."""
+"""Training images of ImageNet (Russakovsky et al. 2015) or Tiny-ImageNet (Le & Yang 2015)."""
 
 import re
 from collections.abc import Sequence
@@ -8,20 +8,21 @@ from pathlib import Path
 from torchvision.datasets.imagenet import ARCHIVE_META
 
 from plasticity.data.datasets import folder
-from plasticity.data.image_folders import Found
+from plasticity.data.image_folders import ImageFolders
 from plasticity.errors import StudyError
 
 ARCHIVE, ARCHIVE_MD5 = ARCHIVE_META["train"]
-CLASS = re.compile(r"n\d{8}")  # WordNet's name of a meaning
-PLACES = ("train", "tiny-imagenet-200/train", "")  # of the class folders
+CLASS_FOLDER = re.compile(r"n\d{8}")  # a WordNet id such as n01440764
+PARENTS = ("train", "tiny-imagenet-200/train", "")  # folders that can hold the class folders
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(folder.Dataset):
-    """Images of the class folders (`n01440764` …) of a tree or archive as it is handed out; options as in `folder`.
+    """Images of the class folders of an original tree or archive, with the options of `folder`.
 
     Attributes:
-        path: of the folder that holds `train/` or `tiny-imagenet-200/` or the original archive; or of an archive.
+        path: path below the data root of an archive, or of a folder that holds `train/`,
+            `tiny-imagenet-200/` or the original archive.
     """
 
     path: str = "imagenet"
@@ -31,35 +32,41 @@ class Dataset(folder.Dataset):
     unreadable: str = "refuse"
     md5: str | None = None
 
-    def find(self, root: Path) -> Path:
-        """The folder or archive.
+    def locate(self, root: Path) -> Path:
+        """Return the path of the folder or archive.
 
         Raises:
-            StudyError: there is none.
+            StudyError: if it does not exist.
         """
         path = root / self.path
         if not path.exists():
             raise StudyError(
-                f"there is no {path}, and ImageNet cannot be downloaded without an account: put {ARCHIVE} of https://image-net.org into "
-                f"that folder, or the folder tiny-imagenet-200, or let the dataset's option path name an archive of it below {root}"
+                f"{path} does not exist, and ImageNet cannot be downloaded without an account. Put "
+                f"{ARCHIVE} of https://image-net.org or the folder tiny-imagenet-200 into that "
+                f"folder, or let the dataset's option path name an archive below {root}."
             )
-        return path / ARCHIVE if (path / ARCHIVE).exists() else path
+        original = path / ARCHIVE
+        return original if original.exists() else path
 
-    def checksum(self, path: Path) -> str | None:
-        """The md5 that the archive must have: the one that was given, or that of the original."""
+    def expected_md5(self, path: Path) -> str | None:
+        """Return the option md5, else the md5 of the original archive if `path` has its name."""
         return self.md5 or (ARCHIVE_MD5 if path.name == ARCHIVE else None)
 
-    def offered(self, found: Found) -> tuple[str, list[str]]:
-        """Where the class folders are, and their names; folders of other names are no classes.
+    def find_class_folders(self, folders: ImageFolders) -> tuple[str, list[str]]:
+        """Return the folder that holds the class folders, and their names.
+
+        Folders with names other than WordNet ids are ignored.
 
         Raises:
-            StudyError: there are none.
+            StudyError: if there are no class folders.
         """
-        for place in PLACES:
-            at = "/".join(part for part in (found.top, place) if part)
-            if names := [name for name in found.folders(at) if CLASS.fullmatch(name)]:
-                return at, names
+        for candidate in PARENTS:
+            parent = "/".join(part for part in (folders.top, candidate) if part)
+            names = folders.list_folders(parent)
+            classes = [name for name in names if CLASS_FOLDER.fullmatch(name)]
+            if classes:
+                return parent, classes
         raise StudyError(
-            f"{found.path} holds no class folders such as train/n01440764: put {ARCHIVE} of https://image-net.org or the folder "
-            "tiny-imagenet-200 there"
+            f"{folders.path} holds no class folders such as train/n01440764. Put {ARCHIVE} of "
+            "https://image-net.org or the folder tiny-imagenet-200 there."
         )

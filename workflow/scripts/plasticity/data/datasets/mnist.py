@@ -1,4 +1,4 @@
-"""MNIST's 60,000 training images (LeCun, Cortes & Burges 1998), from the original idx files, read by torchvision."""
+"""Training images of MNIST (LeCun, Cortes & Burges 1998): 60,000 handwritten digits."""
 
 import gzip
 import shutil
@@ -16,56 +16,68 @@ from plasticity.errors import StudyError
 
 
 class Dataset(Source):
-    """Training images and labels of the original idx files, `MNIST/raw/*.gz` below the data root."""
+    """Training images and labels of the original idx files, in `MNIST/raw/` below the data root."""
 
-    origin = MNIST  # whose name is that of the folder
+    torchvision_class = MNIST
 
     def load(self, root: Path) -> Images:
-        raw = root / self.origin.__name__ / "raw"
-        files = [(name, md5) for name, md5 in self.origin.resources if name.startswith("train-")]
-        dataset.check_data_root(root, *(str((raw / name).relative_to(root)) for name, _ in files))
-        if missing := [(name, md5) for name, md5 in files if not (raw / name).exists()]:
-            self._download(missing, raw)
-        for name, md5 in files:
-            dataset.check_md5(raw / name, md5)
+        folder = root / self.torchvision_class.__name__ / "raw"
+        resources = self.torchvision_class.resources
+        files = {name: md5 for name, md5 in resources if name.startswith("train-")}
+        dataset.check_data_root(root, *(str((folder / name).relative_to(root)) for name in files))
+        missing = {name: md5 for name, md5 in files.items() if not (folder / name).exists()}
+        if missing:
+            self._download(missing, folder)
+        for name, md5 in files.items():
+            dataset.check_md5(folder / name, md5)
         # torchvision reads unpacked files only, and the data root may be read-only
         with tempfile.TemporaryDirectory() as scratch:
-            unpacked = Path(scratch) / self.origin.__name__ / "raw"
-            unpacked.mkdir(parents=True)
-            for name, _ in files:
-                with (
-                    gzip.open(raw / name) as packed,
-                    (unpacked / name.removesuffix(".gz")).open("wb") as plain,
-                ):
-                    shutil.copyfileobj(packed, plain)
-            for (
-                name,
-                _,
-            ) in (
-                self.origin.resources
-            ):  # it looks for the test files even where it does not read them
-                (unpacked / name.removesuffix(".gz")).touch()
-            read = self.origin(scratch, train=True)
-        return Images(
-            read.data.numpy()[:, None], read.targets.numpy().astype(np.int64), read.classes
-        )
+            self._unpack(list(files), folder, Path(scratch))
+            read = self.torchvision_class(scratch, train=True)
+        images = read.data.numpy()[:, None]
+        labels = read.targets.numpy().astype(np.int64)
+        return Images(images, labels, read.classes)
 
-    def _download(self, missing: list[tuple[str, str]], raw: Path) -> None:
-        """Fetch the original files, each checked by torchvision against its md5."""
-        names = " and ".join(name for name, _ in missing)
-        socket.setdefaulttimeout(dataset.TIMEOUT)
-        for name, md5 in missing:
-            for mirror in self.origin.mirrors:
-                try:
-                    download_url(mirror + name, str(raw), name, md5)
-                    break
-                except (
-                    OSError,
-                    RuntimeError,
-                ) as error:  # no network, no permission, a wrong checksum
-                    (raw / name).unlink(missing_ok=True)
-                    reason = error
-            else:
+    def _download(self, missing: dict[str, str], folder: Path) -> None:
+        """Download original files from the first mirror that has them.
+
+        Args:
+            missing: md5 of each file, by name.
+            folder: folder for the files.
+
+        Raises:
+            StudyError: if no mirror gives the original file.
+        """
+        socket.setdefaulttimeout(dataset.DOWNLOAD_TIMEOUT)
+        for name, md5 in missing.items():
+            error = self._try_mirrors(name, md5, folder)
+            if error is not None:
                 raise StudyError(
-                    f"{self.origin.__name__} could not be downloaded ({reason}): put the original {names} into {raw}"
-                )
+                    f"{self.torchvision_class.__name__} could not be downloaded ({error}). "
+                    f"Put the original {' and '.join(missing)} into {folder}."
+                ) from error
+
+    def _try_mirrors(self, name: str, md5: str, folder: Path) -> Exception | None:
+        """Download a file; return the last mirror's error, or None after a success."""
+        last_error: Exception | None = None
+        for mirror in self.torchvision_class.mirrors:
+            try:
+                download_url(mirror + name, str(folder), name, md5)
+            except (OSError, RuntimeError) as error:  # no network, no permission, wrong checksum
+                (folder / name).unlink(missing_ok=True)
+                last_error = error
+            else:
+                return None
+        return last_error
+
+    def _unpack(self, names: list[str], folder: Path, scratch: Path) -> None:
+        """Unpack files as torchvision expects them below the folder `scratch`."""
+        unpacked = scratch / self.torchvision_class.__name__ / "raw"
+        unpacked.mkdir(parents=True)
+        for name in names:
+            path = unpacked / name.removesuffix(".gz")
+            with gzip.open(folder / name) as packed, path.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+        # torchvision refuses a folder without the test files, even if it does not read them
+        for name, _ in self.torchvision_class.resources:
+            (unpacked / name.removesuffix(".gz")).touch()

@@ -1,1 +1,1 @@
-"""One way in which tasks differ per file."""
+"""One shift per file."""

@@ -1,21 +1,25 @@
-"""Classes come one after the other and stay (as in the class-incremental problem of Dohare et al. 2024, Nature 632:768)."""
+"""Classes arrive one after the other and stay.
+
+This is as in the class-incremental problem of Dohare et al. 2024 (Nature 632:768).
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from plasticity.data.shift import Task, Unchanged, shares
+from plasticity.data.shift import Task, Unchanged, draw_balanced_subset
 from plasticity.errors import StudyError
 
 
 @dataclass(frozen=True)
 class Shift(Unchanged):
-    """Each task adds `new_classes`, in an order of the seed's own; its images are those of all classes so far, in equal shares.
+    """Each task adds `new_classes` classes and has equally many images of all classes so far.
 
-    A network has outputs for all classes of the dataset from the start.
+    Each seed has its own order of the classes. A network has outputs for all classes of the dataset
+    from the first task on.
     """
 
-    ALIKE = False  # two classes are told apart sooner than ten
+    ALIKE = False  # two classes are easier to tell apart than ten
 
     new_classes: int = 1
 
@@ -23,8 +27,10 @@ class Shift(Unchanged):
         problem = task.problem
         if self.new_classes * problem.tasks > task.classes:
             raise StudyError(
-                f"problem.tasks is {problem.tasks}, each with {self.new_classes} new classes, but {problem.dataset} has only "
-                f"{task.classes}: lower problem.tasks or problem.new_classes"
+                f"problem.tasks is {problem.tasks}, each with {self.new_classes} new classes, but "
+                f"{problem.dataset} has only {task.classes}. "
+                "Lower problem.tasks or problem.new_classes."
             )
         order = task.generator("classes", 0).permutation(task.classes)
-        return shares(task, labels, order[: self.new_classes * (task.index + 1)])
+        classes_so_far = order[: self.new_classes * (task.index + 1)]
+        return draw_balanced_subset(task, labels, classes_so_far)

@@ -1,15 +1,16 @@
-"""A pair of classes at a time (continual ImageNet: Dohare et al. 2024, Nature 632:768)."""
+"""Two new classes in every task, as in continual ImageNet (Dohare et al. 2024, Nature 632:768)."""
 
 import numpy as np
 
-from plasticity.data.shift import Task, Unchanged, shares
+from plasticity.data.shift import Task, Unchanged, draw_balanced_subset
 from plasticity.errors import StudyError
 
 
 class Shift(Unchanged):
-    """The seed's classes, in an order of its own, two by two; when all have had their turn, in a new order. Labels are 0 and 1.
+    """Each task tells two classes apart, with labels 0 and 1.
 
-    With an odd number of classes, each order leaves one out.
+    Each seed goes through its own random order of the classes, two at a time, and then draws a new
+    order. If the number of classes is odd, each order leaves out one class.
     """
 
     def outputs(self, classes: int) -> int:
@@ -18,9 +19,12 @@ class Shift(Unchanged):
     def choose(self, task: Task, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if task.classes < 2:
             raise StudyError(
-                f"class_pairs needs two classes, and {task.problem.dataset} has {task.classes}: choose another problem.shift"
+                f"class_pairs needs two classes, and {task.problem.dataset} has {task.classes}. "
+                "Choose another problem.shift."
             )
-        turn, place = divmod(task.index, task.classes // 2)
-        pair = task.generator("pairs", turn).permutation(task.classes)[2 * place : 2 * place + 2]
-        places, classes = shares(task, labels, pair)
-        return places, (classes == pair[1]).astype(np.int64)
+        pairs_per_order = task.classes // 2
+        orders_before, position = divmod(task.index, pairs_per_order)
+        order = task.generator("pairs", orders_before).permutation(task.classes)
+        pair = order[2 * position : 2 * position + 2]
+        indices, true_labels = draw_balanced_subset(task, labels, pair)
+        return indices, (true_labels == pair[1]).astype(np.int64)

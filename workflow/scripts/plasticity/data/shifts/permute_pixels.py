@@ -1,4 +1,7 @@
-"""Pixels moved to other places, anew for every task, in all images alike (permuted MNIST: Goodfellow et al. 2013, arXiv 1312.6211)."""
+"""A new permutation of the pixels in every task.
+
+This is permuted MNIST (Goodfellow et al. 2013, arXiv 1312.6211).
+"""
 
 from dataclasses import dataclass
 
@@ -9,7 +12,10 @@ from plasticity.data.shift import Task, Unchanged
 
 @dataclass(frozen=True)
 class Shift(Unchanged):
-    """The channels of a pixel move together. `first_task`: `changed`, or `original`: task 0 has the images as they are."""
+    """All images of a task have the same permutation, and so have all channels.
+
+    `first_task` is `changed`, or `original` if task 0 has the original images.
+    """
 
     first_task: str = "changed"
 
@@ -17,4 +23,5 @@ class Shift(Unchanged):
         if task.index == 0 and self.first_task == "original":
             return inputs, labels
         pixels = inputs.flatten(2)
-        return pixels[:, :, task.permutation("pixels", pixels.shape[2])].view_as(inputs), labels
+        order = task.permutation("pixels", pixels.shape[2])
+        return pixels[:, :, order].view_as(inputs), labels

@@ -1,4 +1,7 @@
-"""A fraction of the labels is redrawn at every task, to ask how abrupt a change must be (Lyle et al. 2023, arXiv 2303.01486)."""
+"""A fraction of the labels is redrawn for every task: how abrupt must a shift be?
+
+The question is from Lyle et al. 2023 (arXiv 2303.01486).
+"""
 
 from dataclasses import dataclass
 
@@ -9,22 +12,25 @@ from plasticity.data.shift import Task, Unchanged
 
 @dataclass(frozen=True)
 class Shift(Unchanged):
-    """Images drawn anew for each task hand their labels on to one another; all others keep those of the task before.
+    """Each task draws images that exchange their labels. All others have the previous labels.
 
-    So class counts are kept, and with a `fraction` of 1 no image keeps its label but by chance. Test images keep their true labels.
-    `first_task`: `changed` (all labels shuffled) or `original` (the true ones).
+    The number of images per class does not change. Images pass their labels around a cycle, so with
+    a `fraction` of 1 an image keeps its label only by chance. Test images have their true labels.
+    `first_task` is `changed`, if task 0 has all labels shuffled, or `original`, if it has the true
+    labels.
     """
 
-    ALIKE = False  # the truth is learned sooner than what has less and less to do with the images
+    ALIKE = False  # true labels are easier to learn than labels that depend less and less on images
 
     fraction: float
     first_task: str = "changed"
 
     def alter(self, task: Task, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        n, now = task.problem.samples, labels.clone()
+        n = task.problem.samples
+        redrawn_labels = labels.clone()
         if self.first_task == "changed":
-            now[:n] = labels[task.permutation("labels", n, index=0)]
+            redrawn_labels[:n] = labels[task.permutation("labels", n, index=0)]
         for index in range(1, task.index + 1):
-            redrawn = task.permutation("labels", n, index)[: round(self.fraction * n)]
-            now[redrawn] = now[redrawn.roll(1)]
-        return inputs, now
+            cycle = task.permutation("labels", n, index)[: round(self.fraction * n)]
+            redrawn_labels[cycle] = redrawn_labels[cycle.roll(1)]
+        return inputs, redrawn_labels

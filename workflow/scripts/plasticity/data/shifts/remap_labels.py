@@ -1,4 +1,7 @@
-"""Classes renamed, anew for every task: a mild change, whose features stay useful (as in UPGD, arXiv 2404.00781)."""
+"""Every task renames the classes: a mild shift, because features stay useful.
+
+A similar problem is in the UPGD paper (arXiv 2404.00781).
+"""
 
 from dataclasses import dataclass
 
@@ -9,11 +12,15 @@ from plasticity.data.shift import Task, Unchanged
 
 @dataclass(frozen=True)
 class Shift(Unchanged):
-    """All images of a class get the same new label. `first_task`: `changed`, or `original`: task 0 has the true labels."""
+    """All images of a class have the same new label.
+
+    `first_task` is `changed`, or `original` if task 0 has the true labels.
+    """
 
     first_task: str = "changed"
 
     def alter(self, task: Task, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         if task.index == 0 and self.first_task == "original":
             return inputs, labels
-        return inputs, task.permutation("classes", task.classes)[labels]
+        new_label = task.permutation("classes", task.classes)
+        return inputs, new_label[labels]

@@ -1,4 +1,7 @@
-"""Labels permuted across the images, anew for every task (Kumar, Marklund & Van Roy, arXiv 2308.11958, section 4)."""
+"""Every task permutes the labels across its images.
+
+This is as in Kumar, Marklund & Van Roy 2023 (arXiv 2308.11958, section 4).
+"""
 
 from dataclasses import dataclass
 
@@ -10,9 +13,10 @@ from plasticity.data.shift import Task, Unchanged
 
 @dataclass(frozen=True)
 class Shift(Unchanged):
-    """Class counts are kept; labels have nothing to do with the images, so test images keep their true ones.
+    """Training labels are independent of the images. The number of images per class is unchanged.
 
-    `first_task`: `changed`, as in that study, or `original`: task 0 has the true labels.
+    Test images have their true labels. `first_task` is `changed`, as in that paper, or `original`
+    if task 0 has the true labels.
     """
 
     first_task: str = "changed"
@@ -21,4 +25,5 @@ class Shift(Unchanged):
         if task.index == 0 and self.first_task == "original":
             return inputs, labels
         n = task.problem.samples
-        return inputs, torch.cat([labels[task.permutation("labels", n)], labels[n:]])
+        shuffled = labels[task.permutation("labels", n)]
+        return inputs, torch.cat([shuffled, labels[n:]])

@@ -1,7 +1,7 @@
-"""Nothing changes: the control in which there is nothing to lose plasticity over."""
+"""No shift: a control without loss of plasticity from new tasks."""
 
 from plasticity.data.shift import Unchanged
 
 
 class Shift(Unchanged):
-    """The same images with their true labels in every task; only the order of batches is new."""
+    """Every task has the same images with their true labels. Only the order of batches is new."""

@@ -1,1 +1,1 @@
-"""One network architecture per file."""
+"""One architecture per file."""

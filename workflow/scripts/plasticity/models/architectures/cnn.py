@@ -1,4 +1,4 @@
-"""The network that L2-init was studied on (Kumar et al. 2023, arXiv 2308.11958): two convolutions, two hidden layers, `output`."""
+"""The convolutional network of the L2 Init paper (Kumar et al. 2023, arXiv 2308.11958)."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ CHANNELS = 16
 
 @dataclass(frozen=True)
 class Network(Architecture):
-    """The convolutions have 16 channels and no padding; the hidden layers have that study's 100 units unless `width` says otherwise.
+    """Two convolutions without padding, two hidden layers, and `output`.
 
-    With a `norm` (`layer` or `batch`) one is before each activation: `norm_1` … `norm_4`.
+    A convolution has 16 channels, and a hidden layer has `width` units; the paper has 100. A `norm`
+    other than `none` adds the layers `norm_1` to `norm_4` before the activations.
     """
 
     width: int = 100
@@ -26,28 +27,36 @@ class Network(Architecture):
     def build(
         self, shape: tuple[int, int, int], outputs: int, activation: Activation
     ) -> nn.Sequential:
-        channel, row, column = shape
-        if min(row, column) < 16:
+        channels, rows, columns = shape
+        if min(rows, columns) < 16:
             raise StudyError(
-                f"a cnn needs images of at least 16 × 16 pixels, and these have {row} × {column}: choose another network.kind"
+                "the network cnn needs images of at least 16 × 16 pixels, and these have "
+                f"{rows} × {columns}. Choose another network.kind."
             )
         layers: OrderedDict[str, nn.Module] = OrderedDict()
-
-        def activate(place: int, units: int, dim: int) -> int:
-            """Add norm and activation; how many units they put out."""
-            if self.norm != "none":
-                layers[f"norm_{place}"] = normalization.build(self.norm, units, dim)
-            layers[f"activation_{place}"] = activation(dim)
-            return activation.expansion * units
-
-        for place in (1, 2):
-            layers[f"conv_{place}"] = nn.Conv2d(channel, CHANNELS, 5)
-            channel = activate(place, CHANNELS, -3)
-            layers[f"pool_{place}"] = nn.MaxPool2d(2)
+        for level in (1, 2):
+            layers[f"conv_{level}"] = nn.Conv2d(channels, CHANNELS, 5)
+            self._add_activation(layers, level, CHANNELS, -3, activation)
+            layers[f"pool_{level}"] = nn.MaxPool2d(2)
+            channels = activation.expansion * CHANNELS
         layers["flatten"] = nn.Flatten(-3)
-        inputs = channel * ((row - 12) // 4) * ((column - 12) // 4)
-        for place in (1, 2):
-            layers[f"hidden_{place}"] = nn.Linear(inputs, self.width)
-            inputs = activate(place + 2, self.width, -1)
+        inputs = channels * ((rows - 12) // 4) * ((columns - 12) // 4)
+        for level in (1, 2):
+            layers[f"hidden_{level}"] = nn.Linear(inputs, self.width)
+            self._add_activation(layers, level + 2, self.width, -1, activation)
+            inputs = activation.expansion * self.width
         layers["output"] = nn.Linear(inputs, outputs)
         return nn.Sequential(layers)
+
+    def _add_activation(
+        self,
+        layers: OrderedDict[str, nn.Module],
+        level: int,
+        units: int,
+        dim: int,
+        activation: Activation,
+    ) -> None:
+        """Append an activation, with its norm layer if there is one."""
+        if self.norm != "none":
+            layers[f"norm_{level}"] = normalization.build_norm(self.norm, units, dim)
+        layers[f"activation_{level}"] = activation(dim)

@@ -13,9 +13,10 @@ from plasticity.models.architecture import Architecture
 
 @dataclass(frozen=True)
 class Network(Architecture):
-    """Hidden layers `hidden_1` … with an activation each, then `output`; with the activation `identity` a deep linear network.
+    """Hidden layers `hidden_1`, …, each with an activation, then `output`.
 
-    With a `norm` (`layer` or `batch`) one is before each activation: `norm_1` ….
+    A `norm` other than `none` adds the layers `norm_1`, … before the activations. With the
+    activation `identity` this is a deep linear network.
     """
 
     width: int
@@ -30,7 +31,7 @@ class Network(Architecture):
         for level in range(1, self.depth + 1):
             layers[f"hidden_{level}"] = nn.Linear(inputs, self.width)
             if self.norm != "none":
-                layers[f"norm_{level}"] = normalization.build(self.norm, self.width)
+                layers[f"norm_{level}"] = normalization.build_norm(self.norm, self.width)
             layers[f"activation_{level}"] = activation()
             inputs = activation.expansion * self.width
         layers["output"] = nn.Linear(inputs, outputs)

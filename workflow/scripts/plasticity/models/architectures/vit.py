@@ -1,4 +1,7 @@
-"""A small vision transformer (Dosovitskiy et al. 2020, arXiv 2010.11929), without class token and dropout."""
+"""A small vision transformer (Dosovitskiy et al. 2020, arXiv 2010.11929).
+
+It has no class token and no dropout.
+"""
 
 import math
 from collections import OrderedDict
@@ -14,9 +17,10 @@ from plasticity.models.architecture import Architecture, Positions
 
 @dataclass(frozen=True)
 class Network(Architecture):
-    """`depth` blocks on tokens of `width` numbers, one for each `patch` × `patch` pixels; the mean of the last goes to `output`.
+    """Embedded patches, `depth` blocks, and `output` on the mean of the last block's tokens.
 
-    `width` is a multiple of `heads`, the sides of the images are multiples of `patch`.
+    Each `patch` × `patch` pixels become a token of `width` numbers. `width` must be a multiple of
+    `heads`, and the sides of the images must be multiples of `patch`.
     """
 
     width: int = 64
@@ -25,53 +29,70 @@ class Network(Architecture):
     patch: int = 4
 
     @property
-    def step(self) -> int:
+    def width_multiple(self) -> int:
         return self.heads
 
     def build(
         self, shape: tuple[int, int, int], outputs: int, activation: Activation
     ) -> nn.Sequential:
-        channel, row, column = shape
-        if row % self.patch or column % self.patch:
-            cut = f"a vit cuts images into patches of {self.patch} × {self.patch} pixels"
+        channels, rows, columns = shape
+        self._check_options(rows, columns)
+        tokens = rows * columns // self.patch**2
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers["patches"] = Patches(self.patch)
+        layers["embedding"] = nn.Linear(channels * self.patch**2, self.width)
+        layers["positions"] = Positions(tokens, self.width)
+        for level in range(1, self.depth + 1):
+            layers[f"block_{level}"] = Block(self.width, self.heads, activation)
+        layers["norm"] = nn.LayerNorm(self.width)
+        layers["mean"] = Mean()
+        layers["output"] = nn.Linear(self.width, outputs)
+        return nn.Sequential(layers)
+
+    def _check_options(self, rows: int, columns: int) -> None:
+        """Check that patches tile the images and that heads share the width evenly.
+
+        Raises:
+            StudyError: if they do not.
+        """
+        if rows % self.patch or columns % self.patch:
             raise StudyError(
-                f"{cut}, and these have {row} × {column}: choose a network.patch that divides both"
+                f"network.patch is {self.patch}, and the images have {rows} × {columns} pixels. "
+                "Choose a network.patch that divides both."
             )
         if self.width % self.heads:
             raise StudyError(
-                f"network.width is shared by the heads of a vit, and {self.width} is no multiple of {self.heads}: change either"
+                f"network.width is {self.width}, which is no multiple of the {self.heads} heads. "
+                "Change network.width or network.heads."
             )
-        layers: OrderedDict[str, nn.Module] = OrderedDict(
-            patches=Patches(self.patch),
-            embedding=nn.Linear(channel * self.patch**2, self.width),
-            positions=Positions(row * column // self.patch**2, self.width),
-        )
-        for place in range(1, self.depth + 1):
-            layers[f"block_{place}"] = Block(self.width, self.heads, activation)
-        layers |= {
-            "norm": nn.LayerNorm(self.width),
-            "mean": Mean(),
-            "output": nn.Linear(self.width, outputs),
-        }
-        return nn.Sequential(layers)
 
 
 class Patches(nn.Module):
-    """Cuts images ``(n, channel, row, column)`` into tokens ``(n, token, number)``, row by row, a channel's pixels together."""
+    """Cut images into square patches, in row-major order."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images in, tokens out."""
-        n, channel, row, column = x.shape
-        cut = x.view(n, channel, row // self.size, self.size, column // self.size, self.size)
-        return cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        """Cut images.
+
+        Args:
+            x: shape ``(n, channel, row, column)``.
+
+        Returns:
+            Tokens, shape ``(n, token, number)``. The pixels of a channel are contiguous in a token.
+        """
+        n, channels, rows, columns = x.shape
+        grid = x.view(n, channels, rows // self.size, self.size, columns // self.size, self.size)
+        return grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
 class Block(nn.Module):
-    """Attention, then a hidden layer on each token, each after a norm of its own and with a shortcut around both."""
+    """Attention between tokens, then a hidden layer on each token.
+
+    Both have their own norm before them and a shortcut around them.
+    """
 
     def __init__(self, width: int, heads: int, activation: Activation) -> None:
         super().__init__()
@@ -83,33 +104,37 @@ class Block(nn.Module):
         self.hidden_2 = nn.Linear(activation.expansion * 4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens in, tokens out, both of shape ``(n, token, width)``."""
+        """Map tokens to tokens, both of shape ``(n, token, width)``."""
         x = x + self.attention(self.norm_1(x))
         outputs: Tensor = x + self.hidden_2(self.activation_1(self.hidden_1(self.norm_2(x))))
         return outputs
 
 
 class Attention(nn.Module):
-    """Self-attention of several heads (Vaswani et al. 2017, arXiv 1706.03762, section 3.2), written out: so it has second derivatives."""
+    """Self-attention with several heads (Vaswani et al. 2017, arXiv 1706.03762, section 3.2).
+
+    It is written out so that it has second derivatives.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.size = heads, width // heads
+        self.heads = heads
+        self.size = width // heads
         self.query_key_value = nn.Linear(width, 3 * width)
         self.projection = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens in, tokens out, both of shape ``(n, token, width)``."""
+        """Map tokens to tokens, both of shape ``(n, token, width)``."""
         heads = self.query_key_value(x).unflatten(-1, (3, self.heads, self.size))
-        query, key, value = heads.transpose(-4, -2).unbind(-3)  # (n, head, token, size) each
-        shares = torch.softmax(query @ key.mT / math.sqrt(self.size), dim=-1)
-        outputs: Tensor = self.projection((shares @ value).transpose(-3, -2).flatten(-2))
+        query, key, value = heads.transpose(-4, -2).unbind(-3)  # each (n, head, token, size)
+        weights = torch.softmax(query @ key.mT / math.sqrt(self.size), dim=-1)
+        outputs: Tensor = self.projection((weights @ value).transpose(-3, -2).flatten(-2))
         return outputs
 
 
 class Mean(nn.Module):
-    """The mean over the tokens."""
+    """Take the mean over the tokens."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape ``(n, token, width)`` → ``(n, width)``."""
+        """Map tokens ``(n, token, width)`` to features ``(n, width)``."""
         return x.mean(-2)
