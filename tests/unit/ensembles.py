@@ -12,7 +12,7 @@ from torch import Tensor
 from plasticity.config import registry
 from plasticity.config.models import Network, Optimizer, Problem, Setting, Training, parts
 from plasticity.data import dataset
-from plasticity.training.trainer import Members, train
+from plasticity.training.trainer import Trainer, train
 
 # two arms of each method in which it acts within a dozen steps
 ARMS = {
@@ -111,7 +111,7 @@ def begun(
     recorded=Training(curve_points=3),  # noqa: B008 - it is frozen
 ):
     """Runs that have not learned anything."""
-    return Members(
+    return Trainer(
         seen(setting, method),
         method,
         list(product(arms, seeds)),
@@ -174,7 +174,7 @@ def steps_of(data, method, arms, seeds=(0,), setting=SETTING, **kwargs):
         return {name: split(values) for name, values in learner.optimizer.means.items()}
 
     def step(parameters, gradient):
-        inputs = runs._x.view(len(runs.alive), -1, *runs._x.shape[1:]).clone()
+        inputs = runs.batches.batch_inputs.view(len(runs.recorder.alive), -1, *runs.batches.batch_inputs.shape[1:]).clone()
         first = [inputs, split(parameters), split(gradient)]
         take(parameters, gradient)
         halves.append([*first, split(parameters), means()])
@@ -188,7 +188,7 @@ def steps_of(data, method, arms, seeds=(0,), setting=SETTING, **kwargs):
             {name: values.detach() for name, values in learner.hidden.items()},
             state,
         ]
-        steps.append(Step(learner.task, learner.steps, *halves.pop(), *last))
+        steps.append(Step(learner.task, learner.total_steps, *halves.pop(), *last))
 
     learner.optimizer.step, intervention.after_step = step, after_step
     train(runs, lambda task, parameters: starts.append((split(learner.parameters.padded), means())))

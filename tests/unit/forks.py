@@ -20,7 +20,7 @@ import torch.fx.experimental.symbolic_shapes  # noqa: F401 # which torch.autogra
 import plasticity.curvature.measure  # with all that measuring needs
 import plasticity.training.chunks  # noqa: F401 # and training
 from plasticity.curvature.operator import Operator
-from plasticity.training.trainer import Members
+from plasticity.training.trainer import Trainer
 
 CHANGES = {
     "open",
@@ -62,7 +62,7 @@ def watch(notes, below, fatal=None, number=None, again=False):
         moment("spectra")
         return spectra(operator, *args, **options)
 
-    learn, Members.learn = Members.learn, noted
+    learn, Trainer.learn = Trainer.learn, noted
     spectra, Operator.spectra = Operator.spectra, noted_spectra
     sys.addaudithook(changed)
 

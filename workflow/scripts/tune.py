@@ -1,6 +1,9 @@
-"""Train all arms of one method on tuning seeds: outcomes, by which one is chosen. A job that was killed goes on from its last task."""
+"""Train all arms of one method on tuning seeds, for the selection of an arm.
 
-from plasticity.config.models import arm_name
+A job that was killed continues after its last finished task.
+"""
+
+from plasticity.config.models import Setting, Training, arm_name
 from plasticity.job import Job, start
 from plasticity.models import ensemble
 from plasticity.storage import netcdf, restart
@@ -15,7 +18,18 @@ def main(job: Job) -> None:
     with restart.held(job.path("outcomes").parent / "resume", job.label) as state:
         if before and before.take_back():
             return
-        _, outcomes = chunks.train_job(job, arms, state, checkpoints=False)
+        _, outcomes = chunks.train_ensemble(
+            Setting.of(job.settings["setting"]),
+            job.settings["method"],
+            arms,
+            job.settings["seeds"],
+            netcdf.read(job.path("data")),
+            Training(**job.settings["training"]),
+            state,
+            with_checkpoints=False,
+            memory_limit=job.memory,
+            attributes=job.label,
+        )
         netcdf.write(outcomes, job.path("outcomes"))
         if before:
             before.keep()

@@ -446,7 +446,7 @@ def job(data, tmp_path, monkeypatch):
         for name, tensor in architecture.fitting(SETTING, data).named_parameters()
     }
     need = chunks.memory.per_run(SETTING, data)
-    learned, learn = [], trainer.Members.learn
+    learned, learn = [], trainer.Trainer.learn
 
     def counted(runs):
         if len(learned) == train.stop_after:
@@ -467,7 +467,7 @@ def job(data, tmp_path, monkeypatch):
             )
             return values | {f"row_{task}": rows.read(task) for task in rows.tasks}, list(learned)
 
-    monkeypatch.setattr(trainer.Members, "learn", counted)
+    monkeypatch.setattr(trainer.Trainer, "learn", counted)
     return train
 
 
@@ -544,7 +544,7 @@ def test_everything_that_goes_on_from_task_to_task_is_restored(data, monkeypatch
         lambda method: {"mark": method.__dict__.setdefault("mark", torch.zeros(2))},
     )
     one, other = (
-        trainer.Members(SETTING, "none", [({}, 0), ({}, 1)], data, device=torch.device("cpu"))
+        trainer.Trainer(SETTING, "none", [({}, 0), ({}, 1)], data, device=torch.device("cpu"))
         for _ in range(2)
     )
     assert {

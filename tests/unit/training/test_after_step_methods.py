@@ -217,7 +217,7 @@ def test_shrink_and_perturb_at_a_switch_mixes_with_a_network_newly_drawn_and_lea
 def assert_same_training(one, other):
     (runs, states), (others, other_states) = one, other
     assert torch.equal(states, other_states)
-    assert all(torch.equal(values, others.outcomes[name]) for name, values in runs.outcomes.items())
+    assert all(torch.equal(values, others.recorder.outcomes[name]) for name, values in runs.recorder.outcomes.items())
 
 
 @pytest.mark.parametrize(

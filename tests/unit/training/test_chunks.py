@@ -14,7 +14,7 @@ from plasticity.models import architecture
 from plasticity.storage.checkpoints import Rows
 from plasticity.storage.restart import Resume
 from plasticity.training import chunks, memory
-from plasticity.training.trainer import Members
+from plasticity.training.trainer import Trainer
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=30, batch=7, epochs=2, tasks=3),
@@ -53,9 +53,9 @@ def job(data, tmp_path, monkeypatch):
         kept.folder.mkdir(exist_ok=True)
         rows = Rows(kept.folder / "rows.f4", TASKS, len(EVERYONE), shapes)
         monkeypatch.setattr(
-            chunks, "Members", lambda *given: sizes.append(len(given[2])) or Members(*given)
+            chunks, "Trainer", lambda *given: sizes.append(len(given[2])) or Trainer(*given)
         )
-        granted = memory.BASE + data.nbytes + int(hold * memory.per_member(SETTING, data))
+        granted = memory.BASE + data.nbytes + int(hold * memory.per_run(SETTING, data))
         outcomes = chunks.train_in_waves(
             SETTING, "l2", EVERYONE, data, Training(), rows, kept, granted
         )
@@ -113,14 +113,14 @@ def test_waves_that_were_begun_keep_their_size_whatever_fits_by_now(job, hold, s
 
 def test_a_wave_is_gone_before_the_next_one_takes_its_place(job, monkeypatch):
     alive = weakref.WeakSet()
-    before, draw = [], Members.__init__
+    before, draw = [], Trainer.__init__
 
     def drawn(self, *given):
         before.append(len(alive))
         alive.add(self)
         draw(self, *given)
 
-    monkeypatch.setattr(Members, "__init__", drawn)
+    monkeypatch.setattr(Trainer, "__init__", drawn)
     gc.disable()  # who knows when it would come by
     try:
         job(hold=3.1)

@@ -40,7 +40,7 @@ def gated(kind, setting, size):
 
     def step(parameters, gradient):
         learner = runs.learner
-        inputs = runs._x.view(4, -1, *runs._x.shape[1:]).clone()
+        inputs = runs.batches.batch_inputs.view(4, -1, *runs.batches.batch_inputs.shape[1:]).clone()
         split = [
             {
                 name: tensor.detach().clone()
@@ -50,7 +50,7 @@ def gated(kind, setting, size):
             }
             for matrix in (parameters, gradient)
         ]
-        losses.append((inputs, runs._y.view(4, -1).clone(), *split))
+        losses.append((inputs, runs.batches.batch_labels.view(4, -1).clone(), *split))
         take(parameters, gradient)
 
     runs.learner.optimizer.step = step
@@ -143,7 +143,7 @@ def test_hidden_activations_are_as_they_go_on_and_final_errors_are_of_the_whole_
         on = hidden != 0
         np.testing.assert_allclose(hidden[on], 2 * whole[on], rtol=1e-10)
         assert 0.2 < (whole[~on] > 0).sum() / (whole > 0).sum() < 0.8
-    x = runs._inputs.flatten(1)
+    x = runs.batches.inputs.flatten(1)
     for layer in ("hidden_1", "hidden_2", "output"):
         weight, bias = (
             runs.learner.parameters.tensors[f"{layer}.{part}"][0].detach()
@@ -151,15 +151,15 @@ def test_hidden_activations_are_as_they_go_on_and_final_errors_are_of_the_whole_
         )
         x = x @ weight.T + bias
         x = x if layer == "output" else x.relu()
-    assert runs.outcomes["final_loss"].item() == pytest.approx(
-        nn.functional.cross_entropy(x, runs._labels).item(), rel=1e-6
+    assert runs.recorder.outcomes["final_loss"].item() == pytest.approx(
+        nn.functional.cross_entropy(x, runs.batches.labels).item(), rel=1e-6
     )
-    assert runs.outcomes["final_error"].item() == pytest.approx(
-        (x.argmax(dim=1) != runs._labels).double().mean().item(), rel=1e-6
+    assert runs.recorder.outcomes["final_error"].item() == pytest.approx(
+        (x.argmax(dim=1) != runs.batches.labels).double().mean().item(), rel=1e-6
     )
 
 
 def test_a_rate_of_one_leaves_nothing_and_no_number_that_is_not_finite(data):
     runs, steps, _ = steps_of(data, "dropout", [{"rate": 1}], [0], dtype=torch.float32)
     assert not any(values.any() for step in steps for values in step.hidden.values())
-    assert not runs.outcomes["status"].any()
+    assert not runs.recorder.outcomes["status"].any()

@@ -123,7 +123,7 @@ def test_a_member_that_diverges_harms_no_other(data, method, value):
     assert share(broken, [0, 2, 3]) == share(whole, [0, 2, 3])
     assert torch.equal(states[:2, 1], expected[:2, 1])
     if method != "weight_clipping" or value is torch.nan:  # inf within bounds is a number again
-        assert broken.outcomes["status"][1].tolist() == [0, 1, 1]
+        assert broken.recorder.outcomes["status"][1].tolist() == [0, 1, 1]
         assert states[2:, 1].isnan().all()
 
 
@@ -169,5 +169,5 @@ def test_a_method_works_where_products_are_in_bfloat16(data, method):
         dtype=torch.float32,
         recorded=Training(precision="bfloat16"),
     )
-    assert not members.outcomes["status"].any()
+    assert not members.recorder.outcomes["status"].any()
     assert all(tensor.dtype != torch.bfloat16 for tensor in members.carried().values())

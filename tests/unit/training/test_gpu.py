@@ -14,7 +14,7 @@ from plasticity.models import architecture
 from plasticity.storage.checkpoints import Rows
 from plasticity.storage.restart import Resume
 from plasticity.training import chunks, memory
-from plasticity.training.trainer import Members, train
+from plasticity.training.trainer import Trainer, train
 
 pytestmark = [
     pytest.mark.gpu,
@@ -36,7 +36,7 @@ BFLOAT16 = Training(precision="bfloat16")
 def drawn(data, method, setting, device="cuda", dtype=torch.float32, recorded=Training()):  # noqa: B008 - it is frozen
     arms = [dict.fromkeys(registry.fields("methods", method), strength) for strength in (0.01, 0.3)]
     members = [(arm, seed) for arm in arms for seed in (0, 1)]
-    return Members(setting, method, members, data, recorded, torch.device(device), dtype)
+    return Trainer(setting, method, members, data, recorded, torch.device(device), dtype)
 
 
 def trained(members):
@@ -51,10 +51,10 @@ def assert_as_on_a_cpu(data, method, setting):
         drawn(data, method, setting, device, torch.float64) for device in ("cpu", "cuda")
     )
     torch.testing.assert_close(trained(there), trained(here), rtol=0, atol=1e-8)
-    assert not here.outcomes["status"].any()
-    for name, values in here.outcomes.items():
+    assert not here.recorder.outcomes["status"].any()
+    for name, values in here.recorder.outcomes.items():
         torch.testing.assert_close(
-            there.outcomes[name],
+            there.recorder.outcomes[name],
             values,
             rtol=1e-5,
             atol=1e-6,
@@ -92,8 +92,8 @@ def test_a_captured_step_is_bit_for_bit_one_that_is_not(data, method, setting, r
     plain._take_step = plain._step
     assert torch.equal(trained(captured), trained(plain))
     assert captured._take_step.calls == setting.problem.steps * setting.problem.tasks
-    for name, values in plain.outcomes.items():
-        assert torch.equal(captured.outcomes[name], values), name
+    for name, values in plain.recorder.outcomes.items():
+        assert torch.equal(captured.recorder.outcomes[name], values), name
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_waves_take_less_memory_than_was_said_and_than_all_at_once_and_change_ou
 ):
     setting = replace(SHORT, network=replace(SHORT.network, width=1000))
     everyone = [({"strength": 0.01}, seed) for seed in range(8)]
-    need = memory.per_member(setting, data)
+    need = memory.per_run(setting, data)
     shapes = {
         name: tuple(tensor.shape)
         for name, tensor in architecture.fitting(setting, data).named_parameters()

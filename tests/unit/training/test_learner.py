@@ -61,13 +61,13 @@ def test_parameters_of_norms_and_of_layers_are_told_apart(kind):
     names = {name for name, _ in learner.network.named_parameters()}
     norms = {name for name in names if "norm" in name.split(".")[-2]}
     assert norms
-    assert places(learner, learner.of_norms()) == norms
-    assert places(learner, learner.of_layers("output")) == {"output.weight", "output.bias"}
-    assert places(learner, learner.of_layers("output", "no such layer")) == {
+    assert places(learner, learner.norm_mask()) == norms
+    assert places(learner, learner.layer_mask("output")) == {"output.weight", "output.bias"}
+    assert places(learner, learner.layer_mask("output", "no such layer")) == {
         "output.weight",
         "output.bias",
     }
-    assert not learner.of_layers().any()
+    assert not learner.layer_mask().any()
 
 
 def test_a_layer_is_not_one_whose_name_ends_or_begins_alike():
@@ -77,8 +77,8 @@ def test_a_layer_is_not_one_whose_name_ends_or_begins_alike():
     deep = Learner(SETTING, [0], network, (1, 2, 2), torch.device("cpu"), torch.float64)
     assert places(deep, deep.of_layers("hidden_1")) == {"hidden_1.weight", "hidden_1.bias"}
     learner = learner_of("resnet18")
-    assert places(learner, learner.of_layers("conv_1")) == {"conv_1.weight"}
-    assert places(learner, learner.of_layers("stage_1.block_1.conv_1")) == {
+    assert places(learner, learner.layer_mask("conv_1")) == {"conv_1.weight"}
+    assert places(learner, learner.layer_mask("stage_1.block_1.conv_1")) == {
         "stage_1.block_1.conv_1.weight"
     }
 
@@ -86,7 +86,7 @@ def test_a_layer_is_not_one_whose_name_ends_or_begins_alike():
 def test_a_number_of_each_tensor_is_at_each_of_its_places():
     learner = learner_of("cnn", dtype=torch.float32)
     values = {name: float(number) for number, name in enumerate(learner.parameters.shapes)}
-    spread = learner.of_each(values)
+    spread = learner.per_parameter(values)
     assert spread.dtype == torch.float32
     for name, part in learner.parameters.split(spread[None]).items():
         assert (part == values[name]).all()
@@ -96,8 +96,8 @@ def test_each_seed_is_there_once_and_runs_are_of_theirs():
     learner = learner_of("mlp", seeds=[3, 1, 3, 7, 1])
     assert learner.seeds == [3, 1, 7]
     assert learner.seed_of.tolist() == [0, 1, 0, 2, 1]
-    assert learner.of_runs(torch.tensor([30, 10, 70])).tolist() == [30, 10, 30, 70, 10]
-    fresh = learner.fresh()
+    assert learner.per_run(torch.tensor([30, 10, 70])).tolist() == [30, 10, 30, 70, 10]
+    fresh = learner.draw_parameters()
     assert torch.equal(fresh[0], fresh[2])
     assert torch.equal(fresh, learner.parameters.flat)
     assert not torch.equal(fresh[0], fresh[1])
@@ -105,12 +105,12 @@ def test_each_seed_is_there_once_and_runs_are_of_theirs():
 
 def test_what_is_drawn_anew_is_known_by_seed_purpose_and_task():
     learner, other = learner_of("mlp"), learner_of("mlp", seeds=[3])
-    first, again, else_ = learner.fresh(), learner.fresh(), learner.fresh("something else")
+    first, again, else_ = learner.draw_parameters(), learner.draw_parameters(), learner.draw_parameters("something else")
     learner.task = 1
     assert torch.equal(first, again)
     assert torch.equal(first[:1], other.fresh())
     assert not torch.equal(first, else_)
-    assert not torch.equal(first, learner.fresh())
+    assert not torch.equal(first, learner.draw_parameters())
 
 
 def test_generators_are_each_seeds_own_and_start_anew_for_each_purpose_and_task():
@@ -131,7 +131,7 @@ def test_steps_are_counted_over_tasks(data):
     runs = begun(data, "none", [{}])
     seen = []
     take = runs.learner.optimizer.step
-    runs.learner.optimizer.step = lambda *args: seen.append(runs.learner.steps) or take(*args)
+    runs.learner.optimizer.step = lambda *args: seen.append(runs.learner.total_steps) or take(*args)
     for _ in range(2):
         runs.on_task_start()
         runs.learn()

@@ -127,7 +127,7 @@ from plasticity.models import ensemble
 from plasticity.training import memory
 from plasticity.data.dataset import Images, describe
 from plasticity.config.models import Network, Optimizer, Problem, Setting
-from plasticity.training.trainer import Members, train
+from plasticity.training.trainer import Trainer, train
 
 def peak():  # of this process alone: that of getrusage begins with its parent's
     with open("/proc/self/status") as status:
@@ -139,9 +139,9 @@ def measure(network, samples, size, method, arm, *numbers):
     setting = Setting(Problem("drawn", "shuffle_labels", samples, 16, 1, 2), Network.of(network), Optimizer("adam", options={"lr": 0.001}))
     peaks = []
     for runs in numbers:
-        train(Members(setting, method, [(arm, seed) for seed in range(runs)], data, device=torch.device("cpu")))
+        train(Trainer(setting, method, [(arm, seed) for seed in range(runs)], data, device=torch.device("cpu")))
         peaks.append(peak())
-    return memory.per_member(setting, data), peaks
+    return memory.per_run(setting, data), peaks
 
 ensemble.make_deterministic()
 measure({"kind": "mlp", "activation": "relu", "width": 2, "depth": 1}, 16, 2, "none", {}, 1)

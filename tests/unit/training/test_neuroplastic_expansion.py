@@ -141,7 +141,7 @@ def test_weights_come_and_go_as_the_definition_says(kind):
                         new[name], 0, step.stepped_means[mean][name][member].numpy()
                     )
                     np.testing.assert_array_equal(of_mean[name][member].numpy(), expected)
-            state = members.learner.parameters.split(step.state["there"])
+            state = members.learner.parameters.split(step.state["active"])
             assert all((state[name][member].numpy() == mask).all() for name, mask in there.items())
     assert events > 10
 
@@ -149,7 +149,7 @@ def test_weights_come_and_go_as_the_definition_says(kind):
 def test_growth_stops_when_the_share_is_reached_and_the_network_then_stays(data):
     setting = changed(problem={"epochs": 8, "tasks": 2})
     _, steps, _ = steps_of(data, METHOD, [ARM], [0], setting)
-    shares = [step.state["there"].double().mean().item() for step in steps]
+    shares = [step.state["active"].double().mean().item() for step in steps]
     assert shares == sorted(shares)
     assert shares[0] < 0.5 < 0.7 < shares[-1] < 0.95
     assert len(set(shares[len(shares) // 2 :])) == 1
@@ -175,7 +175,7 @@ def test_a_members_weights_that_are_there_depend_on_its_own_arm_alone(data):
     _, alone = trained(data, METHOD, [ARM], [0])
     assert torch.equal(states[:, :1], alone)
     assert (states[0, 0] == 0).sum() > (states[0, 1] == 0).sum()
-    assert not together.outcomes["status"].any()
+    assert not together.recorder.outcomes["status"].any()
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_weights_that_are_not_there_stay_so_beside_another_method_in_whatever_or
 
         def look(members=members, seen=seen):
             seen.append(members.learner.parameters.flat.detach().clone())
-            assert not seen[-1][~members.interventions[METHOD].there].any()
+            assert not seen[-1][~members.interventions[METHOD].active].any()
 
         take = members._take_step
         members._take_step = lambda samples, take=take, look=look: (look(), take(samples))[1]

@@ -45,10 +45,10 @@ OF_THE_NETWORK = ["crelu", "layer_norm"]  # these are `none` with another networ
 
 def assert_trained_alike(one, other):
     (runs, states), (others, other_states) = one, other
-    count = len(runs.alive) // len(others.alive)
+    count = len(runs.recorder.alive) // len(others.recorder.alive)
     assert torch.equal(states, other_states.repeat(1, count, 1))
-    for name, values in others.outcomes.items():
-        assert torch.equal(runs.outcomes[name], values.repeat(count, *[1] * (values.ndim - 1))), (
+    for name, values in others.recorder.outcomes.items():
+        assert torch.equal(runs.recorder.outcomes[name], values.repeat(count, *[1] * (values.ndim - 1))), (
             name
         )
 

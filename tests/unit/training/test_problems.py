@@ -12,7 +12,7 @@ from plasticity.config import registry
 from plasticity.config.models import Dataset, Network, Optimizer, Problem, Setting
 from plasticity.data import dataset, tasks
 from plasticity.errors import StudyError
-from plasticity.training.trainer import Members, train
+from plasticity.training.trainer import Trainer, train
 
 MLP = Network("mlp", "relu", options={"width": 64, "depth": 2})
 LINEAR = Network("mlp", "identity", options={"width": 64, "depth": 1})
@@ -36,9 +36,9 @@ def digits():
 
 def learned(setting, data, seeds=(0, 1)):
     """Outcomes of a fresh network per task, shape ``(seed, task)``."""
-    runs = Members(setting, "fresh", [({}, seed) for seed in seeds], data)
+    runs = Trainer(setting, "fresh", [({}, seed) for seed in seeds], data)
     train(runs)
-    return {name: values.numpy() for name, values in runs.outcomes.items()}
+    return {name: values.numpy() for name, values in runs.recorder.outcomes.items()}
 
 
 # final error, and error on test images: the least and the most that is right

@@ -22,7 +22,7 @@ from scipy import stats
 from torch import nn
 
 from plasticity.training import hidden_units
-from plasticity.training.hidden_units import Renewal
+from plasticity.training.hidden_units import UnitResetter
 
 GAIN = math.sqrt(2)  # of relu
 LEARNING = {"problem": {"tasks": 2, "epochs": 6}}
@@ -242,7 +242,7 @@ def renewed(
     runs = begun(
         images(20 if kind == "cnn" else 4), "none", [{}] * arms, seeds, changed(network=network)
     )
-    return runs.learner, Renewal(runs.learner)
+    return runs.learner, UnitResetter(runs.learner)
 
 
 def everywhere(learner, renewal, which=slice(None)):
@@ -259,18 +259,18 @@ def everywhere(learner, renewal, which=slice(None)):
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_incoming_weights_follow_the_initial_law_and_never_repeat(initialization, kind):
     learner, renewal = renewed(initialization, arms=1, kind=kind)
-    found = {name: [] for of in renewal.units for name in of.made_by}
+    found = {name: [] for of in renewal.units for name in of.incoming}
     for task in range(2):
         learner.task = task
         for _ in range(6):
             with torch.no_grad():
                 renewal.reinitialize(learner, everywhere(learner, renewal))
             for of in renewal.units:
-                weight, bias = of.made_by
+                weight, bias = of.incoming
                 found[weight].append(learner.parameters.tensors[weight].detach().clone())
                 found[bias].append(learner.parameters.tensors[bias].detach().clone())
     for of in renewal.units:
-        weight, bias = of.made_by
+        weight, bias = of.incoming
         shape = learner.parameters.shapes[weight]
         expected = deviation(initialization, shape, GAIN)
         values = torch.cat(found[weight]).flatten(1).numpy() / expected  # (draw, seed, unit …)
@@ -311,12 +311,12 @@ def test_units_of_any_layer_that_start_one_at_a_time_have_draws_of_the_layers_la
                 with torch.no_grad():
                     renewal.reinitialize(learner, chosen)
                 rows.append(
-                    learner.parameters.tensors[of.made_by[0]].detach()[:, unit].flatten(1).clone()
+                    learner.parameters.tensors[of.incoming[0]].detach()[:, unit].flatten(1).clone()
                 )
         rows = torch.cat(rows)
         assert len(rows.unique(dim=0)) == len(rows)
         values = rows.numpy().ravel() / deviation(
-            "he", learner.parameters.shapes[of.made_by[0]], GAIN
+            "he", learner.parameters.shapes[of.incoming[0]], GAIN
         )
         assert stats.kstest(values, "norm").pvalue > 1e-3
 
@@ -378,7 +378,7 @@ def test_a_network_computes_the_same_when_units_that_put_out_nothing_start_anew(
     }
     with torch.no_grad():
         for of in renewal.units:
-            weight, bias = (learner.parameters.tensors[name] for name in of.made_by)
+            weight, bias = (learner.parameters.tensors[name] for name in of.incoming)
             weight[chosen[of.layer]], bias[chosen[of.layer]] = 0, 0 if activation == "crelu" else -1
         before = learner(inputs)
         learner.parameters.flat.add_(0)
@@ -494,7 +494,7 @@ def test_dormant_units_come_back_to_life_with_redo(data):
         for _ in range(2):
             runs.on_task_start()
             runs.learn()
-        inputs = runs._inputs[None]
+        inputs = runs.batches.inputs[None]
         with torch.no_grad():
             runs.learner.record_activations(inputs, {})
         return int((runs.learner.hidden["hidden_1"].abs().sum(dim=1) == 0).sum())
@@ -508,7 +508,7 @@ def test_units_follows_only_those_named():
     learner, renewal = renewed()
     assert (
         [of.layer for of in renewal.units]
-        == [of.layer for of in hidden_units.follow(learner.network)]
+        == [of.layer for of in hidden_units.find_hidden_units(learner.network)]
         == ["hidden_1", "hidden_2"]
     )
 

@@ -21,7 +21,7 @@ from plasticity.models import activations, architecture
 from plasticity.training import trainer
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention
-from plasticity.training.trainer import Members, train, watched
+from plasticity.training.trainer import Trainer, train, watched
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=30, batch=7, epochs=10, tasks=6),
@@ -40,7 +40,7 @@ NUMBERS = ["final_error", "final_loss", "online_error", "update_norm", "error_cu
 
 
 def built(data, method, arms, seeds, setting=SETTING, dtype=torch.float64, recorded=RECORDED):
-    return Members(
+    return Trainer(
         setting, method, list(product(arms, seeds)), data, recorded, torch.device("cpu"), dtype
     )
 
@@ -65,7 +65,7 @@ def trained(
     states = torch.stack([*saved.values(), members.learner.parameters.flat.detach()])
     outcomes = {
         name: values.unflatten(0, (len(arms), -1)).numpy()
-        for name, values in members.outcomes.items()
+        for name, values in members.recorder.outcomes.items()
     }
     return outcomes, states.unflatten(1, (len(arms), -1))
 
@@ -340,11 +340,11 @@ def test_members_may_be_any_arms_and_seeds_in_any_order(data):
     arms = ARMS["l2"]
     whole, states = trained(data, "l2", arms, [0, 1, 2], SHORT, torch.float32)
     some = [(arms[1], 2), (arms[0], 0), (arms[1], 0)]
-    members = Members(SHORT, "l2", some, data, RECORDED, torch.device("cpu"))
+    members = Trainer(SHORT, "l2", some, data, RECORDED, torch.device("cpu"))
     train(members)
     assert torch.equal(members.learner.parameters.flat, states[-1][[1, 0, 1], [2, 0, 0]])
     assert_same(
-        {name: values.numpy() for name, values in members.outcomes.items()},
+        {name: values.numpy() for name, values in members.recorder.outcomes.items()},
         {n: v[[1, 0, 1], [2, 0, 0]] for n, v in whole.items()},
     )
 
@@ -625,8 +625,8 @@ def test_members_restored_after_any_task_go_on_to_the_same_bits(data, monkeypatc
         for task, parameters in rest.items():
             torch.testing.assert_close(parameters, saved[task], rtol=0, atol=0, equal_nan=True)
         assert_same(
-            {n: v.numpy() for n, v in again.outcomes.items()},
-            {n: v.numpy() for n, v in members.outcomes.items()},
+            {n: v.numpy() for n, v in again.recorder.outcomes.items()},
+            {n: v.numpy() for n, v in members.recorder.outcomes.items()},
         )
         assert {name: values.tobytes() for name, values in again.state().items()} == {
             name: values.tobytes() for name, values in kept[-1].items()
@@ -674,7 +674,7 @@ def test_outcomes_of_tasks_that_are_not_learned_yet_are_missing(data):
     members.on_task_start()
     members.learn()
     assert members.learner.task == 1
-    for name, values in members.outcomes.items():
+    for name, values in members.recorder.outcomes.items():
         assert values[:, 0].isfinite().all(), name
         assert values[:, 1:].isnan().all(), name
 

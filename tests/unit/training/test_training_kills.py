@@ -74,7 +74,7 @@ class Job(Forked):
         argv += ["--settings", json.dumps(settings)]
         if self.waves > 1:
             need, at_once = (
-                memory.per_member(Setting.of(setting), netcdf.read(self.data)),
+                memory.per_run(Setting.of(setting), netcdf.read(self.data)),
                 ARMS * SEEDS // self.waves,
             )
             argv += [

@@ -16,7 +16,7 @@ from plasticity.data import tasks
 from plasticity.models import architecture
 from plasticity.models.ensemble import rows
 from plasticity.training import memory
-from plasticity.training.trainer import Members
+from plasticity.training.trainer import Trainer
 
 STEPS = 64  # that are timed
 
@@ -165,7 +165,7 @@ def cost(
     short = dataclasses.replace(
         problem, samples=samples, test_samples=0, tasks=2, steps_per_task=steps
     )
-    trained = Members(dataclasses.replace(setting, problem=short), method, largest, data, training)
+    trained = Trainer(dataclasses.replace(setting, problem=short), method, largest, data, training)
     trained.on_task_start()
     trained.learn()  # the first time, libraries choose their kernels
     trained.on_task_start()
