@@ -1,4 +1,4 @@
-"""An ensemble in waves: whatever memory holds, the same bits, and one line that tells of it."""
+"""Chunks of an ensemble: whatever fits into memory, results are equal to the bit."""
 
 import gc
 import re
@@ -53,7 +53,9 @@ def job(data, tmp_path, monkeypatch):
         kept.folder.mkdir(exist_ok=True)
         rows = Rows(kept.folder / "rows.f4", TASKS, len(EVERYONE), shapes)
         monkeypatch.setattr(
-            chunks, "Trainer", lambda *given: sizes.append(len(given[2])) or Trainer(*given)
+            chunks,
+            "Trainer",
+            lambda *args, **kwargs: sizes.append(len(args[2])) or Trainer(*args, **kwargs),
         )
         granted = memory.BASE + data.nbytes + int(hold * memory.per_run(SETTING, data))
         outcomes = chunks.train_in_waves(
@@ -73,13 +75,11 @@ def assert_same(one, other):
 
 
 def told(caplog):
-    return [line for line in caplog.messages if "members need about" in line]
+    return [line for line in caplog.messages if "runs need about" in line]
 
 
 @pytest.mark.parametrize(("hold", "sizes"), [(7.5, [4, 4]), (3.1, [3, 3, 2]), (0.5, [1] * 8)])
-def test_a_ensemble_that_does_not_fit_is_trained_in_waves_with_the_same_bits_and_one_line_tells_so(
-    job, caplog, hold, sizes
-):
+def test_ensemble_trained_in_chunks_equals_ensemble_trained_at_once(job, caplog, hold, sizes):
     at_once = job(hold=8.1, folder="at once")
     assert at_once[2] == [8]
     assert not told(caplog)
@@ -87,10 +87,10 @@ def test_a_ensemble_that_does_not_fit_is_trained_in_waves_with_the_same_bits_and
     assert in_waves[2] == sizes
     assert_same(in_waves, at_once)
     (line,) = told(caplog)
-    assert line.endswith(f"they are trained in {len(sizes)} waves, with the same results")
+    assert line.endswith(f"training them in {len(sizes)} chunks, with the same results")
 
 
-def test_outcomes_are_of_all_members_in_their_order(job):
+def test_outcomes_have_all_runs_in_order(job):
     outcomes, rows, _ = job(hold=3.1)
     assert rows.shape[:2] == (len(TASKS), len(EVERYONE))
     assert outcomes["status"].tolist() == [[0.0] * 3] * 4 + [[1.0] * 3] * 4
@@ -102,7 +102,7 @@ def test_outcomes_are_of_all_members_in_their_order(job):
 @pytest.mark.parametrize(
     ("hold", "sizes"), [(8.1, [2, 2, 4]), (3.1, [2, 2, 3, 1]), (0.5, [2, 2, 1, 1, 1, 1])]
 )
-def test_waves_that_were_begun_keep_their_size_whatever_fits_by_now(job, hold, sizes):
+def test_started_chunk_keeps_its_size_whatever_fits_now(job, hold, sizes):
     at_once = job(hold=8.1, folder="at once")
     with pytest.raises(KeyboardInterrupt):
         job(hold=2.1, stop_after=4)  # one task of the second wave
@@ -111,14 +111,14 @@ def test_waves_that_were_begun_keep_their_size_whatever_fits_by_now(job, hold, s
     assert_same(gone_on, at_once)
 
 
-def test_a_wave_is_gone_before_the_next_one_takes_its_place(job, monkeypatch):
+def test_memory_of_a_chunk_is_free_before_the_next_chunk_starts(job, monkeypatch):
     alive = weakref.WeakSet()
     before, draw = [], Trainer.__init__
 
-    def drawn(self, *given):
+    def drawn(self, *args, **kwargs):
         before.append(len(alive))
         alive.add(self)
-        draw(self, *given)
+        draw(self, *args, **kwargs)
 
     monkeypatch.setattr(Trainer, "__init__", drawn)
     gc.disable()  # who knows when it would come by
@@ -129,7 +129,7 @@ def test_a_wave_is_gone_before_the_next_one_takes_its_place(job, monkeypatch):
     assert before == [0, 0, 0]
 
 
-def test_the_log_says_what_memory_it_took(job, caplog):
+def test_log_states_peak_memory(job, caplog):
     caplog.set_level("INFO", "plasticity")
     job(hold=8.1)
     assert [
@@ -139,9 +139,7 @@ def test_the_log_says_what_memory_it_took(job, caplog):
     ]
 
 
-def test_images_that_must_be_separable_are_looked_at_before_anything_is_trained(
-    data, tmp_path, caplog
-):
+def test_images_are_checked_for_separability_before_training(data, tmp_path, caplog):
     def trained(samples):
         setting = replace(
             SETTING, problem=replace(SETTING.problem, samples=samples, separable=True)

@@ -1,9 +1,9 @@
-"""Dropout: what is dropped, how often, and that gradients are those of the network without it."""
+"""Dropout: what is dropped, how often, and its gradients."""
 
 import numpy as np
 import pytest
 import torch
-from ensembles import CNN, begun, changed, images, of_run, steps_of
+from ensembles import CNN, arrays_of, changed, images, new_trainer, record_steps
 from torch import nn
 from torch.func import functional_call
 
@@ -26,7 +26,7 @@ SETTINGS = {
 
 def gated(kind, setting, size):
     """Steps with the gates of each: ``(run, n, …)`` by layer."""
-    runs = begun(images(size), "dropout", ARMS, [0, 3], setting)
+    runs = new_trainer(images(size), "dropout", ARMS, [0, 3], setting)
     method, masks = runs.interventions["dropout"], []
     found = method.masks
 
@@ -70,7 +70,7 @@ class Gate(nn.Module):
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_gradients_are_those_of_a_network_whose_activations_are_multiplied_by_what_was_drawn(kind):
+def test_gradients_equal_those_of_a_network_with_masked_activations(kind):
     setting, size = SETTINGS[kind]
     _, steps = gated(kind, setting, size)
     network = architecture.build(setting.network, (1, size, size), 3).double()
@@ -95,7 +95,7 @@ def test_gradients_are_those_of_a_network_whose_activations_are_multiplied_by_wh
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
-def test_each_number_is_dropped_with_the_rate_by_itself_and_else_scaled_up(kind):
+def test_numbers_are_dropped_independently_with_the_rate_and_scaled_otherwise(kind):
     setting, size = SETTINGS[kind]
     _, steps = gated(kind, setting, size)
     every = {
@@ -121,7 +121,7 @@ def test_each_number_is_dropped_with_the_rate_by_itself_and_else_scaled_up(kind)
         ).all()  # at the higher rate all that is dropped at the lower, and more
 
 
-def test_layers_are_not_dropped_alike():
+def test_layers_have_different_masks():
     setting, size = SETTINGS["mlp"]
     _, steps = gated("mlp", setting, size)
     first, second = steps[0][0].values()
@@ -129,11 +129,11 @@ def test_layers_are_not_dropped_alike():
     assert not torch.equal(first, second)
 
 
-def test_hidden_activations_are_as_they_go_on_and_final_errors_are_of_the_whole_network(data):
+def test_hidden_activations_are_masked_and_final_errors_are_not(data):
     setting = changed(problem={"tasks": 1})
-    runs, steps, _ = steps_of(data, "dropout", [{"rate": 0.5}], [0], setting)
+    runs, steps, _ = record_steps(data, "dropout", [{"rate": 0.5}], [0], setting)
     for step in steps:
-        tensors = of_run(step.before, 0)
+        tensors = arrays_of(step.before, 0)
         whole = np.maximum(
             step.inputs[0].flatten(1).numpy() @ tensors["hidden_1.weight"].T
             + tensors["hidden_1.bias"],
@@ -159,7 +159,7 @@ def test_hidden_activations_are_as_they_go_on_and_final_errors_are_of_the_whole_
     )
 
 
-def test_a_rate_of_one_leaves_nothing_and_no_number_that_is_not_finite(data):
-    runs, steps, _ = steps_of(data, "dropout", [{"rate": 1}], [0], dtype=torch.float32)
+def test_rate_of_one_drops_everything_and_stays_finite(data):
+    runs, steps, _ = record_steps(data, "dropout", [{"rate": 1}], [0], dtype=torch.float32)
     assert not any(values.any() for step in steps for values in step.hidden.values())
     assert not runs.recorder.outcomes["status"].any()

@@ -1,4 +1,4 @@
-"""On a GPU runs are trained as on a CPU, with their step captured or not, at once or in waves."""
+"""Training on a GPU equals training on a CPU, captured or not, at once or in chunks."""
 
 import copy
 from dataclasses import replace
@@ -63,15 +63,13 @@ def assert_as_on_a_cpu(data, method, setting):
 
 
 @pytest.mark.parametrize("method", registry.names("methods"))
-def test_members_are_trained_as_on_a_cpu(data, method):
+def test_gpu_run_equals_cpu_run(data, method):
     assert SETTING.problem.steps * SETTING.problem.tasks >= 200
     assert_as_on_a_cpu(data, method, SETTING)
 
 
 @pytest.mark.parametrize(("kind", "width", "size"), [("cnn", 6, 16), ("resnet18", 2, 6)])
-def test_convolutional_members_that_go_at_once_are_trained_as_on_a_cpu_one_after_the_other(
-    kind, width, size
-):
+def test_vmapped_convolutional_gpu_run_equals_sequential_cpu_run(kind, width, size):
     images = np.random.default_rng(0).integers(0, 10, (40, 1, size, size), np.uint8)
     data = describe("small", Images(images, np.arange(40) % 3, list("abc"), 9), {})
     setting = Setting(
@@ -87,9 +85,9 @@ def test_convolutional_members_that_go_at_once_are_trained_as_on_a_cpu_one_after
 )
 @pytest.mark.parametrize("setting", [SETTING, WIDE], ids=["small", "wide"])
 @pytest.mark.parametrize("method", ["none", "fresh", "wasserstein"])
-def test_a_captured_step_is_bit_for_bit_one_that_is_not(data, method, setting, recorded):
+def test_captured_step_equals_plain_step(data, method, setting, recorded):
     captured, plain = (drawn(data, method, setting, recorded=recorded) for _ in range(2))
-    plain._take_step = plain._step
+    plain._take_step = plain._take_step.function
     assert torch.equal(trained(captured), trained(plain))
     assert captured._take_step.calls == setting.problem.steps * setting.problem.tasks
     for name, values in plain.recorder.outcomes.items():
@@ -100,16 +98,14 @@ def test_a_captured_step_is_bit_for_bit_one_that_is_not(data, method, setting, r
     ("method", "since"),
     [("none", SHORT.problem.steps * SHORT.problem.tasks), ("fresh", SHORT.problem.steps)],
 )
-def test_the_optimizer_counts_each_step_once_through_capture_and_forgets_when_told(
-    data, method, since
-):
+def test_captured_optimizer_counts_steps_once_and_resets(data, method, since):
     members = drawn(data, method, SHORT)
     trained(members)
     assert (members.learner.optimizer.steps == since).all()
     assert members.learner.optimizer.means["first"].any()
 
 
-def test_restored_members_go_on_to_the_same_bits(data):
+def test_restored_gpu_run_equals_uninterrupted_run(data):
     whole, kept = drawn(data, "wasserstein", SHORT), []
     train(whole, keep=lambda state: kept.append(copy.deepcopy(state)))
     for state in kept[:-1]:
@@ -121,7 +117,7 @@ def test_restored_members_go_on_to_the_same_bits(data):
         }
 
 
-def test_waves_take_less_memory_than_was_said_and_than_all_at_once_and_change_outcomes_by_rounding_alone(
+def test_chunks_use_less_memory_than_estimated_and_change_outcomes_by_rounding_only(
     data, tmp_path, monkeypatch
 ):
     setting = replace(SHORT, network=replace(SHORT.network, width=1000))

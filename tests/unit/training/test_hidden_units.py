@@ -1,4 +1,4 @@
-"""Which hidden units are followed, what makes and takes them, and what is refused."""
+"""Hidden units that can be reset: which are found, their weights, and refused networks."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def of(layer, *norms):
     return tuple(f"{name}.{part}" for name in (layer, *norms) for part in ("weight", "bias"))
 
 
-def test_units_of_an_mlp():
+def test_hidden_units_of_an_mlp():
     assert find_hidden_units(built("mlp", width=5, depth=2)) == [
         Units("hidden_1", 5, 1, of("hidden_1"), ("hidden_2.weight",)),
         Units("hidden_2", 5, 1, of("hidden_2"), ("output.weight",)),
@@ -39,7 +39,7 @@ def test_units_of_an_mlp():
 
 
 @pytest.mark.parametrize("norm", ["none", "layer", "batch"])
-def test_units_of_a_cnn_are_channels_and_units(norm):
+def test_hidden_units_of_a_cnn_are_channels_and_units(norm):
     norms = [() if norm == "none" else (f"norm_{place}",) for place in range(1, 5)]
     assert find_hidden_units(built("cnn", "fourier", width=7, norm=norm)) == [
         Units("conv_1", 16, 2, of("conv_1", *norms[0]), ("conv_2.weight",)),
@@ -49,7 +49,7 @@ def test_units_of_a_cnn_are_channels_and_units(norm):
     ]
 
 
-def test_units_of_a_resnet_are_those_inside_its_blocks():
+def test_hidden_units_of_a_resnet_are_inside_its_blocks():
     found = names(find_hidden_units(built("resnet18", width=2)))
     blocks = [f"stage_{stage}.block_{block}" for stage in range(1, 5) for block in (1, 2)]
     assert list(found) == [f"{block}.conv_1" for block in blocks]
@@ -59,7 +59,7 @@ def test_units_of_a_resnet_are_those_inside_its_blocks():
         assert found[f"{block}.conv_1"] == (width, 1, incoming, (f"{block}.conv_2.weight",))
 
 
-def test_in_a_resnet_whose_activation_doubles_channels_those_before_a_convolution_as_shortcut_are_followed_too():
+def test_crelu_resnet_has_hidden_units_before_convolutional_shortcuts():
     found = names(find_hidden_units(built("resnet18", "crelu", width=2)))
     assert found["conv_1"] == (
         2,
@@ -70,7 +70,7 @@ def test_in_a_resnet_whose_activation_doubles_channels_those_before_a_convolutio
     assert "stage_1.block_1.conv_2" not in found  # the shortcut adds to them
 
 
-def test_units_of_a_vit_are_those_of_its_hidden_layers():
+def test_hidden_units_of_a_vit_are_in_its_hidden_layers():
     found = names(find_hidden_units(built("vit", "gelu", width=8, depth=2, heads=2)))
     assert found == {
         f"block_{place}.hidden_1": (
@@ -94,9 +94,7 @@ def test_units_of_a_vit_are_those_of_its_hidden_layers():
         ("vit", {"width": 8, "depth": 1, "heads": 2}),
     ],
 )
-def test_columns_that_are_zero_do_what_a_mask_on_the_units_activations_does(
-    kind, options, activation, norm
-):
+def test_zero_outgoing_columns_equal_a_mask_on_activations(kind, options, activation, norm):
     options = options if kind == "vit" else {**options, "norm": norm}
     network = built(kind, activation, 20 if kind == "cnn" else 8, **options).double()
     size = 20 if kind == "cnn" else 8
@@ -134,7 +132,7 @@ def test_columns_that_are_zero_do_what_a_mask_on_the_units_activations_does(
         ("resnet18", {"width": 2}),
     ],
 )
-def test_rows_of_what_makes_a_unit_are_all_that_it_alone_depends_on(kind, options):
+def test_incoming_rows_change_only_their_unit(kind, options):
     network = built(kind, "tanh", 16, **options).double()
     torch.manual_seed(0)
     tensors = {
@@ -155,7 +153,7 @@ def test_rows_of_what_makes_a_unit_are_all_that_it_alone_depends_on(kind, option
         ]
 
 
-def test_magnitudes_are_means_over_rows_and_over_what_the_activation_makes_of_a_unit():
+def test_magnitudes_are_means_over_rows_and_expansion():
     units = Units("layer", 3, 2, (), ())
     hidden = torch.tensor([[[1.0, 2, 3, 4, 5, 6], [-1, 0, 3, 4, -5, 0]]])
     assert units.magnitudes({"layer": hidden}).tolist() == [[(1 + 4) / 2, (1 + 5) / 2, (3 + 3) / 2]]
@@ -216,9 +214,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize(("call", "expected"), CALLS.values(), ids=CALLS)
-def test_in_a_network_of_ones_own_units_are_followed_where_one_layer_makes_them_and_layers_alone_take_them(
-    call, expected
-):
+def test_units_of_a_custom_network_come_from_one_layer_and_go_to_layers_only(call, expected):
     if expected:
         assert [units.layer for units in find_hidden_units(Custom(call))] == expected
     else:
@@ -229,17 +225,18 @@ def test_in_a_network_of_ones_own_units_are_followed_where_one_layer_makes_them_
             find_hidden_units(Custom(call))
 
 
-def test_a_network_whose_calls_depend_on_numbers_is_refused_in_a_sentence():
+def test_network_that_cannot_be_traced_is_refused():
     with pytest.raises(
         StudyError,
-        match=r"^the hidden units of this network.kind cannot be followed \(.*\): choose another kind or method$",
+        match=r"^the hidden units of this network.kind cannot be found, because its forward cannot "
+        r"be traced \(.*\): choose another kind or method$",
     ) as refused:
         find_hidden_units(Custom(lambda m, x: m.output(x) if x.sum() > 0 else m.output(-x)))
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("method", ["redo", "continual_backprop", "self_normalized_resets"])
-def test_methods_that_reset_units_work_on_every_network_of_the_house(method):
+def test_unit_reset_methods_work_on_every_architecture(method):
     arms = {
         "redo": {"threshold": 1e9, "period": 1},
         "continual_backprop": {"rate": 1, "maturity": 0},

@@ -1,4 +1,4 @@
-"""What training is said to need of memory: counted by hand, and against what it takes."""
+"""Estimated memory of training, against counts by hand and against measurements."""
 
 import json
 import subprocess
@@ -60,19 +60,19 @@ def fitting(network, data):
         ),
     ],
 )
-def test_activations_are_what_each_layer_puts_out_for_one_image(network, channels, size, expected):
+def test_activations_count_outputs_of_each_layer_for_one_image(network, channels, size, expected):
     data = images(channels, size)
     assert memory.activations(fitting(network, data), data) == sum(expected)
 
 
-def test_counting_activations_leaves_the_network_as_it_was():
+def test_counting_activations_leaves_no_hooks():
     data = images(1, 16)
     network = fitting(Network("cnn", "relu", options={"width": 7}), data)
     memory.activations(network, data)
     assert not any(layer._forward_hooks for layer in network.modules())
 
 
-def test_on_a_cpu_members_may_take_what_was_granted_less_what_the_process_takes_anyway():
+def test_available_cpu_memory_is_the_limit_minus_used_memory():
     assert memory.available(torch.device("cpu"), memory.BASE + 12345, 0) == 12345
     assert memory.available(torch.device("cpu"), memory.BASE + 12345, 2345) == 10000, (
         "the dataset is there already"
@@ -80,12 +80,12 @@ def test_on_a_cpu_members_may_take_what_was_granted_less_what_the_process_takes_
     assert memory.available(torch.device("cpu"), memory.BASE // 2, 0) == 0
 
 
-def test_where_nothing_was_said_of_memory_members_may_take_the_machines(monkeypatch):
+def test_available_cpu_memory_without_limit_is_that_of_the_machine(monkeypatch):
     monkeypatch.setattr(memory.os, "sysconf", {"SC_PHYS_PAGES": 10**6, "SC_PAGE_SIZE": 4096}.get)
     assert memory.available(torch.device("cpu"), None, 0) == 4096 * 10**6 - memory.BASE
 
 
-def test_on_a_gpu_members_may_take_what_is_free_there_whatever_was_granted(monkeypatch):
+def test_available_gpu_memory_is_its_free_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (777, 999))
     assert memory.available(torch.device("cuda"), 10**12, 5) == 777
 
@@ -169,11 +169,11 @@ def measured():
 @pytest.mark.parametrize(
     ("case", "most"), [("parameters", 3), ("data", 3), ("convolutions", 20)]
 )  # on a CPU, one after the other
-def test_what_is_said_covers_what_more_members_take_and_is_not_far_from_it(measured, case, most):
+def test_estimate_per_run_is_above_measured_memory_and_near_it(measured, case, most):
     said, (few, many) = measured[1][case]
     *_, fewer, more = CASES[case]
     assert many - few < (more - fewer) * said < most * (many - few)
 
 
-def test_the_process_itself_takes_no_more_than_is_set_apart_for_it(measured):
+def test_base_is_above_memory_of_an_idle_process_and_near_it(measured):
     assert 0.5 * memory.BASE < measured[0] < memory.BASE

@@ -1,4 +1,4 @@
-"""Methods whose hyper-parameters leave nothing of them train as `none` does, to the bit."""
+"""Methods with neutral hyper-parameters equal `none` to the bit."""
 
 import pytest
 import torch
@@ -48,17 +48,17 @@ def assert_trained_alike(one, other):
     count = len(runs.recorder.alive) // len(others.recorder.alive)
     assert torch.equal(states, other_states.repeat(1, count, 1))
     for name, values in others.recorder.outcomes.items():
-        assert torch.equal(runs.recorder.outcomes[name], values.repeat(count, *[1] * (values.ndim - 1))), (
-            name
-        )
+        assert torch.equal(
+            runs.recorder.outcomes[name], values.repeat(count, *[1] * (values.ndim - 1))
+        ), name
 
 
-def test_each_method_is_in_the_table():
+def test_every_method_is_in_the_table():
     assert sorted([*NEUTRAL, *AT_SWITCHES, *OF_THE_NETWORK, "none"]) == registry.names("methods")
 
 
 @pytest.mark.parametrize("method", NEUTRAL)
-def test_a_method_with_nothing_left_of_it_is_no_intervention(data, method):
+def test_neutral_method_equals_none(data, method):
     arms = NEUTRAL[method]
     assert_trained_alike(
         trained(data, method, arms, [0, 1], dtype=torch.float32),
@@ -67,7 +67,7 @@ def test_a_method_with_nothing_left_of_it_is_no_intervention(data, method):
 
 
 @pytest.mark.parametrize("method", NEUTRAL)
-def test_with_convolutions_it_is_none_either(method):
+def test_neutral_method_equals_none_on_a_cnn(method):
     data, setting = (
         images(16),
         changed(
@@ -81,7 +81,7 @@ def test_with_convolutions_it_is_none_either(method):
 
 
 @pytest.mark.parametrize("method", AT_SWITCHES)
-def test_before_the_first_switch_nothing_is_drawn_anew(data, method):
+def test_boundary_methods_change_nothing_before_the_first_boundary(data, method):
     setting = changed(problem={"tasks": 1})
     assert_trained_alike(
         trained(data, method, [{}], [0, 1], setting), trained(data, "none", [{}], [0, 1], setting)
@@ -89,7 +89,7 @@ def test_before_the_first_switch_nothing_is_drawn_anew(data, method):
 
 
 @pytest.mark.parametrize("method", OF_THE_NETWORK)
-def test_methods_that_only_change_the_network_are_the_setting_with_that_network(data, method):
+def test_network_methods_equal_none_on_the_changed_network(data, method):
     none = trained(data, "none", [{}], [0, 1], seen(SETTING, method), torch.float32)
     assert_trained_alike(trained(data, method, [{}], [0, 1], dtype=torch.float32), none)
     assert not torch.equal(

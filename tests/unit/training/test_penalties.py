@@ -1,4 +1,4 @@
-"""Spectral, Parseval and L2-ER penalties and their gradients against the definitions, written out for one network in numpy."""
+"""Spectral, Parseval and L2-ER penalties and their gradients against definitions in numpy."""
 
 import math
 
@@ -57,7 +57,8 @@ def of_method(method, arms, learner):
 def taken(intervention, learner):
     """The penalty and its gradient, as training takes it."""
     penalty = intervention.penalty(learner)
-    gradient = learner.parameters.gradient(0 * learner.parameters.tensors["output.bias"], penalty)
+    losses = 0 * learner.parameters.tensors["output.bias"]
+    gradient = learner.parameters.gradient(lambda: (losses, [penalty]))
     return penalty.detach().clone(), learner.parameters.split(gradient.clone())
 
 
@@ -88,7 +89,7 @@ def each_matrix(tensors, kernels):
 
 
 @pytest.mark.parametrize(("network", "kernels"), NETWORKS)
-def test_spectral_is_the_definition_with_one_power_iteration_a_step(network, kernels):
+def test_spectral_equals_its_definition_with_one_power_iteration_per_step(network, kernels):
     learner = learner_of(network)
     arms = [
         {"strength": 0.5, "power": 2},
@@ -139,7 +140,7 @@ def test_spectral_is_the_definition_with_one_power_iteration_a_step(network, ker
 
 
 @pytest.mark.parametrize(("network", "kernels"), NETWORKS)
-def test_after_many_power_iterations_the_norm_is_the_largest_singular_value(network, kernels):
+def test_many_power_iterations_give_the_largest_singular_value(network, kernels):
     learner = learner_of(network, runs=1)
     moved(learner, 0)
     with torch.no_grad():
@@ -158,7 +159,7 @@ def test_after_many_power_iterations_the_norm_is_the_largest_singular_value(netw
     assert intervention.penalty(learner).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_spectral_norms_go_to_one_and_biases_to_zero_under_the_penalty_alone():
+def test_spectral_penalty_alone_drives_norms_to_one_and_biases_to_zero():
     learner = learner_of(MLP, runs=1)
     moved(learner, 0)
     intervention = of_method("spectral", [{"strength": 1}], learner)
@@ -181,7 +182,7 @@ def test_spectral_norms_go_to_one_and_biases_to_zero_under_the_penalty_alone():
     )  # slowly: the slope is of third order
 
 
-def test_with_a_power_below_one_spectral_has_a_gradient_where_biases_start():
+def test_spectral_with_power_below_one_has_a_finite_gradient_at_zero_biases():
     learner = learner_of(MLP, runs=1)
     _, gradients = taken(of_method("spectral", [{"strength": 1, "power": 0.5}], learner), learner)
     assert all(slope.isfinite().all() for slope in gradients.values())
@@ -193,7 +194,7 @@ GAIN = {"relu": math.sqrt(2), "crelu": math.sqrt(2), "tanh": 5 / 3}
 
 @pytest.mark.parametrize("initialization", LAWS)
 @pytest.mark.parametrize(("network", "kernels"), NETWORKS)
-def test_parseval_is_the_definition(network, kernels, initialization):
+def test_parseval_equals_its_definition(network, kernels, initialization):
     network = Network(network.kind, network.activation, initialization, options=network.options)
     learner, strengths = learner_of(network), [0.5, 0, 2]
     intervention = of_method(
@@ -223,7 +224,7 @@ def test_parseval_is_the_definition(network, kernels, initialization):
 
 
 @pytest.mark.parametrize("network", [MLP, WIDE])
-def test_parseval_of_weights_that_start_orthogonal_is_zero_and_of_others_is_not(network):
+def test_parseval_is_zero_for_orthogonal_weights_only(network):
     network = Network(network.kind, network.activation, "orthogonal", options=network.options)
     learner = learner_of(network)
     intervention = of_method("parseval", [{"strength": 1}] * 3, learner)
@@ -238,13 +239,13 @@ def test_parseval_of_weights_that_start_orthogonal_is_zero_and_of_others_is_not(
 
 
 @pytest.mark.parametrize("method", ["spectral", "parseval"])
-def test_convolutions_are_refused_until_it_is_said_how_they_are_matrices(method):
+def test_convolutions_without_kernels_option_are_refused(method):
     with pytest.raises(StudyError, match=r"conv_1 is a convolution, .*: add kernels: flat"):
         of_method(method, [{"strength": 1}], learner_of(CNN, runs=1))
 
 
 @pytest.mark.parametrize("method", ["spectral", "parseval"])
-def test_the_launcher_knows_the_networks_of_the_house_that_have_convolutions(method):
+def test_needs_lists_all_convolutional_architectures(method):
     options = {"mlp": {"width": 4, "depth": 1}}
     built = {
         kind: architecture.build(
@@ -274,7 +275,20 @@ def rank_of(features):
     return (-(shares * shares.log()).sum()).exp()
 
 
-def test_l2_er_is_the_definition():
+def gradient_with_penalty(intervention, learner, inputs, scale=1):
+    """The gradient of scaled squares of outputs and the penalty, and the penalty itself."""
+    penalties = []
+
+    def objective():
+        outputs = learner.record_activations(inputs, {})
+        penalties.append(intervention.penalty(learner))
+        return scale * outputs.square().sum(dim=2), penalties
+
+    gradient = learner.parameters.gradient(objective).clone()
+    return gradient, penalties[0]
+
+
+def test_l2_er_equals_its_definition():
     learner = learner_of(WIDE)
     moved(learner, 0)
     arms = [{"strength": 0.5, "rank": 0.1}, {"strength": 0, "rank": 2}, {"strength": 1, "rank": 0}]
@@ -282,11 +296,8 @@ def test_l2_er_is_the_definition():
     inputs = torch.randn(
         3, 7, 1, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64
     )
-    outputs = learner.record_activations(inputs, {})
-    penalty = intervention.penalty(learner)
-    gradients = learner.parameters.split(
-        learner.parameters.gradient(0 * outputs.sum(dim=2), penalty).clone()
-    )
+    gradient, penalty = gradient_with_penalty(intervention, learner, inputs, scale=0)
+    gradients = learner.parameters.split(gradient)
     for run, arm in enumerate(arms):
         tensors = {
             name: tensor[run].detach().clone().requires_grad_()
@@ -305,7 +316,7 @@ def test_l2_er_is_the_definition():
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7), (5, 5)])
-def test_the_rank_of_features_is_the_entropy_rank_of_their_singular_values(shape):
+def test_entropy_rank_of_features_equals_that_of_singular_values(shape):
     features = torch.randn(
         4, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
@@ -319,7 +330,7 @@ def test_the_rank_of_features_is_the_entropy_rank_of_their_singular_values(shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_rank_of_a_layer_that_is_all_zero_or_not_finite_is_one_and_its_slopes_are_finite(dtype):
+def test_entropy_rank_of_zero_or_non_finite_features_is_one_with_finite_gradient(dtype):
     features = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
     expected = entropy_rank(
         features[3:].clone().requires_grad_()
@@ -335,9 +346,7 @@ def test_the_rank_of_a_layer_that_is_all_zero_or_not_finite_is_one_and_its_slope
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("method", ["spectral", "parseval", "l2_er"])
-def test_penalties_and_gradients_of_the_others_are_the_same_to_the_bit_when_a_run_is_not_finite(
-    method, value
-):
+def test_non_finite_run_does_not_change_penalties_and_gradients_of_others(method, value):
     arms, found = (
         [{"strength": 0.1, "rank": 0.1} if method == "l2_er" else {"strength": 0.1}] * 3,
         [],
@@ -350,8 +359,6 @@ def test_penalties_and_gradients_of_the_others_are_the_same_to_the_bit_when_a_ru
             with torch.no_grad():
                 learner.parameters.tensors["hidden_2.weight"][1, 2] = value
         for _ in range(2):
-            losses = learner.record_activations(inputs, {}).square().sum(dim=2)
-            penalty = intervention.penalty(learner)
-            gradient = learner.parameters.gradient(losses, penalty)
+            gradient, penalty = gradient_with_penalty(intervention, learner, inputs)
         found.append((penalty.detach()[[0, 2]], gradient[[0, 2]]))
     assert all(map(torch.equal, *found))

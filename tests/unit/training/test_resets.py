@@ -1,4 +1,4 @@
-"""Which units are given a new start, and what a new start is: against plain loops over one run's units."""
+"""Unit resets against plain loops over the units of one run: which units, and new values."""
 
 import math
 
@@ -10,12 +10,12 @@ from ensembles import (
     CNN,
     LAWS,
     SETTING,
-    begun,
+    arrays_of,
     changed,
     deviation,
     images,
-    of_run,
-    steps_of,
+    new_trainer,
+    record_steps,
     trained,
 )
 from scipy import stats
@@ -185,18 +185,16 @@ RULES = {"redo": Dormant, "continual_backprop": Useless, "self_normalized_resets
         if (method, kind) != ("self_normalized_resets", "crelu")
     ],
 )
-def test_after_each_step_the_units_that_the_definition_chooses_start_anew_and_nothing_else_changes(
-    method, kind
-):
+def test_exactly_the_units_of_the_definition_are_reset_after_each_step(method, kind):
     setting, size = SETTINGS[kind]
-    _, steps, _ = steps_of(images(size), method, ARMS[method], [0, 3], setting)
+    _, steps, _ = record_steps(images(size), method, ARMS[method], [0, 3], setting)
     assert len(steps) == setting.problem.tasks * setting.problem.steps
     total, drawn = 0, []
     for run in range(4):
         rule = RULES[method](kind, ARMS[method][run // 2])
         for step in steps:
-            hidden = activations_of(kind, of_run(step.before, run), step.inputs[run])
-            stepped, after = of_run(step.stepped, run), of_run(step.after, run)
+            hidden = activations_of(kind, arrays_of(step.before, run), step.inputs[run])
+            stepped, after = arrays_of(step.stepped, run), arrays_of(step.after, run)
             chosen = rule(step.count, hidden, stepped)
             assert rule.agrees(step.state, run)
             new = {name: np.zeros(values.shape, bool) for name, values in after.items()}
@@ -239,7 +237,7 @@ def renewed(
         "initialization": initialization,
         "options": options,
     }
-    runs = begun(
+    runs = new_trainer(
         images(20 if kind == "cnn" else 4), "none", [{}] * arms, seeds, changed(network=network)
     )
     return runs.learner, UnitResetter(runs.learner)
@@ -257,7 +255,9 @@ def everywhere(learner, renewal, which=slice(None)):
 
 @pytest.mark.parametrize("initialization", LAWS)
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
-def test_incoming_weights_follow_the_initial_law_and_never_repeat(initialization, kind):
+def test_new_incoming_weights_follow_the_initial_distribution_and_never_repeat(
+    initialization, kind
+):
     learner, renewal = renewed(initialization, arms=1, kind=kind)
     found = {name: [] for of in renewal.units for name in of.incoming}
     for task in range(2):
@@ -297,7 +297,7 @@ def test_incoming_weights_follow_the_initial_law_and_never_repeat(initialization
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
-def test_units_of_any_layer_that_start_one_at_a_time_have_draws_of_the_layers_law(kind):
+def test_units_reset_one_at_a_time_follow_the_initial_distribution(kind):
     learner, renewal = renewed("he", arms=1, seeds=range(4), kind=kind)
     for of in renewal.units:
         rows = []
@@ -321,7 +321,7 @@ def test_units_of_any_layer_that_start_one_at_a_time_have_draws_of_the_layers_la
         assert stats.kstest(values, "norm").pvalue > 1e-3
 
 
-def test_new_starts_are_alike_in_all_arms_of_a_seed_and_differ_between_seeds_tasks_and_layers():
+def test_new_weights_depend_on_seed_task_and_layer_but_not_on_arm():
     learner, renewal = renewed(arms=2, seeds=(0, 1), width=16)
     found = []
     for task in range(2):
@@ -341,7 +341,7 @@ def test_new_starts_are_alike_in_all_arms_of_a_seed_and_differ_between_seeds_tas
 
 
 @pytest.mark.parametrize("norm", ["layer", "batch"])
-def test_a_norm_between_a_layer_and_its_activation_starts_anew_with_the_unit(norm):
+def test_norm_parameters_are_reset_with_their_unit(norm):
     for kind, layer, place in (("mlp", "hidden_2", "norm_2"), ("cnn", "conv_1", "norm_1")):
         learner, renewal = renewed(arms=1, seeds=(0,), kind=kind, norm=norm)
         learner.optimizer.step(
@@ -367,7 +367,7 @@ def test_a_norm_between_a_layer_and_its_activation_starts_anew_with_the_unit(nor
 
 @pytest.mark.parametrize("activation", ["relu", "crelu"])
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
-def test_a_network_computes_the_same_when_units_that_put_out_nothing_start_anew(kind, activation):
+def test_reset_of_silent_units_does_not_change_outputs(kind, activation):
     learner, renewal = renewed(kind=kind, activation=activation)
     inputs = torch.randn(
         4, 5, *learner.image, generator=torch.Generator().manual_seed(0), dtype=torch.float64
@@ -390,7 +390,7 @@ def test_a_network_computes_the_same_when_units_that_put_out_nothing_start_anew(
         assert not torch.allclose(learner(inputs), before)
 
 
-def test_a_change_of_no_units_changes_nothing():
+def test_reset_of_no_units_changes_nothing():
     learner, renewal = renewed()
     before = learner.parameters.flat.detach().clone()
     renewal.reinitialize(learner, everywhere(learner, renewal, slice(0, 0)))
@@ -399,7 +399,7 @@ def test_a_change_of_no_units_changes_nothing():
 
 def ages_at_reset(arm, fires, steps=40):
     """After which steps a unit of a layer is reset by self-normalised resets when it fires in given steps, and all others always."""
-    runs = begun(images(4), "self_normalized_resets", [arm], [0])
+    runs = new_trainer(images(4), "self_normalized_resets", [arm], [0])
     learner, method = runs.learner, runs.interventions["self_normalized_resets"]
     resets = []
     with torch.no_grad():
@@ -419,14 +419,14 @@ def ages_at_reset(arm, fires, steps=40):
     return resets
 
 
-def test_a_unit_that_always_fired_and_falls_silent_is_reset_when_its_silence_is_longer_than_the_quantile():
+def test_silent_unit_is_reset_when_its_age_reaches_the_quantile():
     for rejection in (0.5, math.exp(-2), 0.01, 1e-4):
         wait = math.ceil(-math.log(rejection))  # waits of one step each
         assert ages_at_reset({"rejection": rejection}, lambda step: step <= 10)[0] == 10 + wait
         assert ages_at_reset({"rejection": rejection}, lambda step: False)[:2] == [wait, 2 * wait]
 
 
-def test_a_unit_that_fires_every_third_step_may_be_silent_for_longer():
+def test_rarely_firing_unit_is_reset_later():
     waited = [1, *[3] * 6]  # from one wait of one step on
     expected = 18 + math.ceil(-math.log(0.05) * sum(waited) / len(waited))
     assert (
@@ -438,7 +438,7 @@ def test_a_unit_that_fires_every_third_step_may_be_silent_for_longer():
 
 def of_utilities(arm, steps, magnitudes):
     """When and which of the first layer's units continual backprop resets, with given magnitudes and outgoing weights of 1."""
-    runs = begun(images(4), "continual_backprop", [arm], [0])
+    runs = new_trainer(images(4), "continual_backprop", [arm], [0])
     learner, method = runs.learner, runs.interventions["continual_backprop"]
     found = []
     for step in range(1, steps + 1):
@@ -459,7 +459,7 @@ def of_utilities(arm, steps, magnitudes):
     return found, method
 
 
-def test_only_units_older_than_maturity_start_anew_and_those_of_least_utility():
+def test_continual_backprop_resets_mature_units_of_lowest_utility():
     magnitudes = [8.0, 7, 6, 5, 1, 2, 3, 4]
     found, _ = of_utilities({"rate": 1 / 4, "maturity": 5, "decay": 0.9}, 8, magnitudes)
     # due are 8 / 4, then 6 / 4, then half a unit and 5 / 4
@@ -468,7 +468,7 @@ def test_only_units_older_than_maturity_start_anew_and_those_of_least_utility():
     assert len(of_utilities({"rate": 1, "maturity": 6, "decay": 0.9}, 7, magnitudes)[0]) == 8
 
 
-def test_what_is_due_adds_up_over_steps():
+def test_continual_backprop_adds_up_fractions_of_units():
     found, method = of_utilities(
         {"rate": 1 / 64, "maturity": 0, "decay": 0.5}, 24, [8.0, 7, 6, 5, 4, 3, 2, 1]
     )
@@ -486,9 +486,9 @@ def test_utilities_are_corrected_for_age():
     assert found == []
 
 
-def test_dormant_units_come_back_to_life_with_redo(data):
+def test_resets_revive_dead_units(data):
     def dead(method, arm):
-        runs = begun(data, method, [arm], [0], changed(problem={"epochs": 10}))
+        runs = new_trainer(data, method, [arm], [0], changed(problem={"epochs": 10}))
         with torch.no_grad():
             runs.learner.parameters.tensors["hidden_1.bias"][:, :4] = -100
         for _ in range(2):
@@ -504,7 +504,7 @@ def test_dormant_units_come_back_to_life_with_redo(data):
     assert dead("self_normalized_resets", {"rejection": 0.01}) == 0
 
 
-def test_units_follows_only_those_named():
+def test_resetter_has_the_units_that_are_found():
     learner, renewal = renewed()
     assert (
         [of.layer for of in renewal.units]
@@ -513,7 +513,7 @@ def test_units_follows_only_those_named():
     )
 
 
-def test_a_runs_resets_are_the_same_whoever_else_is_reset(data):
+def test_resets_of_a_run_do_not_depend_on_other_runs(data):
     arms = ARMS["redo"]
     _, states = trained(data, "redo", arms, [0, 1], SETTING)
     _, alone = trained(data, "redo", arms[:1], [1], SETTING)

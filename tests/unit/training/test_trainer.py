@@ -1,4 +1,4 @@
-"""Runs as one ensemble against a plain PyTorch loop over one network, and what one run may know of another: nothing."""
+"""An ensemble against a plain PyTorch loop over one network; runs do not affect each other."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -18,10 +18,11 @@ from plasticity.config.models import Network, Optimizer, Problem, Setting, Train
 from plasticity.data import shift, tasks
 from plasticity.data.dataset import Images, describe
 from plasticity.models import activations, architecture
-from plasticity.training import trainer
+from plasticity.training import recorder
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention
-from plasticity.training.trainer import Trainer, train, watched
+from plasticity.training.recorder import step_weights
+from plasticity.training.trainer import Trainer, train
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=30, batch=7, epochs=10, tasks=6),
@@ -56,16 +57,16 @@ def trained(
     sabotage=None,
 ):
     """Outcomes ``(arm, seed, task …)``, and the parameters at each task's start and at the end, ``(time, arm, seed, parameter)``."""
-    members = built(data, method, arms, seeds, setting, dtype, recorded)
+    trainer = built(data, method, arms, seeds, setting, dtype, recorded)
     if sabotage:
-        sabotage(members)
+        sabotage(trainer)
     saved = {}
-    train(members, lambda task, parameters: saved.update({task: parameters.clone()}))
+    train(trainer, lambda task, parameters: saved.update({task: parameters.clone()}))
     assert list(saved) == list(range(setting.problem.tasks))
-    states = torch.stack([*saved.values(), members.learner.parameters.flat.detach()])
+    states = torch.stack([*saved.values(), trainer.learner.parameters.flat.detach()])
     outcomes = {
         name: values.unflatten(0, (len(arms), -1)).numpy()
-        for name, values in members.recorder.outcomes.items()
+        for name, values in trainer.recorder.outcomes.items()
     }
     return outcomes, states.unflatten(1, (len(arms), -1))
 
@@ -190,7 +191,7 @@ def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
         if problem.test_samples:
             outcomes["test_error"].append(errors_of(outputs[n:], labels[n:]).mean())
         outcomes["online_error"].append(sum(errors) / len(errors))
-        outcomes["update_norm"].append(np.dot(watched(len(moves), task), moves) / len(moves))
+        outcomes["update_norm"].append(np.dot(step_weights(len(moves), task), moves) / len(moves))
         ends = [len(errors) * point // points for point in range(points + 1)]
         for curve, values in (("error_curve", errors), ("loss_curve", losses)):
             outcomes[curve].append([np.mean(values[a:b]) for a, b in pairwise(ends)])
@@ -218,7 +219,7 @@ def assert_trained_as_by_a_plain_loop(data, method, arms, setting):
 
 @pytest.mark.parametrize(("method", "arms"), ARMS.items())
 @pytest.mark.parametrize("activation", slow_except(["relu"], ["relu", "tanh"]))
-def test_each_member_is_trained_as_by_a_plain_loop_over_its_network(data, method, arms, activation):
+def test_run_equals_plain_loop(data, method, arms, activation):
     setting = replace(SETTING, network=replace(SETTING.network, activation=activation))
     assert_trained_as_by_a_plain_loop(data, method, arms, setting)
 
@@ -230,7 +231,7 @@ CONVOLUTIONAL = [
 
 
 @pytest.mark.parametrize(("network", "size"), slow_except([CONVOLUTIONAL[0]], CONVOLUTIONAL))
-def test_members_of_a_convolutional_network_are_too(network, size):
+def test_convolutional_run_equals_plain_loop(network, size):
     draw = np.random.default_rng(0)
     data = describe(
         "small",
@@ -281,7 +282,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_members_of_every_kind_of_problem_and_optimizer_are_too(data, way):
+def test_run_equals_plain_loop_for_every_problem_and_optimizer(data, way):
     setting = replace(
         SETTING,
         **{part: replace(getattr(SETTING, part), **changed) for part, changed in WAYS[way].items()},
@@ -289,7 +290,7 @@ def test_members_of_every_kind_of_problem_and_optimizer_are_too(data, way):
     assert_trained_as_by_a_plain_loop(data, "l2_init", [{"strength": 0.01}], setting)
 
 
-def test_learning_happens_and_outcomes_are_of_the_right_size(data):
+def test_errors_fall_and_outcomes_are_plausible(data):
     longer = replace(SETTING, problem=replace(SETTING.problem, epochs=120, tasks=2))
     outcomes, _ = trained(data, "none", [{}], [0], longer)
     assert (outcomes["final_error"] <= 0.1).all()
@@ -300,9 +301,9 @@ def test_learning_happens_and_outcomes_are_of_the_right_size(data):
     assert (np.diff(outcomes["loss_curve"]) < 0).all()
 
 
-def test_outcomes_do_not_depend_on_how_many_samples_are_looked_at_at_once(data, monkeypatch):
+def test_outcomes_do_not_depend_on_the_evaluation_batch(data, monkeypatch):
     at_once, states = trained(data, "none", [{}], [0, 1], SHORT)
-    monkeypatch.setattr(trainer, "CHUNK", 7)
+    monkeypatch.setattr(recorder, "EVALUATION_BATCH", 7)
     in_parts, states_again = trained(data, "none", [{}], [0, 1], SHORT)
     assert torch.equal(states, states_again)
     for name in NUMBERS:
@@ -317,9 +318,7 @@ def test_outcomes_do_not_depend_on_how_many_samples_are_looked_at_at_once(data, 
     [(torch.float32, RECORDED), (torch.float64, RECORDED), (torch.float32, BFLOAT16)],
 )
 @pytest.mark.parametrize("method", ["none", "fresh", "wasserstein"])
-def test_a_members_numbers_do_not_depend_on_the_block_it_is_trained_in(
-    data, method, dtype, recorded
-):
+def test_run_does_not_depend_on_other_seeds(data, method, dtype, recorded):
     block, block_states = trained(data, method, ARMS[method], [0, 1, 2], ODD, dtype, recorded)
     alone, alone_states = trained(data, method, ARMS[method], [2], ODD, dtype, recorded)
     assert torch.equal(block_states[:, :, 2:], alone_states)
@@ -328,7 +327,7 @@ def test_a_members_numbers_do_not_depend_on_the_block_it_is_trained_in(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("method", ["l2", "l2_init", "wasserstein"])
-def test_a_members_numbers_do_not_depend_on_other_arms(data, method, dtype):
+def test_run_does_not_depend_on_other_arms(data, method, dtype):
     both, both_states = trained(data, method, ARMS[method], [0, 1], ODD, dtype)
     alone, alone_states = trained(data, method, ARMS[method][1:], [0, 1], ODD, dtype)
     assert torch.equal(both_states[:, 1:], alone_states)
@@ -336,28 +335,28 @@ def test_a_members_numbers_do_not_depend_on_other_arms(data, method, dtype):
     assert not np.array_equal(both["final_loss"][0], both["final_loss"][1])
 
 
-def test_members_may_be_any_arms_and_seeds_in_any_order(data):
+def test_runs_can_be_any_arms_and_seeds_in_any_order(data):
     arms = ARMS["l2"]
     whole, states = trained(data, "l2", arms, [0, 1, 2], SHORT, torch.float32)
     some = [(arms[1], 2), (arms[0], 0), (arms[1], 0)]
-    members = Trainer(SHORT, "l2", some, data, RECORDED, torch.device("cpu"))
-    train(members)
-    assert torch.equal(members.learner.parameters.flat, states[-1][[1, 0, 1], [2, 0, 0]])
+    trainer = Trainer(SHORT, "l2", some, data, RECORDED, torch.device("cpu"))
+    train(trainer)
+    assert torch.equal(trainer.learner.parameters.flat, states[-1][[1, 0, 1], [2, 0, 0]])
     assert_same(
-        {name: values.numpy() for name, values in members.recorder.outcomes.items()},
+        {name: values.numpy() for name, values in trainer.recorder.outcomes.items()},
         {n: v[[1, 0, 1], [2, 0, 0]] for n, v in whole.items()},
     )
 
 
 @pytest.mark.parametrize("method", ["l2", "l2_init", "wasserstein"])
-def test_a_strength_of_zero_is_no_intervention_bit_for_bit(data, method):
+def test_strength_zero_equals_none(data, method):
     zero, zero_states = trained(data, method, [{"strength": 0.0}], [0, 1], dtype=torch.float32)
     none, none_states = trained(data, "none", [{}], [0, 1], dtype=torch.float32)
     assert torch.equal(zero_states, none_states)
     assert_same(zero, none)
 
 
-def test_the_same_ensemble_twice_gives_the_same_bytes(data):
+def test_ensemble_trained_twice_gives_the_same_bytes(data):
     (first, states), (second, states_again) = (
         trained(data, "wasserstein", ARMS["wasserstein"], [0, 1], dtype=torch.float32)
         for _ in range(2)
@@ -368,7 +367,7 @@ def test_the_same_ensemble_twice_gives_the_same_bytes(data):
     }
 
 
-def test_global_randomness_plays_no_part(data):
+def test_global_random_state_has_no_effect(data):
     runs = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -407,9 +406,7 @@ def assert_other_trajectories_with_outcomes_of_the_same_distribution(run, other)
 
 
 @pytest.mark.parametrize(("method", "arms"), ARMS.items())
-def test_trajectories_in_float32_are_those_in_float64_until_rounding_divides_them(
-    data, method, arms
-):
+def test_float32_parameters_are_near_float64_after_one_task(data, method, arms):
     first = replace(SETTING, problem=replace(SETTING.problem, epochs=5, tasks=1))
     assert first.problem.steps == 20
     (_, single), (_, double) = (
@@ -421,22 +418,22 @@ def test_trajectories_in_float32_are_those_in_float64_until_rounding_divides_the
     assert ((distance > 0) & (distance < 2e-6)).all()
 
 
-def test_outcomes_in_float32_are_distributed_as_those_in_float64(data, chaos_in_float32):
+def test_float32_outcomes_have_the_distribution_of_float64(data, chaos_in_float32):
     exact = trained(data, "none", [{}], MANY, CHAOS, torch.float64)
     assert_other_trajectories_with_outcomes_of_the_same_distribution(chaos_in_float32, exact)
 
 
-def test_outcomes_in_bfloat16_are_distributed_as_those_in_float32(data, chaos_in_float32):
+def test_bfloat16_outcomes_have_the_distribution_of_float32(data, chaos_in_float32):
     lower = trained(data, "none", [{}], MANY, CHAOS, torch.float32, BFLOAT16)
     assert_other_trajectories_with_outcomes_of_the_same_distribution(lower, chaos_in_float32)
 
 
-def test_products_in_bfloat16_are_near_and_all_else_stays_in_float32(data):
+def test_bfloat16_changes_products_only(data):
     every_step = replace(BFLOAT16, curve_points=SHORT.problem.steps)
-    members = built(data, "l2", ARMS["l2"], [0, 1], SHORT, torch.float32, every_step)
+    trainer = built(data, "l2", ARMS["l2"], [0, 1], SHORT, torch.float32, every_step)
     lower, states = trained(data, "l2", ARMS["l2"], [0, 1], SHORT, torch.float32, every_step)
     single, exact = trained(data, "l2", ARMS["l2"], [0, 1], SHORT, torch.float32)
-    assert {tensor.dtype for name, tensor in members.carried().items() if name != "alive"} == {
+    assert {tensor.dtype for name, tensor in trainer.carried().items() if name != "alive"} == {
         torch.float32
     }
     for numbers in (states[-1], torch.from_numpy(lower["loss_curve"])):
@@ -447,7 +444,7 @@ def test_products_in_bfloat16_are_near_and_all_else_stays_in_float32(data):
     np.testing.assert_allclose(lower["final_loss"], single["final_loss"], rtol=0.01)
 
 
-def test_the_final_loss_is_looked_at_in_float32_whatever_is_learned_in(data):
+def test_final_loss_is_evaluated_in_float32(data):
     at_rest = replace(SHORT, optimizer=Optimizer("adam", options={"lr": 1e-30}))  # it never moves
     lower, single = (
         trained(data, "none", [{}], [0, 1], at_rest, torch.float32, chosen)[0]
@@ -461,7 +458,7 @@ def test_the_final_loss_is_looked_at_in_float32_whatever_is_learned_in(data):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_an_arm_that_diverges_at_once_is_nan_from_the_first_task_and_harms_no_other(data, dtype):
+def test_arm_that_diverges_at_once_is_nan_and_does_not_change_others(data, dtype):
     excessive = 2 * torch.finfo(dtype).max  # overflows to inf in its dtype, if not in Python
     arms = [{"strength": excessive}, {"strength": 0.01}]
     both, both_states = trained(data, "l2", arms, [0, 1], SHORT, dtype)
@@ -474,13 +471,11 @@ def test_an_arm_that_diverges_at_once_is_nan_from_the_first_task_and_harms_no_ot
 
 
 @pytest.mark.parametrize("method", ["l2", "fresh"])
-def test_a_member_that_diverges_midway_keeps_its_numbers_until_then_and_is_frozen_for_good(
-    data, method
-):
+def test_run_that_diverges_later_keeps_earlier_outcomes_and_stays_nan(data, method):
     strengths = ARMS["l2"] if method == "l2" else [{}, {}]
 
-    def sabotage(members, worst=torch.inf):
-        intervention = members.interventions[method]
+    def sabotage(trainer, worst=torch.inf):
+        intervention = trainer.interventions[method]
         penalty, calls = intervention.penalty, iter(range(10**6))
 
         def poisoned(learner):
@@ -516,9 +511,7 @@ def test_a_member_that_diverges_midway_keeps_its_numbers_until_then_and_is_froze
 
 
 @pytest.mark.parametrize(("dtype", "status"), [(torch.float32, 1), (torch.float64, 0)])
-def test_a_member_whose_optimizers_memory_overflows_has_diverged_though_its_parameters_are_finite(
-    data, dtype, status
-):
+def test_overflow_of_optimizer_state_is_divergence(data, dtype, status):
     arms = [
         {"strength": 1e30},
         {"strength": 0.01},
@@ -535,10 +528,10 @@ def test_a_member_whose_optimizers_memory_overflows_has_diverged_though_its_para
 
 
 @pytest.mark.parametrize("steps", [1, 9, 10, 11, 25, 60, 499, 1234])
-def test_the_first_steps_stand_for_themselves_and_one_of_each_stretch_after_them_for_the_stretch(
+def test_step_weights_cover_all_steps(
     steps,
 ):
-    counts = watched(steps, task=3)
+    counts = step_weights(steps, task=3)
     assert counts.shape == (steps,)
     assert (counts[:10] == 1).all()
     assert counts.sum() == steps
@@ -549,22 +542,20 @@ def test_the_first_steps_stand_for_themselves_and_one_of_each_stretch_after_them
         assert max(stretch) == len(stretch)
 
 
-def test_the_estimate_of_a_sum_over_steps_is_unbiased():
+def test_weighted_sum_over_steps_is_unbiased():
     series = np.exp(-np.arange(57) / 15) + 0.1 * np.cos(np.arange(57))
-    sums = np.array([watched(57, task) @ series for task in range(3000)])
+    sums = np.array([step_weights(57, task) @ series for task in range(3000)])
     error = sums.std(ddof=1) / np.sqrt(len(sums))
     assert 0 < error < 0.002 * series.sum()
     assert abs(sums.mean() - series.sum()) < 3 * error
 
 
 @pytest.mark.parametrize("method", ["none", "fresh", "l2_init"])
-def test_the_estimated_update_norm_is_near_the_exact_one_and_changes_nothing_else(
-    data, monkeypatch, method
-):
+def test_estimated_update_norm_is_near_the_exact_one(data, monkeypatch, method):
     longer = replace(SETTING, problem=replace(SETTING.problem, epochs=125, tasks=2))
     arms = ARMS[method][:1]
     estimated, states = trained(data, method, arms, [0, 1], longer, torch.float32)
-    monkeypatch.setattr(trainer, "watched", lambda steps, task: np.ones(steps, int))
+    monkeypatch.setattr(recorder, "step_weights", lambda steps, task: np.ones(steps, int))
     exact, exact_states = trained(data, method, arms, [0, 1], longer, torch.float32)
     assert torch.equal(states, exact_states)
     estimate = estimated.pop("update_norm")
@@ -600,7 +591,7 @@ class Following(Intervention):
 
 
 @pytest.mark.parametrize("method", [*ARMS, "following"])
-def test_members_restored_after_any_task_go_on_to_the_same_bits(data, monkeypatch, method):
+def test_restored_run_equals_uninterrupted_run(data, monkeypatch, method):
     load = registry.load
     monkeypatch.setattr(
         registry,
@@ -610,9 +601,9 @@ def test_members_restored_after_any_task_go_on_to_the_same_bits(data, monkeypatc
         ),
     )
     arms = ARMS.get(method, [{"strength": 0.01}, {"strength": 1e30}])  # one of them diverges
-    members, kept, saved = built(data, method, arms, [0, 1], SHORT, torch.float32), [], {}
+    trainer, kept, saved = built(data, method, arms, [0, 1], SHORT, torch.float32), [], {}
     train(
-        members,
+        trainer,
         lambda task, parameters: saved.update({task: parameters.clone()}),
         lambda state: kept.append(copy.deepcopy(state)),
     )
@@ -626,29 +617,27 @@ def test_members_restored_after_any_task_go_on_to_the_same_bits(data, monkeypatc
             torch.testing.assert_close(parameters, saved[task], rtol=0, atol=0, equal_nan=True)
         assert_same(
             {n: v.numpy() for n, v in again.recorder.outcomes.items()},
-            {n: v.numpy() for n, v in members.recorder.outcomes.items()},
+            {n: v.numpy() for n, v in trainer.recorder.outcomes.items()},
         )
         assert {name: values.tobytes() for name, values in again.state().items()} == {
             name: values.tobytes() for name, values in kept[-1].items()
         }
 
 
-def test_a_state_is_of_arrays_that_another_process_can_read_and_that_training_on_does_not_change(
-    data, tmp_path
-):
-    members = built(data, "l2", ARMS["l2"], [0], SHORT, torch.float32)
-    members.on_task_start()
-    members.learn()
-    np.savez(tmp_path / "state.npz", allow_pickle=False, **members.state())
+def test_saved_state_can_be_restored_from_a_file(data, tmp_path):
+    trainer = built(data, "l2", ARMS["l2"], [0], SHORT, torch.float32)
+    trainer.on_task_start()
+    trainer.learn()
+    np.savez(tmp_path / "state.npz", allow_pickle=False, **trainer.state())
     again = built(data, "l2", ARMS["l2"], [0], SHORT, torch.float32)
     with np.load(tmp_path / "state.npz") as state:
         again.restore(state)
-    for one in (members, again):
+    for one in (trainer, again):
         train(one)
-    assert torch.equal(members.learner.parameters.flat, again.learner.parameters.flat)
+    assert torch.equal(trainer.learner.parameters.flat, again.learner.parameters.flat)
 
 
-def test_every_task_is_checkpointed_at_its_start_the_first_with_the_initial_draw(data):
+def test_checkpoints_are_taken_at_the_start_of_every_task(data):
     module = architecture.build(SHORT.network, (2, 2, 3), 4)
     for method, arms in ARMS.items():
         _, states = trained(data, method, arms, [0, 1], SHORT)
@@ -669,17 +658,17 @@ def test_every_task_is_checkpointed_at_its_start_the_first_with_the_initial_draw
         )
 
 
-def test_outcomes_of_tasks_that_are_not_learned_yet_are_missing(data):
-    members = built(data, "none", [{}], [0, 1], SHORT)
-    members.on_task_start()
-    members.learn()
-    assert members.learner.task == 1
-    for name, values in members.recorder.outcomes.items():
+def test_outcomes_of_untrained_tasks_are_nan(data):
+    trainer = built(data, "none", [{}], [0, 1], SHORT)
+    trainer.on_task_start()
+    trainer.learn()
+    assert trainer.learner.task == 1
+    for name, values in trainer.recorder.outcomes.items():
         assert values[:, 0].isfinite().all(), name
         assert values[:, 1:].isnan().all(), name
 
 
-def test_progress_wraps_the_loop_over_the_tasks_that_are_left(data):
+def test_progress_wraps_the_loop_over_remaining_tasks(data):
     seen = []
 
     def progress(rounds):
@@ -687,8 +676,8 @@ def test_progress_wraps_the_loop_over_the_tasks_that_are_left(data):
             seen.append(task)
             yield task
 
-    members = built(data, "none", [{}], [0], SHORT)
-    members.on_task_start()
-    members.learn()
-    train(members, progress=progress)
+    trainer = built(data, "none", [{}], [0], SHORT)
+    trainer.on_task_start()
+    trainer.learn()
+    train(trainer, progress=progress)
     assert seen == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""Training that is killed at any moment, told to stop, started twice or out of space ends in the bytes of one that was left alone."""
+"""Training that is killed, stopped, started twice or out of space ends in the same bytes."""
 
 import functools
 import json
@@ -116,7 +116,7 @@ def expected(alone):
 
 
 def learned(job):
-    """How many times a task was begun by a wave, by all of a job's processes."""
+    """How many times a task was new_trainer by a wave, by all of a job's processes."""
     return job.moments.count("learn")
 
 
@@ -129,13 +129,13 @@ def gone_on(job):
 
 
 @pytest.mark.parametrize("waves", [1, 3])
-def test_a_ensemble_is_trained_in_as_many_waves_as_its_memory_asks_for(alone, waves):
+def test_ensemble_is_trained_in_as_many_chunks_as_memory_requires(alone, waves):
     job, _ = alone(waves)
     assert learned(job) == waves * TASKS
-    assert ("they are trained in 3 waves, with the same results" in job.text("log")) == (waves == 3)
+    assert ("training them in 3 chunks, with the same results" in job.text("log")) == (waves == 3)
 
 
-def test_waves_change_no_byte(alone, expected):
+def test_chunks_do_not_change_bytes(alone, expected):
     assert alone(3)[0].results == expected()
 
 
@@ -144,7 +144,7 @@ def test_waves_change_no_byte(alone, expected):
 
 @pytest.mark.parametrize("moment", slow_except([0, 7, 14], range(20)))
 @pytest.mark.parametrize("waves", [1, 3])
-def test_killed_at_random_moments_it_ends_in_the_same_bytes(make, alone, expected, waves, moment):
+def test_job_killed_at_random_times_ends_in_the_same_bytes(make, alone, expected, waves, moment):
     draw, took = random.Random(100 * waves + moment), alone(waves, **LONGER)[1]
     job = make(waves, **LONGER)
     for kill in [(moment + draw.random()) / 20, *(draw.random() for _ in range(draw.randrange(3)))]:
@@ -159,9 +159,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(make, alone, expecte
 
 
 @pytest.mark.parametrize("third", slow_except([0], range(3)))
-def test_killed_before_any_change_of_a_file_it_ends_in_the_same_bytes_and_at_most_one_task_is_done_twice(
-    make, alone, expected, third
-):
+def test_job_killed_before_any_file_change_repeats_at_most_one_task(make, alone, expected, third):
     moments = alone(3)[0].moments
     first_removed = next(
         at for at, moment in enumerate(moments) if moment.startswith("os.remove state")
@@ -192,7 +190,7 @@ AMID = {
 
 
 @pytest.mark.parametrize(("waves", "byte"), AMID)
-def test_killed_amid_a_write_it_ends_in_the_same_bytes(make, expected, waves, byte):
+def test_job_killed_during_a_write_ends_in_the_same_bytes(make, expected, waves, byte):
     job = make(waves)
     assert job.run(largest=byte, amid_a_write=True) == -signal.SIGXFSZ
     assert len(job.results[AMID[waves, byte]]) == byte
@@ -200,7 +198,7 @@ def test_killed_amid_a_write_it_ends_in_the_same_bytes(make, expected, waves, by
     assert job.results == expected()
 
 
-def test_killed_at_the_second_task_that_each_process_begins_it_comes_to_its_end(make, expected):
+def test_job_killed_at_every_second_task_finishes(make, expected):
     job = make(3)
     for _ in range(3 * TASKS - 1):
         assert job.run(at=("learn", 1)) == -signal.SIGKILL
@@ -214,9 +212,7 @@ def test_killed_at_the_second_task_that_each_process_begins_it_comes_to_its_end(
 
 
 @pytest.mark.parametrize("third", slow_except([0], range(3)))
-def test_told_to_stop_at_any_moment_it_says_so_leaves_nothing_half_and_goes_on_from_there(
-    make, alone, expected, third
-):
+def test_stopped_job_logs_it_leaves_no_partial_file_and_continues(make, alone, expected, third):
     for at, moment in list(enumerate(alone()[0].moments))[third::3]:
         job = make()
         assert job.run(at=("", at), number=signal.SIGTERM) == 128 + signal.SIGTERM, (
@@ -231,9 +227,7 @@ def test_told_to_stop_at_any_moment_it_says_so_leaves_nothing_half_and_goes_on_f
         assert job.results == expected(), f"told before {moment} ({at})"
 
 
-def test_told_to_stop_while_it_writes_it_goes_on_after_the_last_task_whose_end_it_kept(
-    make, expected
-):
+def test_job_stopped_during_a_write_continues_after_the_last_saved_task(make, expected):
     job = make()
     assert job.run(at=("open state_0.npz.part", 1), number=signal.SIGTERM) == 128 + signal.SIGTERM
     assert job.run() == 0
@@ -242,7 +236,7 @@ def test_told_to_stop_while_it_writes_it_goes_on_after_the_last_task_whose_end_i
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_told_to_stop_amid_a_task_it_leaves_within_ten_seconds(make, number):
+def test_job_stopped_during_a_task_exits_within_ten_seconds(make, number):
     job = make(epochs=10**5)
     pid = job.paused(at=("learn", 0))
     os.kill(pid, signal.SIGCONT)
@@ -254,7 +248,7 @@ def test_told_to_stop_amid_a_task_it_leaves_within_ten_seconds(make, number):
     assert f"told to stop ({number.name})" in job.text("log")
 
 
-def test_told_again_and_again_on_its_way_out_it_still_cleans_up(make, alone):
+def test_job_stopped_repeatedly_still_cleans_up(make, alone):
     moments = alone()[0].moments
     for moment in ("os.rename state_0.npz.part", "os.rename checkpoints.nc.part"):
         job = make()
@@ -270,9 +264,7 @@ def test_told_again_and_again_on_its_way_out_it_still_cleans_up(make, alone):
 # Two at once
 
 
-def test_a_second_process_says_in_a_sentence_who_trains_and_the_first_ends_as_if_it_had_been_alone(
-    make, expected
-):
+def test_second_process_names_the_first_and_does_not_disturb_it(make, expected):
     job = make()
     first = job.paused(at=("learn", 1))
     assert job.run(log="other.log") == 1
@@ -287,7 +279,7 @@ def test_a_second_process_says_in_a_sentence_who_trains_and_the_first_ends_as_if
     assert job.results == expected()
 
 
-def test_a_second_process_takes_nothing_from_the_log_of_the_first(make):
+def test_second_process_keeps_the_log_of_the_first(make):
     job = make()
     first = job.paused(at=("learn", 1))
     before = job.text("log")
@@ -298,7 +290,7 @@ def test_a_second_process_takes_nothing_from_the_log_of_the_first(make):
     assert "\0" not in job.text("log")
 
 
-def test_once_the_first_is_killed_the_second_goes_on_from_where_it_was(make, expected):
+def test_second_process_continues_after_the_first_was_killed(make, expected):
     job = make()
     first = job.paused(at=("learn", 1))
     assert job.run() == 1
@@ -309,9 +301,7 @@ def test_once_the_first_is_killed_the_second_goes_on_from_where_it_was(make, exp
     assert job.results == expected()
 
 
-def test_of_many_processes_at_once_each_trains_or_says_why_not_and_none_spoils_the_results(
-    make, expected
-):
+def test_many_processes_at_once_train_or_refuse_and_results_are_right(make, expected):
     job = make()
     pids = []
     for _ in range(20):  # for longer than one of them takes, so that some come as another finishes
@@ -332,9 +322,7 @@ def test_of_many_processes_at_once_each_trains_or_says_why_not_and_none_spoils_t
 
 
 @pytest.mark.parametrize(("waves", "byte"), AMID)
-def test_a_full_disk_is_said_in_a_sentence_and_with_space_again_it_ends_in_the_same_bytes(
-    make, expected, waves, byte
-):
+def test_full_disk_is_reported_and_the_job_can_continue_later(make, expected, waves, byte):
     job = make(waves)
     assert job.run(largest=byte) == 1
     path = job.folder / AMID[waves, byte].removesuffix(".part")
@@ -348,7 +336,7 @@ def test_a_full_disk_is_said_in_a_sentence_and_with_space_again_it_ends_in_the_s
     assert job.results == expected()
 
 
-def test_with_space_again_it_goes_on_from_where_it_was(make, expected):
+def test_job_continues_after_a_full_disk_from_its_last_task(make, expected):
     job = make(3)
     assert job.run(largest=500_000) == 1  # the second task's rows do not fit
     assert job.run() == 0
@@ -357,7 +345,7 @@ def test_with_space_again_it_goes_on_from_where_it_was(make, expected):
     assert job.results == expected()
 
 
-def test_a_disk_that_takes_not_even_a_line_of_the_log_is_said_in_a_sentence(make):
+def test_full_disk_is_reported_even_if_the_log_cannot_be_written(make):
     job = make()
     (job.root / "log").write_text("x" * 2000)
     assert job.run(largest=2000) == 1
