@@ -209,7 +209,7 @@ def arrays_of(tensors, run):
 
 
 # standard deviation of initial weights by gain, outputs, inputs and places of a kernel
-LAWS = {
+DEVIATIONS = {
     "he": lambda gain, outputs, inputs, places: gain / math.sqrt(inputs * places),
     "xavier": lambda gain, outputs, inputs, places: (
         gain * math.sqrt(2 / ((outputs + inputs) * places))
@@ -223,4 +223,4 @@ LAWS = {
 
 def deviation(initialization, shape, gain):
     """Compute the standard deviation of initial weights of a shape ``(output, input, …)``."""
-    return LAWS[initialization](gain, shape[0], shape[1], math.prod(shape[2:]))
+    return DEVIATIONS[initialization](gain, shape[0], shape[1], math.prod(shape[2:]))

@@ -9,7 +9,7 @@ from plasticity.config.models import Network
 from plasticity.models import activations, architecture
 from plasticity.models.ensemble import Parameters, broadcasts, forward, rows
 
-MEMBERS, SAMPLES = 4, 6
+RUNS, SAMPLES = 4, 6
 
 
 class Twice(nn.Module):
@@ -99,10 +99,8 @@ def drawn(network):
     torch.manual_seed(0)
     network = network.double()
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
-    flat = torch.randn(
-        MEMBERS, sum(parameter.numel() for parameter in network.parameters())
-    ).double()
-    return network, Parameters(flat, shapes), torch.randn(MEMBERS, SAMPLES, 1, 2, 3).double()
+    flat = torch.randn(RUNS, sum(parameter.numel() for parameter in network.parameters())).double()
+    return network, Parameters(flat, shapes), torch.randn(RUNS, SAMPLES, 1, 2, 3).double()
 
 
 def alone(network, parameters, run):
@@ -131,8 +129,8 @@ def gradient(parameters, network, inputs, *penalties):
 def test_outputs_equal_those_of_each_run_alone(example):
     network, parameters, inputs = example
     bound, function = parameters.bind(network)(inputs), forward(network, parameters.tensors, inputs)
-    assert bound.shape[:2] == (MEMBERS, SAMPLES)
-    for run in range(MEMBERS):
+    assert bound.shape[:2] == (RUNS, SAMPLES)
+    for run in range(RUNS):
         expected = functional_call(network, alone(network, parameters, run), (inputs[run],))
         torch.testing.assert_close(bound[run], expected, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(function[run], expected, rtol=1e-12, atol=1e-12)
@@ -143,14 +141,14 @@ def test_gradients_equal_those_of_each_run_alone(example, penalised):
     network, parameters, inputs = example
     penalties = [parameters.flat.pow(4).sum(dim=1)] if penalised else []
     found = gradient(parameters, parameters.bind(network), inputs, *penalties)
-    for run in range(MEMBERS):
+    for run in range(RUNS):
         tensors = alone(network, parameters, run)
         loss = squares(functional_call(network, tensors, (inputs[run],))).mean()
         loss = loss + penalised * sum(tensor.pow(4).sum() for tensor in tensors.values())
-        slopes = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
+        derivatives = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
         expected = [
-            torch.zeros_like(w) if slope is None else slope
-            for w, slope in zip(tensors.values(), slopes, strict=True)
+            torch.zeros_like(w) if derivative is None else derivative
+            for w, derivative in zip(tensors.values(), derivatives, strict=True)
         ]
         torch.testing.assert_close(
             found[run], torch.cat([part.flatten() for part in expected]), rtol=1e-11, atol=1e-11
@@ -175,9 +173,9 @@ def test_penalty_on_flat_equals_penalty_on_tensors():
     bound = parameters.bind(network)
     plain = gradient(parameters, bound, inputs)
 
-    def added(of_flat, of_tensors):
-        penalties = of_flat * parameters.flat.pow(3).sum(dim=1)
-        penalties = penalties + of_tensors * sum(
+    def added(flat_share, tensor_share):
+        penalties = flat_share * parameters.flat.pow(3).sum(dim=1)
+        penalties = penalties + tensor_share * sum(
             tensor.flatten(1).pow(3).sum(dim=1) for tensor in parameters.tensors.values()
         )
         return gradient(parameters, bound, inputs, penalties) - plain
@@ -195,7 +193,7 @@ def test_penalty_on_one_tensor_changes_only_its_gradient():
         parameters, bound, inputs
     )
     assert not added[:, :-3].any()
-    torch.testing.assert_close(added[:, -3:], torch.ones(MEMBERS, 3).double(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(added[:, -3:], torch.ones(RUNS, 3).double(), rtol=0, atol=1e-12)
 
 
 def test_unused_parameters_have_zero_gradient():
@@ -255,8 +253,8 @@ def test_sequential_networks_are_batched_and_others_are_computed_run_by_run(
 
     assert calls(mlp()) == []  # replaced whole
     for network in (shared(), Twice()):
-        assert calls(network) == [(SAMPLES, 6)] * 2 * MEMBERS
-    assert calls(Residual()) == calls(convolutions()) == [(SAMPLES, 6)] * MEMBERS
+        assert calls(network) == [(SAMPLES, 6)] * 2 * RUNS
+    assert calls(Residual()) == calls(convolutions()) == [(SAMPLES, 6)] * RUNS
 
 
 @pytest.mark.parametrize("network", [Residual, convolutions])
@@ -296,7 +294,7 @@ def test_bound_networks_and_tensors_share_memory_with_flat():
 def test_rows_is_the_inverse_of_tensors():
     _, parameters, _ = drawn(mlp())
     runs = [
-        {name: tensor[run] for name, tensor in parameters.tensors.items()} for run in range(MEMBERS)
+        {name: tensor[run] for name, tensor in parameters.tensors.items()} for run in range(RUNS)
     ]
     assert torch.equal(rows(runs), parameters.flat)
 
@@ -422,7 +420,7 @@ def test_layer_norm_of_all_runs_is_one_call_without_weights(monkeypatch):
     bound = parameters.bind(network)
     monkeypatch.setattr(nn.functional, "layer_norm", noted)
     bound(inputs)
-    lead = (MEMBERS, SAMPLES)
+    lead = (RUNS, SAMPLES)
     assert seen == [
         ((*lead, 6), None, None, 1e-5),
         ((*lead, 5), None, None, 0.1),
@@ -436,9 +434,7 @@ def test_layer_norm_of_all_runs_is_one_call_without_weights(monkeypatch):
     ("activation", "norm"),
     [*((name, "none") for name in activations.KINDS), ("gelu", "layer"), ("fourier", "layer")],
 )
-def test_run_does_not_depend_on_its_row_or_on_other_runs(
-    activation, norm, width, samples
-):
+def test_run_does_not_depend_on_its_row_or_on_other_runs(activation, norm, width, samples):
     network = built("mlp", activation, width=width, depth=2, norm=norm)()
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     torch.manual_seed(0)

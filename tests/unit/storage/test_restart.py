@@ -522,7 +522,9 @@ def test_training_starts_afresh_where_what_is_left_is_torn(
     found, learned = job()
     assert learned == again
     assert [
-        line for line in caplog.messages if "starts afresh" in line and f"{name} is torn" in line
+        line
+        for line in caplog.messages
+        if f"{name} is torn" in line or f"{name} is truncated" in line
     ]
     assert same(found, undisturbed)
 
@@ -533,7 +535,7 @@ def test_rows_that_lack_their_end_are_refused(job, undisturbed, tmp_path, caplog
     shorten_the_rows(tmp_path / "resume")
     found, learned = job()
     assert learned == [1, 2, 3, 4] * 3
-    assert [line for line in caplog.messages if "checkpoints.f4 is torn" in line]
+    assert [line for line in caplog.messages if "checkpoints.f4 is truncated" in line]
     assert same(found, undisturbed)
 
 
@@ -575,8 +577,8 @@ def test_a_wave_that_was_begun_is_finished_as_it_was_whatever_fits_by_then(job, 
 def test_waves_are_told_in_one_line_and_a_ensemble_that_fits_is_not_split(job, undisturbed, caplog):
     caplog.clear()
     assert same(job(runs=6)[0], undisturbed)
-    assert not [line for line in caplog.messages if " waves," in line]
+    assert not [line for line in caplog.messages if " chunks," in line]
     assert same(job(runs=2)[0], undisturbed)
-    (line,) = [line for line in caplog.messages if " waves," in line]
+    (line,) = [line for line in caplog.messages if " chunks," in line]
     assert "6 runs need about" in line
-    assert line.endswith("they are trained in 3 waves, with the same results")
+    assert line.endswith("training them in 3 chunks, with the same results")

@@ -8,7 +8,7 @@ import torch
 from ensembles import (
     ARMS,
     CNN,
-    LAWS,
+    DEVIATIONS,
     SETTING,
     arrays_of,
     changed,
@@ -49,16 +49,16 @@ def test_weight_decay_shrinks_all_but_norms_by_lr_times_strength(kind):
     _, steps, _ = drawn(kind, "weight_decay")
     for step in steps:
         for run in range(4):
-            kept = 1 - 0.01 * arm_of("weight_decay", run)["strength"]
+            factor = 1 - 0.01 * arm_of("weight_decay", run)["strength"]
             expected = {
-                name: w if "norm" in name else w * kept
+                name: w if "norm" in name else w * factor
                 for name, w in arrays_of(step.stepped, run).items()
             }
             assert_close(arrays_of(step.after, run), expected, rtol=1e-14)
         assert all(
             torch.equal(step.means[mean][name], w)
-            for mean, of_mean in step.stepped_means.items()
-            for name, w in of_mean.items()
+            for mean, tensors in step.stepped_means.items()
+            for name, w in tensors.items()
         )
 
 
@@ -71,7 +71,7 @@ def test_weight_decay_factor_is_never_negative():
     )
 
 
-@pytest.mark.parametrize("initialization", LAWS)
+@pytest.mark.parametrize("initialization", DEVIATIONS)
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_weight_clipping_clips_each_layer_to_its_bound(kind, initialization):
     _, steps, _ = drawn(
@@ -92,7 +92,7 @@ def test_weight_clipping_clips_each_layer_to_its_bound(kind, initialization):
                     if initialization == "pytorch":
                         assert scale == pytest.approx(
                             1 / math.sqrt(weight[0].size)
-                        )  # the bound of that law
+                        )  # the bound of that distribution
                     bound = arm_of("weight_clipping", run)["bound"] * scale
                     expected[name] = np.minimum(np.maximum(tensors[name], -bound), bound)
                     clipped += (expected[name] != tensors[name]).sum()
@@ -126,7 +126,7 @@ def test_hare_tortoise_equals_its_definition(kind):
     )
 
 
-@pytest.mark.parametrize("initialization", LAWS)
+@pytest.mark.parametrize("initialization", DEVIATIONS)
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_shrink_perturb_noise_has_initial_deviation_and_norms_do_not_change(kind, initialization):
     _, steps, _ = drawn(
@@ -162,12 +162,12 @@ def test_shrink_perturb_noise_has_initial_deviation_and_norms_do_not_change(kind
         assert abs(values.std() - 1) < 4 / math.sqrt(values.size)
         assert abs(values.mean()) < 4 / math.sqrt(values.size)
         assert len(np.unique(values.round(9))) > 0.99 * values.size  # another draw at each step
-        law = (
+        distribution = (
             stats.uniform(-math.sqrt(3), 2 * math.sqrt(3))
             if initialization == "pytorch"
             else stats.norm()
         )
-        assert stats.kstest(values[:20000], law.cdf).pvalue > 1e-3
+        assert stats.kstest(values[:20000], distribution.cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("kind", SETTINGS)

@@ -28,7 +28,7 @@ TASKS = [0, 2]
 
 
 class Stopping(Resume):
-    """States of a job that is stopped after so many of them."""
+    """Saved states of a job that is interrupted after `left` of them."""
 
     left = 10**6
 
@@ -41,25 +41,27 @@ class Stopping(Resume):
 
 @pytest.fixture
 def job(data, tmp_path, monkeypatch):
-    """``job(hold)`` trains the ensemble where memory holds so many runs; its outcomes, rows, and the sizes of its waves."""
+    """Train the ensemble where `hold` runs fit into memory; outcomes, rows and sizes of chunks."""
 
     def run(hold, folder="resume", stop_after=None):
-        kept, sizes = Stopping(tmp_path / folder, {}), []
-        kept.left = stop_after or kept.left
+        restart = Stopping(tmp_path / folder, {})
+        restart.left = stop_after or restart.left
+        sizes = []
+
+        def create(setting, method, runs, **kwargs):
+            sizes.append(len(runs))
+            return Trainer(setting, method, runs, **kwargs)
+
         shapes = {
             name: tuple(tensor.shape)
             for name, tensor in architecture.fitting(SETTING, data).named_parameters()
         }
-        kept.folder.mkdir(exist_ok=True)
-        rows = Rows(kept.folder / "rows.f4", TASKS, len(EVERYONE), shapes)
-        monkeypatch.setattr(
-            chunks,
-            "Trainer",
-            lambda *args, **kwargs: sizes.append(len(args[2])) or Trainer(*args, **kwargs),
-        )
-        granted = memory.BASE + data.nbytes + int(hold * memory.per_run(SETTING, data))
+        restart.folder.mkdir(exist_ok=True)
+        rows = Rows(restart.folder / "rows.f4", TASKS, len(EVERYONE), shapes)
+        monkeypatch.setattr(chunks, "Trainer", create)
+        limit = memory.BASE + data.nbytes + int(hold * memory.per_run(SETTING, data))
         outcomes = chunks.train_in_waves(
-            SETTING, "l2", EVERYONE, data, Training(), rows, kept, granted
+            SETTING, "l2", EVERYONE, data, Training(), rows, restart, limit
         )
         return outcomes, np.stack([rows.read(task) for task in TASKS]), sizes
 
@@ -74,7 +76,7 @@ def assert_same(one, other):
     assert rows.tobytes() == expected_rows.tobytes()
 
 
-def told(caplog):
+def messages_about_memory(caplog):
     return [line for line in caplog.messages if "runs need about" in line]
 
 
@@ -82,11 +84,11 @@ def told(caplog):
 def test_ensemble_trained_in_chunks_equals_ensemble_trained_at_once(job, caplog, hold, sizes):
     at_once = job(hold=8.1, folder="at once")
     assert at_once[2] == [8]
-    assert not told(caplog)
-    in_waves = job(hold)
-    assert in_waves[2] == sizes
-    assert_same(in_waves, at_once)
-    (line,) = told(caplog)
+    assert not messages_about_memory(caplog)
+    in_chunks = job(hold)
+    assert in_chunks[2] == sizes
+    assert_same(in_chunks, at_once)
+    (line,) = messages_about_memory(caplog)
     assert line.endswith(f"training them in {len(sizes)} chunks, with the same results")
 
 
@@ -105,10 +107,10 @@ def test_outcomes_have_all_runs_in_order(job):
 def test_started_chunk_keeps_its_size_whatever_fits_now(job, hold, sizes):
     at_once = job(hold=8.1, folder="at once")
     with pytest.raises(KeyboardInterrupt):
-        job(hold=2.1, stop_after=4)  # one task of the second wave
-    gone_on = job(hold)
-    assert gone_on[2] == sizes
-    assert_same(gone_on, at_once)
+        job(hold=2.1, stop_after=4)  # one task of the second chunk
+    continued = job(hold)
+    assert continued[2] == sizes
+    assert_same(continued, at_once)
 
 
 def test_memory_of_a_chunk_is_free_before_the_next_chunk_starts(job, monkeypatch):
@@ -121,7 +123,7 @@ def test_memory_of_a_chunk_is_free_before_the_next_chunk_starts(job, monkeypatch
         draw(self, *args, **kwargs)
 
     monkeypatch.setattr(Trainer, "__init__", drawn)
-    gc.disable()  # who knows when it would come by
+    gc.disable()  # so that only reference counts free memory
     try:
         job(hold=3.1)
     finally:

@@ -10,8 +10,8 @@ from plasticity.training.method import Intervention
 from plasticity.training.trainer import train
 
 
-def taken(data, method, arm):
-    """The gradient of a second step, which starts away from the initial parameters, and what runs then are."""
+def gradient_of_step(data, method, arm):
+    """Take a step away from the initial parameters and return its gradient."""
     runs = new_trainer(data, method, [arm], [0, 1], SETTING)
     learner = runs.learner
     runs.on_task_start()
@@ -36,21 +36,27 @@ def test_gradients_of_penalties_add_up(data, other):
         f"{other}.{key}": value for key, value in two.items()
     }
     none, first, second = (
-        taken(data, method, arm) for method, arm in (("none", {}), ("l2", one), (other, two))
+        gradient_of_step(data, method, arm)
+        for method, arm in (("none", {}), ("l2", one), (other, two))
     )
     for order in (f"l2+{other}", f"{other}+l2"):
         torch.testing.assert_close(
-            taken(data, order, both) - none, (first - none) + (second - none), rtol=1e-9, atol=1e-12
+            gradient_of_step(data, order, both) - none,
+            (first - none) + (second - none),
+            rtol=1e-9,
+            atol=1e-12,
         )
 
 
 def test_gradients_of_three_penalties_of_both_kinds_add_up(data):
     arms = {method: ARMS[method][1] for method in ("spectral", "l2", "l2_init")}
     whole = {f"{method}.{key}": value for method, arm in arms.items() for key, value in arm.items()}
-    none = taken(data, "none", {})
-    expected = none + sum(taken(data, method, arm) - none for method, arm in arms.items())
+    none = gradient_of_step(data, "none", {})
+    expected = none + sum(
+        gradient_of_step(data, method, arm) - none for method, arm in arms.items()
+    )
     torch.testing.assert_close(
-        taken(data, "spectral+l2+l2_init", whole), expected, rtol=1e-9, atol=1e-12
+        gradient_of_step(data, "spectral+l2+l2_init", whole), expected, rtol=1e-9, atol=1e-12
     )
 
 

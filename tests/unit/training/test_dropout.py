@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from ensembles import CNN, arrays_of, changed, images, new_trainer, record_steps
+from ensembles import CNN, arrays_of, batch_inputs, changed, images, new_trainer, record_steps
 from torch import nn
 from torch.func import functional_call
 
@@ -24,8 +24,8 @@ SETTINGS = {
 }
 
 
-def gated(kind, setting, size):
-    """Steps with the gates of each: ``(run, n, …)`` by layer."""
+def masked_steps(kind, setting, size):
+    """Train two tasks; the trainer, and the masks and numbers of each step."""
     runs = new_trainer(images(size), "dropout", ARMS, [0, 3], setting)
     method, masks = runs.interventions["dropout"], []
     found = method.masks
@@ -40,7 +40,7 @@ def gated(kind, setting, size):
 
     def step(parameters, gradient):
         learner = runs.learner
-        inputs = runs.batches.batch_inputs.view(4, -1, *runs.batches.batch_inputs.shape[1:]).clone()
+        inputs = batch_inputs(runs)
         split = [
             {
                 name: tensor.detach().clone()
@@ -60,44 +60,44 @@ def gated(kind, setting, size):
     return runs, list(zip(masks, losses, strict=True))
 
 
-class Gate(nn.Module):
+class Masked(nn.Module):
     def __init__(self, activation):
         super().__init__()
-        self.activation, self.gate = activation, None
+        self.activation, self.mask = activation, None
 
     def forward(self, x):
-        return self.activation(x) * self.gate
+        return self.activation(x) * self.mask
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_gradients_equal_those_of_a_network_with_masked_activations(kind):
     setting, size = SETTINGS[kind]
-    _, steps = gated(kind, setting, size)
+    _, steps = masked_steps(kind, setting, size)
     network = architecture.build(setting.network, (1, size, size), 3).double()
     layers = []
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if name.startswith("activation"):
-                setattr(module, name, Gate(child))
+                setattr(module, name, Masked(child))
                 layers.append(getattr(module, name))
     for masks, (inputs, labels, parameters, gradient) in steps[:3]:
         for run in range(4):
-            for layer, gate in zip(layers, masks.values(), strict=True):
-                layer.gate = gate[run]
+            for layer, mask in zip(layers, masks.values(), strict=True):
+                layer.mask = mask[run]
             tensors = {name: tensor[run].requires_grad_() for name, tensor in parameters.items()}
             loss = nn.functional.cross_entropy(
                 functional_call(network, tensors, (inputs[run],)), labels[run]
             )
-            for name, slope in zip(
+            for name, derivative in zip(
                 tensors, torch.autograd.grad(loss, list(tensors.values())), strict=True
             ):
-                torch.testing.assert_close(gradient[name][run], slope, rtol=1e-9, atol=1e-12)
+                torch.testing.assert_close(gradient[name][run], derivative, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_numbers_are_dropped_independently_with_the_rate_and_scaled_otherwise(kind):
     setting, size = SETTINGS[kind]
-    _, steps = gated(kind, setting, size)
+    _, steps = masked_steps(kind, setting, size)
     every = {
         layer: torch.stack([masks[layer] for masks, _ in steps], dim=1) for layer in steps[0][0]
     }  # (run, step, n, …)
@@ -123,7 +123,7 @@ def test_numbers_are_dropped_independently_with_the_rate_and_scaled_otherwise(ki
 
 def test_layers_have_different_masks():
     setting, size = SETTINGS["mlp"]
-    _, steps = gated("mlp", setting, size)
+    _, steps = masked_steps("mlp", setting, size)
     first, second = steps[0][0].values()
     assert first.shape == second.shape
     assert not torch.equal(first, second)

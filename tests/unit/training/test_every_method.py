@@ -34,12 +34,12 @@ ON_CNN = {
 
 
 def bits(values):
-    """What tells apart even NaN from NaN and 0 from −0."""
+    """Return shapes and bytes, which tell even 0 from −0."""
     return {name: (values[name].shape, values[name].tobytes()) for name in values}
 
 
 def share(trainer, which):
-    """Of everything that goes on to the next task, the rows of some runs."""
+    """Return the bytes of some runs in a trainer's state."""
     return bits(
         {
             name: values if name == "task" else values[which]
@@ -75,7 +75,7 @@ def test_convolutional_run_in_an_ensemble_equals_run_alone(method):
 
 @pytest.mark.parametrize("method", EVERY)
 def test_run_restored_after_any_task_equals_uninterrupted_run(data, method):
-    trainer, kept, saved = (
+    trainer, states_of_tasks, saved = (
         new_trainer(data, method, EVERY[method], [0, 1], dtype=torch.float32),
         [],
         {},
@@ -83,15 +83,15 @@ def test_run_restored_after_any_task_equals_uninterrupted_run(data, method):
     train(
         trainer,
         lambda task, parameters: saved.update({task: parameters.clone()}),
-        lambda state: kept.append(copy.deepcopy(state)),
+        lambda state: states_of_tasks.append(copy.deepcopy(state)),
     )
-    for state in kept:
+    for state in states_of_tasks:
         again, rest = new_trainer(data, method, EVERY[method], [0, 1], dtype=torch.float32), {}
         again.restore(state)
         train(again, lambda task, parameters, rest=rest: rest.update({task: parameters.clone()}))
         assert list(rest) == list(range(int(state["task"]), SETTING.problem.tasks))
         assert all(torch.equal(parameters, saved[task]) for task, parameters in rest.items())
-        assert bits(again.state()) == bits(kept[-1])
+        assert bits(again.state()) == bits(states_of_tasks[-1])
 
 
 @pytest.mark.parametrize("method", EVERY)
@@ -140,17 +140,20 @@ def test_tensors_that_a_method_changes_are_in_its_state(data, method):
     }
     train(trainer)
     for part, intervention in trainer.interventions.items():
-        kept = {tensor.data_ptr() for tensor in intervention.state().values()}
+        in_state = {tensor.data_ptr() for tensor in intervention.state().values()}
         after = public(intervention)
         assert after.keys() == before[part].keys()
         changes = [
             name for name, tensor in after.items() if not torch.equal(tensor, before[part][name])
         ]
-        assert all(after[name].data_ptr() in kept for name in changes), (part, changes)
+        assert all(after[name].data_ptr() in in_state for name in changes), (part, changes)
 
 
 def public(intervention):
-    """All tensors of a method by where they lie in it; names that begin with _ are room to work in, and what a task's start redraws."""
+    """Return the tensors of a method that must be in its state.
+
+    Names that begin with _ are temporary, or drawn at the start of each task.
+    """
     found = {}
     for name, value in vars(intervention).items():
         if not name.startswith("_"):

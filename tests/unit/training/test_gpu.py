@@ -18,7 +18,7 @@ from plasticity.training.trainer import Trainer, train
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 
 SETTING = Setting(
@@ -33,28 +33,28 @@ WIDE = replace(
 BFLOAT16 = Training(precision="bfloat16")
 
 
-def drawn(data, method, setting, device="cuda", dtype=torch.float32, recorded=Training()):  # noqa: B008 - it is frozen
+def new_trainer(data, method, setting, device="cuda", dtype=torch.float32, recorded=Training()):  # noqa: B008 - it is frozen
     arms = [dict.fromkeys(registry.fields("methods", method), strength) for strength in (0.01, 0.3)]
-    members = [(arm, seed) for arm in arms for seed in (0, 1)]
-    return Trainer(setting, method, members, data, recorded, torch.device(device), dtype)
+    runs = [(arm, seed) for arm in arms for seed in (0, 1)]
+    return Trainer(setting, method, runs, data, recorded, torch.device(device), dtype)
 
 
-def trained(members):
-    """Their parameters at each task's start and at the end, shape ``(time, run, parameter)``, on the CPU."""
+def trained(trainer):
+    """Train all tasks; parameters at their starts and at the end, ``(time, run, parameter)``."""
     saved = []
-    train(members, lambda task, parameters: saved.append(parameters.clone()))
-    return torch.stack([*saved, members.learner.parameters.flat.detach()]).cpu()
+    train(trainer, lambda task, parameters: saved.append(parameters.clone()))
+    return torch.stack([*saved, trainer.learner.parameters.flat.detach()]).cpu()
 
 
 def assert_as_on_a_cpu(data, method, setting):
-    here, there = (
-        drawn(data, method, setting, device, torch.float64) for device in ("cpu", "cuda")
+    on_cpu, on_gpu = (
+        new_trainer(data, method, setting, device, torch.float64) for device in ("cpu", "cuda")
     )
-    torch.testing.assert_close(trained(there), trained(here), rtol=0, atol=1e-8)
-    assert not here.recorder.outcomes["status"].any()
-    for name, values in here.recorder.outcomes.items():
+    torch.testing.assert_close(trained(on_gpu), trained(on_cpu), rtol=0, atol=1e-8)
+    assert not on_cpu.recorder.outcomes["status"].any()
+    for name, values in on_cpu.recorder.outcomes.items():
         torch.testing.assert_close(
-            there.recorder.outcomes[name],
+            on_gpu.recorder.outcomes[name],
             values,
             rtol=1e-5,
             atol=1e-6,
@@ -86,7 +86,7 @@ def test_vmapped_convolutional_gpu_run_equals_sequential_cpu_run(kind, width, si
 @pytest.mark.parametrize("setting", [SETTING, WIDE], ids=["small", "wide"])
 @pytest.mark.parametrize("method", ["none", "fresh", "wasserstein"])
 def test_captured_step_equals_plain_step(data, method, setting, recorded):
-    captured, plain = (drawn(data, method, setting, recorded=recorded) for _ in range(2))
+    captured, plain = (new_trainer(data, method, setting, recorded=recorded) for _ in range(2))
     plain._take_step = plain._take_step.function
     assert torch.equal(trained(captured), trained(plain))
     assert captured._take_step.calls == setting.problem.steps * setting.problem.tasks
@@ -99,21 +99,21 @@ def test_captured_step_equals_plain_step(data, method, setting, recorded):
     [("none", SHORT.problem.steps * SHORT.problem.tasks), ("fresh", SHORT.problem.steps)],
 )
 def test_captured_optimizer_counts_steps_once_and_resets(data, method, since):
-    members = drawn(data, method, SHORT)
-    trained(members)
-    assert (members.learner.optimizer.steps == since).all()
-    assert members.learner.optimizer.means["first"].any()
+    trainer = new_trainer(data, method, SHORT)
+    trained(trainer)
+    assert (trainer.learner.optimizer.steps == since).all()
+    assert trainer.learner.optimizer.means["first"].any()
 
 
 def test_restored_gpu_run_equals_uninterrupted_run(data):
-    whole, kept = drawn(data, "wasserstein", SHORT), []
-    train(whole, keep=lambda state: kept.append(copy.deepcopy(state)))
-    for state in kept[:-1]:
-        again = drawn(data, "wasserstein", SHORT)
+    whole, states = new_trainer(data, "wasserstein", SHORT), []
+    train(whole, save=lambda state: states.append(copy.deepcopy(state)))
+    for state in states[:-1]:
+        again = new_trainer(data, "wasserstein", SHORT)
         again.restore(state)
         train(again)
         assert {name: values.tobytes() for name, values in again.state().items()} == {
-            name: values.tobytes() for name, values in kept[-1].items()
+            name: values.tobytes() for name, values in states[-1].items()
         }
 
 
@@ -129,7 +129,7 @@ def test_chunks_use_less_memory_than_estimated_and_change_outcomes_by_rounding_o
     }
 
     def run(hold):
-        """Outcomes, and the peak of what was held above what was there before."""
+        """Train the ensemble; outcomes, and the peak of GPU memory above that before."""
         folder = tmp_path / str(hold)
         folder.mkdir()
         monkeypatch.setattr(memory, "available", lambda device, granted, held: hold * need)
@@ -142,8 +142,8 @@ def test_chunks_use_less_memory_than_estimated_and_change_outcomes_by_rounding_o
         return outcomes, torch.cuda.max_memory_allocated() - before
 
     run(8.5)  # libraries reserve what they keep
-    (expected, at_once), (found, in_waves) = run(8), run(2)
-    assert in_waves < 0.5 * at_once < 0.5 * 8 * need
-    assert in_waves < 2 * need
+    (expected, at_once), (found, in_chunks) = run(8), run(2)
+    assert in_chunks < 0.5 * at_once < 0.5 * 8 * need
+    assert in_chunks < 2 * need
     for name in ("final_loss", "update_norm"):
         np.testing.assert_allclose(found[name], expected[name], rtol=0.02, err_msg=name)

@@ -111,8 +111,8 @@ def test_zero_outgoing_columns_equal_a_mask_on_activations(kind, options, activa
         for unit in (0, units.width - 1):
             mask = torch.ones(hidden[units.layer].shape[dim]).double()
             mask[[unit + units.width * copy for copy in range(units.expansion)]] = 0
-            gate = (mask[:, None, None] if dim == 1 else mask).expand_as(hidden[units.layer])
-            with ensemble.record_activations(network, {units.layer: gate}):
+            full_mask = (mask[:, None, None] if dim == 1 else mask).expand_as(hidden[units.layer])
+            with ensemble.record_activations(network, {units.layer: full_mask}):
                 masked = functional_call(network, tensors, (inputs,))
             without = {name: tensor.clone() for name, tensor in tensors.items()}
             for name in units.outgoing:

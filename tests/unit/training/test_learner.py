@@ -199,7 +199,7 @@ EXPECTED = {
 }
 
 
-class Gated(nn.Module):
+class Masked(nn.Module):
     """An activation whose output is multiplied, and noted."""
 
     def __init__(self, activation):
@@ -207,24 +207,29 @@ class Gated(nn.Module):
         self.activation = activation
 
     def forward(self, x):
-        self.seen = self.activation(x) * self.gate
+        self.seen = self.activation(x) * self.mask
         return self.seen
 
 
-def plainly(learner, inputs, masks, run):
-    """Outputs of one run and what its activations put out, by modules of our own around them; in the order of the calls."""
+def outputs_of_run(learner, inputs, masks, run):
+    """Compute the outputs and masked activations of one run with modules of our own.
+
+    The activations are in the order of their calls.
+    """
     setting, _ = next(value for value in KINDS.values() if value[0] is learner.setting)
     network = architecture.build(setting.network, learner.image, 3).double()
     order = []
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, activations.MODULES):
-                setattr(module, name, Gated(child))
+                setattr(module, name, Masked(child))
                 order.append(getattr(module, name))
-    for gated, gate in zip(order, masks.values(), strict=True):
-        gated.gate = gate[run]
+    for activation, mask in zip(order, masks.values(), strict=True):
+        activation.mask = mask[run]
     tensors = {name: tensor[run].detach() for name, tensor in learner.parameters.tensors.items()}
-    return functional_call(network, tensors, (inputs[run],)), [gated.seen for gated in order]
+    return functional_call(network, tensors, (inputs[run],)), [
+        activation.seen for activation in order
+    ]
 
 
 @pytest.mark.parametrize("way", ["bound", "forward"])
@@ -247,7 +252,7 @@ def test_masks_multiply_and_hidden_activations_are_recorded_after_masks(kind, wa
         hidden = watch.hidden
     assert list(hidden) == EXPECTED[kind]
     for run in range(3):
-        expected, seen = plainly(learner, inputs, masks, run)
+        expected, seen = outputs_of_run(learner, inputs, masks, run)
         torch.testing.assert_close(outputs[run], expected, rtol=1e-10, atol=1e-12)
         for found, values in zip(hidden.values(), seen, strict=True):
             units_last = values.movedim(1, -1) if values.ndim == 4 else values
@@ -256,19 +261,19 @@ def test_masks_multiply_and_hidden_activations_are_recorded_after_masks(kind, wa
             )
     assert_no_hooks(learner.network)
     with torch.no_grad():
-        assert not torch.allclose(learner(inputs), outputs)  # without gates
+        assert not torch.allclose(learner(inputs), outputs)  # without masks
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_recording_does_not_change_outputs_and_gradients(kind):
     found = []
-    for look in (True, False):
+    for recording in (True, False):
         learner = learner_of(kind, dtype=torch.float32)
         inputs = torch.randn(3, 5, *learner.image, generator=torch.Generator().manual_seed(0))
         outputs = []
 
-        def objective(learner=learner, inputs=inputs, outputs=outputs, look=look):
-            outputs.append(learner.record_activations(inputs, {}) if look else learner(inputs))
+        def objective(learner=learner, inputs=inputs, outputs=outputs, recording=recording):
+            outputs.append(learner.record_activations(inputs, {}) if recording else learner(inputs))
             return outputs[0].square().sum(dim=2), []
 
         gradient = learner.parameters.gradient(objective).clone()

@@ -75,7 +75,7 @@ def test_counting_activations_leaves_no_hooks():
 def test_available_cpu_memory_is_the_limit_minus_used_memory():
     assert memory.available(torch.device("cpu"), memory.BASE + 12345, 0) == 12345
     assert memory.available(torch.device("cpu"), memory.BASE + 12345, 2345) == 10000, (
-        "the dataset is there already"
+        "the dataset is in memory already"
     )
     assert memory.available(torch.device("cpu"), memory.BASE // 2, 0) == 0
 
@@ -129,17 +129,20 @@ from plasticity.data.dataset import Images, describe
 from plasticity.config.models import Network, Optimizer, Problem, Setting
 from plasticity.training.trainer import Trainer, train
 
-def peak():  # of this process alone: that of getrusage begins with its parent's
+def peak():  # of this process alone; that of getrusage includes its parent's
     with open("/proc/self/status") as status:
         return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 def measure(network, samples, size, method, arm, *numbers):
     drawn = np.random.default_rng(0).integers(0, 9, (samples, 1, size, size), np.uint8)
     data = describe("drawn", Images(drawn, np.arange(samples) % 10, list("0123456789"), 9), {})
-    setting = Setting(Problem("drawn", "shuffle_labels", samples, 16, 1, 2), Network.of(network), Optimizer("adam", options={"lr": 0.001}))
+    problem = Problem("drawn", "shuffle_labels", samples, 16, 1, 2)
+    optimizer = Optimizer("adam", options={"lr": 0.001})
+    setting = Setting(problem, Network.of(network), optimizer)
     peaks = []
     for runs in numbers:
-        train(Trainer(setting, method, [(arm, seed) for seed in range(runs)], data, device=torch.device("cpu")))
+        pairs = [(arm, seed) for seed in range(runs)]
+        train(Trainer(setting, method, pairs, data, device=torch.device("cpu")))
         peaks.append(peak())
     return memory.per_run(setting, data), peaks
 
@@ -157,7 +160,7 @@ for name, case in json.loads(sys.argv[1]).items():
 
 @pytest.fixture(scope="module")
 def measured():
-    """The peak of a process that trains next to nothing; and what is said of a run, with the peaks for few and for many, by case."""
+    """Peak of an idle process; and by case, the estimate per run and peaks of few and many runs."""
     asked = [sys.executable, "-c", PEAKS, json.dumps(CASES)]
     done = subprocess.run(
         asked, cwd=code_digest.SCRIPTS, capture_output=True, text=True, check=True
@@ -170,9 +173,10 @@ def measured():
     ("case", "most"), [("parameters", 3), ("data", 3), ("convolutions", 20)]
 )  # on a CPU, one after the other
 def test_estimate_per_run_is_above_measured_memory_and_near_it(measured, case, most):
-    said, (few, many) = measured[1][case]
-    *_, fewer, more = CASES[case]
-    assert many - few < (more - fewer) * said < most * (many - few)
+    estimate, (peak_of_few, peak_of_many) = measured[1][case]
+    *_, few, many = CASES[case]
+    used = peak_of_many - peak_of_few
+    assert used < (many - few) * estimate < most * used
 
 
 def test_base_is_above_memory_of_an_idle_process_and_near_it(measured):

@@ -75,9 +75,9 @@ def plain(method, strength, values, initial):
 
 def value(intervention, learner):
     """Of a penalty that pulls."""
-    pull = intervention.penalty(learner)
-    target = 0 if pull.target is None else pull.target
-    return pull.strength / 2 * (learner.parameters.flat.detach() - target).square().sum(dim=1)
+    penalty = intervention.penalty(learner)
+    target = 0 if penalty.target is None else penalty.target
+    return penalty.strength / 2 * (learner.parameters.flat.detach() - target).square().sum(dim=1)
 
 
 @pytest.mark.parametrize("method", ["none", "fresh"])

@@ -20,17 +20,17 @@ SETTINGS = {
 
 
 def plain_shares(sizes, density):
-    """min(1, scale · (outputs + inputs) / (outputs · inputs)) of each layer, the scale found by halving."""
+    """Find the scale in min(1, scale · (outputs + inputs) / (outputs · inputs)) by bisection."""
     rule = [(outputs + inputs) / (outputs * inputs) for outputs, inputs in sizes]
     total = density * sum(outputs * inputs for outputs, inputs in sizes)
     low, high = 0.0, 1e6
     for _ in range(200):
         scale = (low + high) / 2
-        there = sum(
+        active = sum(
             min(1, scale * share) * outputs * inputs
             for share, (outputs, inputs) in zip(rule, sizes, strict=True)
         )
-        low, high = (scale, high) if there < total else (low, scale)
+        low, high = (scale, high) if active < total else (low, scale)
     return [min(1, scale * share) for share in rule]
 
 
@@ -71,14 +71,14 @@ def test_largest_initial_weights_biases_and_norms_are_active_at_the_start(kind):
     sizes = [
         (shape[0], math.prod(shape[1:])) for shape in map(learner.parameters.shapes.get, names)
     ]
-    for member in range(4):
+    for run in range(4):
         shares = dict(
-            zip(names, plain_shares(sizes, ARMS[METHOD][member // 2]["density"]), strict=True)
+            zip(names, plain_shares(sizes, ARMS[METHOD][run // 2]["density"]), strict=True)
         )
         for name, tensor in learner.parameters.tensors.items():
             values, expected = (
-                tensor[member].detach().flatten().tolist(),
-                dense.parameters.tensors[name][member].detach().flatten().tolist(),
+                tensor[run].detach().flatten().tolist(),
+                dense.parameters.tensors[name][run].detach().flatten().tolist(),
             )
             if name in names:
                 largest = sorted(
@@ -100,17 +100,17 @@ def test_gained_and_lost_weights_equal_the_definition(kind):
     ]
     trainer, steps, starts = record_steps(images(size), METHOD, arms, [0], setting)
     events = 0
-    for member, arm in enumerate(arms):
-        there = {
+    for run, arm in enumerate(arms):
+        active = {
             name: values != 0
             if "weight" in name and "norm" not in name
             else np.ones_like(values, bool)
-            for name, values in arrays_of(starts[0][0], member).items()
+            for name, values in arrays_of(starts[0][0], run).items()
         }
         for step in steps:
-            stepped, after = arrays_of(step.stepped, member), arrays_of(step.after, member)
-            gradient, new = arrays_of(step.gradient, member), {}
-            for name, mask in there.items():
+            stepped, after = arrays_of(step.stepped, run), arrays_of(step.after, run)
+            gradient, new = arrays_of(step.gradient, run), {}
+            for name, mask in active.items():
                 new[name] = np.zeros_like(mask)
                 if not (
                     step.count % arm["period"] == 0
@@ -121,28 +121,26 @@ def test_gained_and_lost_weights_equal_the_definition(kind):
                     continue
                 flat, size = mask.ravel(), mask.size
                 gain = math.floor(arm["growth"] * size)
-                weights, slopes = np.abs(stepped[name]).ravel(), np.abs(gradient[name]).ravel()
+                weights, derivatives = np.abs(stepped[name]).ravel(), np.abs(gradient[name]).ravel()
                 lost = sorted(
                     np.flatnonzero(flat), key=lambda place, of=weights: (of[place], place)
                 )[: math.floor(arm["prune"] * gain)]
                 flat[lost] = False
                 gained = sorted(
-                    np.flatnonzero(~flat), key=lambda place, of=slopes: (-of[place], place)
+                    np.flatnonzero(~flat), key=lambda place, of=derivatives: (-of[place], place)
                 )[:gain]
                 flat[gained] = True
                 new[name].ravel()[[*lost, *gained]] = True
                 events += 1
-            for name, mask in there.items():
+            for name, mask in active.items():
                 np.testing.assert_array_equal(
                     after[name], np.where(mask & ~new[name], stepped[name], 0), err_msg=name
                 )
-                for mean, of_mean in step.means.items():
-                    expected = np.where(
-                        new[name], 0, step.stepped_means[mean][name][member].numpy()
-                    )
-                    np.testing.assert_array_equal(of_mean[name][member].numpy(), expected)
+                for mean, tensors in step.means.items():
+                    expected = np.where(new[name], 0, step.stepped_means[mean][name][run].numpy())
+                    np.testing.assert_array_equal(tensors[name][run].numpy(), expected)
             state = trainer.learner.parameters.split(step.state["active"])
-            assert all((state[name][member].numpy() == mask).all() for name, mask in there.items())
+            assert all((state[name][run].numpy() == mask).all() for name, mask in active.items())
     assert events > 10
 
 
@@ -167,7 +165,7 @@ def test_inactive_weights_stay_zero_with_a_fresh_head(data):
     assert all(torch.equal(step.before["output.weight"] == 0, absent) for step in steps)
     assert not torch.equal(
         starts[1][0]["output.weight"], steps[11].after["output.weight"]
-    )  # it was drawn anew
+    )  # it was drawn again
 
 
 def test_active_weights_of_a_run_depend_on_its_own_arm_only(data):
@@ -190,16 +188,16 @@ def test_inactive_weights_stay_zero_in_compositions_of_any_order(data, other):
     for order in permutations([METHOD, other]):
         trainer, seen = new_trainer(data, "+".join(order), [arm], [0, 1]), []
 
-        def look(trainer=trainer, seen=seen):
+        def check(trainer=trainer, seen=seen):
             seen.append(trainer.learner.parameters.flat.detach().clone())
             assert not seen[-1][~trainer.interventions[METHOD].active].any()
 
         take = trainer._take_step
-        trainer._take_step = lambda samples, take=take, look=look: (look(), take(samples))[1]
-        train(trainer, lambda task, parameters, look=look: look())
-        look()
+        trainer._take_step = lambda samples, take=take, check=check: (check(), take(samples))[1]
+        train(trainer, lambda task, parameters, check=check: check())
+        check()
         runs.append(seen)
     assert len(runs[0]) == 3 * 12 + 3 + 1
     assert other == "hare_tortoise" or all(
         map(torch.equal, *runs)
-    )  # its slow copy begins where the network stands then
+    )  # its slow copy depends on the order

@@ -134,7 +134,8 @@ def test_mnist_subsets_are_separable_up_to_about_500_images(mnist, seed):
     assert tasks.check_separable(replace(problem, samples=500), mnist, seed) < 1e5
     with pytest.raises(
         StudyError,
-        match=r"the 600 images of mnist that seed \d draws .* has rank 5\d\d\): lower problem\.samples",
+        match=r"the 600 images of mnist that seed \d draws .* has rank 5\d\d\): "
+        r"lower problem\.samples",
     ):
         tasks.check_separable(replace(problem, samples=600), mnist, seed)
 

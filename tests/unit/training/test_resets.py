@@ -8,7 +8,7 @@ import torch
 from ensembles import (
     ARMS,
     CNN,
-    LAWS,
+    DEVIATIONS,
     SETTING,
     arrays_of,
     changed,
@@ -38,7 +38,7 @@ SETTINGS = {
 
 
 def units_of(kind):
-    """By layer, the next one and which of its inputs come from one unit."""
+    """Return, by layer, the next layer and the inputs of it that come from one unit."""
     if kind == "cnn":
         takers = {
             "conv_1": "conv_2",
@@ -62,7 +62,7 @@ def units_of(kind):
 
 
 def activations_of(kind, tensors, inputs):
-    """What one network's layers put out with relu, units first: ``(unit, rest)`` by layer."""
+    """Compute the activations of one network with relu, by layer, shapes ``(unit, rest)``."""
     tensors = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
     found, x = {}, inputs
     for layer in units_of(kind):
@@ -111,32 +111,34 @@ class Useless:
         chosen = {}
         for layer, activations in hidden.items():
             taker, columns = units_of(self.kind)[layer]
-            kept = self.numbers.setdefault(
+            numbers = self.numbers.setdefault(
                 layer,
                 {"utility": [0.0] * len(activations), "age": [0] * len(activations), "due": 0.0},
             )
             for unit, row in enumerate(activations):
                 outgoing = np.abs(after[f"{taker}.weight"][:, columns(unit)]).sum()
-                kept["utility"][unit] = (
-                    decay * kept["utility"][unit] + (1 - decay) * np.abs(row).mean() * outgoing
+                numbers["utility"][unit] = (
+                    decay * numbers["utility"][unit] + (1 - decay) * np.abs(row).mean() * outgoing
                 )
-                kept["age"][unit] += 1
-            mature = [unit for unit, age in enumerate(kept["age"]) if age > maturity]
-            kept["due"] += rate * len(mature)
+                numbers["age"][unit] += 1
+            mature = [unit for unit, age in enumerate(numbers["age"]) if age > maturity]
+            numbers["due"] += rate * len(mature)
             mature.sort(
-                key=lambda unit, kept=kept: kept["utility"][unit] / (1 - decay ** kept["age"][unit])
+                key=lambda unit, numbers=numbers: (
+                    numbers["utility"][unit] / (1 - decay ** numbers["age"][unit])
+                )
             )
-            chosen[layer] = mature[: math.floor(kept["due"])]
-            kept["due"] -= math.floor(kept["due"])
+            chosen[layer] = mature[: math.floor(numbers["due"])]
+            numbers["due"] -= math.floor(numbers["due"])
             for unit in chosen[layer]:
-                kept["utility"][unit], kept["age"][unit] = 0.0, 0
+                numbers["utility"][unit], numbers["age"][unit] = 0.0, 0
         return chosen
 
     def agrees(self, state, run):
         return all(
             np.allclose(state[f"{name}_{layer}"][run].numpy(), values, rtol=1e-8, atol=1e-12)
-            for layer, kept in self.numbers.items()
-            for name, values in kept.items()
+            for layer, numbers in self.numbers.items()
+            for name, values in numbers.items()
         )
 
 
@@ -202,9 +204,9 @@ def test_exactly_the_units_of_the_definition_are_reset_after_each_step(method, k
                 for unit in chosen[layer]:
                     new[f"{taker}.weight"][:, columns(unit)] = True
             for layer, own in chosen.items():
-                taken = new[f"{layer}.weight"]
-                taken[own] = False  # a weight between two units that start anew is drawn
-                assert not after[f"{layer}.weight"][taken].any()
+                outgoing = new[f"{layer}.weight"]
+                outgoing[own] = False  # a weight between two units that are both reset is drawn
+                assert not after[f"{layer}.weight"][outgoing].any()
                 assert not after[f"{layer}.bias"][own].any()
                 for unit in own:
                     new[f"{layer}.weight"][unit] = new[f"{layer}.bias"][unit] = True
@@ -214,9 +216,9 @@ def test_exactly_the_units_of_the_definition_are_reset_after_each_step(method, k
             assert not after["output.weight"][new["output.weight"]].any()
             for name, where in new.items():
                 np.testing.assert_array_equal(after[name][~where], stepped[name][~where])
-                for mean, of_mean in step.means.items():
+                for mean, tensors in step.means.items():
                     values, expected = (
-                        of_mean[name][run].numpy(),
+                        tensors[name][run].numpy(),
                         step.stepped_means[mean][name][run].numpy(),
                     )
                     np.testing.assert_array_equal(values, np.where(where, 0, expected))
@@ -224,10 +226,10 @@ def test_exactly_the_units_of_the_definition_are_reset_after_each_step(method, k
     assert len({row.tobytes() for row in drawn}) == len(drawn)
 
 
-def renewed(
+def learner_and_resetter(
     initialization="he", arms=2, seeds=(0, 1), activation="relu", kind="mlp", norm="none", **options
 ):
-    """An ensemble and its renewal; parameters are its own until then."""
+    """Make a learner with initial parameters, and its resetter."""
     options = {"mlp": {"width": 8, "depth": 2, "norm": norm}, "cnn": {"width": 6, "norm": norm}}[
         kind
     ] | options
@@ -243,53 +245,57 @@ def renewed(
     return runs.learner, UnitResetter(runs.learner)
 
 
-def everywhere(learner, renewal, which=slice(None)):
+def everywhere(learner, resetter, which=slice(None)):
+    """Choose all units of some runs."""
     chosen = {
-        of.layer: torch.zeros(len(learner.seed_of), of.width, dtype=torch.bool)
-        for of in renewal.units
+        units.layer: torch.zeros(len(learner.seed_of), units.width, dtype=torch.bool)
+        for units in resetter.units
     }
     for mask in chosen.values():
         mask[which] = True
     return chosen
 
 
-@pytest.mark.parametrize("initialization", LAWS)
+@pytest.mark.parametrize("initialization", DEVIATIONS)
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_new_incoming_weights_follow_the_initial_distribution_and_never_repeat(
     initialization, kind
 ):
-    learner, renewal = renewed(initialization, arms=1, kind=kind)
-    found = {name: [] for of in renewal.units for name in of.incoming}
+    learner, resetter = learner_and_resetter(initialization, arms=1, kind=kind)
+    found = {name: [] for units in resetter.units for name in units.incoming}
     for task in range(2):
         learner.task = task
         for _ in range(6):
             with torch.no_grad():
-                renewal.reinitialize(learner, everywhere(learner, renewal))
-            for of in renewal.units:
-                weight, bias = of.incoming
+                resetter.reinitialize(learner, everywhere(learner, resetter))
+            for units in resetter.units:
+                weight, bias = units.incoming
                 found[weight].append(learner.parameters.tensors[weight].detach().clone())
                 found[bias].append(learner.parameters.tensors[bias].detach().clone())
-    for of in renewal.units:
-        weight, bias = of.incoming
+    for units in resetter.units:
+        weight, bias = units.incoming
         shape = learner.parameters.shapes[weight]
         expected = deviation(initialization, shape, GAIN)
         values = torch.cat(found[weight]).flatten(1).numpy() / expected  # (draw, seed, unit …)
         rows = torch.cat(found[weight]).flatten(0, 1).flatten(1)
         assert len(rows.unique(dim=0)) == len(rows)
-        law = {"pytorch": stats.uniform(-math.sqrt(3), 2 * math.sqrt(3)), "orthogonal": None}.get(
-            initialization, stats.norm()
-        )
-        if law is None:
+        distribution = {
+            "pytorch": stats.uniform(-math.sqrt(3), 2 * math.sqrt(3)),
+            "orthogonal": None,
+        }.get(initialization, stats.norm())
+        if distribution is None:
             lengths, inputs = rows.norm(dim=1).numpy(), rows.shape[1]
             assert inputs >= shape[0]
             np.testing.assert_allclose(lengths, GAIN)
         else:
-            assert stats.kstest(values.ravel(), law.cdf).pvalue > 1e-3
+            assert stats.kstest(values.ravel(), distribution.cdf).pvalue > 1e-3
         assert abs(values.std() - 1) < 4 / math.sqrt(values.size)
         assert abs(values.mean()) < 4 / math.sqrt(values.size)
         if initialization == "pytorch":
             assert (
-                stats.kstest(torch.cat(found[bias]).numpy().ravel() / expected, law.cdf).pvalue
+                stats.kstest(
+                    torch.cat(found[bias]).numpy().ravel() / expected, distribution.cdf
+                ).pvalue
                 > 1e-3
             )
         else:
@@ -298,44 +304,47 @@ def test_new_incoming_weights_follow_the_initial_distribution_and_never_repeat(
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_units_reset_one_at_a_time_follow_the_initial_distribution(kind):
-    learner, renewal = renewed("he", arms=1, seeds=range(4), kind=kind)
-    for of in renewal.units:
+    learner, resetter = learner_and_resetter("he", arms=1, seeds=range(4), kind=kind)
+    for units in resetter.units:
         rows = []
         for _ in range(3):
-            for unit in range(of.width):
+            for unit in range(units.width):
                 chosen = {
                     other.layer: torch.zeros(4, other.width, dtype=torch.bool)
-                    for other in renewal.units
+                    for other in resetter.units
                 }
-                chosen[of.layer][:, unit] = True
+                chosen[units.layer][:, unit] = True
                 with torch.no_grad():
-                    renewal.reinitialize(learner, chosen)
+                    resetter.reinitialize(learner, chosen)
                 rows.append(
-                    learner.parameters.tensors[of.incoming[0]].detach()[:, unit].flatten(1).clone()
+                    learner.parameters.tensors[units.incoming[0]]
+                    .detach()[:, unit]
+                    .flatten(1)
+                    .clone()
                 )
         rows = torch.cat(rows)
         assert len(rows.unique(dim=0)) == len(rows)
         values = rows.numpy().ravel() / deviation(
-            "he", learner.parameters.shapes[of.incoming[0]], GAIN
+            "he", learner.parameters.shapes[units.incoming[0]], GAIN
         )
         assert stats.kstest(values, "norm").pvalue > 1e-3
 
 
 def test_new_weights_depend_on_seed_task_and_layer_but_not_on_arm():
-    learner, renewal = renewed(arms=2, seeds=(0, 1), width=16)
+    learner, resetter = learner_and_resetter(arms=2, seeds=(0, 1), width=16)
     found = []
     for task in range(2):
         learner.task = task
         with torch.no_grad():
-            renewal.reinitialize(learner, everywhere(learner, renewal))
+            resetter.reinitialize(learner, everywhere(learner, resetter))
         rows = learner.parameters.tensors["hidden_1.weight"].detach().clone()
         assert torch.equal(rows[:2], rows[2:])
         found += [*rows[:2].flatten(1)]
     assert len(torch.stack(found).unique(dim=0)) == 4
-    chosen = everywhere(learner, renewal)
+    chosen = everywhere(learner, resetter)
     chosen["hidden_1"][:] = False
     with torch.no_grad():
-        renewal.reinitialize(learner, chosen)
+        resetter.reinitialize(learner, chosen)
     second = learner.parameters.tensors["hidden_2.weight"].detach()
     assert not torch.isclose(second[0].flatten()[:64], found[0][:64]).any()
 
@@ -343,19 +352,21 @@ def test_new_weights_depend_on_seed_task_and_layer_but_not_on_arm():
 @pytest.mark.parametrize("norm", ["layer", "batch"])
 def test_norm_parameters_are_reset_with_their_unit(norm):
     for kind, layer, place in (("mlp", "hidden_2", "norm_2"), ("cnn", "conv_1", "norm_1")):
-        learner, renewal = renewed(arms=1, seeds=(0,), kind=kind, norm=norm)
+        learner, resetter = learner_and_resetter(arms=1, seeds=(0,), kind=kind, norm=norm)
         learner.optimizer.step(
             learner.parameters.padded, torch.ones_like(learner.parameters.padded)
         )
-        chosen = everywhere(learner, renewal, slice(0, 0))
+        chosen = everywhere(learner, resetter, slice(0, 0))
         chosen[layer][0, 1] = True
         with torch.no_grad():
             learner.parameters.tensors[f"{place}.weight"].fill_(3)
             learner.parameters.tensors[f"{place}.bias"].fill_(5)
-            renewal.reinitialize(learner, chosen)
-        for name, kept, new in (("weight", 3, 1), ("bias", 5, 0)):
+            resetter.reinitialize(learner, chosen)
+        for name, old, new in (("weight", 3, 1), ("bias", 5, 0)):
             expected = torch.full(
-                (learner.parameters.shapes[f"{place}.{name}"][0],), float(kept), dtype=torch.float64
+                (learner.parameters.shapes[f"{place}.{name}"][0],),
+                float(old),
+                dtype=torch.float64,
             )
             expected[1] = new
             assert torch.equal(learner.parameters.tensors[f"{place}.{name}"][0], expected)
@@ -368,21 +379,24 @@ def test_norm_parameters_are_reset_with_their_unit(norm):
 @pytest.mark.parametrize("activation", ["relu", "crelu"])
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_reset_of_silent_units_does_not_change_outputs(kind, activation):
-    learner, renewal = renewed(kind=kind, activation=activation)
+    learner, resetter = learner_and_resetter(kind=kind, activation=activation)
     inputs = torch.randn(
         4, 5, *learner.image, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
     chosen = {
-        of.layer: torch.rand(4, of.width, generator=torch.Generator().manual_seed(1)) < 0.4
-        for of in renewal.units
+        units.layer: torch.rand(4, units.width, generator=torch.Generator().manual_seed(1)) < 0.4
+        for units in resetter.units
     }
     with torch.no_grad():
-        for of in renewal.units:
-            weight, bias = (learner.parameters.tensors[name] for name in of.incoming)
-            weight[chosen[of.layer]], bias[chosen[of.layer]] = 0, 0 if activation == "crelu" else -1
+        for units in resetter.units:
+            weight, bias = (learner.parameters.tensors[name] for name in units.incoming)
+            weight[chosen[units.layer]], bias[chosen[units.layer]] = (
+                0,
+                0 if activation == "crelu" else -1,
+            )
         before = learner(inputs)
         learner.parameters.flat.add_(0)
-        renewal.reinitialize(learner, chosen)
+        resetter.reinitialize(learner, chosen)
         after = learner(inputs)
         assert all(mask.any() for mask in chosen.values())
         torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)
@@ -391,14 +405,17 @@ def test_reset_of_silent_units_does_not_change_outputs(kind, activation):
 
 
 def test_reset_of_no_units_changes_nothing():
-    learner, renewal = renewed()
+    learner, resetter = learner_and_resetter()
     before = learner.parameters.flat.detach().clone()
-    renewal.reinitialize(learner, everywhere(learner, renewal, slice(0, 0)))
+    resetter.reinitialize(learner, everywhere(learner, resetter, slice(0, 0)))
     assert torch.equal(learner.parameters.flat, before)
 
 
 def ages_at_reset(arm, fires, steps=40):
-    """After which steps a unit of a layer is reset by self-normalised resets when it fires in given steps, and all others always."""
+    """Return the steps after which self-normalized resets reset a unit.
+
+    The unit fires in the given steps. All other units always fire.
+    """
     runs = new_trainer(images(4), "self_normalized_resets", [arm], [0])
     learner, method = runs.learner, runs.interventions["self_normalized_resets"]
     resets = []
@@ -427,7 +444,7 @@ def test_silent_unit_is_reset_when_its_age_reaches_the_quantile():
 
 
 def test_rarely_firing_unit_is_reset_later():
-    waited = [1, *[3] * 6]  # from one wait of one step on
+    waited = [1, *[3] * 6]  # starting from one wait of one step
     expected = 18 + math.ceil(-math.log(0.05) * sum(waited) / len(waited))
     assert (
         ages_at_reset({"rejection": 0.05}, lambda step: step % 3 == 0 and step <= 18)[0] == expected
@@ -436,8 +453,11 @@ def test_rarely_firing_unit_is_reset_later():
     assert ages_at_reset({"rejection": 0}, lambda step: False) == []
 
 
-def of_utilities(arm, steps, magnitudes):
-    """When and which of the first layer's units continual backprop resets, with given magnitudes and outgoing weights of 1."""
+def resets_by_utility(arm, steps, magnitudes):
+    """Find the (step, unit) pairs that continual backprop resets in the first layer.
+
+    Units have the given magnitudes and outgoing weights of 1.
+    """
     runs = new_trainer(images(4), "continual_backprop", [arm], [0])
     learner, method = runs.learner, runs.interventions["continual_backprop"]
     found = []
@@ -461,15 +481,15 @@ def of_utilities(arm, steps, magnitudes):
 
 def test_continual_backprop_resets_mature_units_of_lowest_utility():
     magnitudes = [8.0, 7, 6, 5, 1, 2, 3, 4]
-    found, _ = of_utilities({"rate": 1 / 4, "maturity": 5, "decay": 0.9}, 8, magnitudes)
+    found, _ = resets_by_utility({"rate": 1 / 4, "maturity": 5, "decay": 0.9}, 8, magnitudes)
     # due are 8 / 4, then 6 / 4, then half a unit and 5 / 4
     assert found == [(6, 4), (6, 5), (7, 6), (8, 7)]
-    assert of_utilities({"rate": 1, "maturity": 7, "decay": 0.9}, 7, magnitudes)[0] == []
-    assert len(of_utilities({"rate": 1, "maturity": 6, "decay": 0.9}, 7, magnitudes)[0]) == 8
+    assert resets_by_utility({"rate": 1, "maturity": 7, "decay": 0.9}, 7, magnitudes)[0] == []
+    assert len(resets_by_utility({"rate": 1, "maturity": 6, "decay": 0.9}, 7, magnitudes)[0]) == 8
 
 
 def test_continual_backprop_adds_up_fractions_of_units():
-    found, method = of_utilities(
+    found, method = resets_by_utility(
         {"rate": 1 / 64, "maturity": 0, "decay": 0.5}, 24, [8.0, 7, 6, 5, 4, 3, 2, 1]
     )
     assert found == [(8, 7), (16, 7), (24, 7)]  # an eighth of a unit is due each step
@@ -477,8 +497,7 @@ def test_continual_backprop_adds_up_fractions_of_units():
 
 
 def test_utilities_are_corrected_for_age():
-    # after a step of 1 and many of 4, an old unit's mean is near 4 and a young one's exactly 4, though its running mean is below
-    found, method = of_utilities({"rate": 0, "maturity": 0, "decay": 0.9}, 3, [1.0] * 8)
+    found, method = resets_by_utility({"rate": 0, "maturity": 0, "decay": 0.9}, 3, [1.0] * 8)
     corrected = method.utility["hidden_1"] / (1 - 0.9**3)
     torch.testing.assert_close(
         corrected, torch.full((1, 8), 8.0, dtype=torch.float64)
@@ -505,10 +524,10 @@ def test_resets_revive_dead_units(data):
 
 
 def test_resetter_has_the_units_that_are_found():
-    learner, renewal = renewed()
+    learner, resetter = learner_and_resetter()
     assert (
-        [of.layer for of in renewal.units]
-        == [of.layer for of in hidden_units.find_hidden_units(learner.network)]
+        [units.layer for units in resetter.units]
+        == [units.layer for units in hidden_units.find_hidden_units(learner.network)]
         == ["hidden_1", "hidden_2"]
     )
 

@@ -19,7 +19,13 @@ STRENGTHS, TASKS = [0.001, 0.01, 0.1], 16
 
 
 def block(errors, seeds=(1000,), diverged=()):
-    """Outcomes of a tuning job: each arm's error at every task, the online error turned around; some (arm, seed) diverge midway."""
+    """Make the outcomes of a tuning job.
+
+    Args:
+        errors: final error of each arm, a number or one per task; the online error is 1 minus it.
+        seeds: all have the same errors.
+        diverged: pairs (arm, seed) that diverge in the middle.
+    """
     arms = [{"strength": strength} for strength in STRENGTHS[: len(errors)]]
     shape = (len(errors), len(seeds), TASKS)
     final = np.broadcast_to(
@@ -29,13 +35,13 @@ def block(errors, seeds=(1000,), diverged=()):
     for place in diverged:
         status[place][TASKS // 2 :] = STATUS["diverged"]
         final[place][TASKS // 2 :] = np.nan
-    member = ("arm", "seed", "task")
+    dims = ("arm", "seed", "task")
     return xr.Dataset(
         {
-            "final_error": (member, final),
-            "online_error": (member, 1 - final),
-            "final_loss": (member, 2 * final),
-            "status": (member, status),
+            "final_error": (dims, final),
+            "online_error": (dims, 1 - final),
+            "final_loss": (dims, 2 * final),
+            "status": (dims, status),
         },
         {"arm": [arm_name("l2", arm) for arm in arms], "seed": list(seeds), "task": range(TASKS)},
         {"settings": json.dumps({"method": "l2", "arms": arms})},
@@ -91,7 +97,7 @@ def test_arm_with_a_diverged_seed_is_never_selected():
 def test_divergence_of_every_arm_is_an_error():
     with pytest.raises(
         StudyError,
-        match=r"^every arm of l2 diverged on some tuning seed of row, so none can be selected: "
+        match=r"^every arm of l2 diverged on some tuning seed of row, so none can be chosen: "
         r"[^\n]+$",
     ):
         chosen(block([0.1, 0.2], seeds=(1000, 1001), diverged=[(0, 0), (1, 1)]))

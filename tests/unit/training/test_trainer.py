@@ -41,9 +41,9 @@ NUMBERS = ["final_error", "final_loss", "online_error", "update_norm", "error_cu
 
 
 def built(data, method, arms, seeds, setting=SETTING, dtype=torch.float64, recorded=RECORDED):
-    return Trainer(
-        setting, method, list(product(arms, seeds)), data, recorded, torch.device("cpu"), dtype
-    )
+    """Make a trainer of each arm with each seed."""
+    runs = list(product(arms, seeds))
+    return Trainer(setting, method, runs, data, recorded, torch.device("cpu"), dtype)
 
 
 def trained(
@@ -56,7 +56,12 @@ def trained(
     recorded=RECORDED,
     sabotage=None,
 ):
-    """Outcomes ``(arm, seed, task …)``, and the parameters at each task's start and at the end, ``(time, arm, seed, parameter)``."""
+    """Train all tasks.
+
+    Returns:
+        Outcomes ``(arm, seed, task …)``, and the parameters at the start of each task and at the
+        end, ``(time, arm, seed, parameter)``.
+    """
     trainer = built(data, method, arms, seeds, setting, dtype, recorded)
     if sabotage:
         sabotage(trainer)
@@ -72,14 +77,14 @@ def trained(
 
 
 def assert_same(outcomes, others):
-    """The same bits in every outcome."""
+    """Check that all outcomes are equal to the bit."""
     assert outcomes.keys() == others.keys()
     for name, values in outcomes.items():
         np.testing.assert_array_equal(values, others[name], err_msg=name)
 
 
 def penalty(method, strength, module, start):
-    """A penalty on one network, by its definition."""
+    """Compute a penalty on one network by its definition."""
     pairs = list(zip(module.parameters(), start, strict=True))
     match method:
         case "l2":
@@ -99,7 +104,7 @@ def penalty(method, strength, module, start):
 
 
 def plain_optimizer(setting, module):
-    """An optimizer of torch's own."""
+    """Make an optimizer of torch."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[
         setting.optimizer.kind
     ]
@@ -107,7 +112,7 @@ def plain_optimizer(setting, module):
 
 
 def plain_network(setting, data):
-    """One network; an mlp is written out."""
+    """Make one network; an mlp is written out."""
     if setting.network.kind != "mlp":
         return architecture.fitting(setting, data).double()
     activation = activations.KINDS[setting.network.activation]
@@ -118,7 +123,11 @@ def plain_network(setting, data):
 
 
 def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
-    """One run, one network: outcomes of each task, and the parameters at each task's start and at the end."""
+    """Train one network in a plain loop.
+
+    Returns:
+        Outcomes of each task, and the parameters at the start of each task and at the end.
+    """
     problem = setting.problem
     module = plain_network(setting, data)
     regression = setting.problem.shift == "flip_bits"
@@ -262,7 +271,7 @@ WAYS = {
             "head": "fresh",
         }
     },
-    "an optimizer that forgets": {"optimizer": {"at_task_boundary": "reset"}},
+    "an optimizer that is reset": {"optimizer": {"at_task_boundary": "reset"}},
     "test images": {"problem": {"shift": "permute_pixels", "test_samples": 17}},
     "a budget in steps": {
         "problem": {"shift": "remap_labels", "epochs": None, "steps_per_task": 39}
@@ -310,7 +319,7 @@ def test_outcomes_do_not_depend_on_the_evaluation_batch(data, monkeypatch):
         np.testing.assert_allclose(in_parts[name], at_once[name], rtol=1.2e-7, err_msg=name)
 
 
-# what one run may know of another: nothing
+# runs do not depend on each other
 
 
 @pytest.mark.parametrize(
@@ -454,7 +463,7 @@ def test_final_loss_is_evaluated_in_float32(data):
     assert (lower["loss_curve"] != single["loss_curve"]).any()
 
 
-# runs whose numbers are no longer finite
+# diverged runs
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -524,7 +533,7 @@ def test_overflow_of_optimizer_state_is_divergence(data, dtype, status):
     assert states[:, 1].isfinite().all()
 
 
-# norms of updates are estimated, since taking them all would cost half as much as training
+# update norms are estimated from some steps
 
 
 @pytest.mark.parametrize("steps", [1, 9, 10, 11, 25, 60, 499, 1234])
@@ -564,12 +573,12 @@ def test_estimated_update_norm_is_near_the_exact_one(data, monkeypatch, method):
     assert_same(estimated, exact)
 
 
-# what is kept at the end of a task, and taken up again
+# restored runs
 
 
 @dataclass
-class Following(Intervention):
-    """Draws parameters toward the mean of those at all tasks' starts so far, which it must remember."""
+class PullToMean(Intervention):
+    """Pulls parameters toward their mean at the starts of all tasks so far, which is its state."""
 
     strength: Tensor
 
@@ -590,25 +599,29 @@ class Following(Intervention):
         self.mean += (learner.parameters.flat - self.mean) / self.starts
 
 
-@pytest.mark.parametrize("method", [*ARMS, "following"])
+@pytest.mark.parametrize("method", [*ARMS, "pull_to_mean"])
 def test_restored_run_equals_uninterrupted_run(data, monkeypatch, method):
     load = registry.load
     monkeypatch.setattr(
         registry,
         "load",
         lambda kind, name: (
-            SimpleNamespace(Method=Following) if name == "following" else load(kind, name)
+            SimpleNamespace(Method=PullToMean) if name == "pull_to_mean" else load(kind, name)
         ),
     )
     arms = ARMS.get(method, [{"strength": 0.01}, {"strength": 1e30}])  # one of them diverges
-    trainer, kept, saved = built(data, method, arms, [0, 1], SHORT, torch.float32), [], {}
+    trainer, states_of_tasks, saved = (
+        built(data, method, arms, [0, 1], SHORT, torch.float32),
+        [],
+        {},
+    )
     train(
         trainer,
         lambda task, parameters: saved.update({task: parameters.clone()}),
-        lambda state: kept.append(copy.deepcopy(state)),
+        lambda state: states_of_tasks.append(copy.deepcopy(state)),
     )
-    assert [int(state["task"]) for state in kept] == [1, 2, 3, 4]
-    for state in kept:
+    assert [int(state["task"]) for state in states_of_tasks] == [1, 2, 3, 4]
+    for state in states_of_tasks:
         again, rest = built(data, method, arms, [0, 1], SHORT, torch.float32), {}
         again.restore(state)
         train(again, lambda task, parameters, rest=rest: rest.update({task: parameters.clone()}))
@@ -620,7 +633,7 @@ def test_restored_run_equals_uninterrupted_run(data, monkeypatch, method):
             {n: v.numpy() for n, v in trainer.recorder.outcomes.items()},
         )
         assert {name: values.tobytes() for name, values in again.state().items()} == {
-            name: values.tobytes() for name, values in kept[-1].items()
+            name: values.tobytes() for name, values in states_of_tasks[-1].items()
         }
 
 

@@ -185,7 +185,7 @@ def load_state(restart: Resume, rows: Rows, first: int) -> dict[str, np.ndarray]
         return None
     end = first + len(state["alive"])
     if not rows.reach(end, int(state["task"])):
-        log.log.warning("%s is torn (its end is missing), so it starts afresh", rows.path)
+        log.log.warning("%s is truncated, so it is ignored and training starts over", rows.path)
         return None
     return state
 

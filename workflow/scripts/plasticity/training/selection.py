@@ -50,7 +50,7 @@ def choose(blocks: Sequence[xr.Dataset], criterion: Criterion, setting: str) -> 
     if not np.isfinite(of_arms).any():
         raise StudyError(
             f"every arm of {settings['method']} diverged on some tuning seed of {setting}, so none "
-            "can be selected: change its values, or limit it to other settings by `settings`"
+            "can be chosen: change its values, or limit it to other settings by `settings`"
         )
     compared = [
         {"arm": arm, "score": score if np.isfinite(score) else None}
