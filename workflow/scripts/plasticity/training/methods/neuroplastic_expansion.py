@@ -33,10 +33,7 @@ from plasticity.training.method import Intervention, default
 
 @dataclass
 class Method(Intervention):
-    """The authors' values, except for `density`, which has no general one.
-
-    Theirs is 0.2; 1 is a dense network.
-    """
+    """The authors' values; their density is 0.2, and 1 is a dense network."""
 
     CLAIM = "which units start anew"
     AT_MOST = {"density": 1, "growth": 1, "prune": 1, "most": 1}

@@ -29,10 +29,11 @@ class Method(Intervention):
     """Each tensor is compared with its own initial values, biases too.
 
     The target of a weight is the initial value of the same rank. It does not change with the weight
-    (almost everywhere), so no gradient through a sort is needed. Ranks are computed in every step.
-    On a CPU, `ranks_every` above 1 computes them in the first step of a task and then in every so
-    many
-    steps: an approximation that saves time (docs/performance.md says what it changes).
+    (almost everywhere), so no gradient through a sort is needed.
+
+    Ranks are computed in every step by default. On a CPU, `ranks_every: n` computes them in the
+    first step of a task and in every n-th step after it. This approximation saves time;
+    docs/performance.md says what it changes.
     """
 
     WHOLE = ["ranks_every"]
