@@ -369,6 +369,30 @@ def test_objective_that_calls_the_network_twice_with_gradients_is_refused():
     assert torch.equal(parameters.gradient(look_then_call), expected)
 
 
+def test_call_outside_an_objective_is_followed_by_autograd():
+    network, parameters, inputs = drawn(mlp())
+    bound = parameters.bind(network)
+    losses = squares(bound(inputs)).mean(dim=1)
+    gradients = torch.autograd.grad(losses.sum(), list(parameters.tensors.values()))
+    found = parameters.split(gradient(parameters, bound, inputs))
+    for name, expected in zip(parameters.tensors, gradients, strict=True):
+        torch.testing.assert_close(found[name], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_failed_objective_does_not_change_the_next_gradient():
+    network, parameters, inputs = drawn(mlp())
+    bound = parameters.bind(network)
+    expected = gradient(parameters, bound, inputs)
+
+    def fail():
+        bound(3 * inputs)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        parameters.gradient(fail)
+    assert torch.equal(gradient(parameters, bound, inputs), expected)
+
+
 def test_gradients_of_tied_weights_are_right():
     layers = [nn.Linear(6, 6) for _ in range(2)]
     layers[1].weight = layers[0].weight
