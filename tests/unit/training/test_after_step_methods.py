@@ -242,10 +242,10 @@ def test_full_reset_acts_every_period_and_clears_only_its_own_run(data):
     arms = [{"period": 2}, {"period": 3}, {"period": 0}]
     resets, states = trained(data, "full_reset", arms, [0], setting)
     _, fresh = trained(data, "fresh", [{}], [0], setting)
-    drawn_anew = [
+    redrawn = [
         [torch.equal(states[task, run], fresh[task, 0]) for task in range(6)] for run in range(3)
     ]
-    assert drawn_anew == [
+    assert redrawn == [
         [True, False, True, False, True, False],
         [True, False, False, True, False, False],
         [True] + [False] * 5,

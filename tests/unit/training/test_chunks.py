@@ -21,7 +21,7 @@ SETTING = Setting(
     Network("mlp", "relu", options={"width": 11, "depth": 2}),
     Optimizer("adam", options={"lr": 0.003}),
 )
-EVERYONE = [
+RUNS = [
     ({"strength": strength}, seed) for strength in (0.01, 1e30) for seed in (0, 1, 2, 3)
 ]  # half of them diverge
 TASKS = [0, 2]
@@ -57,11 +57,11 @@ def job(data, tmp_path, monkeypatch):
             for name, tensor in architecture.fitting(SETTING, data).named_parameters()
         }
         restart.folder.mkdir(exist_ok=True)
-        rows = Rows(restart.folder / "rows.f4", TASKS, len(EVERYONE), shapes)
+        rows = Rows(restart.folder / "rows.f4", TASKS, len(RUNS), shapes)
         monkeypatch.setattr(chunks, "Trainer", create)
         limit = memory.BASE + data.nbytes + int(hold * memory.per_run(SETTING, data))
         outcomes = chunks.train_in_waves(
-            SETTING, "l2", EVERYONE, data, Training(), rows, restart, limit
+            SETTING, "l2", RUNS, data, Training(), rows, restart, limit
         )
         return outcomes, np.stack([rows.read(task) for task in TASKS]), sizes
 
@@ -94,7 +94,7 @@ def test_ensemble_trained_in_chunks_equals_ensemble_trained_at_once(job, caplog,
 
 def test_outcomes_have_all_runs_in_order(job):
     outcomes, rows, _ = job(hold=3.1)
-    assert rows.shape[:2] == (len(TASKS), len(EVERYONE))
+    assert rows.shape[:2] == (len(TASKS), len(RUNS))
     assert outcomes["status"].tolist() == [[0.0] * 3] * 4 + [[1.0] * 3] * 4
     assert outcomes["final_error"].shape == (8, 3)
     assert outcomes["loss_curve"].shape == (8, 3, 8)

@@ -12,9 +12,9 @@ from plasticity.training.trainer import train
 
 def gradient_of_step(data, method, arm):
     """Take a step away from the initial parameters and return its gradient."""
-    runs = new_trainer(data, method, [arm], [0, 1], SETTING)
-    learner = runs.learner
-    runs.on_task_start()
+    trainer = new_trainer(data, method, [arm], [0, 1], SETTING)
+    learner = trainer.learner
+    trainer.on_task_start()
     noise = torch.randn(
         learner.parameters.flat.shape,
         generator=torch.Generator().manual_seed(0),
@@ -22,7 +22,7 @@ def gradient_of_step(data, method, arm):
     )
     with torch.no_grad():
         learner.parameters.flat.add_(0.1 * noise)
-    runs._take_step(torch.arange(14) * 2)
+    trainer._take_step(torch.arange(14) * 2)
     return learner.parameters.padded_gradient.clone()
 
 
@@ -50,13 +50,15 @@ def test_gradients_of_penalties_add_up(data, other):
 
 def test_gradients_of_three_penalties_of_both_kinds_add_up(data):
     arms = {method: ARMS[method][1] for method in ("spectral", "l2", "l2_init")}
-    whole = {f"{method}.{key}": value for method, arm in arms.items() for key, value in arm.items()}
+    combined = {
+        f"{method}.{key}": value for method, arm in arms.items() for key, value in arm.items()
+    }
     none = gradient_of_step(data, "none", {})
     expected = none + sum(
         gradient_of_step(data, method, arm) - none for method, arm in arms.items()
     )
     torch.testing.assert_close(
-        gradient_of_step(data, "spectral+l2+l2_init", whole), expected, rtol=1e-9, atol=1e-12
+        gradient_of_step(data, "spectral+l2+l2_init", combined), expected, rtol=1e-9, atol=1e-12
     )
 
 
@@ -86,25 +88,25 @@ def test_masks_of_several_methods_are_multiplied(data):
                 "hidden_2": torch.full((2, 7, 8), 1 / 3, dtype=torch.float64),
             }
 
-    runs = new_trainer(data, "dropout", [{"rate": 0}], [0, 1])
-    runs.on_task_start()
-    runs._take_step(torch.arange(14))
-    whole = runs.learner.hidden
-    runs = new_trainer(data, "dropout", [{"rate": 0}], [0, 1])
-    runs.on_task_start()
-    dropout = runs.interventions.pop("dropout")
-    runs.interventions |= {"half": Half(), "dropout": dropout, "third": Third()}
-    runs._take_step(torch.arange(14))
+    trainer = new_trainer(data, "dropout", [{"rate": 0}], [0, 1])
+    trainer.on_task_start()
+    trainer._take_step(torch.arange(14))
+    unmasked = trainer.learner.hidden
+    trainer = new_trainer(data, "dropout", [{"rate": 0}], [0, 1])
+    trainer.on_task_start()
+    dropout = trainer.interventions.pop("dropout")
+    trainer.interventions |= {"half": Half(), "dropout": dropout, "third": Third()}
+    trainer._take_step(torch.arange(14))
     torch.testing.assert_close(
-        runs.learner.hidden["hidden_1"], whole["hidden_1"] / 4, rtol=1e-12, atol=0
+        trainer.learner.hidden["hidden_1"], unmasked["hidden_1"] / 4, rtol=1e-12, atol=0
     )
-    assert (runs.learner.hidden["hidden_2"] != whole["hidden_2"]).any()
+    assert (trainer.learner.hidden["hidden_2"] != unmasked["hidden_2"]).any()
     alone = torch.relu(
-        runs.learner.hidden["hidden_1"].detach()
+        trainer.learner.hidden["hidden_1"].detach()
         @ new_trainer(data, "none", [{}], [0, 1]).learner.parameters.tensors["hidden_2.weight"].mT
     )
     torch.testing.assert_close(
-        runs.learner.hidden["hidden_2"], alone / 6, rtol=1e-12, atol=1e-15
+        trainer.learner.hidden["hidden_2"], alone / 6, rtol=1e-12, atol=1e-15
     )  # biases are 0
 
 
@@ -144,9 +146,9 @@ def test_state_of_each_method_is_prefixed_with_its_name(data):
         "spectral.strength": 0.1,
         "l2_init.strength": 0.1,
     }
-    runs = new_trainer(data, "hare_tortoise+continual_backprop+spectral+l2_init", [arm], [0])
-    train(runs)
-    names = {name for name in runs.carried() if not name.startswith(("outcome", "optimizer"))}
+    trainer = new_trainer(data, "hare_tortoise+continual_backprop+spectral+l2_init", [arm], [0])
+    train(trainer)
+    names = {name for name in trainer.carried() if not name.startswith(("outcome", "optimizer"))}
     parts = {
         f"continual_backprop_{kind}_hidden_{level}"
         for kind in ("utility", "age", "due")
@@ -172,21 +174,25 @@ def test_hyper_parameters_of_a_part_are_prefixed_with_its_name():
 
 
 def test_hyper_parameters_are_set_per_run_with_defaults(data):
-    runs = new_trainer(
+    trainer = new_trainer(
         data,
         "spectral",
         [{"strength": 0.1, "power": 3}, {"strength": 0.2}],
         [0, 1],
         dtype=torch.float32,
     )
-    spectral = runs.interventions["spectral"]
+    spectral = trainer.interventions["spectral"]
     assert spectral.strength.tolist() == pytest.approx([0.1, 0.1, 0.2, 0.2])
     assert spectral.power.tolist() == [3, 3, 2, 2]
     assert {spectral.strength.dtype, spectral.power.dtype} == {torch.float32}
 
 
 def test_quadratic_and_autograd_penalties_are_both_built(data):
-    runs = new_trainer(data, "l2+parseval", [{"l2.strength": 0.1, "parseval.strength": 0.1}], [0])
-    l2, parseval = (runs.interventions[name].penalty(runs.learner) for name in ("l2", "parseval"))
+    trainer = new_trainer(
+        data, "l2+parseval", [{"l2.strength": 0.1, "parseval.strength": 0.1}], [0]
+    )
+    l2, parseval = (
+        trainer.interventions[name].penalty(trainer.learner) for name in ("l2", "parseval")
+    )
     assert isinstance(l2, QuadraticPenalty)
     assert parseval.shape == (1,)

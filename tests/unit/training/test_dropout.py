@@ -26,8 +26,8 @@ SETTINGS = {
 
 def masked_steps(kind, setting, size):
     """Train two tasks; the trainer, and the masks and numbers of each step."""
-    runs = new_trainer(images(size), "dropout", ARMS, [0, 3], setting)
-    method, masks = runs.interventions["dropout"], []
+    trainer = new_trainer(images(size), "dropout", ARMS, [0, 3], setting)
+    method, masks = trainer.interventions["dropout"], []
     found = method.masks
 
     def noted(learner):
@@ -36,11 +36,11 @@ def masked_steps(kind, setting, size):
 
     method.masks = noted
     losses = []
-    take = runs.learner.optimizer.step
+    take = trainer.learner.optimizer.step
 
     def step(parameters, gradient):
-        learner = runs.learner
-        inputs = batch_inputs(runs)
+        learner = trainer.learner
+        inputs = batch_inputs(trainer)
         split = [
             {
                 name: tensor.detach().clone()
@@ -50,14 +50,14 @@ def masked_steps(kind, setting, size):
             }
             for matrix in (parameters, gradient)
         ]
-        losses.append((inputs, runs.batches.batch_labels.view(4, -1).clone(), *split))
+        losses.append((inputs, trainer.batches.batch_labels.view(4, -1).clone(), *split))
         take(parameters, gradient)
 
-    runs.learner.optimizer.step = step
+    trainer.learner.optimizer.step = step
     for _ in range(2):
-        runs.on_task_start()
-        runs.learn()
-    return runs, list(zip(masks, losses, strict=True))
+        trainer.on_task_start()
+        trainer.learn()
+    return trainer, list(zip(masks, losses, strict=True))
 
 
 class Masked(nn.Module):
@@ -131,7 +131,7 @@ def test_layers_have_different_masks():
 
 def test_hidden_activations_are_masked_and_final_errors_are_not(data):
     setting = changed(problem={"tasks": 1})
-    runs, steps, _ = record_steps(data, "dropout", [{"rate": 0.5}], [0], setting)
+    trainer, steps, _ = record_steps(data, "dropout", [{"rate": 0.5}], [0], setting)
     for step in steps:
         tensors = arrays_of(step.before, 0)
         whole = np.maximum(
@@ -143,23 +143,23 @@ def test_hidden_activations_are_masked_and_final_errors_are_not(data):
         on = hidden != 0
         np.testing.assert_allclose(hidden[on], 2 * whole[on], rtol=1e-10)
         assert 0.2 < (whole[~on] > 0).sum() / (whole > 0).sum() < 0.8
-    x = runs.batches.inputs.flatten(1)
+    x = trainer.batches.inputs.flatten(1)
     for layer in ("hidden_1", "hidden_2", "output"):
         weight, bias = (
-            runs.learner.parameters.tensors[f"{layer}.{part}"][0].detach()
+            trainer.learner.parameters.tensors[f"{layer}.{part}"][0].detach()
             for part in ("weight", "bias")
         )
         x = x @ weight.T + bias
         x = x if layer == "output" else x.relu()
-    assert runs.recorder.outcomes["final_loss"].item() == pytest.approx(
-        nn.functional.cross_entropy(x, runs.batches.labels).item(), rel=1e-6
+    assert trainer.recorder.outcomes["final_loss"].item() == pytest.approx(
+        nn.functional.cross_entropy(x, trainer.batches.labels).item(), rel=1e-6
     )
-    assert runs.recorder.outcomes["final_error"].item() == pytest.approx(
-        (x.argmax(dim=1) != runs.batches.labels).double().mean().item(), rel=1e-6
+    assert trainer.recorder.outcomes["final_error"].item() == pytest.approx(
+        (x.argmax(dim=1) != trainer.batches.labels).double().mean().item(), rel=1e-6
     )
 
 
 def test_rate_of_one_drops_everything_and_stays_finite(data):
-    runs, steps, _ = record_steps(data, "dropout", [{"rate": 1}], [0], dtype=torch.float32)
+    trainer, steps, _ = record_steps(data, "dropout", [{"rate": 1}], [0], dtype=torch.float32)
     assert not any(values.any() for step in steps for values in step.hidden.values())
-    assert not runs.recorder.outcomes["status"].any()
+    assert not trainer.recorder.outcomes["status"].any()

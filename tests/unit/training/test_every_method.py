@@ -12,7 +12,7 @@ from plasticity.config import registry
 from plasticity.config.models import Training
 from plasticity.training.trainer import train
 
-# rows that fill no whole number of the processor's vectors
+# rows that fill no intact number of the processor's vectors
 ODD = changed(network={"options": {"width": 11, "depth": 2}})
 # so wide that products of one matrix are another routine's than those of several
 WIDE = changed(problem={"batch": 16, "tasks": 2}, network={"options": {"width": 100, "depth": 2}})
@@ -86,12 +86,12 @@ def test_run_restored_after_any_task_equals_uninterrupted_run(data, method):
         lambda state: states_of_tasks.append(copy.deepcopy(state)),
     )
     for state in states_of_tasks:
-        again, rest = new_trainer(data, method, EVERY[method], [0, 1], dtype=torch.float32), {}
-        again.restore(state)
-        train(again, lambda task, parameters, rest=rest: rest.update({task: parameters.clone()}))
+        restored, rest = new_trainer(data, method, EVERY[method], [0, 1], dtype=torch.float32), {}
+        restored.restore(state)
+        train(restored, lambda task, parameters, rest=rest: rest.update({task: parameters.clone()}))
         assert list(rest) == list(range(int(state["task"]), SETTING.problem.tasks))
         assert all(torch.equal(parameters, saved[task]) for task, parameters in rest.items())
-        assert bits(again.state()) == bits(states_of_tasks[-1])
+        assert bits(restored.state()) == bits(states_of_tasks[-1])
 
 
 @pytest.mark.parametrize("method", EVERY)
@@ -122,11 +122,11 @@ def test_diverged_run_does_not_change_other_runs(data, method, value):
 
     arms = EVERY[method]
     broken, states = trained(data, method, arms, [0, 1], dtype=torch.float32, sabotage=sabotage)
-    whole, expected = trained(data, method, arms, [0, 1], dtype=torch.float32)
+    intact, expected = trained(data, method, arms, [0, 1], dtype=torch.float32)
     assert torch.equal(states[:, [0, 2, 3]], expected[:, [0, 2, 3]])
-    assert share(broken, [0, 2, 3]) == share(whole, [0, 2, 3])
+    assert share(broken, [0, 2, 3]) == share(intact, [0, 2, 3])
     assert torch.equal(states[:2, 1], expected[:2, 1])
-    if method != "weight_clipping" or value is torch.nan:  # inf within bounds is a number again
+    if method != "weight_clipping" or value is torch.nan:  # clipping makes inf finite
         assert broken.recorder.outcomes["status"][1].tolist() == [0, 1, 1]
         assert states[2:, 1].isnan().all()
 

@@ -106,13 +106,13 @@ def test_captured_optimizer_counts_steps_once_and_resets(data, method, since):
 
 
 def test_restored_gpu_run_equals_uninterrupted_run(data):
-    whole, states = new_trainer(data, "wasserstein", SHORT), []
-    train(whole, save=lambda state: states.append(copy.deepcopy(state)))
+    uninterrupted, states = new_trainer(data, "wasserstein", SHORT), []
+    train(uninterrupted, save=lambda state: states.append(copy.deepcopy(state)))
     for state in states[:-1]:
-        again = new_trainer(data, "wasserstein", SHORT)
-        again.restore(state)
-        train(again)
-        assert {name: values.tobytes() for name, values in again.state().items()} == {
+        restored = new_trainer(data, "wasserstein", SHORT)
+        restored.restore(state)
+        train(restored)
+        assert {name: values.tobytes() for name, values in restored.state().items()} == {
             name: values.tobytes() for name, values in states[-1].items()
         }
 
@@ -121,29 +121,29 @@ def test_chunks_use_less_memory_than_estimated_and_change_outcomes_by_rounding_o
     data, tmp_path, monkeypatch
 ):
     setting = replace(SHORT, network=replace(SHORT.network, width=1000))
-    everyone = [({"strength": 0.01}, seed) for seed in range(8)]
-    need = memory.per_run(setting, data)
+    runs = [({"strength": 0.01}, seed) for seed in range(8)]
+    estimate = memory.per_run(setting, data)
     shapes = {
         name: tuple(tensor.shape)
         for name, tensor in architecture.fitting(setting, data).named_parameters()
     }
 
-    def run(hold):
+    def train_chunks(chunk_size):
         """Train the ensemble; outcomes, and the peak of GPU memory above that before."""
-        folder = tmp_path / str(hold)
+        folder = tmp_path / str(chunk_size)
         folder.mkdir()
-        monkeypatch.setattr(memory, "available", lambda device, granted, held: hold * need)
+        monkeypatch.setattr(memory, "available", lambda device, limit, used: chunk_size * estimate)
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        rows = Rows(folder / "rows.f4", [0], len(everyone), shapes)
+        rows = Rows(folder / "rows.f4", [0], len(runs), shapes)
         outcomes = chunks.train_in_waves(
-            setting, "l2_init", everyone, data, Training(), rows, Resume(folder, {})
+            setting, "l2_init", runs, data, Training(), rows, Resume(folder, {})
         )
         return outcomes, torch.cuda.max_memory_allocated() - before
 
-    run(8.5)  # libraries reserve what they keep
-    (expected, at_once), (found, in_chunks) = run(8), run(2)
-    assert in_chunks < 0.5 * at_once < 0.5 * 8 * need
-    assert in_chunks < 2 * need
+    train_chunks(8.5)  # libraries reserve what they keep
+    (expected, at_once), (found, in_chunks) = train_chunks(8), train_chunks(2)
+    assert in_chunks < 0.5 * at_once < 0.5 * 8 * estimate
+    assert in_chunks < 2 * estimate
     for name in ("final_loss", "update_norm"):
         np.testing.assert_allclose(found[name], expected[name], rtol=0.02, err_msg=name)

@@ -250,15 +250,15 @@ def test_unit_reset_methods_work_on_every_architecture(method):
             problem={"tasks": 1, "epochs": 1, "samples": 7},
             network={"kind": kind, "options": options},
         )
-        runs = Trainer(
+        trainer = Trainer(
             seen(setting, method),
             method,
             [(arms[method], 0)],
             images(8),
             device=torch.device("cpu"),
         )
-        runs.on_task_start()
-        before = runs.learner.parameters.flat.detach().clone()
-        runs.learn()
-        assert runs.learner.parameters.flat.isfinite().all()
-        assert not torch.equal(runs.learner.parameters.flat, before)
+        trainer.on_task_start()
+        before = trainer.learner.parameters.flat.detach().clone()
+        trainer.learn()
+        assert trainer.learner.parameters.flat.isfinite().all()
+        assert not torch.equal(trainer.learner.parameters.flat, before)

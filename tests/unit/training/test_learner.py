@@ -132,13 +132,15 @@ def test_generators_depend_on_seed_purpose_and_task_only():
 
 
 def test_total_steps_count_over_tasks(data):
-    runs = new_trainer(data, "none", [{}])
+    trainer = new_trainer(data, "none", [{}])
     seen = []
-    take = runs.learner.optimizer.step
-    runs.learner.optimizer.step = lambda *args: seen.append(runs.learner.total_steps) or take(*args)
+    take = trainer.learner.optimizer.step
+    trainer.learner.optimizer.step = lambda *args: (
+        seen.append(trainer.learner.total_steps) or take(*args)
+    )
     for _ in range(2):
-        runs.on_task_start()
-        runs.learn()
+        trainer.on_task_start()
+        trainer.learn()
     assert seen == list(range(2 * SETTING.problem.steps))
 
 

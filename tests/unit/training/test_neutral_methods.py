@@ -6,7 +6,7 @@ from ensembles import CNN, SETTING, changed, images, seen, trained
 
 from plasticity.config import registry
 
-# with these a method does nothing, ever; a new method has to be named in one of the three
+# with these a method never does anything; each method is in one of the three tables
 NEUTRAL = {
     "l2": [{"strength": 0}],
     "l2_init": [{"strength": 0}],
@@ -36,14 +36,11 @@ NEUTRAL = {
     ],
     "dropout": [{"rate": 0}],
 }
-AT_SWITCHES = [
-    "fresh",
-    "last_layer_reset",
-]  # these do nothing but when a task begins that is not the first
-OF_THE_NETWORK = ["crelu", "layer_norm"]  # these are `none` with another network
+AT_BOUNDARIES = ["fresh", "last_layer_reset"]  # these act at task boundaries only
+CHANGE_NETWORK = ["crelu", "layer_norm"]  # these equal `none` with another network
 
 
-def assert_trained_alike(one, other):
+def assert_same_training(one, other):
     (runs, states), (others, other_states) = one, other
     count = len(runs.recorder.alive) // len(others.recorder.alive)
     assert torch.equal(states, other_states.repeat(1, count, 1))
@@ -54,13 +51,13 @@ def assert_trained_alike(one, other):
 
 
 def test_every_method_is_in_the_table():
-    assert sorted([*NEUTRAL, *AT_SWITCHES, *OF_THE_NETWORK, "none"]) == registry.names("methods")
+    assert sorted([*NEUTRAL, *AT_BOUNDARIES, *CHANGE_NETWORK, "none"]) == registry.names("methods")
 
 
 @pytest.mark.parametrize("method", NEUTRAL)
 def test_neutral_method_equals_none(data, method):
     arms = NEUTRAL[method]
-    assert_trained_alike(
+    assert_same_training(
         trained(data, method, arms, [0, 1], dtype=torch.float32),
         trained(data, "none", [{}], [0, 1], dtype=torch.float32),
     )
@@ -77,21 +74,21 @@ def test_neutral_method_equals_none_on_a_cnn(method):
         ),
     )
     none = trained(data, "none", [{}], [0], setting, torch.float32)
-    assert_trained_alike(trained(data, method, NEUTRAL[method], [0], setting, torch.float32), none)
+    assert_same_training(trained(data, method, NEUTRAL[method], [0], setting, torch.float32), none)
 
 
-@pytest.mark.parametrize("method", AT_SWITCHES)
+@pytest.mark.parametrize("method", AT_BOUNDARIES)
 def test_boundary_methods_change_nothing_before_the_first_boundary(data, method):
     setting = changed(problem={"tasks": 1})
-    assert_trained_alike(
+    assert_same_training(
         trained(data, method, [{}], [0, 1], setting), trained(data, "none", [{}], [0, 1], setting)
     )
 
 
-@pytest.mark.parametrize("method", OF_THE_NETWORK)
+@pytest.mark.parametrize("method", CHANGE_NETWORK)
 def test_network_methods_equal_none_on_the_changed_network(data, method):
     none = trained(data, "none", [{}], [0, 1], seen(SETTING, method), torch.float32)
-    assert_trained_alike(trained(data, method, [{}], [0, 1], dtype=torch.float32), none)
+    assert_same_training(trained(data, method, [{}], [0, 1], dtype=torch.float32), none)
     assert not torch.equal(
         none[1][-1], trained(data, "none", [{}], [0, 1], dtype=torch.float32)[1][-1]
     )

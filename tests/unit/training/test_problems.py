@@ -36,9 +36,9 @@ def digits():
 
 def learned(setting, data, seeds=(0, 1)):
     """Outcomes of a fresh network per task, shape ``(seed, task)``."""
-    runs = Trainer(setting, "fresh", [({}, seed) for seed in seeds], data)
-    train(runs)
-    return {name: values.numpy() for name, values in runs.recorder.outcomes.items()}
+    trainer = Trainer(setting, "fresh", [({}, seed) for seed in seeds], data)
+    train(trainer)
+    return {name: values.numpy() for name, values in trainer.recorder.outcomes.items()}
 
 
 # final error, and error on test images: the least and the most that is right

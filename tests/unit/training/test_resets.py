@@ -239,10 +239,10 @@ def learner_and_resetter(
         "initialization": initialization,
         "options": options,
     }
-    runs = new_trainer(
+    trainer = new_trainer(
         images(20 if kind == "cnn" else 4), "none", [{}] * arms, seeds, changed(network=network)
     )
-    return runs.learner, UnitResetter(runs.learner)
+    return trainer.learner, UnitResetter(trainer.learner)
 
 
 def everywhere(learner, resetter, which=slice(None)):
@@ -416,8 +416,8 @@ def ages_at_reset(arm, fires, steps=40):
 
     The unit fires in the given steps. All other units always fire.
     """
-    runs = new_trainer(images(4), "self_normalized_resets", [arm], [0])
-    learner, method = runs.learner, runs.interventions["self_normalized_resets"]
+    trainer = new_trainer(images(4), "self_normalized_resets", [arm], [0])
+    learner, method = trainer.learner, trainer.interventions["self_normalized_resets"]
     resets = []
     with torch.no_grad():
         method.on_task_start(learner)
@@ -458,8 +458,8 @@ def resets_by_utility(arm, steps, magnitudes):
 
     Units have the given magnitudes and outgoing weights of 1.
     """
-    runs = new_trainer(images(4), "continual_backprop", [arm], [0])
-    learner, method = runs.learner, runs.interventions["continual_backprop"]
+    trainer = new_trainer(images(4), "continual_backprop", [arm], [0])
+    learner, method = trainer.learner, trainer.interventions["continual_backprop"]
     found = []
     for step in range(1, steps + 1):
         learner.hidden = {
@@ -507,16 +507,16 @@ def test_utilities_are_corrected_for_age():
 
 def test_resets_revive_dead_units(data):
     def dead(method, arm):
-        runs = new_trainer(data, method, [arm], [0], changed(problem={"epochs": 10}))
+        trainer = new_trainer(data, method, [arm], [0], changed(problem={"epochs": 10}))
         with torch.no_grad():
-            runs.learner.parameters.tensors["hidden_1.bias"][:, :4] = -100
+            trainer.learner.parameters.tensors["hidden_1.bias"][:, :4] = -100
         for _ in range(2):
-            runs.on_task_start()
-            runs.learn()
-        inputs = runs.batches.inputs[None]
+            trainer.on_task_start()
+            trainer.learn()
+        inputs = trainer.batches.inputs[None]
         with torch.no_grad():
-            runs.learner.record_activations(inputs, {})
-        return int((runs.learner.hidden["hidden_1"].abs().sum(dim=1) == 0).sum())
+            trainer.learner.record_activations(inputs, {})
+        return int((trainer.learner.hidden["hidden_1"].abs().sum(dim=1) == 0).sum())
 
     assert dead("none", {}) >= 4 or dead("redo", {"threshold": 0.0, "period": 0}) >= 4
     assert dead("redo", {"threshold": 0.0, "period": 5}) == 0

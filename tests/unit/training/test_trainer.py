@@ -30,7 +30,7 @@ SETTING = Setting(
     Optimizer("adam", options={"lr": 0.003}),
 )
 SHORT = replace(SETTING, problem=replace(SETTING.problem, epochs=3, tasks=4))
-# rows that fill no whole number of the processor's vectors
+# rows that fill no intact number of the processor's vectors
 ODD = replace(SETTING, network=replace(SETTING.network, options={"width": 11, "depth": 2}))
 ARMS = {"none": [{}], "fresh": [{}]} | {
     name: [{"strength": 0.01}, {"strength": 0.3}] for name in ("l2", "l2_init", "wasserstein")
@@ -346,14 +346,14 @@ def test_run_does_not_depend_on_other_arms(data, method, dtype):
 
 def test_runs_can_be_any_arms_and_seeds_in_any_order(data):
     arms = ARMS["l2"]
-    whole, states = trained(data, "l2", arms, [0, 1, 2], SHORT, torch.float32)
+    intact, states = trained(data, "l2", arms, [0, 1, 2], SHORT, torch.float32)
     some = [(arms[1], 2), (arms[0], 0), (arms[1], 0)]
     trainer = Trainer(SHORT, "l2", some, data, RECORDED, torch.device("cpu"))
     train(trainer)
     assert torch.equal(trainer.learner.parameters.flat, states[-1][[1, 0, 1], [2, 0, 0]])
     assert_same(
         {name: values.numpy() for name, values in trainer.recorder.outcomes.items()},
-        {n: v[[1, 0, 1], [2, 0, 0]] for n, v in whole.items()},
+        {n: v[[1, 0, 1], [2, 0, 0]] for n, v in intact.items()},
     )
 
 
@@ -502,14 +502,14 @@ def test_run_that_diverges_later_keeps_earlier_outcomes_and_stays_nan(data, meth
         intervention.penalty = poisoned
 
     broken, broken_states = trained(data, method, strengths, [0, 1], SHORT, sabotage=sabotage)
-    whole, whole_states = trained(
+    intact, whole_states = trained(
         data, method, strengths, [0, 1], SHORT, sabotage=partial(sabotage, worst=0)
     )
     assert broken["status"].reshape(4, 4).tolist() == [[0] * 4, [0, 0, 1, 1], [0] * 4, [0] * 4]
     for name in NUMBERS:
         values, expected = (
             outcomes[name].reshape(4, *outcomes[name].shape[2:]).copy()
-            for outcomes in (broken, whole)
+            for outcomes in (broken, intact)
         )
         expected[1, 2:] = np.nan
         np.testing.assert_array_equal(values, expected, err_msg=name)
@@ -599,17 +599,17 @@ def test_restored_run_equals_uninterrupted_run(data, monkeypatch, method):
     )
     assert [int(state["task"]) for state in states_of_tasks] == [1, 2, 3, 4]
     for state in states_of_tasks:
-        again, rest = built(data, method, arms, [0, 1], SHORT, torch.float32), {}
-        again.restore(state)
-        train(again, lambda task, parameters, rest=rest: rest.update({task: parameters.clone()}))
+        restored, rest = built(data, method, arms, [0, 1], SHORT, torch.float32), {}
+        restored.restore(state)
+        train(restored, lambda task, parameters, rest=rest: rest.update({task: parameters.clone()}))
         assert list(rest) == list(range(int(state["task"]), 4))
         for task, parameters in rest.items():
             torch.testing.assert_close(parameters, saved[task], rtol=0, atol=0, equal_nan=True)
         assert_same(
-            {n: v.numpy() for n, v in again.recorder.outcomes.items()},
+            {n: v.numpy() for n, v in restored.recorder.outcomes.items()},
             {n: v.numpy() for n, v in trainer.recorder.outcomes.items()},
         )
-        assert {name: values.tobytes() for name, values in again.state().items()} == {
+        assert {name: values.tobytes() for name, values in restored.state().items()} == {
             name: values.tobytes() for name, values in states_of_tasks[-1].items()
         }
 
@@ -619,12 +619,12 @@ def test_saved_state_can_be_restored_from_a_file(data, tmp_path):
     trainer.on_task_start()
     trainer.learn()
     np.savez(tmp_path / "state.npz", allow_pickle=False, **trainer.state())
-    again = built(data, "l2", ARMS["l2"], [0], SHORT, torch.float32)
+    restored = built(data, "l2", ARMS["l2"], [0], SHORT, torch.float32)
     with np.load(tmp_path / "state.npz") as state:
-        again.restore(state)
-    for one in (trainer, again):
+        restored.restore(state)
+    for one in (trainer, restored):
         train(one)
-    assert torch.equal(trainer.learner.parameters.flat, again.learner.parameters.flat)
+    assert torch.equal(trainer.learner.parameters.flat, restored.learner.parameters.flat)
 
 
 def test_checkpoints_are_taken_at_the_start_of_every_task(data):
