@@ -147,7 +147,7 @@ def ensemble(
 ) -> Callable[[], None]:
     """All steps of one task by all runs, and what is recorded of it."""
     make_deterministic()
-    members = trainer.Members(
+    members = trainer.Trainer(
         setting, method, [(arm, seed) for seed in range(seeds)], data, device=DEVICE
     )
 

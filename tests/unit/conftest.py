@@ -1,4 +1,4 @@
-"""Shared by unit tests: a tiny prepared dataset."""
+"""Fixtures of all unit tests: a tiny prepared dataset, and a server of forked processes."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ ensemble.make_deterministic()
 
 @pytest.fixture(scope="session")
 def data():
-    """Sixty images of two channels and 2 × 3 pixels, of four classes, as the pipeline's first stage hands them on."""
+    """Sixty images of 2 channels and 2 × 3 pixels in four classes, as a prepared dataset."""
     draw = np.random.default_rng(0)
     images, labels = (
         draw.integers(0, 10, (60, 2, 2, 3), np.uint8),
@@ -23,7 +23,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def forks():
-    """One for all tests."""
+    """A server of forked processes for the tests of a module."""
     forks = Forks()
     with forks.process:
         yield forks

@@ -1,4 +1,4 @@
-"""Small ensembles of every method: hyper-parameters that act, settings, and how they are trained."""
+"""Small ensembles of every method, and helpers that train them."""
 
 import math
 from dataclasses import asdict, replace
@@ -12,9 +12,9 @@ from torch import Tensor
 from plasticity.config import registry
 from plasticity.config.models import Network, Optimizer, Problem, Setting, Training, parts
 from plasticity.data import dataset
-from plasticity.training.trainer import Members, train
+from plasticity.training.trainer import Trainer, train
 
-# two arms of each method in which it acts within a dozen steps
+# two arms of each method, which has an effect within a dozen steps
 ARMS = {
     "none": [{}, {}],
     "fresh": [{}, {}],
@@ -69,7 +69,7 @@ CNN = replace(SETTING, network=Network("cnn", "relu", options={"width": 6}))
 
 
 def changed(setting=SETTING, **parts):
-    """A setting with some values of its parts replaced: ``changed(problem={"tasks": 1})``."""
+    """Replace some values of a setting: ``changed(problem={"tasks": 1})``."""
     return replace(
         setting,
         **{part: replace(getattr(setting, part), **values) for part, values in parts.items()},
@@ -77,31 +77,21 @@ def changed(setting=SETTING, **parts):
 
 
 def images(size, n=40, channels=1):
-    """A prepared dataset of noise, of three classes."""
-    draw = np.random.default_rng(0)
-    return dataset.describe(
-        "small",
-        dataset.Images(
-            draw.integers(0, 10, (n, channels, size, size), np.uint8),
-            np.arange(n) % 3,
-            list("abc"),
-            9,
-        ),
-        {},
-    )
+    """Make a prepared dataset of noise with three classes."""
+    pixels = np.random.default_rng(0).integers(0, 10, (n, channels, size, size), np.uint8)
+    labels = np.arange(n) % 3
+    return dataset.describe("small", dataset.Images(pixels, labels, list("abc"), 9), {})
 
 
 def seen(setting, method):
-    """The setting with what a method makes of its network."""
-    changes = {
-        key: value
-        for part in parts(method)
-        for key, value in (registry.constant("methods", part, "NETWORK") or {}).items()
-    }
+    """Apply the changes that a method makes to the network of a setting."""
+    changes = {}
+    for part in parts(method):
+        changes |= registry.network_of(part)
     return replace(setting, network=Network.of(asdict(setting.network) | changes))
 
 
-def begun(
+def new_trainer(
     data,
     method,
     arms,
@@ -110,8 +100,8 @@ def begun(
     dtype=torch.float64,
     recorded=Training(curve_points=3),  # noqa: B008 - it is frozen
 ):
-    """Runs that have not learned anything."""
-    return Members(
+    """Make a trainer of each arm with each seed."""
+    return Trainer(
         seen(setting, method),
         method,
         list(product(arms, seeds)),
@@ -123,28 +113,39 @@ def begun(
 
 
 def trained(*args, sabotage=None, **kwargs):
-    """Runs that learned all tasks, and the parameters at each task's start and at the end, ``(time, run, parameter)``."""
-    runs = begun(*args, **kwargs)
+    """Train all tasks.
+
+    Returns:
+        The trainer, and the parameters at the start of each task and at the end, shape
+        ``(time, run, parameter)``.
+    """
+    trainer = new_trainer(*args, **kwargs)
     if sabotage:
-        sabotage(runs)
+        sabotage(trainer)
     states = []
-    train(runs, lambda task, parameters: states.append(parameters.clone()))
-    return runs, torch.stack([*states, runs.learner.parameters.flat.detach()])
-
-
-def alone(runs, run):
-    """One run's parameters by name, copied."""
-    return {
-        name: tensor[run].detach().clone()
-        for name, tensor in runs.learner.parameters.tensors.items()
-    }
+    train(trainer, lambda task, parameters: states.append(parameters.clone()))
+    return trainer, torch.stack([*states, trainer.learner.parameters.flat.detach()])
 
 
 class Step(NamedTuple):
-    """What was there around one step: parameters before it, after the optimizer and after the methods, each ``(run, …)`` by name."""
+    """One step of training.
+
+    Attributes:
+        task: number of the task.
+        count: steps in all tasks, starting from 1.
+        inputs: batch of each run, shape ``(run, batch, channel, row, column)``.
+        before: parameters before the step, by name, shapes ``(run, …)``; so are the others.
+        gradient: gradient of the loss and the penalties.
+        stepped: parameters after the step of the optimizer.
+        stepped_means: the optimizer's means then.
+        after: parameters after the method acted.
+        means: the optimizer's means then.
+        hidden: activations, by layer, shapes ``(run, row, unit)``.
+        state: state of the method after it acted.
+    """
 
     task: int
-    count: int  # of steps in all tasks, from 1
+    count: int
     inputs: Tensor
     before: dict[str, Tensor]
     gradient: dict[str, Tensor]
@@ -156,51 +157,59 @@ class Step(NamedTuple):
     state: dict[str, Tensor]
 
 
-def steps_of(data, method, arms, seeds=(0,), setting=SETTING, **kwargs):
-    """Runs of a single method that learned all tasks, all their steps, and the parameters at each task's start."""
-    runs = begun(data, method, arms, seeds, setting, **kwargs)
-    learner, intervention, steps, starts = runs.learner, runs.interventions[method], [], []
-    take, act, halves = learner.optimizer.step, intervention.after_step, []
+def record_steps(data, method, arms, seeds=(0,), setting=SETTING, **kwargs):
+    """Train all tasks with a single method and record every step.
 
-    def split(matrix):
-        return {
-            name: tensor.detach().clone()
-            for name, tensor in learner.parameters.split(
-                matrix[:, : learner.parameters.flat.shape[1]]
-            ).items()
-        }
+    Returns:
+        The trainer, the steps, and the parameters and means at the start of each task.
+    """
+    trainer = new_trainer(data, method, arms, seeds, setting, **kwargs)
+    learner = trainer.learner
+    intervention = trainer.interventions[method]
+    optimizer_step, method_after_step = learner.optimizer.step, intervention.after_step
+    steps, starts, pending = [], [], []
+
+    def copies(matrix):
+        width = learner.parameters.flat.shape[1]
+        views = learner.parameters.split(matrix[:, :width])
+        return {name: tensor.detach().clone() for name, tensor in views.items()}
 
     def means():
-        return {name: split(values) for name, values in learner.optimizer.means.items()}
+        return {name: copies(values) for name, values in learner.optimizer.means.items()}
 
     def step(parameters, gradient):
-        inputs = runs._x.view(len(runs.alive), -1, *runs._x.shape[1:]).clone()
-        first = [inputs, split(parameters), split(gradient)]
-        take(parameters, gradient)
-        halves.append([*first, split(parameters), means()])
+        before = [batch_inputs(trainer), copies(parameters), copies(gradient)]
+        optimizer_step(parameters, gradient)
+        pending.append([*before, copies(parameters), means()])
 
     def after_step(learner):
-        act(learner)
+        method_after_step(learner)
+        hidden = {name: values.detach() for name, values in learner.hidden.items()}
         state = {name: tensor.clone() for name, tensor in intervention.state().items()}
-        last = [
-            split(learner.parameters.padded),
-            means(),
-            {name: values.detach() for name, values in learner.hidden.items()},
-            state,
-        ]
-        steps.append(Step(learner.task, learner.steps, *halves.pop(), *last))
+        after = [copies(learner.parameters.padded), means(), hidden, state]
+        steps.append(Step(learner.task, learner.total_steps, *pending.pop(), *after))
+
+    def checkpoint(task, parameters):
+        starts.append((copies(learner.parameters.padded), means()))
 
     learner.optimizer.step, intervention.after_step = step, after_step
-    train(runs, lambda task, parameters: starts.append((split(learner.parameters.padded), means())))
-    return runs, steps, starts
+    train(trainer, checkpoint)
+    return trainer, steps, starts
 
 
-def of_run(tensors, run):
+def batch_inputs(trainer):
+    """Copy the inputs of the current step, shape ``(run, batch, channel, row, column)``."""
+    inputs = trainer.batches.batch_inputs
+    return inputs.unflatten(0, (len(trainer.recorder.alive), -1)).clone()
+
+
+def arrays_of(tensors, run):
+    """Return the arrays of one run by name."""
     return {name: tensor[run].numpy() for name, tensor in tensors.items()}
 
 
-# deviations of weights of so many outputs, inputs and places of a kernel under the initial laws
-LAWS = {
+# standard deviation of initial weights by gain, outputs, inputs and places of a kernel
+DEVIATIONS = {
     "he": lambda gain, outputs, inputs, places: gain / math.sqrt(inputs * places),
     "xavier": lambda gain, outputs, inputs, places: (
         gain * math.sqrt(2 / ((outputs + inputs) * places))
@@ -213,4 +222,5 @@ LAWS = {
 
 
 def deviation(initialization, shape, gain):
-    return LAWS[initialization](gain, shape[0], shape[1], math.prod(shape[2:]))
+    """Compute the standard deviation of initial weights of a shape ``(output, input, …)``."""
+    return DEVIATIONS[initialization](gain, shape[0], shape[1], math.prod(shape[2:]))

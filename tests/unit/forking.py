@@ -1,4 +1,4 @@
-"""Jobs whose processes are forked, killed, stopped and looked at."""
+"""Jobs in forked processes, which tests kill, stop and inspect."""
 
 import json
 import os
@@ -15,10 +15,10 @@ SCRIPTS = Path(memory.__file__).parents[2]
 
 
 class Forks:
-    """The process that forks a child for each call of the entry."""
+    """The server process (`forks.py`) that forks a child for each call of an entry."""
 
     def __init__(self):
-        # no GPU: the same bytes are promised on a CPU
+        # no GPU, because only a CPU promises the same bytes
         env = os.environ | {"PYTHONPATH": str(SCRIPTS), "CUDA_VISIBLE_DEVICES": ""}
         command = [sys.executable, Path(__file__).with_name("forks.py")]
         self.process = subprocess.Popen(
@@ -26,25 +26,25 @@ class Forks:
         )
 
     def ask(self, **call):
-        """Its answer to a call."""
+        """Send a call to the server and return its answer."""
         print(json.dumps(call), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
 
 @dataclass
 class Forked:
-    """A job, what its processes left, and what they said.
+    """A job, the files of its processes, and their output.
 
     Attributes:
-        root: a folder for all that.
-        forks: forks its processes.
+        root: folder of all files.
+        forks: server that forks its processes.
     """
 
     root: Path
     forks: Forks
 
     def argv(self):
-        """The entry and its arguments, without the log."""
+        """Return the entry and its arguments, without the log."""
         raise NotImplementedError
 
     def start(
@@ -56,7 +56,19 @@ class Forked:
         largest=None,
         amid_a_write=False,
     ):
-        """Start a process, which gets a signal at a moment of its own, or can make no file larger than so many bytes."""
+        """Start a process.
+
+        Args:
+            log: name of its log file.
+            at: the event before which it gets a signal: how the event begins, and its index.
+            number: the signal.
+            again: send the signal at all later events of this kind, too.
+            largest: size of the largest file that it can write, in bytes.
+            amid_a_write: end the process during a write of a larger file, rather than let it fail.
+
+        Returns:
+            The process id.
+        """
         argv = [*self.argv(), "--log", self.root / log]
         watched = {
             "notes": str(self.root / "notes"),
@@ -74,7 +86,7 @@ class Forked:
         )
 
     def end(self, pid):
-        """Wait for a process; its exit status, negative if a signal ended it."""
+        """Wait for a process and return its exit status, negative if a signal ended it."""
         rescue = threading.Timer(60, os.kill, (pid, signal.SIGKILL))
         rescue.start()
         try:
@@ -83,32 +95,32 @@ class Forked:
             rescue.cancel()
 
     def paused(self, at):
-        """Start a process that stops at a moment of its own, until it is sent SIGCONT."""
+        """Start a process that stops before an event, until it is sent SIGCONT."""
         pid = self.start(at=at, number=signal.SIGSTOP)
         assert self.forks.ask(pause=pid) == signal.SIGSTOP, self.text("said")
         return pid
 
     def run(self, **options):
-        """Start a process and wait for it."""
+        """Start a process and wait for its exit status."""
         return self.end(self.start(**options))
 
     @property
     def folder(self):
-        """Where its results go."""
+        """Folder of its results."""
         return self.root / "out"
 
     def text(self, name):
-        """What a file says that may not be there yet."""
+        """Return the text of a file; empty if there is none yet."""
         return (self.root / name).read_text() if (self.root / name).exists() else ""
 
     @property
     def moments(self):
-        """All of its processes, in their order."""
+        """Events of all its processes, in order."""
         return self.text("notes").splitlines()
 
     @property
     def results(self):
-        """Every file that it left, with its bytes."""
+        """Bytes of every file in its folder, by path."""
         return {
             str(path.relative_to(self.folder)): path.read_bytes()
             for path in self.folder.rglob("*")

@@ -1,9 +1,14 @@
-"""A process that has imported what jobs need, and forks a child for each call of an entry: importing takes longer than tiny training.
+"""A server that forks a child for each call of an entry.
 
-It reads a call in JSON from each line of its input and answers with a line: ``{"argv": […], …}`` with the child's process id,
-``{"wait": id}`` with its exit status, negative if a signal ended it, and ``{"pause": id}`` with the signal that stopped it. A child
-notes its moments, which are changes of files below a folder and starts of tasks or spectra, and sends itself a signal at those that it
-is told.
+It has imported what jobs need, because imports take longer than tiny training. It reads calls in
+JSON, one per line, and answers each with a line:
+
+- ``{"argv": […], …}``: the process id of the child;
+- ``{"wait": id}``: its exit status, negative if a signal ended it;
+- ``{"pause": id}``: the signal that stopped it.
+
+A child records events: changes of files in a folder, and starts of tasks or spectra. It sends
+itself a signal before the event that the call names.
 """
 
 import gc
@@ -20,7 +25,7 @@ import torch.fx.experimental.symbolic_shapes  # noqa: F401 # which torch.autogra
 import plasticity.curvature.measure  # with all that measuring needs
 import plasticity.training.chunks  # noqa: F401 # and training
 from plasticity.curvature.operator import Operator
-from plasticity.training.trainer import Members
+from plasticity.training.trainer import Trainer
 
 CHANGES = {
     "open",
@@ -32,16 +37,22 @@ CHANGES = {
 
 
 def watch(notes, below, fatal=None, number=None, again=False):
-    """Note every moment in a file just before it comes; send the numbered signal at the fatal one: how it begins, and which of those.
+    """Record every event just before it happens, and send a signal before one of them.
 
-    Again and again, the signal comes at all such moments from then on.
+    Args:
+        notes: file for the events, one per line.
+        below: changes of files in this folder are events.
+        fatal: how the fatal event begins, and its index among events that begin so.
+        number: the signal.
+        again: send the signal at all later events of this kind, too.
     """
-    notes, seen = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 0
+    notes = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    seen = 0
 
-    def moment(what):
+    def record(event):
         nonlocal seen
-        os.write(notes, f"{what}\n".encode())
-        if fatal and what.startswith(fatal[0]):
+        os.write(notes, f"{event}\n".encode())
+        if fatal and event.startswith(fatal[0]):
             seen += 1
             if seen == fatal[1] + 1 or (again and seen > fatal[1]):
                 os.kill(os.getpid(), number)
@@ -49,33 +60,32 @@ def watch(notes, below, fatal=None, number=None, again=False):
     def changed(event, args):
         if event in CHANGES and str(args[0]).startswith(below):
             path = Path(args[0])
-            if event == "open" or path.exists() != (
-                event == "os.mkdir"
-            ):  # nothing is made that is there, or removed that is not
-                moment(f"{event} {path.name}")
+            # only if something changes: mkdir of a new folder, or removal of an existing file
+            if event == "open" or path.exists() != (event == "os.mkdir"):
+                record(f"{event} {path.name}")
 
-    def noted(members):
-        moment("learn")
-        learn(members)
+    def recorded_learn(trainer):
+        record("learn")
+        learn(trainer)
 
-    def noted_spectra(operator, *args, **options):
-        moment("spectra")
+    def recorded_spectra(operator, *args, **options):
+        record("spectra")
         return spectra(operator, *args, **options)
 
-    learn, Members.learn = Members.learn, noted
-    spectra, Operator.spectra = Operator.spectra, noted_spectra
+    learn, Trainer.learn = Trainer.learn, recorded_learn
+    spectra, Operator.spectra = Operator.spectra, recorded_spectra
     sys.addaudithook(changed)
 
 
 def limit(size, fatal):
-    """Let no file grow beyond a size; a write that would make one larger fails, or ends the process amid it."""
+    """Limit the size of files; a larger write fails, or ends the process if `fatal`."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL if fatal else signal.SIG_IGN)
 
 
 def run(argv, said, watched, limited=None):
-    """The entry as a process of its own, whose output goes to a file."""
+    """Run the entry in this process, with its output in the file `said`."""
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     os.dup2(1, 2)
     watch(**watched)
@@ -91,7 +101,7 @@ def run(argv, said, watched, limited=None):
     os._exit(status)
 
 
-gc.freeze()  # a collection in a forked process would visit, and so copy, all that was imported
+gc.freeze()  # else a collection in a child would visit, and so copy, all imported objects
 for line in sys.stdin:
     call = json.loads(line)
     if "wait" in call:

@@ -5,7 +5,7 @@ A killed job continues after its last finished task.
 
 import json
 
-from plasticity.config.models import arm_name
+from plasticity.config.models import Setting, Training, arm_name
 from plasticity.job import Job, start
 from plasticity.models import ensemble
 from plasticity.storage import checkpoints, netcdf, restart
@@ -30,7 +30,18 @@ def main(job: Job) -> None:
     with restart.lock_folder(folder / "resume", job.label) as state:
         if cache and cache.restore():
             return
-        rows, outcomes = chunks.train_job(job, arms, state, checkpoints=True)
+        rows, outcomes = chunks.train_ensemble(
+            Setting.of(job.settings["setting"]),
+            method,
+            arms,
+            job.settings["seeds"],
+            netcdf.read(job.path("data")),
+            Training(**job.settings["training"]),
+            state,
+            with_checkpoints=True,
+            memory_limit=job.memory,
+            attributes=job.label,
+        )
         checkpoints.write(
             job.path("checkpoints"), rows, list(arms), job.settings["seeds"], job.label
         )

@@ -1,9 +1,9 @@
-"""Train all arms of one method on the tuning seeds, and save outcomes.
+"""Train all arms of one method on tuning seeds, for the selection of an arm.
 
-A killed job continues after its last finished task.
+A job that was killed continues after its last finished task.
 """
 
-from plasticity.config.models import arm_name
+from plasticity.config.models import Setting, Training, arm_name
 from plasticity.job import Job, start
 from plasticity.models import ensemble
 from plasticity.storage import netcdf, restart
@@ -19,7 +19,18 @@ def main(job: Job) -> None:
     with restart.lock_folder(folder / "resume", job.label) as state:
         if cache and cache.restore():
             return
-        _, outcomes = chunks.train_job(job, arms, state, checkpoints=False)
+        _, outcomes = chunks.train_ensemble(
+            Setting.of(job.settings["setting"]),
+            job.settings["method"],
+            arms,
+            job.settings["seeds"],
+            netcdf.read(job.path("data")),
+            Training(**job.settings["training"]),
+            state,
+            with_checkpoints=False,
+            memory_limit=job.memory,
+            attributes=job.label,
+        )
         netcdf.write(outcomes, job.path("outcomes"))
         if cache:
             cache.store()

@@ -1,4 +1,4 @@
-"""Runs as one ensemble against each run's network alone, in float64."""
+"""An ensemble against the network of each run alone, in float64."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from plasticity.config.models import Network
 from plasticity.models import activations, architecture
 from plasticity.models.ensemble import Parameters, broadcasts, forward, rows
 
-MEMBERS, SAMPLES = 4, 6
+RUNS, SAMPLES = 4, 6
 
 
 class Twice(nn.Module):
@@ -99,10 +99,8 @@ def drawn(network):
     torch.manual_seed(0)
     network = network.double()
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
-    flat = torch.randn(
-        MEMBERS, sum(parameter.numel() for parameter in network.parameters())
-    ).double()
-    return network, Parameters(flat, shapes), torch.randn(MEMBERS, SAMPLES, 1, 2, 3).double()
+    flat = torch.randn(RUNS, sum(parameter.numel() for parameter in network.parameters())).double()
+    return network, Parameters(flat, shapes), torch.randn(RUNS, SAMPLES, 1, 2, 3).double()
 
 
 def alone(network, parameters, run):
@@ -125,39 +123,39 @@ def squares(outputs):
 
 
 def gradient(parameters, network, inputs, *penalties):
-    return parameters.gradient(squares(network(inputs)), *penalties).clone()
+    return parameters.gradient(lambda: (squares(network(inputs)), penalties)).clone()
 
 
-def test_outputs_are_those_of_each_runs_network_alone(example):
+def test_outputs_equal_those_of_each_run_alone(example):
     network, parameters, inputs = example
     bound, function = parameters.bind(network)(inputs), forward(network, parameters.tensors, inputs)
-    assert bound.shape[:2] == (MEMBERS, SAMPLES)
-    for run in range(MEMBERS):
+    assert bound.shape[:2] == (RUNS, SAMPLES)
+    for run in range(RUNS):
         expected = functional_call(network, alone(network, parameters, run), (inputs[run],))
         torch.testing.assert_close(bound[run], expected, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(function[run], expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("penalised", [False, True])
-def test_gradients_are_those_of_each_runs_mean_loss_and_penalty_alone(example, penalised):
+def test_gradients_equal_those_of_each_run_alone(example, penalised):
     network, parameters, inputs = example
     penalties = [parameters.flat.pow(4).sum(dim=1)] if penalised else []
     found = gradient(parameters, parameters.bind(network), inputs, *penalties)
-    for run in range(MEMBERS):
+    for run in range(RUNS):
         tensors = alone(network, parameters, run)
         loss = squares(functional_call(network, tensors, (inputs[run],))).mean()
         loss = loss + penalised * sum(tensor.pow(4).sum() for tensor in tensors.values())
-        slopes = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
+        derivatives = torch.autograd.grad(loss, list(tensors.values()), allow_unused=True)
         expected = [
-            torch.zeros_like(w) if slope is None else slope
-            for w, slope in zip(tensors.values(), slopes, strict=True)
+            torch.zeros_like(w) if derivative is None else derivative
+            for w, derivative in zip(tensors.values(), derivatives, strict=True)
         ]
         torch.testing.assert_close(
             found[run], torch.cat([part.flatten() for part in expected]), rtol=1e-11, atol=1e-11
         )
 
 
-def test_gradients_through_the_function_forward_are_those_through_a_bound_network(example):
+def test_gradients_through_forward_equal_those_through_a_bound_network(example):
     network, parameters, inputs = example
     through_function = gradient(
         parameters, lambda inputs: forward(network, parameters.tensors, inputs), inputs
@@ -170,14 +168,14 @@ def test_gradients_through_the_function_forward_are_those_through_a_bound_networ
     )
 
 
-def test_a_penalty_counts_alike_on_flat_on_the_tensors_and_on_both_by_halves():
+def test_penalty_on_flat_equals_penalty_on_tensors():
     network, parameters, inputs = drawn(mlp())
     bound = parameters.bind(network)
     plain = gradient(parameters, bound, inputs)
 
-    def added(of_flat, of_tensors):
-        penalties = of_flat * parameters.flat.pow(3).sum(dim=1)
-        penalties = penalties + of_tensors * sum(
+    def added(flat_share, tensor_share):
+        penalties = flat_share * parameters.flat.pow(3).sum(dim=1)
+        penalties = penalties + tensor_share * sum(
             tensor.flatten(1).pow(3).sum(dim=1) for tensor in parameters.tensors.values()
         )
         return gradient(parameters, bound, inputs, penalties) - plain
@@ -188,17 +186,17 @@ def test_a_penalty_counts_alike_on_flat_on_the_tensors_and_on_both_by_halves():
         )
 
 
-def test_a_penalty_on_one_tensor_leaves_the_gradients_of_the_others():
+def test_penalty_on_one_tensor_changes_only_its_gradient():
     network, parameters, inputs = drawn(mlp())
     bound = parameters.bind(network)
     added = gradient(parameters, bound, inputs, parameters.tensors["3.bias"].sum(dim=1)) - gradient(
         parameters, bound, inputs
     )
     assert not added[:, :-3].any()
-    torch.testing.assert_close(added[:, -3:], torch.ones(MEMBERS, 3).double(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(added[:, -3:], torch.ones(RUNS, 3).double(), rtol=0, atol=1e-12)
 
 
-def test_parameters_that_no_loss_depends_on_have_a_gradient_of_zero_whatever_it_was_before():
+def test_unused_parameters_have_zero_gradient():
     network, parameters, inputs = drawn(Residual())
     parameters.padded_gradient.fill_(7)
     found = gradient(parameters, parameters.bind(network), inputs)
@@ -206,7 +204,7 @@ def test_parameters_that_no_loss_depends_on_have_a_gradient_of_zero_whatever_it_
     assert found[:, 6:].all()
 
 
-def test_a_gradient_does_not_depend_on_the_one_before(example):
+def test_gradient_does_not_depend_on_the_previous_one(example):
     network, parameters, inputs = example
     bound = parameters.bind(network)
     first = gradient(parameters, bound, inputs)
@@ -214,7 +212,7 @@ def test_a_gradient_does_not_depend_on_the_one_before(example):
     assert torch.equal(gradient(parameters, bound, inputs), first)
 
 
-def test_outputs_computed_without_gradients_leave_the_next_gradient_alone(example):
+def test_calls_without_gradients_do_not_change_the_next_gradient(example):
     network, parameters, inputs = example
     bound = parameters.bind(network)
     first = gradient(parameters, bound, inputs)
@@ -223,7 +221,7 @@ def test_outputs_computed_without_gradients_leave_the_next_gradient_alone(exampl
     assert torch.equal(gradient(parameters, bound, inputs), first)
 
 
-def test_the_columns_that_pad_a_row_stay_without_gradient(example):
+def test_padding_columns_have_zero_gradient(example):
     network, parameters, inputs = example
     gradient(parameters, parameters.bind(network), inputs, parameters.flat.square().sum(dim=1))
     width = parameters.flat.shape[1]
@@ -246,7 +244,7 @@ def calls_of_linear(monkeypatch, network, inputs):
     return seen
 
 
-def test_layers_in_a_row_are_batched_products_and_the_runs_of_any_other_network_go_one_after_the_other(
+def test_sequential_networks_are_batched_and_others_are_computed_run_by_run(
     monkeypatch,
 ):
     def calls(network):
@@ -255,12 +253,12 @@ def test_layers_in_a_row_are_batched_products_and_the_runs_of_any_other_network_
 
     assert calls(mlp()) == []  # replaced whole
     for network in (shared(), Twice()):
-        assert calls(network) == [(SAMPLES, 6)] * 2 * MEMBERS
-    assert calls(Residual()) == calls(convolutions()) == [(SAMPLES, 6)] * MEMBERS
+        assert calls(network) == [(SAMPLES, 6)] * 2 * RUNS
+    assert calls(Residual()) == calls(convolutions()) == [(SAMPLES, 6)] * RUNS
 
 
 @pytest.mark.parametrize("network", [Residual, convolutions])
-def test_elsewhere_than_on_a_cpu_all_runs_of_any_other_network_go_at_once(monkeypatch, network):
+def test_other_networks_are_vmapped_unless_on_a_cpu(monkeypatch, network):
     network, parameters, inputs = drawn(network())
     shapes = {name: tensor.shape[1:] for name, tensor in parameters.tensors.items()}
     bound = Parameters(parameters.flat.detach().to("meta"), shapes).bind(network)
@@ -268,7 +266,7 @@ def test_elsewhere_than_on_a_cpu_all_runs_of_any_other_network_go_at_once(monkey
     assert calls_of_linear(monkeypatch, bound, inputs.to("meta")) == [(SAMPLES, 6)]
 
 
-def test_runs_computed_at_once_by_vmap_are_those_computed_one_after_the_other(example):
+def test_vmapped_outputs_equal_sequential_outputs(example):
     network, parameters, inputs = example
     at_once = torch.vmap(lambda tensors, x: functional_call(network, tensors, (x,)))(
         parameters.tensors, inputs
@@ -278,7 +276,7 @@ def test_runs_computed_at_once_by_vmap_are_those_computed_one_after_the_other(ex
     )
 
 
-def test_bound_networks_and_tensors_follow_flat():
+def test_bound_networks_and_tensors_share_memory_with_flat():
     network, parameters, inputs = drawn(mlp())
     bound = parameters.bind(network)
     before = bound(inputs)
@@ -293,16 +291,16 @@ def test_bound_networks_and_tensors_follow_flat():
         assert (after != before).flatten(1).any(dim=1).tolist() == [False, False, True, False]
 
 
-def test_rows_and_tensors_are_inverse_to_each_other():
+def test_rows_is_the_inverse_of_tensors():
     _, parameters, _ = drawn(mlp())
     runs = [
-        {name: tensor[run] for name, tensor in parameters.tensors.items()} for run in range(MEMBERS)
+        {name: tensor[run] for name, tensor in parameters.tensors.items()} for run in range(RUNS)
     ]
     assert torch.equal(rows(runs), parameters.flat)
 
 
 @pytest.mark.parametrize("network", [mlp, Twice, convolutions])
-def test_the_networks_own_parameters_play_no_part_and_are_left_alone(network):
+def test_parameters_of_the_network_itself_are_not_used(network):
     network, parameters, inputs = drawn(network())
     bound = parameters.bind(network)
     before = forward(network, parameters.tensors, inputs)
@@ -314,14 +312,14 @@ def test_the_networks_own_parameters_play_no_part_and_are_left_alone(network):
     assert all(parameter.isnan().all() for parameter in network.parameters())
 
 
-def test_a_bound_network_is_a_copy_so_that_the_network_itself_works_as_before():
+def test_binding_does_not_change_the_network():
     network, parameters, inputs = drawn(mlp())
     before = network(inputs[0])
     parameters.bind(network)
     assert torch.equal(network(inputs[0]), before)
 
 
-def test_a_run_of_nan_harms_no_other(example):
+def test_nan_run_does_not_change_gradients_of_others(example):
     network, parameters, inputs = example
     bound = parameters.bind(network)
     healthy = gradient(parameters, bound, inputs)
@@ -332,7 +330,7 @@ def test_a_run_of_nan_harms_no_other(example):
     assert torch.equal(found[[0, 2, 3]], healthy[[0, 2, 3]])
 
 
-def test_in_lower_precision_outputs_and_gradients_are_near_and_come_back_in_the_parameters_own():
+def test_lower_precision_gives_near_gradients_in_the_dtype_of_parameters():
     network, parameters, inputs = drawn(mlp())
     parameters = Parameters(
         parameters.flat.detach().float(),
@@ -340,26 +338,62 @@ def test_in_lower_precision_outputs_and_gradients_are_near_and_come_back_in_the_
     )
     bound, inputs = parameters.bind(network), inputs.float()
     exact = gradient(parameters, bound, inputs)
-    with torch.autocast("cpu", torch.bfloat16):
-        outputs = bound(inputs)
-    assert outputs.dtype == torch.bfloat16
-    near = parameters.gradient(squares(outputs.float()))
+
+    def objective():
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = bound(inputs)
+        assert outputs.dtype == torch.bfloat16
+        return squares(outputs.float()), []
+
+    near = parameters.gradient(objective)
     assert near.dtype == torch.float32
     assert not torch.equal(near, exact)
     torch.testing.assert_close(near, exact, rtol=0.05, atol=0.05 * exact.abs().max().item())
 
 
-def test_a_bound_network_that_is_called_twice_before_its_gradient_is_refused_and_one_that_only_looks_is_not():
+def test_objective_that_calls_the_network_twice_with_gradients_is_refused():
     network, parameters, inputs = drawn(mlp())
     bound = parameters.bind(network)
-    bound(inputs)
-    with torch.no_grad():
-        bound(inputs)
-    with pytest.raises(RuntimeError, match="called twice before"):
-        bound(inputs)
+    expected = gradient(parameters, bound, inputs)
+
+    def look_then_call():
+        with torch.no_grad():
+            bound(3 * inputs)
+        return squares(bound(inputs)), []
+
+    def call_twice():
+        return squares(bound(3 * inputs)) + squares(bound(inputs)), []
+
+    with pytest.raises(RuntimeError, match="called a bound network twice"):
+        parameters.gradient(call_twice)
+    assert torch.equal(parameters.gradient(look_then_call), expected)
 
 
-def test_tied_weights_take_the_general_way():
+def test_call_outside_an_objective_is_followed_by_autograd():
+    network, parameters, inputs = drawn(mlp())
+    bound = parameters.bind(network)
+    losses = squares(bound(inputs)).mean(dim=1)
+    gradients = torch.autograd.grad(losses.sum(), list(parameters.tensors.values()))
+    found = parameters.split(gradient(parameters, bound, inputs))
+    for name, expected in zip(parameters.tensors, gradients, strict=True):
+        torch.testing.assert_close(found[name], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_failed_objective_does_not_change_the_next_gradient():
+    network, parameters, inputs = drawn(mlp())
+    bound = parameters.bind(network)
+    expected = gradient(parameters, bound, inputs)
+
+    def fail():
+        bound(3 * inputs)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        parameters.gradient(fail)
+    assert torch.equal(gradient(parameters, bound, inputs), expected)
+
+
+def test_gradients_of_tied_weights_are_right():
     layers = [nn.Linear(6, 6) for _ in range(2)]
     layers[1].weight = layers[0].weight
     network = nn.Sequential(nn.Flatten(-3), layers[0], nn.Tanh(), layers[1]).double()
@@ -369,7 +403,8 @@ def test_tied_weights_take_the_general_way():
         {name: tuple(value.shape) for name, value in network.named_parameters()},
     )
     inputs = torch.randn(2, 5, 1, 2, 3).double()
-    gradient = parameters.gradient(parameters.bind(network)(inputs).square().sum(dim=2)).clone()
+    bound = parameters.bind(network)
+    gradient = parameters.gradient(lambda: (bound(inputs).square().sum(dim=2), [])).clone()
     for run in range(2):
         W, a, b = (
             tensor[run].detach().clone().requires_grad_() for tensor in parameters.tensors.values()
@@ -384,7 +419,7 @@ def test_tied_weights_take_the_general_way():
 BROADCASTING = ["layer norm", "mlp with layer norm", *activations.KINDS]
 
 
-def test_layers_in_a_row_and_layer_norms_of_units_broadcast_and_no_other_norm_does():
+def test_linear_layers_and_layer_norms_of_units_broadcast_and_other_norms_do_not():
     assert all(broadcasts(NETWORKS[name]()) for name in BROADCASTING)
     assert not any(
         broadcasts(NETWORKS[name]())
@@ -398,7 +433,7 @@ def test_layers_in_a_row_and_layer_norms_of_units_broadcast_and_no_other_norm_do
         assert not broadcasts(nn.Sequential(norm))
 
 
-def test_layer_norms_of_all_runs_are_one_call_that_leaves_out_their_weights(monkeypatch):
+def test_layer_norm_of_all_runs_is_one_call_without_weights(monkeypatch):
     network, parameters, inputs = drawn(normalised())
     seen, layer_norm = [], nn.functional.layer_norm
 
@@ -409,7 +444,7 @@ def test_layer_norms_of_all_runs_are_one_call_that_leaves_out_their_weights(monk
     bound = parameters.bind(network)
     monkeypatch.setattr(nn.functional, "layer_norm", noted)
     bound(inputs)
-    lead = (MEMBERS, SAMPLES)
+    lead = (RUNS, SAMPLES)
     assert seen == [
         ((*lead, 6), None, None, 1e-5),
         ((*lead, 5), None, None, 0.1),
@@ -423,9 +458,7 @@ def test_layer_norms_of_all_runs_are_one_call_that_leaves_out_their_weights(monk
     ("activation", "norm"),
     [*((name, "none") for name in activations.KINDS), ("gelu", "layer"), ("fourier", "layer")],
 )
-def test_a_runs_numbers_do_not_depend_on_its_place_or_on_the_others_to_the_bit(
-    activation, norm, width, samples
-):
+def test_run_does_not_depend_on_its_row_or_on_other_runs(activation, norm, width, samples):
     network = built("mlp", activation, width=width, depth=2, norm=norm)()
     shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     torch.manual_seed(0)
@@ -434,10 +467,12 @@ def test_a_runs_numbers_do_not_depend_on_its_place_or_on_the_others_to_the_bit(
 
     def numbers(runs):
         parameters = Parameters(flat[runs], shapes)
-        outputs = parameters.bind(network)(inputs[runs])
+        bound = parameters.bind(network)
+        with torch.no_grad():
+            outputs = bound(inputs[runs])
         return (
-            outputs.detach(),
-            parameters.gradient(squares(outputs)).clone(),
+            outputs,
+            gradient(parameters, bound, inputs[runs]),
             forward(network, parameters.tensors, inputs[runs]),
         )
 

@@ -449,7 +449,7 @@ def job(data, tmp_path, monkeypatch):
         for name, tensor in architecture.fitting(SETTING, data).named_parameters()
     }
     need = chunks.memory.per_run(SETTING, data)
-    learned, learn = [], trainer.Members.learn
+    learned, learn = [], trainer.Trainer.learn
 
     def counted(runs):
         if len(learned) == train.stop_after:
@@ -470,7 +470,7 @@ def job(data, tmp_path, monkeypatch):
             )
             return values | {f"row_{task}": rows.read(task) for task in rows.tasks}, list(learned)
 
-    monkeypatch.setattr(trainer.Members, "learn", counted)
+    monkeypatch.setattr(trainer.Trainer, "learn", counted)
     return train
 
 
@@ -514,7 +514,7 @@ DAMAGES = {
 
 def is_warning(line, name):
     """Answer whether a line of the log says that the file is truncated."""
-    return re.search(rf"{re.escape(name)} is (torn|truncated)", line) is not None
+    return f"{name} is truncated" in line
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -549,7 +549,7 @@ def test_everything_that_training_carries_from_task_to_task_is_restored(data, mo
         lambda method: {"mark": method.__dict__.setdefault("mark", torch.zeros(2))},
     )
     one, other = (
-        trainer.Members(SETTING, "none", [({}, 0), ({}, 1)], data, device=torch.device("cpu"))
+        trainer.Trainer(SETTING, "none", [({}, 0), ({}, 1)], data, device=torch.device("cpu"))
         for _ in range(2)
     )
     assert {
@@ -584,4 +584,4 @@ def test_split_into_chunks_is_logged_once_and_only_if_it_happens(job, uninterrup
     assert is_same(job(runs=2)[0], uninterrupted)
     (line,) = [line for line in caplog.messages if "need about" in line]
     assert "6 runs need about" in line
-    assert re.search(r"in 3 (waves|chunks)", line)
+    assert "in 3 chunks" in line

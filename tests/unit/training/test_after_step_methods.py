@@ -1,4 +1,4 @@
-"""Methods that change parameters after each step or at a switch, each number of which is known, against plain definitions."""
+"""Methods that change parameters after a step or at a task boundary, against plain definitions."""
 
 import math
 
@@ -8,13 +8,13 @@ import torch
 from ensembles import (
     ARMS,
     CNN,
-    LAWS,
+    DEVIATIONS,
     SETTING,
+    arrays_of,
     changed,
     deviation,
     images,
-    of_run,
-    steps_of,
+    record_steps,
     trained,
 )
 from scipy import stats
@@ -29,8 +29,8 @@ GAIN = math.sqrt(2)  # of relu
 
 def drawn(kind, method, **kwargs):
     setting, size = SETTINGS[kind]
-    setting = changed(setting, **kwargs.pop("shifts", {}))
-    return steps_of(images(size), method, ARMS[method], [0, 3], setting, **kwargs)
+    setting = changed(setting, **kwargs.pop("changes", {}))
+    return record_steps(images(size), method, ARMS[method], [0, 3], setting, **kwargs)
 
 
 def arm_of(method, run):
@@ -45,25 +45,25 @@ def assert_close(found, expected, **tolerance):
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_weight_decay_shrinks_all_but_norms_by_the_learning_rate_times_the_strength(kind):
+def test_weight_decay_shrinks_all_but_norms_by_lr_times_strength(kind):
     _, steps, _ = drawn(kind, "weight_decay")
     for step in steps:
         for run in range(4):
-            kept = 1 - 0.01 * arm_of("weight_decay", run)["strength"]
+            factor = 1 - 0.01 * arm_of("weight_decay", run)["strength"]
             expected = {
-                name: w if "norm" in name else w * kept
-                for name, w in of_run(step.stepped, run).items()
+                name: w if "norm" in name else w * factor
+                for name, w in arrays_of(step.stepped, run).items()
             }
-            assert_close(of_run(step.after, run), expected, rtol=1e-14)
+            assert_close(arrays_of(step.after, run), expected, rtol=1e-14)
         assert all(
             torch.equal(step.means[mean][name], w)
-            for mean, of_mean in step.stepped_means.items()
-            for name, w in of_mean.items()
+            for mean, tensors in step.stepped_means.items()
+            for name, w in tensors.items()
         )
 
 
-def test_weights_that_decay_by_more_than_all_of_them_are_zero_and_change_no_sign():
-    _, steps, _ = steps_of(
+def test_weight_decay_factor_is_never_negative():
+    _, steps, _ = record_steps(
         images(6), "weight_decay", [{"strength": strength} for strength in (100, 150)], [0], NORMED
     )
     assert not any(
@@ -71,16 +71,16 @@ def test_weights_that_decay_by_more_than_all_of_them_are_zero_and_change_no_sign
     )
 
 
-@pytest.mark.parametrize("initialization", LAWS)
+@pytest.mark.parametrize("initialization", DEVIATIONS)
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_weight_clipping_keeps_each_layer_within_its_bound(kind, initialization):
+def test_weight_clipping_clips_each_layer_to_its_bound(kind, initialization):
     _, steps, _ = drawn(
         kind, "weight_clipping", changes={"network": {"initialization": initialization}}
     )
     clipped = 0
     for step in steps:
         for run in range(4):
-            tensors = of_run(step.stepped, run)
+            tensors = arrays_of(step.stepped, run)
             expected = dict(tensors)
             for name in tensors:
                 layer = name.split(".")[0]
@@ -92,30 +92,30 @@ def test_weight_clipping_keeps_each_layer_within_its_bound(kind, initialization)
                     if initialization == "pytorch":
                         assert scale == pytest.approx(
                             1 / math.sqrt(weight[0].size)
-                        )  # the bound of that law
+                        )  # the bound of that distribution
                     bound = arm_of("weight_clipping", run)["bound"] * scale
                     expected[name] = np.minimum(np.maximum(tensors[name], -bound), bound)
                     clipped += (expected[name] != tensors[name]).sum()
-            assert_close(of_run(step.after, run), expected, rtol=1e-13)
+            assert_close(arrays_of(step.after, run), expected, rtol=1e-13)
     assert clipped > 100
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_hare_and_tortoise_are_the_definition(kind):
+def test_hare_tortoise_equals_its_definition(kind):
     _, steps, starts = drawn(kind, "hare_tortoise")
     for run in range(4):
         arm = arm_of("hare_tortoise", run)
-        slow = of_run(starts[0][0], run)
+        slow = arrays_of(starts[0][0], run)
         returns = 0
         for count, step in enumerate(steps, 1):
-            hare = of_run(step.stepped, run)
+            hare = arrays_of(step.stepped, run)
             slow = {
                 name: arm["momentum"] * slow[name] + (1 - arm["momentum"]) * hare[name]
                 for name in hare
             }
             back = count % arm["period"] == 0
             returns += back
-            assert_close(of_run(step.after, run), slow if back else hare, rtol=1e-9, atol=1e-12)
+            assert_close(arrays_of(step.after, run), slow if back else hare, rtol=1e-9, atol=1e-12)
             found = torch.cat([torch.from_numpy(values).flatten() for values in slow.values()])
             torch.testing.assert_close(step.state["slow"][run], found, rtol=1e-9, atol=1e-12)
         assert returns == len(steps) // arm["period"]
@@ -126,11 +126,9 @@ def test_hare_and_tortoise_are_the_definition(kind):
     )
 
 
-@pytest.mark.parametrize("initialization", LAWS)
+@pytest.mark.parametrize("initialization", DEVIATIONS)
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_what_perturbs_after_each_step_has_the_deviation_of_the_initial_law_and_norms_are_left_alone(
-    kind, initialization
-):
+def test_shrink_perturb_noise_has_initial_deviation_and_norms_do_not_change(kind, initialization):
     _, steps, _ = drawn(
         kind, "shrink_perturb", changes={"network": {"initialization": initialization}}
     )
@@ -164,16 +162,16 @@ def test_what_perturbs_after_each_step_has_the_deviation_of_the_initial_law_and_
         assert abs(values.std() - 1) < 4 / math.sqrt(values.size)
         assert abs(values.mean()) < 4 / math.sqrt(values.size)
         assert len(np.unique(values.round(9))) > 0.99 * values.size  # another draw at each step
-        law = (
+        distribution = (
             stats.uniform(-math.sqrt(3), 2 * math.sqrt(3))
             if initialization == "pytorch"
             else stats.norm()
         )
-        assert stats.kstest(values[:20000], law.cdf).pvalue > 1e-3
+        assert stats.kstest(values[:20000], distribution.cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_shrink_and_perturb_at_a_switch_mixes_with_a_network_newly_drawn_and_leaves_norms_and_means(
+def test_shrink_perturb_switch_mixes_in_a_new_network_and_keeps_norms_and_means(
     kind,
 ):
     _, steps, starts = drawn(kind, "shrink_perturb_switch")
@@ -217,7 +215,10 @@ def test_shrink_and_perturb_at_a_switch_mixes_with_a_network_newly_drawn_and_lea
 def assert_same_training(one, other):
     (runs, states), (others, other_states) = one, other
     assert torch.equal(states, other_states)
-    assert all(torch.equal(values, others.outcomes[name]) for name, values in runs.outcomes.items())
+    assert all(
+        torch.equal(values, others.recorder.outcomes[name])
+        for name, values in runs.recorder.outcomes.items()
+    )
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def assert_same_training(one, other):
         {"kind": "adam", "options": {"lr": 0.01}},
     ],
 )
-def test_a_full_reset_before_each_task_is_a_fresh_network(data, optimizer):
+def test_full_reset_of_period_one_equals_fresh(data, optimizer):
     setting = changed(SETTING, optimizer=optimizer)
     resets, fresh = (
         trained(data, method, arms, [0, 1], setting, torch.float32)
@@ -236,15 +237,15 @@ def test_a_full_reset_before_each_task_is_a_fresh_network(data, optimizer):
     assert_same_training(resets, fresh)
 
 
-def test_full_resets_come_every_period_and_forget_each_runs_own_past(data):
+def test_full_reset_acts_every_period_and_clears_only_its_own_run(data):
     setting = changed(problem={"tasks": 6})
     arms = [{"period": 2}, {"period": 3}, {"period": 0}]
     resets, states = trained(data, "full_reset", arms, [0], setting)
     _, fresh = trained(data, "fresh", [{}], [0], setting)
-    drawn_anew = [
+    redrawn = [
         [torch.equal(states[task, run], fresh[task, 0]) for task in range(6)] for run in range(3)
     ]
-    assert drawn_anew == [
+    assert redrawn == [
         [True, False, True, False, True, False],
         [True, False, False, True, False, False],
         [True] + [False] * 5,
@@ -252,7 +253,7 @@ def test_full_resets_come_every_period_and_forget_each_runs_own_past(data):
     assert resets.learner.optimizer.steps.tolist() == [
         since * setting.problem.steps for since in (2, 3, 6)
     ]
-    _, steps, starts = steps_of(data, "full_reset", arms, [0], setting)
+    _, steps, starts = record_steps(data, "full_reset", arms, [0], setting)
     for task in range(1, 6):
         ended = [step for step in steps if step.task == task - 1][-1].means["second"]
         for run, arm in enumerate(arms):
@@ -264,7 +265,7 @@ def test_full_resets_come_every_period_and_forget_each_runs_own_past(data):
 @pytest.mark.parametrize(
     "optimizer", [{}, {"kind": "sgd", "options": {"lr": 0.05, "momentum": 0.9}}]
 )
-def test_a_reset_of_the_last_layer_is_a_problems_fresh_head(data, optimizer):
+def test_last_layer_reset_equals_fresh_head(data, optimizer):
     setting = changed(optimizer=optimizer)
     method = trained(data, "last_layer_reset", [{}], [0, 1], setting, torch.float32)
     head = trained(

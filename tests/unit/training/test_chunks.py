@@ -1,4 +1,4 @@
-"""An ensemble in waves: whatever memory holds, the same bits, and one line that tells of it."""
+"""Chunks of an ensemble: whatever fits into memory, results are equal to the bit."""
 
 import gc
 import re
@@ -14,21 +14,21 @@ from plasticity.models import architecture
 from plasticity.storage.checkpoints import Rows
 from plasticity.storage.restart import Resume
 from plasticity.training import chunks, memory
-from plasticity.training.trainer import Members
+from plasticity.training.trainer import Trainer
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=30, batch=7, epochs=2, tasks=3),
     Network("mlp", "relu", options={"width": 11, "depth": 2}),
     Optimizer("adam", options={"lr": 0.003}),
 )
-EVERYONE = [
+RUNS = [
     ({"strength": strength}, seed) for strength in (0.01, 1e30) for seed in (0, 1, 2, 3)
 ]  # half of them diverge
 TASKS = [0, 2]
 
 
 class Stopping(Resume):
-    """States of a job that is stopped after so many of them."""
+    """Saved states of a job that is interrupted after `left` of them."""
 
     left = 10**6
 
@@ -41,23 +41,27 @@ class Stopping(Resume):
 
 @pytest.fixture
 def job(data, tmp_path, monkeypatch):
-    """``job(hold)`` trains the ensemble where memory holds so many runs; its outcomes, rows, and the sizes of its waves."""
+    """Train the ensemble where `hold` runs fit into memory; outcomes, rows and sizes of chunks."""
 
     def run(hold, folder="resume", stop_after=None):
-        kept, sizes = Stopping(tmp_path / folder, {}), []
-        kept.left = stop_after or kept.left
+        restart = Stopping(tmp_path / folder, {})
+        restart.left = stop_after or restart.left
+        sizes = []
+
+        def create(setting, method, runs, **kwargs):
+            sizes.append(len(runs))
+            return Trainer(setting, method, runs, **kwargs)
+
         shapes = {
             name: tuple(tensor.shape)
             for name, tensor in architecture.fitting(SETTING, data).named_parameters()
         }
-        kept.folder.mkdir(exist_ok=True)
-        rows = Rows(kept.folder / "rows.f4", TASKS, len(EVERYONE), shapes)
-        monkeypatch.setattr(
-            chunks, "Members", lambda *given: sizes.append(len(given[2])) or Members(*given)
-        )
-        granted = memory.BASE + data.nbytes + int(hold * memory.per_member(SETTING, data))
+        restart.folder.mkdir(exist_ok=True)
+        rows = Rows(restart.folder / "rows.f4", TASKS, len(RUNS), shapes)
+        monkeypatch.setattr(chunks, "Trainer", create)
+        limit = memory.BASE + data.nbytes + int(hold * memory.per_run(SETTING, data))
         outcomes = chunks.train_in_waves(
-            SETTING, "l2", EVERYONE, data, Training(), rows, kept, granted
+            SETTING, "l2", RUNS, data, Training(), rows, restart, limit
         )
         return outcomes, np.stack([rows.read(task) for task in TASKS]), sizes
 
@@ -72,27 +76,25 @@ def assert_same(one, other):
     assert rows.tobytes() == expected_rows.tobytes()
 
 
-def told(caplog):
-    return [line for line in caplog.messages if "members need about" in line]
+def messages_about_memory(caplog):
+    return [line for line in caplog.messages if "runs need about" in line]
 
 
 @pytest.mark.parametrize(("hold", "sizes"), [(7.5, [4, 4]), (3.1, [3, 3, 2]), (0.5, [1] * 8)])
-def test_a_ensemble_that_does_not_fit_is_trained_in_waves_with_the_same_bits_and_one_line_tells_so(
-    job, caplog, hold, sizes
-):
+def test_ensemble_trained_in_chunks_equals_ensemble_trained_at_once(job, caplog, hold, sizes):
     at_once = job(hold=8.1, folder="at once")
     assert at_once[2] == [8]
-    assert not told(caplog)
-    in_waves = job(hold)
-    assert in_waves[2] == sizes
-    assert_same(in_waves, at_once)
-    (line,) = told(caplog)
-    assert line.endswith(f"they are trained in {len(sizes)} waves, with the same results")
+    assert not messages_about_memory(caplog)
+    in_chunks = job(hold)
+    assert in_chunks[2] == sizes
+    assert_same(in_chunks, at_once)
+    (line,) = messages_about_memory(caplog)
+    assert line.endswith(f"training them in {len(sizes)} chunks, with the same results")
 
 
-def test_outcomes_are_of_all_members_in_their_order(job):
+def test_outcomes_have_all_runs_in_order(job):
     outcomes, rows, _ = job(hold=3.1)
-    assert rows.shape[:2] == (len(TASKS), len(EVERYONE))
+    assert rows.shape[:2] == (len(TASKS), len(RUNS))
     assert outcomes["status"].tolist() == [[0.0] * 3] * 4 + [[1.0] * 3] * 4
     assert outcomes["final_error"].shape == (8, 3)
     assert outcomes["loss_curve"].shape == (8, 3, 8)
@@ -102,26 +104,26 @@ def test_outcomes_are_of_all_members_in_their_order(job):
 @pytest.mark.parametrize(
     ("hold", "sizes"), [(8.1, [2, 2, 4]), (3.1, [2, 2, 3, 1]), (0.5, [2, 2, 1, 1, 1, 1])]
 )
-def test_waves_that_were_begun_keep_their_size_whatever_fits_by_now(job, hold, sizes):
+def test_started_chunk_keeps_its_size_whatever_fits_now(job, hold, sizes):
     at_once = job(hold=8.1, folder="at once")
     with pytest.raises(KeyboardInterrupt):
-        job(hold=2.1, stop_after=4)  # one task of the second wave
-    gone_on = job(hold)
-    assert gone_on[2] == sizes
-    assert_same(gone_on, at_once)
+        job(hold=2.1, stop_after=4)  # one task of the second chunk
+    continued = job(hold)
+    assert continued[2] == sizes
+    assert_same(continued, at_once)
 
 
-def test_a_wave_is_gone_before_the_next_one_takes_its_place(job, monkeypatch):
+def test_memory_of_a_chunk_is_free_before_the_next_chunk_starts(job, monkeypatch):
     alive = weakref.WeakSet()
-    before, draw = [], Members.__init__
+    before, draw = [], Trainer.__init__
 
-    def drawn(self, *given):
+    def drawn(self, *args, **kwargs):
         before.append(len(alive))
         alive.add(self)
-        draw(self, *given)
+        draw(self, *args, **kwargs)
 
-    monkeypatch.setattr(Members, "__init__", drawn)
-    gc.disable()  # who knows when it would come by
+    monkeypatch.setattr(Trainer, "__init__", drawn)
+    gc.disable()  # so that only reference counts free memory
     try:
         job(hold=3.1)
     finally:
@@ -129,7 +131,7 @@ def test_a_wave_is_gone_before_the_next_one_takes_its_place(job, monkeypatch):
     assert before == [0, 0, 0]
 
 
-def test_the_log_says_what_memory_it_took(job, caplog):
+def test_log_states_peak_memory(job, caplog):
     caplog.set_level("INFO", "plasticity")
     job(hold=8.1)
     assert [
@@ -139,9 +141,7 @@ def test_the_log_says_what_memory_it_took(job, caplog):
     ]
 
 
-def test_images_that_must_be_separable_are_looked_at_before_anything_is_trained(
-    data, tmp_path, caplog
-):
+def test_images_are_checked_for_separability_before_training(data, tmp_path, caplog):
     def trained(samples):
         setting = replace(
             SETTING, problem=replace(SETTING.problem, samples=samples, separable=True)

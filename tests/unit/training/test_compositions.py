@@ -1,8 +1,8 @@
-"""Methods joined by +: each acts as it does alone."""
+"""Compositions of methods: each method acts as it does alone."""
 
 import pytest
 import torch
-from ensembles import ARMS, SETTING, begun, changed, trained
+from ensembles import ARMS, SETTING, changed, new_trainer, trained
 
 from plasticity.config.models import hyper_parameters, parts
 from plasticity.models.ensemble import QuadraticPenalty
@@ -10,11 +10,11 @@ from plasticity.training.method import Intervention
 from plasticity.training.trainer import train
 
 
-def taken(data, method, arm):
-    """The gradient of a second step, which starts away from the initial parameters, and what runs then are."""
-    runs = begun(data, method, [arm], [0, 1], SETTING)
-    learner = runs.learner
-    runs.on_task_start()
+def gradient_of_step(data, method, arm):
+    """Take a step away from the initial parameters and return its gradient."""
+    trainer = new_trainer(data, method, [arm], [0, 1], SETTING)
+    learner = trainer.learner
+    trainer.on_task_start()
     noise = torch.randn(
         learner.parameters.flat.shape,
         generator=torch.Generator().manual_seed(0),
@@ -22,7 +22,7 @@ def taken(data, method, arm):
     )
     with torch.no_grad():
         learner.parameters.flat.add_(0.1 * noise)
-    runs._take_step(torch.arange(14) * 2)
+    trainer._take_step(torch.arange(14) * 2)
     return learner.parameters.padded_gradient.clone()
 
 
@@ -36,31 +36,39 @@ def test_gradients_of_penalties_add_up(data, other):
         f"{other}.{key}": value for key, value in two.items()
     }
     none, first, second = (
-        taken(data, method, arm) for method, arm in (("none", {}), ("l2", one), (other, two))
+        gradient_of_step(data, method, arm)
+        for method, arm in (("none", {}), ("l2", one), (other, two))
     )
     for order in (f"l2+{other}", f"{other}+l2"):
         torch.testing.assert_close(
-            taken(data, order, both) - none, (first - none) + (second - none), rtol=1e-9, atol=1e-12
+            gradient_of_step(data, order, both) - none,
+            (first - none) + (second - none),
+            rtol=1e-9,
+            atol=1e-12,
         )
 
 
-def test_three_at_once_add_up_too_whether_they_pull_or_not(data):
+def test_gradients_of_three_penalties_of_both_kinds_add_up(data):
     arms = {method: ARMS[method][1] for method in ("spectral", "l2", "l2_init")}
-    whole = {f"{method}.{key}": value for method, arm in arms.items() for key, value in arm.items()}
-    none = taken(data, "none", {})
-    expected = none + sum(taken(data, method, arm) - none for method, arm in arms.items())
+    combined = {
+        f"{method}.{key}": value for method, arm in arms.items() for key, value in arm.items()
+    }
+    none = gradient_of_step(data, "none", {})
+    expected = none + sum(
+        gradient_of_step(data, method, arm) - none for method, arm in arms.items()
+    )
     torch.testing.assert_close(
-        taken(data, "spectral+l2+l2_init", whole), expected, rtol=1e-9, atol=1e-12
+        gradient_of_step(data, "spectral+l2+l2_init", combined), expected, rtol=1e-9, atol=1e-12
     )
 
 
-def test_what_comes_after_each_step_goes_in_the_order_of_the_names(data):
+def test_after_step_hooks_are_called_in_the_order_of_names(data):
     decay, clip = {"weight_decay.strength": 1.0}, {"weight_clipping.bound": 0.1}
     _, first = trained(data, "weight_decay+weight_clipping", [decay | clip], [0])
     _, second = trained(data, "weight_clipping+weight_decay", [decay | clip], [0])
     assert not torch.equal(first[-1], second[-1])
     bounds = (
-        begun(data, "weight_clipping", [{"bound": 0.1}], [0])
+        new_trainer(data, "weight_clipping", [{"bound": 0.1}], [0])
         .interventions["weight_clipping"]
         ._bound
     )
@@ -68,7 +76,7 @@ def test_what_comes_after_each_step_goes_in_the_order_of_the_names(data):
     assert not (second[-1].abs() == bounds).any()  # and decayed since
 
 
-def test_gates_of_two_methods_multiply(data):
+def test_masks_of_several_methods_are_multiplied(data):
     class Half(Intervention):
         def masks(self, learner):
             return {"hidden_2": torch.full((2, 7, 8), 0.5, dtype=torch.float64)}
@@ -80,32 +88,29 @@ def test_gates_of_two_methods_multiply(data):
                 "hidden_2": torch.full((2, 7, 8), 1 / 3, dtype=torch.float64),
             }
 
-    runs = begun(data, "dropout", [{"rate": 0}], [0, 1])
-    runs.on_task_start()
-    runs._take_step(torch.arange(14))
-    whole = runs.learner.hidden
-    runs = begun(data, "dropout", [{"rate": 0}], [0, 1])
-    runs.on_task_start()
-    runs.interventions = {
-        "half": Half(),
-        "dropout": runs.interventions["dropout"],
-        "third": Third(),
-    }
-    runs._take_step(torch.arange(14))
+    trainer = new_trainer(data, "dropout", [{"rate": 0}], [0, 1])
+    trainer.on_task_start()
+    trainer._take_step(torch.arange(14))
+    unmasked = trainer.learner.hidden
+    trainer = new_trainer(data, "dropout", [{"rate": 0}], [0, 1])
+    trainer.on_task_start()
+    dropout = trainer.interventions.pop("dropout")
+    trainer.interventions |= {"half": Half(), "dropout": dropout, "third": Third()}
+    trainer._take_step(torch.arange(14))
     torch.testing.assert_close(
-        runs.learner.hidden["hidden_1"], whole["hidden_1"] / 4, rtol=1e-12, atol=0
+        trainer.learner.hidden["hidden_1"], unmasked["hidden_1"] / 4, rtol=1e-12, atol=0
     )
-    assert (runs.learner.hidden["hidden_2"] != whole["hidden_2"]).any()
+    assert (trainer.learner.hidden["hidden_2"] != unmasked["hidden_2"]).any()
     alone = torch.relu(
-        runs.learner.hidden["hidden_1"].detach()
-        @ begun(data, "none", [{}], [0, 1]).learner.parameters.tensors["hidden_2.weight"].mT
+        trainer.learner.hidden["hidden_1"].detach()
+        @ new_trainer(data, "none", [{}], [0, 1]).learner.parameters.tensors["hidden_2.weight"].mT
     )
     torch.testing.assert_close(
-        runs.learner.hidden["hidden_2"], alone / 6, rtol=1e-12, atol=1e-15
+        trainer.learner.hidden["hidden_2"], alone / 6, rtol=1e-12, atol=1e-15
     )  # biases are 0
 
 
-def test_layer_norm_with_l2_is_l2_on_a_network_with_layer_norm(data):
+def test_layer_norm_with_l2_equals_l2_on_a_network_with_layer_norm(data):
     normed = changed(network={"options": {"width": 8, "depth": 2, "norm": "layer"}})
     _, composed = trained(
         data, "layer_norm+l2", [{"l2.strength": 0.1}], [0, 1], dtype=torch.float32
@@ -124,7 +129,7 @@ def test_layer_norm_with_l2_is_l2_on_a_network_with_layer_norm(data):
     ],
 )
 @pytest.mark.parametrize("method", ["redo", "shrink_perturb", "l2_er"])
-def test_beside_a_method_that_does_nothing_another_acts_as_alone(data, method, neutral):
+def test_neutral_method_does_not_change_another_method(data, method, neutral):
     other = next(iter(neutral)).split(".")[0]
     named = [
         {f"{method}.{key}": value for key, value in arm.items()} | neutral for arm in ARMS[method]
@@ -134,16 +139,16 @@ def test_beside_a_method_that_does_nothing_another_acts_as_alone(data, method, n
         assert torch.equal(trained(data, name, named, [0, 1], dtype=torch.float32)[1], alone)
 
 
-def test_what_each_part_carries_on_is_named_after_it(data):
+def test_state_of_each_method_is_prefixed_with_its_name(data):
     arm = {
         "hare_tortoise.period": 5,
         "continual_backprop.rate": 0.1,
         "spectral.strength": 0.1,
         "l2_init.strength": 0.1,
     }
-    runs = begun(data, "hare_tortoise+continual_backprop+spectral+l2_init", [arm], [0])
-    train(runs)
-    names = {name for name in runs.carried() if not name.startswith(("outcome", "optimizer"))}
+    trainer = new_trainer(data, "hare_tortoise+continual_backprop+spectral+l2_init", [arm], [0])
+    train(trainer)
+    names = {name for name in trainer.carried() if not name.startswith(("outcome", "optimizer"))}
     parts = {
         f"continual_backprop_{kind}_hidden_{level}"
         for kind in ("utility", "age", "due")
@@ -153,7 +158,7 @@ def test_what_each_part_carries_on_is_named_after_it(data):
     assert names == {"parameters", "alive", "hare_tortoise_slow"} | parts | spectral
 
 
-def test_hyper_parameters_of_a_part_are_those_with_its_name_before_them():
+def test_hyper_parameters_of_a_part_are_prefixed_with_its_name():
     arm = {"l2.strength": 1, "l2_init.strength": 2, "spectral.kernels": "flat"}
     found = {
         part: hyper_parameters("l2 + l2_init+spectral", part, arm)
@@ -168,22 +173,26 @@ def test_hyper_parameters_of_a_part_are_those_with_its_name_before_them():
     assert parts("layer_norm + l2+redo") == ["layer_norm", "l2", "redo"]
 
 
-def test_hyper_parameters_are_each_runs_own_and_defaults_are_filled_in(data):
-    runs = begun(
+def test_hyper_parameters_are_set_per_run_with_defaults(data):
+    trainer = new_trainer(
         data,
         "spectral",
         [{"strength": 0.1, "power": 3}, {"strength": 0.2}],
         [0, 1],
         dtype=torch.float32,
     )
-    spectral = runs.interventions["spectral"]
+    spectral = trainer.interventions["spectral"]
     assert spectral.strength.tolist() == pytest.approx([0.1, 0.1, 0.2, 0.2])
     assert spectral.power.tolist() == [3, 3, 2, 2]
     assert {spectral.strength.dtype, spectral.power.dtype} == {torch.float32}
 
 
-def test_a_pull_of_one_and_a_penalty_of_another_are_both_kept(data):
-    runs = begun(data, "l2+parseval", [{"l2.strength": 0.1, "parseval.strength": 0.1}], [0])
-    l2, parseval = (runs.interventions[name].penalty(runs.learner) for name in ("l2", "parseval"))
+def test_quadratic_and_autograd_penalties_are_both_built(data):
+    trainer = new_trainer(
+        data, "l2+parseval", [{"l2.strength": 0.1, "parseval.strength": 0.1}], [0]
+    )
+    l2, parseval = (
+        trainer.interventions[name].penalty(trainer.learner) for name in ("l2", "parseval")
+    )
     assert isinstance(l2, QuadraticPenalty)
     assert parseval.shape == (1,)

@@ -1,9 +1,9 @@
-"""Dropout: what is dropped, how often, and that gradients are those of the network without it."""
+"""Dropout: what is dropped, how often, and its gradients."""
 
 import numpy as np
 import pytest
 import torch
-from ensembles import CNN, begun, changed, images, of_run, steps_of
+from ensembles import CNN, arrays_of, batch_inputs, changed, images, new_trainer, record_steps
 from torch import nn
 from torch.func import functional_call
 
@@ -24,10 +24,10 @@ SETTINGS = {
 }
 
 
-def gated(kind, setting, size):
-    """Steps with the gates of each: ``(run, n, …)`` by layer."""
-    runs = begun(images(size), "dropout", ARMS, [0, 3], setting)
-    method, masks = runs.interventions["dropout"], []
+def masked_steps(kind, setting, size):
+    """Train two tasks; the trainer, and the masks and numbers of each step."""
+    trainer = new_trainer(images(size), "dropout", ARMS, [0, 3], setting)
+    method, masks = trainer.interventions["dropout"], []
     found = method.masks
 
     def noted(learner):
@@ -36,11 +36,11 @@ def gated(kind, setting, size):
 
     method.masks = noted
     losses = []
-    take = runs.learner.optimizer.step
+    take = trainer.learner.optimizer.step
 
     def step(parameters, gradient):
-        learner = runs.learner
-        inputs = runs._x.view(4, -1, *runs._x.shape[1:]).clone()
+        learner = trainer.learner
+        inputs = batch_inputs(trainer)
         split = [
             {
                 name: tensor.detach().clone()
@@ -50,54 +50,54 @@ def gated(kind, setting, size):
             }
             for matrix in (parameters, gradient)
         ]
-        losses.append((inputs, runs._y.view(4, -1).clone(), *split))
+        losses.append((inputs, trainer.batches.batch_labels.view(4, -1).clone(), *split))
         take(parameters, gradient)
 
-    runs.learner.optimizer.step = step
+    trainer.learner.optimizer.step = step
     for _ in range(2):
-        runs.on_task_start()
-        runs.learn()
-    return runs, list(zip(masks, losses, strict=True))
+        trainer.on_task_start()
+        trainer.learn()
+    return trainer, list(zip(masks, losses, strict=True))
 
 
-class Gate(nn.Module):
+class Masked(nn.Module):
     def __init__(self, activation):
         super().__init__()
-        self.activation, self.gate = activation, None
+        self.activation, self.mask = activation, None
 
     def forward(self, x):
-        return self.activation(x) * self.gate
+        return self.activation(x) * self.mask
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_gradients_are_those_of_a_network_whose_activations_are_multiplied_by_what_was_drawn(kind):
+def test_gradients_equal_those_of_a_network_with_masked_activations(kind):
     setting, size = SETTINGS[kind]
-    _, steps = gated(kind, setting, size)
+    _, steps = masked_steps(kind, setting, size)
     network = architecture.build(setting.network, (1, size, size), 3).double()
     layers = []
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if name.startswith("activation"):
-                setattr(module, name, Gate(child))
+                setattr(module, name, Masked(child))
                 layers.append(getattr(module, name))
     for masks, (inputs, labels, parameters, gradient) in steps[:3]:
         for run in range(4):
-            for layer, gate in zip(layers, masks.values(), strict=True):
-                layer.gate = gate[run]
+            for layer, mask in zip(layers, masks.values(), strict=True):
+                layer.mask = mask[run]
             tensors = {name: tensor[run].requires_grad_() for name, tensor in parameters.items()}
             loss = nn.functional.cross_entropy(
                 functional_call(network, tensors, (inputs[run],)), labels[run]
             )
-            for name, slope in zip(
+            for name, derivative in zip(
                 tensors, torch.autograd.grad(loss, list(tensors.values())), strict=True
             ):
-                torch.testing.assert_close(gradient[name][run], slope, rtol=1e-9, atol=1e-12)
+                torch.testing.assert_close(gradient[name][run], derivative, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
-def test_each_number_is_dropped_with_the_rate_by_itself_and_else_scaled_up(kind):
+def test_numbers_are_dropped_independently_with_the_rate_and_scaled_otherwise(kind):
     setting, size = SETTINGS[kind]
-    _, steps = gated(kind, setting, size)
+    _, steps = masked_steps(kind, setting, size)
     every = {
         layer: torch.stack([masks[layer] for masks, _ in steps], dim=1) for layer in steps[0][0]
     }  # (run, step, n, …)
@@ -121,19 +121,19 @@ def test_each_number_is_dropped_with_the_rate_by_itself_and_else_scaled_up(kind)
         ).all()  # at the higher rate all that is dropped at the lower, and more
 
 
-def test_layers_are_not_dropped_alike():
+def test_layers_have_different_masks():
     setting, size = SETTINGS["mlp"]
-    _, steps = gated("mlp", setting, size)
+    _, steps = masked_steps("mlp", setting, size)
     first, second = steps[0][0].values()
     assert first.shape == second.shape
     assert not torch.equal(first, second)
 
 
-def test_hidden_activations_are_as_they_go_on_and_final_errors_are_of_the_whole_network(data):
+def test_hidden_activations_are_masked_and_final_errors_are_not(data):
     setting = changed(problem={"tasks": 1})
-    runs, steps, _ = steps_of(data, "dropout", [{"rate": 0.5}], [0], setting)
+    trainer, steps, _ = record_steps(data, "dropout", [{"rate": 0.5}], [0], setting)
     for step in steps:
-        tensors = of_run(step.before, 0)
+        tensors = arrays_of(step.before, 0)
         whole = np.maximum(
             step.inputs[0].flatten(1).numpy() @ tensors["hidden_1.weight"].T
             + tensors["hidden_1.bias"],
@@ -143,23 +143,23 @@ def test_hidden_activations_are_as_they_go_on_and_final_errors_are_of_the_whole_
         on = hidden != 0
         np.testing.assert_allclose(hidden[on], 2 * whole[on], rtol=1e-10)
         assert 0.2 < (whole[~on] > 0).sum() / (whole > 0).sum() < 0.8
-    x = runs._inputs.flatten(1)
+    x = trainer.batches.inputs.flatten(1)
     for layer in ("hidden_1", "hidden_2", "output"):
         weight, bias = (
-            runs.learner.parameters.tensors[f"{layer}.{part}"][0].detach()
+            trainer.learner.parameters.tensors[f"{layer}.{part}"][0].detach()
             for part in ("weight", "bias")
         )
         x = x @ weight.T + bias
         x = x if layer == "output" else x.relu()
-    assert runs.outcomes["final_loss"].item() == pytest.approx(
-        nn.functional.cross_entropy(x, runs._labels).item(), rel=1e-6
+    assert trainer.recorder.outcomes["final_loss"].item() == pytest.approx(
+        nn.functional.cross_entropy(x, trainer.batches.labels).item(), rel=1e-6
     )
-    assert runs.outcomes["final_error"].item() == pytest.approx(
-        (x.argmax(dim=1) != runs._labels).double().mean().item(), rel=1e-6
+    assert trainer.recorder.outcomes["final_error"].item() == pytest.approx(
+        (x.argmax(dim=1) != trainer.batches.labels).double().mean().item(), rel=1e-6
     )
 
 
-def test_a_rate_of_one_leaves_nothing_and_no_number_that_is_not_finite(data):
-    runs, steps, _ = steps_of(data, "dropout", [{"rate": 1}], [0], dtype=torch.float32)
+def test_rate_of_one_drops_everything_and_stays_finite(data):
+    trainer, steps, _ = record_steps(data, "dropout", [{"rate": 1}], [0], dtype=torch.float32)
     assert not any(values.any() for step in steps for values in step.hidden.values())
-    assert not runs.outcomes["status"].any()
+    assert not trainer.recorder.outcomes["status"].any()

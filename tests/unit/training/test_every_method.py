@@ -1,18 +1,18 @@
-"""What holds for each method: a run's numbers are its own, a run goes on where it stood, the same config gives the same bytes."""
+"""Properties of every method: independent runs, exact restarts, reproducible bytes."""
 
 import copy
 
 import numpy as np
 import pytest
 import torch
-from ensembles import ARMS, CNN, COMPOSED, SETTING, begun, changed, images, trained
+from ensembles import ARMS, CNN, COMPOSED, SETTING, changed, images, new_trainer, trained
 from tiers import slow_except
 
 from plasticity.config import registry
 from plasticity.config.models import Training
 from plasticity.training.trainer import train
 
-# rows that fill no whole number of the processor's vectors
+# rows that fill no intact number of the processor's vectors
 ODD = changed(network={"options": {"width": 11, "depth": 2}})
 # so wide that products of one matrix are another routine's than those of several
 WIDE = changed(problem={"batch": 16, "tasks": 2}, network={"options": {"width": 100, "depth": 2}})
@@ -34,28 +34,28 @@ ON_CNN = {
 
 
 def bits(values):
-    """What tells apart even NaN from NaN and 0 from −0."""
+    """Return shapes and bytes, which tell even 0 from −0."""
     return {name: (values[name].shape, values[name].tobytes()) for name in values}
 
 
-def share(members, which):
-    """Of everything that goes on to the next task, the rows of some runs."""
+def share(trainer, which):
+    """Return the bytes of some runs in a trainer's state."""
     return bits(
         {
             name: values if name == "task" else values[which]
-            for name, values in members.state().items()
+            for name, values in trainer.state().items()
         }
     )
 
 
-def test_each_method_is_in_the_table():
+def test_every_method_is_in_the_table():
     assert sorted(ARMS) == registry.names("methods")
 
 
 @pytest.mark.parametrize("dtype", slow_except([torch.float32], [torch.float32, torch.float64]))
 @pytest.mark.parametrize("setting", [ODD, WIDE], ids=["odd", "wide"])
 @pytest.mark.parametrize("method", EVERY)
-def test_a_members_numbers_are_those_that_it_has_alone(data, method, setting, dtype):
+def test_run_in_an_ensemble_equals_run_alone(data, method, setting, dtype):
     arms = EVERY[method]
     block, states = trained(data, method, arms, [0, 1, 2], setting, dtype)
     one, states_alone = trained(data, method, arms[1:], [2], setting, dtype)
@@ -65,7 +65,7 @@ def test_a_members_numbers_are_those_that_it_has_alone(data, method, setting, dt
 
 
 @pytest.mark.parametrize("method", ON_CNN)
-def test_with_convolutions_they_are_too(method):
+def test_convolutional_run_in_an_ensemble_equals_run_alone(method):
     data, setting = images(16), changed(CNN, problem={"tasks": 2, "epochs": 2})
     block, states = trained(data, method, ON_CNN[method], [0, 1], setting, torch.float32)
     one, states_alone = trained(data, method, ON_CNN[method][1:], [1], setting, torch.float32)
@@ -74,24 +74,28 @@ def test_with_convolutions_they_are_too(method):
 
 
 @pytest.mark.parametrize("method", EVERY)
-def test_members_restored_after_any_task_go_on_to_the_same_bits(data, method):
-    members, kept, saved = begun(data, method, EVERY[method], [0, 1], dtype=torch.float32), [], {}
-    train(
-        members,
-        lambda task, parameters: saved.update({task: parameters.clone()}),
-        lambda state: kept.append(copy.deepcopy(state)),
+def test_run_restored_after_any_task_equals_uninterrupted_run(data, method):
+    trainer, states_of_tasks, saved = (
+        new_trainer(data, method, EVERY[method], [0, 1], dtype=torch.float32),
+        [],
+        {},
     )
-    for state in kept:
-        again, rest = begun(data, method, EVERY[method], [0, 1], dtype=torch.float32), {}
-        again.restore(state)
-        train(again, lambda task, parameters, rest=rest: rest.update({task: parameters.clone()}))
+    train(
+        trainer,
+        lambda task, parameters: saved.update({task: parameters.clone()}),
+        lambda state: states_of_tasks.append(copy.deepcopy(state)),
+    )
+    for state in states_of_tasks:
+        restored, rest = new_trainer(data, method, EVERY[method], [0, 1], dtype=torch.float32), {}
+        restored.restore(state)
+        train(restored, lambda task, parameters, rest=rest: rest.update({task: parameters.clone()}))
         assert list(rest) == list(range(int(state["task"]), SETTING.problem.tasks))
         assert all(torch.equal(parameters, saved[task]) for task, parameters in rest.items())
-        assert bits(again.state()) == bits(kept[-1])
+        assert bits(restored.state()) == bits(states_of_tasks[-1])
 
 
 @pytest.mark.parametrize("method", EVERY)
-def test_the_same_ensemble_twice_gives_the_same_bytes_whatever_the_global_randomness(data, method):
+def test_bytes_do_not_depend_on_global_random_state(data, method):
     runs = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -104,9 +108,9 @@ def test_the_same_ensemble_twice_gives_the_same_bytes_whatever_the_global_random
 
 @pytest.mark.parametrize("value", slow_except([torch.inf], [torch.nan, torch.inf]))
 @pytest.mark.parametrize("method", EVERY)
-def test_a_member_that_diverges_harms_no_other(data, method, value):
-    def sabotage(members):
-        optimizer, calls = members.learner.optimizer, iter(range(1000))
+def test_diverged_run_does_not_change_other_runs(data, method, value):
+    def sabotage(trainer):
+        optimizer, calls = trainer.learner.optimizer, iter(range(1000))
         step = optimizer.step
 
         def poisoned(parameters, gradient):
@@ -118,35 +122,38 @@ def test_a_member_that_diverges_harms_no_other(data, method, value):
 
     arms = EVERY[method]
     broken, states = trained(data, method, arms, [0, 1], dtype=torch.float32, sabotage=sabotage)
-    whole, expected = trained(data, method, arms, [0, 1], dtype=torch.float32)
+    intact, expected = trained(data, method, arms, [0, 1], dtype=torch.float32)
     assert torch.equal(states[:, [0, 2, 3]], expected[:, [0, 2, 3]])
-    assert share(broken, [0, 2, 3]) == share(whole, [0, 2, 3])
+    assert share(broken, [0, 2, 3]) == share(intact, [0, 2, 3])
     assert torch.equal(states[:2, 1], expected[:2, 1])
-    if method != "weight_clipping" or value is torch.nan:  # inf within bounds is a number again
-        assert broken.outcomes["status"][1].tolist() == [0, 1, 1]
+    if method != "weight_clipping" or value is torch.nan:  # clipping makes inf finite
+        assert broken.recorder.outcomes["status"][1].tolist() == [0, 1, 1]
         assert states[2:, 1].isnan().all()
 
 
 @pytest.mark.parametrize("method", EVERY)
-def test_what_a_method_changes_while_training_is_in_its_state(data, method):
-    members = begun(data, method, EVERY[method], [0, 1])
+def test_tensors_that_a_method_changes_are_in_its_state(data, method):
+    trainer = new_trainer(data, method, EVERY[method], [0, 1])
     before = {
         part: copy.deepcopy(public(intervention))
-        for part, intervention in members.interventions.items()
+        for part, intervention in trainer.interventions.items()
     }
-    train(members)
-    for part, intervention in members.interventions.items():
-        kept = {tensor.data_ptr() for tensor in intervention.state().values()}
+    train(trainer)
+    for part, intervention in trainer.interventions.items():
+        in_state = {tensor.data_ptr() for tensor in intervention.state().values()}
         after = public(intervention)
         assert after.keys() == before[part].keys()
         changes = [
             name for name, tensor in after.items() if not torch.equal(tensor, before[part][name])
         ]
-        assert all(after[name].data_ptr() in kept for name in changes), (part, changes)
+        assert all(after[name].data_ptr() in in_state for name in changes), (part, changes)
 
 
 def public(intervention):
-    """All tensors of a method by where they lie in it; names that begin with _ are room to work in, and what a task's start redraws."""
+    """Return the tensors of a method that must be in its state.
+
+    Names that begin with _ are temporary, or drawn at the start of each task.
+    """
     found = {}
     for name, value in vars(intervention).items():
         if not name.startswith("_"):
@@ -160,8 +167,8 @@ def public(intervention):
 
 
 @pytest.mark.parametrize("method", EVERY)
-def test_a_method_works_where_products_are_in_bfloat16(data, method):
-    members, _ = trained(
+def test_method_works_in_bfloat16(data, method):
+    trainer, _ = trained(
         data,
         method,
         EVERY[method],
@@ -169,5 +176,5 @@ def test_a_method_works_where_products_are_in_bfloat16(data, method):
         dtype=torch.float32,
         recorded=Training(precision="bfloat16"),
     )
-    assert not members.outcomes["status"].any()
-    assert all(tensor.dtype != torch.bfloat16 for tensor in members.carried().values())
+    assert not trainer.recorder.outcomes["status"].any()
+    assert all(tensor.dtype != torch.bfloat16 for tensor in trainer.carried().values())

@@ -1,4 +1,4 @@
-"""On a GPU runs are trained as on a CPU, with their step captured or not, at once or in waves."""
+"""Training on a GPU equals training on a CPU, captured or not, at once or in chunks."""
 
 import copy
 from dataclasses import replace
@@ -14,11 +14,11 @@ from plasticity.models import architecture
 from plasticity.storage.checkpoints import Rows
 from plasticity.storage.restart import Resume
 from plasticity.training import chunks, memory
-from plasticity.training.trainer import Members, train
+from plasticity.training.trainer import Trainer, train
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 
 SETTING = Setting(
@@ -33,28 +33,28 @@ WIDE = replace(
 BFLOAT16 = Training(precision="bfloat16")
 
 
-def drawn(data, method, setting, device="cuda", dtype=torch.float32, recorded=Training()):  # noqa: B008 - it is frozen
+def new_trainer(data, method, setting, device="cuda", dtype=torch.float32, recorded=Training()):  # noqa: B008 - it is frozen
     arms = [dict.fromkeys(registry.fields("methods", method), strength) for strength in (0.01, 0.3)]
-    members = [(arm, seed) for arm in arms for seed in (0, 1)]
-    return Members(setting, method, members, data, recorded, torch.device(device), dtype)
+    runs = [(arm, seed) for arm in arms for seed in (0, 1)]
+    return Trainer(setting, method, runs, data, recorded, torch.device(device), dtype)
 
 
-def trained(members):
-    """Their parameters at each task's start and at the end, shape ``(time, run, parameter)``, on the CPU."""
+def trained(trainer):
+    """Train all tasks; parameters at their starts and at the end, ``(time, run, parameter)``."""
     saved = []
-    train(members, lambda task, parameters: saved.append(parameters.clone()))
-    return torch.stack([*saved, members.learner.parameters.flat.detach()]).cpu()
+    train(trainer, lambda task, parameters: saved.append(parameters.clone()))
+    return torch.stack([*saved, trainer.learner.parameters.flat.detach()]).cpu()
 
 
 def assert_as_on_a_cpu(data, method, setting):
-    here, there = (
-        drawn(data, method, setting, device, torch.float64) for device in ("cpu", "cuda")
+    on_cpu, on_gpu = (
+        new_trainer(data, method, setting, device, torch.float64) for device in ("cpu", "cuda")
     )
-    torch.testing.assert_close(trained(there), trained(here), rtol=0, atol=1e-8)
-    assert not here.outcomes["status"].any()
-    for name, values in here.outcomes.items():
+    torch.testing.assert_close(trained(on_gpu), trained(on_cpu), rtol=0, atol=1e-8)
+    assert not on_cpu.recorder.outcomes["status"].any()
+    for name, values in on_cpu.recorder.outcomes.items():
         torch.testing.assert_close(
-            there.outcomes[name],
+            on_gpu.recorder.outcomes[name],
             values,
             rtol=1e-5,
             atol=1e-6,
@@ -63,15 +63,13 @@ def assert_as_on_a_cpu(data, method, setting):
 
 
 @pytest.mark.parametrize("method", registry.names("methods"))
-def test_members_are_trained_as_on_a_cpu(data, method):
+def test_gpu_run_equals_cpu_run(data, method):
     assert SETTING.problem.steps * SETTING.problem.tasks >= 200
     assert_as_on_a_cpu(data, method, SETTING)
 
 
 @pytest.mark.parametrize(("kind", "width", "size"), [("cnn", 6, 16), ("resnet18", 2, 6)])
-def test_convolutional_members_that_go_at_once_are_trained_as_on_a_cpu_one_after_the_other(
-    kind, width, size
-):
+def test_vmapped_convolutional_gpu_run_equals_sequential_cpu_run(kind, width, size):
     images = np.random.default_rng(0).integers(0, 10, (40, 1, size, size), np.uint8)
     data = describe("small", Images(images, np.arange(40) % 3, list("abc"), 9), {})
     setting = Setting(
@@ -87,67 +85,65 @@ def test_convolutional_members_that_go_at_once_are_trained_as_on_a_cpu_one_after
 )
 @pytest.mark.parametrize("setting", [SETTING, WIDE], ids=["small", "wide"])
 @pytest.mark.parametrize("method", ["none", "fresh", "wasserstein"])
-def test_a_captured_step_is_bit_for_bit_one_that_is_not(data, method, setting, recorded):
-    captured, plain = (drawn(data, method, setting, recorded=recorded) for _ in range(2))
-    plain._take_step = plain._step
+def test_captured_step_equals_plain_step(data, method, setting, recorded):
+    captured, plain = (new_trainer(data, method, setting, recorded=recorded) for _ in range(2))
+    plain._take_step = plain._take_step.function
     assert torch.equal(trained(captured), trained(plain))
     assert captured._take_step.calls == setting.problem.steps * setting.problem.tasks
-    for name, values in plain.outcomes.items():
-        assert torch.equal(captured.outcomes[name], values), name
+    for name, values in plain.recorder.outcomes.items():
+        assert torch.equal(captured.recorder.outcomes[name], values), name
 
 
 @pytest.mark.parametrize(
     ("method", "since"),
     [("none", SHORT.problem.steps * SHORT.problem.tasks), ("fresh", SHORT.problem.steps)],
 )
-def test_the_optimizer_counts_each_step_once_through_capture_and_forgets_when_told(
-    data, method, since
-):
-    members = drawn(data, method, SHORT)
-    trained(members)
-    assert (members.learner.optimizer.steps == since).all()
-    assert members.learner.optimizer.means["first"].any()
+def test_captured_optimizer_counts_steps_once_and_resets(data, method, since):
+    trainer = new_trainer(data, method, SHORT)
+    trained(trainer)
+    assert (trainer.learner.optimizer.steps == since).all()
+    assert trainer.learner.optimizer.means["first"].any()
 
 
-def test_restored_members_go_on_to_the_same_bits(data):
-    whole, kept = drawn(data, "wasserstein", SHORT), []
-    train(whole, keep=lambda state: kept.append(copy.deepcopy(state)))
-    for state in kept[:-1]:
-        again = drawn(data, "wasserstein", SHORT)
-        again.restore(state)
-        train(again)
-        assert {name: values.tobytes() for name, values in again.state().items()} == {
-            name: values.tobytes() for name, values in kept[-1].items()
+def test_restored_gpu_run_equals_uninterrupted_run(data):
+    uninterrupted, states = new_trainer(data, "wasserstein", SHORT), []
+    train(uninterrupted, save=lambda state: states.append(copy.deepcopy(state)))
+    for state in states[:-1]:
+        restored = new_trainer(data, "wasserstein", SHORT)
+        restored.restore(state)
+        train(restored)
+        assert {name: values.tobytes() for name, values in restored.state().items()} == {
+            name: values.tobytes() for name, values in states[-1].items()
         }
 
 
-def test_waves_take_less_memory_than_was_said_and_than_all_at_once_and_change_outcomes_by_rounding_alone(
+def test_chunks_use_less_memory_than_estimated_and_change_outcomes_by_rounding_only(
     data, tmp_path, monkeypatch
 ):
     setting = replace(SHORT, network=replace(SHORT.network, width=1000))
-    everyone = [({"strength": 0.01}, seed) for seed in range(8)]
-    need = memory.per_member(setting, data)
+    runs = [({"strength": 0.01}, seed) for seed in range(8)]
+    estimate = memory.per_run(setting, data)
     shapes = {
         name: tuple(tensor.shape)
         for name, tensor in architecture.fitting(setting, data).named_parameters()
     }
 
-    def run(hold):
-        """Outcomes, and the peak of what was held above what was there before."""
-        folder = tmp_path / str(hold)
+    def train_chunks(chunk_size):
+        """Train the ensemble; outcomes, and the peak of GPU memory above that before."""
+        folder = tmp_path / str(chunk_size)
         folder.mkdir()
-        monkeypatch.setattr(memory, "available", lambda device, granted, held: hold * need)
+        monkeypatch.setattr(memory, "available", lambda device, limit, used: chunk_size * estimate)
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        rows = Rows(folder / "rows.f4", [0], len(everyone), shapes)
+        rows = Rows(folder / "rows.f4", [0], len(runs), shapes)
         outcomes = chunks.train_in_waves(
-            setting, "l2_init", everyone, data, Training(), rows, Resume(folder, {})
+            setting, "l2_init", runs, data, Training(), rows, Resume(folder, {})
         )
         return outcomes, torch.cuda.max_memory_allocated() - before
 
-    run(8.5)  # libraries reserve what they keep
-    (expected, at_once), (found, in_waves) = run(8), run(2)
-    assert in_waves < 0.5 * at_once < 0.5 * 8 * need
-    assert in_waves < 2 * need
+    train_chunks(8.5)  # libraries reserve what they keep
+    (expected, at_once), (found, in_chunks) = train_chunks(8), train_chunks(2)
+    assert in_chunks < 0.5 * at_once < 0.5 * 8 * estimate
+    assert in_chunks < 2 * estimate
     for name in ("final_loss", "update_norm"):
         np.testing.assert_allclose(found[name], expected[name], rtol=0.02, err_msg=name)

@@ -1,4 +1,4 @@
-"""Which hidden units are followed, what makes and takes them, and what is refused."""
+"""Hidden units that can be reset: which are found, their weights, and refused networks."""
 
 import pytest
 import torch
@@ -9,8 +9,8 @@ from torch.func import functional_call
 from plasticity.config.models import Network
 from plasticity.errors import StudyError
 from plasticity.models import architecture, ensemble
-from plasticity.training.hidden_units import Units, follow
-from plasticity.training.trainer import Members
+from plasticity.training.hidden_units import Units, find_hidden_units
+from plasticity.training.trainer import Trainer
 
 
 def built(kind, activation="relu", size=16, **options):
@@ -19,7 +19,7 @@ def built(kind, activation="relu", size=16, **options):
 
 def names(found):
     return {
-        units.layer: (units.width, units.expansion, units.made_by, units.taken_by)
+        units.layer: (units.width, units.expansion, units.incoming, units.outgoing)
         for units in found
     }
 
@@ -28,20 +28,20 @@ def of(layer, *norms):
     return tuple(f"{name}.{part}" for name in (layer, *norms) for part in ("weight", "bias"))
 
 
-def test_units_of_an_mlp():
-    assert follow(built("mlp", width=5, depth=2)) == [
+def test_hidden_units_of_an_mlp():
+    assert find_hidden_units(built("mlp", width=5, depth=2)) == [
         Units("hidden_1", 5, 1, of("hidden_1"), ("hidden_2.weight",)),
         Units("hidden_2", 5, 1, of("hidden_2"), ("output.weight",)),
     ]
-    assert follow(built("mlp", "crelu", width=5, depth=1, norm="layer")) == [
+    assert find_hidden_units(built("mlp", "crelu", width=5, depth=1, norm="layer")) == [
         Units("hidden_1", 5, 2, of("hidden_1", "norm_1"), ("output.weight",))
     ]
 
 
 @pytest.mark.parametrize("norm", ["none", "layer", "batch"])
-def test_units_of_a_cnn_are_channels_and_units(norm):
+def test_hidden_units_of_a_cnn_are_channels_and_units(norm):
     norms = [() if norm == "none" else (f"norm_{place}",) for place in range(1, 5)]
-    assert follow(built("cnn", "fourier", width=7, norm=norm)) == [
+    assert find_hidden_units(built("cnn", "fourier", width=7, norm=norm)) == [
         Units("conv_1", 16, 2, of("conv_1", *norms[0]), ("conv_2.weight",)),
         Units("conv_2", 16, 2, of("conv_2", *norms[1]), ("hidden_1.weight",)),
         Units("hidden_1", 7, 2, of("hidden_1", *norms[2]), ("hidden_2.weight",)),
@@ -49,18 +49,18 @@ def test_units_of_a_cnn_are_channels_and_units(norm):
     ]
 
 
-def test_units_of_a_resnet_are_those_inside_its_blocks():
-    found = names(follow(built("resnet18", width=2)))
+def test_hidden_units_of_a_resnet_are_inside_its_blocks():
+    found = names(find_hidden_units(built("resnet18", width=2)))
     blocks = [f"stage_{stage}.block_{block}" for stage in range(1, 5) for block in (1, 2)]
     assert list(found) == [f"{block}.conv_1" for block in blocks]
     for place, block in enumerate(blocks):
         width = 2 * 2 ** (place // 2)
-        made_by = (f"{block}.conv_1.weight", *of(f"{block}.norm_1"))
-        assert found[f"{block}.conv_1"] == (width, 1, made_by, (f"{block}.conv_2.weight",))
+        incoming = (f"{block}.conv_1.weight", *of(f"{block}.norm_1"))
+        assert found[f"{block}.conv_1"] == (width, 1, incoming, (f"{block}.conv_2.weight",))
 
 
-def test_in_a_resnet_whose_activation_doubles_channels_those_before_a_convolution_as_shortcut_are_followed_too():
-    found = names(follow(built("resnet18", "crelu", width=2)))
+def test_crelu_resnet_has_hidden_units_before_convolutional_shortcuts():
+    found = names(find_hidden_units(built("resnet18", "crelu", width=2)))
     assert found["conv_1"] == (
         2,
         2,
@@ -70,8 +70,8 @@ def test_in_a_resnet_whose_activation_doubles_channels_those_before_a_convolutio
     assert "stage_1.block_1.conv_2" not in found  # the shortcut adds to them
 
 
-def test_units_of_a_vit_are_those_of_its_hidden_layers():
-    found = names(follow(built("vit", "gelu", width=8, depth=2, heads=2)))
+def test_hidden_units_of_a_vit_are_in_its_hidden_layers():
+    found = names(find_hidden_units(built("vit", "gelu", width=8, depth=2, heads=2)))
     assert found == {
         f"block_{place}.hidden_1": (
             32,
@@ -94,9 +94,7 @@ def test_units_of_a_vit_are_those_of_its_hidden_layers():
         ("vit", {"width": 8, "depth": 1, "heads": 2}),
     ],
 )
-def test_columns_that_are_zero_do_what_a_mask_on_the_units_activations_does(
-    kind, options, activation, norm
-):
+def test_zero_outgoing_columns_equal_a_mask_on_activations(kind, options, activation, norm):
     options = options if kind == "vit" else {**options, "norm": norm}
     network = built(kind, activation, 20 if kind == "cnn" else 8, **options).double()
     size = 20 if kind == "cnn" else 8
@@ -106,18 +104,18 @@ def test_columns_that_are_zero_do_what_a_mask_on_the_units_activations_does(
     }
     inputs = torch.randn(4, 1, size, size).double()
     whole = functional_call(network, tensors, (inputs,))
-    for units in follow(network):
+    for units in find_hidden_units(network):
         with ensemble.record_activations(network, {}) as hidden:
             functional_call(network, tensors, (inputs,))
         dim = 1 if hidden[units.layer].ndim == 4 else -1
         for unit in (0, units.width - 1):
             mask = torch.ones(hidden[units.layer].shape[dim]).double()
             mask[[unit + units.width * copy for copy in range(units.expansion)]] = 0
-            gate = (mask[:, None, None] if dim == 1 else mask).expand_as(hidden[units.layer])
-            with ensemble.record_activations(network, {units.layer: gate}):
+            full_mask = (mask[:, None, None] if dim == 1 else mask).expand_as(hidden[units.layer])
+            with ensemble.record_activations(network, {units.layer: full_mask}):
                 masked = functional_call(network, tensors, (inputs,))
             without = {name: tensor.clone() for name, tensor in tensors.items()}
-            for name in units.taken_by:
+            for name in units.outgoing:
                 units.columns(without[name][None])[:, :, :, unit] = 0
             torch.testing.assert_close(
                 functional_call(network, without, (inputs,)), masked, rtol=1e-10, atol=1e-10
@@ -134,16 +132,16 @@ def test_columns_that_are_zero_do_what_a_mask_on_the_units_activations_does(
         ("resnet18", {"width": 2}),
     ],
 )
-def test_rows_of_what_makes_a_unit_are_all_that_it_alone_depends_on(kind, options):
+def test_incoming_rows_change_only_their_unit(kind, options):
     network = built(kind, "tanh", 16, **options).double()
     torch.manual_seed(0)
     tensors = {
         name: torch.randn(value.shape).double() for name, value in network.named_parameters()
     }
     inputs = torch.randn(4, 1, 16, 16).double()
-    for units in follow(network):
+    for units in find_hidden_units(network):
         other = {name: tensor.clone() for name, tensor in tensors.items()}
-        for name in units.made_by:
+        for name in units.incoming:
             other[name][1] += torch.randn(other[name][1].shape).double()
         found = []
         for values in (tensors, other):
@@ -155,7 +153,7 @@ def test_rows_of_what_makes_a_unit_are_all_that_it_alone_depends_on(kind, option
         ]
 
 
-def test_magnitudes_are_means_over_rows_and_over_what_the_activation_makes_of_a_unit():
+def test_magnitudes_are_means_over_rows_and_expansion():
     units = Units("layer", 3, 2, (), ())
     hidden = torch.tensor([[[1.0, 2, 3, 4, 5, 6], [-1, 0, 3, 4, -5, 0]]])
     assert units.magnitudes({"layer": hidden}).tolist() == [[(1 + 4) / 2, (1 + 5) / 2, (3 + 3) / 2]]
@@ -216,30 +214,29 @@ CALLS = {
 
 
 @pytest.mark.parametrize(("call", "expected"), CALLS.values(), ids=CALLS)
-def test_in_a_network_of_ones_own_units_are_followed_where_one_layer_makes_them_and_layers_alone_take_them(
-    call, expected
-):
+def test_units_of_a_custom_network_come_from_one_layer_and_go_to_layers_only(call, expected):
     if expected:
-        assert [units.layer for units in follow(Custom(call))] == expected
+        assert [units.layer for units in find_hidden_units(Custom(call))] == expected
     else:
         with pytest.raises(
             StudyError,
             match=r"^no hidden units of this network.kind .*: choose another kind or method$",
         ):
-            follow(Custom(call))
+            find_hidden_units(Custom(call))
 
 
-def test_a_network_whose_calls_depend_on_numbers_is_refused_in_a_sentence():
+def test_network_that_cannot_be_traced_is_refused():
     with pytest.raises(
         StudyError,
-        match=r"^the hidden units of this network.kind cannot be followed \(.*\): choose another kind or method$",
+        match=r"^the hidden units of this network.kind cannot be found, because its forward cannot "
+        r"be traced \(.*\): choose another kind or method$",
     ) as refused:
-        follow(Custom(lambda m, x: m.output(x) if x.sum() > 0 else m.output(-x)))
+        find_hidden_units(Custom(lambda m, x: m.output(x) if x.sum() > 0 else m.output(-x)))
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("method", ["redo", "continual_backprop", "self_normalized_resets"])
-def test_methods_that_reset_units_work_on_every_network_of_the_house(method):
+def test_unit_reset_methods_work_on_every_architecture(method):
     arms = {
         "redo": {"threshold": 1e9, "period": 1},
         "continual_backprop": {"rate": 1, "maturity": 0},
@@ -253,15 +250,15 @@ def test_methods_that_reset_units_work_on_every_network_of_the_house(method):
             problem={"tasks": 1, "epochs": 1, "samples": 7},
             network={"kind": kind, "options": options},
         )
-        runs = Members(
+        trainer = Trainer(
             seen(setting, method),
             method,
             [(arms[method], 0)],
             images(8),
             device=torch.device("cpu"),
         )
-        runs.on_task_start()
-        before = runs.learner.parameters.flat.detach().clone()
-        runs.learn()
-        assert runs.learner.parameters.flat.isfinite().all()
-        assert not torch.equal(runs.learner.parameters.flat, before)
+        trainer.on_task_start()
+        before = trainer.learner.parameters.flat.detach().clone()
+        trainer.learn()
+        assert trainer.learner.parameters.flat.isfinite().all()
+        assert not torch.equal(trainer.learner.parameters.flat, before)

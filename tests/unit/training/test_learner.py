@@ -1,11 +1,11 @@
-"""What methods look at: which parameters are whose, draws of a seed's own, hidden activations as they go on."""
+"""The learner that methods see: selected parameters, draws per seed, hidden activations."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from ensembles import CNN, SETTING, begun, changed
+from ensembles import CNN, SETTING, changed, new_trainer
 from torch import nn
 from torch.func import functional_call
 
@@ -56,64 +56,68 @@ def places(learner, mask):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_parameters_of_norms_and_of_layers_are_told_apart(kind):
+def test_masks_select_parameters_of_norms_and_layers(kind):
     learner = learner_of(kind)
     names = {name for name, _ in learner.network.named_parameters()}
     norms = {name for name in names if "norm" in name.split(".")[-2]}
     assert norms
-    assert places(learner, learner.of_norms()) == norms
-    assert places(learner, learner.of_layers("output")) == {"output.weight", "output.bias"}
-    assert places(learner, learner.of_layers("output", "no such layer")) == {
+    assert places(learner, learner.norm_mask()) == norms
+    assert places(learner, learner.layer_mask("output")) == {"output.weight", "output.bias"}
+    assert places(learner, learner.layer_mask("output", "no such layer")) == {
         "output.weight",
         "output.bias",
     }
-    assert not learner.of_layers().any()
+    assert not learner.layer_mask().any()
 
 
-def test_a_layer_is_not_one_whose_name_ends_or_begins_alike():
+def test_layer_mask_matches_full_names_only():
     network = architecture.build(
         Network("mlp", "relu", options={"width": 2, "depth": 10}), (1, 2, 2), 2
     )
     deep = Learner(SETTING, [0], network, (1, 2, 2), torch.device("cpu"), torch.float64)
-    assert places(deep, deep.of_layers("hidden_1")) == {"hidden_1.weight", "hidden_1.bias"}
+    assert places(deep, deep.layer_mask("hidden_1")) == {"hidden_1.weight", "hidden_1.bias"}
     learner = learner_of("resnet18")
-    assert places(learner, learner.of_layers("conv_1")) == {"conv_1.weight"}
-    assert places(learner, learner.of_layers("stage_1.block_1.conv_1")) == {
+    assert places(learner, learner.layer_mask("conv_1")) == {"conv_1.weight"}
+    assert places(learner, learner.layer_mask("stage_1.block_1.conv_1")) == {
         "stage_1.block_1.conv_1.weight"
     }
 
 
-def test_a_number_of_each_tensor_is_at_each_of_its_places():
+def test_per_parameter_repeats_a_number_of_each_tensor():
     learner = learner_of("cnn", dtype=torch.float32)
     values = {name: float(number) for number, name in enumerate(learner.parameters.shapes)}
-    spread = learner.of_each(values)
+    spread = learner.per_parameter(values)
     assert spread.dtype == torch.float32
     for name, part in learner.parameters.split(spread[None]).items():
         assert (part == values[name]).all()
 
 
-def test_each_seed_is_there_once_and_runs_are_of_theirs():
+def test_seeds_are_unique_and_per_run_repeats_them():
     learner = learner_of("mlp", seeds=[3, 1, 3, 7, 1])
     assert learner.seeds == [3, 1, 7]
     assert learner.seed_of.tolist() == [0, 1, 0, 2, 1]
-    assert learner.of_runs(torch.tensor([30, 10, 70])).tolist() == [30, 10, 30, 70, 10]
-    fresh = learner.fresh()
+    assert learner.per_run(torch.tensor([30, 10, 70])).tolist() == [30, 10, 30, 70, 10]
+    fresh = learner.draw_parameters()
     assert torch.equal(fresh[0], fresh[2])
     assert torch.equal(fresh, learner.parameters.flat)
     assert not torch.equal(fresh[0], fresh[1])
 
 
-def test_what_is_drawn_anew_is_known_by_seed_purpose_and_task():
+def test_drawn_parameters_depend_on_seed_purpose_and_task_only():
     learner, other = learner_of("mlp"), learner_of("mlp", seeds=[3])
-    first, again, else_ = learner.fresh(), learner.fresh(), learner.fresh("something else")
+    first, again, else_ = (
+        learner.draw_parameters(),
+        learner.draw_parameters(),
+        learner.draw_parameters("something else"),
+    )
     learner.task = 1
     assert torch.equal(first, again)
-    assert torch.equal(first[:1], other.fresh())
+    assert torch.equal(first[:1], other.draw_parameters())
     assert not torch.equal(first, else_)
-    assert not torch.equal(first, learner.fresh())
+    assert not torch.equal(first, learner.draw_parameters())
 
 
-def test_generators_are_each_seeds_own_and_start_anew_for_each_purpose_and_task():
+def test_generators_depend_on_seed_purpose_and_task_only():
     learner, other = learner_of("mlp", seeds=(3, 1)), learner_of("mlp", seeds=(1,))
 
     def numbers(learner, purpose, task=0):
@@ -127,19 +131,21 @@ def test_generators_are_each_seeds_own_and_start_anew_for_each_purpose_and_task(
     assert len({tuple(values) for values in drawn}) == 6
 
 
-def test_steps_are_counted_over_tasks(data):
-    runs = begun(data, "none", [{}])
+def test_total_steps_count_over_tasks(data):
+    trainer = new_trainer(data, "none", [{}])
     seen = []
-    take = runs.learner.optimizer.step
-    runs.learner.optimizer.step = lambda *args: seen.append(runs.learner.steps) or take(*args)
+    take = trainer.learner.optimizer.step
+    trainer.learner.optimizer.step = lambda *args: (
+        seen.append(trainer.learner.total_steps) or take(*args)
+    )
     for _ in range(2):
-        runs.on_task_start()
-        runs.learn()
+        trainer.on_task_start()
+        trainer.learn()
     assert seen == list(range(2 * SETTING.problem.steps))
 
 
 @pytest.mark.parametrize("shape", ["row", "matrix"])
-def test_renewed_parameters_have_the_values_and_no_past(shape):
+def test_reinitialized_parameters_have_new_values_and_no_optimizer_state(shape):
     learner = learner_of("mlp")
     learner.optimizer.step(learner.parameters.padded, torch.ones_like(learner.parameters.padded))
     before, width = learner.parameters.flat.detach().clone(), learner.parameters.flat.shape[1]
@@ -156,7 +162,7 @@ def test_renewed_parameters_have_the_values_and_no_past(shape):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_shapes_of_hidden_activations_are_those_that_come_and_looking_leaves_no_trace(kind):
+def test_hidden_shapes_equal_recorded_shapes_and_leave_the_network_unchanged(kind):
     learner = learner_of(kind)
     state = {name: value.clone() for name, value in learner.network.state_dict().items()}
     shapes = learner.hidden_shapes()
@@ -195,7 +201,7 @@ EXPECTED = {
 }
 
 
-class Gated(nn.Module):
+class Masked(nn.Module):
     """An activation whose output is multiplied, and noted."""
 
     def __init__(self, activation):
@@ -203,29 +209,34 @@ class Gated(nn.Module):
         self.activation = activation
 
     def forward(self, x):
-        self.seen = self.activation(x) * self.gate
+        self.seen = self.activation(x) * self.mask
         return self.seen
 
 
-def plainly(learner, inputs, masks, run):
-    """Outputs of one run and what its activations put out, by modules of our own around them; in the order of the calls."""
+def outputs_of_run(learner, inputs, masks, run):
+    """Compute the outputs and masked activations of one run with modules of our own.
+
+    The activations are in the order of their calls.
+    """
     setting, _ = next(value for value in KINDS.values() if value[0] is learner.setting)
     network = architecture.build(setting.network, learner.image, 3).double()
     order = []
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, activations.MODULES):
-                setattr(module, name, Gated(child))
+                setattr(module, name, Masked(child))
                 order.append(getattr(module, name))
-    for gated, gate in zip(order, masks.values(), strict=True):
-        gated.gate = gate[run]
+    for activation, mask in zip(order, masks.values(), strict=True):
+        activation.mask = mask[run]
     tensors = {name: tensor[run].detach() for name, tensor in learner.parameters.tensors.items()}
-    return functional_call(network, tensors, (inputs[run],)), [gated.seen for gated in order]
+    return functional_call(network, tensors, (inputs[run],)), [
+        activation.seen for activation in order
+    ]
 
 
 @pytest.mark.parametrize("way", ["bound", "forward"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_gates_multiply_and_hidden_activations_are_noted_as_they_go_on(kind, way):
+def test_masks_multiply_and_hidden_activations_are_recorded_after_masks(kind, way):
     learner = learner_of(kind)
     draw = torch.Generator().manual_seed(0)
     inputs = torch.randn(3, 5, *learner.image, generator=draw, dtype=torch.float64)
@@ -243,7 +254,7 @@ def test_gates_multiply_and_hidden_activations_are_noted_as_they_go_on(kind, way
         hidden = watch.hidden
     assert list(hidden) == EXPECTED[kind]
     for run in range(3):
-        expected, seen = plainly(learner, inputs, masks, run)
+        expected, seen = outputs_of_run(learner, inputs, masks, run)
         torch.testing.assert_close(outputs[run], expected, rtol=1e-10, atol=1e-12)
         for found, values in zip(hidden.values(), seen, strict=True):
             units_last = values.movedim(1, -1) if values.ndim == 4 else values
@@ -251,32 +262,35 @@ def test_gates_multiply_and_hidden_activations_are_noted_as_they_go_on(kind, way
                 found[run], units_last.flatten(0, -2), rtol=1e-10, atol=1e-12
             )
     assert_no_hooks(learner.network)
-    learner.parameters.gradient(outputs.sum(dim=2))
     with torch.no_grad():
-        assert not torch.allclose(learner(inputs), outputs)  # without gates
+        assert not torch.allclose(learner(inputs), outputs)  # without masks
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_watching_changes_no_bit_of_outputs_and_gradients(kind):
+def test_recording_does_not_change_outputs_and_gradients(kind):
     found = []
-    for look in (True, False):
+    for recording in (True, False):
         learner = learner_of(kind, dtype=torch.float32)
         inputs = torch.randn(3, 5, *learner.image, generator=torch.Generator().manual_seed(0))
-        outputs = learner.record_activations(inputs, {}) if look else learner(inputs)
-        found.append(
-            (outputs.detach(), learner.parameters.gradient(outputs.square().sum(dim=2)).clone())
-        )
+        outputs = []
+
+        def objective(learner=learner, inputs=inputs, outputs=outputs, recording=recording):
+            outputs.append(learner.record_activations(inputs, {}) if recording else learner(inputs))
+            return outputs[0].square().sum(dim=2), []
+
+        gradient = learner.parameters.gradient(objective).clone()
+        found.append((outputs[0].detach(), gradient))
     assert all(map(torch.equal, *found))
 
 
-def test_no_hook_is_left_when_a_network_fails_while_it_is_watched():
+def test_hooks_are_removed_after_a_failure():
     network = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
     with pytest.raises(RuntimeError, match="mat1"), record_activations(network, {}):
         network(torch.zeros(1, 4))
     assert_no_hooks(network)
 
 
-def test_runs_at_once_by_vmap_have_the_hidden_activations_of_those_one_after_the_other():
+def test_vmapped_hidden_activations_equal_sequential_ones():
     learner = learner_of("cnn")
     draw = torch.Generator().manual_seed(0)
     inputs = torch.randn(3, 5, *learner.image, generator=draw, dtype=torch.float64)
@@ -302,7 +316,7 @@ def test_runs_at_once_by_vmap_have_the_hidden_activations_of_those_one_after_the
 
 @pytest.mark.parametrize("initialization", ["he", "xavier", "orthogonal", "pytorch"])
 @pytest.mark.parametrize("kind", [*KINDS, "deep fourier"])
-def test_deviations_are_those_of_what_is_drawn(kind, initialization):
+def test_deviations_equal_those_of_drawn_parameters(kind, initialization):
     setting, size = KINDS.get(
         kind, (changed(network={"activation": "fourier", "options": {"width": 20, "depth": 2}}), 4)
     )

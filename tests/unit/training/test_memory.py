@@ -1,4 +1,4 @@
-"""What training is said to need of memory: counted by hand, and against what it takes."""
+"""Estimated memory of training, against counts by hand and against measurements."""
 
 import json
 import subprocess
@@ -60,32 +60,32 @@ def fitting(network, data):
         ),
     ],
 )
-def test_activations_are_what_each_layer_puts_out_for_one_image(network, channels, size, expected):
+def test_activations_count_outputs_of_each_layer_for_one_image(network, channels, size, expected):
     data = images(channels, size)
     assert memory.activations(fitting(network, data), data) == sum(expected)
 
 
-def test_counting_activations_leaves_the_network_as_it_was():
+def test_counting_activations_leaves_no_hooks():
     data = images(1, 16)
     network = fitting(Network("cnn", "relu", options={"width": 7}), data)
     memory.activations(network, data)
     assert not any(layer._forward_hooks for layer in network.modules())
 
 
-def test_on_a_cpu_members_may_take_what_was_granted_less_what_the_process_takes_anyway():
+def test_available_cpu_memory_is_the_limit_minus_used_memory():
     assert memory.available(torch.device("cpu"), memory.BASE + 12345, 0) == 12345
     assert memory.available(torch.device("cpu"), memory.BASE + 12345, 2345) == 10000, (
-        "the dataset is there already"
+        "the dataset is in memory already"
     )
     assert memory.available(torch.device("cpu"), memory.BASE // 2, 0) == 0
 
 
-def test_where_nothing_was_said_of_memory_members_may_take_the_machines(monkeypatch):
+def test_available_cpu_memory_without_limit_is_that_of_the_machine(monkeypatch):
     monkeypatch.setattr(memory.os, "sysconf", {"SC_PHYS_PAGES": 10**6, "SC_PAGE_SIZE": 4096}.get)
     assert memory.available(torch.device("cpu"), None, 0) == 4096 * 10**6 - memory.BASE
 
 
-def test_on_a_gpu_members_may_take_what_is_free_there_whatever_was_granted(monkeypatch):
+def test_available_gpu_memory_is_its_free_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (777, 999))
     assert memory.available(torch.device("cuda"), 10**12, 5) == 777
 
@@ -127,21 +127,24 @@ from plasticity.models import ensemble
 from plasticity.training import memory
 from plasticity.data.dataset import Images, describe
 from plasticity.config.models import Network, Optimizer, Problem, Setting
-from plasticity.training.trainer import Members, train
+from plasticity.training.trainer import Trainer, train
 
-def peak():  # of this process alone: that of getrusage begins with its parent's
+def peak():  # of this process alone; that of getrusage includes its parent's
     with open("/proc/self/status") as status:
         return next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 def measure(network, samples, size, method, arm, *numbers):
     drawn = np.random.default_rng(0).integers(0, 9, (samples, 1, size, size), np.uint8)
     data = describe("drawn", Images(drawn, np.arange(samples) % 10, list("0123456789"), 9), {})
-    setting = Setting(Problem("drawn", "shuffle_labels", samples, 16, 1, 2), Network.of(network), Optimizer("adam", options={"lr": 0.001}))
+    problem = Problem("drawn", "shuffle_labels", samples, 16, 1, 2)
+    optimizer = Optimizer("adam", options={"lr": 0.001})
+    setting = Setting(problem, Network.of(network), optimizer)
     peaks = []
     for runs in numbers:
-        train(Members(setting, method, [(arm, seed) for seed in range(runs)], data, device=torch.device("cpu")))
+        pairs = [(arm, seed) for seed in range(runs)]
+        train(Trainer(setting, method, pairs, data, device=torch.device("cpu")))
         peaks.append(peak())
-    return memory.per_member(setting, data), peaks
+    return memory.per_run(setting, data), peaks
 
 ensemble.make_deterministic()
 measure({"kind": "mlp", "activation": "relu", "width": 2, "depth": 1}, 16, 2, "none", {}, 1)
@@ -157,7 +160,7 @@ for name, case in json.loads(sys.argv[1]).items():
 
 @pytest.fixture(scope="module")
 def measured():
-    """The peak of a process that trains next to nothing; and what is said of a run, with the peaks for few and for many, by case."""
+    """Peak of an idle process; and by case, the estimate per run and peaks of few and many runs."""
     asked = [sys.executable, "-c", PEAKS, json.dumps(CASES)]
     done = subprocess.run(
         asked, cwd=code_digest.SCRIPTS, capture_output=True, text=True, check=True
@@ -169,11 +172,12 @@ def measured():
 @pytest.mark.parametrize(
     ("case", "most"), [("parameters", 3), ("data", 3), ("convolutions", 20)]
 )  # on a CPU, one after the other
-def test_what_is_said_covers_what_more_members_take_and_is_not_far_from_it(measured, case, most):
-    said, (few, many) = measured[1][case]
-    *_, fewer, more = CASES[case]
-    assert many - few < (more - fewer) * said < most * (many - few)
+def test_estimate_per_run_is_above_measured_memory_and_near_it(measured, case, most):
+    estimate, (peak_of_few, peak_of_many) = measured[1][case]
+    *_, few, many = CASES[case]
+    used = peak_of_many - peak_of_few
+    assert used < (many - few) * estimate < most * used
 
 
-def test_the_process_itself_takes_no_more_than_is_set_apart_for_it(measured):
+def test_base_is_above_memory_of_an_idle_process_and_near_it(measured):
     assert 0.5 * memory.BASE < measured[0] < memory.BASE

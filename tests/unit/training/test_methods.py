@@ -1,4 +1,4 @@
-"""Penalties and their gradients against the definitions written plainly, and the files behind the names."""
+"""Quadratic penalties and their gradients against plain definitions, and how methods are built."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from plasticity.models import architecture
 from plasticity.models.ensemble import make_deterministic
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention, build
-from plasticity.training.methods.wasserstein import order
+from plasticity.training.methods.wasserstein import argsort
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=20, batch=5, epochs=1, tasks=3),
@@ -40,7 +40,7 @@ def learner_of(values=None, dtype=torch.float64, runs=4):
 
 
 def drawn(method):
-    """A method begun at one set of parameters, and the same parameters moved on since."""
+    """A method new_trainer at one set of parameters, and the same parameters moved on since."""
     torch.manual_seed(0)
     initial = torch.randn(4, SIZE).double()
     learner = learner_of(initial)
@@ -75,25 +75,24 @@ def plain(method, strength, values, initial):
 
 def value(intervention, learner):
     """Of a penalty that pulls."""
-    pull = intervention.penalty(learner)
-    target = 0 if pull.target is None else pull.target
-    return pull.strength / 2 * (learner.parameters.flat.detach() - target).square().sum(dim=1)
+    penalty = intervention.penalty(learner)
+    target = 0 if penalty.target is None else penalty.target
+    return penalty.strength / 2 * (learner.parameters.flat.detach() - target).square().sum(dim=1)
 
 
 @pytest.mark.parametrize("method", ["none", "fresh"])
-def test_methods_without_a_penalty_have_none(method):
+def test_methods_without_a_penalty_return_none(method):
     intervention, learner, _ = drawn(method)
     assert intervention.penalty(learner) is None
 
 
 @pytest.mark.parametrize("method", ["l2", "l2_init", "wasserstein"])
-def test_penalties_and_their_gradients_are_those_of_the_definitions(method):
+def test_penalties_and_gradients_equal_their_definitions(method):
     intervention, learner, initial = drawn(method)
     parameters, penalty = learner.parameters, value(intervention, learner)
     assert penalty.shape == (4,)
-    gradients = parameters.gradient(
-        0 * parameters.tensors["output.bias"], intervention.penalty(learner)
-    )
+    losses = 0 * parameters.tensors["output.bias"]
+    gradients = parameters.gradient(lambda: (losses, [intervention.penalty(learner)]))
     for run in range(4):
         values = parameters.flat.detach()[run].clone().requires_grad_()
         expected = plain(method, STRENGTHS[run], values, initial[run])
@@ -103,7 +102,7 @@ def test_penalties_and_their_gradients_are_those_of_the_definitions(method):
 
 
 @pytest.mark.parametrize("method", ["none", "l2", "l2_init", "wasserstein"])
-def test_only_fresh_changes_anything_when_a_task_begins(method):
+def test_penalty_methods_change_nothing_at_task_start(method):
     intervention, learner, _ = drawn(method)
     stepped(learner)
     before = learner.parameters.flat.detach().clone()
@@ -114,7 +113,7 @@ def test_only_fresh_changes_anything_when_a_task_begins(method):
     assert learner.optimizer.means["first"][:, :SIZE].all()
 
 
-def test_fresh_takes_the_new_draw_in_place_and_forgets_the_optimizers_state():
+def test_fresh_draws_parameters_in_place_and_resets_the_optimizer():
     intervention, learner, _ = drawn("fresh")
     stepped(learner)
     learner.task = 2
@@ -148,11 +147,11 @@ def at(method, values):
 
 
 @pytest.mark.parametrize("method", ["l2_init", "wasserstein"])
-def test_penalties_toward_the_initial_parameters_vanish_there(method):
+def test_penalties_toward_initial_parameters_are_zero_there(method):
     assert not at(method, lambda initial: initial).any()
 
 
-def test_wasserstein_is_blind_to_permutations_inside_a_tensor_but_not_across_tensors():
+def test_wasserstein_ignores_permutations_within_a_tensor_only():
     inside = torch.cat(
         [torch.randperm(12), 12 + torch.randperm(3), 15 + torch.randperm(6), 21 + torch.randperm(2)]
     )
@@ -172,7 +171,7 @@ def test_wasserstein_is_blind_to_permutations_inside_a_tensor_but_not_across_ten
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_wasserstein_pairs_by_rank_whatever_the_numbers(dtype):
+def test_wasserstein_pairs_by_rank_for_extreme_numbers(dtype):
     draw = torch.Generator().manual_seed(3)
     initial = torch.randn(3, SIZE, generator=draw, dtype=dtype)
     odd = torch.tensor(
@@ -208,18 +207,18 @@ def settled():
 @pytest.mark.parametrize("zeros", [1.0, 0.5])
 @pytest.mark.parametrize("size", [2, 10, 64, 128, 129, 1000])
 @pytest.mark.usefixtures("settled")
-def test_weights_that_are_zero_are_ordered_where_denormal_numbers_are_flushed(size, zeros):
+def test_argsort_of_zeros_is_right_where_denormal_numbers_are_flushed(size, zeros):
     draw = torch.Generator().manual_seed(0)
     values = torch.randn(3, size, generator=draw).where(
         torch.rand(3, size, generator=draw) >= zeros, 0
     )
     values[1] *= -1  # among them −0
-    found = order(values, torch.empty_like(values, dtype=torch.float64))
+    found = argsort(values, torch.empty_like(values, dtype=torch.float64))
     assert torch.equal(found, values.argsort(dim=1, stable=True))
 
 
 @pytest.mark.usefixtures("settled")
-def test_each_bias_that_is_zero_has_a_partner_of_its_own():
+def test_wasserstein_gives_each_zero_weight_its_own_target():
     initial = torch.randn(3, SIZE, generator=torch.Generator().manual_seed(3))
     learner = learner_of(initial, torch.float32, runs=3)
     intervention = build("wasserstein", [{"strength": 1.0}] * 3, learner)["wasserstein"]
@@ -230,12 +229,12 @@ def test_each_bias_that_is_zero_has_a_partner_of_its_own():
         assert torch.equal(target[:, part], initial[:, part].sort(dim=1).values)
 
 
-def test_wasserstein_of_a_shift_is_its_square_times_half_the_strength_per_value():
+def test_wasserstein_of_a_constant_shift_is_half_strength_times_square():
     shifted = at("wasserstein", lambda initial: initial + 0.7)
     torch.testing.assert_close(shifted, STRENGTHS / 2 * 0.7**2 * SIZE, rtol=1e-12, atol=0)
 
 
-def test_wasserstein_is_never_more_than_l2_init():
+def test_wasserstein_is_at_most_l2_init():
     for seed in range(10, 15):
         noise = torch.randn(4, SIZE, generator=torch.Generator().manual_seed(seed)).double()
         rank, index = (
@@ -246,7 +245,7 @@ def test_wasserstein_is_never_more_than_l2_init():
 
 
 @pytest.mark.parametrize("method", registry.names("methods"))
-def test_a_methods_fields_are_its_hyper_parameters(method):
+def test_fields_of_a_method_are_its_hyper_parameters(method):
     kind = registry.load("methods", method).Method
     assert issubclass(kind, Intervention)
     needed = {
@@ -270,7 +269,7 @@ def built_with(monkeypatch, types, arms):
 
 
 @pytest.mark.parametrize("kind", [torch.Tensor, "torch.Tensor"])
-def test_a_tensors_type_may_be_a_text(monkeypatch, kind):
+def test_field_type_may_be_a_string(monkeypatch, kind):
     built = built_with(
         monkeypatch,
         [("rate", kind), ("mode", str)],
@@ -281,8 +280,9 @@ def test_a_tensors_type_may_be_a_text(monkeypatch, kind):
 
 
 @pytest.mark.parametrize("kind", [float, bool, torch.Tensor | None])
-def test_a_field_that_is_neither_a_tensor_nor_a_text_is_refused(monkeypatch, kind):
+def test_field_of_another_type_is_refused(monkeypatch, kind):
     with pytest.raises(
-        StudyError, match=r"^methods/mine\.py: rate is neither a Tensor, .* nor a str, .*: choose$"
+        StudyError,
+        match=r"^methods/mine\.py: the type of the field rate is neither Tensor nor str; annotate",
     ):
         built_with(monkeypatch, [("rate", kind)], [{"rate": 0.5}])

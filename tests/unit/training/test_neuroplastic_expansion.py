@@ -1,4 +1,4 @@
-"""Neuroplastic expansion against plain loops over one run's layers."""
+"""Neuroplastic expansion against plain loops over the layers of one run."""
 
 import math
 from itertools import permutations
@@ -6,7 +6,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from ensembles import ARMS, CNN, begun, changed, images, of_run, steps_of, trained
+from ensembles import ARMS, CNN, arrays_of, changed, images, new_trainer, record_steps, trained
 
 from plasticity.training.methods.neuroplastic_expansion import erdos_renyi
 from plasticity.training.trainer import train
@@ -20,17 +20,17 @@ SETTINGS = {
 
 
 def plain_shares(sizes, density):
-    """min(1, scale · (outputs + inputs) / (outputs · inputs)) of each layer, the scale found by halving."""
+    """Find the scale in min(1, scale · (outputs + inputs) / (outputs · inputs)) by bisection."""
     rule = [(outputs + inputs) / (outputs * inputs) for outputs, inputs in sizes]
     total = density * sum(outputs * inputs for outputs, inputs in sizes)
     low, high = 0.0, 1e6
     for _ in range(200):
         scale = (low + high) / 2
-        there = sum(
+        active = sum(
             min(1, scale * share) * outputs * inputs
             for share, (outputs, inputs) in zip(rule, sizes, strict=True)
         )
-        low, high = (scale, high) if there < total else (low, scale)
+        low, high = (scale, high) if active < total else (low, scale)
     return [min(1, scale * share) for share in rule]
 
 
@@ -44,7 +44,7 @@ def plain_shares(sizes, density):
         [(4, 5)],
     ],
 )
-def test_shares_are_those_of_the_erdos_renyi_rule_and_add_up_to_the_density(shapes, density):
+def test_shares_follow_the_erdos_renyi_rule_and_add_up_to_the_density(shapes, density):
     sizes = [(shape[0], math.prod(shape[1:])) for shape in shapes]
     found = erdos_renyi(shapes, density)
     np.testing.assert_allclose(found, plain_shares(sizes, density), rtol=1e-9)
@@ -54,15 +54,15 @@ def test_shares_are_those_of_the_erdos_renyi_rule_and_add_up_to_the_density(shap
 
 
 @pytest.mark.parametrize("density", [0, 1])
-def test_all_weights_are_there_at_a_density_of_one_and_none_at_zero(density):
+def test_density_one_activates_all_weights_and_density_zero_none(density):
     assert erdos_renyi([(8, 16), (3, 8)], density) == [density] * 2
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_the_largest_initial_weights_are_there_at_the_start_and_biases_and_norms(kind):
+def test_largest_initial_weights_biases_and_norms_are_active_at_the_start(kind):
     setting, size = SETTINGS[kind]
-    learner = begun(images(size), METHOD, ARMS[METHOD], [0, 3], setting).learner
-    dense = begun(images(size), "none", [{}, {}], [0, 3], setting).learner
+    learner = new_trainer(images(size), METHOD, ARMS[METHOD], [0, 3], setting).learner
+    dense = new_trainer(images(size), "none", [{}, {}], [0, 3], setting).learner
     names = [
         name
         for name, shape in learner.parameters.shapes.items()
@@ -71,14 +71,14 @@ def test_the_largest_initial_weights_are_there_at_the_start_and_biases_and_norms
     sizes = [
         (shape[0], math.prod(shape[1:])) for shape in map(learner.parameters.shapes.get, names)
     ]
-    for member in range(4):
+    for run in range(4):
         shares = dict(
-            zip(names, plain_shares(sizes, ARMS[METHOD][member // 2]["density"]), strict=True)
+            zip(names, plain_shares(sizes, ARMS[METHOD][run // 2]["density"]), strict=True)
         )
         for name, tensor in learner.parameters.tensors.items():
             values, expected = (
-                tensor[member].detach().flatten().tolist(),
-                dense.parameters.tensors[name][member].detach().flatten().tolist(),
+                tensor[run].detach().flatten().tolist(),
+                dense.parameters.tensors[name][run].detach().flatten().tolist(),
             )
             if name in names:
                 largest = sorted(
@@ -91,26 +91,26 @@ def test_the_largest_initial_weights_are_there_at_the_start_and_biases_and_norms
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_weights_come_and_go_as_the_definition_says(kind):
+def test_gained_and_lost_weights_equal_the_definition(kind):
     setting, size = SETTINGS[kind]
     arms = [
         ARM,
         {**ARM, "prune": 1, "growth": 0.05, "period": 3},
         {**ARM, "prune": 0, "growth": 0.3},
     ]
-    members, steps, starts = steps_of(images(size), METHOD, arms, [0], setting)
+    trainer, steps, starts = record_steps(images(size), METHOD, arms, [0], setting)
     events = 0
-    for member, arm in enumerate(arms):
-        there = {
+    for run, arm in enumerate(arms):
+        active = {
             name: values != 0
             if "weight" in name and "norm" not in name
             else np.ones_like(values, bool)
-            for name, values in of_run(starts[0][0], member).items()
+            for name, values in arrays_of(starts[0][0], run).items()
         }
         for step in steps:
-            stepped, after = of_run(step.stepped, member), of_run(step.after, member)
-            gradient, new = of_run(step.gradient, member), {}
-            for name, mask in there.items():
+            stepped, after = arrays_of(step.stepped, run), arrays_of(step.after, run)
+            gradient, new = arrays_of(step.gradient, run), {}
+            for name, mask in active.items():
                 new[name] = np.zeros_like(mask)
                 if not (
                     step.count % arm["period"] == 0
@@ -121,35 +121,33 @@ def test_weights_come_and_go_as_the_definition_says(kind):
                     continue
                 flat, size = mask.ravel(), mask.size
                 gain = math.floor(arm["growth"] * size)
-                weights, slopes = np.abs(stepped[name]).ravel(), np.abs(gradient[name]).ravel()
+                weights, derivatives = np.abs(stepped[name]).ravel(), np.abs(gradient[name]).ravel()
                 lost = sorted(
                     np.flatnonzero(flat), key=lambda place, of=weights: (of[place], place)
                 )[: math.floor(arm["prune"] * gain)]
                 flat[lost] = False
                 gained = sorted(
-                    np.flatnonzero(~flat), key=lambda place, of=slopes: (-of[place], place)
+                    np.flatnonzero(~flat), key=lambda place, of=derivatives: (-of[place], place)
                 )[:gain]
                 flat[gained] = True
                 new[name].ravel()[[*lost, *gained]] = True
                 events += 1
-            for name, mask in there.items():
+            for name, mask in active.items():
                 np.testing.assert_array_equal(
                     after[name], np.where(mask & ~new[name], stepped[name], 0), err_msg=name
                 )
-                for mean, of_mean in step.means.items():
-                    expected = np.where(
-                        new[name], 0, step.stepped_means[mean][name][member].numpy()
-                    )
-                    np.testing.assert_array_equal(of_mean[name][member].numpy(), expected)
-            state = members.learner.parameters.split(step.state["there"])
-            assert all((state[name][member].numpy() == mask).all() for name, mask in there.items())
+                for mean, tensors in step.means.items():
+                    expected = np.where(new[name], 0, step.stepped_means[mean][name][run].numpy())
+                    np.testing.assert_array_equal(tensors[name][run].numpy(), expected)
+            state = trainer.learner.parameters.split(step.state["active"])
+            assert all((state[name][run].numpy() == mask).all() for name, mask in active.items())
     assert events > 10
 
 
-def test_growth_stops_when_the_share_is_reached_and_the_network_then_stays(data):
+def test_growth_stops_at_the_largest_share(data):
     setting = changed(problem={"epochs": 8, "tasks": 2})
-    _, steps, _ = steps_of(data, METHOD, [ARM], [0], setting)
-    shares = [step.state["there"].double().mean().item() for step in steps]
+    _, steps, _ = record_steps(data, METHOD, [ARM], [0], setting)
+    shares = [step.state["active"].double().mean().item() for step in steps]
     assert shares == sorted(shares)
     assert shares[0] < 0.5 < 0.7 < shares[-1] < 0.95
     assert len(set(shares[len(shares) // 2 :])) == 1
@@ -157,9 +155,9 @@ def test_growth_stops_when_the_share_is_reached_and_the_network_then_stays(data)
     assert (states[-1] == 0).double().mean() > 0.4
 
 
-def test_weights_that_are_not_there_stay_so_when_a_problem_draws_its_head_anew(data):
+def test_inactive_weights_stay_zero_with_a_fresh_head(data):
     setting = changed(problem={"head": "fresh"})
-    _, steps, starts = steps_of(data, METHOD, [{**ARM, "period": 0}], [0], setting)
+    _, steps, starts = record_steps(data, METHOD, [{**ARM, "period": 0}], [0], setting)
     absent = starts[0][0]["output.weight"] == 0
     assert absent.any()
     for tensors, _ in starts:
@@ -167,39 +165,39 @@ def test_weights_that_are_not_there_stay_so_when_a_problem_draws_its_head_anew(d
     assert all(torch.equal(step.before["output.weight"] == 0, absent) for step in steps)
     assert not torch.equal(
         starts[1][0]["output.weight"], steps[11].after["output.weight"]
-    )  # it was drawn anew
+    )  # it was drawn again
 
 
-def test_a_members_weights_that_are_there_depend_on_its_own_arm_alone(data):
+def test_active_weights_of_a_run_depend_on_its_own_arm_only(data):
     together, states = trained(data, METHOD, [ARM, {**ARM, "density": 0.8}], [0])
     _, alone = trained(data, METHOD, [ARM], [0])
     assert torch.equal(states[:, :1], alone)
     assert (states[0, 0] == 0).sum() > (states[0, 1] == 0).sum()
-    assert not together.outcomes["status"].any()
+    assert not together.recorder.outcomes["status"].any()
 
 
 @pytest.mark.parametrize(
     "other",
     ["full_reset", "last_layer_reset", "shrink_perturb", "shrink_perturb_switch", "hare_tortoise"],
 )
-def test_weights_that_are_not_there_stay_so_beside_another_method_in_whatever_order(data, other):
+def test_inactive_weights_stay_zero_in_compositions_of_any_order(data, other):
     arm = {f"{METHOD}.{key}": value for key, value in ARM.items()} | {
         f"{other}.{key}": value for key, value in ARMS[other][0].items()
     }
     runs = []
     for order in permutations([METHOD, other]):
-        members, seen = begun(data, "+".join(order), [arm], [0, 1]), []
+        trainer, seen = new_trainer(data, "+".join(order), [arm], [0, 1]), []
 
-        def look(members=members, seen=seen):
-            seen.append(members.learner.parameters.flat.detach().clone())
-            assert not seen[-1][~members.interventions[METHOD].there].any()
+        def check(trainer=trainer, seen=seen):
+            seen.append(trainer.learner.parameters.flat.detach().clone())
+            assert not seen[-1][~trainer.interventions[METHOD].active].any()
 
-        take = members._take_step
-        members._take_step = lambda samples, take=take, look=look: (look(), take(samples))[1]
-        train(members, lambda task, parameters, look=look: look())
-        look()
+        take = trainer._take_step
+        trainer._take_step = lambda samples, take=take, check=check: (check(), take(samples))[1]
+        train(trainer, lambda task, parameters, check=check: check())
+        check()
         runs.append(seen)
     assert len(runs[0]) == 3 * 12 + 3 + 1
     assert other == "hare_tortoise" or all(
         map(torch.equal, *runs)
-    )  # its slow copy begins where the network stands then
+    )  # its slow copy depends on the order

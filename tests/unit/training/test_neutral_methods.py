@@ -1,4 +1,4 @@
-"""Methods whose hyper-parameters leave nothing of them train as `none` does, to the bit."""
+"""Methods with neutral hyper-parameters equal `none` to the bit."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from ensembles import CNN, SETTING, changed, images, seen, trained
 
 from plasticity.config import registry
 
-# with these a method does nothing, ever; a new method has to be named in one of the three
+# with these a method never does anything; each method is in one of the three tables
 NEUTRAL = {
     "l2": [{"strength": 0}],
     "l2_init": [{"strength": 0}],
@@ -36,38 +36,35 @@ NEUTRAL = {
     ],
     "dropout": [{"rate": 0}],
 }
-AT_SWITCHES = [
-    "fresh",
-    "last_layer_reset",
-]  # these do nothing but when a task begins that is not the first
-OF_THE_NETWORK = ["crelu", "layer_norm"]  # these are `none` with another network
+AT_BOUNDARIES = ["fresh", "last_layer_reset"]  # these act at task boundaries only
+CHANGE_NETWORK = ["crelu", "layer_norm"]  # these equal `none` with another network
 
 
-def assert_trained_alike(one, other):
+def assert_same_training(one, other):
     (runs, states), (others, other_states) = one, other
-    count = len(runs.alive) // len(others.alive)
+    count = len(runs.recorder.alive) // len(others.recorder.alive)
     assert torch.equal(states, other_states.repeat(1, count, 1))
-    for name, values in others.outcomes.items():
-        assert torch.equal(runs.outcomes[name], values.repeat(count, *[1] * (values.ndim - 1))), (
-            name
-        )
+    for name, values in others.recorder.outcomes.items():
+        assert torch.equal(
+            runs.recorder.outcomes[name], values.repeat(count, *[1] * (values.ndim - 1))
+        ), name
 
 
-def test_each_method_is_in_the_table():
-    assert sorted([*NEUTRAL, *AT_SWITCHES, *OF_THE_NETWORK, "none"]) == registry.names("methods")
+def test_every_method_is_in_the_table():
+    assert sorted([*NEUTRAL, *AT_BOUNDARIES, *CHANGE_NETWORK, "none"]) == registry.names("methods")
 
 
 @pytest.mark.parametrize("method", NEUTRAL)
-def test_a_method_with_nothing_left_of_it_is_no_intervention(data, method):
+def test_neutral_method_equals_none(data, method):
     arms = NEUTRAL[method]
-    assert_trained_alike(
+    assert_same_training(
         trained(data, method, arms, [0, 1], dtype=torch.float32),
         trained(data, "none", [{}], [0, 1], dtype=torch.float32),
     )
 
 
 @pytest.mark.parametrize("method", NEUTRAL)
-def test_with_convolutions_it_is_none_either(method):
+def test_neutral_method_equals_none_on_a_cnn(method):
     data, setting = (
         images(16),
         changed(
@@ -77,21 +74,21 @@ def test_with_convolutions_it_is_none_either(method):
         ),
     )
     none = trained(data, "none", [{}], [0], setting, torch.float32)
-    assert_trained_alike(trained(data, method, NEUTRAL[method], [0], setting, torch.float32), none)
+    assert_same_training(trained(data, method, NEUTRAL[method], [0], setting, torch.float32), none)
 
 
-@pytest.mark.parametrize("method", AT_SWITCHES)
-def test_before_the_first_switch_nothing_is_drawn_anew(data, method):
+@pytest.mark.parametrize("method", AT_BOUNDARIES)
+def test_boundary_methods_change_nothing_before_the_first_boundary(data, method):
     setting = changed(problem={"tasks": 1})
-    assert_trained_alike(
+    assert_same_training(
         trained(data, method, [{}], [0, 1], setting), trained(data, "none", [{}], [0, 1], setting)
     )
 
 
-@pytest.mark.parametrize("method", OF_THE_NETWORK)
-def test_methods_that_only_change_the_network_are_the_setting_with_that_network(data, method):
+@pytest.mark.parametrize("method", CHANGE_NETWORK)
+def test_network_methods_equal_none_on_the_changed_network(data, method):
     none = trained(data, "none", [{}], [0, 1], seen(SETTING, method), torch.float32)
-    assert_trained_alike(trained(data, method, [{}], [0, 1], dtype=torch.float32), none)
+    assert_same_training(trained(data, method, [{}], [0, 1], dtype=torch.float32), none)
     assert not torch.equal(
         none[1][-1], trained(data, "none", [{}], [0, 1], dtype=torch.float32)[1][-1]
     )

@@ -1,4 +1,4 @@
-"""Optimizers against torch's, one run at a time, in float64; and bit for bit whatever the neighbours."""
+"""Optimizers against torch's, one run at a time, and independent of other runs to the bit."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ WHICH = pytest.mark.parametrize(("kind", "options", "theirs"), KINDS.values(), i
 
 @WHICH
 @pytest.mark.parametrize("seed", range(3))
-def test_each_run_moves_as_by_torchs_own(kind, options, theirs, seed):
+def test_each_run_equals_torch_optimizer(kind, options, theirs, seed):
     torch.manual_seed(seed)
     rows = torch.randn(3, 11).double()
     gradients = torch.randn(30, 3, 11).double() * torch.logspace(-9, 3, 11)
@@ -38,9 +38,7 @@ def test_each_run_moves_as_by_torchs_own(kind, options, theirs, seed):
 @WHICH
 @pytest.mark.parametrize("width", [16, 48, 112])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_runs_step_is_the_same_bits_whatever_its_neighbours_in_rows_of_whole_vectors(
-    kind, options, theirs, width, dtype
-):
+def test_step_of_a_run_does_not_depend_on_other_runs(kind, options, theirs, width, dtype):
     torch.manual_seed(width)
     gradients = torch.randn(20, 5, width, dtype=dtype)
     all_rows = torch.randn(5, width, dtype=dtype)
@@ -55,13 +53,13 @@ def test_a_runs_step_is_the_same_bits_whatever_its_neighbours_in_rows_of_whole_v
 
 
 @WHICH
-def test_an_optimizer_that_forgot_is_as_new(kind, options, theirs):
+def test_reset_optimizer_equals_new_optimizer(kind, options, theirs):
     torch.manual_seed(0)
     gradients = torch.randn(4, 2, 16)
     rows = [torch.zeros(2, 16) for _ in range(2)]
     used, new = (build(Optimizer(kind, options=options), row) for row in rows)
     used.step(torch.zeros(2, 16), gradients[0].clone())
-    used.forget()
+    used.reset()
     for gradient in gradients[1:]:
         used.step(rows[0], gradient.clone())
         new.step(rows[1], gradient.clone())
@@ -70,9 +68,7 @@ def test_an_optimizer_that_forgot_is_as_new(kind, options, theirs):
 
 @WHICH
 @pytest.mark.parametrize("of_each_run", [False, True])
-def test_what_is_forgotten_of_some_parameters_is_their_means_alone(
-    kind, options, theirs, of_each_run
-):
+def test_reset_state_clears_means_of_selected_parameters_only(kind, options, theirs, of_each_run):
     torch.manual_seed(0)
     optimizer = build(Optimizer(kind, options=options), torch.zeros(2, 16))
     optimizer.step(torch.zeros(2, 16), torch.randn(2, 16))
@@ -90,7 +86,7 @@ def test_what_is_forgotten_of_some_parameters_is_their_means_alone(
 
 
 @WHICH
-def test_a_run_of_which_all_is_forgotten_is_as_new_and_the_others_go_on(kind, options, theirs):
+def test_reset_state_of_a_whole_run_equals_a_new_optimizer_for_it(kind, options, theirs):
     torch.manual_seed(0)
     gradients, rows = torch.randn(4, 3, 16), torch.zeros(3, 16)
     used, new = (

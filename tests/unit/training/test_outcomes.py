@@ -22,14 +22,12 @@ PROBLEM = Problem("tiny", "shuffle_labels", samples=10, batch=10, epochs=40, tas
         (1, 1, [1]),
     ],
 )
-def test_points_of_a_curve_are_the_ends_of_equal_stretches(steps, points, expected):
+def test_curve_points_are_the_ends_of_equal_stretches(steps, points, expected):
     assert curve_steps(replace(PROBLEM, epochs=steps), Training(curve_points=points)) == expected
 
 
 @given(steps=st.integers(1, 5000), points=st.integers(1, 300))
-def test_every_step_is_in_one_stretch_and_the_stretches_are_as_long_as_each_other_to_a_step(
-    steps, points
-):
+def test_stretches_cover_all_steps_and_differ_by_at_most_one_step(steps, points):
     ends = curve_steps(replace(PROBLEM, epochs=steps), Training(curve_points=points))
     lengths = {end - start for start, end in zip([0, *ends], ends, strict=False)}
     assert len(ends) == min(steps, points)

@@ -1,11 +1,11 @@
-"""Spectral, Parseval and L2-ER penalties and their gradients against the definitions, written out for one network in numpy."""
+"""Spectral, Parseval and L2-ER penalties and their gradients against definitions in numpy."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from ensembles import LAWS, deviation
+from ensembles import DEVIATIONS, deviation
 
 from plasticity.config import registry
 from plasticity.config.models import Network, Optimizer, Problem, Setting
@@ -50,14 +50,15 @@ def moved(learner, seed):
         learner.parameters.flat += 0.3 * noise
 
 
-def of_method(method, arms, learner):
+def build_method(method, arms, learner):
     return build(method, arms, learner)[method]
 
 
-def taken(intervention, learner):
+def penalty_and_gradient(intervention, learner):
     """The penalty and its gradient, as training takes it."""
     penalty = intervention.penalty(learner)
-    gradient = learner.parameters.gradient(0 * learner.parameters.tensors["output.bias"], penalty)
+    losses = 0 * learner.parameters.tensors["output.bias"]
+    gradient = learner.parameters.gradient(lambda: (losses, [penalty]))
     return penalty.detach().clone(), learner.parameters.split(gradient.clone())
 
 
@@ -88,39 +89,42 @@ def each_matrix(tensors, kernels):
 
 
 @pytest.mark.parametrize(("network", "kernels"), NETWORKS)
-def test_spectral_is_the_definition_with_one_power_iteration_a_step(network, kernels):
+def test_spectral_equals_its_definition_with_one_power_iteration_per_step(network, kernels):
     learner = learner_of(network)
     arms = [
         {"strength": 0.5, "power": 2},
         {"strength": 2, "power": 1},
         {"strength": 0.1, "power": 3},
     ]
-    intervention = of_method("spectral", [{**arm, "kernels": kernels} for arm in arms], learner)
+    intervention = build_method("spectral", [{**arm, "kernels": kernels} for arm in arms], learner)
     right = [{} for _ in arms]
     for step in range(3):
         moved(learner, step)
-        values, gradients = taken(intervention, learner)
+        values, gradients = penalty_and_gradient(intervention, learner)
         for run, arm in enumerate(arms):
             tensors, power = plain(learner, run), arm["power"]
-            value, slopes = 0.0, {name: np.zeros_like(tensor) for name, tensor in tensors.items()}
+            value, derivatives = (
+                0.0,
+                {name: np.zeros_like(tensor) for name, tensor in tensors.items()},
+            )
             for key, name, way, W in each_matrix(tensors, kernels):
                 v = right[run].get(key, np.ones(W.shape[1]) / math.sqrt(W.shape[1]))
                 u = W @ v / np.linalg.norm(W @ v)
                 v = right[run][key] = W.T @ u / np.linalg.norm(W.T @ u)
                 sigma = u @ W @ v
                 value += (sigma**power - 1) ** 2
-                slopes[name][way] += (
+                derivatives[name][way] += (
                     2 * (sigma**power - 1) * power * sigma ** (power - 1) * np.outer(u, v)
-                ).reshape(slopes[name][way].shape)
+                ).reshape(derivatives[name][way].shape)
             for name, tensor in tensors.items():
                 if name.endswith("bias"):
                     value += (tensor @ tensor) ** power
-                    slopes[name] += power * (tensor @ tensor) ** (power - 1) * 2 * tensor
+                    derivatives[name] += power * (tensor @ tensor) ** (power - 1) * 2 * tensor
                 elif name.startswith("norm"):
                     i = np.abs(tensor).argmax()
                     largest = abs(tensor[i])
                     value += (largest**power - 1) ** 2
-                    slopes[name][i] += (
+                    derivatives[name][i] += (
                         2
                         * (largest**power - 1)
                         * power
@@ -128,10 +132,10 @@ def test_spectral_is_the_definition_with_one_power_iteration_a_step(network, ker
                         * np.sign(tensor[i])
                     )
             assert values[run].item() == pytest.approx(arm["strength"] * value, rel=1e-10)
-            for name, slope in slopes.items():
+            for name, derivative in derivatives.items():
                 np.testing.assert_allclose(
                     gradients[name][run].numpy(),
-                    arm["strength"] * slope,
+                    arm["strength"] * derivative,
                     rtol=1e-8,
                     atol=1e-11,
                     err_msg=name,
@@ -139,7 +143,7 @@ def test_spectral_is_the_definition_with_one_power_iteration_a_step(network, ker
 
 
 @pytest.mark.parametrize(("network", "kernels"), NETWORKS)
-def test_after_many_power_iterations_the_norm_is_the_largest_singular_value(network, kernels):
+def test_many_power_iterations_give_the_largest_singular_value(network, kernels):
     learner = learner_of(network, runs=1)
     moved(learner, 0)
     with torch.no_grad():
@@ -148,7 +152,9 @@ def test_after_many_power_iterations_the_norm_is_the_largest_singular_value(netw
                 tensor.fill_(
                     1 if "norm" in name and "weight" in name else 0
                 )  # so that it adds nothing
-    intervention = of_method("spectral", [{"strength": 1, "power": 1, "kernels": kernels}], learner)
+    intervention = build_method(
+        "spectral", [{"strength": 1, "power": 1, "kernels": kernels}], learner
+    )
     for _ in range(700):
         intervention.penalty(learner)
     expected = sum(
@@ -158,12 +164,12 @@ def test_after_many_power_iterations_the_norm_is_the_largest_singular_value(netw
     assert intervention.penalty(learner).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_spectral_norms_go_to_one_and_biases_to_zero_under_the_penalty_alone():
+def test_spectral_penalty_alone_drives_norms_to_one_and_biases_to_zero():
     learner = learner_of(MLP, runs=1)
     moved(learner, 0)
-    intervention = of_method("spectral", [{"strength": 1}], learner)
+    intervention = build_method("spectral", [{"strength": 1}], learner)
     for _ in range(800):
-        taken(intervention, learner)
+        penalty_and_gradient(intervention, learner)
         with torch.no_grad():
             learner.parameters.flat -= (
                 0.05 * learner.parameters.padded_gradient[:, : learner.parameters.flat.shape[1]]
@@ -178,32 +184,34 @@ def test_spectral_norms_go_to_one_and_biases_to_zero_under_the_penalty_alone():
     )
     assert all(
         np.abs(tensor).max() < 0.1 for name, tensor in tensors.items() if "bias" in name
-    )  # slowly: the slope is of third order
+    )  # slowly: the derivative is of third order
 
 
-def test_with_a_power_below_one_spectral_has_a_gradient_where_biases_start():
+def test_spectral_with_power_below_one_has_a_finite_gradient_at_zero_biases():
     learner = learner_of(MLP, runs=1)
-    _, gradients = taken(of_method("spectral", [{"strength": 1, "power": 0.5}], learner), learner)
-    assert all(slope.isfinite().all() for slope in gradients.values())
+    _, gradients = penalty_and_gradient(
+        build_method("spectral", [{"strength": 1, "power": 0.5}], learner), learner
+    )
+    assert all(derivative.isfinite().all() for derivative in gradients.values())
     assert not gradients["hidden_1.bias"].any()
 
 
 GAIN = {"relu": math.sqrt(2), "crelu": math.sqrt(2), "tanh": 5 / 3}
 
 
-@pytest.mark.parametrize("initialization", LAWS)
+@pytest.mark.parametrize("initialization", DEVIATIONS)
 @pytest.mark.parametrize(("network", "kernels"), NETWORKS)
-def test_parseval_is_the_definition(network, kernels, initialization):
+def test_parseval_equals_its_definition(network, kernels, initialization):
     network = Network(network.kind, network.activation, initialization, options=network.options)
     learner, strengths = learner_of(network), [0.5, 0, 2]
-    intervention = of_method(
+    intervention = build_method(
         "parseval", [{"strength": strength, "kernels": kernels} for strength in strengths], learner
     )
     moved(learner, 0)
-    values, gradients = taken(intervention, learner)
+    values, gradients = penalty_and_gradient(intervention, learner)
     for run, strength in enumerate(strengths):
         tensors = plain(learner, run)
-        value, slopes = 0.0, {name: np.zeros_like(tensor) for name, tensor in tensors.items()}
+        value, derivatives = 0.0, {name: np.zeros_like(tensor) for name, tensor in tensors.items()}
         for _, name, way, W in each_matrix(tensors, kernels):
             if name == "output.weight":
                 continue
@@ -211,40 +219,44 @@ def test_parseval_is_the_definition(network, kernels, initialization):
             W = W if W.shape[0] <= W.shape[1] else W.T
             apart = W @ W.T - W.shape[1] * scale * np.eye(len(W))
             value += (apart**2).sum()
-            slope = 4 * apart @ W
-            slopes[name][way] += (slope if len(slope) == len(slopes[name]) else slope.T).reshape(
-                slopes[name][way].shape
-            )
+            derivative = 4 * apart @ W
+            derivatives[name][way] += (
+                derivative if len(derivative) == len(derivatives[name]) else derivative.T
+            ).reshape(derivatives[name][way].shape)
         assert values[run].item() == pytest.approx(strength * value, rel=1e-10)
-        for name, slope in slopes.items():
+        for name, derivative in derivatives.items():
             np.testing.assert_allclose(
-                gradients[name][run].numpy(), strength * slope, rtol=1e-9, atol=1e-11, err_msg=name
+                gradients[name][run].numpy(),
+                strength * derivative,
+                rtol=1e-9,
+                atol=1e-11,
+                err_msg=name,
             )
 
 
 @pytest.mark.parametrize("network", [MLP, WIDE])
-def test_parseval_of_weights_that_start_orthogonal_is_zero_and_of_others_is_not(network):
+def test_parseval_is_zero_for_orthogonal_weights_only(network):
     network = Network(network.kind, network.activation, "orthogonal", options=network.options)
     learner = learner_of(network)
-    intervention = of_method("parseval", [{"strength": 1}] * 3, learner)
-    values, gradients = taken(intervention, learner)
+    intervention = build_method("parseval", [{"strength": 1}] * 3, learner)
+    values, gradients = penalty_and_gradient(intervention, learner)
     assert (values < 1e-25).all()
-    assert all(slope.abs().max() < 1e-12 for slope in gradients.values())
+    assert all(derivative.abs().max() < 1e-12 for derivative in gradients.values())
     with torch.no_grad():
         learner.parameters.tensors["hidden_2.weight"][1] *= 1.1
         learner.parameters.tensors["output.weight"][2] *= 1.1
-    values, _ = taken(intervention, learner)
+    values, _ = penalty_and_gradient(intervention, learner)
     assert (values > 1e-3).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("method", ["spectral", "parseval"])
-def test_convolutions_are_refused_until_it_is_said_how_they_are_matrices(method):
+def test_convolutions_without_kernels_option_are_refused(method):
     with pytest.raises(StudyError, match=r"conv_1 is a convolution, .*: add kernels: flat"):
-        of_method(method, [{"strength": 1}], learner_of(CNN, runs=1))
+        build_method(method, [{"strength": 1}], learner_of(CNN, runs=1))
 
 
 @pytest.mark.parametrize("method", ["spectral", "parseval"])
-def test_the_launcher_knows_the_networks_of_the_house_that_have_convolutions(method):
+def test_needs_lists_all_convolutional_architectures(method):
     options = {"mlp": {"width": 4, "depth": 1}}
     built = {
         kind: architecture.build(
@@ -274,19 +286,29 @@ def rank_of(features):
     return (-(shares * shares.log()).sum()).exp()
 
 
-def test_l2_er_is_the_definition():
+def gradient_with_penalty(intervention, learner, inputs, scale=1):
+    """The gradient of scaled squares of outputs and the penalty, and the penalty itself."""
+    penalties = []
+
+    def objective():
+        outputs = learner.record_activations(inputs, {})
+        penalties.append(intervention.penalty(learner))
+        return scale * outputs.square().sum(dim=2), penalties
+
+    gradient = learner.parameters.gradient(objective).clone()
+    return gradient, penalties[0]
+
+
+def test_l2_er_equals_its_definition():
     learner = learner_of(WIDE)
     moved(learner, 0)
     arms = [{"strength": 0.5, "rank": 0.1}, {"strength": 0, "rank": 2}, {"strength": 1, "rank": 0}]
-    intervention = of_method("l2_er", arms, learner)
+    intervention = build_method("l2_er", arms, learner)
     inputs = torch.randn(
         3, 7, 1, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64
     )
-    outputs = learner.record_activations(inputs, {})
-    penalty = intervention.penalty(learner)
-    gradients = learner.parameters.split(
-        learner.parameters.gradient(0 * outputs.sum(dim=2), penalty).clone()
-    )
+    gradient, penalty = gradient_with_penalty(intervention, learner, inputs, scale=0)
+    gradients = learner.parameters.split(gradient)
     for run, arm in enumerate(arms):
         tensors = {
             name: tensor[run].detach().clone().requires_grad_()
@@ -298,14 +320,14 @@ def test_l2_er_is_the_definition():
         value = arm["strength"] / 2 * sum((tensor**2).sum() for tensor in tensors.values())
         value = value - arm["rank"] * (rank_of(hidden[0]) + rank_of(hidden[1])) / 2
         assert penalty[run].item() == pytest.approx(value.item(), rel=1e-6)
-        slopes = torch.autograd.grad(value, list(tensors.values()), allow_unused=True)
-        for name, slope in zip(tensors, slopes, strict=True):
-            expected = torch.zeros_like(tensors[name]) if slope is None else slope
+        derivatives = torch.autograd.grad(value, list(tensors.values()), allow_unused=True)
+        for name, derivative in zip(tensors, derivatives, strict=True):
+            expected = torch.zeros_like(tensors[name]) if derivative is None else derivative
             torch.testing.assert_close(gradients[name][run], expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7), (5, 5)])
-def test_the_rank_of_features_is_the_entropy_rank_of_their_singular_values(shape):
+def test_entropy_rank_of_features_equals_that_of_singular_values(shape):
     features = torch.randn(
         4, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
@@ -319,7 +341,7 @@ def test_the_rank_of_features_is_the_entropy_rank_of_their_singular_values(shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_rank_of_a_layer_that_is_all_zero_or_not_finite_is_one_and_its_slopes_are_finite(dtype):
+def test_entropy_rank_of_zero_or_non_finite_features_is_one_with_finite_gradient(dtype):
     features = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
     expected = entropy_rank(
         features[3:].clone().requires_grad_()
@@ -327,17 +349,15 @@ def test_the_rank_of_a_layer_that_is_all_zero_or_not_finite_is_one_and_its_slope
     features[0], features[1, 2, 2], features[2, 0, 0] = 0, torch.nan, torch.inf
     features.requires_grad_()
     ranks = entropy_rank(features)
-    (slopes,) = torch.autograd.grad(ranks.sum(), features)
+    (derivatives,) = torch.autograd.grad(ranks.sum(), features)
     assert ranks[:3].tolist() == [1, 1, 1]
     assert torch.equal(ranks[3:], expected)
-    assert slopes.isfinite().all()
+    assert derivatives.isfinite().all()
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 @pytest.mark.parametrize("method", ["spectral", "parseval", "l2_er"])
-def test_penalties_and_gradients_of_the_others_are_the_same_to_the_bit_when_a_run_is_not_finite(
-    method, value
-):
+def test_non_finite_run_does_not_change_penalties_and_gradients_of_others(method, value):
     arms, found = (
         [{"strength": 0.1, "rank": 0.1} if method == "l2_er" else {"strength": 0.1}] * 3,
         [],
@@ -345,13 +365,11 @@ def test_penalties_and_gradients_of_the_others_are_the_same_to_the_bit_when_a_ru
     inputs = torch.randn(3, 7, 1, 3, 4, generator=torch.Generator().manual_seed(1))
     for broken in (False, True):
         learner = learner_of(WIDE, dtype=torch.float32)
-        intervention = of_method(method, arms, learner)
+        intervention = build_method(method, arms, learner)
         if broken:
             with torch.no_grad():
                 learner.parameters.tensors["hidden_2.weight"][1, 2] = value
         for _ in range(2):
-            losses = learner.record_activations(inputs, {}).square().sum(dim=2)
-            penalty = intervention.penalty(learner)
-            gradient = learner.parameters.gradient(losses, penalty)
+            gradient, penalty = gradient_with_penalty(intervention, learner, inputs)
         found.append((penalty.detach()[[0, 2]], gradient[[0, 2]]))
     assert all(map(torch.equal, *found))

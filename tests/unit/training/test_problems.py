@@ -1,4 +1,4 @@
-"""On every problem a fresh network reaches the error that it should: what can be learned is learned, and what cannot is not."""
+"""A network trained from scratch reaches the expected error on every problem."""
 
 import os
 from dataclasses import replace
@@ -12,7 +12,7 @@ from plasticity.config import registry
 from plasticity.config.models import Dataset, Network, Optimizer, Problem, Setting
 from plasticity.data import dataset, tasks
 from plasticity.errors import StudyError
-from plasticity.training.trainer import Members, train
+from plasticity.training.trainer import Trainer, train
 
 MLP = Network("mlp", "relu", options={"width": 64, "depth": 2})
 LINEAR = Network("mlp", "identity", options={"width": 64, "depth": 1})
@@ -36,9 +36,9 @@ def digits():
 
 def learned(setting, data, seeds=(0, 1)):
     """Outcomes of a fresh network per task, shape ``(seed, task)``."""
-    runs = Members(setting, "fresh", [({}, seed) for seed in seeds], data)
-    train(runs)
-    return {name: values.numpy() for name, values in runs.outcomes.items()}
+    trainer = Trainer(setting, "fresh", [({}, seed) for seed in seeds], data)
+    train(trainer)
+    return {name: values.numpy() for name, values in trainer.recorder.outcomes.items()}
 
 
 # final error, and error on test images: the least and the most that is right
@@ -59,9 +59,7 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize("change", slow_except(["shuffle_labels", "class_pairs"], PROBLEMS))
-def test_a_fresh_network_fits_every_task_and_generalises_where_labels_mean_something(
-    digits, change
-):
+def test_fresh_network_fits_every_task_and_generalises_if_labels_have_meaning(digits, change):
     changed, (least, most), (least_on_others, most_on_others) = PROBLEMS[change]
     found = learned(Setting(replace(DIGITS, shift=change, **changed), MLP, ADAM), digits)
     assert ((found["final_error"] >= least) & (found["final_error"] <= most)).all()
@@ -70,7 +68,7 @@ def test_a_fresh_network_fits_every_task_and_generalises_where_labels_mean_somet
     ).all(), found["test_error"]
 
 
-def test_few_redrawn_labels_leave_most_of_the_truth(digits):
+def test_network_generalises_if_few_labels_are_redrawn(digits):
     few = {"fraction": 0.1, "first_task": "original"}
     setting = Setting(replace(DIGITS, shift="redraw_labels", options=few), MLP, ADAM)
     error = learned(setting, digits)["test_error"]
@@ -79,7 +77,7 @@ def test_few_redrawn_labels_leave_most_of_the_truth(digits):
     assert (error[:, 1] < 0.45).all()
 
 
-def test_slowly_changing_regression_is_learned_in_part():
+def test_slowly_changing_regression_is_partly_learned():
     problem = Problem(
         "bits", "flip_bits", samples=1000, batch=10, epochs=10, tasks=2, test_samples=500
     )
@@ -99,7 +97,7 @@ def test_slowly_changing_regression_is_learned_in_part():
 
 
 @pytest.mark.slow
-def test_a_linear_network_fits_any_labels_of_separable_images_and_not_of_others(digits):
+def test_linear_network_fits_any_labels_of_separable_images_only(digits):
     shuffled = replace(
         DIGITS, shift="shuffle_labels", test_samples=0, samples=40, batch=8, epochs=150
     )
@@ -128,7 +126,7 @@ def mnist():
 @pytest.mark.data
 @with_data
 @pytest.mark.parametrize("seed", [0, 1])
-def test_mnist_has_separable_subsets_of_up_to_some_five_hundred_images(mnist, seed):
+def test_mnist_subsets_are_separable_up_to_about_500_images(mnist, seed):
     problem = Problem(
         "mnist", "shuffle_labels", samples=300, batch=16, epochs=1, tasks=1, separable=True
     )
@@ -136,14 +134,15 @@ def test_mnist_has_separable_subsets_of_up_to_some_five_hundred_images(mnist, se
     assert tasks.check_separable(replace(problem, samples=500), mnist, seed) < 1e5
     with pytest.raises(
         StudyError,
-        match=r"the 600 images of mnist that seed \d draws .* has rank 5\d\d\): lower problem\.samples",
+        match=r"the 600 images of mnist that seed \d draws .* has rank 5\d\d\): "
+        r"lower problem\.samples",
     ):
         tasks.check_separable(replace(problem, samples=600), mnist, seed)
 
 
 @pytest.mark.data
 @with_data
-def test_a_linear_network_fits_shuffled_labels_of_separable_mnist(mnist):
+def test_linear_network_fits_shuffled_labels_of_separable_mnist(mnist):
     problem = Problem(
         "mnist", "shuffle_labels", samples=300, batch=16, epochs=100, tasks=2, separable=True
     )
@@ -152,7 +151,7 @@ def test_a_linear_network_fits_shuffled_labels_of_separable_mnist(mnist):
 
 @pytest.mark.data
 @with_data
-def test_label_shuffled_cifar10_is_linearly_separable_where_mnist_is_not():
+def test_shuffled_cifar10_is_linearly_separable_where_mnist_is_not():
     data = prepared("cifar10", **Dataset.of({"kind": "cifar10", "files": ["data_batch_1"]}).options)
     problem = Problem(
         "cifar10", "shuffle_labels", samples=1200, batch=16, epochs=1, tasks=1, separable=True

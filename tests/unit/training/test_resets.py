@@ -1,4 +1,4 @@
-"""Which units are given a new start, and what a new start is: against plain loops over one run's units."""
+"""Unit resets against plain loops over the units of one run: which units, and new values."""
 
 import math
 
@@ -8,21 +8,21 @@ import torch
 from ensembles import (
     ARMS,
     CNN,
-    LAWS,
+    DEVIATIONS,
     SETTING,
-    begun,
+    arrays_of,
     changed,
     deviation,
     images,
-    of_run,
-    steps_of,
+    new_trainer,
+    record_steps,
     trained,
 )
 from scipy import stats
 from torch import nn
 
 from plasticity.training import hidden_units
-from plasticity.training.hidden_units import Renewal
+from plasticity.training.hidden_units import UnitResetter
 
 GAIN = math.sqrt(2)  # of relu
 LEARNING = {"problem": {"tasks": 2, "epochs": 6}}
@@ -38,7 +38,7 @@ SETTINGS = {
 
 
 def units_of(kind):
-    """By layer, the next one and which of its inputs come from one unit."""
+    """Return, by layer, the next layer and the inputs of it that come from one unit."""
     if kind == "cnn":
         takers = {
             "conv_1": "conv_2",
@@ -62,7 +62,7 @@ def units_of(kind):
 
 
 def activations_of(kind, tensors, inputs):
-    """What one network's layers put out with relu, units first: ``(unit, rest)`` by layer."""
+    """Compute the activations of one network with relu, by layer, shapes ``(unit, rest)``."""
     tensors = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
     found, x = {}, inputs
     for layer in units_of(kind):
@@ -111,32 +111,34 @@ class Useless:
         chosen = {}
         for layer, activations in hidden.items():
             taker, columns = units_of(self.kind)[layer]
-            kept = self.numbers.setdefault(
+            numbers = self.numbers.setdefault(
                 layer,
                 {"utility": [0.0] * len(activations), "age": [0] * len(activations), "due": 0.0},
             )
             for unit, row in enumerate(activations):
                 outgoing = np.abs(after[f"{taker}.weight"][:, columns(unit)]).sum()
-                kept["utility"][unit] = (
-                    decay * kept["utility"][unit] + (1 - decay) * np.abs(row).mean() * outgoing
+                numbers["utility"][unit] = (
+                    decay * numbers["utility"][unit] + (1 - decay) * np.abs(row).mean() * outgoing
                 )
-                kept["age"][unit] += 1
-            mature = [unit for unit, age in enumerate(kept["age"]) if age > maturity]
-            kept["due"] += rate * len(mature)
+                numbers["age"][unit] += 1
+            mature = [unit for unit, age in enumerate(numbers["age"]) if age > maturity]
+            numbers["due"] += rate * len(mature)
             mature.sort(
-                key=lambda unit, kept=kept: kept["utility"][unit] / (1 - decay ** kept["age"][unit])
+                key=lambda unit, numbers=numbers: (
+                    numbers["utility"][unit] / (1 - decay ** numbers["age"][unit])
+                )
             )
-            chosen[layer] = mature[: math.floor(kept["due"])]
-            kept["due"] -= math.floor(kept["due"])
+            chosen[layer] = mature[: math.floor(numbers["due"])]
+            numbers["due"] -= math.floor(numbers["due"])
             for unit in chosen[layer]:
-                kept["utility"][unit], kept["age"][unit] = 0.0, 0
+                numbers["utility"][unit], numbers["age"][unit] = 0.0, 0
         return chosen
 
     def agrees(self, state, run):
         return all(
             np.allclose(state[f"{name}_{layer}"][run].numpy(), values, rtol=1e-8, atol=1e-12)
-            for layer, kept in self.numbers.items()
-            for name, values in kept.items()
+            for layer, numbers in self.numbers.items()
+            for name, values in numbers.items()
         )
 
 
@@ -185,18 +187,16 @@ RULES = {"redo": Dormant, "continual_backprop": Useless, "self_normalized_resets
         if (method, kind) != ("self_normalized_resets", "crelu")
     ],
 )
-def test_after_each_step_the_units_that_the_definition_chooses_start_anew_and_nothing_else_changes(
-    method, kind
-):
+def test_exactly_the_units_of_the_definition_are_reset_after_each_step(method, kind):
     setting, size = SETTINGS[kind]
-    _, steps, _ = steps_of(images(size), method, ARMS[method], [0, 3], setting)
+    _, steps, _ = record_steps(images(size), method, ARMS[method], [0, 3], setting)
     assert len(steps) == setting.problem.tasks * setting.problem.steps
     total, drawn = 0, []
     for run in range(4):
         rule = RULES[method](kind, ARMS[method][run // 2])
         for step in steps:
-            hidden = activations_of(kind, of_run(step.before, run), step.inputs[run])
-            stepped, after = of_run(step.stepped, run), of_run(step.after, run)
+            hidden = activations_of(kind, arrays_of(step.before, run), step.inputs[run])
+            stepped, after = arrays_of(step.stepped, run), arrays_of(step.after, run)
             chosen = rule(step.count, hidden, stepped)
             assert rule.agrees(step.state, run)
             new = {name: np.zeros(values.shape, bool) for name, values in after.items()}
@@ -204,9 +204,9 @@ def test_after_each_step_the_units_that_the_definition_chooses_start_anew_and_no
                 for unit in chosen[layer]:
                     new[f"{taker}.weight"][:, columns(unit)] = True
             for layer, own in chosen.items():
-                taken = new[f"{layer}.weight"]
-                taken[own] = False  # a weight between two units that start anew is drawn
-                assert not after[f"{layer}.weight"][taken].any()
+                outgoing = new[f"{layer}.weight"]
+                outgoing[own] = False  # a weight between two units that are both reset is drawn
+                assert not after[f"{layer}.weight"][outgoing].any()
                 assert not after[f"{layer}.bias"][own].any()
                 for unit in own:
                     new[f"{layer}.weight"][unit] = new[f"{layer}.bias"][unit] = True
@@ -216,9 +216,9 @@ def test_after_each_step_the_units_that_the_definition_chooses_start_anew_and_no
             assert not after["output.weight"][new["output.weight"]].any()
             for name, where in new.items():
                 np.testing.assert_array_equal(after[name][~where], stepped[name][~where])
-                for mean, of_mean in step.means.items():
+                for mean, tensors in step.means.items():
                     values, expected = (
-                        of_mean[name][run].numpy(),
+                        tensors[name][run].numpy(),
                         step.stepped_means[mean][name][run].numpy(),
                     )
                     np.testing.assert_array_equal(values, np.where(where, 0, expected))
@@ -226,10 +226,10 @@ def test_after_each_step_the_units_that_the_definition_chooses_start_anew_and_no
     assert len({row.tobytes() for row in drawn}) == len(drawn)
 
 
-def renewed(
+def learner_and_resetter(
     initialization="he", arms=2, seeds=(0, 1), activation="relu", kind="mlp", norm="none", **options
 ):
-    """An ensemble and its renewal; parameters are its own until then."""
+    """Make a learner with initial parameters, and its resetter."""
     options = {"mlp": {"width": 8, "depth": 2, "norm": norm}, "cnn": {"width": 6, "norm": norm}}[
         kind
     ] | options
@@ -239,57 +239,63 @@ def renewed(
         "initialization": initialization,
         "options": options,
     }
-    runs = begun(
+    trainer = new_trainer(
         images(20 if kind == "cnn" else 4), "none", [{}] * arms, seeds, changed(network=network)
     )
-    return runs.learner, Renewal(runs.learner)
+    return trainer.learner, UnitResetter(trainer.learner)
 
 
-def everywhere(learner, renewal, which=slice(None)):
+def everywhere(learner, resetter, which=slice(None)):
+    """Choose all units of some runs."""
     chosen = {
-        of.layer: torch.zeros(len(learner.seed_of), of.width, dtype=torch.bool)
-        for of in renewal.units
+        units.layer: torch.zeros(len(learner.seed_of), units.width, dtype=torch.bool)
+        for units in resetter.units
     }
     for mask in chosen.values():
         mask[which] = True
     return chosen
 
 
-@pytest.mark.parametrize("initialization", LAWS)
+@pytest.mark.parametrize("initialization", DEVIATIONS)
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
-def test_incoming_weights_follow_the_initial_law_and_never_repeat(initialization, kind):
-    learner, renewal = renewed(initialization, arms=1, kind=kind)
-    found = {name: [] for of in renewal.units for name in of.made_by}
+def test_new_incoming_weights_follow_the_initial_distribution_and_never_repeat(
+    initialization, kind
+):
+    learner, resetter = learner_and_resetter(initialization, arms=1, kind=kind)
+    found = {name: [] for units in resetter.units for name in units.incoming}
     for task in range(2):
         learner.task = task
         for _ in range(6):
             with torch.no_grad():
-                renewal.reinitialize(learner, everywhere(learner, renewal))
-            for of in renewal.units:
-                weight, bias = of.made_by
+                resetter.reinitialize(learner, everywhere(learner, resetter))
+            for units in resetter.units:
+                weight, bias = units.incoming
                 found[weight].append(learner.parameters.tensors[weight].detach().clone())
                 found[bias].append(learner.parameters.tensors[bias].detach().clone())
-    for of in renewal.units:
-        weight, bias = of.made_by
+    for units in resetter.units:
+        weight, bias = units.incoming
         shape = learner.parameters.shapes[weight]
         expected = deviation(initialization, shape, GAIN)
         values = torch.cat(found[weight]).flatten(1).numpy() / expected  # (draw, seed, unit …)
         rows = torch.cat(found[weight]).flatten(0, 1).flatten(1)
         assert len(rows.unique(dim=0)) == len(rows)
-        law = {"pytorch": stats.uniform(-math.sqrt(3), 2 * math.sqrt(3)), "orthogonal": None}.get(
-            initialization, stats.norm()
-        )
-        if law is None:
+        distribution = {
+            "pytorch": stats.uniform(-math.sqrt(3), 2 * math.sqrt(3)),
+            "orthogonal": None,
+        }.get(initialization, stats.norm())
+        if distribution is None:
             lengths, inputs = rows.norm(dim=1).numpy(), rows.shape[1]
             assert inputs >= shape[0]
             np.testing.assert_allclose(lengths, GAIN)
         else:
-            assert stats.kstest(values.ravel(), law.cdf).pvalue > 1e-3
+            assert stats.kstest(values.ravel(), distribution.cdf).pvalue > 1e-3
         assert abs(values.std() - 1) < 4 / math.sqrt(values.size)
         assert abs(values.mean()) < 4 / math.sqrt(values.size)
         if initialization == "pytorch":
             assert (
-                stats.kstest(torch.cat(found[bias]).numpy().ravel() / expected, law.cdf).pvalue
+                stats.kstest(
+                    torch.cat(found[bias]).numpy().ravel() / expected, distribution.cdf
+                ).pvalue
                 > 1e-3
             )
         else:
@@ -297,65 +303,70 @@ def test_incoming_weights_follow_the_initial_law_and_never_repeat(initialization
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
-def test_units_of_any_layer_that_start_one_at_a_time_have_draws_of_the_layers_law(kind):
-    learner, renewal = renewed("he", arms=1, seeds=range(4), kind=kind)
-    for of in renewal.units:
+def test_units_reset_one_at_a_time_follow_the_initial_distribution(kind):
+    learner, resetter = learner_and_resetter("he", arms=1, seeds=range(4), kind=kind)
+    for units in resetter.units:
         rows = []
         for _ in range(3):
-            for unit in range(of.width):
+            for unit in range(units.width):
                 chosen = {
                     other.layer: torch.zeros(4, other.width, dtype=torch.bool)
-                    for other in renewal.units
+                    for other in resetter.units
                 }
-                chosen[of.layer][:, unit] = True
+                chosen[units.layer][:, unit] = True
                 with torch.no_grad():
-                    renewal.reinitialize(learner, chosen)
+                    resetter.reinitialize(learner, chosen)
                 rows.append(
-                    learner.parameters.tensors[of.made_by[0]].detach()[:, unit].flatten(1).clone()
+                    learner.parameters.tensors[units.incoming[0]]
+                    .detach()[:, unit]
+                    .flatten(1)
+                    .clone()
                 )
         rows = torch.cat(rows)
         assert len(rows.unique(dim=0)) == len(rows)
         values = rows.numpy().ravel() / deviation(
-            "he", learner.parameters.shapes[of.made_by[0]], GAIN
+            "he", learner.parameters.shapes[units.incoming[0]], GAIN
         )
         assert stats.kstest(values, "norm").pvalue > 1e-3
 
 
-def test_new_starts_are_alike_in_all_arms_of_a_seed_and_differ_between_seeds_tasks_and_layers():
-    learner, renewal = renewed(arms=2, seeds=(0, 1), width=16)
+def test_new_weights_depend_on_seed_task_and_layer_but_not_on_arm():
+    learner, resetter = learner_and_resetter(arms=2, seeds=(0, 1), width=16)
     found = []
     for task in range(2):
         learner.task = task
         with torch.no_grad():
-            renewal.reinitialize(learner, everywhere(learner, renewal))
+            resetter.reinitialize(learner, everywhere(learner, resetter))
         rows = learner.parameters.tensors["hidden_1.weight"].detach().clone()
         assert torch.equal(rows[:2], rows[2:])
         found += [*rows[:2].flatten(1)]
     assert len(torch.stack(found).unique(dim=0)) == 4
-    chosen = everywhere(learner, renewal)
+    chosen = everywhere(learner, resetter)
     chosen["hidden_1"][:] = False
     with torch.no_grad():
-        renewal.reinitialize(learner, chosen)
+        resetter.reinitialize(learner, chosen)
     second = learner.parameters.tensors["hidden_2.weight"].detach()
     assert not torch.isclose(second[0].flatten()[:64], found[0][:64]).any()
 
 
 @pytest.mark.parametrize("norm", ["layer", "batch"])
-def test_a_norm_between_a_layer_and_its_activation_starts_anew_with_the_unit(norm):
+def test_norm_parameters_are_reset_with_their_unit(norm):
     for kind, layer, place in (("mlp", "hidden_2", "norm_2"), ("cnn", "conv_1", "norm_1")):
-        learner, renewal = renewed(arms=1, seeds=(0,), kind=kind, norm=norm)
+        learner, resetter = learner_and_resetter(arms=1, seeds=(0,), kind=kind, norm=norm)
         learner.optimizer.step(
             learner.parameters.padded, torch.ones_like(learner.parameters.padded)
         )
-        chosen = everywhere(learner, renewal, slice(0, 0))
+        chosen = everywhere(learner, resetter, slice(0, 0))
         chosen[layer][0, 1] = True
         with torch.no_grad():
             learner.parameters.tensors[f"{place}.weight"].fill_(3)
             learner.parameters.tensors[f"{place}.bias"].fill_(5)
-            renewal.reinitialize(learner, chosen)
-        for name, kept, new in (("weight", 3, 1), ("bias", 5, 0)):
+            resetter.reinitialize(learner, chosen)
+        for name, old, new in (("weight", 3, 1), ("bias", 5, 0)):
             expected = torch.full(
-                (learner.parameters.shapes[f"{place}.{name}"][0],), float(kept), dtype=torch.float64
+                (learner.parameters.shapes[f"{place}.{name}"][0],),
+                float(old),
+                dtype=torch.float64,
             )
             expected[1] = new
             assert torch.equal(learner.parameters.tensors[f"{place}.{name}"][0], expected)
@@ -367,22 +378,25 @@ def test_a_norm_between_a_layer_and_its_activation_starts_anew_with_the_unit(nor
 
 @pytest.mark.parametrize("activation", ["relu", "crelu"])
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
-def test_a_network_computes_the_same_when_units_that_put_out_nothing_start_anew(kind, activation):
-    learner, renewal = renewed(kind=kind, activation=activation)
+def test_reset_of_silent_units_does_not_change_outputs(kind, activation):
+    learner, resetter = learner_and_resetter(kind=kind, activation=activation)
     inputs = torch.randn(
         4, 5, *learner.image, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
     chosen = {
-        of.layer: torch.rand(4, of.width, generator=torch.Generator().manual_seed(1)) < 0.4
-        for of in renewal.units
+        units.layer: torch.rand(4, units.width, generator=torch.Generator().manual_seed(1)) < 0.4
+        for units in resetter.units
     }
     with torch.no_grad():
-        for of in renewal.units:
-            weight, bias = (learner.parameters.tensors[name] for name in of.made_by)
-            weight[chosen[of.layer]], bias[chosen[of.layer]] = 0, 0 if activation == "crelu" else -1
+        for units in resetter.units:
+            weight, bias = (learner.parameters.tensors[name] for name in units.incoming)
+            weight[chosen[units.layer]], bias[chosen[units.layer]] = (
+                0,
+                0 if activation == "crelu" else -1,
+            )
         before = learner(inputs)
         learner.parameters.flat.add_(0)
-        renewal.reinitialize(learner, chosen)
+        resetter.reinitialize(learner, chosen)
         after = learner(inputs)
         assert all(mask.any() for mask in chosen.values())
         torch.testing.assert_close(after, before, rtol=1e-12, atol=1e-12)
@@ -390,17 +404,20 @@ def test_a_network_computes_the_same_when_units_that_put_out_nothing_start_anew(
         assert not torch.allclose(learner(inputs), before)
 
 
-def test_a_change_of_no_units_changes_nothing():
-    learner, renewal = renewed()
+def test_reset_of_no_units_changes_nothing():
+    learner, resetter = learner_and_resetter()
     before = learner.parameters.flat.detach().clone()
-    renewal.reinitialize(learner, everywhere(learner, renewal, slice(0, 0)))
+    resetter.reinitialize(learner, everywhere(learner, resetter, slice(0, 0)))
     assert torch.equal(learner.parameters.flat, before)
 
 
 def ages_at_reset(arm, fires, steps=40):
-    """After which steps a unit of a layer is reset by self-normalised resets when it fires in given steps, and all others always."""
-    runs = begun(images(4), "self_normalized_resets", [arm], [0])
-    learner, method = runs.learner, runs.interventions["self_normalized_resets"]
+    """Return the steps after which self-normalized resets reset a unit.
+
+    The unit fires in the given steps. All other units always fire.
+    """
+    trainer = new_trainer(images(4), "self_normalized_resets", [arm], [0])
+    learner, method = trainer.learner, trainer.interventions["self_normalized_resets"]
     resets = []
     with torch.no_grad():
         method.on_task_start(learner)
@@ -419,15 +436,15 @@ def ages_at_reset(arm, fires, steps=40):
     return resets
 
 
-def test_a_unit_that_always_fired_and_falls_silent_is_reset_when_its_silence_is_longer_than_the_quantile():
+def test_silent_unit_is_reset_when_its_age_reaches_the_quantile():
     for rejection in (0.5, math.exp(-2), 0.01, 1e-4):
         wait = math.ceil(-math.log(rejection))  # waits of one step each
         assert ages_at_reset({"rejection": rejection}, lambda step: step <= 10)[0] == 10 + wait
         assert ages_at_reset({"rejection": rejection}, lambda step: False)[:2] == [wait, 2 * wait]
 
 
-def test_a_unit_that_fires_every_third_step_may_be_silent_for_longer():
-    waited = [1, *[3] * 6]  # from one wait of one step on
+def test_rarely_firing_unit_is_reset_later():
+    waited = [1, *[3] * 6]  # starting from one wait of one step
     expected = 18 + math.ceil(-math.log(0.05) * sum(waited) / len(waited))
     assert (
         ages_at_reset({"rejection": 0.05}, lambda step: step % 3 == 0 and step <= 18)[0] == expected
@@ -436,10 +453,13 @@ def test_a_unit_that_fires_every_third_step_may_be_silent_for_longer():
     assert ages_at_reset({"rejection": 0}, lambda step: False) == []
 
 
-def of_utilities(arm, steps, magnitudes):
-    """When and which of the first layer's units continual backprop resets, with given magnitudes and outgoing weights of 1."""
-    runs = begun(images(4), "continual_backprop", [arm], [0])
-    learner, method = runs.learner, runs.interventions["continual_backprop"]
+def resets_by_utility(arm, steps, magnitudes):
+    """Find the (step, unit) pairs that continual backprop resets in the first layer.
+
+    Units have the given magnitudes and outgoing weights of 1.
+    """
+    trainer = new_trainer(images(4), "continual_backprop", [arm], [0])
+    learner, method = trainer.learner, trainer.interventions["continual_backprop"]
     found = []
     for step in range(1, steps + 1):
         learner.hidden = {
@@ -459,17 +479,17 @@ def of_utilities(arm, steps, magnitudes):
     return found, method
 
 
-def test_only_units_older_than_maturity_start_anew_and_those_of_least_utility():
+def test_continual_backprop_resets_mature_units_of_lowest_utility():
     magnitudes = [8.0, 7, 6, 5, 1, 2, 3, 4]
-    found, _ = of_utilities({"rate": 1 / 4, "maturity": 5, "decay": 0.9}, 8, magnitudes)
+    found, _ = resets_by_utility({"rate": 1 / 4, "maturity": 5, "decay": 0.9}, 8, magnitudes)
     # due are 8 / 4, then 6 / 4, then half a unit and 5 / 4
     assert found == [(6, 4), (6, 5), (7, 6), (8, 7)]
-    assert of_utilities({"rate": 1, "maturity": 7, "decay": 0.9}, 7, magnitudes)[0] == []
-    assert len(of_utilities({"rate": 1, "maturity": 6, "decay": 0.9}, 7, magnitudes)[0]) == 8
+    assert resets_by_utility({"rate": 1, "maturity": 7, "decay": 0.9}, 7, magnitudes)[0] == []
+    assert len(resets_by_utility({"rate": 1, "maturity": 6, "decay": 0.9}, 7, magnitudes)[0]) == 8
 
 
-def test_what_is_due_adds_up_over_steps():
-    found, method = of_utilities(
+def test_continual_backprop_adds_up_fractions_of_units():
+    found, method = resets_by_utility(
         {"rate": 1 / 64, "maturity": 0, "decay": 0.5}, 24, [8.0, 7, 6, 5, 4, 3, 2, 1]
     )
     assert found == [(8, 7), (16, 7), (24, 7)]  # an eighth of a unit is due each step
@@ -477,8 +497,7 @@ def test_what_is_due_adds_up_over_steps():
 
 
 def test_utilities_are_corrected_for_age():
-    # after a step of 1 and many of 4, an old unit's mean is near 4 and a young one's exactly 4, though its running mean is below
-    found, method = of_utilities({"rate": 0, "maturity": 0, "decay": 0.9}, 3, [1.0] * 8)
+    found, method = resets_by_utility({"rate": 0, "maturity": 0, "decay": 0.9}, 3, [1.0] * 8)
     corrected = method.utility["hidden_1"] / (1 - 0.9**3)
     torch.testing.assert_close(
         corrected, torch.full((1, 8), 8.0, dtype=torch.float64)
@@ -486,34 +505,34 @@ def test_utilities_are_corrected_for_age():
     assert found == []
 
 
-def test_dormant_units_come_back_to_life_with_redo(data):
+def test_resets_revive_dead_units(data):
     def dead(method, arm):
-        runs = begun(data, method, [arm], [0], changed(problem={"epochs": 10}))
+        trainer = new_trainer(data, method, [arm], [0], changed(problem={"epochs": 10}))
         with torch.no_grad():
-            runs.learner.parameters.tensors["hidden_1.bias"][:, :4] = -100
+            trainer.learner.parameters.tensors["hidden_1.bias"][:, :4] = -100
         for _ in range(2):
-            runs.on_task_start()
-            runs.learn()
-        inputs = runs._inputs[None]
+            trainer.on_task_start()
+            trainer.learn()
+        inputs = trainer.batches.inputs[None]
         with torch.no_grad():
-            runs.learner.record_activations(inputs, {})
-        return int((runs.learner.hidden["hidden_1"].abs().sum(dim=1) == 0).sum())
+            trainer.learner.record_activations(inputs, {})
+        return int((trainer.learner.hidden["hidden_1"].abs().sum(dim=1) == 0).sum())
 
     assert dead("none", {}) >= 4 or dead("redo", {"threshold": 0.0, "period": 0}) >= 4
     assert dead("redo", {"threshold": 0.0, "period": 5}) == 0
     assert dead("self_normalized_resets", {"rejection": 0.01}) == 0
 
 
-def test_units_follows_only_those_named():
-    learner, renewal = renewed()
+def test_resetter_has_the_units_that_are_found():
+    learner, resetter = learner_and_resetter()
     assert (
-        [of.layer for of in renewal.units]
-        == [of.layer for of in hidden_units.follow(learner.network)]
+        [units.layer for units in resetter.units]
+        == [units.layer for units in hidden_units.find_hidden_units(learner.network)]
         == ["hidden_1", "hidden_2"]
     )
 
 
-def test_a_runs_resets_are_the_same_whoever_else_is_reset(data):
+def test_resets_of_a_run_do_not_depend_on_other_runs(data):
     arms = ARMS["redo"]
     _, states = trained(data, "redo", arms, [0, 1], SETTING)
     _, alone = trained(data, "redo", arms[:1], [1], SETTING)

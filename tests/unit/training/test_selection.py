@@ -1,4 +1,4 @@
-"""Which arm the tuning seeds choose, and that the table shows what it was chosen by."""
+"""Selection of an arm on tuning seeds, and the table of scores."""
 
 import json
 
@@ -19,7 +19,13 @@ STRENGTHS, TASKS = [0.001, 0.01, 0.1], 16
 
 
 def block(errors, seeds=(1000,), diverged=()):
-    """Outcomes of a tuning job: each arm's error at every task, the online error turned around; some (arm, seed) diverge midway."""
+    """Make the outcomes of a tuning job.
+
+    Args:
+        errors: final error of each arm, a number or one per task; the online error is 1 minus it.
+        seeds: all have the same errors.
+        diverged: pairs (arm, seed) that diverge in the middle.
+    """
     arms = [{"strength": strength} for strength in STRENGTHS[: len(errors)]]
     shape = (len(errors), len(seeds), TASKS)
     final = np.broadcast_to(
@@ -29,13 +35,13 @@ def block(errors, seeds=(1000,), diverged=()):
     for place in diverged:
         status[place][TASKS // 2 :] = STATUS["diverged"]
         final[place][TASKS // 2 :] = np.nan
-    member = ("arm", "seed", "task")
+    dims = ("arm", "seed", "task")
     return xr.Dataset(
         {
-            "final_error": (member, final),
-            "online_error": (member, 1 - final),
-            "final_loss": (member, 2 * final),
-            "status": (member, status),
+            "final_error": (dims, final),
+            "online_error": (dims, 1 - final),
+            "final_loss": (dims, 2 * final),
+            "status": (dims, status),
         },
         {"arm": [arm_name("l2", arm) for arm in arms], "seed": list(seeds), "task": range(TASKS)},
         {"settings": json.dumps({"method": "l2", "arms": arms})},
@@ -46,11 +52,11 @@ def chosen(*blocks, **criterion):
     return choose(blocks, Criterion(**criterion), "row")["arm"]["strength"]
 
 
-def test_the_arm_with_the_least_mean_is_chosen():
+def test_arm_with_lowest_mean_is_selected():
     assert chosen(block([0.3, 0.2, 0.4])) == 0.01
 
 
-def test_the_score_is_the_mean_over_tasks_and_seeds_of_all_blocks():
+def test_score_is_the_mean_over_tasks_and_seeds_of_all_blocks():
     one, two = block([0.3, 0.2], seeds=(1000, 1001)), block([0.1, 0.6], seeds=(1002,))
     found = choose([one, two], Criterion(), "row")
     assert found["arm"] == {"strength": 0.001}
@@ -64,7 +70,7 @@ def test_the_score_is_the_mean_over_tasks_and_seeds_of_all_blocks():
     assert found["criterion"] == {"outcome": "final_error", "stage": "all"}
 
 
-def test_the_criterion_says_of_which_outcome_and_which_tasks():
+def test_criterion_sets_outcome_and_stage():
     early, late = [0.1] * 2 + [0.9] * 14, [0.5] * 14 + [0.2] * 2
     data = block([early, [0.45] * TASKS, late])
     assert chosen(data, stage="early") == 0.001
@@ -74,12 +80,12 @@ def test_the_criterion_says_of_which_outcome_and_which_tasks():
     assert chosen(data, outcome="final_loss") == 0.01
 
 
-def test_the_first_of_equal_arms_is_chosen():
+def test_first_of_equal_arms_is_selected():
     assert chosen(block([0.4, 0.2, 0.2])) == 0.01
     assert chosen(block([0.2, 0.2, 0.2])) == 0.001
 
 
-def test_an_arm_of_which_a_seed_diverged_loses_to_any_other_and_even_before_it_diverges():
+def test_arm_with_a_diverged_seed_is_never_selected():
     data = block([0.1, 0.9, 0.95], seeds=(1000, 1001), diverged=[(0, 1)])
     for stage in ("all", "early", "late"):
         assert chosen(data, stage=stage) == 0.01
@@ -88,10 +94,11 @@ def test_an_arm_of_which_a_seed_diverged_loses_to_any_other_and_even_before_it_d
     assert json.dumps(found)
 
 
-def test_where_every_arm_diverged_it_is_said_in_a_sentence():
+def test_divergence_of_every_arm_is_an_error():
     with pytest.raises(
         StudyError,
-        match=r"^every arm of l2 diverged on some tuning seed of row, so none can be chosen: [^\n]+$",
+        match=r"^every arm of l2 diverged on some tuning seed of row, so none can be chosen: "
+        r"[^\n]+$",
     ):
         chosen(block([0.1, 0.2], seeds=(1000, 1001), diverged=[(0, 0), (1, 1)]))
 
@@ -100,7 +107,7 @@ def test_where_every_arm_diverged_it_is_said_in_a_sentence():
     errors=st.lists(st.floats(0, 1, width=32, allow_subnormal=False), min_size=1, max_size=3),
     seeds=st.integers(1, 4),
 )
-def test_no_arm_is_better_than_the_chosen_one(errors, seeds):
+def test_no_arm_is_better_than_the_selected_one(errors, seeds):
     data = block(errors, seeds=range(1000, 1000 + seeds))
     assert STRENGTHS.index(chosen(data)) == int(np.argmin(scores(data, Criterion())))
 
@@ -119,7 +126,7 @@ def table():
     return blocks, choice, summaries.tuning({("row", "l2"): blocks}, {("row", "l2"): choice})
 
 
-def test_every_arm_has_a_row_for_every_outcome_and_stage(table):
+def test_table_has_a_row_for_every_arm_outcome_and_stage(table):
     _, _, found = table
     assert list(found.columns) == summaries.TUNING
     keys = found[["arm", "outcome", "stage"]].apply(tuple, axis=1)
@@ -136,7 +143,7 @@ def test_every_arm_has_a_row_for_every_outcome_and_stage(table):
     ] == STRENGTHS
 
 
-def test_the_criterion_and_the_chosen_arm_are_marked_and_the_score_is_the_one_it_was_chosen_by(
+def test_table_marks_criterion_and_selected_arm_with_its_score(
     table,
 ):
     _, choice, found = table
@@ -150,7 +157,7 @@ def test_the_criterion_and_the_chosen_arm_are_marked_and_the_score_is_the_one_it
         assert by.loc[arm_name("l2", compared["arm"]), "mean"] == pytest.approx(compared["score"])
 
 
-def test_a_row_has_students_interval_over_seeds_and_says_what_diverged(table):
+def test_table_has_t_intervals_over_seeds_and_notes_divergence(table):
     blocks, _, found = table
     runs = np.concatenate([block["final_error"].values[0] for block in blocks]).astype(float)
     row = found[
@@ -168,7 +175,7 @@ def test_a_row_has_students_interval_over_seeds_and_says_what_diverged(table):
     assert diverged["note"].str.contains("1 diverged").all()
 
 
-def test_where_nothing_is_tuned_the_table_is_its_header(tmp_path):
+def test_table_without_tuning_is_its_header(tmp_path):
     found = summaries.tuning({}, {})
     found.to_csv(tmp_path / "tuning.csv", index=False)
     assert (tmp_path / "tuning.csv").read_text() == ",".join(summaries.TUNING) + "\n"

@@ -1,4 +1,4 @@
-"""Runs as one ensemble against a plain PyTorch loop over one network, and what one run may know of another: nothing."""
+"""An ensemble against a plain PyTorch loop over one network; runs do not affect each other."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -18,10 +18,11 @@ from plasticity.config.models import Network, Optimizer, Problem, Setting, Train
 from plasticity.data import shift, tasks
 from plasticity.data.dataset import Images, describe
 from plasticity.models import activations, architecture
-from plasticity.training import trainer
+from plasticity.training import recorder
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention
-from plasticity.training.trainer import Members, train, watched
+from plasticity.training.recorder import step_weights
+from plasticity.training.trainer import Trainer, train
 
 SETTING = Setting(
     Problem("tiny", "shuffle_labels", samples=30, batch=7, epochs=10, tasks=6),
@@ -29,7 +30,7 @@ SETTING = Setting(
     Optimizer("adam", options={"lr": 0.003}),
 )
 SHORT = replace(SETTING, problem=replace(SETTING.problem, epochs=3, tasks=4))
-# rows that fill no whole number of the processor's vectors
+# rows that fill no intact number of the processor's vectors
 ODD = replace(SETTING, network=replace(SETTING.network, options={"width": 11, "depth": 2}))
 ARMS = {"none": [{}], "fresh": [{}]} | {
     name: [{"strength": 0.01}, {"strength": 0.3}] for name in ("l2", "l2_init", "wasserstein")
@@ -40,9 +41,9 @@ NUMBERS = ["final_error", "final_loss", "online_error", "update_norm", "error_cu
 
 
 def built(data, method, arms, seeds, setting=SETTING, dtype=torch.float64, recorded=RECORDED):
-    return Members(
-        setting, method, list(product(arms, seeds)), data, recorded, torch.device("cpu"), dtype
-    )
+    """Make a trainer of each arm with each seed."""
+    runs = list(product(arms, seeds))
+    return Trainer(setting, method, runs, data, recorded, torch.device("cpu"), dtype)
 
 
 def trained(
@@ -55,30 +56,35 @@ def trained(
     recorded=RECORDED,
     sabotage=None,
 ):
-    """Outcomes ``(arm, seed, task …)``, and the parameters at each task's start and at the end, ``(time, arm, seed, parameter)``."""
-    members = built(data, method, arms, seeds, setting, dtype, recorded)
+    """Train all tasks.
+
+    Returns:
+        Outcomes ``(arm, seed, task …)``, and the parameters at the start of each task and at the
+        end, ``(time, arm, seed, parameter)``.
+    """
+    trainer = built(data, method, arms, seeds, setting, dtype, recorded)
     if sabotage:
-        sabotage(members)
+        sabotage(trainer)
     saved = {}
-    train(members, lambda task, parameters: saved.update({task: parameters.clone()}))
+    train(trainer, lambda task, parameters: saved.update({task: parameters.clone()}))
     assert list(saved) == list(range(setting.problem.tasks))
-    states = torch.stack([*saved.values(), members.learner.parameters.flat.detach()])
+    states = torch.stack([*saved.values(), trainer.learner.parameters.flat.detach()])
     outcomes = {
         name: values.unflatten(0, (len(arms), -1)).numpy()
-        for name, values in members.outcomes.items()
+        for name, values in trainer.recorder.outcomes.items()
     }
     return outcomes, states.unflatten(1, (len(arms), -1))
 
 
 def assert_same(outcomes, others):
-    """The same bits in every outcome."""
+    """Check that all outcomes are equal to the bit."""
     assert outcomes.keys() == others.keys()
     for name, values in outcomes.items():
         np.testing.assert_array_equal(values, others[name], err_msg=name)
 
 
 def penalty(method, strength, module, start):
-    """A penalty on one network, by its definition."""
+    """Compute a penalty on one network by its definition."""
     pairs = list(zip(module.parameters(), start, strict=True))
     match method:
         case "l2":
@@ -98,7 +104,7 @@ def penalty(method, strength, module, start):
 
 
 def plain_optimizer(setting, module):
-    """An optimizer of torch's own."""
+    """Make an optimizer of torch."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[
         setting.optimizer.kind
     ]
@@ -106,7 +112,7 @@ def plain_optimizer(setting, module):
 
 
 def plain_network(setting, data):
-    """One network; an mlp is written out."""
+    """Make one network; an mlp is written out."""
     if setting.network.kind != "mlp":
         return architecture.fitting(setting, data).double()
     activation = activations.KINDS[setting.network.activation]
@@ -117,7 +123,11 @@ def plain_network(setting, data):
 
 
 def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
-    """One run, one network: outcomes of each task, and the parameters at each task's start and at the end."""
+    """Train one network in a plain loop.
+
+    Returns:
+        Outcomes of each task, and the parameters at the start of each task and at the end.
+    """
     problem = setting.problem
     module = plain_network(setting, data)
     regression = setting.problem.shift == "flip_bits"
@@ -190,7 +200,7 @@ def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
         if problem.test_samples:
             outcomes["test_error"].append(errors_of(outputs[n:], labels[n:]).mean())
         outcomes["online_error"].append(sum(errors) / len(errors))
-        outcomes["update_norm"].append(np.dot(watched(len(moves), task), moves) / len(moves))
+        outcomes["update_norm"].append(np.dot(step_weights(len(moves), task), moves) / len(moves))
         ends = [len(errors) * point // points for point in range(points + 1)]
         for curve, values in (("error_curve", errors), ("loss_curve", losses)):
             outcomes[curve].append([np.mean(values[a:b]) for a, b in pairwise(ends)])
@@ -218,7 +228,7 @@ def assert_trained_as_by_a_plain_loop(data, method, arms, setting):
 
 @pytest.mark.parametrize(("method", "arms"), ARMS.items())
 @pytest.mark.parametrize("activation", slow_except(["relu"], ["relu", "tanh"]))
-def test_each_member_is_trained_as_by_a_plain_loop_over_its_network(data, method, arms, activation):
+def test_run_equals_plain_loop(data, method, arms, activation):
     setting = replace(SETTING, network=replace(SETTING.network, activation=activation))
     assert_trained_as_by_a_plain_loop(data, method, arms, setting)
 
@@ -230,7 +240,7 @@ CONVOLUTIONAL = [
 
 
 @pytest.mark.parametrize(("network", "size"), slow_except([CONVOLUTIONAL[0]], CONVOLUTIONAL))
-def test_members_of_a_convolutional_network_are_too(network, size):
+def test_convolutional_run_equals_plain_loop(network, size):
     draw = np.random.default_rng(0)
     data = describe(
         "small",
@@ -261,7 +271,7 @@ WAYS = {
             "head": "fresh",
         }
     },
-    "an optimizer that forgets": {"optimizer": {"at_task_boundary": "reset"}},
+    "an optimizer that is reset": {"optimizer": {"at_task_boundary": "reset"}},
     "test images": {"problem": {"shift": "permute_pixels", "test_samples": 17}},
     "a budget in steps": {
         "problem": {"shift": "remap_labels", "epochs": None, "steps_per_task": 39}
@@ -281,7 +291,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_members_of_every_kind_of_problem_and_optimizer_are_too(data, way):
+def test_run_equals_plain_loop_for_every_problem_and_optimizer(data, way):
     setting = replace(
         SETTING,
         **{part: replace(getattr(SETTING, part), **changed) for part, changed in WAYS[way].items()},
@@ -289,7 +299,7 @@ def test_members_of_every_kind_of_problem_and_optimizer_are_too(data, way):
     assert_trained_as_by_a_plain_loop(data, "l2_init", [{"strength": 0.01}], setting)
 
 
-def test_learning_happens_and_outcomes_are_of_the_right_size(data):
+def test_errors_fall_and_outcomes_are_plausible(data):
     longer = replace(SETTING, problem=replace(SETTING.problem, epochs=120, tasks=2))
     outcomes, _ = trained(data, "none", [{}], [0], longer)
     assert (outcomes["final_error"] <= 0.1).all()
@@ -300,16 +310,16 @@ def test_learning_happens_and_outcomes_are_of_the_right_size(data):
     assert (np.diff(outcomes["loss_curve"]) < 0).all()
 
 
-def test_outcomes_do_not_depend_on_how_many_samples_are_looked_at_at_once(data, monkeypatch):
+def test_outcomes_do_not_depend_on_the_evaluation_batch(data, monkeypatch):
     at_once, states = trained(data, "none", [{}], [0, 1], SHORT)
-    monkeypatch.setattr(trainer, "CHUNK", 7)
+    monkeypatch.setattr(recorder, "EVALUATION_BATCH", 7)
     in_parts, states_again = trained(data, "none", [{}], [0, 1], SHORT)
     assert torch.equal(states, states_again)
     for name in NUMBERS:
         np.testing.assert_allclose(in_parts[name], at_once[name], rtol=1.2e-7, err_msg=name)
 
 
-# what one run may know of another: nothing
+# runs do not depend on each other
 
 
 @pytest.mark.parametrize(
@@ -317,9 +327,7 @@ def test_outcomes_do_not_depend_on_how_many_samples_are_looked_at_at_once(data, 
     [(torch.float32, RECORDED), (torch.float64, RECORDED), (torch.float32, BFLOAT16)],
 )
 @pytest.mark.parametrize("method", ["none", "fresh", "wasserstein"])
-def test_a_members_numbers_do_not_depend_on_the_block_it_is_trained_in(
-    data, method, dtype, recorded
-):
+def test_run_does_not_depend_on_other_seeds(data, method, dtype, recorded):
     block, block_states = trained(data, method, ARMS[method], [0, 1, 2], ODD, dtype, recorded)
     alone, alone_states = trained(data, method, ARMS[method], [2], ODD, dtype, recorded)
     assert torch.equal(block_states[:, :, 2:], alone_states)
@@ -328,7 +336,7 @@ def test_a_members_numbers_do_not_depend_on_the_block_it_is_trained_in(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("method", ["l2", "l2_init", "wasserstein"])
-def test_a_members_numbers_do_not_depend_on_other_arms(data, method, dtype):
+def test_run_does_not_depend_on_other_arms(data, method, dtype):
     both, both_states = trained(data, method, ARMS[method], [0, 1], ODD, dtype)
     alone, alone_states = trained(data, method, ARMS[method][1:], [0, 1], ODD, dtype)
     assert torch.equal(both_states[:, 1:], alone_states)
@@ -336,28 +344,28 @@ def test_a_members_numbers_do_not_depend_on_other_arms(data, method, dtype):
     assert not np.array_equal(both["final_loss"][0], both["final_loss"][1])
 
 
-def test_members_may_be_any_arms_and_seeds_in_any_order(data):
+def test_runs_can_be_any_arms_and_seeds_in_any_order(data):
     arms = ARMS["l2"]
-    whole, states = trained(data, "l2", arms, [0, 1, 2], SHORT, torch.float32)
+    intact, states = trained(data, "l2", arms, [0, 1, 2], SHORT, torch.float32)
     some = [(arms[1], 2), (arms[0], 0), (arms[1], 0)]
-    members = Members(SHORT, "l2", some, data, RECORDED, torch.device("cpu"))
-    train(members)
-    assert torch.equal(members.learner.parameters.flat, states[-1][[1, 0, 1], [2, 0, 0]])
+    trainer = Trainer(SHORT, "l2", some, data, RECORDED, torch.device("cpu"))
+    train(trainer)
+    assert torch.equal(trainer.learner.parameters.flat, states[-1][[1, 0, 1], [2, 0, 0]])
     assert_same(
-        {name: values.numpy() for name, values in members.outcomes.items()},
-        {n: v[[1, 0, 1], [2, 0, 0]] for n, v in whole.items()},
+        {name: values.numpy() for name, values in trainer.recorder.outcomes.items()},
+        {n: v[[1, 0, 1], [2, 0, 0]] for n, v in intact.items()},
     )
 
 
 @pytest.mark.parametrize("method", ["l2", "l2_init", "wasserstein"])
-def test_a_strength_of_zero_is_no_intervention_bit_for_bit(data, method):
+def test_strength_zero_equals_none(data, method):
     zero, zero_states = trained(data, method, [{"strength": 0.0}], [0, 1], dtype=torch.float32)
     none, none_states = trained(data, "none", [{}], [0, 1], dtype=torch.float32)
     assert torch.equal(zero_states, none_states)
     assert_same(zero, none)
 
 
-def test_the_same_ensemble_twice_gives_the_same_bytes(data):
+def test_ensemble_trained_twice_gives_the_same_bytes(data):
     (first, states), (second, states_again) = (
         trained(data, "wasserstein", ARMS["wasserstein"], [0, 1], dtype=torch.float32)
         for _ in range(2)
@@ -368,7 +376,7 @@ def test_the_same_ensemble_twice_gives_the_same_bytes(data):
     }
 
 
-def test_global_randomness_plays_no_part(data):
+def test_global_random_state_has_no_effect(data):
     runs = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -407,9 +415,7 @@ def assert_other_trajectories_with_outcomes_of_the_same_distribution(run, other)
 
 
 @pytest.mark.parametrize(("method", "arms"), ARMS.items())
-def test_trajectories_in_float32_are_those_in_float64_until_rounding_divides_them(
-    data, method, arms
-):
+def test_float32_parameters_are_near_float64_after_one_task(data, method, arms):
     first = replace(SETTING, problem=replace(SETTING.problem, epochs=5, tasks=1))
     assert first.problem.steps == 20
     (_, single), (_, double) = (
@@ -421,22 +427,22 @@ def test_trajectories_in_float32_are_those_in_float64_until_rounding_divides_the
     assert ((distance > 0) & (distance < 2e-6)).all()
 
 
-def test_outcomes_in_float32_are_distributed_as_those_in_float64(data, chaos_in_float32):
+def test_float32_outcomes_have_the_distribution_of_float64(data, chaos_in_float32):
     exact = trained(data, "none", [{}], MANY, CHAOS, torch.float64)
     assert_other_trajectories_with_outcomes_of_the_same_distribution(chaos_in_float32, exact)
 
 
-def test_outcomes_in_bfloat16_are_distributed_as_those_in_float32(data, chaos_in_float32):
+def test_bfloat16_outcomes_have_the_distribution_of_float32(data, chaos_in_float32):
     lower = trained(data, "none", [{}], MANY, CHAOS, torch.float32, BFLOAT16)
     assert_other_trajectories_with_outcomes_of_the_same_distribution(lower, chaos_in_float32)
 
 
-def test_products_in_bfloat16_are_near_and_all_else_stays_in_float32(data):
+def test_bfloat16_changes_products_only(data):
     every_step = replace(BFLOAT16, curve_points=SHORT.problem.steps)
-    members = built(data, "l2", ARMS["l2"], [0, 1], SHORT, torch.float32, every_step)
+    trainer = built(data, "l2", ARMS["l2"], [0, 1], SHORT, torch.float32, every_step)
     lower, states = trained(data, "l2", ARMS["l2"], [0, 1], SHORT, torch.float32, every_step)
     single, exact = trained(data, "l2", ARMS["l2"], [0, 1], SHORT, torch.float32)
-    assert {tensor.dtype for name, tensor in members.carried().items() if name != "alive"} == {
+    assert {tensor.dtype for name, tensor in trainer.carried().items() if name != "alive"} == {
         torch.float32
     }
     for numbers in (states[-1], torch.from_numpy(lower["loss_curve"])):
@@ -447,7 +453,7 @@ def test_products_in_bfloat16_are_near_and_all_else_stays_in_float32(data):
     np.testing.assert_allclose(lower["final_loss"], single["final_loss"], rtol=0.01)
 
 
-def test_the_final_loss_is_looked_at_in_float32_whatever_is_learned_in(data):
+def test_final_loss_is_evaluated_in_float32(data):
     at_rest = replace(SHORT, optimizer=Optimizer("adam", options={"lr": 1e-30}))  # it never moves
     lower, single = (
         trained(data, "none", [{}], [0, 1], at_rest, torch.float32, chosen)[0]
@@ -457,11 +463,11 @@ def test_the_final_loss_is_looked_at_in_float32_whatever_is_learned_in(data):
     assert (lower["loss_curve"] != single["loss_curve"]).any()
 
 
-# runs whose numbers are no longer finite
+# diverged runs
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_an_arm_that_diverges_at_once_is_nan_from_the_first_task_and_harms_no_other(data, dtype):
+def test_arm_that_diverges_at_once_is_nan_and_does_not_change_others(data, dtype):
     excessive = 2 * torch.finfo(dtype).max  # overflows to inf in its dtype, if not in Python
     arms = [{"strength": excessive}, {"strength": 0.01}]
     both, both_states = trained(data, "l2", arms, [0, 1], SHORT, dtype)
@@ -474,13 +480,11 @@ def test_an_arm_that_diverges_at_once_is_nan_from_the_first_task_and_harms_no_ot
 
 
 @pytest.mark.parametrize("method", ["l2", "fresh"])
-def test_a_member_that_diverges_midway_keeps_its_numbers_until_then_and_is_frozen_for_good(
-    data, method
-):
+def test_run_that_diverges_later_keeps_earlier_outcomes_and_stays_nan(data, method):
     strengths = ARMS["l2"] if method == "l2" else [{}, {}]
 
-    def sabotage(members, worst=torch.inf):
-        intervention = members.interventions[method]
+    def sabotage(trainer, worst=torch.inf):
+        intervention = trainer.interventions[method]
         penalty, calls = intervention.penalty, iter(range(10**6))
 
         def poisoned(learner):
@@ -498,14 +502,14 @@ def test_a_member_that_diverges_midway_keeps_its_numbers_until_then_and_is_froze
         intervention.penalty = poisoned
 
     broken, broken_states = trained(data, method, strengths, [0, 1], SHORT, sabotage=sabotage)
-    whole, whole_states = trained(
+    intact, whole_states = trained(
         data, method, strengths, [0, 1], SHORT, sabotage=partial(sabotage, worst=0)
     )
     assert broken["status"].reshape(4, 4).tolist() == [[0] * 4, [0, 0, 1, 1], [0] * 4, [0] * 4]
     for name in NUMBERS:
         values, expected = (
             outcomes[name].reshape(4, *outcomes[name].shape[2:]).copy()
-            for outcomes in (broken, whole)
+            for outcomes in (broken, intact)
         )
         expected[1, 2:] = np.nan
         np.testing.assert_array_equal(values, expected, err_msg=name)
@@ -516,9 +520,7 @@ def test_a_member_that_diverges_midway_keeps_its_numbers_until_then_and_is_froze
 
 
 @pytest.mark.parametrize(("dtype", "status"), [(torch.float32, 1), (torch.float64, 0)])
-def test_a_member_whose_optimizers_memory_overflows_has_diverged_though_its_parameters_are_finite(
-    data, dtype, status
-):
+def test_overflow_of_optimizer_state_is_divergence(data, dtype, status):
     arms = [
         {"strength": 1e30},
         {"strength": 0.01},
@@ -531,40 +533,15 @@ def test_a_member_whose_optimizers_memory_overflows_has_diverged_though_its_para
     assert states[:, 1].isfinite().all()
 
 
-# norms of updates are estimated, since taking them all would cost half as much as training
-
-
-@pytest.mark.parametrize("steps", [1, 9, 10, 11, 25, 60, 499, 1234])
-def test_the_first_steps_stand_for_themselves_and_one_of_each_stretch_after_them_for_the_stretch(
-    steps,
-):
-    counts = watched(steps, task=3)
-    assert counts.shape == (steps,)
-    assert (counts[:10] == 1).all()
-    assert counts.sum() == steps
-    length = max(10, steps // 50)
-    for start in range(10, steps, length):
-        stretch = counts[start : start + length]
-        assert sorted(stretch)[:-1] == [0] * (len(stretch) - 1)
-        assert max(stretch) == len(stretch)
-
-
-def test_the_estimate_of_a_sum_over_steps_is_unbiased():
-    series = np.exp(-np.arange(57) / 15) + 0.1 * np.cos(np.arange(57))
-    sums = np.array([watched(57, task) @ series for task in range(3000)])
-    error = sums.std(ddof=1) / np.sqrt(len(sums))
-    assert 0 < error < 0.002 * series.sum()
-    assert abs(sums.mean() - series.sum()) < 3 * error
+# update norms are estimated from some steps
 
 
 @pytest.mark.parametrize("method", ["none", "fresh", "l2_init"])
-def test_the_estimated_update_norm_is_near_the_exact_one_and_changes_nothing_else(
-    data, monkeypatch, method
-):
+def test_estimated_update_norm_is_near_the_exact_one(data, monkeypatch, method):
     longer = replace(SETTING, problem=replace(SETTING.problem, epochs=125, tasks=2))
     arms = ARMS[method][:1]
     estimated, states = trained(data, method, arms, [0, 1], longer, torch.float32)
-    monkeypatch.setattr(trainer, "watched", lambda steps, task: np.ones(steps, int))
+    monkeypatch.setattr(recorder, "step_weights", lambda steps, task: np.ones(steps, int))
     exact, exact_states = trained(data, method, arms, [0, 1], longer, torch.float32)
     assert torch.equal(states, exact_states)
     estimate = estimated.pop("update_norm")
@@ -573,12 +550,12 @@ def test_the_estimated_update_norm_is_near_the_exact_one_and_changes_nothing_els
     assert_same(estimated, exact)
 
 
-# what is kept at the end of a task, and taken up again
+# restored runs
 
 
 @dataclass
-class Following(Intervention):
-    """Draws parameters toward the mean of those at all tasks' starts so far, which it must remember."""
+class PullToMean(Intervention):
+    """Pulls parameters toward their mean at the starts of all tasks so far, which is its state."""
 
     strength: Tensor
 
@@ -599,56 +576,58 @@ class Following(Intervention):
         self.mean += (learner.parameters.flat - self.mean) / self.starts
 
 
-@pytest.mark.parametrize("method", [*ARMS, "following"])
-def test_members_restored_after_any_task_go_on_to_the_same_bits(data, monkeypatch, method):
+@pytest.mark.parametrize("method", [*ARMS, "pull_to_mean"])
+def test_restored_run_equals_uninterrupted_run(data, monkeypatch, method):
     load = registry.load
     monkeypatch.setattr(
         registry,
         "load",
         lambda kind, name: (
-            SimpleNamespace(Method=Following) if name == "following" else load(kind, name)
+            SimpleNamespace(Method=PullToMean) if name == "pull_to_mean" else load(kind, name)
         ),
     )
     arms = ARMS.get(method, [{"strength": 0.01}, {"strength": 1e30}])  # one of them diverges
-    members, kept, saved = built(data, method, arms, [0, 1], SHORT, torch.float32), [], {}
-    train(
-        members,
-        lambda task, parameters: saved.update({task: parameters.clone()}),
-        lambda state: kept.append(copy.deepcopy(state)),
+    trainer, states_of_tasks, saved = (
+        built(data, method, arms, [0, 1], SHORT, torch.float32),
+        [],
+        {},
     )
-    assert [int(state["task"]) for state in kept] == [1, 2, 3, 4]
-    for state in kept:
-        again, rest = built(data, method, arms, [0, 1], SHORT, torch.float32), {}
-        again.restore(state)
-        train(again, lambda task, parameters, rest=rest: rest.update({task: parameters.clone()}))
+    train(
+        trainer,
+        lambda task, parameters: saved.update({task: parameters.clone()}),
+        lambda state: states_of_tasks.append(copy.deepcopy(state)),
+    )
+    assert [int(state["task"]) for state in states_of_tasks] == [1, 2, 3, 4]
+    for state in states_of_tasks:
+        restored, rest = built(data, method, arms, [0, 1], SHORT, torch.float32), {}
+        restored.restore(state)
+        train(restored, lambda task, parameters, rest=rest: rest.update({task: parameters.clone()}))
         assert list(rest) == list(range(int(state["task"]), 4))
         for task, parameters in rest.items():
             torch.testing.assert_close(parameters, saved[task], rtol=0, atol=0, equal_nan=True)
         assert_same(
-            {n: v.numpy() for n, v in again.outcomes.items()},
-            {n: v.numpy() for n, v in members.outcomes.items()},
+            {n: v.numpy() for n, v in restored.recorder.outcomes.items()},
+            {n: v.numpy() for n, v in trainer.recorder.outcomes.items()},
         )
-        assert {name: values.tobytes() for name, values in again.state().items()} == {
-            name: values.tobytes() for name, values in kept[-1].items()
+        assert {name: values.tobytes() for name, values in restored.state().items()} == {
+            name: values.tobytes() for name, values in states_of_tasks[-1].items()
         }
 
 
-def test_a_state_is_of_arrays_that_another_process_can_read_and_that_training_on_does_not_change(
-    data, tmp_path
-):
-    members = built(data, "l2", ARMS["l2"], [0], SHORT, torch.float32)
-    members.on_task_start()
-    members.learn()
-    np.savez(tmp_path / "state.npz", allow_pickle=False, **members.state())
-    again = built(data, "l2", ARMS["l2"], [0], SHORT, torch.float32)
+def test_saved_state_can_be_restored_from_a_file(data, tmp_path):
+    trainer = built(data, "l2", ARMS["l2"], [0], SHORT, torch.float32)
+    trainer.on_task_start()
+    trainer.learn()
+    np.savez(tmp_path / "state.npz", allow_pickle=False, **trainer.state())
+    restored = built(data, "l2", ARMS["l2"], [0], SHORT, torch.float32)
     with np.load(tmp_path / "state.npz") as state:
-        again.restore(state)
-    for one in (members, again):
+        restored.restore(state)
+    for one in (trainer, restored):
         train(one)
-    assert torch.equal(members.learner.parameters.flat, again.learner.parameters.flat)
+    assert torch.equal(trainer.learner.parameters.flat, restored.learner.parameters.flat)
 
 
-def test_every_task_is_checkpointed_at_its_start_the_first_with_the_initial_draw(data):
+def test_checkpoints_are_taken_at_the_start_of_every_task(data):
     module = architecture.build(SHORT.network, (2, 2, 3), 4)
     for method, arms in ARMS.items():
         _, states = trained(data, method, arms, [0, 1], SHORT)
@@ -669,17 +648,17 @@ def test_every_task_is_checkpointed_at_its_start_the_first_with_the_initial_draw
         )
 
 
-def test_outcomes_of_tasks_that_are_not_learned_yet_are_missing(data):
-    members = built(data, "none", [{}], [0, 1], SHORT)
-    members.on_task_start()
-    members.learn()
-    assert members.learner.task == 1
-    for name, values in members.outcomes.items():
+def test_outcomes_of_untrained_tasks_are_nan(data):
+    trainer = built(data, "none", [{}], [0, 1], SHORT)
+    trainer.on_task_start()
+    trainer.learn()
+    assert trainer.learner.task == 1
+    for name, values in trainer.recorder.outcomes.items():
         assert values[:, 0].isfinite().all(), name
         assert values[:, 1:].isnan().all(), name
 
 
-def test_progress_wraps_the_loop_over_the_tasks_that_are_left(data):
+def test_progress_wraps_the_loop_over_remaining_tasks(data):
     seen = []
 
     def progress(rounds):
@@ -687,8 +666,8 @@ def test_progress_wraps_the_loop_over_the_tasks_that_are_left(data):
             seen.append(task)
             yield task
 
-    members = built(data, "none", [{}], [0], SHORT)
-    members.on_task_start()
-    members.learn()
-    train(members, progress=progress)
+    trainer = built(data, "none", [{}], [0], SHORT)
+    trainer.on_task_start()
+    trainer.learn()
+    train(trainer, progress=progress)
     assert seen == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""Training that is killed at any moment, told to stop, started twice or out of space ends in the bytes of one that was left alone."""
+"""Training that is killed, stopped, started twice or out of space ends in the same bytes."""
 
 import functools
 import json
@@ -33,22 +33,22 @@ SETTING = {
     "network": {"kind": "mlp", "width": 128, "depth": 2, "activation": "relu"},
     "optimizer": {"kind": "adam", "lr": 0.003},
 }
-LONGER = {"epochs": 4, "tasks": 5}  # so that a random moment is likely to be within a task
+LONGER = {"epochs": 4, "tasks": 5}  # so that a random time is likely to be within a task
 RESULTS = ["checkpoints.nc", "outcomes.nc"]
 
 
 @dataclass
 class Job(Forked):
-    """An ensemble to be trained.
+    """A job that trains an ensemble.
 
     Attributes:
         data: the prepared dataset.
-        waves: how many the memory that it is granted makes of it.
-        problem: changes to that of `SETTING`.
+        chunks: number of chunks that its memory limit leads to.
+        problem: changes of the problem in `SETTING`.
     """
 
     data: Path
-    waves: int = 1
+    chunks: int = 1
     problem: dict[str, int] = field(default_factory=dict)
 
     def argv(self):
@@ -72,10 +72,10 @@ class Job(Forked):
             self.folder / "checkpoints.nc",
         ]
         argv += ["--settings", json.dumps(settings)]
-        if self.waves > 1:
+        if self.chunks > 1:
             need, at_once = (
-                memory.per_member(Setting.of(setting), netcdf.read(self.data)),
-                ARMS * SEEDS // self.waves,
+                memory.per_run(Setting.of(setting), netcdf.read(self.data)),
+                ARMS * SEEDS // self.chunks,
             )
             argv += [
                 "--memory",
@@ -86,21 +86,21 @@ class Job(Forked):
 
 @pytest.fixture(scope="module")
 def make(forks, data, tmp_path_factory):
-    """``make(waves, **problem)`` is a job of which nothing has been trained."""
+    """Return a function that makes a new job, ``make(chunks, **problem)``."""
     path = tmp_path_factory.mktemp("data") / "tiny.nc"
     netcdf.write(data, path)
-    return lambda waves=1, **problem: Job(
-        tmp_path_factory.mktemp("job"), forks, path, waves, problem
+    return lambda chunks=1, **problem: Job(
+        tmp_path_factory.mktemp("job"), forks, path, chunks, problem
     )
 
 
 @pytest.fixture(scope="module")
 def alone(make):
-    """A job that was left alone, and how long it took."""
+    """Return a function that runs an undisturbed job; the job and its seconds."""
 
     @functools.cache
-    def train(waves=1, **problem):
-        job = make(waves, **problem)
+    def train(chunks=1, **problem):
+        job = make(chunks, **problem)
         pid, start = job.start(), time.monotonic()
         assert job.end(pid) == 0, job.text("said")
         assert sorted(job.results) == RESULTS
@@ -111,31 +111,31 @@ def alone(make):
 
 @pytest.fixture(scope="module")
 def expected(alone):
-    """The results that a job must come to, in however many waves."""
+    """Return a function that gives the right results, for any number of chunks."""
     return lambda **problem: alone(**problem)[0].results
 
 
 def learned(job):
-    """How many times a task was begun by a wave, by all of a job's processes."""
+    """Count the tasks that all processes of a job started, in all chunks."""
     return job.moments.count("learn")
 
 
-def gone_on(job):
-    """After which tasks the job's processes went on."""
+def continued_after(job):
+    """Return the tasks after which processes of the job continued."""
     return [int(task) for task in re.findall(r"going on after task (\d+) of", job.text("log"))]
 
 
-# Left alone
+# Undisturbed
 
 
-@pytest.mark.parametrize("waves", [1, 3])
-def test_a_ensemble_is_trained_in_as_many_waves_as_its_memory_asks_for(alone, waves):
-    job, _ = alone(waves)
-    assert learned(job) == waves * TASKS
-    assert ("they are trained in 3 waves, with the same results" in job.text("log")) == (waves == 3)
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_ensemble_is_trained_in_as_many_chunks_as_memory_requires(alone, chunks):
+    job, _ = alone(chunks)
+    assert learned(job) == chunks * TASKS
+    assert ("training them in 3 chunks, with the same results" in job.text("log")) == (chunks == 3)
 
 
-def test_waves_change_no_byte(alone, expected):
+def test_chunks_do_not_change_bytes(alone, expected):
     assert alone(3)[0].results == expected()
 
 
@@ -143,15 +143,15 @@ def test_waves_change_no_byte(alone, expected):
 
 
 @pytest.mark.parametrize("moment", slow_except([0, 7, 14], range(20)))
-@pytest.mark.parametrize("waves", [1, 3])
-def test_killed_at_random_moments_it_ends_in_the_same_bytes(make, alone, expected, waves, moment):
-    draw, took = random.Random(100 * waves + moment), alone(waves, **LONGER)[1]
-    job = make(waves, **LONGER)
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_job_killed_at_random_times_ends_in_the_same_bytes(make, alone, expected, chunks, moment):
+    draw, took = random.Random(100 * chunks + moment), alone(chunks, **LONGER)[1]
+    job = make(chunks, **LONGER)
     for kill in [(moment + draw.random()) / 20, *(draw.random() for _ in range(draw.randrange(3)))]:
         pid = job.start()
         time.sleep(kill * took)
         os.kill(pid, signal.SIGKILL)
-        if job.end(pid) == 0:  # it was quicker than the one that was left alone
+        if job.end(pid) == 0:  # it was faster than the undisturbed job
             break
     else:
         assert job.run() == 0, job.text("said")
@@ -159,9 +159,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(make, alone, expecte
 
 
 @pytest.mark.parametrize("third", slow_except([0], range(3)))
-def test_killed_before_any_change_of_a_file_it_ends_in_the_same_bytes_and_at_most_one_task_is_done_twice(
-    make, alone, expected, third
-):
+def test_job_killed_before_any_file_change_repeats_at_most_one_task(make, alone, expected, third):
     moments = alone(3)[0].moments
     first_removed = next(
         at for at, moment in enumerate(moments) if moment.startswith("os.remove state")
@@ -169,7 +167,7 @@ def test_killed_before_any_change_of_a_file_it_ends_in_the_same_bytes_and_at_mos
     for at, moment in list(enumerate(moments))[third::3]:
         job = make(3)
         assert job.run(at=("", at)) == -signal.SIGKILL
-        if at > first_removed:  # what is left was not needed any more
+        if at > first_removed:  # the remaining files are not needed any more
             assert {name: job.results[name] for name in RESULTS} == expected(), (
                 f"killed before {moment} ({at})"
             )
@@ -178,7 +176,8 @@ def test_killed_before_any_change_of_a_file_it_ends_in_the_same_bytes_and_at_mos
         assert at > first_removed or learned(job) <= 3 * TASKS + 1, f"killed before {moment} ({at})"
 
 
-# in one wave a state has 1.4 MB, in three it has 0.46 MB; the rows grow to 0.9 MB in steps of 0.45 MB, and checkpoints.nc is larger
+# A state has 1.4 MB in one chunk, and 0.46 MB in three. The rows grow to 0.9 MB in steps of
+# 0.45 MB, and checkpoints.nc is larger.
 AMID = {
     (1, 100_000): "resume/checkpoints.f4",
     (1, 900_000): "resume/state_0.npz.part",
@@ -191,58 +190,54 @@ AMID = {
 }
 
 
-@pytest.mark.parametrize(("waves", "byte"), AMID)
-def test_killed_amid_a_write_it_ends_in_the_same_bytes(make, expected, waves, byte):
-    job = make(waves)
+@pytest.mark.parametrize(("chunks", "byte"), AMID)
+def test_job_killed_during_a_write_ends_in_the_same_bytes(make, expected, chunks, byte):
+    job = make(chunks)
     assert job.run(largest=byte, amid_a_write=True) == -signal.SIGXFSZ
-    assert len(job.results[AMID[waves, byte]]) == byte
+    assert len(job.results[AMID[chunks, byte]]) == byte
     assert job.run() == 0, job.text("said")
     assert job.results == expected()
 
 
-def test_killed_at_the_second_task_that_each_process_begins_it_comes_to_its_end(make, expected):
+def test_job_killed_at_every_second_task_finishes(make, expected):
     job = make(3)
     for _ in range(3 * TASKS - 1):
         assert job.run(at=("learn", 1)) == -signal.SIGKILL
     assert job.run(at=("learn", 1)) == 0
     assert job.results == expected()
     assert learned(job) == 2 * 3 * TASKS - 1
-    assert gone_on(job) == [1, 2, *[2, 1], *[2, 2], *[2, 2, 1]]
+    assert continued_after(job) == [1, 2, *[2, 1], *[2, 2], *[2, 2, 1]]
 
 
-# Told to stop
+# Stopped
 
 
 @pytest.mark.parametrize("third", slow_except([0], range(3)))
-def test_told_to_stop_at_any_moment_it_says_so_leaves_nothing_half_and_goes_on_from_there(
-    make, alone, expected, third
-):
+def test_stopped_job_logs_it_leaves_no_partial_file_and_continues(make, alone, expected, third):
     for at, moment in list(enumerate(alone()[0].moments))[third::3]:
         job = make()
         assert job.run(at=("", at), number=signal.SIGTERM) == 128 + signal.SIGTERM, (
-            f"told before {moment} ({at})"
+            f"stopped before {moment} ({at})"
         )
         assert "stopped by SIGTERM; finished tasks are saved: start snakemake again" in job.text(
             "log"
         )
-        assert not list(job.root.rglob("*.part")), f"told before {moment} ({at})"
+        assert not list(job.root.rglob("*.part")), f"stopped before {moment} ({at})"
         assert not job.text("said"), "no traceback, and no second word"
         assert job.run() == 0, job.text("said")
-        assert job.results == expected(), f"told before {moment} ({at})"
+        assert job.results == expected(), f"stopped before {moment} ({at})"
 
 
-def test_told_to_stop_while_it_writes_it_goes_on_after_the_last_task_whose_end_it_kept(
-    make, expected
-):
+def test_job_stopped_during_a_write_continues_after_the_last_saved_task(make, expected):
     job = make()
     assert job.run(at=("open state_0.npz.part", 1), number=signal.SIGTERM) == 128 + signal.SIGTERM
     assert job.run() == 0
-    assert gone_on(job) == [1]
+    assert continued_after(job) == [1]
     assert job.results == expected()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_told_to_stop_amid_a_task_it_leaves_within_ten_seconds(make, number):
+def test_job_stopped_during_a_task_exits_within_ten_seconds(make, number):
     job = make(epochs=10**5)
     pid = job.paused(at=("learn", 0))
     os.kill(pid, signal.SIGCONT)
@@ -254,7 +249,7 @@ def test_told_to_stop_amid_a_task_it_leaves_within_ten_seconds(make, number):
     assert f"stopped by {number.name}" in job.text("log")
 
 
-def test_told_again_and_again_on_its_way_out_it_still_cleans_up(make, alone):
+def test_job_stopped_repeatedly_still_cleans_up(make, alone):
     moments = alone()[0].moments
     for moment in ("os.rename state_0.npz.part", "os.rename checkpoints.nc.part"):
         job = make()
@@ -270,9 +265,7 @@ def test_told_again_and_again_on_its_way_out_it_still_cleans_up(make, alone):
 # Two at once
 
 
-def test_a_second_process_says_in_a_sentence_who_trains_and_the_first_ends_as_if_it_had_been_alone(
-    make, expected
-):
+def test_second_process_names_the_first_and_does_not_disturb_it(make, expected):
     job = make()
     first = job.paused(at=("learn", 1))
     assert job.run(log="other.log") == 1
@@ -287,7 +280,7 @@ def test_a_second_process_says_in_a_sentence_who_trains_and_the_first_ends_as_if
     assert job.results == expected()
 
 
-def test_a_second_process_takes_nothing_from_the_log_of_the_first(make):
+def test_second_process_keeps_the_log_of_the_first(make):
     job = make()
     first = job.paused(at=("learn", 1))
     before = job.text("log")
@@ -298,29 +291,28 @@ def test_a_second_process_takes_nothing_from_the_log_of_the_first(make):
     assert "\0" not in job.text("log")
 
 
-def test_once_the_first_is_killed_the_second_goes_on_from_where_it_was(make, expected):
+def test_second_process_continues_after_the_first_was_killed(make, expected):
     job = make()
     first = job.paused(at=("learn", 1))
     assert job.run() == 1
     os.kill(first, signal.SIGKILL)
     assert job.end(first) == -signal.SIGKILL
     assert job.run() == 0
-    assert gone_on(job) == [1]
+    assert continued_after(job) == [1]
     assert job.results == expected()
 
 
-def test_of_many_processes_at_once_each_trains_or_says_why_not_and_none_spoils_the_results(
-    make, expected
-):
+def test_many_processes_at_once_train_or_refuse_and_results_are_right(make, expected):
     job = make()
     pids = []
-    for _ in range(20):  # for longer than one of them takes, so that some come as another finishes
+    for _ in range(20):  # for longer than one takes, so that some start as another ends
         pids.append(job.start())
         time.sleep(0.02)
     statuses = [job.end(pid) for pid in pids]
     assert set(statuses) == {0, 1}
     refusals = re.findall(
-        "is being worked on by process|is being worked on by another process|was finished by another process just now",
+        "is being worked on by process|is being worked on by another process|"
+        "was finished by another process just now",
         job.text("said"),
     )
     assert len(refusals) == statuses.count(1)
@@ -331,13 +323,11 @@ def test_of_many_processes_at_once_each_trains_or_says_why_not_and_none_spoils_t
 # A full disk
 
 
-@pytest.mark.parametrize(("waves", "byte"), AMID)
-def test_a_full_disk_is_said_in_a_sentence_and_with_space_again_it_ends_in_the_same_bytes(
-    make, expected, waves, byte
-):
-    job = make(waves)
+@pytest.mark.parametrize(("chunks", "byte"), AMID)
+def test_full_disk_is_reported_and_the_job_can_continue_later(make, expected, chunks, byte):
+    job = make(chunks)
     assert job.run(largest=byte) == 1
-    path = job.folder / AMID[waves, byte].removesuffix(".part")
+    path = job.folder / AMID[chunks, byte].removesuffix(".part")
     assert re.fullmatch(
         rf"{path} could not be written \(.+\): free space or give yourself write permission.*\n",
         job.text("said"),
@@ -348,16 +338,16 @@ def test_a_full_disk_is_said_in_a_sentence_and_with_space_again_it_ends_in_the_s
     assert job.results == expected()
 
 
-def test_with_space_again_it_goes_on_from_where_it_was(make, expected):
+def test_job_continues_after_a_full_disk_from_its_last_task(make, expected):
     job = make(3)
     assert job.run(largest=500_000) == 1  # the second task's rows do not fit
     assert job.run() == 0
-    assert gone_on(job) == [1]
+    assert continued_after(job) == [1]
     assert learned(job) == 3 * TASKS
     assert job.results == expected()
 
 
-def test_a_disk_that_takes_not_even_a_line_of_the_log_is_said_in_a_sentence(make):
+def test_full_disk_is_reported_even_if_the_log_cannot_be_written(make):
     job = make()
     (job.root / "log").write_text("x" * 2000)
     assert job.run(largest=2000) == 1

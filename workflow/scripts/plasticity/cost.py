@@ -20,7 +20,7 @@ from plasticity.data import tasks
 from plasticity.models import architecture
 from plasticity.models.ensemble import rows
 from plasticity.training import memory
-from plasticity.training.trainer import Members
+from plasticity.training.trainer import Trainer
 
 STEPS = 64  # training steps that are timed, at most
 SECONDS_PER_HOUR = 3600

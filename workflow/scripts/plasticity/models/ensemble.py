@@ -1,7 +1,8 @@
-"""Many runs of one network at once: their parameters stacked, a forward pass as batched matrix products.
+"""Ensembles: many runs of one network, computed together as batched matrix products.
 
-All parameters lie in one matrix, a row per run; the network's tensors are views into it. So the optimizer takes one
-step over one tensor, a penalty can look at all weights at once, and a checkpoint is a copy of rows.
+All parameters lie in one matrix with a row per run, and the network's tensors are views into it. So
+the optimizer updates one tensor, a penalty can use all weights at once, and a checkpoint is a copy
+of rows.
 """
 
 import copy
@@ -20,48 +21,60 @@ from torch.overrides import TorchFunctionMode
 
 from plasticity.models import activations, normalization
 
-LANES = 16  # numbers in the widest vector: rows start at whole vectors, so that how one is rounded does not depend on its place
+# Numbers in the widest vector register. Rows start at whole vectors, so that the rounding of a
+# number does not depend on the row it is in.
+LANES = 16
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 ELEMENTWISE = (*activations.MODULES, nn.GELU, nn.SiLU, nn.Sigmoid)
 
 
 class QuadraticPenalty(NamedTuple):
-    """The penalty strength · ½ ‖θ − target‖², whose gradient strength · (θ − target) needs no autograd.
+    """The penalty strength · ½ ‖θ − target‖², whose gradient needs no autograd.
 
     Attributes:
         strength: shape ``(run,)``.
-        target: of shape ``(run, parameter)``; None is 0.
+        target: shape ``(run, parameter)``; None means 0.
     """
 
     strength: Tensor
     target: Tensor | None = None
 
 
+Penalty = Tensor | QuadraticPenalty
+Objective = Callable[[], tuple[Tensor, Sequence[Penalty]]]
+
+
 class Parameters:
-    """The runs' parameters, stacked, and their gradients.
+    """The parameters of all runs and their gradients.
 
     Attributes:
-        flat: all parameters, shape ``(run, parameter)``; a leaf, which penalties may look at.
-        tensors: views into `flat` by name, shapes ``(run, …)``; leaves too, which the network computes with.
-        padded, padded_gradient: what the optimizer works on, contiguous; `flat` and its gradient are their first columns.
+        shapes: shape of each parameter in one run, by name, in the order of a row.
+        flat: all parameters, shape ``(run, parameter)``; a leaf, for penalties.
+        tensors: views into `flat` by name, shapes ``(run, …)``; leaves, for the network.
+        padded, padded_gradient: contiguous matrices for the optimizer. Their first columns are
+            `flat` and its gradient; the other columns are zero.
     """
 
     def __init__(self, flat: Tensor, shapes: Mapping[str, Sequence[int]]) -> None:
-        """Copy `flat`, of shape ``(run, parameter)``, as the parameters of the given names and shapes, in that order."""
+        """Copy the parameters.
+
+        Args:
+            flat: shape ``(run, parameter)``.
+            shapes: shape of each parameter in one run, by name, in the order of a row.
+        """
         width = flat.shape[1]
+        self.shapes = shapes
         self.padded = nn.functional.pad(flat.detach(), (0, -width % LANES))
         self.padded_gradient = torch.zeros_like(self.padded)
-        self.shapes = shapes
         self.flat = self.padded[:, :width].requires_grad_()
-        self.tensors = {
-            name: part.requires_grad_() for name, part in self.split(self.padded[:, :width]).items()
-        }
-        self._slopes = self.split(self.padded_gradient[:, :width])
-        self._slope: Tensor = self.padded_gradient[:, :width]
-        self._noted: dict[str, _Noted] = {}
+        views = self.split(self.padded[:, :width])
+        self.tensors = {name: view.requires_grad_() for name, view in views.items()}
+        self._gradient: Tensor = self.padded_gradient[:, :width]
+        self._gradients = self.split(self._gradient)
+        self._calls: dict[str, _LinearCall] | None = None
 
     def split(self, matrix: Tensor) -> dict[str, Tensor]:
-        """Views into a matrix of shape ``(run, parameter)`` by parameter, shapes ``(run, …)``."""
+        """Return views by parameter, ``(run, parameter)`` → ``(run, …)``."""
         sizes = [torch.Size(shape).numel() for shape in self.shapes.values()]
         parts = matrix.split(sizes, dim=1)
         return {
@@ -70,25 +83,27 @@ class Parameters:
         }
 
     def bind(self, network: nn.Module) -> Callable[..., Tensor]:
-        """The network with these parameters, as a function of all runs' inputs; arguments and shapes as the function `forward` has them.
+        """Return the network with these parameters as a function ``(inputs, watch=None)``.
 
-        Nothing is swapped in and out at a call, and linear layers are noted, so that `gradient` can write theirs where it belongs: each
-        call that autograd follows is to be followed by one of `gradient`.
+        The function computes the same as `forward`, but nothing is swapped in and out at a call.
+        Its linear layers let `gradient` write their gradients where they belong.
         """
         if not broadcasts(network):
             return partial(forward, network, self.tensors)
         bound = copy.deepcopy(network)
         for name, layer in bound.named_modules():
             if isinstance(layer, nn.Linear):
-                layer.forward = partial(self._linear, f"{name}.weight", f"{name}.bias")  # type: ignore[method-assign]
+                layer.forward = partial(  # type: ignore[method-assign]
+                    self._linear, f"{name}.weight", f"{name}.bias"
+                )
             elif isinstance(layer, nn.LayerNorm):
-                own = {
-                    "weight": self.tensors[f"{name}.weight"],
-                    "bias": self.tensors[f"{name}.bias"],
-                }
-                shape = layer.normalized_shape
-                stacked = partial(_stacked_layer_norm, normalized_shape=shape, **own, eps=layer.eps)
-                layer.forward = stacked  # type: ignore[method-assign]
+                layer.forward = partial(  # type: ignore[method-assign]
+                    _stacked_layer_norm,
+                    normalized_shape=layer.normalized_shape,
+                    weight=self.tensors[f"{name}.weight"],
+                    bias=self.tensors[f"{name}.bias"],
+                    eps=layer.eps,
+                )
 
         def call(inputs: Tensor, watch: Watch | None = None) -> Tensor:
             if watch is None:
@@ -96,107 +111,151 @@ class Parameters:
                 return outputs
             with record_activations(bound, watch.masks) as hidden:
                 outputs = bound(inputs)
-            watch.hidden = {layer: _as_units(of_layer) for layer, of_layer in hidden.items()}
+            watch.hidden = {layer: _as_units(values) for layer, values in hidden.items()}
             return outputs
 
         return call
 
-    def gradient(self, losses: Tensor, *penalties: Tensor | QuadraticPenalty) -> Tensor:
-        """Each run's gradient of its own loss, shape ``(run, parameter)``: a view into `padded_gradient`.
+    def gradient(self, objective: Objective) -> Tensor:
+        """Compute the gradient of each run's own loss plus its penalties.
 
-        That of a noted linear layer is the product of its outputs' gradients and its inputs, written straight into its columns; autograd
-        gives those of other layers and of penalties.
+        The weights of a bound network's linear layers are hidden from autograd. Their gradient is
+        the product of the layer's output gradients and inputs, written straight into its columns:
+        one pass over all parameters less than autograd needs. Autograd differentiates everything
+        else.
 
         Args:
-            losses: of each sample, shape ``(run, n)``, by a bound network or from `tensors`; a run's loss is their mean.
-            penalties: what is added to it, each of shape ``(run,)``, from `flat`, from `tensors`, from the network's hidden activations;
-                or a `QuadraticPenalty`.
+            objective: called once; returns the losses and the penalties. The losses have shape
+                ``(run, n)`` and come from a bound network or from `tensors`. The loss of a run is
+                their mean. A penalty has shape ``(run,)`` and comes from `flat`, from `tensors` or
+                from hidden activations; or it is a `QuadraticPenalty`.
+
+        Returns:
+            A view into `padded_gradient`, shape ``(run, parameter)``; the next call overwrites it.
 
         Raises:
-            RuntimeError: by the bound network, at its second call before this one.
+            RuntimeError: the objective calls a bound network twice with gradients enabled.
         """
-        noted, self._noted = self._noted, {}
-        others = self.tensors.keys() - noted.keys() - {layer.bias for layer in noted.values()}
-        wanted = [
-            *(layer.outputs for layer in noted.values()),
-            *(self.tensors[name] for name in others),
-        ]
-        sums = [
+        losses, penalties, calls = self._evaluate(objective)
+        quadratic = [penalty for penalty in penalties if isinstance(penalty, QuadraticPenalty)]
+        others = [
             penalty
             for penalty in penalties
             if isinstance(penalty, Tensor) and penalty.requires_grad
         ]
-        leaves = (
-            [self.flat, *(self.tensors[name] for name in self.tensors.keys() - others)]
-            if sums
-            else []
-        )
-        weights = [losses.new_full(losses.shape, 1 / losses.shape[1]), *map(torch.ones_like, sums)]
-        found = torch.autograd.grad([losses, *sums], [*wanted, *leaves], weights, allow_unused=True)
-        pulled = self._pull(
-            [penalty for penalty in penalties if isinstance(penalty, QuadraticPenalty)]
-        )
-        for (weight, layer), delta in zip(noted.items(), found, strict=False):
-            # products are added to what pulls: a pass over all parameters less
-            self._slopes[weight].baddbmm_(delta.mT, layer.inputs, beta=pulled)
-            if layer.bias in self._slopes:
-                bias = self._slopes[layer.bias]
-                bias.add_(delta.sum(1)) if pulled else torch.sum(delta, 1, out=bias)
-        for name, part in zip(others, found[len(noted) :], strict=False):
-            slope = self._slopes[name] if pulled else self._slopes[name].zero_()
-            if part is not None:
-                slope += part
-        slopes = [self._slope, *(self._slopes[name] for name in self.tensors.keys() - others)]
-        for slope, part in zip(slopes, found[len(wanted) :], strict=False):
-            if part is not None:
-                slope += part
-        return self._slope
+        linear = {*calls, *(call.bias for call in calls.values())}
+        visible = [name for name in self.tensors if name not in linear]
+        pairs = [(self.tensors[name], self._gradients[name]) for name in visible]
+        if others:  # the losses use detached weights and never `flat`, but a penalty may use them
+            hidden = [name for name in self.tensors if name in linear]
+            pairs.append((self.flat, self._gradient))
+            pairs += [(self.tensors[name], self._gradients[name]) for name in hidden]
 
-    def _pull(self, pulls: Sequence[QuadraticPenalty]) -> bool:
-        """Let the gradient begin as that of the pulls; whether there are any."""
+        gradients = torch.autograd.grad(
+            [losses, *others],
+            [*(call.outputs for call in calls.values()), *(source for source, _ in pairs)],
+            [losses.new_full(losses.shape, 1 / losses.shape[1]), *map(torch.ones_like, others)],
+            allow_unused=True,
+        )
+        accumulate = self._write_quadratic(quadratic)
+        self._write_linear(calls, gradients[: len(calls)], accumulate)
+        if not accumulate:
+            for name in visible:
+                self._gradients[name].zero_()
+        for (_, target), values in zip(pairs, gradients[len(calls) :], strict=True):
+            if values is not None:
+                target += values
+        return self._gradient
+
+    def _evaluate(
+        self, objective: Objective
+    ) -> tuple[Tensor, Sequence[Penalty], "dict[str, _LinearCall]"]:
+        """Call the objective and record the calls of linear layers by the name of their weight."""
+        calls = self._calls = {}
+        try:
+            losses, penalties = objective()
+        finally:
+            self._calls = None
+        return losses, penalties, calls
+
+    def _write_quadratic(self, penalties: Sequence[QuadraticPenalty]) -> bool:
+        """Overwrite the gradient with that of the penalties; return whether there are any."""
         flat = self.flat.detach()
-        for place, (strength, target) in enumerate(pulls):
-            slope = torch.empty_like(self._slope) if place else self._slope
+        for index, (strength, target) in enumerate(penalties):
+            gradient = torch.empty_like(self._gradient) if index else self._gradient
             if target is None:
-                torch.mul(flat, strength[:, None], out=slope)
-            else:  # exactly 0 at the target: of a weight that learns nothing, Adam would make steps of what is left by rounding
-                torch.sub(flat, target, out=slope).mul_(strength[:, None])
-            if place:
-                self._slope += slope
-        return bool(pulls)
+                torch.mul(flat, strength[:, None], out=gradient)
+            else:
+                # the difference first: it is exactly 0 at the target, and Adam would turn a
+                # rounding error there into full steps of weights without any other gradient
+                torch.sub(flat, target, out=gradient).mul_(strength[:, None])
+            if index:
+                self._gradient += gradient
+        return bool(penalties)
+
+    def _write_linear(
+        self,
+        calls: "Mapping[str, _LinearCall]",
+        of_outputs: Sequence[Tensor],
+        accumulate: bool,
+    ) -> None:
+        """Add the gradients of linear layers to what is there, or overwrite it."""
+        for (weight, call), delta in zip(calls.items(), of_outputs, strict=True):
+            self._gradients[weight].baddbmm_(delta.mT, call.inputs, beta=accumulate)
+            if call.bias not in self._gradients:
+                continue
+            bias = self._gradients[call.bias]
+            if accumulate:
+                bias.add_(delta.sum(1))
+            else:
+                torch.sum(delta, 1, out=bias)
 
     def _linear(self, weight: str, bias: str, inputs: Tensor) -> Tensor:
-        """A linear layer of these parameters whose weights autograd does not see: noted instead."""
+        """Compute a linear layer; within `gradient`, record the call and hide the weights."""
         W, b = self.tensors[weight], self.tensors.get(bias)
-        if torch.is_autocast_enabled(
-            inputs.device.type
-        ):  # only autograd knows what such a product was computed in
+        # under autocast only autograd knows the dtype in which a product was computed
+        lower_precision = torch.is_autocast_enabled(inputs.device.type)
+        if self._calls is None or lower_precision or not torch.is_grad_enabled():
             return _stacked_linear(inputs, W, b)
-        outputs = _stacked_linear(
-            inputs, W.detach(), None if b is None else b.detach()
-        ).requires_grad_()
-        if torch.is_grad_enabled():
-            if weight in self._noted:
-                raise RuntimeError(
-                    "a bound network was called twice before `gradient`: look at outputs under `torch.no_grad`"
-                )
-            self._noted[weight] = _Noted(bias, inputs.detach(), outputs)
+        if weight in self._calls:
+            raise RuntimeError(
+                "the objective called a bound network twice: use torch.no_grad() for calls whose "
+                "outputs are not part of the loss"
+            )
+        outputs = _stacked_linear(inputs, W.detach(), None if b is None else b.detach())
+        outputs.requires_grad_()
+        self._calls[weight] = _LinearCall(bias, inputs.detach(), outputs)
         return outputs
 
 
+class _LinearCall(NamedTuple):
+    """What the gradient of a linear layer is made of.
+
+    Attributes:
+        bias: name of the layer's bias, which need not exist.
+        inputs: shape ``(run, n, input)``.
+        outputs: shape ``(run, n, output)``.
+    """
+
+    bias: str
+    inputs: Tensor
+    outputs: Tensor
+
+
 def rows(runs: Sequence[Mapping[str, Tensor]]) -> Tensor:
-    """One row of parameters per run, shape ``(run, parameter)``, from each run's tensors by name."""
-    return torch.stack(
-        [torch.cat([tensor.flatten() for tensor in tensors.values()]) for tensors in runs]
-    )
+    """Stack the tensors of each run, given by name, into rows ``(run, parameter)``."""
+    flat = [torch.cat([tensor.flatten() for tensor in tensors.values()]) for tensors in runs]
+    return torch.stack(flat)
 
 
 def make_deterministic() -> None:
-    """The same bytes on any number of cores and wherever arrays lie in memory; no denormal numbers, so no slow weights near zero.
+    """Make results independent of the number of cores and of memory addresses. Call it first.
 
-    To be called before anything is multiplied. Intel's MKL is fast by default, and on an AMD processor rounds as an array's address has
-    it; told to reproduce itself, it costs at most a tenth more. glibc gives large arrays back to the system, and asks for them anew at
-    the price of a page fault every 4 kB: where it keeps them, curvature of convolutions takes half the time.
+    - By default Intel's MKL is fast, but on AMD processors its rounding depends on an array's
+      address. Its reproducible mode costs at most a tenth more.
+    - Denormal numbers are flushed to zero, because weights near zero would be slow.
+    - By default glibc returns large arrays to the system, and each new array costs a page fault
+      every 4 kB. If glibc keeps them, curvature of convolutions takes half the time.
     """
     os.environ["MKL_CBWR"] = "AUTO"
     torch.set_num_threads(1)
@@ -209,12 +268,13 @@ def make_deterministic() -> None:
 
 @dataclass
 class Watch:
-    """Hidden activations, while a network is called.
+    """Hidden activations of one call of a network.
 
     Attributes:
-        gates: what a layer's activations are multiplied by before they go on, by layer, shapes ``(run, n, …)``.
-        hidden: what went on, by layer, shapes ``(run, row, unit)``: a convolution's units are its channels, with a row for every place
-            of every image; a transformer's tokens are rows, too.
+        masks: multiplied with a layer's activations, by layer, shapes ``(run, n, …)``.
+        hidden: the masked activations, by layer, shapes ``(run, row, unit)``. Units of a
+            convolution are its channels, with a row for every place of every image. Tokens are
+            rows, too.
     """
 
     masks: Mapping[str, Tensor] = field(default_factory=dict)
@@ -224,22 +284,23 @@ class Watch:
 def forward(
     network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor, watch: Watch | None = None
 ) -> Tensor:
-    """Outputs of all runs, each on its own inputs.
+    """Compute the outputs of all runs, each on its own inputs.
 
-    Linear layers with layer norms and element-wise functions between them are batched matrix products. Any other network is vmapped on
-    a GPU; on a CPU, whose grouped convolutions are slower than single ones, its runs go one after the other.
+    Linear layers, layer norms and element-wise functions are computed for all runs at once. Any
+    other network is vmapped on a GPU. On a CPU grouped convolutions are slower than single ones, so
+    there the runs of such a network are computed one after the other.
 
     Args:
         network: a plain module.
         tensors: parameters by name, shapes ``(run, …)``.
         inputs: shape ``(run, n, …)``.
-        watch: whose gates are used, and whose hidden activations are replaced.
+        watch: its masks are applied, and its hidden activations are replaced.
 
     Returns:
         Shape ``(run, n, …)``.
     """
 
-    def one(
+    def compute(
         tensors: dict[str, Tensor], inputs: Tensor, masks: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         if watch is None:
@@ -250,24 +311,21 @@ def forward(
     masks = {} if watch is None else dict(watch.masks)
     hidden: dict[str, Tensor]
     if broadcasts(network):
-        with _LockStep():
-            outputs, hidden = one(tensors, inputs, masks)
+        with _StackedFunctions():
+            outputs, hidden = compute(tensors, inputs, masks)
     elif inputs.device.type != "cpu":
-        outputs, hidden = torch.vmap(one)(tensors, inputs, masks)
+        outputs, hidden = torch.vmap(compute)(tensors, inputs, masks)
     else:
-        runs = zip(
-            _unbound(tensors, len(inputs)),
-            inputs.unbind(),
-            _unbound(masks, len(inputs)),
-            strict=True,
-        )
-        found = [one(*of_run) for of_run in runs]
-        outputs = torch.stack([of_run for of_run, _ in found])
+        runs = len(inputs)
+        arguments = zip(_unbind(tensors, runs), inputs.unbind(), _unbind(masks, runs), strict=True)
+        results = [compute(*run) for run in arguments]
+        outputs = torch.stack([run_outputs for run_outputs, _ in results])
         hidden = {
-            layer: torch.stack([of_run[layer] for _, of_run in found]) for layer in found[0][1]
+            layer: torch.stack([run_hidden[layer] for _, run_hidden in results])
+            for layer in results[0][1]
         }
     if watch is not None:
-        watch.hidden = {layer: _as_units(of_layer) for layer, of_layer in hidden.items()}
+        watch.hidden = {layer: _as_units(values) for layer, values in hidden.items()}
     return outputs
 
 
@@ -275,32 +333,34 @@ def forward(
 def record_activations(
     network: nn.Module, masks: Mapping[str, Tensor]
 ) -> Iterator[dict[str, Tensor]]:
-    """What the network's activations put out while it is called, keyed by the layer before each (a norm between them is none).
+    """Record the outputs of the network's activations while it is called.
+
+    The key is the name of the layer before the activation; a norm between the two does not count.
 
     Args:
         network: a plain module.
-        masks: what they are multiplied by before they go on, by the same keys.
+        masks: multiplied with the activations, by the same keys.
 
     Yields:
-        The activations after their gates; filled at a call.
+        The masked activations; a call of the network fills the dictionary.
     """
     hidden: dict[str, Tensor] = {}
-    layer = ""
+    last_layer = ""
 
-    def note(name: str, module: nn.Module, outputs: Tensor) -> Tensor | None:
-        nonlocal layer
+    def record(name: str, module: nn.Module, outputs: Tensor) -> Tensor | None:
+        nonlocal last_layer
         if isinstance(module, activations.MODULES):
-            hidden[layer] = outputs * masks[layer] if layer in masks else outputs
-            return hidden[layer]
-        if next(module.parameters(recurse=False), None) is not None and not isinstance(
-            module, normalization.LAYERS
-        ):
-            layer = name
+            mask = masks.get(last_layer)
+            hidden[last_layer] = outputs if mask is None else outputs * mask
+            return hidden[last_layer]
+        has_parameters = next(module.parameters(recurse=False), None) is not None
+        if has_parameters and not isinstance(module, normalization.LAYERS):
+            last_layer = name
         return None
 
     hooks = [
         module.register_forward_hook(
-            lambda module, _, outputs, name=name: note(name, module, outputs)
+            lambda module, _, outputs, name=name: record(name, module, outputs)
         )
         for name, module in network.named_modules()
     ]
@@ -311,46 +371,47 @@ def record_activations(
             hook.remove()
 
 
-def _unbound(tensors: Mapping[str, Tensor], runs: int) -> list[dict[str, Tensor]]:
-    """Each run's tensors, by name."""
-    of_runs = zip(*(tensor.unbind() for tensor in tensors.values()), strict=True)
-    return (
-        [dict(zip(tensors, of_run, strict=True)) for of_run in of_runs] if tensors else [{}] * runs
-    )
+def _unbind(tensors: Mapping[str, Tensor], runs: int) -> list[dict[str, Tensor]]:
+    """Return the tensors of each run, by name."""
+    if not tensors:
+        return [{}] * runs
+    values = zip(*(tensor.unbind() for tensor in tensors.values()), strict=True)
+    return [dict(zip(tensors, run_values, strict=True)) for run_values in values]
 
 
 def _as_units(outputs: Tensor) -> Tensor:
-    """Shape ``(run, n, unit)``, ``(run, n, channel, row, column)`` or ``(run, n, token, unit)`` → ``(run, row, unit)``."""
-    return (outputs.movedim(2, -1) if outputs.ndim == 5 else outputs).flatten(1, -2)
+    """Move units to the last dim and flatten the others into rows, shape ``(run, row, unit)``.
+
+    Args:
+        outputs: shape ``(run, n, unit)``, ``(run, n, token, unit)`` or
+            ``(run, n, channel, row, column)``, where channels are units.
+    """
+    is_convolution = outputs.ndim == 5
+    return (outputs.movedim(2, -1) if is_convolution else outputs).flatten(1, -2)
 
 
 def broadcasts(network: nn.Module) -> bool:
-    """Whether every layer has parameters of its own and takes a leading dim of runs as it is, linear ones and layer norms replaced."""
-    own = len(list(network.named_parameters(remove_duplicate=False))) == len(
-        list(network.parameters())
-    )
-    return own and all(
-        isinstance(layer, (nn.Sequential, nn.Linear, *ELEMENTWISE))
-        or (isinstance(layer, nn.Flatten) and layer.start_dim < 0)
-        or (
-            isinstance(layer, nn.LayerNorm)
-            and len(layer.normalized_shape) == 1
-            and layer.bias is not None
-        )
-        for layer in network.modules()
-    )
+    """Answer whether the network can be computed for all runs at once.
+
+    So it is if no two layers share parameters and every layer takes a leading dim of runs. Linear
+    layers and layer norms do so after `_StackedFunctions` replaced them.
+    """
+    all_names = list(network.named_parameters(remove_duplicate=False))
+    if len(all_names) != len(list(network.parameters())):
+        return False
+    return all(_layer_broadcasts(layer) for layer in network.modules())
 
 
-class _Noted(NamedTuple):
-    """A linear layer's call: what its gradient is made of."""
+def _layer_broadcasts(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Flatten):
+        return layer.start_dim < 0
+    if isinstance(layer, nn.LayerNorm):
+        return len(layer.normalized_shape) == 1 and layer.bias is not None
+    return isinstance(layer, (nn.Sequential, nn.Linear, *ELEMENTWISE))
 
-    bias: str
-    inputs: Tensor
-    outputs: Tensor
 
-
-class _LockStep(TorchFunctionMode):
-    """Replaces functions that take one set of weights by those that take one per run."""
+class _StackedFunctions(TorchFunctionMode):
+    """Replace functions of one set of weights by functions of one set per run."""
 
     def __torch_function__(
         self,
@@ -363,29 +424,28 @@ class _LockStep(TorchFunctionMode):
 
 
 def _stacked_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear` with a weight per run; as weights times inputs, which is faster where inputs are few."""
-    if (
-        inputs.shape[1] == 1
-    ):  # a lone run's lone sample would be another routine's, which rounds in another way
+    """Compute `torch.nn.functional.linear` with a weight per run.
+
+    The product is weights times inputs, which is faster than the transpose for few inputs.
+    """
+    if inputs.shape[1] == 1:
+        # one sample of one run would go to another routine, which rounds differently
         return _stacked_linear(inputs.expand(-1, 2, -1), weight, bias)[:, :1]
-    return (
-        (weight @ inputs.mT).mT
-        if bias is None
-        else torch.baddbmm(bias[..., None], weight, inputs.mT).mT
-    )
+    if bias is None:
+        return (weight @ inputs.mT).mT
+    return torch.baddbmm(bias[..., None], weight, inputs.mT).mT
 
 
 def _stacked_layer_norm(
     inputs: Tensor, normalized_shape: Sequence[int], weight: Tensor, bias: Tensor, eps: float
 ) -> Tensor:
-    """`torch.nn.functional.layer_norm` with a weight and a bias per run.
+    """Compute `torch.nn.functional.layer_norm` with a weight and a bias per run.
 
-    A product and a sum, not `torch.addcmul`, which may round the last few numbers of a tensor in another way.
+    `torch.addcmul` would be one call, but it may round the last few numbers of a tensor
+    differently.
     """
-    return (
-        nn.functional.layer_norm(inputs, normalized_shape, eps=eps) * weight[:, None]
-        + bias[:, None]
-    )
+    normalized = nn.functional.layer_norm(inputs, normalized_shape, eps=eps)
+    return normalized * weight[:, None] + bias[:, None]
 
 
 _STACKED: dict[Callable[..., Any], Callable[..., Any]] = {

@@ -1,4 +1,4 @@
-"""An ensemble as one job trains it: in waves that fit into memory, each from where a killed job left it."""
+"""Training of an ensemble in chunks that fit into memory, each from its last saved state."""
 
 import itertools
 import math
@@ -12,118 +12,208 @@ import xarray as xr
 from plasticity import log
 from plasticity.config.models import Setting, Training
 from plasticity.data import tasks
-from plasticity.job import Job
 from plasticity.models import architecture
 from plasticity.storage import netcdf
 from plasticity.storage.checkpoints import Rows
 from plasticity.storage.restart import Resume
 from plasticity.training import memory, outcomes
-from plasticity.training.trainer import Members, train
+from plasticity.training.trainer import Trainer, train
+
+Run = tuple[Mapping[str, float], int]  # hyper-parameters of the method, and a seed
 
 
-def train_job(
-    job: Job, arms: Mapping[str, Mapping[str, float]], kept: Resume, checkpoints: bool
+def train_ensemble(
+    setting: Setting,
+    method: str,
+    arms: Mapping[str, Mapping[str, float]],
+    seeds: Sequence[int],
+    data: xr.Dataset,
+    training: Training,
+    restart: Resume,
+    *,
+    with_checkpoints: bool,
+    memory_limit: int | None,
+    attributes: Mapping[str, str],
 ) -> tuple[Rows, xr.Dataset]:
-    """Train the runs that a job's settings name: each arm with each seed.
+    """Train each arm with each seed.
 
     Args:
-        job: with the dataset's path, setting, training, method and seeds.
+        setting: problem, network and optimizer of all runs.
+        method: name of the method.
         arms: hyper-parameters by the name of the arm.
-        kept: where the end of each task is kept.
-        checkpoints: whether any are taken.
+        seeds: each is combined with each arm.
+        data: the prepared dataset.
+        training: precision, and what is recorded.
+        restart: saves the state at the end of each task.
+        with_checkpoints: false for runs whose parameters nobody measures.
+        memory_limit: bytes that the job may use; None means all memory of the machine.
+        attributes: global attributes of the outcomes.
 
     Returns:
-        The checkpoints' rows, and the outcomes as a dataset of the contract.
+        The rows of all checkpoints, and the outcomes as a dataset with dims ``(arm, seed, task,
+        …)``.
 
     Raises:
-        StudyError: images that must be linearly separable and are not; no space.
+        StudyError: images should be linearly separable and are not, or the disk is full.
     """
-    setting, training = Setting.of(job.settings["setting"]), Training(**job.settings["training"])
-    seeds, data = job.settings["seeds"], netcdf.read(job.path("data"))
-    everyone = list(itertools.product(arms.values(), seeds))
-    shapes = {
-        name: tuple(tensor.shape)
-        for name, tensor in architecture.fitting(setting, data).named_parameters()
-    }
-    recorded = range(0, setting.problem.tasks, training.checkpoint_every) if checkpoints else ()
-    rows = Rows(kept.folder / "checkpoints.f4", recorded, len(everyone), shapes)
-    values = train_in_waves(
-        setting, job.settings["method"], everyone, data, training, rows, kept, job.memory
-    )
+    problem = setting.problem
+    runs = list(itertools.product(arms.values(), seeds))
+    network = architecture.fitting(setting, data)
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
+    recorded = range(0, problem.tasks, training.checkpoint_every) if with_checkpoints else ()
+    rows = Rows(restart.folder / "checkpoints.f4", recorded, len(runs), shapes)
+    values = train_in_waves(setting, method, runs, data, training, rows, restart, memory_limit)
     if diverged := int(values["status"][:, -1].sum()):
-        log.log.warning(
-            "%d of %d runs diverged; see the variable `status`", diverged, len(everyone)
-        )
-    of_tasks, steps = range(setting.problem.tasks), outcomes.curve_steps(setting.problem, training)
-    coordinates = {"arm": list(arms), "seed": seeds, "task": of_tasks, "step": steps}
-    split = {
+        log.log.warning("%d of %d runs diverged; see the variable `status`", diverged, len(runs))
+    coordinates = {
+        "arm": list(arms),
+        "seed": seeds,
+        "task": range(problem.tasks),
+        "step": outcomes.curve_steps(problem, training),
+    }
+    by_arm = {
         name: array.reshape(len(arms), len(seeds), *array.shape[1:])
         for name, array in values.items()
     }
-    return rows, netcdf.dataset(
-        outcomes.TABLE, split, coordinates, "outcomes of an ensemble", job.label
-    )
+    title = "outcomes of an ensemble"
+    return rows, netcdf.dataset(outcomes.TABLE, by_arm, coordinates, title, attributes)
 
 
 def train_in_waves(
     setting: Setting,
     method: str,
-    everyone: Sequence[tuple[Mapping[str, float], int]],
+    runs: Sequence[Run],
     data: xr.Dataset,
     training: Training,
     rows: Rows,
-    kept: Resume,
-    granted: int | None = None,
+    restart: Resume,
+    memory_limit: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Train all runs of an ensemble; where memory does not hold them all, some after the others, with the same results.
+    """Train all runs of an ensemble, in chunks if they do not fit into memory together.
+
+    The results do not depend on the chunks.
 
     Args:
         setting: problem, network and optimizer of all runs.
-        method: its name.
-        everyone: the ensemble's runs, each an arm and a seed.
+        method: name of the method.
+        runs: hyper-parameters of the method, and the seed, of each run.
         data: the prepared dataset.
         training: precision, and what is recorded.
-        rows: where checkpoints go.
-        kept: where the end of each task is kept.
-        granted: bytes of memory that the job may take; by default all of the machine's.
+        rows: stores the checkpoints.
+        restart: saves the state at the end of each task.
+        memory_limit: bytes that the job may use; None means all memory of the machine.
 
     Returns:
         Outcomes by name, shape ``(run, task)`` or ``(run, task, step)``.
 
     Raises:
-        StudyError: images that must be linearly separable and are not.
+        StudyError: images should be linearly separable and are not.
     """
     if setting.problem.separable:
-        for seed in dict.fromkeys(seed for _, seed in everyone):
-            condition = tasks.check_separable(setting.problem, data, seed)
-            log.log.info(
-                "the images of seed %d are linearly separable under any labels; condition number %.0f",
-                seed,
-                condition,
-            )
+        check_all_separable(setting, data, [seed for _, seed in runs])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    need, free = memory.per_run(setting, data), memory.available(device, granted, data.nbytes)
-    waves = math.ceil(len(everyone) / max(1, free // need))
-    if waves > 1:
-        said = f"{len(everyone)} runs need about {len(everyone) * need / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free"
-        log.log.warning("%s: they are trained in %d waves, with the same results", said, waves)
-    found: list[dict[str, np.ndarray]] = []
+    free = memory.available(device, memory_limit, data.nbytes)
+    size = plan_chunks(setting, data, len(runs), free)
+    create = partial(Trainer, setting, method, data=data, training=training, device=device)
+    results: list[dict[str, np.ndarray]] = []
     first = 0
-    while first < len(everyone):
-        state = kept.load(first)
-        if state is not None and not rows.reach(first + len(state["alive"]), int(state["task"])):
-            log.log.warning("%s is torn (its end is missing), so it starts afresh", rows.path)
-            state = None
-        # a wave that was begun is finished as it was begun, whatever fits by now
-        size = math.ceil(len(everyone) / waves) if state is None else len(state["alive"])
-        runs = Members(setting, method, everyone[first : first + size], data, training, device)
-        if state is not None:
-            runs.restore(state)
-            log.log.info("going on after task %d of %d", runs.learner.task, setting.problem.tasks)
-        what = f"train {kept.folder.parent}, runs {first} to {first + len(runs.alive) - 1}"
-        train(runs, partial(rows.write, first), partial(kept.save, first), log.progress(what))
-        found.append({name: values.numpy() for name, values in runs.outcomes.items()})
-        first += len(runs.alive)
-        del runs  # before the next ones take their place
+    while first < len(runs):
+        state = load_state(restart, rows, first)
+        # a chunk that was started keeps its size, even if another size fits now
+        count = size if state is None else len(state["alive"])
+        chunk = runs[first : first + count]
+        results.append(train_chunk(create(chunk), state, rows, restart, first))
+        first += len(chunk)
     log.log.info("trained; at most %s of memory", memory.peak(device))
-    return {name: np.concatenate([wave[name] for wave in found]) for name in found[0]}
+    return {name: np.concatenate([chunk[name] for chunk in results]) for name in results[0]}
+
+
+def check_all_separable(setting: Setting, data: xr.Dataset, seeds: Sequence[int]) -> None:
+    """Check that the images of each seed are linearly separable.
+
+    Raises:
+        StudyError: the images of a seed are not.
+    """
+    for seed in dict.fromkeys(seeds):
+        condition = tasks.check_separable(setting.problem, data, seed)
+        log.log.info(
+            "the images of seed %d are linearly separable under any labels; condition number %.0f",
+            seed,
+            condition,
+        )
+
+
+def plan_chunks(setting: Setting, data: xr.Dataset, runs: int, free: int) -> int:
+    """Choose the size of chunks: as few as possible, and of equal size up to the last one.
+
+    Args:
+        setting: problem and network of all runs.
+        data: the prepared dataset.
+        runs: number of runs.
+        free: available bytes.
+
+    Returns:
+        Number of runs in a chunk, at least 1.
+    """
+    per_run = memory.per_run(setting, data)
+    chunks = math.ceil(runs / max(1, free // per_run))
+    if chunks > 1:
+        log.log.warning(
+            "%d runs need about %s MB, and %s MB are free: training them in %d chunks, "
+            "with the same results",
+            runs,
+            f"{runs * per_run / 1e6:,.1f}",
+            f"{free / 1e6:,.1f}",
+            chunks,
+        )
+    return math.ceil(runs / chunks)
+
+
+def load_state(restart: Resume, rows: Rows, first: int) -> dict[str, np.ndarray] | None:
+    """Load the last saved state of a chunk.
+
+    Args:
+        restart: states by the first run of a chunk.
+        rows: checkpoints, which must reach as far as the state.
+        first: index of the chunk's first run.
+
+    Returns:
+        The state, or None if the chunk must start from task 0.
+    """
+    state = restart.load(first)
+    if state is None:
+        return None
+    end = first + len(state["alive"])
+    if not rows.reach(end, int(state["task"])):
+        log.log.warning("%s is truncated, so it is ignored and training starts over", rows.path)
+        return None
+    return state
+
+
+def train_chunk(
+    trainer: Trainer,
+    state: Mapping[str, np.ndarray] | None,
+    rows: Rows,
+    restart: Resume,
+    first: int,
+) -> dict[str, np.ndarray]:
+    """Train one chunk from its last saved state, or from task 0.
+
+    Args:
+        trainer: a new trainer of the chunk's runs.
+        state: where to continue; None means task 0.
+        rows: stores the checkpoints.
+        restart: saves the state at the end of each task.
+        first: index of the chunk's first run.
+
+    Returns:
+        Outcomes by name, shape ``(run, task)`` or ``(run, task, step)``.
+    """
+    if state is not None:
+        trainer.restore(state)
+        total = trainer.setting.problem.tasks
+        log.log.info("going on after task %d of %d", trainer.learner.task, total)
+    last = first + len(trainer.recorder.alive) - 1
+    label = f"train {restart.folder.parent}, runs {first} to {last}"
+    train(trainer, partial(rows.write, first), partial(restart.save, first), log.progress(label))
+    return {name: values.numpy() for name, values in trainer.recorder.outcomes.items()}

@@ -1,40 +1,52 @@
-"""CUDA graphs: all kernels of a step launched at once, without Python between them."""
+"""CUDA graphs: launch all kernels of a step at once, without Python between them."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-WARM = 3  # calls before capture, in which libraries choose their kernels and reserve their memory
+WARMUP = 3  # calls before capture, in which libraries choose kernels and reserve memory
 
 
 class Captured:
-    """A function of one tensor whose shape never changes; after a few calls it is captured as a CUDA graph and replayed.
+    """A function of one tensor that is captured as a CUDA graph after a few calls, then replayed.
 
-    The first calls are real ones, not a rehearsal, so no state has to be put back. All that the function reads and writes must stay
-    where it is, and it may not wait for the device.
+    The first calls are real ones and not a rehearsal, so no state has to be restored.
+
+    Attributes:
+        function: called as ``function(argument)``. The shape of its argument never changes, all
+            that it reads and writes stays at the same addresses, and it never waits for the device.
+        calls: number of calls.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        """Capture nothing yet: `function` is called as ``function(argument)``."""
+        """Prepare a stream and an empty graph."""
         self.function = function
         self.calls = 0
-        self.stream = torch.cuda.Stream()
-        self.graph = torch.cuda.CUDAGraph()
+        self._stream = torch.cuda.Stream()
+        self._graph = torch.cuda.CUDAGraph()
 
     def __call__(self, argument: Tensor) -> Tensor:
-        """The function's result, a copy of its own."""
+        """Return a copy of the function's result."""
         self.calls += 1
-        if self.calls <= WARM:
-            self.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.stream):
-                result = self.function(argument).clone()
-            torch.cuda.current_stream().wait_stream(self.stream)
-            return result
-        if self.calls == WARM + 1:
-            self.argument = argument.clone()
-            with torch.cuda.graph(self.graph, stream=self.stream):
-                self.result = self.function(self.argument)
-        self.argument.copy_(argument)
-        self.graph.replay()
-        return self.result.clone()
+        if self.calls <= WARMUP:
+            return self._warm_up(argument)
+        if self.calls == WARMUP + 1:
+            self._capture(argument)
+        self._argument.copy_(argument)
+        self._graph.replay()
+        return self._result.clone()
+
+    def _warm_up(self, argument: Tensor) -> Tensor:
+        """Call the function on the stream of the capture."""
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            result = self.function(argument).clone()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return result
+
+    def _capture(self, argument: Tensor) -> None:
+        """Capture the function without running it."""
+        self._argument = argument.clone()
+        with torch.cuda.graph(self._graph, stream=self._stream):
+            self._result = self.function(self._argument)

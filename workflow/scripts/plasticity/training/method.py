@@ -1,11 +1,38 @@
-"""Methods, one file each: a class `Method` whose fields are its hyper-parameters. The file's name is the method's.
+"""The base class of methods: what a method can do during training.
 
-What a method does not override, it leaves alone. All runs of an ensemble are treated at once: every tensor has the run
-as its first dim, and each hyper-parameter is a tensor of shape ``(run,)``, since arms differ in it; a field of type `str` is an
-option that all arms share. A config composes methods by ``+``: each acts as it does alone, in the order in which they are named, but
-for one that acts `LAST`.
+A method is one file in `methods/`. The file's name is its name in a config. The file has one class
+`Method`, whose fields are the hyper-parameters. For example, `methods/l2.py` without its imports::
 
-Constants say what can be known before anything runs; a file's class may assign them (literals only, they are read, not imported).
+    @dataclass
+    class Method(Intervention):
+        strength: Tensor
+
+        def penalty(self, learner: Learner) -> QuadraticPenalty:
+            return QuadraticPenalty(self.strength)
+
+How to write one:
+
+1. Name the hyper-parameters as fields. A field of type `Tensor` has shape ``(run,)``, because arms
+   differ in it. A field of type `str` is an option that all arms share.
+2. Override the hooks that the method needs. All hooks are optional, and all runs are treated at
+   once: the first dim of every tensor is the run.
+3. Set the constants that tell the config check what the method needs, before anything runs. They
+   must be literals, because they are read without importing the file.
+4. Add the method to the tables in ``tests/unit/ensembles.py``.
+
+The hooks, in the order in which they are called:
+
+=================  ==========================================================================
+`setup`            once, with the initial parameters
+`on_task_start`    at the start of each task, including task 0
+`masks`            in each step: factors of hidden activations
+`penalty`          in each step: a term of the loss
+`after_step`       after each step of the optimizer
+`state`            at the end of each task: tensors that a restarted job must restore
+=================  ==========================================================================
+
+A config composes methods by ``+``. Their hooks are called in the order of their names, but a method
+with `LAST` comes after the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,18 +51,19 @@ from plasticity.training.learner import Learner
 
 @dataclass
 class Intervention:
-    """No intervention: the base of all methods.
+    """The base of all methods. It does nothing.
 
     Attributes:
-        NETWORK: what the method changes of the setting's network: keys of the config's `network`, with their values.
-        REFUSES: values of the config's `network` that it cannot work with, by key.
-        NEEDS: its options that must be given with some kinds of network, by option.
-        CLAIM: what it must have for itself; two methods with the same claim contradict each other, and "everything" any other.
-        AT_MOST: the largest values of hyper-parameters that have one; all are 0 or more.
-        WHOLE: hyper-parameters that are whole numbers.
-        CHOICES: the values of options; each field of type `str` has some.
-        WATCHES: whether `gates` or `learner.hidden` are used.
-        LAST: whether it acts after those that it is composed with, wherever its name stands: what it keeps up, no other may undo.
+        NETWORK: values that replace those of the setting, by key of the config's `network`.
+        REFUSES: values that the method does not work with, by key of the config's `network`.
+        NEEDS: kinds of network for which an option must be given, by option.
+        CLAIM: what only one method of a composition can have. Methods with the same claim cannot be
+            composed, and "everything" cannot be composed with any other method.
+        AT_MOST: upper bounds of hyper-parameters. The lower bound of all is 0.
+        WHOLE: hyper-parameters that are integers.
+        CHOICES: allowed values of each option.
+        WATCHES: whether the method uses `masks` or `learner.hidden`.
+        LAST: whether its hooks are called after those of other methods, which must not undo it.
     """
 
     NETWORK: ClassVar[Mapping[str, object]] = {}
@@ -49,65 +77,97 @@ class Intervention:
     LAST: ClassVar[bool] = False
 
     def setup(self, learner: Learner) -> None:
-        """Called once, with the initial parameters.
+        """Prepare for training; `learner.parameters` are the initial ones.
 
         Raises:
-            StudyError: a network that the method cannot work with.
+            StudyError: the method does not work with the network.
         """
 
-    def state(self) -> dict[str, Tensor]:
-        """Tensors by name that outlast a task and that a resumed run must take up again; besides parameters and optimizer."""
-        return {}
-
     def on_task_start(self, learner: Learner) -> None:
-        """Called when a task begins, task 0 too, under `torch.no_grad`."""
+        """Change the learner at the start of `learner.task`, under `torch.no_grad`."""
 
     def masks(self, learner: Learner) -> dict[str, Tensor]:
-        """What hidden activations are multiplied by in this step, by layer, shapes ``(run, n, …)``; never when they are measured."""
+        """Return the factors of hidden activations in this step.
+
+        They are used in training steps only, never in an evaluation.
+
+        Returns:
+            By layer, shapes ``(run, n, …)`` as `learner.hidden_shapes` gives them for one sample.
+        """
         return {}
 
     def penalty(self, learner: Learner) -> Tensor | QuadraticPenalty | None:
-        """What is added to each run's loss, shape ``(run,)``; a `QuadraticPenalty`, where it is one, is cheaper; None for nothing.
+        """Return what is added to each run's loss.
 
-        On a GPU it is part of a step that is captured as a CUDA graph, unless a method watches: Python runs it in the first few steps, and
-        the same kernels are launched ever after. So what changes from step to step is in tensors, changed in place, not in numbers or new
-        tensors of Python's, and nothing waits for the device (`item`, `tolist`, an `if` on a tensor).
+        On a GPU the penalty is part of a CUDA graph, unless a method sets `WATCHES`: Python runs it
+        in the first few steps only, and then the same kernels are replayed. So whatever changes
+        from step to step must be a tensor that is changed in place. The penalty must not wait for
+        the device: no `item`, no `tolist`, no `if` on a tensor.
+
+        Returns:
+            Shape ``(run,)``; or a `QuadraticPenalty`, which needs no autograd; or None.
         """
         return None
 
     def after_step(self, learner: Learner) -> None:
-        """Called after each step of the optimizer, under `torch.no_grad`."""
+        """Change the learner after a step of the optimizer, under `torch.no_grad`."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the tensors, by name, that a restarted job must restore.
+
+        Parameters and optimizer are restored anyway. Tensors are not copied.
+        """
+        return {}
 
 
 def build(
     method: str, arms: Sequence[Mapping[str, float | str]], learner: Learner
 ) -> dict[str, Intervention]:
-    """The methods that a name composes, by their own names and in the order in which they act, for runs with these hyper-parameters.
+    """Build the methods of a composition.
+
+    Args:
+        method: name of a method, or several joined by ``+``.
+        arms: hyper-parameters of each run.
+        learner: the runs.
+
+    Returns:
+        Methods by name, in the order in which they act.
 
     Raises:
-        StudyError: a network that a method cannot work with, a field that is no hyper-parameter.
+        StudyError: a method does not work with the network, or a field has another type.
     """
-    built = {}
+    methods = {}
     for part in parts(method):
-        given = [hyper_parameters(method, part, arm) for arm in arms]
-        intervention = registry.build("methods", part, given[0])
-        types = get_type_hints(type(intervention))
-        for name in (field.name for field in fields(intervention) if types[field.name] is not str):
-            if types[name] is not Tensor:
-                raise StudyError(
-                    f"methods/{part}.py: {name} is neither a Tensor, a number of each arm, nor a str, which all arms share: choose"
-                )
-            values = [
-                own[name] if name in own else getattr(type(intervention), name) for own in given
-            ]
-            setattr(
-                intervention, name, torch.tensor(values, device=learner.device, dtype=learner.dtype)
-            )
+        values = [hyper_parameters(method, part, arm) for arm in arms]
+        intervention: Intervention = registry.build("methods", part, values[0])
+        _set_hyper_parameters(intervention, part, values, learner)
         intervention.setup(learner)
-        built[part] = intervention
-    return dict(sorted(built.items(), key=lambda item: item[1].LAST))
+        methods[part] = intervention
+    return dict(sorted(methods.items(), key=lambda item: item[1].LAST))
+
+
+def _set_hyper_parameters(
+    intervention: Intervention,
+    name: str,
+    values: Sequence[Mapping[str, float | str]],
+    learner: Learner,
+) -> None:
+    """Set each field to a tensor of shape ``(run,)``, except for options."""
+    method = type(intervention)
+    types = get_type_hints(method)
+    for field in (field.name for field in fields(intervention)):
+        if types[field] is str:
+            continue
+        if types[field] is not Tensor:
+            raise StudyError(
+                f"methods/{name}.py: the type of the field {field} is neither Tensor nor str; "
+                "annotate it as Tensor if arms may differ in it, or as str if it is an option"
+            )
+        of_runs = [own[field] if field in own else getattr(method, field) for own in values]
+        tensor = torch.tensor(of_runs, device=learner.device, dtype=learner.dtype)
+        setattr(intervention, field, tensor)
 
 
 def default(value: float) -> Tensor:
-    """The value of a hyper-parameter that a config does not give."""
+    """Return the default of a hyper-parameter."""
     return torch.tensor(value, dtype=torch.float64)

@@ -1,8 +1,12 @@
-"""Optimizers, one file each: a class `Optimizer` whose fields are its hyper-parameters. The file's name is the optimizer's `kind`.
+"""The base class of optimizers.
 
-All runs take a step at once: one matrix of parameters, a row per run. torch's fused kernels without `torch.optim` around them, which
-imports the compiler, for seconds in every job. On a CPU a kernel rounds the last few numbers of a matrix otherwise than the rest; rows
-padded to whole vectors keep a run's numbers independent of its place.
+An optimizer is one file in `optimizers/` with a class `Optimizer`. The file's name is its `kind` in
+a config, and the fields of the class are its hyper-parameters.
+
+One call updates all runs, a row each. Optimizers use torch's fused kernels directly, because
+`torch.optim` imports the compiler, which takes seconds in every job. On a CPU such a kernel may
+round the last few numbers of a matrix differently. Rows are padded to whole vectors, so that the
+numbers of a run do not depend on its row.
 """
 
 from abc import ABC, abstractmethod
@@ -12,41 +16,55 @@ from torch import Tensor
 from plasticity.config import models, registry
 
 
-class Descent(ABC):
-    """The base of all: running means by name, shaped like the parameters, and the number of each run's steps, shape ``(run,)``."""
+class Optimizer(ABC):
+    """The base of all optimizers.
+
+    Attributes:
+        means: running means by name, shaped like the parameters.
+        steps: number of steps of each run, shape ``(run,)``.
+    """
 
     means: dict[str, Tensor]
     steps: Tensor
 
     @abstractmethod
     def setup(self, parameters: Tensor) -> None:
-        """Start without memory, for parameters of shape ``(run, parameter)``."""
+        """Create an empty state for parameters of shape ``(run, parameter)``."""
 
     @abstractmethod
     def step(self, parameters: Tensor, gradient: Tensor) -> None:
-        """Take a step, in place; both of shape ``(run, parameter)``, each row a whole number of vectors."""
+        """Take a step in place.
+
+        Args:
+            parameters: shape ``(run, parameter)``; each row is a whole number of vectors.
+            gradient: the same shape; not changed.
+        """
 
     def state(self) -> dict[str, Tensor]:
-        """What it remembers, by name: the tensors themselves."""
+        """Return the tensors of the state by name, not copies."""
         return {**self.means, "steps": self.steps}
 
-    def forget(self) -> None:
-        """Clear the state, as if no step had been taken."""
-        for remembered in self.state().values():
-            remembered.zero_()
+    def reset(self) -> None:
+        """Clear the whole state, as if no step had been taken."""
+        for tensor in self.state().values():
+            tensor.zero_()
 
-    def reset_state(self, where: Tensor) -> None:
-        """Clear the means of some parameters, a mask of shape ``(parameter,)`` or ``(run, parameter)``.
+    def reset_state(self, mask: Tensor) -> None:
+        """Clear the means of some parameters.
 
-        Steps are counted for all parameters of a run together, so they stay counted, but for a run of which all is forgotten.
+        The steps of a run are counted for all its parameters together. They are reset only for a
+        run whose parameters are all selected.
+
+        Args:
+            mask: booleans of shape ``(parameter,)`` or ``(run, parameter)``.
         """
         for mean in self.means.values():
-            mean[:, : where.shape[-1]].masked_fill_(where, 0)
-        self.steps.masked_fill_(where.all(dim=-1), 0)
+            mean[:, : mask.shape[-1]].masked_fill_(mask, 0)
+        self.steps.masked_fill_(mask.all(dim=-1), 0)
 
 
-def build(optimizer: models.Optimizer, parameters: Tensor) -> Descent:
-    """The optimizer that a setting describes, for parameters of shape ``(run, parameter)``."""
-    built: Descent = registry.build("optimizers", optimizer.kind, optimizer.options)
-    built.setup(parameters)
-    return built
+def build(config: models.Optimizer, parameters: Tensor) -> Optimizer:
+    """Build the optimizer of a setting for parameters of shape ``(run, parameter)``."""
+    optimizer: Optimizer = registry.build("optimizers", config.kind, config.options)
+    optimizer.setup(parameters)
+    return optimizer

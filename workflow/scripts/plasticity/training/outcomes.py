@@ -1,4 +1,4 @@
-"""Outcomes: what plasticity is. Recorded while an ensemble trains, per run and task."""
+"""Definitions of the outcomes: what plasticity is, per run and task."""
 
 from plasticity.config.models import Problem, Training
 from plasticity.storage.netcdf import RUN, Variable
@@ -11,7 +11,8 @@ TABLE = {
     "online_error": Variable(RUN, "mean error on each batch before the step on it"),
     "update_norm": Variable(
         RUN,
-        "norm of a step's change of the parameters, mean over the task, estimated from some of its steps",
+        "norm of a step's change of the parameters, mean over the task, estimated from some of its "
+        "steps",
     ),
     "error_curve": Variable(
         (*RUN, "step"),
@@ -26,12 +27,10 @@ TABLE = {
     ),
     "status": Variable(RUN, "what became of the run", "int8", STATUS),
 }
-LOWER_IS_BETTER = (
-    "final_error",
-    "online_error",
-    "final_loss",
-    "test_error",
-)  # what arms are chosen by, and compared to the baseline in
+
+# arms are selected by one of these, and compared with the baseline in them
+LOWER_IS_BETTER = ("final_error", "online_error", "final_loss", "test_error")
+
 FRESH = {
     f"fresh_{name}": Variable(
         ("seed", "task"),
@@ -42,7 +41,7 @@ FRESH = {
 
 
 def table(problem: Problem) -> dict[str, Variable]:
-    """The outcomes that a problem has: without test images, no error on them."""
+    """Return the outcomes of a problem: all, but no test error if it has no test images."""
     return {
         name: variable
         for name, variable in TABLE.items()
@@ -51,12 +50,12 @@ def table(problem: Problem) -> dict[str, Variable]:
 
 
 def stages(tasks: int) -> dict[str, slice]:
-    """The first and the last eighth of the tasks, and all of them."""
+    """Return the first eighth of the tasks, the last eighth, and all, by name of the stage."""
     eighth = max(1, tasks // 8)
     return {"early": slice(0, eighth), "late": slice(tasks - eighth, tasks), "all": slice(0, tasks)}
 
 
 def curve_steps(problem: Problem, training: Training) -> list[int]:
-    """The steps of a task at which its learning curve has a point: equal stretches end there, the last at the task's end."""
+    """Return the ends of equal stretches of a task, where a learning curve has its points."""
     points = min(training.curve_points, problem.steps)
     return [problem.steps * point // points for point in range(1, points + 1)]

@@ -1,4 +1,4 @@
-"""Which arm of a method is trained on the reporting seeds: the one that did best on the tuning seeds, which report nothing."""
+"""Selection of an arm: the best one on the tuning seeds, which are never reported."""
 
 import json
 from collections.abc import Sequence
@@ -14,50 +14,49 @@ from plasticity.training.outcomes import stages
 
 
 def scores(outcomes: xr.Dataset, criterion: Criterion) -> np.ndarray:
-    """Each arm's mean of the outcome over the tasks of the stage, then over seeds; infinite if a seed of it diverged. Shape ``(arm,)``.
+    """Average an outcome over the tasks of a stage, then over seeds.
 
     Args:
         outcomes: dims ``(arm, seed, task)``.
-        criterion: which outcome and stage.
+        criterion: the outcome and the stage.
+
+    Returns:
+        Shape ``(arm,)``; infinite if a seed of the arm diverged, in whatever task.
     """
-    runs = (
-        outcomes[criterion.outcome]
-        .astype(np.float64)
-        .isel(task=stages(outcomes.sizes["task"])[criterion.stage])
-    )
-    diverged = (outcomes["status"].isel(task=-1) != 0).any(
-        "seed"
-    )  # late tasks count, whatever the stage
-    return np.asarray(runs.mean("task").mean("seed").where(~diverged, np.inf))
+    stage = stages(outcomes.sizes["task"])[criterion.stage]
+    values = outcomes[criterion.outcome].astype(np.float64).isel(task=stage)
+    diverged = (outcomes["status"].isel(task=-1) != 0).any("seed")
+    return np.asarray(values.mean("task").mean("seed").where(~diverged, np.inf))
 
 
 def choose(blocks: Sequence[xr.Dataset], criterion: Criterion, setting: str) -> dict[str, Any]:
-    """The arm with the lowest score, the first of equal ones.
+    """Select the arm with the lowest score; of equal arms, the first.
 
     Args:
         blocks: outcomes of all arms on each block of tuning seeds.
-        criterion: what the score is of.
-        setting: its name, for messages.
+        criterion: the outcome and the stage that are scored.
+        setting: name of the setting, for messages.
 
     Returns:
-        For JSON: the chosen arm's hyper-parameters and score, the criterion, the seeds, and every arm with its score (none if it diverged).
+        For JSON: hyper-parameters and score of the selected arm, the criterion, the seeds, and
+        every arm with its score (None if it diverged).
 
     Raises:
         StudyError: a seed of every arm diverged.
     """
     outcomes = xr.concat(blocks, "seed", join="exact")
-    trained = json.loads(blocks[0].attrs["settings"])
-    found = scores(outcomes, criterion)
-    if not np.isfinite(found).any():
+    settings = json.loads(blocks[0].attrs["settings"])
+    of_arms = scores(outcomes, criterion)
+    if not np.isfinite(of_arms).any():
         raise StudyError(
-            f"every arm of {trained['method']} diverged on some tuning seed of {setting}, so none can be chosen: "
-            "give it other values, or limit it to other settings by `settings`"
+            f"every arm of {settings['method']} diverged on some tuning seed of {setting}, so none "
+            "can be chosen: change its values, or limit it to other settings by `settings`"
         )
-    best = int(found.argmin())
     compared = [
         {"arm": arm, "score": score if np.isfinite(score) else None}
-        for arm, score in zip(trained["arms"], found, strict=True)
+        for arm, score in zip(settings["arms"], of_arms, strict=True)
     ]
+    best = int(of_arms.argmin())
     return {
         **compared[best],
         "criterion": asdict(criterion),

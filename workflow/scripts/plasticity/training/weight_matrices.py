@@ -1,4 +1,4 @@
-"""Layers as matrices: what methods mean that regularize singular values."""
+"""The weights of layers as matrices, for methods that regularize singular values."""
 
 from torch import Tensor, nn
 
@@ -6,30 +6,34 @@ from plasticity.errors import StudyError
 from plasticity.training.learner import Learner
 
 
-def of_layers(learner: Learner, kernels: str) -> dict[str, Tensor]:
-    """The weight of each linear layer and convolution as matrices, a view of shape ``(run, matrix, output, input)``, by layer.
+def weight_matrices(learner: Learner, kernels: str) -> dict[str, Tensor]:
+    """Return the weights of linear layers and convolutions as matrices, by layer.
 
     Args:
-        learner: whose.
-        kernels: how a convolution's kernel is seen: ``flat``, one matrix with a row for each output channel; ``places``, a matrix of
-            channels for each place of the kernel.
+        learner: its current weights are used.
+        kernels: how a convolution's kernel is seen. ``flat`` is one matrix with a row per output
+            channel; ``places`` is a matrix of channels for each place of the kernel.
+
+    Returns:
+        Views of shape ``(run, matrix, output, input)``.
 
     Raises:
-        StudyError: convolutions, and `kernels` is empty.
+        StudyError: the network has convolutions, and `kernels` is empty.
     """
-    found = {}
+    matrices = {}
     for name, layer in learner.network.named_modules():
         if not isinstance(layer, (nn.Linear, nn.Conv2d)):
             continue
         weight = learner.parameters.tensors[f"{name}.weight"]
-        if weight.ndim == 3:
-            found[name] = weight[:, None]
+        if isinstance(layer, nn.Linear):
+            matrices[name] = weight[:, None]
         elif kernels == "flat":
-            found[name] = weight.flatten(2)[:, None]
+            matrices[name] = weight.flatten(2)[:, None]
         elif kernels == "places":
-            found[name] = weight.flatten(3).movedim(3, 1)
+            matrices[name] = weight.flatten(3).movedim(3, 1)
         else:
             raise StudyError(
-                f"{name} is a convolution, and the method must know how its kernel is a matrix: add kernels: flat (or places)"
+                f"{name} is a convolution, and the method must know how its kernel is a matrix: "
+                "add kernels: flat (or places)"
             )
-    return found
+    return matrices

@@ -1,13 +1,19 @@
-"""Continual backprop: at a slow rate, the least useful of the mature units start anew (Dohare et al. 2024, Nature 632, algorithm 1).
+"""Continual backprop: slowly replace the least useful units (Dohare et al. 2024, Nature 632).
 
-After each step, per layer: u ← decay · u + (1 − decay) · |h| · Σ|w_out|, with |h| the mean magnitude on the batch before the
-step and the weights after it; û = u / (1 − decay^age). Units older than `maturity` steps are mature. `rate` times their
-number adds up, and as many units as it holds, those of lowest û, get incoming weights from their initial law, outgoing
-weights 0, age 0 and u 0, and the optimizer forgets them.
+This is their algorithm 1. After each step, for each unit of a layer:
 
-Left free: one batch is one step (there a batch is one sample); the optimizer counts a run's steps for all its parameters together, so
-Adam's bias correction does not start anew for a unit; the next layer's bias is left alone, as in the authors' code, whose
-correction is of zero.
+- utility u ← decay · u + (1 − decay) · |h| · Σ|w_out|, where |h| is the mean magnitude on the batch
+  before the step, and w_out are the outgoing weights after it;
+- û = u / (1 − decay^age) corrects the utility for the unit's age;
+- a unit older than `maturity` steps is mature.
+
+`rate` times the number of mature units adds up over steps. For each whole unit in this sum, the
+mature unit of lowest û is reset: incoming weights are drawn again, and outgoing weights, age and u
+become 0.
+
+Our choices: one step uses one batch (in the paper, one sample). The optimizer counts steps per run,
+so Adam's bias correction does not restart for a unit. The next layer's bias does not change, as in
+the authors' code, whose correction is zero there.
 """
 
 from dataclasses import dataclass
@@ -15,14 +21,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plasticity.training.hidden_units import Renewal
+from plasticity.training.hidden_units import UnitResetter, Units
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention, default
 
 
 @dataclass
 class Method(Intervention):
-    """The authors' maturity and decay; their rate is 1e-4, Kumar et al. (arXiv 2308.11958) try 1e-1 to 1e-6."""
+    """Maturity and decay as in the paper.
+
+    Its rate is 1e-4; Kumar et al. (arXiv 2308.11958) try 1e-1 to 1e-6.
+    """
 
     CLAIM = "which units start anew"
     AT_MOST = {"rate": 1, "decay": 0.9999}
@@ -34,47 +43,49 @@ class Method(Intervention):
     decay: Tensor = default(0.99)
 
     def setup(self, learner: Learner) -> None:
-        self._renewal = Renewal(learner)
-        like = learner.parameters.flat.detach()
+        self._resetter = UnitResetter(learner)
+        flat = learner.parameters.flat.detach()
+        runs = len(flat)
         self.utility = {
-            units.layer: like.new_zeros(len(like), units.width) for units in self._renewal.units
+            units.layer: flat.new_zeros(runs, units.width) for units in self._resetter.units
         }
         self.age = {layer: torch.zeros_like(utility) for layer, utility in self.utility.items()}
-        self.due = {layer: like.new_zeros(len(like), 1) for layer in self.utility}
+        self.due = {layer: flat.new_zeros(runs, 1) for layer in self.utility}
 
     def state(self) -> dict[str, Tensor]:
-        kept = {"utility": self.utility, "age": self.age, "due": self.due}
+        numbers = {"utility": self.utility, "age": self.age, "due": self.due}
         return {
             f"{name}_{layer}": values
-            for name, of_layers in kept.items()
+            for name, of_layers in numbers.items()
             for layer, values in of_layers.items()
         }
 
     def after_step(self, learner: Learner) -> None:
-        rate, maturity, decay = (
-            values[:, None] for values in (self.rate, self.maturity, self.decay)
-        )
-        chosen = {}
-        for units in self._renewal.units:
-            age, utility, due = (
-                self.age[units.layer],
-                self.utility[units.layer],
-                self.due[units.layer],
-            )
-            outgoing = [
-                units.columns(learner.parameters.tensors[name].detach()).abs().sum(dim=(1, 2, 4))
-                for name in units.taken_by
-            ]
-            age += 1
-            utility.lerp_(
-                units.magnitudes(learner.hidden) * torch.stack(outgoing).sum(dim=0), 1 - decay
-            )
-            mature = age > maturity
-            due += rate * mature.sum(dim=1, keepdim=True)
-            corrected = (utility / (1 - decay**age)).where(mature, torch.inf)
-            place = corrected.argsort(dim=1, stable=True).argsort(dim=1)
-            chosen[units.layer] = mature & (place < due.floor())
-            due -= due.floor()
-            for numbers in (age, utility):
-                numbers.masked_fill_(chosen[units.layer], 0)
-        self._renewal.reinitialize(learner, chosen)
+        chosen = {units.layer: self._choose(units, learner) for units in self._resetter.units}
+        self._resetter.reinitialize(learner, chosen)
+
+    def _choose(self, units: Units, learner: Learner) -> Tensor:
+        """Update the numbers of one layer and choose units to reset, shape ``(run, unit)``."""
+        utility, age, due = (numbers[units.layer] for numbers in (self.utility, self.age, self.due))
+        decay = self.decay[:, None]
+        age += 1
+        contribution = units.magnitudes(learner.hidden) * _outgoing_magnitudes(units, learner)
+        utility.lerp_(contribution, 1 - decay)
+        mature = age > self.maturity[:, None]
+        due += self.rate[:, None] * mature.sum(dim=1, keepdim=True)
+        corrected = (utility / (1 - decay**age)).where(mature, torch.inf)
+        rank = corrected.argsort(dim=1, stable=True).argsort(dim=1)
+        chosen = mature & (rank < due.floor())
+        due -= due.floor()
+        age.masked_fill_(chosen, 0)
+        utility.masked_fill_(chosen, 0)
+        return chosen
+
+
+def _outgoing_magnitudes(units: Units, learner: Learner) -> Tensor:
+    """Sum the magnitudes of each unit's outgoing weights, shape ``(run, unit)``."""
+    sums = []
+    for name in units.outgoing:
+        columns = units.columns(learner.parameters.tensors[name].detach())
+        sums.append(columns.abs().sum(dim=(1, 2, 4)))
+    return torch.stack(sums).sum(dim=0)

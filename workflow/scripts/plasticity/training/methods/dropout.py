@@ -1,7 +1,8 @@
-"""Dropout (Srivastava et al. 2014, JMLR 15): while training, each hidden activation is 0 with probability `rate`, else divided by 1 − rate.
+"""Dropout (Srivastava et al. 2014, JMLR 15).
 
-Single numbers are dropped after each activation, after convolutions too. Errors at a task's end, and all measures, are of
-the whole network.
+In training, each hidden activation is 0 with probability `rate`, and is divided by 1 − rate
+otherwise. Single numbers are dropped after each activation, after convolutions too. Final errors
+and all measures use the network without dropout.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from plasticity.training.method import Intervention
 
 @dataclass
 class Method(Intervention):
-    """Arms of a seed draw alike: at a higher rate, all that is dropped at a lower one is dropped, and more."""
+    """All arms of a seed use the same draws, so a higher rate drops more of the same numbers."""
 
     AT_MOST = {"rate": 1}
     WATCHES = True
@@ -26,20 +27,18 @@ class Method(Intervention):
         self._shapes = learner.hidden_shapes()
 
     def on_task_start(self, learner: Learner) -> None:
-        self._draws = learner.generators("dropout")
+        self._generators = learner.generators("dropout")
 
     def masks(self, learner: Learner) -> dict[str, Tensor]:
+        device, dtype = learner.device, learner.dtype
         masks = {}
         for layer, shape in self._shapes.items():
             size = (learner.setting.problem.batch, *shape)
-            drawn = torch.stack(
-                [
-                    torch.rand(size, generator=draw, device=learner.device, dtype=learner.dtype)
-                    for draw in self._draws
-                ]
-            )
+            draws = [
+                torch.rand(size, generator=generator, device=device, dtype=dtype)
+                for generator in self._generators
+            ]
             rate = self.rate.view(-1, *[1] * len(size))
-            masks[layer] = (learner.of_runs(drawn) >= rate) / (1 - rate).clamp(
-                min=torch.finfo(rate.dtype).tiny
-            )
+            stays = learner.per_run(torch.stack(draws)) >= rate
+            masks[layer] = stays / (1 - rate).clamp(min=torch.finfo(rate.dtype).tiny)
         return masks

@@ -1,14 +1,14 @@
-"""A freshly initialised network for every task: the baseline, which has no plasticity to lose."""
+"""The baseline: a network initialised from scratch for every task."""
 
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention
 
 
 class Method(Intervention):
-    """Parameters drawn anew and the optimizer's state forgotten at every task."""
+    """Draw all parameters and reset the optimizer at every task."""
 
     CLAIM = "everything"
 
     def on_task_start(self, learner: Learner) -> None:
-        learner.parameters.flat.copy_(learner.fresh())
-        learner.optimizer.forget()
+        learner.parameters.flat.copy_(learner.draw_parameters())
+        learner.optimizer.reset()

@@ -1,6 +1,7 @@
-"""All parameters drawn anew, and the optimizer's state forgotten, every so many tasks (Nikishin et al. 2022, arXiv 2205.07802).
+"""Draw all parameters and reset the optimizer every few tasks (Nikishin et al. 2022).
 
-With a period of 1 it is the baseline `fresh`; longer periods say for how many tasks a network goes on to learn.
+arXiv 2205.07802. A period of 1 is the baseline `fresh`. Longer periods show for how many tasks a
+network still learns.
 """
 
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ from plasticity.training.method import Intervention
 
 @dataclass
 class Method(Intervention):
-    """At switches to tasks `period`, 2 · `period` …; 0 is never."""
+    """Resets at the start of tasks `period`, 2 · `period` and so on; a period of 0 means never."""
 
-    CLAIM = "what is drawn anew at a switch"
+    CLAIM = "what is redrawn at a task boundary"
     WHOLE = ["period"]
 
     period: Tensor
@@ -23,4 +24,5 @@ class Method(Intervention):
     def on_task_start(self, learner: Learner) -> None:
         due = (self.period > 0) & (learner.task % self.period.clamp(min=1) == 0)
         if learner.task and due.any():
-            learner.reinitialize(due[:, None].expand_as(learner.parameters.flat), learner.fresh())
+            mask = due[:, None].expand_as(learner.parameters.flat)
+            learner.reinitialize(mask, learner.draw_parameters())

@@ -1,8 +1,9 @@
-"""Hare & Tortoise (Lee et al. 2024, arXiv 2406.02596): a slow copy follows what learns, and every so often what learns goes back to it.
+"""Hare & Tortoise: return to a slow copy of the network now and then (Lee et al. 2024).
 
-After each step slow ← momentum · slow + (1 − momentum) · θ; after every `period` steps θ ← slow. As in the authors' code the
-optimizer's state stays at a return, and the slow copy is never drawn anew; theirs returns every ten epochs. Outcomes and
-checkpoints are of the hare, which learns: on a stationary test set the authors judge the tortoise.
+arXiv 2406.02596. After each step slow ← momentum · slow + (1 − momentum) · θ. After every `period`
+steps θ ← slow. As in the authors' code, the optimizer's state does not change then, and the slow
+copy is never drawn again; their period is ten epochs. Outcomes and checkpoints are those of the
+hare θ. The authors test the tortoise, on a test set that does not change.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from plasticity.training.method import Intervention, default
 
 @dataclass
 class Method(Intervention):
-    """A period of 0 is never."""
+    """A period of 0 means never."""
 
     AT_MOST = {"momentum": 1}
     WHOLE = ["period"]
@@ -32,6 +33,6 @@ class Method(Intervention):
     def after_step(self, learner: Learner) -> None:
         hare = learner.parameters.flat.detach()
         self.slow.lerp_(hare, (1 - self.momentum)[:, None])
-        due = (self.period > 0) & (learner.steps % self.period.clamp(min=1) == 0)
+        due = (self.period > 0) & (learner.total_steps % self.period.clamp(min=1) == 0)
         if due.any():
             hare.copy_(self.slow.where(due[:, None], hare))

@@ -11,7 +11,7 @@ from plasticity.training.method import Intervention
 
 @dataclass
 class Method(Intervention):
-    """All parameters, biases too; the penalty is part of the loss, so that Adam scales its gradient like any other."""
+    """A part of the loss, whose gradient Adam scales; on all parameters, including biases."""
 
     strength: Tensor
 

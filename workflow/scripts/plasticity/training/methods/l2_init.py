@@ -1,4 +1,4 @@
-"""L2 Init, regenerative regularization: λ · ½ ‖θ − θ₀‖² (Kumar, Marklund & Van Roy, arXiv 2308.11958, equation 1)."""
+"""L2 Init: λ · ½ ‖θ − θ₀‖² (Kumar, Marklund & Van Roy, arXiv 2308.11958, equation 1)."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from plasticity.training.method import Intervention
 
 @dataclass
 class Method(Intervention):
-    """Each parameter is drawn toward its own initial value: pairs by index."""
+    """Each parameter is pulled toward its own initial value: pairs by index."""
 
     strength: Tensor
 

@@ -1,6 +1,7 @@
-"""The output layer drawn anew when a task begins (Nikishin et al. 2022, arXiv 2205.07802: resets of the last layers).
+"""Draw the output layer at the start of each task (Nikishin et al. 2022, arXiv 2205.07802).
 
-The optimizer's means of it are cleared. The same as `head: fresh` of a problem, as a method: beside others, in one study.
+The optimizer's means of this layer are cleared. This is the same as `head: fresh` of a problem, but
+as a method, so that a study can compare it with other methods.
 """
 
 from plasticity.training.learner import Learner
@@ -8,10 +9,10 @@ from plasticity.training.method import Intervention
 
 
 class Method(Intervention):
-    """At each switch, but not before the first task."""
+    """At each task boundary, so not before task 0."""
 
-    CLAIM = "what is drawn anew at a switch"
+    CLAIM = "what is redrawn at a task boundary"
 
     def on_task_start(self, learner: Learner) -> None:
         if learner.task:
-            learner.reinitialize(learner.of_layers("output"), learner.fresh())
+            learner.reinitialize(learner.layer_mask("output"), learner.draw_parameters())

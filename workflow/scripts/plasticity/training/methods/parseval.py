@@ -1,10 +1,16 @@
-"""Parseval regularization: strength · Σₗ ‖Wₗ Wₗᵀ − sₗ I‖² over the hidden layers (Chung et al. 2024, arXiv 2412.07224, equation 2).
+"""Parseval regularization: strength · Σₗ ‖Wₗ Wₗᵀ − sₗ I‖² (Chung et al. 2024, equation 2).
 
-Rows of a weight stay orthogonal and as long as they began. Left free: where a layer has more outputs than inputs, its
-columns are meant, as no more rows than inputs can be orthogonal (for the same sₗ the two penalties differ by a constant);
-sₗ is the mean squared length of those rows or columns under the initial law (for rows the squared gain with initialization
-`he`, the authors' 2 with relu); their factor (64 / width)² is part of the strength; `kernels` says how a convolution is a
-matrix.
+arXiv 2412.07224. The sum is over hidden layers. Rows of a weight stay orthogonal and keep their
+initial length.
+
+Our choices:
+
+- A layer with more outputs than inputs has orthogonal columns, as it cannot have orthogonal rows.
+  For the same sₗ the two penalties differ by a constant.
+- sₗ is the mean squared length of those rows or columns under the initial distribution. For rows
+  with initialization `he` it is the squared gain: the authors' 2 with relu.
+- The authors' factor (64 / width)² is part of the strength.
+- `kernels` says how a convolution is a matrix.
 """
 
 from dataclasses import dataclass
@@ -12,14 +18,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plasticity.training import weight_matrices
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention
+from plasticity.training.weight_matrices import weight_matrices
 
 
 @dataclass
 class Method(Intervention):
-    """The last layer, the biases and norms are left alone."""
+    """Not on the output layer, biases and norms."""
 
     CHOICES = {"kernels": ["flat", "places"]}
     NEEDS = {"kernels": ["cnn", "resnet18"]}
@@ -29,17 +35,19 @@ class Method(Intervention):
 
     def setup(self, learner: Learner) -> None:
         deviations = learner.deviations()
+        matrices = weight_matrices(learner, self.kernels)
         self._scales = {
             name: max(W.shape[2:]) * deviations[f"{name}.weight"] ** 2
-            for name, W in weight_matrices.of_layers(learner, self.kernels).items()
+            for name, W in matrices.items()
             if name != "output"
         }
 
     def penalty(self, learner: Learner) -> Tensor:
-        found, distances = weight_matrices.of_layers(learner, self.kernels), []
+        matrices = weight_matrices(learner, self.kernels)
+        distances = []
         for name, scale in self._scales.items():
-            W = found[name]
+            W = matrices[name]
             gram = W @ W.mT if W.shape[2] <= W.shape[3] else W.mT @ W
-            aim = scale * torch.eye(gram.shape[-1], device=gram.device, dtype=gram.dtype)
-            distances.append((gram - aim).square().sum(dim=(1, 2, 3)))
+            target = scale * torch.eye(gram.shape[-1], device=gram.device, dtype=gram.dtype)
+            distances.append((gram - target).square().sum(dim=(1, 2, 3)))
         return self.strength * torch.stack(distances).sum(dim=0)

@@ -1,11 +1,13 @@
-"""Self-normalised resets: a unit that is silent for longer than its own past allows starts anew (Farias & Jozefiak 2024, arXiv 2410.20098).
+"""Self-normalized resets: reset units that are silent for unusually long (Farias & Jozefiak 2024).
 
-A unit fires in a step if it is not zero on all of the batch. Its age is the number of steps since it last did. It is reset
-when its age reaches the 1 − `rejection` quantile of its own waiting times: incoming weights from their initial law, bias as
-at the start, outgoing weights 0, forgotten by the optimizer.
+arXiv 2410.20098. A unit fires in a step if it is not zero on the whole batch. Its age is the number
+of steps since it last fired. It is reset when its age reaches the 1 − `rejection` quantile of its
+own waiting times: incoming weights are drawn again, the bias gets its initial value, outgoing
+weights become 0, and the optimizer's means of all these are cleared.
 
-Left free is how the quantile is estimated. The authors keep a histogram of each unit's waits, or their mean; here waits have
-an exponential law with their mean so far (from one wait of one step on), so the quantile is −ln(rejection) · mean. 0 is never.
+Our choice is the estimate of the quantile. The authors keep a histogram of each unit's waiting
+times, or their mean. Here they have an exponential distribution with their mean so far, starting
+from one wait of one step. So the quantile is −ln(rejection) · mean. A rejection of 0 means never.
 """
 
 from dataclasses import dataclass
@@ -13,14 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plasticity.training.hidden_units import Renewal
+from plasticity.training.hidden_units import UnitResetter, Units
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention
 
 
 @dataclass
 class Method(Intervention):
-    """Only where units can be silent: with relu. The past of a unit that starts anew is forgotten, too."""
+    """Only with relu, where units can be silent. A reset also clears a unit's waiting times."""
 
     REFUSES = {"activation": ["leaky_relu", "tanh", "identity", "gelu", "sin", "crelu", "fourier"]}
     CLAIM = "which units start anew"
@@ -30,37 +32,39 @@ class Method(Intervention):
     rejection: Tensor
 
     def setup(self, learner: Learner) -> None:
-        self._renewal = Renewal(learner)
-        like = learner.parameters.flat.detach()
+        self._resetter = UnitResetter(learner)
+        flat = learner.parameters.flat.detach()
         self.age = {
-            units.layer: like.new_zeros(len(like), units.width) for units in self._renewal.units
+            units.layer: flat.new_zeros(len(flat), units.width) for units in self._resetter.units
         }
         self.waited = {layer: torch.ones_like(age) for layer, age in self.age.items()}
         self.waits = {layer: torch.ones_like(age) for layer, age in self.age.items()}
 
     def state(self) -> dict[str, Tensor]:
-        kept = {"age": self.age, "waited": self.waited, "waits": self.waits}
+        numbers = {"age": self.age, "waited": self.waited, "waits": self.waits}
         return {
             f"{name}_{layer}": values
-            for name, of_layers in kept.items()
+            for name, of_layers in numbers.items()
             for layer, values in of_layers.items()
         }
 
     def after_step(self, learner: Learner) -> None:
-        silent = {}
-        for units in self._renewal.units:
-            age, waited, waits = (
-                self.age[units.layer],
-                self.waited[units.layer],
-                self.waits[units.layer],
-            )
-            fires = units.magnitudes(learner.hidden) != 0  # a diverged run is not silent
-            age += 1
-            waited += age * fires
-            waits += fires
-            age.masked_fill_(fires, 0)
-            silent[units.layer] = ~fires & (age >= -self.rejection.log()[:, None] * waited / waits)
-            age.masked_fill_(silent[units.layer], 0)
-            waited.masked_fill_(silent[units.layer], 1)
-            waits.masked_fill_(silent[units.layer], 1)
-        self._renewal.reinitialize(learner, silent)
+        chosen = {units.layer: self._choose(units, learner) for units in self._resetter.units}
+        self._resetter.reinitialize(learner, chosen)
+
+    def _choose(self, units: Units, learner: Learner) -> Tensor:
+        """Update one layer's waiting times and choose units to reset, shape ``(run, unit)``."""
+        age, waited, waits = (
+            numbers[units.layer] for numbers in (self.age, self.waited, self.waits)
+        )
+        fires = units.magnitudes(learner.hidden) != 0  # NaN of a diverged run counts as firing
+        age += 1
+        waited += age * fires
+        waits += fires
+        age.masked_fill_(fires, 0)
+        quantile = -self.rejection.log()[:, None] * waited / waits
+        chosen = ~fires & (age >= quantile)
+        age.masked_fill_(chosen, 0)
+        waited.masked_fill_(chosen, 1)
+        waits.masked_fill_(chosen, 1)
+        return chosen

@@ -1,7 +1,7 @@
-"""Shrink and perturb when a task begins: θ ← (1 − shrink) θ + perturb · θ′ (Ash & Adams 2020, arXiv 1910.08475).
+"""Shrink and perturb at the start of a task: θ ← (1 − shrink) θ + perturb · θ′.
 
-θ′ is a newly initialised network. Norm layers are left alone, and so are the optimizer's means, of which the paper says
-nothing.
+From Ash & Adams 2020, arXiv 1910.08475. θ′ is a newly initialised network. Norm layers do not
+change, and neither do the optimizer's means, which the paper does not mention.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from plasticity.training.method import Intervention
 
 @dataclass
 class Method(Intervention):
-    """At each switch, but not before the first task."""
+    """At each task boundary, so not before task 0."""
 
     CLAIM = "shrinking"
     AT_MOST = {"shrink": 1}
@@ -23,10 +23,9 @@ class Method(Intervention):
     perturb: Tensor
 
     def on_task_start(self, learner: Learner) -> None:
-        if learner.task:
-            flat = learner.parameters.flat.detach()
-            mixed = (
-                flat * (1 - self.shrink)[:, None]
-                + learner.fresh("shrink and perturb") * self.perturb[:, None]
-            )
-            flat.copy_(flat.where(learner.of_norms(), mixed))
+        if not learner.task:
+            return
+        flat = learner.parameters.flat.detach()
+        shrunk = flat * (1 - self.shrink)[:, None]
+        noise = learner.draw_parameters("shrink and perturb") * self.perturb[:, None]
+        flat.copy_(flat.where(learner.norm_mask(), shrunk + noise))

@@ -1,7 +1,8 @@
-"""Wasserstein regularization: λ · ½ Σ over tensors of Σᵢ (w₍ᵢ₎ − w⁰₍ᵢ₎)² (arXiv 2312.00246; its order p = 2 is inferred).
+"""Wasserstein regularization: λ · ½ Σ over tensors of Σᵢ (w₍ᵢ₎ − w⁰₍ᵢ₎)² (arXiv 2312.00246).
 
-In one dimension the optimal transport between the weights' current and initial empirical distributions pairs them by rank,
-so a tensor's distance is that of its sorted values. Weights may move freely as long as their distribution stays.
+The order p = 2 is inferred. In one dimension, optimal transport pairs the current and the initial
+weights of a tensor by rank, so their distance is that of the sorted values. Weights can move freely
+as long as their distribution does not change.
 """
 
 import os
@@ -18,18 +19,21 @@ from plasticity.models.ensemble import QuadraticPenalty
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention, default
 
-INDEX = 2**29 - 1  # the bits of a float64 that a float32 leaves free
-NORMAL = 2.0**-1000  # of all float32 numbers, only 0 is changed by adding it
+INDEX_BITS = 2**29 - 1  # the bits of a float64 that a float32 does not use
+# added to a key so that it is a normal number; of all float32 numbers this changes only 0
+SMALLEST = 2.0**-1000
 
 
 @dataclass
 class Method(Intervention):
-    """Each tensor by itself, biases too.
+    """Each tensor is compared with its own initial values, biases too.
 
-    A weight's partner, the initial value of its rank, does not change with the weight (almost everywhere), so the gradient needs
-    the ranks alone and none is taken through a sort. Ranks are those of the very step; with `ranks_every` above 1 those of a task's first
-    step and of every so many after it, an approximation that saves time on a CPU (docs/development/performance.md says what it changes); on a GPU
-    they are always those of the step.
+    The target of a weight is the initial value of the same rank. It does not change with the weight
+    (almost everywhere), so no gradient through a sort is needed.
+
+    Ranks are computed in every step by default. On a CPU, `ranks_every: n` computes them in the
+    first step of a task and in every n-th step after it. This approximation saves time;
+    docs/development/performance.md says what it changes.
     """
 
     WHOLE = ["ranks_every"]
@@ -38,60 +42,72 @@ class Method(Intervention):
     ranks_every: Tensor = default(1)
 
     def setup(self, learner: Learner) -> None:
-        tensors = {
-            name: tensor.detach().flatten(1) for name, tensor in learner.parameters.tensors.items()
-        }
+        parameters = learner.parameters
+        tensors = {name: tensor.detach().flatten(1) for name, tensor in parameters.tensors.items()}
         self.initial = {name: values.sort(dim=1).values for name, values in tensors.items()}
-        # room to work in at every step: asking for it anew took a quarter of the step
-        self._target = torch.zeros_like(learner.parameters.flat)
-        self._partners = {
-            name: of_tensor.flatten(1)
-            for name, of_tensor in learner.parameters.split(self._target).items()
+        # reused in every step, because allocation took a quarter of a step
+        self._target = torch.zeros_like(parameters.flat)
+        self._target_of = {
+            name: values.flatten(1) for name, values in parameters.split(self._target).items()
         }
         self._keys = {
             name: torch.empty_like(values, dtype=torch.float64) for name, values in tensors.items()
         }
-        # runs whose ranks are found together; they are the same in whatever thread
-        cores = len(os.sched_getaffinity(0)) if learner.device.type == "cpu" else 1
-        every = (
-            self.ranks_every.clamp(min=1).int().tolist()
-            if learner.device.type == "cpu"
-            else [1] * len(self.strength)
-        )
-        self._blocks = [
-            (steps, slice(part[0], part[-1] + 1))
-            for steps, runs in groupby(range(len(every)), every.__getitem__)
-            for part in np.array_split(list(runs), cores)
-            if len(part)
-        ]
+        is_cpu = learner.device.type == "cpu"
+        cores = len(os.sched_getaffinity(0)) if is_cpu else 1
+        self._blocks = self._divide(cores, is_cpu)
         self._pool = ThreadPoolExecutor(cores, initializer=partial(torch.set_num_threads, 1))
 
     def penalty(self, learner: Learner) -> QuadraticPenalty:
-        due = [runs for steps, runs in self._blocks if learner.step % steps == 0]
-        list((self._pool.map if len(due) > 1 else map)(partial(self._rank, learner), due))
+        due = [runs for every, runs in self._blocks if learner.step % every == 0]
+        rank = partial(self._rank, learner)
+        if len(due) > 1:
+            list(self._pool.map(rank, due))
+        else:
+            for runs in due:
+                rank(runs)
         return QuadraticPenalty(self.strength, self._target)
 
+    def _divide(self, cores: int, is_cpu: bool) -> list[tuple[int, slice]]:
+        """Divide the runs into blocks, one per thread, of equal `ranks_every`.
+
+        The results do not depend on the blocks.
+        """
+        every = self.ranks_every.clamp(min=1).int().tolist()
+        if not is_cpu:
+            every = [1] * len(every)
+        blocks = []
+        for steps, runs in groupby(range(len(every)), every.__getitem__):
+            parts = np.array_split(list(runs), cores)
+            blocks += [(steps, slice(part[0], part[-1] + 1)) for part in parts if len(part)]
+        return blocks
+
     def _rank(self, learner: Learner, runs: slice) -> None:
-        """Find the partners of some runs' weights: of the i-th in size the i-th of the initial ones."""
+        """Set the target of each weight of some runs to the initial value of the same rank."""
         for name, tensor in learner.parameters.tensors.items():
-            places = order(tensor.detach().flatten(1)[runs], self._keys[name][runs])
-            self._partners[name][runs].scatter_(1, places, self.initial[name][runs])
+            values = tensor.detach().flatten(1)[runs]
+            indices = argsort(values, self._keys[name][runs])
+            self._target_of[name][runs].scatter_(1, indices, self.initial[name][runs])
 
 
-def order(values: Tensor, keys: Tensor) -> Tensor:
-    """Indices that sort the last dim of `values`; what is in `keys`, of the same shape in float64, is lost.
+def argsort(values: Tensor, keys: Tensor) -> Tensor:
+    """Return the indices that sort the last dim of `values`.
 
-    On a CPU sorting numbers is three times as fast as sorting indices by them, so each float32 goes with its index into one number: as a
-    float64 it has bits to spare below its last. An index beside a 0 alone would be a denormal number, which is 0 to a processor that is
-    told to flush them: numpy then writes some index twice.
+    On a CPU, sorting numbers is three times as fast as sorting indices by them. So each float32 and
+    its index are packed into one float64, which has free bits after those of a float32. An index
+    packed with a 0 would be a denormal number. Processors that flush these take it for 0, and then
+    some index appears twice.
+
+    Args:
+        values: shape ``(…, n)``.
+        keys: memory of the same shape in float64; it is overwritten.
+
+    Returns:
+        Integers, shape ``(…, n)``.
     """
     if values.device.type != "cpu" or values.dtype != torch.float32:
         return values.argsort(dim=-1)
-    indices = (
-        keys.copy_(values)
-        .add_(NORMAL)
-        .view(torch.int64)
-        .bitwise_or_(torch.arange(values.shape[-1]))
-    )
+    bits = keys.copy_(values).add_(SMALLEST).view(torch.int64)
+    indices = bits.bitwise_or_(torch.arange(values.shape[-1]))
     keys.numpy().sort(axis=-1)
-    return indices.bitwise_and_(INDEX)
+    return indices.bitwise_and_(INDEX_BITS)

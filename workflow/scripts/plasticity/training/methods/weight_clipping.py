@@ -1,8 +1,9 @@
-"""Weight clipping: after each step every parameter of layer l is kept within ±bound · sₗ (Elsayed et al. 2024, arXiv 2407.01704).
+"""Weight clipping: clip all parameters of layer l to ±bound · sₗ (Elsayed et al. 2024).
 
-There sₗ = 1/√fan-in is the bound of PyTorch's uniform initial law, for weights and biases. Left free: for other laws sₗ is
-that of the uniform law of the same deviation, √3 times the deviation of the layer's weights. Norm layers are left alone.
-Published grid: 1 to 5.
+arXiv 2407.01704. Parameters are clipped after each step. sₗ = 1/√fan-in is the bound of PyTorch's
+uniform initial distribution, for weights and biases. Our choice: for another initialization, sₗ is
+the bound of the uniform distribution with the same standard deviation, √3 times that of the layer's
+weights. Norm layers are not clipped. The published grid is 1 to 5.
 """
 
 import math
@@ -17,19 +18,18 @@ from plasticity.training.method import Intervention
 
 @dataclass
 class Method(Intervention):
-    """The output layer, too."""
+    """The output layer is clipped, too."""
 
     bound: Tensor
 
     def setup(self, learner: Learner) -> None:
         deviations = learner.deviations()
-        scales = {
-            name: math.sqrt(3) * deviations[f"{name.rpartition('.')[0]}.weight"]
-            for name in deviations
-        }
-        self._bound = (self.bound[:, None] * learner.of_each(scales)).where(
-            ~learner.of_norms(), torch.inf
-        )
+        scales = {}
+        for name in deviations:
+            layer = name.rpartition(".")[0]
+            scales[name] = math.sqrt(3) * deviations[f"{layer}.weight"]
+        bound = self.bound[:, None] * learner.per_parameter(scales)
+        self._bound = bound.where(~learner.norm_mask(), torch.inf)
 
     def after_step(self, learner: Learner) -> None:
         learner.parameters.flat.clamp_(-self._bound, self._bound)

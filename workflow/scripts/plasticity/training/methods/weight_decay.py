@@ -1,7 +1,8 @@
-"""Decoupled weight decay: after each step θ ← (1 − lr · strength) θ (Loshchilov & Hutter 2019, arXiv 1711.05101).
+"""Decoupled weight decay: θ ← (1 − lr · strength) θ after each step.
 
-Unlike `l2`, not scaled by the optimizer. All weights and biases shrink, but for those of norm layers, which stay as they are.
-Where lr · strength is above 1 the factor is 0: no sign changes.
+Loshchilov & Hutter 2019, arXiv 1711.05101. Unlike `l2`, the optimizer does not scale it. All
+weights and biases decay, except those of norm layers. The factor is at least 0, so that no sign
+changes.
 """
 
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from plasticity.training.method import Intervention
 
 @dataclass
 class Method(Intervention):
-    """With the step size of the setting's optimizer."""
+    """lr is the step size of the setting's optimizer."""
 
     strength: Tensor
 
     def setup(self, learner: Learner) -> None:
-        kept = (1 - learner.setting.optimizer.options["lr"] * self.strength).clamp(min=0)
-        self._kept = kept[:, None].where(~learner.of_norms(), 1)
+        lr = learner.setting.optimizer.options["lr"]
+        factor = (1 - lr * self.strength).clamp(min=0)
+        self._factor = factor[:, None].where(~learner.norm_mask(), 1)
 
     def after_step(self, learner: Learner) -> None:
-        learner.parameters.flat.mul_(self._kept)
+        learner.parameters.flat.mul_(self._factor)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plasticity.training.optimizer import Descent
+from plasticity.training import optimizer
 
 EPSILON = 1e-8
 
 
 @dataclass
-class Optimizer(Descent):
-    """With PyTorch's defaults but for the step size."""
+class Optimizer(optimizer.Optimizer):
+    """PyTorch's defaults, except for the step size, which has none."""
 
     lr: float
     betas: Sequence[float] = (0.9, 0.999)

@@ -1,4 +1,4 @@
-"""AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101, algorithm 2)."""
+"""AdamW: Adam with decoupled weight decay (Loshchilov & Hutter, arXiv 1711.05101, algorithm 2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from plasticity.training.optimizers import adam
 
 @dataclass
 class Optimizer(adam.Optimizer):
-    """As in PyTorch, before each step θ ← (1 − lr · weight_decay) θ, biases too; 0.01 is its default."""
+    """As in PyTorch: before each step θ ← (1 − lr · weight_decay) θ, for biases too."""
 
     lr: float
     betas: Sequence[float] = (0.9, 0.999)

@@ -1,15 +1,15 @@
-"""Stochastic gradient descent, with momentum if asked for."""
+"""Stochastic gradient descent, with optional momentum."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from plasticity.training.optimizer import Descent
+from plasticity.training import optimizer
 
 
 @dataclass
-class Optimizer(Descent):
+class Optimizer(optimizer.Optimizer):
     """As in PyTorch: v ← momentum · v + g, θ ← θ − lr · v."""
 
     lr: float
