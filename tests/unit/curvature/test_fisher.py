@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from dense import written_out
+from dense import with_explicit_norms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -152,7 +152,7 @@ def test_gram_matrices_of_every_architecture_equal_per_sample_gradient_products(
 ):
     network, x, y = random_network(kind, activation, seed, samples)
     grams = gram_matrices(network, x, y, cross_entropy)
-    network = written_out(network, x)
+    network = with_explicit_norms(network, x)
     expected = gradient_rows(network, dict(network.named_parameters()), x, y)
     assert grams.keys() == expected.keys()
     for layer, rows in expected.items():
