@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
@@ -19,7 +18,7 @@ from plasticity.config.models import Curvature, Network, Optimizer, Problem, Set
 from plasticity.curvature import measure, spectrum, spectrum_variables, unit_measures
 from plasticity.data import dataset, tasks
 from plasticity.errors import StudyError
-from plasticity.models import architecture
+from plasticity.models import architecture, ensemble
 from plasticity.models.ensemble import Parameters
 from plasticity.storage import netcdf
 from plasticity.storage.checkpoints import Checkpoints, Rows, write
@@ -343,7 +342,7 @@ def test_measures_do_not_depend_on_the_seeds_in_memory(checkpoints, data, monkey
         np.testing.assert_allclose(values, together[name], rtol=1e-12, err_msg=name)
 
 
-# operators
+# Operators.
 
 
 OPERATORS = ["fisher", "ggn", "hessian", "ntk"]
@@ -866,12 +865,12 @@ def test_fisher_is_exact_for_any_estimate_keys(checkpoints, data):
     )
 
 
-# networks whose runs go one after the other
+# Networks whose runs are measured one after another.
 
 
 @pytest.fixture(scope="module", params=["cnn", "resnet18"])
 def convolutional(request, tmp_path_factory):
-    """A setting with a convolutional network, its data, and checkpoints of two arms and two seeds."""
+    """Build a setting with a convolutional network, data, and checkpoints of two arms and seeds."""
     draw = np.random.default_rng(0)
     images = draw.integers(0, 10, (40, 2, 16, 16), np.uint8)
     data = dataset.describe("small", dataset.Images(images, np.arange(40) % 3, list("abc"), 9), {})
@@ -889,13 +888,7 @@ def convolutional(request, tmp_path_factory):
     rows = Rows(folder / "rows", range(2), 4, shapes)
     for task in range(2):
         drawn = [architecture.initial(network, setting.network, seed, task) for seed in range(4)]
-        rows.write(
-            0,
-            task,
-            torch.stack(
-                [torch.cat([tensor.flatten() for tensor in one.values()]) for one in drawn]
-            ),
-        )
+        rows.write(0, task, ensemble.rows(drawn))
     write(folder / "c.nc", rows, ARMS, SEEDS, {"settings": "{}"})
     return setting, data, Checkpoints(folder / "c.nc")
 
@@ -903,6 +896,7 @@ def convolutional(request, tmp_path_factory):
 def test_fisher_of_convolutional_runs_equals_per_sample_gradient_products(convolutional):
     setting, data, checkpoints = convolutional
     values, coordinates = measure.measure(checkpoints, setting, curvature(samples=6), data)
+    block, at_next = coordinates["block"].index("all"), 1
     network = architecture.fitting(setting, data).double().eval()
     for arm, seed, task in [(0, 0, 1), (1, 1, 1), (1, 0, 0)]:
         nn.utils.vector_to_parameters(checkpoints.at(task)[2 * arm + seed], network.parameters())
@@ -910,81 +904,57 @@ def test_fisher_of_convolutional_runs_equals_per_sample_gradient_products(convol
         losses = nn.functional.cross_entropy(
             network(inputs[:6].double()), labels[:6], reduction="none"
         )
-        rows = [
-            torch.cat(
-                [
-                    g.flatten()
-                    for g in torch.autograd.grad(
-                        loss, list(network.parameters()), retain_graph=True
-                    )
-                ]
-            )
-            for loss in losses
-        ]
-        gram = torch.stack(rows) @ torch.stack(rows).T / 6
-        expected = torch.linalg.eigvalsh(gram).flip(0).clamp(min=0)
-        found = values["fisher_eigenvalue"][arm, seed, task, 1, coordinates["block"].index("all")]
-        np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12 * expected[0])
+        G = torch.stack([gradient_of(loss, network, retain_graph=True) for loss in losses])
+        expected = torch.linalg.eigvalsh(G @ G.T / 6).flip(0).clamp(min=0)
+        stored = values["fisher_eigenvalue"][arm, seed, task, at_next, block]
+        np.testing.assert_allclose(stored, expected, rtol=1e-8, atol=1e-12 * expected[0])
 
 
-def of_one_run(convolutional):
-    """The second arm's first run at the second task: its setting, data, standing, network, and what the operators are taken on."""
+def only_run(convolutional):
+    """Select the second arm's first run at the second task.
+
+    Returns:
+        Setting, data, checkpoints of this run only, its network, inputs and labels.
+    """
     setting, data, checkpoints = convolutional
     row = checkpoints.at(1)[2]
-    standing = SimpleNamespace(
-        arms=["b"], seeds=SEEDS[:1], tasks=[1], shapes=checkpoints.shapes, at=lambda task: row[None]
-    )
+    single = source(lambda task: row[None], [1], SEEDS[:1], ["b"], checkpoints.shapes)
     network = architecture.fitting(setting, data).double().eval()
     nn.utils.vector_to_parameters(row, network.parameters())
     inputs, labels = tasks.task(setting.problem, data, SEEDS[0], 1)
-    return setting, data, standing, network, inputs[:6].double(), labels[:6]
+    return setting, data, single, network, inputs[:6].double(), labels[:6]
 
 
 def test_ggn_of_convolutional_runs_equals_that_of_their_jacobians(convolutional):
-    setting, data, standing, network, inputs, _ = of_one_run(convolutional)
-    values, coordinates = measure.measure(
-        standing, setting, curvature(["ggn"], samples=6, evaluation_points=["next"]), data
-    )
-    outputs, own = network(inputs), dict(network.named_parameters())
-    roots = [
-        torch.linalg.cholesky(torch.diag(p) - torch.outer(p, p) + 1e-15 * torch.eye(3))
-        for p in outputs.detach().softmax(-1)
-    ]
-    rows = [
-        torch.autograd.grad(outputs[i] @ roots[i][:, c], list(own.values()), retain_graph=True)
-        for i in range(6)
-        for c in range(3)
-    ]
-    of_layers = {}
-    for place, name in enumerate(own):
-        of_layers.setdefault(name.rpartition(".")[0], []).append(
-            torch.stack([row[place].flatten() for row in rows])
-        )
-    for block in [*of_layers, "all"]:
-        J = torch.cat(
-            [
-                part
-                for layer, parts in of_layers.items()
-                if block in (layer, "all")
-                for part in parts
-            ],
-            dim=1,
-        )
+    setting, data, single, network, inputs, _ = only_run(convolutional)
+    config = curvature(["ggn"], samples=6, evaluation_points=["next"])
+    values, coordinates = measure.measure(single, setting, config, data)
+    outputs, parameters = network(inputs), dict(network.named_parameters())
+    rows = []
+    for i, p in enumerate(outputs.detach().softmax(-1)):
+        root = torch.linalg.cholesky(torch.diag(p) - torch.outer(p, p) + 1e-15 * torch.eye(3))
+        for column in root.T:
+            loss = outputs[i] @ column
+            rows.append(gradient_of(loss, network, retain_graph=True))
+    G = torch.stack(rows)
+    layer_of = [name.rpartition(".")[0] for name in parameters]
+    sizes = torch.tensor([parameter.numel() for parameter in parameters.values()])
+    layer_of_column = np.repeat(layer_of, sizes)
+    for block in [*dict.fromkeys(layer_of), "all"]:
+        is_in_block = torch.from_numpy((layer_of_column == block) | (block == "all"))
+        J = G[:, is_in_block]
         expected = torch.linalg.eigvalsh(J @ J.T / 6).flip(0)
-        found = values["ggn_eigenvalue"][0, 0, 0, 0, coordinates["block"].index(block)]
+        stored = values["ggn_eigenvalue"][0, 0, 0, 0, coordinates["block"].index(block)]
         np.testing.assert_allclose(
-            found, expected[: len(found)], rtol=1e-6, atol=1e-10 * expected[0]
+            stored, expected[: len(stored)], rtol=1e-6, atol=1e-10 * expected[0]
         )
 
 
-@pytest.mark.parametrize(
-    "convolutional", ["cnn"], indirect=True
-)  # another's layers take long, and the same code
-def test_hessian_of_small_convolutional_layers_equals_that_of_torch_func(
-    convolutional,
-):
-    setting, data, standing, network, inputs, labels = of_one_run(convolutional)
-    asked = curvature(
+# The other network runs the same code, and its layers take long.
+@pytest.mark.parametrize("convolutional", ["cnn"], indirect=True)
+def test_hessian_of_small_convolutional_layers_equals_that_of_torch_func(convolutional):
+    setting, data, single, network, inputs, labels = only_run(convolutional)
+    config = curvature(
         ["hessian"],
         samples=6,
         evaluation_points=["next"],
@@ -993,40 +963,36 @@ def test_hessian_of_small_convolutional_layers_equals_that_of_torch_func(
         probes=2,
         blocks=["layers"],
     )
-    values, coordinates = measure.measure(standing, setting, asked, data)
-    own = {name: parameter.detach() for name, parameter in network.named_parameters()}
-    for block in ("hidden_1", "hidden_2", "output"):
-        names = [f"{block}.weight", f"{block}.bias"]
+    values, coordinates = measure.measure(single, setting, config, data)
+    parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    errors = values["hessian_trace_standard_error"][0, 0, 0, 0]
+    for layer in ("hidden_1", "hidden_2", "output"):
+        names = [f"{layer}.weight", f"{layer}.bias"]
 
         def loss(row, names=names):
-            parts = row.split([own[name].numel() for name in names])
-            tensors = own | {
-                name: part.view(own[name].shape) for name, part in zip(names, parts, strict=True)
+            parts = row.split([parameters[name].numel() for name in names])
+            shaped = {
+                name: part.view(parameters[name].shape)
+                for name, part in zip(names, parts, strict=True)
             }
-            return nn.functional.cross_entropy(
-                torch.func.functional_call(network, tensors, (inputs,)), labels
-            )
+            outputs = torch.func.functional_call(network, parameters | shaped, (inputs,))
+            return nn.functional.cross_entropy(outputs, labels)
 
-        matrix = hessian(loss)(torch.cat([own[name].flatten() for name in names]))
-        found = values["hessian_eigenvalue"][0, 0, 0, 0, coordinates["block"].index(block)]
+        matrix = hessian(loss)(torch.cat([parameters[name].flatten() for name in names]))
         expected = torch.linalg.eigvalsh((matrix + matrix.T) / 2).flip(0)
-        np.testing.assert_allclose(
-            found[: len(expected)], expected, rtol=1e-6, atol=1e-9 * expected.abs().max()
-        )
-        assert np.isnan(found[len(expected) :]).all()
-        assert (
-            values["hessian_trace_standard_error"][0, 0, 0, 0, coordinates["block"].index(block)]
-            == 0
-        )
-    assert (values["hessian_trace_standard_error"][0, 0, 0, 0, :2] > 0).all(), (
-        "those of the convolutions are estimated"
-    )
+        block = coordinates["block"].index(layer)
+        stored = values["hessian_eigenvalue"][0, 0, 0, 0, block]
+        tolerance = 1e-9 * expected.abs().max()
+        np.testing.assert_allclose(stored[: len(expected)], expected, rtol=1e-6, atol=tolerance)
+        assert np.isnan(stored[len(expected) :]).all()
+        assert errors[block] == 0
+    assert (errors[:2] > 0).all(), "convolutions are estimated"
 
 
 @pytest.mark.parametrize("operator", ["ggn", "hessian"])
 def test_estimate_of_a_convolutional_network_has_its_largest_eigenvalue(convolutional, operator):
-    setting, data, standing, network, inputs, labels = of_one_run(convolutional)
-    asked = curvature(
+    setting, data, single, network, inputs, labels = only_run(convolutional)
+    config = curvature(
         [operator],
         samples=6,
         evaluation_points=["next"],
@@ -1035,67 +1001,51 @@ def test_estimate_of_a_convolutional_network_has_its_largest_eigenvalue(convolut
         probes=2,
         blocks=["all"],
     )
-    values, coordinates = measure.measure(standing, setting, asked, data)
-    own = list(network.parameters())
+    values, coordinates = measure.measure(single, setting, config, data)
     outputs = network(inputs)
-    if operator == "ggn":
-        p = outputs.detach().softmax(-1)
-        start = torch.zeros_like(outputs, requires_grad=True)
-        pulled = torch.cat(
-            [g.flatten() for g in torch.autograd.grad(outputs, own, start, create_graph=True)]
-        )
-    slopes = torch.cat(
-        [
-            g.flatten()
-            for g in torch.autograd.grad(
-                nn.functional.cross_entropy(outputs, labels), own, create_graph=True
-            )
-        ]
-    )
+    p = outputs.detach().softmax(-1)
+    start = torch.zeros_like(outputs, requires_grad=True)
+    pulled = gradient_of(outputs, network, grad_outputs=start, create_graph=True)
+    loss = nn.functional.cross_entropy(outputs, labels)
+    gradient = gradient_of(loss, network, create_graph=True)
 
-    def product(vector):
-        vector = torch.from_numpy(vector).flatten()
-        if operator == "hessian":
-            found = torch.autograd.grad(slopes @ vector, own, retain_graph=True)
-        else:
-            pushed = torch.autograd.grad(pulled @ vector, start, retain_graph=True)[0]
-            found = torch.autograd.grad(
-                outputs,
-                own,
-                (p * pushed - p * (p * pushed).sum(-1, keepdim=True)) / 6,
-                retain_graph=True,
-            )
-        return torch.cat([g.flatten() for g in found]).numpy()
+    def hessian_product(vector):
+        return gradient_of(gradient @ vector, network, retain_graph=True)
 
-    (expected,), _ = eigsh(
-        LinearOperator((len(slopes), len(slopes)), product, dtype=float),
-        k=1,
-        which="LA",
-        v0=np.ones(len(slopes)),
+    def ggn_product(vector):
+        pushed = torch.autograd.grad(pulled @ vector, start, retain_graph=True)[0]
+        weighted = (p * pushed - p * (p * pushed).sum(-1, keepdim=True)) / len(inputs)
+        return gradient_of(outputs, network, grad_outputs=weighted, retain_graph=True)
+
+    vector_product = {"hessian": hessian_product, "ggn": ggn_product}[operator]
+    d = len(gradient)
+    linear_operator = LinearOperator(
+        (d, d), lambda vector: vector_product(torch.from_numpy(vector).flatten()).numpy(), float
     )
+    (expected,), _ = eigsh(linear_operator, k=1, which="LA", v0=np.ones(d))
     block = coordinates["block"].index("all")
-    assert values[f"{operator}_top_eigenvalue"][0, 0, 0, 0, block] == pytest.approx(
-        expected, rel=1e-4
-    )
-    assert values[f"{operator}_top_eigenvalue_standard_error"][0, 0, 0, 0, block] < 1e-2 * expected
+    stored = values[f"{operator}_top_eigenvalue"][0, 0, 0, 0, block]
+    assert stored == pytest.approx(expected, rel=1e-4)
+    error = values[f"{operator}_top_eigenvalue_standard_error"][0, 0, 0, 0, block]
+    assert error < 1e-2 * expected
 
 
 def test_units_of_a_convolution_are_its_channels(convolutional):
     setting, data, checkpoints = convolutional
-    values, coordinates = measure.measure(
-        checkpoints, setting, curvature(samples=6, evaluation_points=["next"]), data
-    )
+    config = curvature(samples=6, evaluation_points=["next"])
+    values, coordinates = measure.measure(checkpoints, setting, config, data)
     network = architecture.fitting(setting, data).double().eval()
     nn.utils.vector_to_parameters(checkpoints.at(1)[3], network.parameters())
     inputs, _ = tasks.task(setting.problem, data, SEEDS[1], 1)
-    seen = []
+    activations = []
     network.activation_1.register_forward_hook(
-        lambda module, given, outputs: seen.append(outputs.detach())
+        lambda module, inputs, outputs: activations.append(outputs.detach())
     )
     network(inputs[:20].double())
-    channels = seen[0].transpose(0, 1).flatten(1)
+    channels = activations[0].transpose(0, 1).flatten(1)
     block = coordinates["block"].index("conv_1")
-    assert values["dead_fraction"][1, 1, 1, 0, block] == (channels == 0).all(dim=1).double().mean()
+    dead_fraction = (channels == 0).all(dim=1).double().mean()
+    assert values["dead_fraction"][1, 1, 1, 0, block] == dead_fraction
     singular = torch.linalg.svdvals(channels)
     rank = int((singular.cumsum(0) < 0.99 * singular.sum()).sum()) + 1
     assert values["feature_rank"][1, 1, 1, 0, block] == rank
@@ -1104,67 +1054,42 @@ def test_units_of_a_convolution_are_its_channels(convolutional):
 def test_test_images_are_not_measured(convolutional):
     setting, data, checkpoints = convolutional
     without = replace(setting, problem=replace(setting.problem, test_samples=0))
-    found, expected = (
-        measure.measure(checkpoints, one, curvature(samples=20, evaluation_points=["next"]), data)[
-            0
-        ]
-        for one in (setting, without)
-    )
+    config = curvature(samples=20, evaluation_points=["next"])
+    found, _ = measure.measure(checkpoints, setting, config, data)
+    expected, _ = measure.measure(checkpoints, without, config, data)
     for name, values in found.items():
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_curvature_of_regression_is_that_of_squared_errors(checkpoints, operator):
+def test_curvature_of_regression_is_that_of_squared_errors(operator):
     draw = np.random.default_rng(0)
-    data = dataset.describe(
-        "bits",
-        dataset.Images(
-            draw.integers(0, 2, (60, 1, 1, 12), np.uint8), np.zeros(60, int), ["none"], 1
-        ),
-        {},
-    )
+    bits = draw.integers(0, 2, (60, 1, 1, 12), np.uint8)
+    data = dataset.describe("bits", dataset.Images(bits, np.zeros(60, int), ["none"], 1), {})
     problem = Problem(
         "bits", "flip_bits", samples=20, batch=5, epochs=1, tasks=TASKS, options={"flipping": 4}
     )
     regression = replace(setting("tanh"), problem=problem)
     network = architecture.fitting(regression, data).double()
-    few, asked = (
-        replace_output(checkpoints, network),
-        curvature([operator], samples=7, evaluation_points=["next"], top=2),
-    )
-    found = netcdf.dataset(
-        measure.table(asked), *measure.measure(few, regression, asked, data), "measures", {}
-    )
-    nn.utils.vector_to_parameters(few.at(0)[2], network.parameters())
-    inputs, targets = tasks.task(problem, data, few.seeds[0], 0)
-    matrix, gradient = dense(operator, network, inputs[:7].double(), targets[:7].double(), squared)
-    assert_has_spectrum_of(
-        found.sel(arm="b", seed=few.seeds[0], task=0, evaluation_point="next", block="all"),
-        operator,
-        matrix,
-        gradient,
-        2,
-    )
+    checkpoints = random_checkpoints(network)
+    config = curvature([operator], samples=7, evaluation_points=["next"], top=2)
+    values, coordinates = measure.measure(checkpoints, regression, config, data)
+    found = netcdf.dataset(measure.table(config), values, coordinates, "measures", {})
+    nn.utils.vector_to_parameters(checkpoints.at(0)[2], network.parameters())
+    inputs, targets = tasks.task(problem, data, SEEDS[0], 0)
+    batch = (inputs[:7].double(), targets[:7].double())
+    matrix, gradient = dense(operator, network, *batch, squared)
+    stored = found.sel(arm="b", seed=SEEDS[0], task=0, evaluation_point="next", block="all")
+    assert_has_spectrum_of(stored, operator, matrix, gradient, 2)
     if operator == "ggn":
-        ntk, _ = dense("ntk", network, inputs[:7].double(), targets[:7].double(), squared)
+        ntk, _ = dense("ntk", network, *batch, squared)
         torch.testing.assert_close(matrix, 2 * ntk)
 
 
-def replace_output(checkpoints, network):
-    """Checkpoints of another network with drawn parameters, of the same runs."""
+def random_checkpoints(network):
+    """Draw parameters of a network for all runs, at one task."""
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
     size = sum(tensor.numel() for tensor in network.parameters())
-    drawn = torch.randn(
-        len(ARMS) * len(SEEDS),
-        size,
-        generator=torch.Generator().manual_seed(1),
-        dtype=torch.float64,
-    )
-    return SimpleNamespace(
-        arms=checkpoints.arms,
-        seeds=checkpoints.seeds,
-        tasks=[0],
-        shapes=shapes,
-        at=lambda task: drawn,
-    )
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(len(ARMS) * len(SEEDS), size, generator=generator, dtype=torch.float64)
+    return source(lambda task: rows, [0], shapes=shapes)
