@@ -45,7 +45,7 @@ def lines():
 
 
 def test_example_is_short():
-    assert len(EXAMPLE.splitlines()) <= 40
+    assert len(EXAMPLE.splitlines()) <= 30
 
 
 def test_example_prints_what_the_page_shows(lines):
