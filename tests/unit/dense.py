@@ -1,4 +1,4 @@
-"""Curvature as dense matrices, by another route than the operators': torch.func's derivatives with respect to flat parameters."""
+"""Compute curvature as dense matrices by torch.func, independently of the operators."""
 
 import copy
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ CLASSES = 3
 
 
 def squared_distance(outputs, targets):
-    """Of several outputs: ``(…, n, output)`` twice → ``(…, n)``."""
+    """Compute the loss of several outputs: ``(…, n, output)`` twice → ``(…, n)``."""
     return (outputs - targets).square().sum(dim=-1)
 
 
@@ -30,11 +30,10 @@ LOSSES = {
 def mlp(activation, outputs, bias=True, norm=None):
     layers = []
     for inputs, units in ((4, 5), (5, 4)):
-        layers += [
-            nn.Linear(inputs, units, bias=bias),
-            *([norm(units)] if norm else []),
-            activation(),
-        ]
+        layers.append(nn.Linear(inputs, units, bias=bias))
+        if norm:
+            layers.append(norm(units))
+        layers.append(activation())
     return nn.Sequential(*layers, nn.Linear(units, outputs, bias=bias))
 
 
@@ -56,7 +55,8 @@ def resnet(activation, outputs):
     return nn.Sequential(nn.Conv2d(1, 2, 1), Block(2, 2, 2, "batch", activation), *pool)
 
 
-KINDS = {  # a network, and the shape of what it sees
+# A network, and the shape of its input.
+KINDS = {
     "mlp": (mlp, (4,)),
     "mlp without biases": (lambda activation, outputs: mlp(activation, outputs, bias=False), (4,)),
     "mlp with layer norm": (
@@ -80,120 +80,123 @@ KINDS = {  # a network, and the shape of what it sees
 }
 
 
-def drawn(kind, activation, loss, seed, samples=5):
-    """A network in eval mode with drawn parameters, and a batch with targets."""
+def random_network(kind, activation, loss, seed, samples=5):
+    """Draw a network in eval mode, inputs and targets."""
     make, _ = KINDS[kind]
     torch.manual_seed(seed)
     outputs = 1 if loss == "squared_error" else CLASSES
     network = make(activations.KINDS[activation], outputs).double().eval()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=max(0.4, parameter[0].numel() ** -0.5))
-    return network, *batch(kind, loss, samples)
+    return network, *random_batch(kind, loss, samples)
 
 
-def batch(kind, loss, samples=5):
-    """Inputs and targets."""
+def random_batch(kind, loss, samples=5):
+    """Draw inputs and targets."""
     x = torch.randn(samples, *KINDS[kind][1]).double()
     if loss == "cross_entropy":
         return x, torch.randint(CLASSES, (samples,))
-    return x, torch.randn(samples, *([CLASSES] if loss == "squared_distance" else [])).double()
+    shape = (samples, CLASSES) if loss == "squared_distance" else (samples,)
+    return x, torch.randn(*shape).double()
 
 
-class Written(nn.Module):
-    """A norm written out: torch.func's second derivatives of torch's own layer norm are wrong (pytorch/pytorch#196700).
+class ExplicitNorm(nn.Module):
+    """A normalization layer in elementary operations.
 
-    Mean and variance of a batch norm are given numbers: what it is to one sample.
+    torch.func's second derivatives of torch's own layer norm are wrong (pytorch/pytorch#196700).
+    In a batch norm, the mean and variance of a batch are constants.
     """
 
     def __init__(self, layer, x):
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
-        self.dims = [-1] if isinstance(layer, nn.LayerNorm) else [*range(1, x.ndim)]
-        self.shape = [-1] if isinstance(layer, nn.LayerNorm) else [-1, *[1] * (x.ndim - 2)]
-        dims = [0, *range(2, x.ndim)]
-        constant = (
-            x.detach().mean(dims, keepdim=True),
-            x.detach().var(dims, keepdim=True, correction=0),
-        )
-        self.constant = constant if isinstance(layer, BatchNorm) else None
+        if isinstance(layer, nn.LayerNorm):
+            self.dims, self.shape = [-1], [-1]
+        else:
+            self.dims, self.shape = [*range(1, x.ndim)], [-1, *[1] * (x.ndim - 2)]
+        self.constants = None
+        if isinstance(layer, BatchNorm):
+            self.constants = moments(x.detach(), [0, *range(2, x.ndim)])
 
     def forward(self, x):
-        mean, variance = self.constant or (
-            x.mean(self.dims, keepdim=True),
-            x.var(self.dims, keepdim=True, correction=0),
-        )
-        return (x - mean) / (variance + 1e-5).sqrt() * self.weight.view(
-            self.shape
-        ) + self.bias.view(self.shape)
+        mean, variance = self.constants or moments(x, self.dims)
+        normalized = (x - mean) / (variance + 1e-5).sqrt()
+        return normalized * self.weight.view(self.shape) + self.bias.view(self.shape)
 
 
-def written_out(network, x):
-    """The network with the same parameters and each norm as it is on a batch (group norms of one group)."""
-    seen = {}
+def moments(x, dims):
+    return x.mean(dims, keepdim=True), x.var(dims, keepdim=True, correction=0)
+
+
+def with_explicit_norms(network, x):
+    """Copy a network, with shared parameters and each norm written out (group norms: one group)."""
+    explicit = {}
+
+    def recorder(name):
+        def record(layer, inputs, _):
+            explicit[name] = ExplicitNorm(layer, inputs[0])
+
+        return record
+
     hooks = [
-        layer.register_forward_hook(
-            lambda layer, a, _, name=name: seen.update({name: Written(layer, a[0])})
-        )
+        layer.register_forward_hook(recorder(name))
         for name, layer in network.named_modules()
         if isinstance(layer, normalization.LAYERS)
     ]
     network(x)
     for hook in hooks:
         hook.remove()
-    found = nn.Sequential(copy_of(network))
-    for name, layer in seen.items():
-        found.set_submodule(f"0.{name}", layer)
-    return found[0]
-
-
-def copy_of(network):
-    """Modules of its own with the same parameters."""
-    return copy.deepcopy(network, {id(parameter): parameter for parameter in network.parameters()})
+    shared = {id(parameter): parameter for parameter in network.parameters()}
+    # `set_submodule` needs a parent, even for the network itself.
+    container = nn.Sequential(copy.deepcopy(network, shared))
+    for name, layer in explicit.items():
+        container.set_submodule(f"0.{name}", layer)
+    return container[0]
 
 
 @dataclass
 class Dense:
-    """Matrices on all parameters, and which rows are whose."""
+    """Dense matrices on all parameters.
+
+    Attributes:
+        matrices: by operator, shape ``(d, d)``.
+        gradient: of the mean loss, shape ``(d,)``.
+        rows: indices of each layer's parameters.
+    """
 
     matrices: dict
     gradient: torch.Tensor
-    places: dict
+    rows: dict
 
     def block(self, operator, layers):
-        """Of some layers."""
-        own = self.of(layers)
-        return self.matrices[operator][own][:, own]
+        """Return the matrix of some layers."""
+        rows = self.rows_of(layers)
+        return self.matrices[operator][rows][:, rows]
 
-    def of(self, layers):
-        """The rows of some layers."""
-        return torch.cat([self.places[layer] for layer in layers])
+    def rows_of(self, layers):
+        """Return the row indices of some layers."""
+        return torch.cat([self.rows[layer] for layer in layers])
 
 
 def dense(network, x, y, loss):
-    """Every operator of a network at a batch."""
-    network, n = written_out(network, x), len(x)
-    learnt = {
+    """Compute every operator of a network on a batch."""
+    network, n = with_explicit_norms(network, x), len(x)
+    parameters = {
         name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad
     }
-    sizes = [parameter.numel() for parameter in learnt.values()]
-    theta = torch.cat([parameter.detach().flatten() for parameter in learnt.values()])
+    sizes = [parameter.numel() for parameter in parameters.values()]
+    theta = torch.cat([parameter.detach().flatten() for parameter in parameters.values()])
 
     def outputs(theta):
         parts = theta.split(sizes)
         named = {
-            name: part.view(learnt[name].shape) for name, part in zip(learnt, parts, strict=True)
+            name: part.view(parameters[name].shape)
+            for name, part in zip(parameters, parts, strict=True)
         }
         return functional_call(network, named, (x,))
 
     J, z = jacrev(outputs)(theta), outputs(theta).detach()
-    if loss == "cross_entropy":
-        p = torch.softmax(z, dim=-1)
-        slopes, H = (
-            p - nn.functional.one_hot(y, z.shape[-1]),
-            torch.diag_embed(p) - p[:, :, None] * p[:, None],
-        )
-    else:
-        slopes, H = 2 * (z - y.view(z.shape)), 2 * torch.eye(z.shape[-1]).double().expand(n, -1, -1)
+    slopes, H = loss_derivatives(z, y, loss)
     g = torch.einsum("nc,ncd->nd", slopes, J)
     matrices = {
         "fisher": g.T @ g / n,
@@ -201,11 +204,20 @@ def dense(network, x, y, loss):
         "ntk": torch.einsum("nci,ncj->ij", J, J) / n,
         "hessian": jacrev(jacrev(lambda theta: LOSSES[loss](outputs(theta), y).mean()))(theta),
     }
-    places, start = {}, 0
-    for name, size in zip(learnt, sizes, strict=True):
+    rows, start = {}, 0
+    for name, size in zip(parameters, sizes, strict=True):
         layer = name.rpartition(".")[0]
-        places[layer] = torch.cat(
-            [places.get(layer, torch.arange(0)), torch.arange(start, start + size)]
-        )
+        earlier = rows.get(layer, torch.arange(0))
+        rows[layer] = torch.cat([earlier, torch.arange(start, start + size)])
         start += size
-    return Dense(matrices, g.mean(dim=0), places)
+    return Dense(matrices, g.mean(dim=0), rows)
+
+
+def loss_derivatives(z, y, loss):
+    """Compute the gradient and the Hessian of each sample's loss at its outputs."""
+    if loss == "cross_entropy":
+        p = torch.softmax(z, dim=-1)
+        one_hot = nn.functional.one_hot(y, z.shape[-1])
+        return p - one_hot, torch.diag_embed(p) - p[:, :, None] * p[:, None]
+    H = 2 * torch.eye(z.shape[-1]).double().expand(len(z), -1, -1)
+    return 2 * (z - y.view(z.shape)), H

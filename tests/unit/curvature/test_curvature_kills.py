@@ -1,4 +1,4 @@
-"""Curvature that is killed at any moment, told to stop or started twice ends in the bytes of a job that was left alone."""
+"""Check that a killed, stopped or doubled curvature job ends with the bytes of a normal job."""
 
 import json
 import os
@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from forking import SCRIPTS, Forked
 from tiers import slow_except
 
 from plasticity.config.models import Setting
-from plasticity.models import architecture
+from plasticity.models import architecture, ensemble
 from plasticity.provenance import code_digest
 from plasticity.storage import netcdf
 from plasticity.storage.checkpoints import Rows, write
@@ -42,24 +41,24 @@ CURVATURE = {
         "hessian": {"exact_up_to": 1, "steps": 4, "probes": 2, "blocks": ["all"]},
     },
     "samples": 9,
-    "moments": ["old", "new"],
+    "evaluation_points": ["previous", "next"],
     "every": 1,
 }
-SPECTRA = (
-    2 * len(ARMS) * (1 + len(SEEDS))
-)  # of a task: at both moments, of each arm's runs together, and one by one
+# Calls of `spectra` per task: at both evaluation points, for each arm, one for the Fisher of all runs
+# and one for the Hessian of each run.
+SPECTRA = 2 * len(ARMS) * (1 + len(SEEDS))
 RESULT, STATE = "measures.nc", "resume_curvature"
 
 
 @dataclass
 class Job(Forked):
-    """An ensemble to be measured.
+    """A job that measures an ensemble.
 
     Attributes:
         data: the prepared dataset.
         checkpoints: of the ensemble.
         curvature: changes to `CURVATURE`.
-        code: that it was planned with.
+        code: digests of the code that the job is planned with.
     """
 
     data: Path
@@ -68,115 +67,106 @@ class Job(Forked):
     code: dict[str, str] = field(default_factory=dict)
 
     def argv(self):
-        argv = [
-            ENTRY,
-            "--data",
-            self.data,
-            "--checkpoints",
-            self.checkpoints,
-            "--output",
-            self.folder / RESULT,
-        ]
-        return [
-            *argv,
-            "--settings",
-            json.dumps(CURVATURE | self.curvature),
-            "--code",
-            json.dumps(self.code),
-        ]
+        paths = {
+            "--data": self.data,
+            "--checkpoints": self.checkpoints,
+            "--output": self.folder / RESULT,
+        }
+        texts = {
+            "--settings": json.dumps(CURVATURE | self.curvature),
+            "--code": json.dumps(self.code),
+        }
+        return [ENTRY, *(part for option in (paths | texts).items() for part in option)]
 
 
-def drawn(path, data, seed):
-    """Checkpoints of networks that were drawn and not trained."""
+def write_checkpoints(path, data, first_seed):
+    """Write checkpoints of untrained networks."""
     setting = Setting.of(SETTING)
     network = architecture.fitting(setting, data)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
-    rows = Rows(path.with_suffix(".rows"), range(TASKS), len(ARMS) * len(SEEDS), shapes)
+    runs = len(ARMS) * len(SEEDS)
+    rows = Rows(path.with_suffix(".rows"), range(TASKS), runs, shapes)
     for task in range(TASKS):
-        members = [
-            architecture.initial(network, setting.network, seed + member, task)
-            for member in range(len(ARMS) * len(SEEDS))
+        drawn = [
+            architecture.initial(network, setting.network, first_seed + run, task)
+            for run in range(runs)
         ]
-        rows.write(
-            0,
-            task,
-            torch.stack(
-                [torch.cat([tensor.flatten() for tensor in one.values()]) for one in members]
-            ).float(),
-        )
+        rows.write(0, task, ensemble.rows(drawn).float())
     write(path, rows, ARMS, SEEDS, {"settings": json.dumps({"setting": SETTING})})
     return path
 
 
 @pytest.fixture(scope="module")
 def make(forks, data, tmp_path_factory):
-    """``make()`` is a job of which nothing has been measured; `other` changes what it is made of."""
+    """Return a function that builds jobs; its arguments choose inputs and settings."""
     root = tmp_path_factory.mktemp("made")
     netcdf.write(data, root / "tiny.nc")
     netcdf.write(data.assign(image=data["image"] // 2), root / "other.nc")
     checkpoints = {
-        name: drawn(root / f"{name}_checkpoints.nc", data, seed)
-        for name, seed in (("first", 0), ("second", 50))
+        name: write_checkpoints(root / f"{name}_checkpoints.nc", data, first_seed)
+        for name, first_seed in (("first", 0), ("second", 50))
     }
-    return lambda data="tiny", of="first", **more: Job(
-        tmp_path_factory.mktemp("job"), forks, root / f"{data}.nc", checkpoints[of], **more
-    )
+
+    def make_job(data="tiny", ensemble="first", **options):
+        folder = tmp_path_factory.mktemp("job")
+        return Job(folder, forks, root / f"{data}.nc", checkpoints[ensemble], **options)
+
+    return make_job
 
 
 @pytest.fixture(scope="module")
-def alone(make):
-    """A job that was left alone."""
+def undisturbed(make):
+    """Run a job without interruption."""
     job = make()
     assert job.run() == 0, job.text("said")
     return job
 
 
 @pytest.fixture(scope="module")
-def expected(alone):
-    """The one file that a job must come to."""
-    assert list(alone.results) == [RESULT]
-    return alone.results
+def expected(undisturbed):
+    """Return the only file that a job must leave."""
+    assert list(undisturbed.results) == [RESULT]
+    return undisturbed.results
 
 
-def gone_on(job):
-    """After how many tasks the job's processes went on."""
-    return [
-        int(count)
-        for count in re.findall(rf"going on after task (\d+) of {TASKS}", job.text("log"))
-    ]
+def resumed_after(job):
+    """List after how many tasks the processes of a job resumed."""
+    matches = re.findall(rf"resuming after task (\d+) of {TASKS}", job.text("log"))
+    return [int(count) for count in matches]
 
 
-def test_a_job_keeps_each_task_that_it_measured_and_nothing_at_its_end(alone, expected):
-    moments = alone.moments
-    assert moments.count("spectra") == TASKS * SPECTRA
-    assert [moment for moment in moments if moment.startswith("os.rename")] == [
+def test_job_saves_each_task_and_removes_the_states_at_its_end(undisturbed, expected):
+    events = undisturbed.moments
+    assert events.count("spectra") == TASKS * SPECTRA
+    assert [event for event in events if event.startswith("os.rename")] == [
         *(f"os.rename state_{task}.npz.part" for task in range(TASKS)),
         f"os.rename {RESULT}.part",
     ]
-    assert f"os.rmdir {STATE}" in moments
+    assert f"os.rmdir {STATE}" in events
 
 
 @pytest.mark.parametrize("third", slow_except([0], range(3)))
-def test_killed_before_any_change_of_a_file_it_ends_in_the_same_bytes_and_at_most_one_task_is_done_twice(
-    make, alone, expected, third
+def test_job_killed_before_any_file_event_ends_in_equal_bytes_and_repeats_at_most_one_task(
+    make, undisturbed, expected, third
 ):
-    moments = alone.moments
-    first_removed = next(
-        at for at, moment in enumerate(moments) if moment.startswith("os.remove state")
+    events = undisturbed.moments
+    first_removal = next(
+        index for index, event in enumerate(events) if event.startswith("os.remove state")
     )
-    for at in [at for at, moment in enumerate(moments) if moment != "spectra"][third::3]:
+    file_events = [index for index, event in enumerate(events) if event != "spectra"]
+    for index in file_events[third::3]:
+        killed_before = f"killed before {events[index]} ({index})"
         job = make()
-        assert job.run(at=("", at)) == -signal.SIGKILL
+        assert job.run(at=("", index)) == -signal.SIGKILL
         assert job.run() == 0, job.text("said")
-        assert job.results == expected, f"killed before {moments[at]} ({at})"
-        assert at > first_removed or job.moments.count("spectra") <= (TASKS + 1) * SPECTRA, (
-            f"killed before {moments[at]} ({at})"
-        )
+        assert job.results == expected, killed_before
+        if index <= first_removal:
+            assert job.moments.count("spectra") <= (TASKS + 1) * SPECTRA, killed_before
 
 
-@pytest.mark.parametrize("moment", slow_except([0], range(4)))
-def test_killed_at_random_moments_it_ends_in_the_same_bytes(make, expected, moment):
-    draw, job = random.Random(moment), make()
+@pytest.mark.parametrize("seed", slow_except([0], range(4)))
+def test_job_killed_at_random_times_ends_in_equal_bytes(make, expected, seed):
+    draw, job = random.Random(seed), make()
     for _ in range(3):
         pid = job.start()
         time.sleep(draw.random())
@@ -193,7 +183,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_bytes(make, expected, mome
     slow_except([signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]),
     ids=lambda number: number.name,
 )
-def test_told_to_stop_between_tasks_or_amid_one_it_says_so_and_goes_on_from_there(
+def test_stopped_job_logs_the_signal_and_resumes_after_its_last_finished_task(
     make, expected, number
 ):
     for spectra, tasks in {1: 0, SPECTRA: 1, SPECTRA + 3: 1, 2 * SPECTRA: 2}.items():
@@ -204,17 +194,16 @@ def test_told_to_stop_between_tasks_or_amid_one_it_says_so_and_goes_on_from_ther
             in job.text("log")
         )
         assert not list(job.root.rglob("*.part"))
-        assert not job.text("said"), "no traceback, and no second word"
-        assert sorted(job.results) == sorted(
-            [f"{STATE}/lock", *(f"{STATE}/state_{task}.npz" for task in range(tasks))]
-        )
+        assert not job.text("said"), "no traceback and no other message"
+        states = [f"{STATE}/state_{task}.npz" for task in range(tasks)]
+        assert sorted(job.results) == sorted([f"{STATE}/lock", *states])
         assert job.run() == 0, job.text("said")
-        assert gone_on(job) == [tasks] * bool(tasks)
+        assert resumed_after(job) == [tasks] * bool(tasks)
         assert job.moments.count("spectra") == spectra + 1 + (TASKS - tasks) * SPECTRA
         assert job.results == expected
 
 
-def test_a_state_that_is_torn_is_measured_again(make, expected):
+def test_truncated_state_is_measured_again(make, expected):
     job = make()
     assert job.run(at=("spectra", 2 * SPECTRA)) == -signal.SIGKILL
     path = job.folder / STATE / "state_0.npz"
@@ -225,37 +214,36 @@ def test_a_state_that_is_torn_is_measured_again(make, expected):
     assert job.results == expected
 
 
-def planned():
-    """The code of the entry as its rule would plan it."""
+def planned_code():
+    """Compute the digests of the entry as its rule does."""
     return code_digest.code_digest(ENTRY, [])
 
 
-OTHERS = {
+CHANGES = {
     "settings": {"curvature": {"samples": 8}},
     "data": {"data": "other"},
-    "checkpoints": {"of": "second"},
-    "code": {"code": planned},
+    "checkpoints": {"ensemble": "second"},
+    "code": {"code": planned_code},
 }
 
 
-@pytest.mark.parametrize("what", slow_except(["settings", "checkpoints"], OTHERS))
-def test_a_state_that_was_made_of_something_else_is_refused_in_a_sentence_and_nothing_of_it_is_in_the_result(
-    make, what
-):
-    options = {name: value() if callable(value) else value for name, value in OTHERS[what].items()}
+@pytest.mark.parametrize("change", slow_except(["settings", "checkpoints"], CHANGES))
+def test_state_of_other_inputs_is_discarded_with_a_warning(make, change):
+    options = {
+        name: value() if callable(value) else value for name, value in CHANGES[change].items()
+    }
     undisturbed, job, changed = make(**options), make(), make(**options)
     assert undisturbed.run() == 0, undisturbed.text("said")
     assert job.run(at=("spectra", 2 * SPECTRA)) == -signal.SIGKILL
     changed.root = job.root
     assert changed.run() == 0, changed.text("said")
-    said = what if what in ("settings", "code") else "inputs"
-    assert f"state_0.npz was saved with other {said}, so the job starts over" in changed.text("log")
+    stamp = change if change in ("settings", "code") else "inputs"
+    warning = f"state_0.npz was saved with other {stamp}, so the job starts over"
+    assert warning in changed.text("log")
     assert changed.results == undisturbed.results
 
 
-def test_a_second_process_says_in_a_sentence_who_measures_and_the_first_ends_as_if_it_had_been_alone(
-    make, expected
-):
+def test_second_process_names_the_holder_of_the_lock_and_the_first_is_not_disturbed(make, expected):
     job = make()
     first = job.paused(at=("spectra", SPECTRA))
     assert job.run(log="other.log") == 1
@@ -268,10 +256,10 @@ def test_a_second_process_says_in_a_sentence_who_measures_and_the_first_ends_as_
     assert job.results == expected
 
 
-def test_a_full_disk_is_said_in_a_sentence_and_with_space_again_it_goes_on(make, expected):
+def test_full_disk_gives_one_message_and_the_job_resumes_once_there_is_space(make, expected):
     job = make()
     assert job.run(at=("spectra", 2 * SPECTRA)) == -signal.SIGKILL
-    size = len(job.results[f"{STATE}/state_1.npz"]) - 1  # the third task's has as much
+    size = len(job.results[f"{STATE}/state_1.npz"]) - 1  # all states have the same size
     assert job.run(largest=size) == 1
     path = job.folder / STATE / "state_2.npz"
     assert re.fullmatch(
@@ -279,5 +267,5 @@ def test_a_full_disk_is_said_in_a_sentence_and_with_space_again_it_goes_on(make,
         job.text("said"),
     )
     assert job.run() == 0, job.text("said")
-    assert gone_on(job) == [2, 2]
+    assert resumed_after(job) == [2, 2]
     assert job.results == expected

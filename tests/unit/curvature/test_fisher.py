@@ -1,10 +1,10 @@
-"""The Gram identity against gradients taken one sample at a time, in float64, on drawn networks."""
+"""Compare Gram matrices with per-sample gradients, in float64, on random networks."""
 
 from itertools import pairwise
 
 import pytest
 import torch
-from dense import written_out
+from dense import with_explicit_norms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -28,23 +28,21 @@ def cross_entropy(outputs, targets):
     return losses.view(targets.shape)
 
 
-def gram_blocks(*arguments):
-    return dict(fisher.Operator(*arguments).grams())
+def gram_matrices(*arguments):
+    return dict(fisher.Operator(*arguments).gram_matrices())
 
 
-def drawn(seed, activation, runs=None):
-    """A network with or without biases, its inputs and targets; with `runs`, a set of each per run."""
+def random_mlp(seed, activation, runs=None):
+    """Draw a network with or without biases, inputs, targets and tensors, all per run if asked."""
     torch.manual_seed(seed)
     widths = torch.randint(1, 9, (4,)).tolist()
-    layers = [
-        m for a, b in pairwise(widths) for m in (nn.Linear(a, b, bias=bool(seed % 2)), activation())
-    ]
+    layers = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs, bias=bool(seed % 2)), activation()]
     network = nn.Sequential(*layers[:-1]).double()
     lead = () if runs is None else (runs,)
-    x, y = (
-        torch.randn(*lead, SAMPLES, widths[0]).double(),
-        torch.randint(widths[-1], (*lead, SAMPLES)),
-    )
+    x = torch.randn(*lead, SAMPLES, widths[0]).double()
+    y = torch.randint(widths[-1], (*lead, SAMPLES))
     tensors = {
         name: torch.randn(*lead, *parameter.shape).double().requires_grad_()
         for name, parameter in network.named_parameters()
@@ -53,87 +51,71 @@ def drawn(seed, activation, runs=None):
 
 
 def gradient_rows(network, tensors, x, y):
-    """Each sample's gradient of its loss, by layer, shape ``(n, parameter)``."""
+    """Compute per-sample gradients one by one, by layer, shape ``(n, parameter)``."""
     tensors = {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
-    samples = []
-    for i in range(len(x)):
-        loss = cross_entropy(functional_call(network, tensors, (x[i : i + 1],)), y[i : i + 1]).sum()
-        samples.append(
-            dict(
-                zip(
-                    tensors,
-                    torch.autograd.grad(loss, list(tensors.values()), materialize_grads=True),
-                    strict=True,
-                )
-            )
-        )
-    layers = dict.fromkeys(name.rpartition(".")[0] for name in tensors)
-    return {
-        layer: torch.stack(
-            [
-                torch.cat(
-                    [g.flatten() for name, g in sample.items() if name.rpartition(".")[0] == layer]
-                )
-                for sample in samples
+    layer_of = {name: name.rpartition(".")[0] for name in tensors}
+    rows = {layer: [] for layer in layer_of.values()}
+    for x_i, y_i in zip(x.split(1), y.split(1), strict=True):
+        loss = cross_entropy(functional_call(network, tensors, (x_i,)), y_i).sum()
+        gradients = torch.autograd.grad(loss, list(tensors.values()), materialize_grads=True)
+        for layer, layer_rows in rows.items():
+            parts = [
+                gradient.flatten()
+                for name, gradient in zip(tensors, gradients, strict=True)
+                if layer_of[name] == layer
             ]
-        )
-        for layer in layers
-    }
+            layer_rows.append(torch.cat(parts))
+    return {layer: torch.stack(layer_rows) for layer, layer_rows in rows.items()}
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("seed", range(6))
-def test_each_gram_block_is_that_of_the_layers_per_sample_gradients(activation, seed):
-    network, x, y, _ = drawn(seed, activation)
-    expected = {
-        layer: rows @ rows.T / SAMPLES
-        for layer, rows in gradient_rows(network, dict(network.named_parameters()), x, y).items()
-    }
-    grams = gram_blocks(network, x, y, cross_entropy)
+def test_gram_matrix_of_each_layer_equals_per_sample_gradient_products(activation, seed):
+    network, x, y, _ = random_mlp(seed, activation)
+    expected = gradient_rows(network, dict(network.named_parameters()), x, y)
+    grams = gram_matrices(network, x, y, cross_entropy)
     assert list(grams) == list(expected)
-    for layer, gram in grams.items():
-        torch.testing.assert_close(gram, expected[layer], rtol=1e-12, atol=1e-14)
+    for layer, rows in expected.items():
+        gram = rows @ rows.T / SAMPLES
+        torch.testing.assert_close(grams[layer], gram, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("seed", range(4))
-def test_stacked_runs_have_the_grams_of_each_alone(activation, seed):
-    network, x, y, tensors = drawn(seed, activation, runs=3)
-    grams = gram_blocks(network, x, y, cross_entropy, tensors)
+def test_gram_matrices_of_stacked_runs_equal_those_of_single_runs(activation, seed):
+    network, x, y, tensors = random_mlp(seed, activation, runs=3)
+    grams = gram_matrices(network, x, y, cross_entropy, tensors)
     for run in range(3):
-        alone = {name: tensor[run] for name, tensor in tensors.items()}
-        for layer, rows in gradient_rows(network, alone, x[run], y[run]).items():
-            torch.testing.assert_close(
-                grams[layer][run], rows @ rows.T / SAMPLES, rtol=1e-11, atol=1e-13
-            )
+        tensors_of_run = {name: tensor[run] for name, tensor in tensors.items()}
+        for layer, rows in gradient_rows(network, tensors_of_run, x[run], y[run]).items():
+            gram = rows @ rows.T / SAMPLES
+            torch.testing.assert_close(grams[layer][run], gram, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("seed", range(6))
-def test_eigenvalues_are_those_of_the_fisher_formed_densely(activation, seed):
-    network, x, y, _ = drawn(seed, activation)
-    rows = torch.cat(
-        list(gradient_rows(network, dict(network.named_parameters()), x, y).values()), dim=1
-    )
+def test_eigenvalues_equal_those_of_the_dense_fisher(activation, seed):
+    network, x, y, _ = random_mlp(seed, activation)
+    rows_by_layer = gradient_rows(network, dict(network.named_parameters()), x, y)
+    rows = torch.cat(list(rows_by_layer.values()), dim=1)
     dense = eigenvalues(rows.T @ rows / SAMPLES)
-    found = eigenvalues(sum(gram_blocks(network, x, y, cross_entropy).values()))
+    values = eigenvalues(sum(gram_matrices(network, x, y, cross_entropy).values()))
     large = dense[dense > 1e-8 * dense[0]]
     assert len(large) <= SAMPLES
-    assert (found[: len(large)] / large - 1).abs().le(1e-6).all()
-    assert (found[len(large) :] <= 2e-8 * dense[0]).all()
+    assert (values[: len(large)] / large - 1).abs().le(1e-6).all()
+    assert (values[len(large) :] <= 2e-8 * dense[0]).all()
 
 
-def test_the_trace_is_the_mean_squared_gradient_norm():
-    network, x, y, _ = drawn(3, nn.Tanh)
-    norms = [
-        rows.square().sum(dim=1)
-        for rows in gradient_rows(network, dict(network.named_parameters()), x, y).values()
-    ]
-    trace = sum(gram.trace() for gram in gram_blocks(network, x, y, cross_entropy).values())
+def test_trace_is_the_mean_squared_gradient_norm():
+    network, x, y, _ = random_mlp(3, nn.Tanh)
+    rows_by_layer = gradient_rows(network, dict(network.named_parameters()), x, y)
+    norms = [rows.square().sum(dim=1) for rows in rows_by_layer.values()]
+    trace = sum(gram.trace() for gram in gram_matrices(network, x, y, cross_entropy).values())
     assert trace.item() == pytest.approx(sum(norms).mean().item(), rel=1e-12)
 
 
-KINDS = {  # tiny networks: their options, and the images they see
+# Tiny networks: options, and the shape of an image.
+KINDS = {
     "cnn": ({"width": 3}, (2, 17, 16)),
     "cnn, layer": ({"width": 3, "norm": "layer"}, (1, 16, 16)),
     "cnn, batch": ({"width": 3, "norm": "batch"}, (1, 16, 16)),
@@ -147,14 +129,11 @@ KINDS = {  # tiny networks: their options, and the images they see
 }
 
 
-def built(kind, activation, seed, samples=SAMPLES):
-    """A network in eval mode with drawn parameters, norms' too, and a batch with targets."""
+def random_network(kind, activation, seed, samples=SAMPLES):
+    """Draw all parameters of a network in eval mode, inputs and targets."""
     options, shape = KINDS[kind]
-    network = (
-        architecture.build(Network(kind.partition(",")[0], activation, options=options), shape, 3)
-        .double()
-        .eval()
-    )
+    config = Network(kind.partition(",")[0], activation, options=options)
+    network = architecture.build(config, shape, 3).double().eval()
     torch.manual_seed(seed)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=max(0.3, parameter[0].numel() ** -0.5))
@@ -168,12 +147,12 @@ def built(kind, activation, seed, samples=SAMPLES):
     seed=st.integers(0, 9),
     samples=st.integers(4, 6),
 )
-def test_the_gram_blocks_of_every_network_are_those_of_gradients_taken_one_sample_at_a_time(
+def test_gram_matrices_of_every_architecture_equal_per_sample_gradient_products(
     kind, activation, seed, samples
 ):
-    network, x, y = built(kind, activation, seed, samples)
-    grams = gram_blocks(network, x, y, cross_entropy)
-    network = written_out(network, x)
+    network, x, y = random_network(kind, activation, seed, samples)
+    grams = gram_matrices(network, x, y, cross_entropy)
+    network = with_explicit_norms(network, x)
     expected = gradient_rows(network, dict(network.named_parameters()), x, y)
     assert grams.keys() == expected.keys()
     for layer, rows in expected.items():
@@ -185,7 +164,7 @@ def test_the_gram_blocks_of_every_network_are_those_of_gradients_taken_one_sampl
 
 @pytest.mark.parametrize("tokens", [1, 2, 3, 40])
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_linear_layer_on_few_tokens_and_on_many_has_the_gram_of_its_gradients(tokens, bias):
+def test_gram_matrix_of_a_linear_layer_is_exact_for_few_and_many_tokens(tokens, bias):
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Linear(20, 30, bias=bias), nn.Tanh(), nn.Flatten(), nn.Linear(30 * tokens, 3)
@@ -193,7 +172,7 @@ def test_a_linear_layer_on_few_tokens_and_on_many_has_the_gram_of_its_gradients(
     x, y = torch.randn(SAMPLES, tokens, 20).double(), torch.randint(3, (SAMPLES,))
     rows = gradient_rows(network, dict(network.named_parameters()), x, y)["0"]
     torch.testing.assert_close(
-        gram_blocks(network, x, y, cross_entropy)["0"],
+        gram_matrices(network, x, y, cross_entropy)["0"],
         rows @ rows.T / SAMPLES,
         rtol=1e-10,
         atol=1e-13,
@@ -204,7 +183,7 @@ def test_a_linear_layer_on_few_tokens_and_on_many_has_the_gram_of_its_gradients(
     "options",
     [{"stride": 2}, {"padding": 2}, {"dilation": 2}, {"stride": (1, 3), "padding": (0, 1)}],
 )
-def test_a_convolution_of_any_stride_padding_and_dilation_has_the_gram_of_its_gradients(options):
+def test_gram_matrix_of_a_convolution_is_exact_for_any_stride_padding_and_dilation(options):
     torch.manual_seed(0)
     layers = [
         nn.Conv2d(2, 4, (3, 2), **options),
@@ -213,14 +192,12 @@ def test_a_convolution_of_any_stride_padding_and_dilation_has_the_gram_of_its_gr
         nn.Flatten(),
         nn.Linear(16, 3),
     ]
-    network, x, y = (
-        nn.Sequential(*layers).double(),
-        torch.randn(SAMPLES, 2, 8, 7).double(),
-        torch.randint(3, (SAMPLES,)),
-    )
+    network = nn.Sequential(*layers).double()
+    x = torch.randn(SAMPLES, 2, 8, 7).double()
+    y = torch.randint(3, (SAMPLES,))
     rows = gradient_rows(network, dict(network.named_parameters()), x, y)["0"]
     torch.testing.assert_close(
-        gram_blocks(network, x, y, cross_entropy)["0"],
+        gram_matrices(network, x, y, cross_entropy)["0"],
         rows @ rows.T / SAMPLES,
         rtol=1e-10,
         atol=1e-13,
@@ -229,32 +206,25 @@ def test_a_convolution_of_any_stride_padding_and_dilation_has_the_gram_of_its_gr
 
 @pytest.mark.parametrize("activation", ["tanh", "crelu", "fourier", "gelu"])
 @pytest.mark.parametrize("kind", ["mlp", "mlp, layer"])
-def test_stacked_runs_of_an_mlp_have_the_grams_of_each_alone_with_those_of_its_norms(
-    kind, activation
-):
-    network, _, _ = built(kind, activation, 0)
-    drawn = [built(kind, activation, seed) for seed in range(3)]
+def test_gram_matrices_of_stacked_mlps_equal_those_of_single_mlps(kind, activation):
+    runs = [random_network(kind, activation, seed) for seed in range(3)]
+    networks, inputs, targets = zip(*runs, strict=True)
+    parameters = [dict(network.named_parameters()) for network in networks]
     tensors = {
-        name: torch.stack([dict(one.named_parameters())[name].detach() for one, *_ in drawn])
-        for name, _ in network.named_parameters()
+        name: torch.stack([of_run[name].detach() for of_run in parameters]).requires_grad_()
+        for name in parameters[0]
     }
-    x, y = (torch.stack([values[place] for values in drawn]) for place in (1, 2))
-    grams = gram_blocks(
-        network,
-        x,
-        y,
-        cross_entropy,
-        {name: tensor.requires_grad_() for name, tensor in tensors.items()},
-    )
-    for run, (alone, own, targets) in enumerate(drawn):
-        expected = gram_blocks(alone, own, targets, cross_entropy)
+    x, y = torch.stack(inputs), torch.stack(targets)
+    grams = gram_matrices(networks[0], x, y, cross_entropy, tensors)
+    for run, (network, x_of_run, y_of_run) in enumerate(runs):
+        expected = gram_matrices(network, x_of_run, y_of_run, cross_entropy)
         assert grams.keys() == expected.keys()
         for layer, gram in expected.items():
             torch.testing.assert_close(grams[layer][run], gram, rtol=1e-10, atol=1e-13)
 
 
 class Net(nn.Module):
-    """A network of some layers and a function that calls them."""
+    """A network made of layers and a function that calls them."""
 
     def __init__(self, forward, **layers):
         super().__init__()
@@ -267,7 +237,7 @@ class Net(nn.Module):
 
 
 class Scale(nn.Module):
-    """Parameters of which torch knows no layer, in two shapes."""
+    """A custom layer with a scalar and a vector."""
 
     def __init__(self):
         super().__init__()
@@ -278,7 +248,7 @@ class Scale(nn.Module):
 
 
 class Scaled(nn.Linear):
-    """A linear layer that is none."""
+    """A subclass of a linear layer that computes something else."""
 
     def forward(self, x):
         return 3 * super().forward(x)
@@ -309,7 +279,8 @@ def by_its_norm():
 
 
 MULTIHEAD = {"embed_dim": 3, "num_heads": 1, "batch_first": True}
-UNCOVERED = {  # a network, the shape of what it sees, and the layers that the warning names
+# A network, the shape of its input, and the layers that the warning names.
+UNCOVERED = {
     "a convolution of sequences": (
         lambda: nn.Sequential(nn.Conv1d(2, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(6, 3)),
         (2, 3),
@@ -408,81 +379,77 @@ UNCOVERED = {  # a network, the shape of what it sees, and the layers that the w
 
 
 @pytest.mark.parametrize("kind", UNCOVERED)
-def test_layers_that_no_identity_covers_have_the_grams_of_their_gradients_and_a_warning_names_them(
-    kind, caplog
-):
+def test_layers_without_an_identity_have_exact_gram_matrices_and_a_warning_names_them(kind, caplog):
     log.warn_once.cache_clear()
     torch.manual_seed(0)
     make, shape, names = UNCOVERED[kind]
     network, x, y = make().double().eval(), torch.randn(5, *shape).double(), torch.randint(3, (5,))
     if kind == "an embedding":
         x = torch.randint(7, x.shape)
-    found = fisher.Operator(network, x, y, cross_entropy).grams()
-    expected = gradient_rows(
-        network, {name: p for name, p in network.named_parameters() if p.requires_grad}, x, y
-    )
-    assert list(found) == list(expected)
-    for layer, rows in expected.items():
-        torch.testing.assert_close(found[layer], rows @ rows.T / 5, rtol=1e-10, atol=1e-13)
-    torch.testing.assert_close(
-        found.over(found),
-        sum(rows @ rows.T / 5 for rows in expected.values()),
-        rtol=1e-10,
-        atol=1e-13,
-    )
-    assert [record.getMessage() for record in caplog.records] == [
-        f"no identity covers {', '.join(names)}: these gradients are taken sample by sample, which is slower"
-    ]
+    grams = fisher.Operator(network, x, y, cross_entropy).gram_matrices()
+    trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    expected = {
+        layer: rows @ rows.T / 5 for layer, rows in gradient_rows(network, trainable, x, y).items()
+    }
+    assert list(grams) == list(expected)
+    for layer, gram in expected.items():
+        torch.testing.assert_close(grams[layer], gram, rtol=1e-10, atol=1e-13)
+    total = sum(expected.values())
+    torch.testing.assert_close(grams.over(grams), total, rtol=1e-10, atol=1e-13)
+    warning = "their gradients are computed sample by sample, which is slower"
+    assert caplog.messages == [f"no identity covers {', '.join(names)}: {warning}"]
 
 
-def test_activations_in_place_change_nothing():
+def test_in_place_activations_leave_gram_matrices_equal():
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)
     ).double()
     x, y = torch.randn(5, 3).double(), torch.randint(3, (5,))
-    expected = gram_blocks(network, x, y, cross_entropy)
+    expected = gram_matrices(network, x, y, cross_entropy)
     network[1].inplace = True
-    for layer, gram in gram_blocks(network, x, y, cross_entropy).items():
+    for layer, gram in gram_matrices(network, x, y, cross_entropy).items():
         torch.testing.assert_close(gram, expected[layer], rtol=1e-12, atol=1e-14)
 
 
-def test_frozen_parameters_of_runs_leave_the_others_grams_as_they_are_alone():
-    network, x, y, tensors = drawn(1, nn.Tanh, runs=3)
+def test_gram_matrices_of_stacked_runs_leave_out_frozen_parameters():
+    network, x, y, tensors = random_mlp(1, nn.Tanh, runs=3)
     network[0].bias.requires_grad_(False)
     tensors["0.bias"] = tensors["0.bias"].detach()
-    found = gram_blocks(network, x, y, cross_entropy, tensors)
+    grams = gram_matrices(network, x, y, cross_entropy, tensors)
     for run in range(3):
-        alone = {name: tensor[run] for name, tensor in tensors.items()}
-        rows = gradient_rows(network, alone, x[run], y[run])
+        tensors_of_run = {name: tensor[run] for name, tensor in tensors.items()}
+        rows = gradient_rows(network, tensors_of_run, x[run], y[run])
         rows["0"] = rows["0"][:, : network[0].weight.numel()]
-        for layer, gram in found.items():
+        for layer, gram in grams.items():
             torch.testing.assert_close(
                 gram[run], rows[layer] @ rows[layer].T / SAMPLES, rtol=1e-11, atol=1e-13
             )
 
 
 def test_stacked_runs_of_a_network_that_does_not_broadcast_are_refused():
-    network, x, y = built("vit", "relu", 0)
+    network, x, y = random_network("vit", "relu", 0)
     tensors = {name: parameter[None] for name, parameter in network.named_parameters()}
-    with pytest.raises(StudyError, match="does not broadcast: its runs come one after the other"):
-        gram_blocks(network, x[None], y[None], cross_entropy, tensors)
+    with pytest.raises(
+        StudyError, match="does not broadcast over a run dimension: measure its runs one after"
+    ):
+        gram_matrices(network, x[None], y[None], cross_entropy, tensors)
 
 
-def test_a_run_of_nan_harms_no_other():
-    network, x, y, tensors = drawn(1, nn.ReLU, runs=3)
-    healthy = gram_blocks(network, x, y, cross_entropy, tensors)
+def test_run_with_nan_parameters_leaves_other_runs_unchanged():
+    network, x, y, tensors = random_mlp(1, nn.ReLU, runs=3)
+    healthy = gram_matrices(network, x, y, cross_entropy, tensors)
     with torch.no_grad():
         for tensor in tensors.values():
             tensor[1] = torch.nan
-    for layer, gram in gram_blocks(network, x, y, cross_entropy, tensors).items():
+    for layer, gram in gram_matrices(network, x, y, cross_entropy, tensors).items():
         assert gram[1].isnan().all()
         assert torch.equal(gram[[0, 2]], healthy[layer][[0, 2]])
 
 
-def test_hooks_are_gone_afterwards_even_when_the_loss_fails():
-    network, x, y, _ = drawn(1, nn.ReLU)
-    gram_blocks(network, x, y, cross_entropy)
+def test_hooks_are_removed_even_if_the_loss_fails():
+    network, x, y, _ = random_mlp(1, nn.ReLU)
+    gram_matrices(network, x, y, cross_entropy)
     with pytest.raises(ZeroDivisionError):
-        gram_blocks(network, x, y, lambda outputs, targets: 1 / 0)
+        gram_matrices(network, x, y, lambda outputs, targets: 1 / 0)
     assert not any(layer._forward_hooks for layer in network.modules())

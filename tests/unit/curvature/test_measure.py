@@ -1,8 +1,8 @@
-"""Measures of checkpoints against plain networks, one run and one sample at a time, in float64."""
+"""Compare measures of checkpoints with plain networks, one run and one sample at a time."""
 
 import math
 from dataclasses import replace
-from functools import partial
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,11 +15,10 @@ from tiers import slow_except
 from torch import nn
 
 from plasticity.config.models import Curvature, Network, Optimizer, Problem, Setting
-from plasticity.curvature import measure as measures
-from plasticity.curvature import spectrum, spectrum_variables
+from plasticity.curvature import measure, spectrum, spectrum_variables, unit_measures
 from plasticity.data import dataset, tasks
 from plasticity.errors import StudyError
-from plasticity.models import architecture
+from plasticity.models import architecture, ensemble
 from plasticity.models.ensemble import Parameters
 from plasticity.storage import netcdf
 from plasticity.storage.checkpoints import Checkpoints, Rows, write
@@ -32,9 +31,17 @@ SHAPES = {
     "output.weight": (4, 6),
     "output.bias": (4,),
 }
-BLOCKS = ["hidden_1", "hidden_2", "output", "last_two", "all"]
+# Columns of each block in a row of parameters.
+COLUMNS = {
+    "hidden_1": slice(0, 78),
+    "hidden_2": slice(78, 120),
+    "output": slice(120, 148),
+    "last_two": slice(78, 148),
+    "all": slice(0, 148),
+}
+BLOCKS = list(COLUMNS)
 ARMS, SEEDS, TASKS = ["a", "b"], [3, 8], 4
-NAN = (1, 0, 2)  # arm, seed, task of the run that has diverged
+DIVERGED = (1, 0, 2)  # arm, seed and task of the run that has diverged
 
 
 def setting(activation="relu"):
@@ -49,13 +56,12 @@ def setting(activation="relu"):
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoints") / "c.nc"
-    drawn = torch.randn(
-        TASKS, len(ARMS), len(SEEDS), 148, generator=torch.Generator().manual_seed(0)
-    )
-    drawn[..., 72:75] = -50.0  # the biases of hidden_1's first three units: dead
-    drawn[NAN[2], NAN[0], NAN[1]] = torch.nan
+    generator = torch.Generator().manual_seed(0)
+    parameters_by_task = torch.randn(TASKS, len(ARMS), len(SEEDS), 148, generator=generator)
+    parameters_by_task[..., 72:75] = -50.0  # biases that make three units of hidden_1 dead
+    parameters_by_task[DIVERGED[2], DIVERGED[0], DIVERGED[1]] = torch.nan
     rows = Rows(path.with_name("rows"), range(TASKS), len(ARMS) * len(SEEDS), SHAPES)
-    for task, parameters in enumerate(drawn):
+    for task, parameters in enumerate(parameters_by_task):
         rows.write(0, task, parameters.flatten(0, 1))
     write(path, rows, ARMS, SEEDS, {"settings": "{}"})
     return Checkpoints(path)
@@ -64,27 +70,24 @@ def checkpoints(tmp_path_factory):
 def curvature(
     operators=("fisher",), samples=9, evaluation_points=("previous", "next"), every=1, **keys
 ):
-    """What a config asks for: operators as a list, or as a mapping from each to the keys of its own."""
-    operators = operators if isinstance(operators, dict) else list(operators)
-    return Curvature.of(
-        {
-            "operators": operators,
-            "samples": samples,
-            "evaluation_points": list(evaluation_points),
-            "every": every,
-        }
-        | keys
-    )
+    """Build the curvature section of a config; operators may be a mapping to keys of their own."""
+    common = {
+        "operators": operators if isinstance(operators, dict) else list(operators),
+        "samples": samples,
+        "evaluation_points": list(evaluation_points),
+        "every": every,
+    }
+    return Curvature.of(common | keys)
 
 
 def measured(checkpoints, data, activation="relu", **keys):
-    asked = curvature(**keys)
-    values, coordinates = measures.measure(checkpoints, setting(activation), asked, data)
-    return netcdf.dataset(measures.table(asked), values, coordinates, "measures", {})
+    config = curvature(**keys)
+    values, coordinates = measure.measure(checkpoints, setting(activation), config, data)
+    return netcdf.dataset(measure.table(config), values, coordinates, "measures", {})
 
 
-def alone(row, activation):
-    """One run's network as a plain module."""
+def plain_network(row, activation):
+    """Build one run's network as a plain module."""
     kind = {"relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity}[activation]
     network = nn.Sequential(
         nn.Flatten(), nn.Linear(12, 6), kind(), nn.Linear(6, 6), kind(), nn.Linear(6, 4)
@@ -93,110 +96,104 @@ def alone(row, activation):
     return network
 
 
-def fisher(network, inputs, labels):
-    """The empirical Fisher of each block, formed densely."""
+def gradient_of(loss, network, **options):
+    gradients = torch.autograd.grad(loss, list(network.parameters()), **options)
+    return torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def dense_fisher(network, inputs, labels):
+    """Compute the empirical Fisher of each block as a matrix."""
     rows = []
     for x, y in zip(inputs, labels, strict=True):
         loss = nn.functional.cross_entropy(network(x[None]), y[None])
-        rows.append(
-            torch.cat(
-                [
-                    gradient.flatten()
-                    for gradient in torch.autograd.grad(loss, list(network.parameters()))
-                ]
-            )
-        )
+        rows.append(gradient_of(loss, network))
     rows = torch.stack(rows)
-    parts = dict(zip(BLOCKS, [*rows.split([78, 42, 28], dim=1), rows[:, 78:], rows], strict=True))
-    return {block: part.T @ part / len(inputs) for block, part in parts.items()}
+    return {
+        block: rows[:, columns].T @ rows[:, columns] / len(inputs)
+        for block, columns in COLUMNS.items()
+    }
+
+
+def is_defined(arm, seed, task, evaluation_point):
+    """Tell whether a run has measures: it has not diverged, and the task exists."""
+    return (arm, seed, task) != DIVERGED and (task, evaluation_point) != (0, "previous")
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "identity"])
-def test_fisher_of_every_run_evaluation_point_and_block_is_that_of_its_own_network_and_data(
+def test_fisher_of_every_run_evaluation_point_and_block_is_that_of_its_network_and_data(
     checkpoints, data, activation
 ):
     found = measured(checkpoints, data, activation)
-    for arm, name in enumerate(ARMS):
-        for seed in SEEDS:
-            for task in range(TASKS):
-                for evaluation_point in ("previous", "next"):
-                    here = found.sel(
-                        arm=name, seed=seed, task=task, evaluation_point=evaluation_point
-                    )
-                    if (arm, SEEDS.index(seed), task) == NAN or (task, evaluation_point) == (
-                        0,
-                        "previous",
-                    ):
-                        numbers = [
-                            variable
-                            for variable in found
-                            if "evaluation_point" in found[variable].dims
-                            and found[variable].dtype.kind == "f"
-                        ]
-                        assert all(here[variable].isnull().all() for variable in numbers)
-                        continue
-                    row = checkpoints.at(task)[arm * len(SEEDS) + SEEDS.index(seed)]
-                    inputs, labels = tasks.task(
-                        setting().problem, data, seed, task - (evaluation_point == "previous")
-                    )
-                    for block, matrix in fisher(
-                        alone(row, activation), inputs[:9].double(), labels[:9]
-                    ).items():
-                        values = np.linalg.eigvalsh(matrix.numpy())[::-1].clip(0)[:9]
-                        values = np.pad(values, (0, 9 - len(values)))
-                        eigenvalue = here["fisher_eigenvalue"].sel(block=block).values
-                        np.testing.assert_allclose(
-                            eigenvalue, values, rtol=1e-5, atol=1e-6 * values[0]
-                        )
-                        assert here["fisher_trace"].sel(block=block).item() == pytest.approx(
-                            matrix.trace().item(), rel=1e-6
-                        )
-                        assert here["fisher_top_eigenvalue"].sel(
-                            block=block
-                        ).item() == pytest.approx(values[0], rel=1e-6)
-                        entropy = -sum(p * math.log(p) for p in values / values.sum() if p > 1e-14)
-                        assert here["fisher_entropy_rank"].sel(block=block).item() == pytest.approx(
-                            math.exp(entropy), rel=1e-5
-                        )
-                        rank = next(
-                            k for k in range(1, 10) if values[:k].sum() >= 0.99 * values.sum()
-                        )
-                        assert here["fisher_effective_rank"].sel(block=block) == rank
+    numbers = [
+        name
+        for name in found
+        if "evaluation_point" in found[name].dims and found[name].dtype.kind == "f"
+    ]
+    for arm, seed, task, point in product(
+        range(len(ARMS)), range(len(SEEDS)), range(TASKS), ("previous", "next")
+    ):
+        of_run = found.isel(arm=arm, seed=seed).sel(task=task, evaluation_point=point)
+        if not is_defined(arm, seed, task, point):
+            assert all(of_run[name].isnull().all() for name in numbers)
+            continue
+        network = plain_network(checkpoints.at(task)[arm * len(SEEDS) + seed], activation)
+        inputs, labels = tasks.task(
+            setting().problem, data, SEEDS[seed], task - (point == "previous")
+        )
+        matrices = dense_fisher(network, inputs[:9].double(), labels[:9])
+        for block, matrix in matrices.items():
+            assert_is_fisher(of_run.sel(block=block), matrix)
+
+
+def assert_is_fisher(of_block, matrix):
+    """Compare the stored Fisher spectrum of a block on 9 samples with a matrix."""
+    values = np.linalg.eigvalsh(matrix.numpy())[::-1].clip(0)[:9]
+    values = np.pad(values, (0, 9 - len(values)))
+    stored = of_block["fisher_eigenvalue"].values
+    np.testing.assert_allclose(stored, values, rtol=1e-5, atol=1e-6 * values[0])
+    assert of_block["fisher_trace"].item() == pytest.approx(matrix.trace().item(), rel=1e-6)
+    assert of_block["fisher_top_eigenvalue"].item() == pytest.approx(values[0], rel=1e-6)
+    entropy = -sum(p * math.log(p) for p in values / values.sum() if p > 1e-14)
+    assert of_block["fisher_entropy_rank"].item() == pytest.approx(math.exp(entropy), rel=1e-5)
+    rank = next(k for k in range(1, 10) if values[:k].sum() >= 0.99 * values.sum())
+    assert of_block["fisher_effective_rank"] == rank
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "identity"])
-def test_units_and_features_are_measured_on_all_of_the_tasks_images(checkpoints, data, activation):
+def test_units_and_features_are_measured_on_all_training_images_of_a_task(
+    checkpoints, data, activation
+):
     found = measured(checkpoints, data, activation).sel(arm="b", seed=8, task=3)
     inputs, _ = tasks.task(setting().problem, data, 8, 3)
-    network = alone(checkpoints.at(3)[3], activation)
+    network = plain_network(checkpoints.at(3)[3], activation)
     layers = {"hidden_1": network[:3](inputs.double()), "hidden_2": network[:5](inputs.double())}
     layers = {name: features.detach().numpy() for name, features in layers.items()}
     for evaluation_point in ("previous", "next"):  # both tasks have the same images
-        here = found.sel(evaluation_point=evaluation_point)
+        of_point = found.sel(evaluation_point=evaluation_point)
         for name, features in layers.items():
-            assert here["feature_rank"].sel(block=name) == rank_by_singular_values(features)
-            assert here["dead_fraction"].sel(block=name).item() == pytest.approx(
+            assert of_point["feature_rank"].sel(block=name) == rank_by_singular_values(features)
+            assert of_point["dead_fraction"].sel(block=name).item() == pytest.approx(
                 dead_by_loops(features), rel=1e-6
             )
-            assert here["dormant_fraction"].sel(block=name).item() == pytest.approx(
+            assert of_point["dormant_fraction"].sel(block=name).item() == pytest.approx(
                 dormant_by_loops(features), rel=1e-6
             )
         for variable, by_loops in {
             "dead_fraction": dead_by_loops,
             "dormant_fraction": dormant_by_loops,
         }.items():
-            assert here[variable].sel(block="all").item() == pytest.approx(
+            assert of_point[variable].sel(block="all").item() == pytest.approx(
                 sum(map(by_loops, layers.values())) / 2, rel=1e-6
             )
-            assert here[variable].sel(block="output").isnull()
-        assert here["feature_rank"].sel(block=["output", "last_two", "all"]).isnull().all()
-        assert here["dead_fraction"].sel(block="last_two") == here["dead_fraction"].sel(
+            assert of_point[variable].sel(block="output").isnull()
+        assert of_point["feature_rank"].sel(block=["output", "last_two", "all"]).isnull().all()
+        assert of_point["dead_fraction"].sel(block="last_two") == of_point["dead_fraction"].sel(
             block="hidden_2"
         )
-        assert (here["dead_fraction"].sel(block="hidden_1") >= 0.5) == (activation == "relu")
+        assert (of_point["dead_fraction"].sel(block="hidden_1") >= 0.5) == (activation == "relu")
 
 
-def test_weight_norm_is_that_of_each_layers_weights_and_biases(checkpoints, data):
+def test_weight_norm_covers_weights_and_biases_of_a_block(checkpoints, data):
     found = measured(checkpoints, data)["weight_norm"].sel(arm="a", seed=8, task=1).values
     row = checkpoints.at(1)[1].numpy()
     parts = [row[:78], row[78:120], row[120:], row[78:], row]
@@ -205,29 +202,30 @@ def test_weight_norm_is_that_of_each_layers_weights_and_biases(checkpoints, data
     )
 
 
-def test_a_run_of_nan_is_nan_everywhere_and_no_other_is(checkpoints, data):
+def test_diverged_run_is_nan_in_every_measure_and_no_other_run_is(checkpoints, data):
     found = measured(checkpoints, data)
+    expected = np.zeros((len(ARMS), len(SEEDS), TASKS), bool)
+    expected[DIVERGED] = True
     for name, values in found.drop_vars("curvature_status").data_vars.items():
-        here = values.isel(evaluation_point=-1) if "evaluation_point" in values.dims else values
+        if "evaluation_point" in values.dims:
+            values = values.sel(evaluation_point="next")
         if name in ("feature_rank", "dead_fraction", "dormant_fraction"):
-            here = here.sel(block=["hidden_1", "hidden_2"])
-        missing = here.isnull().stack(
-            rest=[dim for dim in here.dims if dim not in ("arm", "seed", "task")]
-        )
-        expected = np.zeros((len(ARMS), len(SEEDS), TASKS), bool)
-        expected[NAN] = True
+            values = values.sel(block=["hidden_1", "hidden_2"])
+        other_dims = [dim for dim in values.dims if dim not in ("arm", "seed", "task")]
+        missing = values.isnull().stack(rest=other_dims)
         np.testing.assert_array_equal(missing.all("rest"), expected, err_msg=name)
         np.testing.assert_array_equal(missing.any("rest"), expected, err_msg=name)
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])
-def test_every_thins_tasks_and_old_is_still_the_task_just_ended(checkpoints, data, every):
-    whole, thinned = measured(checkpoints, data), measured(checkpoints, data, every=every)
+def test_every_selects_tasks_and_previous_stays_the_task_just_before(checkpoints, data, every):
+    all_tasks = measured(checkpoints, data)
+    thinned = measured(checkpoints, data, every=every)
     assert thinned["task"].values.tolist() == list(range(0, TASKS, every))
-    assert whole.isel(task=slice(None, None, every)).equals(thinned)
+    assert all_tasks.isel(task=slice(None, None, every)).equals(thinned)
 
 
-def test_evaluation_points_are_measured_as_asked_and_their_order_in_the_config_is_nothing(
+def test_only_configured_evaluation_points_are_measured_in_any_order_of_the_config(
     checkpoints, data
 ):
     both = measured(checkpoints, data)
@@ -237,7 +235,7 @@ def test_evaluation_points_are_measured_as_asked_and_their_order_in_the_config_i
         assert both.sel(evaluation_point=chosen["evaluation_point"]).equals(chosen)
 
 
-def test_old_and_new_differ_since_labels_do(checkpoints, data):
+def test_previous_and_next_differ_because_labels_do(checkpoints, data):
     trace = measured(checkpoints, data)["fisher_trace"].sel(
         arm="a", task=slice(1, None), block="all"
     )
@@ -246,13 +244,13 @@ def test_old_and_new_differ_since_labels_do(checkpoints, data):
     ).all()
 
 
-def test_names_and_coordinates_are_those_of_the_contract(checkpoints, data):
+def test_variables_and_coordinates_match_the_table(checkpoints, data):
     found = measured(checkpoints, data)
     assert found["block"].values.tolist() == BLOCKS
     assert found["rank"].values.tolist() == list(range(9))
     assert found["arm"].values.tolist() == ARMS
     assert found["seed"].values.tolist() == SEEDS
-    assert set(found.data_vars) == set(measures.table(curvature()))
+    assert set(found.data_vars) == set(measure.table(curvature()))
 
 
 def rank_by_singular_values(features, level=0.99):
@@ -272,28 +270,28 @@ def dormant_by_loops(features):
 
 @pytest.mark.parametrize(("n", "units"), [(30, 8), (8, 30), (12, 12), (5, 1), (1, 5)])
 @pytest.mark.parametrize("seed", range(3))
-def test_feature_rank_is_that_of_the_singular_values(n, units, seed):
+def test_feature_rank_equals_the_effective_rank_of_singular_values(n, units, seed):
     draw = np.random.default_rng(seed)
     features = draw.normal(size=(4, n, units)) * draw.lognormal(sigma=2, size=units)
-    found = measures.feature_rank(torch.from_numpy(features))
+    found = unit_measures.feature_rank(torch.from_numpy(features))
     assert found.tolist() == [rank_by_singular_values(matrix) for matrix in features]
 
 
-def test_feature_rank_of_planted_features():
+def test_feature_rank_of_low_rank_features_is_their_rank():
     draw = torch.Generator().manual_seed(0)
     for planted in (1, 2, 4):
         rows, columns = (
             torch.linalg.qr(torch.randn(size, planted, generator=draw).double()).Q
             for size in (30, 10)
         )
-        assert measures.feature_rank((rows @ columns.T)[None]) == planted
-    assert measures.feature_rank(torch.zeros(1, 30, 10).double()) == 0
+        assert unit_measures.feature_rank((rows @ columns.T)[None]) == planted
+    assert unit_measures.feature_rank(torch.zeros(1, 30, 10).double()) == 0
 
 
 def test_dead_and_dormant_fractions_of_known_units():
     activations = torch.tensor([[[0.0, 1.0, 100.0, 0.0], [0.0, 0.0, 100.0, 2.0]]]).double()
     layers = {"hidden_1": ["hidden_1"], "hidden_2": ["hidden_2"]}
-    values = measures.unit_measures(
+    values = unit_measures.unit_measures(
         {"hidden_1": activations, "hidden_2": torch.ones(1, 2, 4).double()},
         layers | {"all": list(layers)},
     )
@@ -303,8 +301,8 @@ def test_dead_and_dormant_fractions_of_known_units():
     ]  # scores 0, 0.5, 100 and 1, over their mean 25.375
 
 
-def test_a_silent_layer_is_all_dead_and_dormant():
-    values = measures.unit_measures(
+def test_silent_layer_is_fully_dead_and_dormant():
+    values = unit_measures.unit_measures(
         {"hidden_1": torch.zeros(2, 5, 3).double()}, {"hidden_1": ["hidden_1"]}
     )
     assert values["dead_fraction"].tolist() == values["dormant_fraction"].tolist() == [[1.0], [1.0]]
@@ -312,22 +310,22 @@ def test_a_silent_layer_is_all_dead_and_dormant():
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_a_unit_is_dormant_by_its_share_of_its_layers_mean_magnitude_whatever_the_scale(scale):
+def test_dormant_fraction_does_not_depend_on_the_scale(scale):
     draw = np.random.default_rng(0)
     activations = draw.normal(size=(3, 7, 50)) * draw.lognormal(sigma=3, size=50)
     expected = [dormant_by_loops(run) for run in activations]
     assert all(0.1 < fraction < 0.95 for fraction in expected)
-    values = measures.unit_measures(
+    values = unit_measures.unit_measures(
         {"hidden_1": torch.from_numpy(scale * activations)}, {"hidden_1": ["hidden_1"]}
     )
     assert values["dormant_fraction"].flatten().tolist() == pytest.approx(expected)
     assert not values["dead_fraction"].any()
 
 
-def test_hidden_activations_leave_no_hook_behind(data):
+def test_hidden_activations_remove_their_hooks(data):
     network = architecture.fitting(setting(), data)
     flat = torch.randn(2, 148, generator=torch.Generator().manual_seed(0))
-    found = measures.hidden_activations(
+    found = unit_measures.hidden_activations(
         network, Parameters(flat, SHAPES).tensors, torch.randn(2, 4, 2, 2, 3)
     )
     assert {name: tuple(values.shape) for name, values in found.items()} == {
@@ -337,25 +335,16 @@ def test_hidden_activations_leave_no_hook_behind(data):
     assert not any(module._forward_hooks for module in network.modules())
 
 
-def test_measures_do_not_depend_on_how_many_seeds_data_are_in_memory(
-    checkpoints, data, monkeypatch
-):
+def test_measures_do_not_depend_on_the_seeds_in_memory(checkpoints, data, monkeypatch):
     together = measured(checkpoints, data)
-    monkeypatch.setattr(measures, "AT_ONCE", 1)
+    monkeypatch.setattr(measure, "AT_ONCE", 1)
     for name, values in measured(checkpoints, data).items():
         np.testing.assert_allclose(values, together[name], rtol=1e-12, err_msg=name)
 
 
-# operators
+# Operators.
 
 
-LATER = {
-    "hidden_1": slice(0, 78),
-    "hidden_2": slice(78, 120),
-    "output": slice(120, 148),
-    "last_two": slice(78, 148),
-    "all": slice(0, 148),
-}
 OPERATORS = ["fisher", "ggn", "hessian", "ntk"]
 ESTIMATED = {
     "exact_up_to": 1,
@@ -366,12 +355,12 @@ HOW = {"exact": {}, "estimated": ESTIMATED | {"blocks": ["last_two"]}}
 
 
 def hessian(function):
-    """Of a function of one vector, by two backward passes: torch's own goes forward, and warns."""
+    """Compute a Hessian by two backward passes: torch's own uses forward mode, and warns."""
     return torch.func.jacrev(torch.func.grad(function))
 
 
 def dense(operator, network, inputs, targets, loss=nn.functional.cross_entropy):
-    """An operator as a matrix, by torch.func, and the gradient of the mean loss."""
+    """Compute an operator as a matrix, and the gradient of the mean loss, by torch.func."""
     names = [name for name, _ in network.named_parameters()]
     tensors = [parameter.detach() for parameter in network.parameters()]
     row = torch.cat([tensor.flatten() for tensor in tensors])
@@ -407,7 +396,7 @@ def squared(outputs, targets):
 
 
 def numbers(values, levels=(0.99,)):
-    """What a spectrum is summed up by, in plain loops."""
+    """Compute the numbers of a spectrum in plain loops."""
     magnitudes = sorted((abs(value) for value in values), reverse=True)
     total = sum(magnitudes)
     names = [
@@ -434,117 +423,124 @@ def numbers(values, levels=(0.99,)):
     }
 
 
-def close(here, operator, matrix, gradient, top, levels=(0.99,)):
-    """See to it that what is stored of one block is what a matrix has."""
+def assert_has_spectrum_of(stored, operator, matrix, gradient, top, levels=(0.99,)):
+    """Compare the stored variables of one block with those of a matrix."""
     values, vectors = np.linalg.eigh((matrix + matrix.T).numpy() / 2)
     values, vectors = values[::-1], vectors[:, ::-1]
-    found = here[f"{operator}_eigenvalue"].dropna("rank").values
+    eigenvalues = stored[f"{operator}_eigenvalue"].dropna("rank").values
     expected = (
         values
         if operator == "hessian"
-        else np.pad(values, (0, max(0, len(found) - len(values))))[: len(found)]
+        else np.pad(values, (0, max(0, len(eigenvalues) - len(values))))[: len(eigenvalues)]
     )
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9 * abs(values).max())
+    np.testing.assert_allclose(eigenvalues, expected, rtol=1e-6, atol=1e-9 * abs(values).max())
     for name, number in numbers(expected, levels).items():
-        assert here[f"{operator}_{name}"].item() == pytest.approx(number, rel=1e-5, abs=1e-7), name
+        assert stored[f"{operator}_{name}"].item() == pytest.approx(number, rel=1e-5, abs=1e-7), (
+            name
+        )
     tied = values >= values[top - 1] - 1e-9 * abs(values).max()  # equal eigenvalues have one span
     overlap = ((vectors[:, tied].T @ gradient.numpy()) ** 2).sum() / (gradient.numpy() ** 2).sum()
-    assert here[f"{operator}_gradient_overlap"].item() == pytest.approx(overlap, rel=1e-5, abs=1e-7)
+    assert stored[f"{operator}_gradient_overlap"].item() == pytest.approx(
+        overlap, rel=1e-5, abs=1e-7
+    )
 
 
 def fresh_row(seed, task, data, activation="relu"):
-    """Parameters of the network that is drawn anew for a task."""
+    """Draw the baseline's parameters for a task, rounded to float32 as in training."""
     network = architecture.fitting(setting(activation), data)
     drawn = architecture.initial(network, setting(activation).network, seed, task)
-    return (
-        torch.cat([tensor.flatten() for tensor in drawn.values()]).float().double()
-    )  # as training has them
+    return torch.cat([tensor.flatten() for tensor in drawn.values()]).float().double()
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_every_operator_is_that_of_the_right_parameters_on_the_right_tasks_data(
+def test_every_operator_uses_the_parameters_and_data_of_its_run_and_task(
     checkpoints, data, operator
 ):
-    keys = {"evaluation_points": ["previous", "next", "fresh"], "top": 3, "levels": [0.99, 0.9]}
-    found = measured(checkpoints, data, "tanh", operators=[operator], **keys)
-    problem = setting().problem
+    points = ["previous", "next", "fresh"]
+    levels = [0.99, 0.9]
+    found = measured(
+        checkpoints,
+        data,
+        "tanh",
+        operators=[operator],
+        evaluation_points=points,
+        top=3,
+        levels=levels,
+    )
+
+    def batch(seed, task):
+        inputs, labels = tasks.task(setting().problem, data, seed, task)
+        return inputs[:9].double(), labels[:9]
+
     for arm, seed, task in [(0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 3)]:
-        given = {
-            evaluation_point: tasks.task(
-                problem, data, SEEDS[seed], max(0, task - (evaluation_point == "previous"))
-            )
-            for evaluation_point in keys["evaluation_points"]
-        }
-        given = {
-            evaluation_point: (inputs[:9].double(), labels[:9])
-            for evaluation_point, (inputs, labels) in given.items()
-        }
-        for evaluation_point in keys["evaluation_points"] if task else ["fresh"]:
-            drawn = evaluation_point == "fresh"
-            row = (
-                fresh_row(SEEDS[seed], task, data, "tanh")
-                if drawn
-                else checkpoints.at(task)[arm * len(SEEDS) + seed]
-            )
-            network = alone(row, "tanh")
-            matrix, _ = dense(operator, network, *given[evaluation_point])
-            _, coming = dense("fisher", network, *given["next"])
-            for block, part in LATER.items():
-                here = found.isel(arm=arm, seed=seed).sel(
-                    task=task, evaluation_point=evaluation_point, block=block
+        for point in points if task else ["fresh"]:
+            row = checkpoints.at(task)[arm * len(SEEDS) + seed]
+            if point == "fresh":
+                row = fresh_row(SEEDS[seed], task, data, "tanh")
+            network = plain_network(row, "tanh")
+            measured_task = task - 1 if point == "previous" else task
+            matrix, _ = dense(operator, network, *batch(SEEDS[seed], measured_task))
+            _, next_gradient = dense("fisher", network, *batch(SEEDS[seed], task))
+            of_run = found.isel(arm=arm, seed=seed).sel(task=task, evaluation_point=point)
+            for block, columns in COLUMNS.items():
+                assert_has_spectrum_of(
+                    of_run.sel(block=block),
+                    operator,
+                    matrix[columns, columns],
+                    next_gradient[columns],
+                    3,
+                    levels,
                 )
-                close(here, operator, matrix[part, part], coming[part], 3, keys["levels"])
 
 
-def test_at_evaluation_point_old_the_gradient_is_that_of_the_coming_task_and_not_of_the_ended_one(
-    checkpoints, data
-):
-    here = measured(checkpoints, data, "tanh", operators=["hessian"], top=3).sel(
-        arm="b", seed=8, task=3, evaluation_point="previous", block="all"
-    )
-    ended, coming = (tasks.task(setting().problem, data, 8, task) for task in (2, 3))
-    network = alone(checkpoints.at(3)[3], "tanh")
-    matrix, of_ended = dense("hessian", network, ended[0][:9].double(), ended[1][:9])
-    _, of_coming = dense("hessian", network, coming[0][:9].double(), coming[1][:9])
+def test_overlap_at_previous_uses_the_gradient_of_the_next_task(checkpoints, data):
+    found = measured(checkpoints, data, "tanh", operators=["hessian"], top=3)
+    stored = found.sel(arm="b", seed=8, task=3, evaluation_point="previous", block="all")
+    network = plain_network(checkpoints.at(3)[3], "tanh")
+
+    def hessian_and_gradient(task):
+        inputs, labels = tasks.task(setting().problem, data, 8, task)
+        return dense("hessian", network, inputs[:9].double(), labels[:9])
+
+    matrix, previous_gradient = hessian_and_gradient(2)
+    _, next_gradient = hessian_and_gradient(3)
     top = torch.linalg.eigh(matrix).eigenvectors[:, -3:]
-    share = {
-        name: ((top.T @ g).square().sum() / g.square().sum()).item()
-        for name, g in (("ended", of_ended), ("coming", of_coming))
-    }
-    assert here["hessian_gradient_overlap"].item() == pytest.approx(share["coming"], rel=1e-5)
-    assert abs(share["ended"] - share["coming"]) > 0.01
+
+    def share(gradient):
+        return ((top.T @ gradient).square().sum() / gradient.square().sum()).item()
+
+    overlap = stored["hessian_gradient_overlap"].item()
+    assert overlap == pytest.approx(share(next_gradient), rel=1e-5)
+    assert abs(share(previous_gradient) - share(next_gradient)) > 0.01
 
 
-def test_fresh_is_what_the_arm_of_fresh_networks_has_at_new_bit_for_bit(data):
-    arms = [{}]
-    _, states = trained(data, "fresh", arms, SEEDS, setting=setting(), dtype=torch.float32)
-    standing = SimpleNamespace(
-        arms=["fresh"],
-        seeds=SEEDS,
-        tasks=list(range(TASKS)),
-        shapes=SHAPES,
-        at=lambda task: states[task].double(),
-    )
+def source(at, task_list, seeds=SEEDS, arms=ARMS, shapes=SHAPES):
+    """Build a source of checkpoints from a function of the task."""
+    return SimpleNamespace(arms=arms, seeds=seeds, tasks=task_list, shapes=shapes, at=at)
+
+
+def test_fresh_equals_next_of_the_baseline_bit_for_bit(data):
+    _, states = trained(data, "fresh", [{}], SEEDS, setting=setting(), dtype=torch.float32)
+    baseline = source(lambda task: states[task].double(), list(range(TASKS)), arms=["fresh"])
     for how in HOW.values():
         found = measured(
-            standing, data, operators=OPERATORS, evaluation_points=["next", "fresh"], **how
+            baseline, data, operators=OPERATORS, evaluation_points=["next", "fresh"], **how
         )
         found = found[[name for name in found if "evaluation_point" in found[name].dims]]
-        assert found.sel(evaluation_point="next", drop=True).equals(
-            found.sel(evaluation_point="fresh", drop=True)
-        )
+        at_next = found.sel(evaluation_point="next", drop=True)
+        assert at_next.equals(found.sel(evaluation_point="fresh", drop=True))
 
 
-def test_fresh_is_the_same_for_every_arm_and_another_for_every_task_and_seed(checkpoints, data):
+def test_fresh_is_equal_across_arms_and_differs_across_tasks_and_seeds(checkpoints, data):
     found = measured(checkpoints, data, evaluation_points=["fresh"])["fisher_trace"].sel(
         block="all", evaluation_point="fresh"
     )
-    assert found.notnull().all(), "also beside a run that diverged"
+    assert found.notnull().all(), "the baseline is measured even where a run has diverged"
     assert found.sel(arm="a", drop=True).equals(found.sel(arm="b", drop=True))
     assert len(set(found.sel(arm="a").values.ravel())) == len(SEEDS) * TASKS
 
 
-OWN = {
+OWN_KEYS = {
     "fisher": {"samples": 6, "evaluation_points": ["next"]},
     "ggn": {"every": 2, "blocks": ["last_two"]},
     "hessian": {
@@ -558,134 +554,109 @@ OWN = {
 
 
 @pytest.fixture(scope="module")
-def of_their_own(checkpoints, data):
-    """All operators, each with keys of its own."""
+def with_own_keys(checkpoints, data):
+    """Measure all operators, each with keys of its own."""
     return measured(
-        checkpoints, data, operators=OWN, evaluation_points=["previous", "next", "fresh"]
+        checkpoints, data, operators=OWN_KEYS, evaluation_points=["previous", "next", "fresh"]
     )
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_what_an_operator_is_not_asked_for_is_missing_and_nothing_else(of_their_own, operator):
-    own = {
+def test_exactly_the_measures_outside_an_operators_keys_are_missing(with_own_keys, operator):
+    defaults = {
         "every": 1,
         "evaluation_points": ["previous", "next", "fresh"],
         "blocks": ["layers", "last_two", "all"],
-    } | OWN[operator]
-    alive = of_their_own["curvature_status"] == 0
-    layers = ~of_their_own["block"].isin(["last_two", "all"])
-    asked = of_their_own["block"].isin(own["blocks"]) | (layers & ("layers" in own["blocks"]))
-    asked = (
-        asked
-        & (of_their_own["task"] % own["every"] == 0)
-        & of_their_own["evaluation_point"].isin(own["evaluation_points"])
-        & alive
-    )
-    for name in (name for name in of_their_own if name.startswith(f"{operator}_")):
-        there = of_their_own[name].notnull()
+    }
+    keys = defaults | OWN_KEYS[operator]
+    block = with_own_keys["block"]
+    is_layer = ~block.isin(["last_two", "all"])
+    expected = block.isin(keys["blocks"]) | (is_layer & ("layers" in keys["blocks"]))
+    expected = expected & (with_own_keys["task"] % keys["every"] == 0)
+    expected = expected & with_own_keys["evaluation_point"].isin(keys["evaluation_points"])
+    expected = expected & (with_own_keys["curvature_status"] == 0)
+    for name in (name for name in with_own_keys if name.startswith(f"{operator}_")):
+        present = with_own_keys[name].notnull()
+        dims = [dim for dim in present.dims if dim in expected.dims]
         xr.testing.assert_equal(
-            there.any(set(there.dims) & {"rank", "grid"}),
-            asked.transpose(*(dim for dim in there.dims if dim in asked.dims)),
+            present.any(set(present.dims) & {"rank", "grid"}), expected.transpose(*dims)
         )
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_an_operators_own_keys_do_what_the_common_ones_do(
-    of_their_own, checkpoints, data, operator
-):
-    common = {"evaluation_points": ["previous", "next", "fresh"]} | OWN[operator]
-    alone = measured(checkpoints, data, operators=[operator], **common)
-    there = {"task": alone["task"], "evaluation_point": alone["evaluation_point"]}
-    for name in (name for name in alone if name.startswith(f"{operator}_")):
-        here = of_their_own[name].sel(there)
-        if "rank" in here.dims:
-            assert here.isel(rank=slice(alone.sizes["rank"], None)).isnull().all()
-            here = here.isel(rank=slice(alone.sizes["rank"]))
-        xr.testing.assert_equal(here, alone[name])
+def test_own_keys_of_an_operator_equal_common_keys(with_own_keys, checkpoints, data, operator):
+    common = {"evaluation_points": ["previous", "next", "fresh"]} | OWN_KEYS[operator]
+    single = measured(checkpoints, data, operators=[operator], **common)
+    coordinates = {"task": single["task"], "evaluation_point": single["evaluation_point"]}
+    for name in (name for name in single if name.startswith(f"{operator}_")):
+        values = with_own_keys[name].sel(coordinates)
+        if "rank" in values.dims:
+            ranks = single.sizes["rank"]
+            assert values.isel(rank=slice(ranks, None)).isnull().all()
+            values = values.isel(rank=slice(ranks))
+        xr.testing.assert_equal(values, single[name])
 
 
-def test_blocks_larger_than_exact_up_to_are_estimated_with_errors_and_the_others_have_none(
-    of_their_own,
-):
-    there = of_their_own["curvature_status"] == 0
-    for name in (
-        name for name in of_their_own if name.startswith("hessian_") and name.endswith("_error")
-    ):
-        for block, large in {
-            "hidden_1": True,
-            "hidden_2": False,
-            "output": False,
-            "last_two": True,
-            "all": True,
-        }.items():
-            errors = (
-                of_their_own[name]
-                .sel(block=block, evaluation_point="next")
-                .where(there.sel(evaluation_point="next"), drop=True)
-            )
-            if (
-                name
-                in (
-                    "hessian_effective_rank_standard_error",
-                    "hessian_trace_standard_error",
-                    "hessian_density_error",
-                )
-                and large
-            ):
-                assert (errors > 0).mean() > 0.5, (
-                    name,
-                    block,
-                )  # it is exact where so few eigenvalues are not zero that all converge
-            elif not large:
-                assert (errors.fillna(0) == 0).all(), (name, block)
+def test_only_blocks_above_exact_up_to_have_errors(with_own_keys):
+    at_next = with_own_keys.sel(evaluation_point="next")
+    is_measured = at_next["curvature_status"] == 0
+    is_estimated = {
+        "hidden_1": True,
+        "hidden_2": False,
+        "output": False,
+        "last_two": True,
+        "all": True,
+    }
+    # Other errors are 0 where so few eigenvalues are nonzero that all of them converge.
+    positive = {
+        "hessian_effective_rank_standard_error",
+        "hessian_trace_standard_error",
+        "hessian_density_error",
+    }
+    names = [name for name in at_next if name.startswith("hessian_") and name.endswith("_error")]
+    for name, (block, estimated) in product(names, is_estimated.items()):
+        errors = at_next[name].sel(block=block).where(is_measured, drop=True)
+        if not estimated:
+            assert (errors.fillna(0) == 0).all(), (name, block)
+        elif name in positive:
+            assert (errors > 0).mean() > 0.5, (name, block)
 
 
 @pytest.mark.slow
-def test_an_estimate_keeps_the_largest_and_the_smallest_eigenvalues_and_is_within_its_errors(
-    checkpoints, data
-):
-    estimated = measured(checkpoints, data, "tanh", operators=["hessian"], top=2, **ESTIMATED).sel(
-        block="all", evaluation_point="next"
-    )
-    exact = measured(checkpoints, data, "tanh", operators=["hessian"], top=2).sel(
-        block="all", evaluation_point="next"
-    )
+def test_estimate_keeps_both_ends_of_the_spectrum_and_is_within_its_errors(checkpoints, data):
+    keys = {"operators": ["hessian"], "top": 2}
+    point = {"block": "all", "evaluation_point": "next"}
+    estimated = measured(checkpoints, data, "tanh", **keys, **ESTIMATED).sel(point)
+    exact = measured(checkpoints, data, "tanh", **keys).sel(point)
     assert estimated.sizes["rank"] == 4
-    every = exact["hessian_eigenvalue"].rename(rank="other")
-    off = abs(estimated["hessian_eigenvalue"] - every).min(
-        "other"
-    )  # from the nearest: a Ritz value may have passed over some
-    assert (
-        (off <= 1.01 * estimated["hessian_eigenvalue_error"] + 1e-5 * every.max("other"))
-        .where(off.notnull(), True)
-        .all()
-    )
-    largest = estimated["hessian_eigenvalue"].isel(rank=0) / every.isel(other=0)
-    assert ((largest > 0.98) & (largest < 1 + 1e-5)).where(largest.notnull(), True).all()
+    eigenvalues = exact["hessian_eigenvalue"].rename(rank="other")
+    # The nearest eigenvalue, because a Ritz value may skip some.
+    deviation = abs(estimated["hessian_eigenvalue"] - eigenvalues).min("other")
+    round_off = 1e-5 * eigenvalues.max("other")
+    bound = 1.01 * estimated["hessian_eigenvalue_error"] + round_off
+    assert (deviation <= bound).where(deviation.notnull(), True).all()
+    ratio = estimated["hessian_eigenvalue"].isel(rank=0) / eigenvalues.isel(other=0)
+    assert ((ratio > 0.98) & (ratio < 1 + 1e-5)).where(ratio.notnull(), True).all()
     for name in ("trace", "effective_rank", "negative_fraction"):
-        off = (
-            abs(estimated[f"hessian_{name}"] - exact[f"hessian_{name}"])
-            / estimated[f"hessian_{name}_standard_error"]
-        )
-        assert off.max() < 6, name
-        assert off.median() < 2, name
+        deviation = abs(estimated[f"hessian_{name}"] - exact[f"hessian_{name}"])
+        in_errors = deviation / estimated[f"hessian_{name}_standard_error"]
+        assert in_errors.max() < 6, name
+        assert in_errors.median() < 2, name
 
 
-def test_eigenvalues_descend_and_missing_ones_come_last(of_their_own):
+def test_eigenvalues_descend_and_padding_comes_last(with_own_keys):
     for operator in OPERATORS:
-        values = of_their_own[f"{operator}_eigenvalue"]
+        values = with_own_keys[f"{operator}_eigenvalue"]
+        missing = values.isnull().values
         assert (values.diff("rank").fillna(0) <= 0).all()
-        assert not (
-            values.isnull().isel(rank=slice(None, -1)).values
-            & values.notnull().isel(rank=slice(1, None)).values
-        ).any()
+        assert not (missing[..., :-1] & ~missing[..., 1:]).any()
 
 
-def test_what_is_measured_of_several_operators_is_as_the_contract_has_it(of_their_own):
-    described = measures.table(curvature(OWN, evaluation_points=["previous", "next", "fresh"]))
-    assert set(of_their_own.data_vars) == set(described)
+def test_variables_of_several_operators_match_the_table(with_own_keys):
+    described = measure.table(curvature(OWN_KEYS, evaluation_points=["previous", "next", "fresh"]))
+    assert set(with_own_keys.data_vars) == set(described)
     for name, variable in described.items():
-        assert of_their_own[name].dims == variable.dims
+        assert with_own_keys[name].dims == variable.dims
     for operator in OPERATORS:
         errors = {
             name
@@ -693,22 +664,19 @@ def test_what_is_measured_of_several_operators_is_as_the_contract_has_it(of_thei
             if name.startswith(f"{operator}_") and name.endswith("_error")
         }
         assert bool(errors) == (f"{operator}_density" in described) == (operator != "fisher")
-    assert of_their_own["rank"].values.tolist() == list(range(42)), (
-        "as many as the Hessian has on hidden_2"
-    )
-    assert of_their_own["grid"].values.tolist() == pytest.approx(spectrum.grid().tolist())
-    assert of_their_own["evaluation_point"].values.tolist() == ["previous", "next", "fresh"]
+    rows_of_hidden_2 = 42  # the largest exact Hessian
+    assert with_own_keys["rank"].values.tolist() == list(range(rows_of_hidden_2))
+    assert with_own_keys["grid"].values.tolist() == pytest.approx(spectrum.grid().tolist())
+    assert with_own_keys["evaluation_point"].values.tolist() == ["previous", "next", "fresh"]
 
 
-def test_without_an_operator_that_may_be_estimated_there_are_no_errors_and_no_density(
-    checkpoints, data
-):
+def test_exact_operators_have_no_errors_and_no_density(checkpoints, data):
     found = measured(checkpoints, data, operators=["fisher", "ggn"], estimate=False)
     assert not [name for name in found if "error" in name or "density" in name]
     assert "grid" not in found.dims
 
 
-def test_levels_have_ranks_of_their_own_and_the_first_has_the_plain_name(checkpoints, data):
+def test_each_level_has_a_rank_and_the_first_has_the_plain_name(checkpoints, data):
     one = measured(checkpoints, data, levels=[0.99, 0.9, 0.5])
     other = measured(checkpoints, data, levels=[0.9])
     assert {name for name in one if "effective_rank" in name} == {
@@ -729,44 +697,44 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("how", "broken"), slow_except([BROKEN[1], BROKEN[2]], BROKEN))
-def test_a_diverged_run_is_missing_and_changes_no_bit_of_the_others(checkpoints, data, how, broken):
-    def at(value):
-        def rows(task):
-            found = checkpoints.at(2).clone() if task == NAN[2] else checkpoints.at(task)
-            found[found.isnan()] = 0.1
-            if task == NAN[2]:
-                found[1, 17] = value  # of the first arm's second seed
-            return found
+def test_diverged_run_is_missing_and_changes_no_bit_of_other_runs(checkpoints, data, how, broken):
+    def with_value(value):
+        """Set one parameter of the first arm's second seed at a task."""
 
-        return SimpleNamespace(arms=ARMS, seeds=SEEDS, tasks=[1, 2], shapes=SHAPES, at=rows)
+        def at(task):
+            if task != DIVERGED[2]:
+                return checkpoints.at(task)
+            rows = checkpoints.at(task).clone()
+            rows[rows.isnan()] = 0.1
+            rows[1, 17] = value
+            return rows
+
+        return source(at, [1, 2])
 
     keys = {"operators": OPERATORS, "evaluation_points": ["previous", "fresh"], **HOW[how]}
-    harmed, whole = (measured(at(value), data, **keys) for value in (broken, 0.1))
+    diverged = measured(with_value(broken), data, **keys)
+    healthy = measured(with_value(0.1), data, **keys)
     run = {"arm": 0, "seed": 1, "task": 1}
-    assert harmed["curvature_status"].isel(run).values.tolist() == [1, 0]
-    assert (harmed["curvature_status"] == 1).sum() == 1
-    for name in (
-        name
-        for name in harmed
-        if "evaluation_point" in harmed[name].dims and name != "curvature_status"
-    ):
-        assert harmed[name].isel(run).sel(evaluation_point="previous").isnull().all(), name
-        mended = harmed[name].copy()
-        mended[run] = whole[name].isel(run)
-        xr.testing.assert_identical(mended.drop_attrs(), whole[name].drop_attrs())
-        assert whole[name].isel(run).notnull().any()
+    assert diverged["curvature_status"].isel(run).values.tolist() == [1, 0]
+    assert (diverged["curvature_status"] == 1).sum() == 1
+    for name in diverged:
+        if "evaluation_point" not in diverged[name].dims or name == "curvature_status":
+            continue
+        at_previous = diverged[name].isel(run).sel(evaluation_point="previous")
+        assert at_previous.isnull().all(), name
+        repaired = diverged[name].copy()
+        repaired[run] = healthy[name].isel(run)
+        xr.testing.assert_identical(repaired.drop_attrs(), healthy[name].drop_attrs())
+        assert healthy[name].isel(run).notnull().any()
 
 
 @pytest.mark.parametrize(("how", "samples"), [("exact", 9), ("estimated", 2), ("estimated", 9)])
-def test_a_runs_numbers_do_not_depend_on_the_seeds_beside_it_or_on_how_many_are_in_memory(
+def test_a_runs_numbers_do_not_depend_on_other_seeds_or_on_the_seeds_in_memory(
     checkpoints, data, monkeypatch, how, samples
 ):
-    def of(seeds):
-        places = [
-            arm * len(SEEDS) + SEEDS.index(seed) for arm in range(len(ARMS)) for seed in seeds
-        ]
-        at = lambda task: checkpoints.at(task)[places]  # noqa: E731
-        return SimpleNamespace(arms=ARMS, seeds=seeds, tasks=[1], shapes=SHAPES, at=at)
+    def with_seeds(seeds):
+        rows = [arm * len(SEEDS) + SEEDS.index(seed) for arm in range(len(ARMS)) for seed in seeds]
+        return source(lambda task: checkpoints.at(task)[rows], [1], seeds)
 
     keys = {
         "operators": OPERATORS,
@@ -774,37 +742,40 @@ def test_a_runs_numbers_do_not_depend_on_the_seeds_beside_it_or_on_how_many_are_
         "evaluation_points": ["previous", "fresh"],
         **HOW[how],
     }
-    together = measured(of(SEEDS), data, **keys)
+    together = measured(with_seeds(SEEDS), data, **keys)
     for seed in SEEDS:
-        alone = measured(of([seed]), data, **keys)
-        xr.testing.assert_identical(alone, together.sel(seed=[seed]))
-    monkeypatch.setattr(measures, "AT_ONCE", 1)
-    xr.testing.assert_identical(measured(of(SEEDS), data, **keys), together)
+        single = measured(with_seeds([seed]), data, **keys)
+        xr.testing.assert_identical(single, together.sel(seed=[seed]))
+    monkeypatch.setattr(measure, "AT_ONCE", 1)
+    xr.testing.assert_identical(measured(with_seeds(SEEDS), data, **keys), together)
 
 
-def test_probes_are_the_same_for_every_arm_evaluation_point_and_operator_and_others_for_every_seed_task_and_block():
-    one = spectrum_variables.probes(3, 1, "all", 4, 50)
-    assert torch.equal(one, spectrum_variables.probes(3, 1, "all", 4, 50))
+def test_probes_depend_on_seed_task_and_block_only():
+    probes = spectrum_variables.probes(3, 1, "all", 4, 50)
+    assert torch.equal(probes, spectrum_variables.probes(3, 1, "all", 4, 50))
     for other in (
         spectrum_variables.probes(4, 1, "all", 4, 50),
         spectrum_variables.probes(3, 2, "all", 4, 50),
         spectrum_variables.probes(3, 1, "last_two", 4, 50),
     ):
-        assert not torch.equal(one, other)
+        assert not torch.equal(probes, other)
     assert spectrum_variables.probes(3, 1, "all", 4, 50).dtype == torch.float64
     assert abs(spectrum_variables.probes(0, 0, "all", 4, 10**4).std() - 1) < 0.02
 
 
-def test_every_run_is_estimated_from_probes_of_its_own_seed_task_and_block(
+def test_every_run_is_estimated_from_probes_of_its_seed_task_and_block(
     checkpoints, data, monkeypatch
 ):
-    seen, probes = set(), spectrum_variables.probes
-    monkeypatch.setattr(
-        spectrum_variables, "probes", lambda *about: seen.add(about) or probes(*about)
-    )
+    draws, probes = set(), spectrum_variables.probes
+
+    def recorded_probes(*arguments):
+        draws.add(arguments)
+        return probes(*arguments)
+
+    monkeypatch.setattr(spectrum_variables, "probes", recorded_probes)
     measured(checkpoints, data, operators=["hessian"], evaluation_points=["next"], **ESTIMATED)
-    sizes = {block: part.stop - part.start for block, part in LATER.items()}
-    assert seen == {
+    sizes = {block: part.stop - part.start for block, part in COLUMNS.items()}
+    assert draws == {
         (seed, task, block, 4, d)
         for seed in SEEDS
         for task in range(TASKS)
@@ -812,15 +783,15 @@ def test_every_run_is_estimated_from_probes_of_its_own_seed_task_and_block(
     }
 
 
-class Memory(dict):
-    """Keeps what it is given, as `resume.Resume` does, and stops a job when it is full."""
+class TaskStore(dict):
+    """Keeps results in memory, and stops the job when it is full."""
 
-    def __init__(self, most=math.inf):
+    def __init__(self, capacity=math.inf):
         super().__init__()
-        self.most = most
+        self.capacity = capacity
 
     def save(self, place, state):
-        if len(self) == self.most:
+        if len(self) == self.capacity:
             raise KeyboardInterrupt
         self[place] = state
 
@@ -828,81 +799,78 @@ class Memory(dict):
         return self.get(place)
 
 
-def test_a_job_that_is_started_anew_measures_only_the_tasks_that_are_left(
-    checkpoints, data, monkeypatch
-):
-    asked, seen = curvature(["fisher", "hessian"]), []
-    expected, _ = measures.measure(checkpoints, setting(), asked, data)
-    kept = Memory(2)
+def test_restarted_job_measures_only_the_remaining_tasks(checkpoints, data, monkeypatch):
+    config = curvature(["fisher", "hessian"])
+    expected, _ = measure.measure(checkpoints, setting(), config, data)
+    store = TaskStore(capacity=2)
     with pytest.raises(KeyboardInterrupt):
-        measures.measure(checkpoints, setting(), asked, data, kept=kept)
-    assert list(kept) == [0, 1]
-    kept.most = math.inf
-    monkeypatch.setattr(
-        Checkpoints, "at", lambda self, task, at=Checkpoints.at: seen.append(task) or at(self, task)
-    )
-    found, _ = measures.measure(checkpoints, setting(), asked, data, kept=kept)
-    assert seen == [2, 3]
+        measure.measure(checkpoints, setting(), config, data, kept=store)
+    assert list(store) == [0, 1]
+    store.capacity = math.inf
+    tasks_read, at = [], Checkpoints.at
+
+    def recorded_at(self, task):
+        tasks_read.append(task)
+        return at(self, task)
+
+    monkeypatch.setattr(Checkpoints, "at", recorded_at)
+    found, _ = measure.measure(checkpoints, setting(), config, data, kept=store)
+    assert tasks_read == [2, 3]
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values)
 
 
-@pytest.mark.parametrize("estimate", [True, False])
-def test_a_spectrum_that_memory_does_not_hold_is_estimated_or_refused_in_a_sentence(
-    checkpoints, data, caplog, estimate
-):
-    asked = curvature(["hessian"], steps=8, probes=2, estimate=estimate, blocks=["all", "last_two"])
-    measure = partial(measures.measure, checkpoints, setting(), asked, data, memory=70**2 * 8 * 4)
-    if not estimate:
-        with pytest.raises(
-            StudyError,
-            match=r"Hessian on all takes a matrix of 148 rows and 0\.000701 GB.*: set curvature\.estimate to true",
-        ):
-            measure()
-        return
-    found, coordinates = measure()
+HESSIAN_BEYOND_MEMORY = "the exact spectrum of the Hessian on all takes a matrix of 148 rows"
+# Room for the matrix and the eigenvectors of the last two layers only.
+MEMORY = 70**2 * 8 * 4
+
+
+def test_spectrum_beyond_memory_is_estimated_with_a_warning(checkpoints, data, caplog):
+    config = curvature(["hessian"], steps=8, probes=2, blocks=["all", "last_two"])
+    found, coordinates = measure.measure(checkpoints, setting(), config, data, memory=MEMORY)
     errors = found["hessian_trace_standard_error"][0, 0, 3, 1]
     assert errors[coordinates["block"].index("all")] > 0
     assert errors[coordinates["block"].index("last_two")] == 0
-    assert [
-        line
-        for line in caplog.messages
-        if "the exact spectrum of the Hessian on all takes a matrix of 148 rows" in line
-    ]
+    assert any(HESSIAN_BEYOND_MEMORY in message for message in caplog.messages)
 
 
-def test_a_spectrum_that_is_larger_than_exact_up_to_and_may_not_be_estimated_is_refused_in_a_sentence(
-    checkpoints, data
-):
-    with pytest.raises(
-        StudyError,
-        match=r"the GGN on hidden_1 takes a matrix of 27 rows, more than 26: set curvature\.estimate to true",
-    ):
+def test_spectrum_beyond_memory_is_refused_if_estimates_are_forbidden(checkpoints, data):
+    config = curvature(["hessian"], estimate=False, blocks=["all", "last_two"])
+    message = rf"{HESSIAN_BEYOND_MEMORY} and 0\.000701 GB.*: set curvature\.estimate to true"
+    with pytest.raises(StudyError, match=message):
+        measure.measure(checkpoints, setting(), config, data, memory=MEMORY)
+
+
+def test_spectrum_above_exact_up_to_is_refused_if_estimates_are_forbidden(checkpoints, data):
+    message = (
+        "the GGN on hidden_1 takes a matrix of 27 rows, more than 26: "
+        r"set curvature\.estimate to true"
+    )
+    with pytest.raises(StudyError, match=message):
         measured(checkpoints, data, operators=["ggn"], exact_up_to=26, estimate=False)
 
 
-def test_that_memory_does_not_hold_the_fisher_is_said_without_a_word_of_estimates(
-    checkpoints, data
-):
-    with pytest.raises(
-        StudyError,
-        match=r"the Fisher on hidden_1 takes a matrix of 9 rows and .* GB.*: take fewer samples, or ask for more",
-    ):
-        measures.measure(checkpoints, setting(), curvature(), data, memory=1000)
+def test_refusal_of_a_fisher_beyond_memory_does_not_suggest_estimates(checkpoints, data):
+    message = (
+        "the Fisher on hidden_1 takes a matrix of 9 rows and .* GB.*: "
+        "take fewer samples, or ask for more"
+    )
+    with pytest.raises(StudyError, match=message):
+        measure.measure(checkpoints, setting(), curvature(), data, memory=1000)
 
 
-def test_the_fisher_is_exact_whatever_may_be_estimated(checkpoints, data):
+def test_fisher_is_exact_for_any_estimate_keys(checkpoints, data):
     xr.testing.assert_identical(
         measured(checkpoints, data, **ESTIMATED), measured(checkpoints, data)
     )
 
 
-# networks whose runs go one after the other
+# Networks whose runs are measured one after another.
 
 
 @pytest.fixture(scope="module", params=["cnn", "resnet18"])
 def convolutional(request, tmp_path_factory):
-    """A setting with a convolutional network, its data, and checkpoints of two arms and two seeds."""
+    """Build a setting with a convolutional network, data, and checkpoints of two arms and seeds."""
     draw = np.random.default_rng(0)
     images = draw.integers(0, 10, (40, 2, 16, 16), np.uint8)
     data = dataset.describe("small", dataset.Images(images, np.arange(40) % 3, list("abc"), 9), {})
@@ -920,20 +888,15 @@ def convolutional(request, tmp_path_factory):
     rows = Rows(folder / "rows", range(2), 4, shapes)
     for task in range(2):
         drawn = [architecture.initial(network, setting.network, seed, task) for seed in range(4)]
-        rows.write(
-            0,
-            task,
-            torch.stack(
-                [torch.cat([tensor.flatten() for tensor in one.values()]) for one in drawn]
-            ),
-        )
+        rows.write(0, task, ensemble.rows(drawn))
     write(folder / "c.nc", rows, ARMS, SEEDS, {"settings": "{}"})
     return setting, data, Checkpoints(folder / "c.nc")
 
 
-def test_the_fisher_of_convolutional_runs_is_that_of_each_ones_samples_one_by_one(convolutional):
+def test_fisher_of_convolutional_runs_equals_per_sample_gradient_products(convolutional):
     setting, data, checkpoints = convolutional
-    values, coordinates = measures.measure(checkpoints, setting, curvature(samples=6), data)
+    values, coordinates = measure.measure(checkpoints, setting, curvature(samples=6), data)
+    block, at_next = coordinates["block"].index("all"), 1
     network = architecture.fitting(setting, data).double().eval()
     for arm, seed, task in [(0, 0, 1), (1, 1, 1), (1, 0, 0)]:
         nn.utils.vector_to_parameters(checkpoints.at(task)[2 * arm + seed], network.parameters())
@@ -941,81 +904,57 @@ def test_the_fisher_of_convolutional_runs_is_that_of_each_ones_samples_one_by_on
         losses = nn.functional.cross_entropy(
             network(inputs[:6].double()), labels[:6], reduction="none"
         )
-        rows = [
-            torch.cat(
-                [
-                    g.flatten()
-                    for g in torch.autograd.grad(
-                        loss, list(network.parameters()), retain_graph=True
-                    )
-                ]
-            )
-            for loss in losses
-        ]
-        gram = torch.stack(rows) @ torch.stack(rows).T / 6
-        expected = torch.linalg.eigvalsh(gram).flip(0).clamp(min=0)
-        found = values["fisher_eigenvalue"][arm, seed, task, 1, coordinates["block"].index("all")]
-        np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12 * expected[0])
+        G = torch.stack([gradient_of(loss, network, retain_graph=True) for loss in losses])
+        expected = torch.linalg.eigvalsh(G @ G.T / 6).flip(0).clamp(min=0)
+        stored = values["fisher_eigenvalue"][arm, seed, task, at_next, block]
+        np.testing.assert_allclose(stored, expected, rtol=1e-8, atol=1e-12 * expected[0])
 
 
-def of_one_run(convolutional):
-    """The second arm's first run at the second task: its setting, data, standing, network, and what the operators are taken on."""
+def only_run(convolutional):
+    """Select the second arm's first run at the second task.
+
+    Returns:
+        Setting, data, checkpoints of this run only, its network, inputs and labels.
+    """
     setting, data, checkpoints = convolutional
     row = checkpoints.at(1)[2]
-    standing = SimpleNamespace(
-        arms=["b"], seeds=SEEDS[:1], tasks=[1], shapes=checkpoints.shapes, at=lambda task: row[None]
-    )
+    single = source(lambda task: row[None], [1], SEEDS[:1], ["b"], checkpoints.shapes)
     network = architecture.fitting(setting, data).double().eval()
     nn.utils.vector_to_parameters(row, network.parameters())
     inputs, labels = tasks.task(setting.problem, data, SEEDS[0], 1)
-    return setting, data, standing, network, inputs[:6].double(), labels[:6]
+    return setting, data, single, network, inputs[:6].double(), labels[:6]
 
 
-def test_the_ggn_of_convolutional_runs_is_that_of_their_jacobians(convolutional):
-    setting, data, standing, network, inputs, _ = of_one_run(convolutional)
-    values, coordinates = measures.measure(
-        standing, setting, curvature(["ggn"], samples=6, evaluation_points=["next"]), data
-    )
-    outputs, own = network(inputs), dict(network.named_parameters())
-    roots = [
-        torch.linalg.cholesky(torch.diag(p) - torch.outer(p, p) + 1e-15 * torch.eye(3))
-        for p in outputs.detach().softmax(-1)
-    ]
-    rows = [
-        torch.autograd.grad(outputs[i] @ roots[i][:, c], list(own.values()), retain_graph=True)
-        for i in range(6)
-        for c in range(3)
-    ]
-    of_layers = {}
-    for place, name in enumerate(own):
-        of_layers.setdefault(name.rpartition(".")[0], []).append(
-            torch.stack([row[place].flatten() for row in rows])
-        )
-    for block in [*of_layers, "all"]:
-        J = torch.cat(
-            [
-                part
-                for layer, parts in of_layers.items()
-                if block in (layer, "all")
-                for part in parts
-            ],
-            dim=1,
-        )
+def test_ggn_of_convolutional_runs_equals_that_of_their_jacobians(convolutional):
+    setting, data, single, network, inputs, _ = only_run(convolutional)
+    config = curvature(["ggn"], samples=6, evaluation_points=["next"])
+    values, coordinates = measure.measure(single, setting, config, data)
+    outputs, parameters = network(inputs), dict(network.named_parameters())
+    rows = []
+    for i, p in enumerate(outputs.detach().softmax(-1)):
+        root = torch.linalg.cholesky(torch.diag(p) - torch.outer(p, p) + 1e-15 * torch.eye(3))
+        for column in root.T:
+            loss = outputs[i] @ column
+            rows.append(gradient_of(loss, network, retain_graph=True))
+    G = torch.stack(rows)
+    layer_of = [name.rpartition(".")[0] for name in parameters]
+    sizes = torch.tensor([parameter.numel() for parameter in parameters.values()])
+    layer_of_column = np.repeat(layer_of, sizes)
+    for block in [*dict.fromkeys(layer_of), "all"]:
+        is_in_block = torch.from_numpy((layer_of_column == block) | (block == "all"))
+        J = G[:, is_in_block]
         expected = torch.linalg.eigvalsh(J @ J.T / 6).flip(0)
-        found = values["ggn_eigenvalue"][0, 0, 0, 0, coordinates["block"].index(block)]
+        stored = values["ggn_eigenvalue"][0, 0, 0, 0, coordinates["block"].index(block)]
         np.testing.assert_allclose(
-            found, expected[: len(found)], rtol=1e-6, atol=1e-10 * expected[0]
+            stored, expected[: len(stored)], rtol=1e-6, atol=1e-10 * expected[0]
         )
 
 
-@pytest.mark.parametrize(
-    "convolutional", ["cnn"], indirect=True
-)  # another's layers take long, and the same code
-def test_the_hessian_of_small_layers_of_a_convolutional_network_is_that_of_torch_func(
-    convolutional,
-):
-    setting, data, standing, network, inputs, labels = of_one_run(convolutional)
-    asked = curvature(
+# The other network runs the same code, and its layers take long.
+@pytest.mark.parametrize("convolutional", ["cnn"], indirect=True)
+def test_hessian_of_small_convolutional_layers_equals_that_of_torch_func(convolutional):
+    setting, data, single, network, inputs, labels = only_run(convolutional)
+    config = curvature(
         ["hessian"],
         samples=6,
         evaluation_points=["next"],
@@ -1024,40 +963,36 @@ def test_the_hessian_of_small_layers_of_a_convolutional_network_is_that_of_torch
         probes=2,
         blocks=["layers"],
     )
-    values, coordinates = measures.measure(standing, setting, asked, data)
-    own = {name: parameter.detach() for name, parameter in network.named_parameters()}
-    for block in ("hidden_1", "hidden_2", "output"):
-        names = [f"{block}.weight", f"{block}.bias"]
+    values, coordinates = measure.measure(single, setting, config, data)
+    parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    errors = values["hessian_trace_standard_error"][0, 0, 0, 0]
+    for layer in ("hidden_1", "hidden_2", "output"):
+        names = [f"{layer}.weight", f"{layer}.bias"]
 
         def loss(row, names=names):
-            parts = row.split([own[name].numel() for name in names])
-            tensors = own | {
-                name: part.view(own[name].shape) for name, part in zip(names, parts, strict=True)
+            parts = row.split([parameters[name].numel() for name in names])
+            shaped = {
+                name: part.view(parameters[name].shape)
+                for name, part in zip(names, parts, strict=True)
             }
-            return nn.functional.cross_entropy(
-                torch.func.functional_call(network, tensors, (inputs,)), labels
-            )
+            outputs = torch.func.functional_call(network, parameters | shaped, (inputs,))
+            return nn.functional.cross_entropy(outputs, labels)
 
-        matrix = hessian(loss)(torch.cat([own[name].flatten() for name in names]))
-        found = values["hessian_eigenvalue"][0, 0, 0, 0, coordinates["block"].index(block)]
+        matrix = hessian(loss)(torch.cat([parameters[name].flatten() for name in names]))
         expected = torch.linalg.eigvalsh((matrix + matrix.T) / 2).flip(0)
-        np.testing.assert_allclose(
-            found[: len(expected)], expected, rtol=1e-6, atol=1e-9 * expected.abs().max()
-        )
-        assert np.isnan(found[len(expected) :]).all()
-        assert (
-            values["hessian_trace_standard_error"][0, 0, 0, 0, coordinates["block"].index(block)]
-            == 0
-        )
-    assert (values["hessian_trace_standard_error"][0, 0, 0, 0, :2] > 0).all(), (
-        "those of the convolutions are estimated"
-    )
+        block = coordinates["block"].index(layer)
+        stored = values["hessian_eigenvalue"][0, 0, 0, 0, block]
+        tolerance = 1e-9 * expected.abs().max()
+        np.testing.assert_allclose(stored[: len(expected)], expected, rtol=1e-6, atol=tolerance)
+        assert np.isnan(stored[len(expected) :]).all()
+        assert errors[block] == 0
+    assert (errors[:2] > 0).all(), "convolutions are estimated"
 
 
 @pytest.mark.parametrize("operator", ["ggn", "hessian"])
-def test_an_estimate_of_a_convolutional_network_has_its_largest_eigenvalue(convolutional, operator):
-    setting, data, standing, network, inputs, labels = of_one_run(convolutional)
-    asked = curvature(
+def test_estimate_of_a_convolutional_network_has_its_largest_eigenvalue(convolutional, operator):
+    setting, data, single, network, inputs, labels = only_run(convolutional)
+    config = curvature(
         [operator],
         samples=6,
         evaluation_points=["next"],
@@ -1066,136 +1001,95 @@ def test_an_estimate_of_a_convolutional_network_has_its_largest_eigenvalue(convo
         probes=2,
         blocks=["all"],
     )
-    values, coordinates = measures.measure(standing, setting, asked, data)
-    own = list(network.parameters())
+    values, coordinates = measure.measure(single, setting, config, data)
     outputs = network(inputs)
-    if operator == "ggn":
-        p = outputs.detach().softmax(-1)
-        start = torch.zeros_like(outputs, requires_grad=True)
-        pulled = torch.cat(
-            [g.flatten() for g in torch.autograd.grad(outputs, own, start, create_graph=True)]
-        )
-    slopes = torch.cat(
-        [
-            g.flatten()
-            for g in torch.autograd.grad(
-                nn.functional.cross_entropy(outputs, labels), own, create_graph=True
-            )
-        ]
-    )
+    p = outputs.detach().softmax(-1)
+    start = torch.zeros_like(outputs, requires_grad=True)
+    pulled = gradient_of(outputs, network, grad_outputs=start, create_graph=True)
+    loss = nn.functional.cross_entropy(outputs, labels)
+    gradient = gradient_of(loss, network, create_graph=True)
 
-    def product(vector):
-        vector = torch.from_numpy(vector).flatten()
-        if operator == "hessian":
-            found = torch.autograd.grad(slopes @ vector, own, retain_graph=True)
-        else:
-            pushed = torch.autograd.grad(pulled @ vector, start, retain_graph=True)[0]
-            found = torch.autograd.grad(
-                outputs,
-                own,
-                (p * pushed - p * (p * pushed).sum(-1, keepdim=True)) / 6,
-                retain_graph=True,
-            )
-        return torch.cat([g.flatten() for g in found]).numpy()
+    def hessian_product(vector):
+        return gradient_of(gradient @ vector, network, retain_graph=True)
 
-    (expected,), _ = eigsh(
-        LinearOperator((len(slopes), len(slopes)), product, dtype=float),
-        k=1,
-        which="LA",
-        v0=np.ones(len(slopes)),
+    def ggn_product(vector):
+        pushed = torch.autograd.grad(pulled @ vector, start, retain_graph=True)[0]
+        weighted = (p * pushed - p * (p * pushed).sum(-1, keepdim=True)) / len(inputs)
+        return gradient_of(outputs, network, grad_outputs=weighted, retain_graph=True)
+
+    vector_product = {"hessian": hessian_product, "ggn": ggn_product}[operator]
+    d = len(gradient)
+    linear_operator = LinearOperator(
+        (d, d), lambda vector: vector_product(torch.from_numpy(vector).flatten()).numpy(), float
     )
+    (expected,), _ = eigsh(linear_operator, k=1, which="LA", v0=np.ones(d))
     block = coordinates["block"].index("all")
-    assert values[f"{operator}_top_eigenvalue"][0, 0, 0, 0, block] == pytest.approx(
-        expected, rel=1e-4
-    )
-    assert values[f"{operator}_top_eigenvalue_standard_error"][0, 0, 0, 0, block] < 1e-2 * expected
+    stored = values[f"{operator}_top_eigenvalue"][0, 0, 0, 0, block]
+    assert stored == pytest.approx(expected, rel=1e-4)
+    error = values[f"{operator}_top_eigenvalue_standard_error"][0, 0, 0, 0, block]
+    assert error < 1e-2 * expected
 
 
-def test_a_convolutions_units_are_its_channels(convolutional):
+def test_units_of_a_convolution_are_its_channels(convolutional):
     setting, data, checkpoints = convolutional
-    values, coordinates = measures.measure(
-        checkpoints, setting, curvature(samples=6, evaluation_points=["next"]), data
-    )
+    config = curvature(samples=6, evaluation_points=["next"])
+    values, coordinates = measure.measure(checkpoints, setting, config, data)
     network = architecture.fitting(setting, data).double().eval()
     nn.utils.vector_to_parameters(checkpoints.at(1)[3], network.parameters())
     inputs, _ = tasks.task(setting.problem, data, SEEDS[1], 1)
-    seen = []
+    activations = []
     network.activation_1.register_forward_hook(
-        lambda module, given, outputs: seen.append(outputs.detach())
+        lambda module, inputs, outputs: activations.append(outputs.detach())
     )
     network(inputs[:20].double())
-    channels = seen[0].transpose(0, 1).flatten(1)
+    channels = activations[0].transpose(0, 1).flatten(1)
     block = coordinates["block"].index("conv_1")
-    assert values["dead_fraction"][1, 1, 1, 0, block] == (channels == 0).all(dim=1).double().mean()
+    dead_fraction = (channels == 0).all(dim=1).double().mean()
+    assert values["dead_fraction"][1, 1, 1, 0, block] == dead_fraction
     singular = torch.linalg.svdvals(channels)
     rank = int((singular.cumsum(0) < 0.99 * singular.sum()).sum()) + 1
     assert values["feature_rank"][1, 1, 1, 0, block] == rank
 
 
-def test_images_to_test_on_are_not_measured(convolutional):
+def test_test_images_are_not_measured(convolutional):
     setting, data, checkpoints = convolutional
     without = replace(setting, problem=replace(setting.problem, test_samples=0))
-    found, expected = (
-        measures.measure(checkpoints, one, curvature(samples=20, evaluation_points=["next"]), data)[
-            0
-        ]
-        for one in (setting, without)
-    )
+    config = curvature(samples=20, evaluation_points=["next"])
+    found, _ = measure.measure(checkpoints, setting, config, data)
+    expected, _ = measure.measure(checkpoints, without, config, data)
     for name, values in found.items():
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_the_curvature_of_regression_is_that_of_squared_errors(checkpoints, operator):
+def test_curvature_of_regression_is_that_of_squared_errors(operator):
     draw = np.random.default_rng(0)
-    data = dataset.describe(
-        "bits",
-        dataset.Images(
-            draw.integers(0, 2, (60, 1, 1, 12), np.uint8), np.zeros(60, int), ["none"], 1
-        ),
-        {},
-    )
+    bits = draw.integers(0, 2, (60, 1, 1, 12), np.uint8)
+    data = dataset.describe("bits", dataset.Images(bits, np.zeros(60, int), ["none"], 1), {})
     problem = Problem(
         "bits", "flip_bits", samples=20, batch=5, epochs=1, tasks=TASKS, options={"flipping": 4}
     )
     regression = replace(setting("tanh"), problem=problem)
     network = architecture.fitting(regression, data).double()
-    few, asked = (
-        replace_output(checkpoints, network),
-        curvature([operator], samples=7, evaluation_points=["next"], top=2),
-    )
-    found = netcdf.dataset(
-        measures.table(asked), *measures.measure(few, regression, asked, data), "measures", {}
-    )
-    nn.utils.vector_to_parameters(few.at(0)[2], network.parameters())
-    inputs, targets = tasks.task(problem, data, few.seeds[0], 0)
-    matrix, gradient = dense(operator, network, inputs[:7].double(), targets[:7].double(), squared)
-    close(
-        found.sel(arm="b", seed=few.seeds[0], task=0, evaluation_point="next", block="all"),
-        operator,
-        matrix,
-        gradient,
-        2,
-    )
+    checkpoints = random_checkpoints(network)
+    config = curvature([operator], samples=7, evaluation_points=["next"], top=2)
+    values, coordinates = measure.measure(checkpoints, regression, config, data)
+    found = netcdf.dataset(measure.table(config), values, coordinates, "measures", {})
+    nn.utils.vector_to_parameters(checkpoints.at(0)[2], network.parameters())
+    inputs, targets = tasks.task(problem, data, SEEDS[0], 0)
+    batch = (inputs[:7].double(), targets[:7].double())
+    matrix, gradient = dense(operator, network, *batch, squared)
+    stored = found.sel(arm="b", seed=SEEDS[0], task=0, evaluation_point="next", block="all")
+    assert_has_spectrum_of(stored, operator, matrix, gradient, 2)
     if operator == "ggn":
-        ntk, _ = dense("ntk", network, inputs[:7].double(), targets[:7].double(), squared)
+        ntk, _ = dense("ntk", network, *batch, squared)
         torch.testing.assert_close(matrix, 2 * ntk)
 
 
-def replace_output(checkpoints, network):
-    """Checkpoints of another network with drawn parameters, of the same runs."""
+def random_checkpoints(network):
+    """Draw parameters of a network for all runs, at one task."""
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
     size = sum(tensor.numel() for tensor in network.parameters())
-    drawn = torch.randn(
-        len(ARMS) * len(SEEDS),
-        size,
-        generator=torch.Generator().manual_seed(1),
-        dtype=torch.float64,
-    )
-    return SimpleNamespace(
-        arms=checkpoints.arms,
-        seeds=checkpoints.seeds,
-        tasks=[0],
-        shapes=shapes,
-        at=lambda task: drawn,
-    )
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(len(ARMS) * len(SEEDS), size, generator=generator, dtype=torch.float64)
+    return source(lambda task: rows, [0], shapes=shapes)

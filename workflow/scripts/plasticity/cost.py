@@ -175,7 +175,7 @@ def time_step(
         problem, samples=samples, test_samples=0, tasks=2, steps_per_task=steps
     )
     short_setting = dataclasses.replace(setting, problem=short_problem)
-    ensemble = Members(short_setting, method, runs, data, training)
+    ensemble = Trainer(short_setting, method, runs, data, training)
     ensemble.on_task_start()
     ensemble.learn()  # libraries choose their kernels in the first task, which is not timed
     ensemble.on_task_start()

@@ -1,41 +1,71 @@
-"""Curvature operators, one file each: a class `Operator` of a network at a batch, with products and spectra, block by block.
+"""Curvature operators of a network on a batch: products with vectors, and spectra by block.
 
-They are of use alone, on any `nn.Module` and batch: docs/curvature.md.
+Each file of `operators` holds one class `Operator`. It works on any `nn.Module` and any batch; see
+docs/curvature.md.
 """
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from plasticity.curvature import spectrum
-from plasticity.curvature.gram import Columns, Grams, Loss, layers
+from plasticity.curvature.batch_loss import BatchLoss, Loss
+from plasticity.curvature.blocks import blocks_of
+from plasticity.curvature.gram import GramMatrices
 from plasticity.curvature.lanczos import Product, Quadrature, stochastic_lanczos_quadrature
 from plasticity.curvature.spectrum import Spectrum
 from plasticity.errors import StudyError
 from plasticity.log import warn_once
-from plasticity.models import normalization
-from plasticity.models.ensemble import broadcasts, forward
+from plasticity.models.ensemble import broadcasts
 
-ALL, LAST_TWO = "all", "last_two"
-VECTORS = 64  # that a dense matrix is multiplied with at a time
-DEFAULT = Quadrature()
-ROUND_OFF = 1e3  # machine precisions, of the largest eigenvalue, within which eigenvalues are equal
+VECTORS = 64  # vectors that a dense matrix is built from at a time
+ROUND_OFF = 1e3  # eigenvalues are equal within so many machine precisions of the largest
+DEFAULT_QUADRATURE = Quadrature()
+
+# Draws the probes of a block of d parameters: (block, vectors, d) → (*run, vectors, d).
+Probes = Callable[[str, int, int], Tensor]
+
+
+class Limits(NamedTuple):
+    """What a spectrum may cost.
+
+    Attributes:
+        exact_up_to: rows of the largest matrix whose eigenvalues are all computed.
+        estimate: effort of an estimate; None allows none.
+        memory: bytes for a matrix and its eigenvalues.
+    """
+
+    exact_up_to: int
+    estimate: Quadrature | None
+    memory: float
+
+
+class Plan(NamedTuple):
+    """How the spectrum of one block is computed.
+
+    Attributes:
+        layers: of the block.
+        size: number of parameters d.
+        grams: Gram matrices, or None if the operator itself is the smaller matrix.
+        estimate: effort of the estimate, or None for an exact spectrum.
+    """
+
+    layers: Sequence[str]
+    size: int
+    grams: GramMatrices | None
+    estimate: Quadrature | None
 
 
 class Operator(ABC):
-    """A symmetric operator on the parameters of a network, a mean over the samples of a batch.
+    """A symmetric operator on the parameters of a network: a mean over the samples of a batch.
 
     Attributes:
-        network: a module whose parameters (those that learn) it acts on.
-        inputs: shape ``(n, …)``, or ``(run, n, …)`` with `tensors`.
-        targets: shape ``(n, …)``, or ``(run, n, …)`` with `tensors`.
-        loss: of each sample, called as ``loss(outputs, targets)``, shape ``(…, n)``.
-        tensors: parameters of many runs by name, shapes ``(run, …)``, requiring gradients, in place of the network's own; for a
-            network that broadcasts.
+        NAME: how messages call the operator.
+        EXACT: whether its spectra are never estimated.
+        batch: network, parameters, data and loss. `BatchLoss` explains the run dimension.
     """
 
     NAME: str
@@ -51,376 +81,423 @@ class Operator(ABC):
         *,
         check: bool = True,
     ) -> None:
-        """Take the operator of a network at a batch, with a look at whether it is one.
+        """Define the operator, and check that it exists.
+
+        Args:
+            network: a module; the operator acts on its trainable parameters.
+            inputs: shape ``(*run, n, …)``.
+            targets: shape ``(*run, n, …)``.
+            loss: per-sample loss, called as ``loss(outputs, targets)``, shape ``(*run, n)``.
+            tensors: parameters of several runs by name, shapes ``(run, …)``, requiring gradients.
+                They replace the network's own; the network must broadcast over runs.
+            check: whether to check that two evaluations agree and that samples are independent.
 
         Raises:
-            StudyError: the same twice gives different losses, gradients or products, or samples see each other (dropout, batch norm in
-                training mode); runs of a network that does not broadcast.
+            StudyError: if losses, gradients or products differ between two evaluations, if the
+                loss of one sample depends on others, or if the network cannot stack runs.
         """
-        if tensors is not None and not broadcasts(network):
-            raise StudyError("this network does not broadcast: its runs come one after the other")
-        self.network, self.inputs, self.targets, self.loss = network, inputs, targets, loss
-        self.tensors: dict[str, Tensor] = dict(
-            network.named_parameters() if tensors is None else tensors
-        )
-        self._run = tensors is not None
-        self._like = next(iter(self.tensors.values()))  # whose type and device vectors have
+        self.batch = BatchLoss(network, inputs, targets, loss, tensors)
         if check:
-            self._check()
+            self._check_loss_shape()
+            self._check_repeatability()
+            self._check_independence_of_samples()
 
     @abstractmethod
-    def product(self, names: Iterable[str]) -> Product:
-        """Its product with vectors on the parameters of some layers: shape ``(vector, …, d)`` → the same; cheap to call again and again."""
+    def product(self, layers: Iterable[str]) -> Product:
+        """Return the product with vectors on the parameters of some layers.
 
-    def grams(self) -> Grams | None:
-        """Small matrices with its nonzero spectrum, layer by layer; None if it has none."""
+        The product maps shape ``(vector, *run, d)`` to the same shape. Repeated calls are cheap.
+        """
+
+    def gram_matrices(self) -> GramMatrices | None:
+        """Return small matrices with the nonzero spectrum of each layer, or None."""
         return None
 
     def gradient(self) -> dict[str, Tensor]:
-        """The gradient of the mean loss, by name."""
-        wanted = [name for own in layers(self.network).values() for name in own]
-        found = torch.autograd.grad(
-            self._mean_loss(), [self.tensors[name] for name in wanted], materialize_grads=True
-        )
-        return dict(zip(wanted, found, strict=True))
+        """Compute the gradient of the mean loss, by parameter name."""
+        return self.batch.gradient()
+
+    def blocks(self) -> dict[str, list[str]]:
+        """List the layers of each block: every layer alone, the last two, all."""
+        return blocks_of(self.batch.network)
 
     def spectra(
         self,
         blocks: Mapping[str, Sequence[str]] | None = None,
         *,
         exact_up_to: int = 4096,
-        estimate: Quadrature | None = DEFAULT,
-        starts: Callable[[str, int, int], Tensor] | None = None,
+        estimate: Quadrature | None = DEFAULT_QUADRATURE,
+        starts: Probes | None = None,
         gradient: Mapping[str, Tensor] | None = None,
         top: int = 10,
         memory: float = float("inf"),
     ) -> dict[str, Spectrum]:
-        """Its spectrum on each block: exact where the matrix that this takes is small enough, else estimated, by products in float32.
+        """Compute the spectrum of each block.
+
+        A spectrum is exact if its matrix is small enough. Otherwise it is estimated from products
+        in float32.
 
         Args:
-            blocks: layers of each block by its name; by default those of `blocks`.
-            exact_up_to: rows of the largest matrix whose eigenvalues are all found.
-            estimate: what is spent on the others; None if none may be estimated.
-            starts: probes for a block of d parameters, called as ``starts(block, vectors, d)``, shape ``(…, vectors, d)``; normal draws.
-            gradient: whose overlap with the span of the top eigenvectors is wanted, by name; as `gradient` gives it.
-            top: how many eigenvectors these are, and how many eigenvalues of each end are kept of an estimate.
-            memory: bytes that a matrix, with what its eigenvalues take, may take.
+            blocks: layers of each block; by default those of `blocks`.
+            exact_up_to: rows of the largest matrix whose eigenvalues are all computed.
+            estimate: effort of the other spectra; None if they must not be estimated.
+            starts: draws the probes of a block, called as ``starts(block, vectors, d)``, shape
+                ``(*run, vectors, d)``; by default the same normal draws for every run.
+            gradient: vector whose overlap with the top eigenvectors is computed, in the form that
+                `gradient` returns.
+            top: number of top eigenvectors; an estimate also keeps as many eigenvalues at each
+                end of the spectrum.
+            memory: bytes for a matrix and its eigenvalues.
 
         Returns:
-            By block; of shape ``()``, or ``(run,)``.
+            By block, leading shape ``(*run,)``.
 
         Raises:
-            StudyError: a spectrum that is neither small enough nor may be estimated.
+            StudyError: if a spectrum is too large and must not be estimated, or if an estimate
+                does not fit into memory.
         """
-        grams, found = self.grams(), {}
-        runs = len(self.inputs) if self._run else 1
+        blocks = blocks or self.blocks()
+        limits = Limits(exact_up_to, estimate, memory)
+        grams = self.gram_matrices()
+        plans = {
+            block: self._plan(block, layers, grams, limits, has_gradient=gradient is not None)
+            for block, layers in blocks.items()
+        }
+        spectra: dict[str, Spectrum] = {}
         single: Operator | None = None
-        for block, names in (blocks or self.blocks()).items():
-            d = sum(
-                self.tensors[own][0].numel() if self._run else self.tensors[own].numel()
-                for own in self._own(names)
-            )
-            along = (
-                None
-                if gradient is None
-                else torch.cat(
-                    [gradient[own].flatten(int(self._run)) for own in self._own(names)], dim=-1
-                )
-            )
-            smallest = 0 if estimate is None else 2 * estimate.steps * estimate.block
-            small = grams if grams is not None and grams.rows <= max(exact_up_to, d) else None
-            rows = d if small is None else small.rows
-            needs = runs * rows**2 * 8 * (2 if gradient is None else 4)
-            if rows <= max(exact_up_to, smallest) and needs <= memory:
-                found[block] = self._exact(small, names, d, along, gradient, top)
+        for block, plan in plans.items():
+            if plan.estimate is None:
+                spectra[block] = self._exact_spectrum(plan, gradient, top)
                 continue
-            reason = (
-                f"the exact spectrum of the {self.NAME} on {block} takes a matrix of {rows:,} rows"
-            )
-            reason += (
-                f" and {needs / 1e9:.3g} GB, and there are {memory / 1e9:.3g}"
-                if needs > memory
-                else f", more than {exact_up_to:,}"
-            )
-            if estimate is None or d < smallest:
-                way = (
-                    "set curvature.estimate to true, "
-                    if estimate is None and not self.EXACT
-                    else ""
-                )
-                raise StudyError(
-                    f"{reason}: {way}take fewer samples, or ask for more memory or rows"
-                )
-            if needs > memory:
-                warn_once(f"{reason}: it is estimated")
-            vectors = (1 + estimate.probes) * estimate.block
-            drawn = self._draw(vectors, d) if starts is None else starts(block, vectors, d)
-            needs = runs * d * 4 * 3 * estimate.steps * estimate.block
-            if needs > memory:
-                available = f"and there are {memory / 1e9:.3g}: take fewer steps, or ask for more"
-                raise StudyError(
-                    f"an estimate of the {self.NAME} on {block} keeps {needs / 1e9:.3g} GB of vectors, {available}"
-                )
-            single = single or self._in_float32()
-            drawn = drawn.to(single._like).unflatten(-2, (-1, estimate.block)).movedim(-3, 0)
-            found[block] = stochastic_lanczos_quadrature(
-                single.product(names),
-                drawn,
-                estimate.steps,
-                top,
-                None if along is None else along.float(),
-            )
-        return found
+            single = single or self._to_float32()
+            vectors = (1 + plan.estimate.probes) * plan.estimate.block
+            draw = starts or self._draw_probes
+            probes = draw(block, vectors, plan.size)
+            vector = None if gradient is None else self._vector(gradient, plan.layers).float()
+            spectra[block] = single._estimated_spectrum(plan, plan.estimate, probes, vector, top)
+        return spectra
 
-    def _in_float32(self) -> "Operator":
-        """The same in float32: what that loses is far below an estimate's own error (docs/curvature.md)."""
-        targets = self.targets.float() if self.targets.is_floating_point() else self.targets
-        tensors = (
-            {
-                name: tensor.detach().float().requires_grad_()
-                for name, tensor in self.tensors.items()
-            }
-            if self._run
-            else None
-        )
-        inputs = self.inputs.float() if self.inputs.is_floating_point() else self.inputs
-        return type(self)(
-            copy.deepcopy(self.network).float(), inputs, targets, self.loss, tensors, check=False
-        )
-
-    def blocks(self) -> dict[str, list[str]]:
-        """The layers of every block: each layer, the last two, all of them."""
-        return blocks_of(self.network)
-
-    def _exact(
+    def _plan(
         self,
-        grams: Grams | None,
-        names: Sequence[str],
-        d: int,
-        along: Tensor | None,
-        gradient: Mapping[str, Tensor] | None,
+        block: str,
+        layers: Sequence[str],
+        grams: GramMatrices | None,
+        limits: Limits,
+        *,
+        has_gradient: bool,
+    ) -> Plan:
+        """Decide how to compute the spectrum of a block.
+
+        Raises:
+            StudyError: if neither an exact spectrum nor an estimate is possible.
+        """
+        size = self.batch.size_of(layers)
+        if grams is not None and grams.rows > max(limits.exact_up_to, size):
+            grams = None
+        rows = size if grams is None else grams.rows
+        # Eigenvectors need about two more matrices than eigenvalues alone.
+        matrices = 4 if has_gradient else 2
+        matrix_bytes = self.batch.runs * rows**2 * 8 * matrices
+        estimate = limits.estimate
+        # A block with fewer parameters than this is cheaper to compute exactly.
+        smallest = 0 if estimate is None else 2 * estimate.steps * estimate.block
+        fits = matrix_bytes <= limits.memory
+        if rows <= max(limits.exact_up_to, smallest) and fits:
+            return Plan(layers, size, grams, None)
+
+        reason = self._reason_against_exact(block, rows, matrix_bytes, limits)
+        if estimate is None or size < smallest:
+            may_estimate = estimate is None and not self.EXACT
+            advice = "set curvature.estimate to true, " if may_estimate else ""
+            raise StudyError(
+                f"{reason}: {advice}take fewer samples, or ask for more memory or rows"
+            )
+        if not fits:
+            warn_once(f"{reason}: it is estimated")
+        self._check_memory_of_estimate(block, size, estimate, limits.memory)
+        return Plan(layers, size, None, estimate)
+
+    def _reason_against_exact(
+        self, block: str, rows: int, matrix_bytes: float, limits: Limits
+    ) -> str:
+        """Say why the exact spectrum of a block is too large."""
+        start = f"the exact spectrum of the {self.NAME} on {block} takes a matrix of {rows:,} rows"
+        if matrix_bytes <= limits.memory:
+            return f"{start}, more than {limits.exact_up_to:,}"
+        return f"{start} and {matrix_bytes / 1e9:.3g} GB, and there are {limits.memory / 1e9:.3g}"
+
+    def _check_memory_of_estimate(
+        self, block: str, size: int, estimate: Quadrature, memory: float
+    ) -> None:
+        """Refuse an estimate whose Krylov spaces do not fit into memory."""
+        needed = self.batch.runs * size * 4 * 3 * estimate.steps * estimate.block
+        if needed > memory:
+            raise StudyError(
+                f"an estimate of the {self.NAME} on {block} keeps {needed / 1e9:.3g} GB of "
+                f"vectors, and there are {memory / 1e9:.3g}: take fewer steps, or ask for more"
+            )
+
+    def _exact_spectrum(
+        self, plan: Plan, gradient: Mapping[str, Tensor] | None, top: int
+    ) -> Spectrum:
+        """Compute all eigenvalues, and the overlap of a gradient if there is one."""
+        if plan.grams is None:
+            matrix = self._dense_matrix(plan.layers, plan.size).detach()
+            values, vectors = spectrum.eigenvectors(matrix)
+            if gradient is None:
+                return Spectrum(values, plan.size)
+            vector = self._vector(gradient, plan.layers)
+            shares = _squared_coordinates(vectors, vector)
+            noise = _round_off(values)
+        else:
+            matrix = plan.grams.over(plan.layers).detach()
+            if gradient is None:
+                return Spectrum(spectrum.eigenvalues(matrix), plan.size)
+            values, vectors = spectrum.eigenvectors(matrix)
+            vector = self._vector(gradient, plan.layers)
+            products = plan.grams.gradient_products(gradient, plan.layers)
+            noise = _round_off(values)
+            # With G the gᵢ as rows, an eigenvector u of K belongs to Gᵀu / √(n λ) of the operator.
+            tiny = torch.finfo(values.dtype).tiny
+            shares = _squared_coordinates(vectors, products) / values.clamp(min=tiny)
+            values = values.clamp(min=0)
+        overlap = _overlap_with_top(values, shares, noise, top) / vector.square().sum(dim=-1)
+        finite = values.isfinite().all(dim=-1)
+        return Spectrum(values, plan.size, overlap=overlap.where(finite, torch.nan))
+
+    def _estimated_spectrum(
+        self,
+        plan: Plan,
+        estimate: Quadrature,
+        probes: Tensor,
+        gradient: Tensor | None,
         top: int,
     ) -> Spectrum:
-        """All eigenvalues; with the overlap of a gradient: (uᵀ Gᵀg)² / (n λ) where K has an eigenvector u, (vᵀ g)² where A has v."""
-        matrix = (self._dense(names, d) if grams is None else grams.over(names)).detach()
-        if along is None or gradient is None:
-            values = spectrum.eigenvalues(matrix) if grams else spectrum.eigenvectors(matrix)[0]
-            return Spectrum(values, d)
-        values, vectors = spectrum.eigenvectors(matrix)
-        coordinates = along if grams is None else grams.along(gradient, names)
-        shares = (vectors.mT @ coordinates[..., None]).squeeze(-1).square()
-        noise = ROUND_OFF * torch.finfo(values.dtype).eps * values.abs().amax(dim=-1, keepdim=True)
-        if grams is not None:
-            shares, values = (
-                shares / values.clamp(min=torch.finfo(values.dtype).tiny),
-                values.clamp(min=0),
-            )
-        shares = shares.where(
-            values.abs() > noise, 0
-        )  # what the operator does not see is none of its top
-        tied = (
-            values >= values[..., min(top, values.shape[-1]) - 1, None] - noise
-        )  # equal eigenvalues have one span
-        overlap = (shares * tied).sum(dim=-1) / along.square().sum(dim=-1)
-        return Spectrum(values, d, overlap=overlap.where(values.isfinite().all(dim=-1), torch.nan))
+        """Estimate the spectrum from products with vectors.
 
-    def _dense(self, names: Sequence[str], d: int) -> Tensor:
-        """The operator as a matrix, shape ``(…, d, d)``."""
-        product, lead = self.product(names), [len(self.inputs)] if self._run else []
-        basis = torch.eye(d).to(self._like)
-        columns = [
-            product(some[:, None].expand(-1, *lead, -1) if lead else some)
-            for some in basis.split(VECTORS)
-        ]
+        Args:
+            plan: of the block.
+            estimate: effort of the estimate.
+            probes: shape ``(*run, vectors, d)``.
+            gradient: vector whose overlap is computed, shape ``(*run, d)``.
+            top: number of eigenvalues at each end.
+        """
+        probes = probes.to(self.batch.vector_like)
+        starts = probes.unflatten(-2, (-1, estimate.block)).movedim(-3, 0)
+        product = self.product(plan.layers)
+        return stochastic_lanczos_quadrature(product, starts, estimate.steps, top, gradient)
+
+    def _to_float32(self) -> "Operator":
+        """Copy the operator to float32.
+
+        An estimate's own error is far above the loss of precision (docs/curvature.md).
+        """
+        batch = self.batch.to_float32()
+        return type(self)(
+            batch.network, batch.inputs, batch.targets, batch.loss, batch.stacked, check=False
+        )
+
+    def _dense_matrix(self, layers: Sequence[str], size: int) -> Tensor:
+        """Compute the operator as a matrix, shape ``(*run, d, d)``."""
+        product = self.product(layers)
+        run_shape = self.batch.run_shape
+        basis = torch.eye(size).to(self.batch.vector_like)
+        columns = []
+        for vectors in basis.split(VECTORS):
+            stacked = vectors.view(-1, *[1] * len(run_shape), size)
+            columns.append(product(stacked.expand(-1, *run_shape, -1)))
         matrix = torch.cat(columns).movedim(0, -1)
         return (matrix + matrix.mT) / 2
 
-    def _own(self, names: Iterable[str]) -> list[str]:
-        """The parameters of some layers, by name."""
-        of_layers = layers(self.network)
-        return [own for name in names for own in of_layers[name]]
+    def _vector(self, gradient: Mapping[str, Tensor], layers: Sequence[str]) -> Tensor:
+        """Flatten the gradient of some layers, shape ``(*run, d)``."""
+        names = self.batch.parameters_in(layers)
+        return self.batch.join([gradient[name] for name in names], names)
 
-    def _outputs(self) -> Tensor:
-        """With what autograd needs."""
-        with torch.enable_grad():
-            return (
-                forward(self.network, self.tensors, self.inputs)
-                if self._run
-                else cast(Tensor, self.network(self.inputs))
-            )
+    def _draw_probes(self, block: str, vectors: int, size: int) -> Tensor:
+        """Draw probes that are the same in every call, for every block and for every run."""
+        generator = torch.Generator().manual_seed(0)
+        probes = torch.randn(vectors, size, generator=generator, dtype=torch.float64)
+        return probes.expand(*self.batch.run_shape, -1, -1)
 
-    def _mean_loss(self) -> Tensor:
-        """The sum over runs of their mean losses: a run's gradient is that of its own."""
-        return self.loss(self._outputs(), self.targets).mean(dim=-1).sum()
-
-    def _pull(
+    def vector_jacobian_products(
         self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], vectors: Sequence[Tensor]
     ) -> list[Tensor]:
-        """Vector–Jacobian products for each of many vectors, shapes ``(vector, …)``; at once where that is sure to work."""
-        batched = len(vectors[0]) > 1 and broadcasts(self.network)
-        pull = torch.autograd.grad
-        if batched:
-            return list(
-                pull(
-                    outputs,
-                    inputs,
-                    vectors,
-                    retain_graph=True,
-                    is_grads_batched=True,
-                    materialize_grads=True,
-                )
+        """Compute vᵀJ for many vectors v, in one batched pass where that surely works.
+
+        Args:
+            outputs: tensors that are differentiated.
+            inputs: tensors with respect to which they are differentiated.
+            vectors: v, one tensor ``(vector, …)`` per output.
+
+        Returns:
+            One tensor ``(vector, …)`` per input.
+        """
+        if len(vectors[0]) > 1 and broadcasts(self.batch.network):
+            batched = torch.autograd.grad(
+                outputs,
+                inputs,
+                vectors,
+                retain_graph=True,
+                is_grads_batched=True,
+                materialize_grads=True,
             )
-        found = [
-            pull(outputs, inputs, one, retain_graph=True, materialize_grads=True)
-            for one in zip(*vectors, strict=True)
+            return list(batched)
+        products = [
+            torch.autograd.grad(outputs, inputs, vector, retain_graph=True, materialize_grads=True)
+            for vector in zip(*vectors, strict=True)
         ]
-        if len(found) == 1:
-            return [one[None] for one in found[0]]  # without a copy
-        return [torch.stack(of_input) for of_input in zip(*found, strict=True)]
+        if len(products) == 1:
+            return [product[None] for product in products[0]]  # saves the copy that stacking makes
+        return [torch.stack(of_input) for of_input in zip(*products, strict=True)]
 
-    def _split(self, vectors: Tensor, own: Sequence[str]) -> list[Tensor]:
-        """Vectors ``(vector, …, d)`` as tensors of the shapes of parameters."""
-        lead = int(self._run)
-        sizes = [self.tensors[name].shape[lead:] for name in own]
-        parts = vectors.split([size.numel() for size in sizes], dim=-1)
-        return [
-            part.unflatten(-1, size) if size else part.squeeze(-1)
-            for part, size in zip(parts, sizes, strict=True)
-        ]
-
-    def _join(self, parts: Sequence[Tensor]) -> Tensor:
-        """The reverse of `_split`."""
-        lead = 1 + int(self._run)
-        return torch.cat(
-            [part.flatten(lead) if part.ndim > lead else part.unsqueeze(-1) for part in parts],
-            dim=-1,
-        )
-
-    def _draw(self, vectors: int, d: int) -> Tensor:
-        """The same normal draws at every call, and for every run: each has what it has alone."""
-        drawn = torch.randn(
-            vectors, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-        )
-        return drawn.expand(len(self.inputs), -1, -1) if self._run else drawn
-
-    def _check(self) -> None:
-        """See to it that everything is the same twice, and that samples do not see each other."""
-        names = list(layers(self.network))
-        d = sum(
-            self.tensors[own][0].numel() if self._run else self.tensors[own].numel()
-            for own in self._own(names)
-        )
-        vector = self._draw(1, d).to(self._like).movedim(-2, 0)
-
-        shape, wanted = (
-            self.loss(self._outputs(), self.targets).shape,
-            self.inputs.shape[: 1 + self._run],
-        )
-        if shape != wanted:
-            reduced = f"and gives shape {tuple(shape)} where {tuple(wanted)} is wanted: leave the mean to the operator"
+    def _check_loss_shape(self) -> None:
+        """Check that the loss has one value per sample."""
+        shape = self.batch.sample_losses(self.batch.outputs()).shape
+        expected = self.batch.inputs.shape[: self.batch.sample_dim + 1]
+        if shape != expected:
             raise StudyError(
-                f"the {self.NAME} cannot be taken: its loss is not of each sample, {reduced}"
+                f"the {self.NAME} needs one loss per sample, shape {tuple(expected)}, but the loss "
+                f"has shape {tuple(shape)}: leave the mean to the operator"
             )
 
-        def open_dataset() -> dict[str, Tensor]:
-            found = {
-                "loss": self._mean_loss().detach(),
-                "gradient": self._join([part[None] for part in self.gradient().values()]),
-            }
-            try:
-                return found | {"product with a vector": self.product(names)(vector).detach()}
-            except RuntimeError as error:  # torch has no second derivative of some functions
-                if not any(
-                    words in str(error) for words in ("is not implemented", "differentiate twice")
-                ):
-                    raise
-                if self.grams() is None:
-                    raise StudyError(
-                        f"the {self.NAME} takes second derivatives, and torch has none here: {error}"
-                    ) from error
-                return found
+    def _check_repeatability(self) -> None:
+        """Check that loss, gradient and one product are the same in two evaluations."""
+        first, second = self._evaluate(), self._evaluate()
+        for quantity, value in first.items():
+            tolerance = torch.finfo(value.dtype).eps ** 0.5
+            is_same = torch.allclose(
+                value, second[quantity], rtol=tolerance, atol=0, equal_nan=True
+            )
+            if not is_same:
+                raise StudyError(
+                    f"the {self.NAME} cannot be computed: its {quantity} differs between two "
+                    f"evaluations{self._hint_on_training_mode()}"
+                )
 
-        suspects = [
+    def _evaluate(self) -> dict[str, Tensor]:
+        """Compute loss, gradient and one product, by name.
+
+        Without second derivatives in torch, there is no product. An operator with Gram matrices
+        does not need it.
+        """
+        layers = list(self.batch.layers)
+        values = {"loss": self.batch.mean_loss().detach()}
+        values["gradient"] = self._vector(self.gradient(), layers)
+        size = self.batch.size_of(layers)
+        vector = self._draw_probes("all", 1, size).to(self.batch.vector_like).movedim(-2, 0)
+        try:
+            values["product with a vector"] = self.product(layers)(vector).detach()
+        except RuntimeError as error:
+            if not _is_missing_derivative(error):
+                raise
+            if self.gram_matrices() is None:
+                raise StudyError(
+                    f"the {self.NAME} needs second derivatives, and torch has none here: {error}"
+                ) from error
+        return values
+
+    def _check_independence_of_samples(self) -> None:
+        """Check that the loss of the first sample does not depend on the inputs of others."""
+        if not self.batch.inputs.is_floating_point() or self.batch.samples == 1:
+            return
+        inputs = self.batch.inputs.detach().requires_grad_()
+        losses = self.batch.sample_losses(self.batch.outputs(inputs))
+        first_losses = losses[..., 0].sum()
+        gradients = torch.autograd.grad(first_losses, inputs, materialize_grads=True)[0]
+        others = gradients.movedim(self.batch.sample_dim, 0)[1:]
+        # Parameters that are not finite make gradients NaN, which is no dependence.
+        if others.nan_to_num(0, 0, 0).any():
+            raise StudyError(
+                f"the {self.NAME} cannot be computed: the loss of one sample depends on others, "
+                f"as with batch norm{self._hint_on_training_mode()}"
+            )
+
+    def _hint_on_training_mode(self) -> str:
+        """Name the layers in training mode, as the end of a message."""
+        layers = [
             f"{name} ({type(layer).__name__})"
-            for name, layer in self.network.named_modules()
+            for name, layer in self.batch.network.named_modules()
             if layer.training and name
         ]
-        hint = (
-            f"; in training mode are {', '.join(suspects)}: call network.eval()" if suspects else ""
-        )
-        for (what, once), again in zip(
-            open_dataset().items(), open_dataset().values(), strict=True
-        ):
-            if not torch.allclose(
-                once, again, rtol=torch.finfo(once.dtype).eps ** 0.5, atol=0, equal_nan=True
-            ):
-                raise StudyError(
-                    f"the {self.NAME} cannot be taken: its {what} is another one at a second look{hint}"
-                )
-        if self.inputs.is_floating_point() and self.inputs.shape[int(self._run)] > 1:
-            inputs = self.inputs.detach().requires_grad_()
-            with torch.enable_grad():
-                outputs = (
-                    forward(self.network, self.tensors, inputs)
-                    if self._run
-                    else self.network(inputs)
-                )
-                first = self.loss(outputs, self.targets)[..., 0].sum()
-            slopes = torch.autograd.grad(first, inputs, materialize_grads=True)[0]
-            others = (slopes[:, 1:] if self._run else slopes[1:]).nan_to_num(
-                0, 0, 0
-            )  # parameters that are not finite give NaN
-            if others.any():
-                raise StudyError(
-                    f"the {self.NAME} cannot be taken: the loss of one sample depends on others, as with batch norm{hint}"
-                )
+        if not layers:
+            return ""
+        return f"; layers in training mode: {', '.join(layers)}. Call network.eval()"
 
 
 class OuterProducts(Operator):
-    """An operator (1/n) Σ Jᵢᵀ Sᵢ Sᵢᵀ Jᵢ of the derivatives J of each sample's outputs."""
+    """An operator (1/n) Σ Jᵢᵀ Sᵢ Sᵢᵀ Jᵢ, with J the derivatives of each sample's outputs."""
 
     @abstractmethod
     def columns(self, outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
-        """S: ``(…, n, output)`` and ``(…, n)`` → ``(…, n, output, column)``, without gradients."""
+        """Compute S from the loss, without gradients.
 
-    def grams(self) -> Grams:
-        """Matrices of the products of all samples' Jᵀ S, layer by layer, n · column rows each; their sum is that of the whole network."""
-        columns: Columns = self.columns
-        return Grams(
-            columns,
-            self.network,
-            self.inputs,
-            self.targets,
-            self.loss,
-            self.tensors if self._run else None,
-        )
+        Args:
+            outputs: shape ``(*run, n, output)``.
+            targets: shape ``(*run, n, …)``.
+            loss: per-sample loss.
 
-    def product(self, names: Iterable[str]) -> Product:
-        """Jᵀ S Sᵀ J v / n: forward by the derivative of a backward pass with respect to what it began with, then backward."""
-        own = self._own(names)
-        parameters, outputs = [self.tensors[name] for name in own], self._outputs()
-        S = self.columns(outputs, self.targets, self.loss)
+        Returns:
+            Shape ``(*run, n, output, column)``.
+        """
+
+    def gram_matrices(self) -> GramMatrices:
+        """Return the products of all samples' Jᵀ S by layer, with n·column rows each."""
+        return GramMatrices(self.columns, self.batch)
+
+    def product(self, layers: Iterable[str]) -> Product:
+        """Return the product v → Jᵀ S Sᵀ J v / n.
+
+        J v is the derivative of a backward pass with respect to the vector that it starts from.
+        """
+        names = self.batch.parameters_in(layers)
+        parameters = [self.batch.tensors[name] for name in names]
+        outputs = self.batch.outputs()
+        S = self.columns(outputs, self.batch.targets, self.batch.loss)
         start = torch.zeros_like(outputs, requires_grad=True)
         pulled = torch.autograd.grad(
             outputs, parameters, start, create_graph=True, materialize_grads=True
         )
 
         def product(vectors: Tensor) -> Tensor:
-            pushed = self._pull(pulled, [start], self._split(vectors, own))[0]
-            weighed = (S @ (S.mT @ pushed[..., None])).squeeze(-1) / outputs.shape[-2]
-            return self._join(self._pull([outputs], parameters, [weighed]))
+            directions = self.batch.split(vectors, names)
+            Jv = self.vector_jacobian_products(pulled, [start], directions)[0]
+            weighted = (S @ (S.mT @ Jv[..., None])).squeeze(-1) / outputs.shape[-2]
+            products = self.vector_jacobian_products([outputs], parameters, [weighted])
+            return self.batch.join(products, names)
 
         return product
 
 
-def blocks_of(network: nn.Module) -> dict[str, list[str]]:
-    """The layers of every block of a network: each layer, the last two, all.
+def _squared_coordinates(vectors: Tensor, vector: Tensor) -> Tensor:
+    """Square the coordinates of a vector in a basis of columns, shape ``(*run, column)``."""
+    return (vectors.mT @ vector[..., None]).squeeze(-1).square()
 
-    The last two are those from the last layer but one that is no norm on; a norm between them is one of them.
+
+def _round_off(values: Tensor) -> Tensor:
+    """Bound the round-off of eigenvalues, shape ``(*run, 1)``."""
+    eps = torch.finfo(values.dtype).eps
+    return ROUND_OFF * eps * values.abs().amax(dim=-1, keepdim=True)
+
+
+def _overlap_with_top(values: Tensor, shares: Tensor, noise: Tensor, top: int) -> Tensor:
+    """Sum the shares of the top eigenvectors.
+
+    Equal eigenvalues have one common span, so ties with the last of the top count too. A direction
+    with an eigenvalue of zero is not among the top.
+
+    Args:
+        values: eigenvalues, descending, shape ``(*run, eigenvalue)``.
+        shares: squared coordinates of a vector in the eigenvectors, same shape.
+        noise: round-off of the eigenvalues, shape ``(*run, 1)``.
+        top: number of top eigenvectors.
     """
-    names = list(layers(network))
-    weights = [
-        name for name in names if not isinstance(network.get_submodule(name), normalization.LAYERS)
-    ]
-    last = names[names.index(weights[-2]) :] if len(weights) > 1 else names
-    return {name: [name] for name in names} | {LAST_TWO: last, ALL: names}
+    shares = shares.where(values.abs() > noise, 0)
+    last = values[..., min(top, values.shape[-1]) - 1, None]
+    return (shares * (values >= last - noise)).sum(dim=-1)
+
+
+def _is_missing_derivative(error: RuntimeError) -> bool:
+    """Check whether torch lacks the second derivative of a function."""
+    message = str(error)
+    return "is not implemented" in message or "differentiate twice" in message

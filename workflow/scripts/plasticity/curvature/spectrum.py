@@ -1,7 +1,9 @@
-"""Numbers that sum up a spectrum. Definitions are exact: several quantities go by the same name in public code.
+"""Eigenvalues of matrices, and the numbers that summarize a spectrum.
 
-Every number is a function of values and of how many eigenvalues each stands for: one each where all eigenvalues are known, the weights of a
-quadrature where they are estimated. So an estimated rank is never the rank of a few Ritz values.
+Public code uses the same names for different quantities, so every docstring states its formula.
+λᵢ are the eigenvalues. If all are known, each value counts once. If they are estimated, each value
+is a quadrature node, and its weight says how many eigenvalues it stands for. All sums below are
+weighted, so an estimated rank is not the rank of the few Ritz values.
 """
 
 from collections.abc import Sequence
@@ -21,26 +23,36 @@ NUMBERS = {
     "trace": "sum of the eigenvalues",
     "negative_fraction": "share of the negative eigenvalues in the sum of magnitudes",
 }
-GRID = torch.linspace(-1.05, 1.05, 85, dtype=torch.float64)  # of a density: half a width apart
-WIDTH = 0.05
-BEND = 0.01  # share of the largest magnitude below which the density's axis is linear, and above which logarithmic
+
+# Points of a density on its bent axis, half a kernel width apart.
+GRID = torch.linspace(-1.05, 1.05, 85, dtype=torch.float64)
+WIDTH = 0.05  # standard deviation of the kernel
+# The axis is linear below this share of the largest |λ|, and logarithmic above.
+BEND = 0.01
 CONFIDENCE = 0.95
-ROUND_OFF = 1e-9  # of a count of eigenvalues, by which it is not raised to the next whole number
-PLACES = 16  # of a density that vary by themselves, about: its range over two widths
+# Independent points of a density, roughly: the range of the axis over two kernel widths.
+PLACES = 16
+# A count of eigenvalues this little above a whole number is not rounded up.
+ROUND_OFF = 1e-9
 
 
 class Spectrum(NamedTuple):
-    """The eigenvalues of a symmetric operator: all of them, or what an estimate knows.
+    """The spectrum of a symmetric operator: all eigenvalues, or an estimate.
 
     Attributes:
-        values: all that may be nonzero, descending, shape ``(…, n)``; of an estimate, nodes, shape ``(probe, …, node)``.
-        size: how many eigenvalues there are, with those that are zero.
-        weights: how many eigenvalues each node stands for, of its shape; None if all are known.
-        coarse: nodes and weights that half the steps give, to tell how far the other half moved a number.
-        ends: of an estimate, its largest and its smallest eigenvalues, descending, shape ``(…, end)``.
-        residuals: ‖A v − λ v‖ of these, which bound their errors; at least the round-off of the products.
-        overlap: share of a gradient's square that lies in the span of the top eigenvectors, shape ``(…)``.
-        overlap_error: how far the second half of the steps moved it; None if it is exact.
+        values: all eigenvalues that may be nonzero, descending, shape ``(*run, n)``; of an
+            estimate, quadrature nodes, shape ``(probe, *run, node)``.
+        size: number of eigenvalues, zeros included.
+        weights: how many eigenvalues each node stands for, same shape as the nodes; None if all
+            eigenvalues are known.
+        coarse: nodes and weights after half the steps, which show how much the other half changed.
+        ends: of an estimate, the largest and the smallest eigenvalues, descending, shape
+            ``(*run, end)``.
+        residuals: ‖A v − λ v‖ of the ends, an upper bound on their errors; at least the round-off
+            of the products.
+        overlap: ‖P g‖² / ‖g‖² of a gradient g, with P the projection on the top eigenvectors,
+            shape ``(*run,)``.
+        overlap_error: how much the second half of the steps changed the overlap; None if exact.
     """
 
     values: Tensor
@@ -54,94 +66,142 @@ class Spectrum(NamedTuple):
 
 
 def eigenvalues(matrices: Tensor) -> Tensor:
-    """Eigenvalues of positive semi-definite matrices, descending; round-off below zero is zero.
+    """Compute the eigenvalues of positive semi-definite matrices.
 
     Args:
         matrices: shape ``(…, n, n)``.
 
     Returns:
-        Shape ``(…, n)``; NaN for a matrix that has entries which are not finite, without harm to the others.
+        Shape ``(…, n)``, descending. Negative round-off becomes 0. A matrix with an entry that is
+        not finite gives NaN and does not affect the others.
     """
-    finite, matrices = _finite(matrices)
+    is_finite, matrices = _zero_nonfinite(matrices)
     values: Tensor = torch.linalg.eigvalsh(matrices).flip(-1).clamp(min=0)
-    return values.where(finite[..., None], torch.nan)
+    return values.where(is_finite[..., None], torch.nan)
 
 
 def eigenvectors(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues of symmetric matrices, descending, and in the same order the columns of their eigenvectors.
+    """Compute the eigenvalues and eigenvectors of symmetric matrices.
 
     Args:
         matrices: shape ``(…, n, n)``.
 
     Returns:
-        Shapes ``(…, n)`` and ``(…, n, n)``; NaN for a matrix that has entries which are not finite, without harm to the others.
+        Eigenvalues, shape ``(…, n)``, descending, and eigenvectors as columns in the same order,
+        shape ``(…, n, n)``. A matrix with an entry that is not finite gives NaN and does not
+        affect the others.
     """
-    finite, matrices = _finite(matrices)
+    is_finite, matrices = _zero_nonfinite(matrices)
     values, vectors = torch.linalg.eigh(matrices)
-    return values.flip(-1).where(finite[..., None], torch.nan), vectors.flip(-1).where(
-        finite[..., None, None], torch.nan
-    )
+    values = values.flip(-1).where(is_finite[..., None], torch.nan)
+    return values, vectors.flip(-1).where(is_finite[..., None, None], torch.nan)
 
 
-def _finite(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Which matrices are finite, and all of them with the others zeroed: LAPACK would refuse the whole batch."""
-    finite = matrices.sum(dim=(-2, -1)).isfinite()
-    return finite, matrices if finite.all() else matrices.where(finite[..., None, None], 0)
+def _zero_nonfinite(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Replace matrices that are not finite by zeros: LAPACK would refuse the whole batch.
+
+    Returns:
+        Which matrices are finite, shape ``(…)``, and the matrices.
+    """
+    is_finite = matrices.sum(dim=(-2, -1)).isfinite()
+    if is_finite.all():
+        return is_finite, matrices
+    return is_finite, matrices.where(is_finite[..., None, None], 0)
 
 
 def effective_rank(values: Tensor, level: float = 0.99, weights: Tensor | None = None) -> Tensor:
-    """Fewest values whose magnitudes add up to `level` of the total (Kumar et al. 2020, srank with δ = 1 − level).
+    """Count the largest magnitudes that add up to a share of the total.
+
+    min{k : |λ|₍₁₎ + … + |λ|₍ₖ₎ ≥ level · Σ|λᵢ|}, the srank of Kumar et al. 2021 (arXiv 2010.14498,
+    section 3) with δ = 1 − level.
 
     Args:
-        values: eigenvalues of an operator or singular values of features, shape ``(…, n)``, any order and sign.
+        values: eigenvalues of an operator or singular values of features, shape ``(…, n)``, any
+            order and sign.
         level: share of the total, in (0, 1].
-        weights: how many eigenvalues each value stands for, of the same shape.
+        weights: how many eigenvalues each value stands for, same shape.
 
     Returns:
-        Shape ``(…)``; 0 where every value is zero, NaN where any is.
+        Shape ``(…)``; 0 where all values are zero, NaN where any value is NaN.
     """
     magnitudes, order = values.abs().sort(dim=-1, descending=True)
     if weights is None:
         captured = magnitudes.cumsum(dim=-1)
-        rank = ((captured < level * captured[..., -1:]).sum(dim=-1) + (captured[..., -1] > 0)).to(
-            values.dtype
-        )
+        below = (captured < level * captured[..., -1:]).sum(dim=-1)
+        rank = (below + (captured[..., -1] > 0)).to(values.dtype)
     else:
-        counts = weights.gather(-1, order)
-        masses = magnitudes * counts
-        captured = masses.cumsum(dim=-1)
-        wanted = level * captured[..., -1:]
-        place = (captured < wanted).sum(dim=-1, keepdim=True).clamp(max=values.shape[-1] - 1)
-        missing = wanted - (captured - masses).gather(-1, place)
-        before = (counts.cumsum(dim=-1) - counts).gather(-1, place)
-        rank = (
-            before
-            + missing / magnitudes.gather(-1, place).clamp(min=torch.finfo(values.dtype).tiny)
-        ).squeeze(-1)
-        rank = (rank * (1 - ROUND_OFF)).ceil()
-        rank = rank.where(captured[..., -1] > 0, 0)
+        rank = _weighted_effective_rank(magnitudes, weights.gather(-1, order), level)
     return rank.where(values.isfinite().all(dim=-1), torch.nan)
 
 
-def stable_rank(values: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Sum of magnitudes over the largest: of a positive semi-definite operator trace over top eigenvalue.
+def _weighted_effective_rank(magnitudes: Tensor, counts: Tensor, level: float) -> Tensor:
+    """Compute the effective rank of values that stand for several eigenvalues.
 
-    Shape ``(…, n)`` → ``(…)``, NaN where all are zero; `weights` as `effective_rank` has them.
+    Args:
+        magnitudes: shape ``(…, n)``, descending.
+        counts: how many eigenvalues each stands for, same shape.
+        level: share of the total.
+    """
+    masses = magnitudes * counts
+    captured = masses.cumsum(dim=-1)
+    threshold = level * captured[..., -1:]
+    # The value at which the sum passes the threshold counts in part.
+    last = magnitudes.shape[-1] - 1
+    crossing = (captured < threshold).sum(dim=-1, keepdim=True).clamp(max=last)
+    missing = threshold - (captured - masses).gather(-1, crossing)
+    counts_before = (counts.cumsum(dim=-1) - counts).gather(-1, crossing)
+    tiny = torch.finfo(magnitudes.dtype).tiny
+    counts_within = missing / magnitudes.gather(-1, crossing).clamp(min=tiny)
+    rank = (counts_before + counts_within).squeeze(-1)
+    rank = (rank * (1 - ROUND_OFF)).ceil()
+    return rank.where(captured[..., -1] > 0, 0)
+
+
+def stable_rank(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Divide the sum of magnitudes by the largest: Σ|λᵢ| / max|λᵢ|.
+
+    For a positive semi-definite A = BᵀB, this is ‖B‖²_F / ‖B‖²₂ (Rudelson & Vershynin 2007,
+    J. ACM 54(4), section 1).
+
+    Args:
+        values: shape ``(…, n)``.
+        weights: as in `effective_rank`.
+
+    Returns:
+        Shape ``(…)``; NaN where all values are zero.
     """
     return _total(values.abs(), weights) / values.abs().amax(dim=-1)
 
 
 def entropy_rank(values: Tensor, weights: Tensor | None = None) -> Tensor:
-    """exp(−Σ pᵢ log pᵢ) with pᵢ = |λᵢ| / Σ|λ| (Roy & Vetterli 2007).
+    """Exponentiate the entropy of the spectrum: exp(−Σ pᵢ log pᵢ) with pᵢ = |λᵢ| / Σ|λⱼ|.
 
-    Shape ``(…, n)`` → ``(…)``, NaN where all are zero; `weights` as `effective_rank` has them.
+    Roy & Vetterli 2007 (EUSIPCO, definition 1) call it the effective rank.
+
+    Args:
+        values: shape ``(…, n)``.
+        weights: as in `effective_rank`.
+
+    Returns:
+        Shape ``(…)``; NaN where all values are zero.
     """
     shares = values.abs() / _total(values.abs(), weights)[..., None]
     return _total(torch.special.entr(shares), weights).exp()
 
 
 def epsilon_rank(values: Tensor, epsilon: float = EPSILON, weights: Tensor | None = None) -> Tensor:
-    """How many magnitudes are above `epsilon` of the largest; shapes as `effective_rank` has them, NaN where any value is."""
+    """Count the magnitudes above a share of the largest: #{i : |λᵢ| > ε · max|λⱼ|}.
+
+    This is the numerical rank (Golub & Van Loan, Matrix Computations, 4th ed., section 5.4.1).
+
+    Args:
+        values: shape ``(…, n)``.
+        epsilon: share of the largest magnitude.
+        weights: as in `effective_rank`.
+
+    Returns:
+        Shape ``(…)``; NaN where any value is NaN.
+    """
     magnitudes = values.abs()
     return absolute_epsilon_rank(values, epsilon * magnitudes.amax(dim=-1, keepdim=True), weights)
 
@@ -149,46 +209,64 @@ def epsilon_rank(values: Tensor, epsilon: float = EPSILON, weights: Tensor | Non
 def absolute_epsilon_rank(
     values: Tensor, epsilon: float | Tensor = EPSILON, weights: Tensor | None = None
 ) -> Tensor:
-    """How many magnitudes are above `epsilon`; shapes as `effective_rank` has them, NaN where any value is."""
+    """Count the magnitudes above a threshold: #{i : |λᵢ| > ε}.
+
+    Args:
+        values: shape ``(…, n)``.
+        epsilon: threshold, a number or shape ``(…, 1)``.
+        weights: as in `effective_rank`.
+
+    Returns:
+        Shape ``(…)``; NaN where any value is NaN.
+    """
     rank = _total((values.abs() > epsilon).to(values.dtype), weights)
     return rank.where(values.isfinite().all(dim=-1), torch.nan)
 
 
 def negative_fraction(values: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Σ|λ| over the negative eigenvalues, as a share of all; shape ``(…, n)`` → ``(…)``, NaN where all are zero."""
+    """Compute the share of negative eigenvalues in the magnitudes: Σ_{λᵢ<0} |λᵢ| / Σ|λⱼ|.
+
+    Args:
+        values: shape ``(…, n)``.
+        weights: as in `effective_rank`.
+
+    Returns:
+        Shape ``(…)``; NaN where all values are zero.
+    """
     return _total(-values.clamp(max=0), weights) / _total(values.abs(), weights)
 
 
 def _total(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Sum values, each as often as its weight says."""
     return values.sum(dim=-1) if weights is None else (values * weights).sum(dim=-1)
 
 
 def meanings(levels: Sequence[float]) -> dict[str, str]:
-    """What is kept of every spectrum, by its name in the netCDF contract, and what it means."""
-    ranks = {
-        level_name(
-            level, levels
-        ): f"fewest eigenvalues whose magnitudes reach {level:.12g} of the total"
-        for level in levels
-    }
+    """Describe every number of a spectrum, by its name in the netCDF files.
+
+    Args:
+        levels: of the effective ranks.
+    """
+    ranks = {}
+    for level in levels:
+        meaning = f"fewest eigenvalues whose magnitudes reach {level:.12g} of the total"
+        ranks[level_name(level, levels)] = meaning
     return ranks | NUMBERS
 
 
 def level_name(level: float, levels: Sequence[float]) -> str:
-    """How the effective rank at a level is called: the first of the levels has the plain name."""
-    return (
-        "effective_rank"
-        if level == levels[0]
-        else f"effective_rank_at_{level:.12g}".replace(".", "_")
-    )
+    """Name the effective rank at a level; the first level has the plain name."""
+    if level == levels[0]:
+        return "effective_rank"
+    return f"effective_rank_at_{level:.12g}".replace(".", "_")
 
 
 def numbers(
     values: Tensor, weights: Tensor | None = None, levels: Sequence[float] = (0.99,)
 ) -> dict[str, Tensor]:
-    """All numbers of `meanings`, shape ``(…)`` each; arguments as `effective_rank` has them."""
-    found = {level_name(level, levels): effective_rank(values, level, weights) for level in levels}
-    return found | {
+    """Compute all numbers of `meanings`, shape ``(…)`` each; arguments as in `effective_rank`."""
+    ranks = {level_name(level, levels): effective_rank(values, level, weights) for level in levels}
+    return ranks | {
         "stable_rank": stable_rank(values, weights),
         "entropy_rank": entropy_rank(values, weights),
         "epsilon_rank": epsilon_rank(values, weights=weights),
@@ -202,109 +280,141 @@ def numbers(
 def summary(
     spectrum: Spectrum, levels: Sequence[float] = (0.99,)
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The numbers of a spectrum, and their standard errors: 0 where all eigenvalues are known.
+    """Compute the numbers of a spectrum and their standard errors.
 
-    An error has three parts, of which it is the root of the sum of squares: that of the probes, by the jackknife (Efron & Tibshirani 1993,
-    equation 11.5); how far the second half of the steps moved the number; and, of a count, half of what the node stands for at which it
-    is cut: how many eigenvalues lie beyond a node is known up to its weight (the inequalities of Chebyshev, Markov and Stieltjes). That of
-    the top eigenvalue is at least its residual.
+    Errors are 0 where all eigenvalues are known. The error of an estimate is the root of the sum of
+    squares of three parts:
+
+    - the spread over probes, by the jackknife (Efron & Tibshirani 1993, equation 11.5);
+    - how much the second half of the steps changed the number;
+    - for a rank that counts, half the weight of the node at the cut: the number of eigenvalues
+      beyond a node is known up to its weight (inequalities of Chebyshev, Markov and Stieltjes).
+
+    The error of the top eigenvalue is at least its residual.
 
     Args:
-        spectrum: of runs, shape ``(…)``.
-        levels: of effective ranks.
+        spectrum: leading shape ``(*run,)``.
+        levels: of the effective ranks.
 
     Returns:
-        Both by name, shapes ``(…)``.
+        Numbers and errors by name, shapes ``(*run,)``.
     """
     if spectrum.weights is None or spectrum.coarse is None:
-        found = numbers(spectrum.values, levels=levels)
-        return found, {name: torch.zeros_like(number) for name, number in found.items()}
-    found = numbers(*_pooled(spectrum.values, spectrum.weights), levels)
-    coarse = numbers(*_pooled(*spectrum.coarse), levels)
-    probes = len(spectrum.values)
-    others = [torch.arange(probes) != left_out for left_out in range(probes)]
-    jackknife = [
-        numbers(*_pooled(spectrum.values[kept], spectrum.weights[kept]), levels) for kept in others
-    ]
-    counted = _coarseness(spectrum.values, spectrum.weights, levels)
+        exact = numbers(spectrum.values, levels=levels)
+        return exact, {name: torch.zeros_like(number) for name, number in exact.items()}
+    estimates = numbers(*_pool_probes(spectrum.values, spectrum.weights), levels)
+    coarse = numbers(*_pool_probes(*spectrum.coarse), levels)
+    variances = _jackknife_variances(spectrum.values, spectrum.weights, levels)
+    half_weights = _half_weights_at_cut(spectrum.values, spectrum.weights, levels)
     errors = {}
-    for name, number in found.items():
-        without = torch.stack([one[name] for one in jackknife])
-        variance = (without - without.mean(dim=0)).square().sum(dim=0) * (probes - 1) / probes
-        errors[name] = (
-            variance
-            + (number - coarse[name]).square()
-            + counted.get(name, torch.zeros_like(number)).square()
-        ).sqrt()
+    for name, number in estimates.items():
+        square = variances[name] + (number - coarse[name]).square()
+        half_weight = half_weights.get(name, torch.zeros_like(number))
+        errors[name] = (square + half_weight.square()).sqrt()
     if spectrum.residuals is not None:
-        errors["top_eigenvalue"] = errors["top_eigenvalue"].maximum(spectrum.residuals[..., 0])
-    return found, errors
+        top_residual = spectrum.residuals[..., 0]
+        errors["top_eigenvalue"] = errors["top_eigenvalue"].maximum(top_residual)
+    return estimates, errors
 
 
-def _coarseness(values: Tensor, weights: Tensor, levels: Sequence[float]) -> dict[str, Tensor]:
-    """Of each rank that is a count half of the heavier node beside its cut, shape ``(…)``: the mean over probes."""
+def _jackknife_variances(
+    values: Tensor, weights: Tensor, levels: Sequence[float]
+) -> dict[str, Tensor]:
+    """Compute the variance of each number from estimates that leave one probe out."""
+    probes = len(values)
+    leave_one_out = []
+    for left_out in range(probes):
+        others = torch.arange(probes) != left_out
+        leave_one_out.append(numbers(*_pool_probes(values[others], weights[others]), levels))
+    variances = {}
+    for name in leave_one_out[0]:
+        replicates = torch.stack([replicate[name] for replicate in leave_one_out])
+        deviations = replicates - replicates.mean(dim=0)
+        variances[name] = deviations.square().sum(dim=0) * (probes - 1) / probes
+    return variances
+
+
+def _half_weights_at_cut(
+    values: Tensor, weights: Tensor, levels: Sequence[float]
+) -> dict[str, Tensor]:
+    """Compute half the weight of the heavier node next to the cut of each counting rank.
+
+    Args:
+        values: nodes, shape ``(probe, *run, node)``.
+        weights: of the nodes, same shape.
+        levels: of the effective ranks.
+
+    Returns:
+        Means over probes by the name of the rank, shapes ``(*run,)``.
+    """
     magnitudes, order = values.abs().sort(dim=-1, descending=True)
     counts = weights.gather(-1, order)
     captured = (magnitudes * counts).cumsum(dim=-1)
-    reached = {level_name(level, levels): captured < level * captured[..., -1:] for level in levels}
-    reached |= {
-        "epsilon_rank": magnitudes > EPSILON * magnitudes[..., :1],
-        "absolute_epsilon_rank": magnitudes > EPSILON,
+    is_counted = {
+        level_name(level, levels): captured < level * captured[..., -1:] for level in levels
     }
-    found = {}
-    for name, inside in reached.items():
-        cut = inside.sum(dim=-1, keepdim=True)
-        beside = nn.functional.pad(counts, (1, 1)).unfold(-1, 2, 1).amax(dim=-1).gather(-1, cut)
-        found[name] = beside.squeeze(-1).mean(dim=0) / 2
-    return found
+    is_counted["epsilon_rank"] = magnitudes > EPSILON * magnitudes[..., :1]
+    is_counted["absolute_epsilon_rank"] = magnitudes > EPSILON
+    heavier_neighbors = nn.functional.pad(counts, (1, 1)).unfold(-1, 2, 1).amax(dim=-1)
+    half_weights = {}
+    for name, counted in is_counted.items():
+        cut = counted.sum(dim=-1, keepdim=True)
+        half_weights[name] = heavier_neighbors.gather(-1, cut).squeeze(-1).mean(dim=0) / 2
+    return half_weights
+
+
+def _pool_probes(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Merge the nodes of all probes into one quadrature, shapes ``(*run, probe·node)``."""
+    pooled_weights = weights.movedim(0, -2).flatten(-2) / len(values)
+    return values.movedim(0, -2).flatten(-2), pooled_weights
 
 
 def density(spectrum: Spectrum) -> tuple[Tensor, Tensor]:
-    """Share of the eigenvalues per unit of a bent axis, smoothed, on the points of `GRID`.
+    """Compute the smoothed density of the eigenvalues on the points of `GRID`.
 
-    The axis is asinh(λ / (b·|λ|max)) / asinh(1 / b) with b = `BEND`, from −1 to 1; the kernel is normal, of deviation `WIDTH` on that axis.
+    The axis is asinh(λ / (b·max|λ|)) / asinh(1 / b) with b = `BEND`, from −1 to 1. The kernel is
+    normal, with standard deviation `WIDTH` on this axis.
 
     Returns:
-        The density, shape ``(…, grid)``, and a bound on its largest error at any point, shape ``(…)``, which holds in 95 % of draws: 0
+        Share of the eigenvalues per unit of the axis, shape ``(*run, grid)``, and a bound on its
+        largest error at any point, shape ``(*run,)``. The bound holds in 95 % of draws; it is 0
         where all eigenvalues are known.
     """
     if spectrum.weights is None or spectrum.coarse is None:
-        values = spectrum.values
-        found = _smoothed(
-            values, torch.ones_like(values), values.abs().amax(dim=-1, keepdim=True), spectrum.size
-        )
-        return found, torch.zeros_like(found[..., 0])
+        scale = spectrum.values.abs().amax(dim=-1, keepdim=True)
+        weights = torch.ones_like(spectrum.values)
+        exact = _smooth(spectrum.values, weights, scale, spectrum.size)
+        return exact, torch.zeros_like(exact[..., 0])
     probes = len(spectrum.values)
     scale = spectrum.values.abs().amax(dim=(0, -1)).unsqueeze(-1)
-    fine, coarse = (
-        _smoothed(*nodes, scale, spectrum.size)
-        for nodes in ((spectrum.values, spectrum.weights), spectrum.coarse)
-    )
+    fine = _smooth(spectrum.values, spectrum.weights, scale, spectrum.size)
+    coarse = _smooth(*spectrum.coarse, scale, spectrum.size)
+    # Bonferroni: all points lie within the bound together.
     quantile = float(stdtrit(probes - 1, 1 - (1 - CONFIDENCE) / 2 / PLACES))
-    bound = quantile * fine.std(dim=0).amax(dim=-1) / probes**0.5 + (fine - coarse).mean(
-        dim=0
-    ).abs().amax(dim=-1)
-    return fine.mean(dim=0), bound
+    error_of_probes = quantile * fine.std(dim=0).amax(dim=-1) / probes**0.5
+    error_of_steps = (fine - coarse).mean(dim=0).abs().amax(dim=-1)
+    return fine.mean(dim=0), error_of_probes + error_of_steps
 
 
 def grid() -> Tensor:
-    """The eigenvalues at the points of a density, over the largest magnitude."""
+    """Compute the eigenvalues at the points of `GRID`, as multiples of the largest magnitude."""
     return BEND * torch.sinh(GRID * torch.asinh(torch.tensor(1 / BEND, dtype=torch.float64)))
 
 
-def _smoothed(values: Tensor, weights: Tensor, scale: Tensor, size: int) -> Tensor:
-    """A density on the grid, shape ``(…, grid)``; eigenvalues that no weight stands for are zero."""
+def _smooth(values: Tensor, weights: Tensor, scale: Tensor, size: int) -> Tensor:
+    """Compute a density on the grid, shape ``(…, grid)``.
+
+    Eigenvalues beyond the sum of the weights are zero.
+    """
     bent = torch.asinh(values / (BEND * scale)) / torch.asinh(torch.tensor(1 / BEND))
-    distances = (GRID.to(values) - bent[..., None]) / WIDTH
-    kernels = torch.exp(-distances.square() / 2) / (WIDTH * (2 * torch.pi) ** 0.5)
-    at_zero = torch.exp(-(GRID.to(values) / WIDTH).square() / 2) / (WIDTH * (2 * torch.pi) ** 0.5)
-    found: Tensor = (
-        (weights[..., None] * kernels).sum(dim=-2)
-        + (size - weights.sum(dim=-1, keepdim=True)) * at_zero
-    ) / size
-    return found
+    grid_points = GRID.to(values)
+    kernels = _normal_density((grid_points - bent[..., None]) / WIDTH)
+    kernel_at_zero = _normal_density(grid_points / WIDTH)
+    zeros = size - weights.sum(dim=-1, keepdim=True)
+    total: Tensor = (weights[..., None] * kernels).sum(dim=-2) + zeros * kernel_at_zero
+    return total / size
 
 
-def _pooled(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The nodes of all probes as one quadrature, shapes ``(…, probe · node)``."""
-    return values.movedim(0, -2).flatten(-2), weights.movedim(0, -2).flatten(-2) / len(values)
+def _normal_density(distances: Tensor) -> Tensor:
+    """Compute a normal density of standard deviation `WIDTH` at distances in units of `WIDTH`."""
+    return torch.exp(-distances.square() / 2) / (WIDTH * (2 * torch.pi) ** 0.5)

@@ -1,4 +1,4 @@
-"""What the datasets hold of operators' spectra: names, and numbers block by block."""
+"""Variables of the datasets that describe spectra: names, meanings and values by block."""
 
 import functools
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,107 +17,140 @@ _DATA = (*RUN, "evaluation_point", "block")
 
 
 def table(curvature: Curvature) -> dict[str, Variable]:
-    """Each operator's numbers, all of its eigenvalues, and where they may be estimates, their errors and a density."""
-    found: dict[str, Variable] = {}
-    numbers = meanings(curvature.levels) | {
-        "gradient_overlap": f"share of the square of the coming task's gradient in the span of the top {curvature.top} eigenvectors"
-    }
+    """Describe the variables of all operators, by name."""
+    variables: dict[str, Variable] = {}
     for operator, how in curvature.operators.items():
-        of = f", of the {registry.constant('operators', operator, 'MEANING')}"
-        estimated = may_be_estimated(operator, how)
-        ends = f"eigenvalues, descending: all, or of an estimate the {curvature.top} largest, then as many smallest"
-        found |= {
-            f"{operator}_{name}": Variable(_DATA, what + of) for name, what in numbers.items()
-        }
-        values = ends if estimated else "eigenvalues, descending"
-        found[f"{operator}_eigenvalue"] = Variable((*_DATA, "rank"), values + of, "float64")
-        if estimated:
-            found |= {
-                f"{operator}_{name}_standard_error": Variable(_DATA, f"standard error: {what}{of}")
-                for name, what in numbers.items()
-            }
-            found |= {
-                f"{operator}_eigenvalue_error": Variable(
-                    (*_DATA, "rank"), f"bound on the error of each eigenvalue (its residual){of}"
-                ),
-                f"{operator}_density": Variable(
-                    (*_DATA, "grid"), f"share of the eigenvalues per unit of asinh, smoothed{of}"
-                ),
-                f"{operator}_density_error": Variable(
-                    _DATA, f"bound (95 %) on the largest error of the density{of}"
-                ),
-            }
-    return found
+        variables |= _number_variables(operator, how, curvature)
+        variables |= _eigenvalue_variables(operator, how, curvature.top)
+    return variables
+
+
+def _number_variables(operator: str, how: Spectra, curvature: Curvature) -> dict[str, Variable]:
+    """Describe the numbers of an operator's spectra, and the errors of estimates."""
+    suffix = _suffix(operator)
+    numbers = meanings(curvature.levels) | {
+        "gradient_overlap": "share of the square of the coming task's gradient in the span of the "
+        f"top {curvature.top} eigenvectors"
+    }
+    variables = {
+        f"{operator}_{name}": Variable(_DATA, meaning + suffix) for name, meaning in numbers.items()
+    }
+    if may_be_estimated(operator, how):
+        for name, meaning in numbers.items():
+            variables[f"{operator}_{name}_standard_error"] = Variable(
+                _DATA, f"standard error: {meaning}{suffix}"
+            )
+    return variables
+
+
+def _eigenvalue_variables(operator: str, how: Spectra, top: int) -> dict[str, Variable]:
+    """Describe the eigenvalues of an operator, and the density of estimates."""
+    suffix = _suffix(operator)
+    eigenvalues = "eigenvalues, descending"
+    estimated = may_be_estimated(operator, how)
+    if estimated:
+        eigenvalues += f": all, or of an estimate the {top} largest, then as many smallest"
+    variables = {
+        f"{operator}_eigenvalue": Variable((*_DATA, "rank"), eigenvalues + suffix, "float64")
+    }
+    if estimated:
+        variables[f"{operator}_eigenvalue_error"] = Variable(
+            (*_DATA, "rank"), f"bound on the error of each eigenvalue (its residual){suffix}"
+        )
+        variables[f"{operator}_density"] = Variable(
+            (*_DATA, "grid"), f"share of the eigenvalues per unit of asinh, smoothed{suffix}"
+        )
+        variables[f"{operator}_density_error"] = Variable(
+            _DATA, f"bound (95 %) on the largest error of the density{suffix}"
+        )
+    return variables
+
+
+def _suffix(operator: str) -> str:
+    """Name the operator at the end of a meaning."""
+    return f", of the {registry.constant('operators', operator, 'MEANING')}"
 
 
 @functools.lru_cache(maxsize=64)
 def probes(seed: int, task: int, block: str, vectors: int, d: int) -> Tensor:
-    """Normal draws, shape ``(vectors, d)``: the same for every arm, evaluation point and operator, whose differences they then blur less."""
+    """Draw normal probes, shape ``(vectors, d)``.
+
+    All arms, evaluation points and operators have the same draws, which reduces the variance of
+    their differences.
+    """
     return torch.from_numpy(generator(seed, f"probes {block}", task).normal(size=(vectors, d)))
 
 
 @functools.cache
 def always_exact(operator: str) -> bool:
-    """Whether an operator's spectra are never estimated."""
+    """Tell whether an operator's spectra are never estimated."""
     return bool(registry.constant("operators", operator, "EXACT"))
 
 
 def may_be_estimated(operator: str, how: Spectra) -> bool:
-    """Whether a number of an operator may have an error."""
+    """Tell whether numbers of an operator may have errors."""
     return how.estimate and not always_exact(operator)
 
 
-def side_by_side(
-    taken: Mapping[str, Spectrum], blocks: Iterable[str], levels: Sequence[float], estimated: bool
+def block_variables(
+    spectra: Mapping[str, Spectrum],
+    blocks: Iterable[str],
+    levels: Sequence[float],
+    estimated: bool,
 ) -> dict[str, Tensor]:
-    """Everything that is kept of spectra, by name, shapes ``(…, block)`` and more; NaN for a block that was not taken."""
-    every = list(taken.values())
-    exact = torch.zeros_like(cast(Tensor, every[0].overlap))
-    if all(
-        one.weights is None and one.values.shape == every[0].values.shape for one in every
-    ):  # at once, which is faster
-        numbers, errors = summary(
-            Spectrum(torch.stack([spectrum.values for spectrum in every], dim=-2), 0), levels
-        )
-    else:
-        summaries = [summary(spectrum, levels) for spectrum in every]
-        numbers, errors = (
-            {name: torch.stack([one[name] for one in part], dim=-1) for name in part[0]}
-            for part in zip(*summaries, strict=True)
-        )
-    numbers["gradient_overlap"] = torch.stack(
-        [cast(Tensor, spectrum.overlap) for spectrum in every], dim=-1
-    )
-    errors["gradient_overlap"] = torch.stack(
-        [exact if one.overlap_error is None else one.overlap_error for one in every], dim=-1
-    )
-    found = numbers | {f"{name}_standard_error": error for name, error in errors.items()}
-    ends = [one.values if one.ends is None else one.ends for one in every]
-    bounds = [
-        torch.zeros_like(end) if one.residuals is None else one.residuals
-        for one, end in zip(every, ends, strict=True)
-    ]
-    width = max(end.shape[-1] for end in ends)
-    rows = {"eigenvalue": ends, "eigenvalue_error": bounds}
-    if estimated:
-        densities, limits = zip(*(density(spectrum) for spectrum in every), strict=True)
-        rows["density"], found["density_error"] = list(densities), torch.stack(limits, dim=-1)
-    for name, of_blocks in rows.items():
-        wide = [
-            nn.functional.pad(row, (0, max(width - row.shape[-1], 0)), value=torch.nan)
-            for row in of_blocks
-        ]
-        found[name] = torch.stack(wide if name != "density" else of_blocks, dim=-2)
-    places = {block: place for place, block in enumerate(taken)}
-    return {
-        name: _at_places(number, [places.get(block) for block in blocks], exact.ndim)
-        for name, number in found.items()
+    """Stack the variables of some spectra along a block dimension.
+
+    Args:
+        spectra: by block, leading shape ``(*run,)``.
+        blocks: all blocks, in the order of the result.
+        levels: of the effective ranks.
+        estimated: whether the operator may be estimated, so that it has a density.
+
+    Returns:
+        By name, shapes ``(*run, block)``, ``(*run, block, rank)`` and ``(*run, block, grid)``; NaN
+        for a block without a spectrum.
+    """
+    by_block = {
+        block: _spectrum_variables(spectrum, levels, estimated)
+        for block, spectrum in spectra.items()
     }
+    ranks = max(variables["eigenvalue"].shape[-1] for variables in by_block.values())
+    for variables in by_block.values():
+        for name in ("eigenvalue", "eigenvalue_error"):
+            variables[name] = _pad(variables[name], ranks)
+
+    first = next(iter(by_block.values()))
+    missing = {name: torch.full_like(values, torch.nan) for name, values in first.items()}
+    block_dim = first["gradient_overlap"].ndim
+    stacked = {}
+    for name in first:
+        values_by_block = [by_block.get(block, missing)[name] for block in blocks]
+        stacked[name] = torch.stack(values_by_block, dim=block_dim)
+    return stacked
 
 
-def _at_places(values: Tensor, places: Sequence[int | None], dim: int) -> Tensor:
-    """Slices along a dim, in the order of their places; NaN where there is none."""
-    missing = torch.full_like(values.select(dim, 0), torch.nan)
-    return torch.stack(
-        [missing if place is None else values.select(dim, place) for place in places], dim=dim
-    )
+def _spectrum_variables(
+    spectrum: Spectrum, levels: Sequence[float], estimated: bool
+) -> dict[str, Tensor]:
+    """Compute the variables of one spectrum, leading shape ``(*run,)``."""
+    numbers, errors = summary(spectrum, levels)
+    overlap = cast(Tensor, spectrum.overlap)
+    numbers["gradient_overlap"] = overlap
+    errors["gradient_overlap"] = _or_zeros(spectrum.overlap_error, overlap)
+    variables = numbers | {f"{name}_standard_error": error for name, error in errors.items()}
+    eigenvalues = spectrum.values if spectrum.ends is None else spectrum.ends
+    variables["eigenvalue"] = eigenvalues
+    variables["eigenvalue_error"] = _or_zeros(spectrum.residuals, eigenvalues)
+    if estimated:
+        variables["density"], variables["density_error"] = density(spectrum)
+    return variables
+
+
+def _or_zeros(errors: Tensor | None, values: Tensor) -> Tensor:
+    """Return errors of values; zeros if the values are exact."""
+    return torch.zeros_like(values) if errors is None else errors
+
+
+def _pad(values: Tensor, width: int) -> Tensor:
+    """Append NaN to the last dimension."""
+    return nn.functional.pad(values, (0, width - values.shape[-1]), value=torch.nan)

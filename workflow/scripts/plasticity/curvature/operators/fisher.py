@@ -1,9 +1,13 @@
-"""The empirical Fisher: F = (1/n) Σ gᵢ gᵢᵀ, with gᵢ the gradient of sample i's loss on its given label."""
+"""The empirical Fisher matrix F = (1/n) Σ gᵢ gᵢᵀ.
+
+gᵢ is the gradient of the loss of sample i on its given label (Kunstner et al. 2019,
+arXiv 1905.12558, equation 4).
+"""
 
 import torch
 from torch import Tensor
 
-from plasticity.curvature.gram import Loss
+from plasticity.curvature.batch_loss import Loss
 from plasticity.curvature.operator import OuterProducts
 
 
@@ -15,7 +19,6 @@ class Operator(OuterProducts):
     EXACT = True
 
     def columns(self, outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
-        """One: the gradient of a sample's loss at its outputs."""
-        return torch.autograd.grad(loss(outputs, targets).sum(), outputs, retain_graph=True)[0][
-            ..., None
-        ]
+        """Return one column: the gradient of each sample's loss at its outputs."""
+        total = loss(outputs, targets).sum()
+        return torch.autograd.grad(total, outputs, retain_graph=True)[0][..., None]

@@ -1,4 +1,8 @@
-"""The Hessian of the mean loss, by products with vectors: the derivative of its gradient (Pearlmutter 1994, Neural Computation 6)."""
+"""The Hessian of the mean loss, by Hessian–vector products.
+
+A product is the derivative of the gradient along a vector (Pearlmutter 1994, Neural Computation
+6:147).
+"""
 
 from collections.abc import Iterable
 
@@ -15,27 +19,23 @@ class Operator(operators.Operator):
     NAME = "Hessian"
     MEANING = "Hessian of the mean loss"
 
-    def product(self, names: Iterable[str]) -> Product:
-        """The derivative of the layers' gradient along vectors."""
-        own = self._own(names)
-        parameters = [self.tensors[name] for name in own]
-        gradient = torch.autograd.grad(
-            self._mean_loss(), parameters, create_graph=True, materialize_grads=True
+    def product(self, layers: Iterable[str]) -> Product:
+        """Return the Hessian–vector product on the parameters of some layers."""
+        names = self.batch.parameters_in(layers)
+        parameters = [self.batch.tensors[name] for name in names]
+        gradients = torch.autograd.grad(
+            self.batch.mean_loss(), parameters, create_graph=True, materialize_grads=True
         )
-        learnt = [
-            place for place, slope in enumerate(gradient) if slope.requires_grad
-        ]  # others are constant
+        # The gradient of a parameter on which the loss is linear is constant.
+        varying = [index for index, gradient in enumerate(gradients) if gradient.requires_grad]
+        varying_gradients = [gradients[index] for index in varying]
 
         def product(vectors: Tensor) -> Tensor:
-            parts = self._split(vectors, own)
-            if not learnt:
+            if not varying:
                 return torch.zeros_like(vectors)
-            return self._join(
-                self._pull(
-                    [gradient[place] for place in learnt],
-                    parameters,
-                    [parts[place] for place in learnt],
-                )
-            )
+            parts = self.batch.split(vectors, names)
+            directions = [parts[index] for index in varying]
+            products = self.vector_jacobian_products(varying_gradients, parameters, directions)
+            return self.batch.join(products, names)
 
         return product

@@ -1,17 +1,18 @@
-"""The neural tangent kernel Θ = J Jᵀ of all samples' outputs (Jacot et al. 2018, arXiv 1806.07572), over their number n.
+"""The neural tangent kernel Θ = J Jᵀ over n (Jacot et al. 2018, arXiv 1806.07572).
 
-Its nonzero spectrum is that of (1/n) Σ Jᵢᵀ Jᵢ: a Gauss–Newton matrix that knows no loss.
+J stacks the derivatives of all outputs of all samples. Θ/n has the nonzero eigenvalues of
+(1/n) Σ Jᵢᵀ Jᵢ, a Gauss–Newton matrix that does not depend on the loss.
 """
 
 import torch
 from torch import Tensor
 
-from plasticity.curvature.gram import Loss
+from plasticity.curvature.batch_loss import Loss
 from plasticity.curvature.operator import OuterProducts
 
 
 class Operator(OuterProducts):
-    """The neural tangent kernel over the number of samples (products of the derivatives of all outputs)."""
+    """The neural tangent kernel over the number of samples."""
 
     NAME = "NTK"
     MEANING = (
@@ -19,5 +20,5 @@ class Operator(OuterProducts):
     )
 
     def columns(self, outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
-        """The identity: a column per output."""
+        """Return the identity: one column per output."""
         return torch.eye(outputs.shape[-1]).to(outputs).expand(*outputs.shape, -1)
