@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from plasticity import statistics
 from plasticity.errors import StudyError
 from plasticity.provenance import code_digest, record
+from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 
 INPUTS = pytest.StashKey[dict[str, str]]()  # checksums by name
@@ -51,7 +51,7 @@ def data(request):
 
 @pytest.fixture(scope="session")
 def table(request):
-    return statistics.read_table(request.param)
+    return read_table(request.param)
 
 
 def pytest_sessionfinish(session, exitstatus):

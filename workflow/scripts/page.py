@@ -1,20 +1,20 @@
 """Write a page of the report that shows some tables of a study, each with its caption."""
 
-from plasticity import statistics
 from plasticity.job import Job, start
 from plasticity.report import captions, page
+from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 
 
 def main(job: Job) -> None:
     config, titles = job.settings["config"], job.settings["tables"]
-    config |= {"said": captions.said(config, statistics.read_table(job.path("statements")))}
+    config |= {"said": captions.said(config, read_table(job.path("statements")))}
     sections = [
         page.Section(
             table.stem,
             titles[table.stem],
             captions.html(caption, config),
-            statistics.read_table(table),
+            read_table(table),
         )
         for table, caption in zip(job.paths["tables"], job.paths["captions"], strict=True)
     ]

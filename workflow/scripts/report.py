@@ -7,10 +7,11 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from plasticity import log, statistics
+from plasticity import log
 from plasticity.errors import StudyError
 from plasticity.job import Job, start
 from plasticity.report import captions, latex
+from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 
 DRAWN_WITH = ("snakemake", "matplotlib", "pandas", "scipy", "statsmodels")
@@ -24,7 +25,7 @@ def main(job: Job) -> None:
     drawn_with = {name: version(name) for name in DRAWN_WITH}
     with netcdf.atomic_write(job.path("output")) as part, tempfile.TemporaryDirectory() as scratch:
         config, page = Path(scratch, "config.json"), Path(scratch, "report.html")
-        said = captions.said(job.settings, statistics.read_table(job.path("statements")))
+        said = captions.said(job.settings, read_table(job.path("statements")))
         said |= {"versions": captions.versions(made_with, drawn_with), "cost": captions.table(cost)}
         config.write_text(json.dumps(job.settings | {"said": said}))
         # the first Snakemake holds the lock, and waits for this one

@@ -2,14 +2,14 @@
 
 import json
 
-from plasticity import statistics
 from plasticity.job import Job, start
 from plasticity.report import latex
+from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 
 
 def main(job: Job) -> None:
-    tables = {path.stem: statistics.read_table(path) for path in job.paths["tables"]}
+    tables = {path.stem: read_table(path) for path in job.paths["tables"]}
     made = {
         "settings": latex.settings(
             {

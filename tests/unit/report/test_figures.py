@@ -33,8 +33,8 @@ from plasticity.statistics import (
     summaries,
 )
 from plasticity.statistics.hypotheses import adjusted
-from plasticity.statistics.panels import Panel
 from plasticity.statistics.resampling import Draws
+from plasticity.statistics.setting_arrays import SettingArrays
 from plasticity.storage import netcdf
 from plasticity.training import outcomes
 
@@ -115,7 +115,8 @@ def constant(data, name):
 
 def tables_of(datasets):
     """The tables that figures are drawn from."""
-    panels, draws = [Panel.of(name, data) for name, data in datasets.items()], Draws(49)
+    panels = [SettingArrays.from_dataset(name, data) for name, data in datasets.items()]
+    draws = Draws(49)
     within, beside = associations.associations([panel.explanations() for panel in panels], draws)
     tested = {"associations": within, "nulls": beside, "lead_lag": lead_lag.lead_lag(panels, draws)}
     tested |= {"consistency": meta_analysis.consistency(panels, draws)}

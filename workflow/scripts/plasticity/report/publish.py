@@ -8,7 +8,6 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from plasticity import statistics
 from plasticity.config import registry
 from plasticity.config.study import Study
 from plasticity.provenance.record import read
@@ -16,6 +15,7 @@ from plasticity.report import panels
 from plasticity.report.style import Style
 from plasticity.statistics.meta_analysis import ARM
 from plasticity.statistics.summaries import with_gaps
+from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 
 MADE = "made.json"
@@ -80,7 +80,7 @@ def publish(study: Study, results: Path, folder: Path, command: str) -> None:
         part.to_netcdf(folder / "drawn" / f"{name}.nc", engine="netcdf4", encoding=packed)
     for path in sorted((results / "tables").glob("*.csv")):
         if not (folder / "tables" / path.name).exists() and path.stem != LEFT_OUT:
-            table = statistics.read_table(path)
+            table = read_table(path)
             table = table[table["arm"].isin([ARM, ""])] if path.stem in OF_NONE else table
             table.to_csv(
                 folder / "drawn" / f"{path.name}.gz",
@@ -168,7 +168,7 @@ def draw(
     """Draw a figure of a published study again, from what was published."""
     datasets = {name: datasets[name] for name in study.drawn(figure)}
     wanted = registry.constant("figures", figure, "TABLES")
-    tables = {name: statistics.read_table(place(folder, name)) for name in wanted}
+    tables = {name: read_table(place(folder, name)) for name in wanted}
     drawn: Figure = registry.load("figures", figure).draw(datasets, tables, style)
     return drawn
 
