@@ -1,5 +1,5 @@
-"""Tables: how each arm performs, what is associated with the loss of plasticity, and whether that is more than a shared trend.
+"""Statistics: how arms perform, and what is associated with the loss of plasticity.
 
-A row is one comparison: its estimate, its interval over seeds, its p value and the number of seeds and tasks. Seeds are the unit of
-resampling, because the tasks of a run depend on each other.
+A row is one comparison: its estimate, its interval over seeds, its p value and the number of seeds
+and tasks. Seeds are the unit of resampling, because the tasks of a run depend on each other.
 """

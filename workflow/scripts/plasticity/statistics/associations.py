@@ -12,7 +12,7 @@ Correlations within runs are also compared with null models.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -102,7 +102,7 @@ class Correlations:
     """
 
     spearman: Estimate
-    pearson: Estimate = Estimate()
+    pearson: Estimate = field(default_factory=Estimate)
 
 
 def associations(
@@ -130,18 +130,23 @@ def associations(
             keys: Row = {"setting": arrays.setting, "arm": arm_name}
             for series in arrays.complete_series(arm):
                 comparisons = _null_comparisons(series, draws)
-                for row in _within_runs(series, names, comparisons, draws):
-                    rows.append({**keys, "level": "within_run", **row})
-                for row in _null_model_rows(series, names, comparisons):
-                    null_rows.append({**keys, **row})
+                rows += [
+                    {**keys, "level": "within_run", **row}
+                    for row in _within_runs(series, names, comparisons, draws)
+                ]
+                null_rows += [
+                    {**keys, **row} for row in _null_model_rows(series, names, comparisons)
+                ]
             for series in explanations.complete_series(arm):
-                for row in _between_runs(series, names, draws):
-                    rows.append({**keys, "level": "between_runs", **row})
+                rows += [
+                    {**keys, "level": "between_runs", **row}
+                    for row in _between_runs(series, names, draws)
+                ]
         no_arm: Row = {"setting": arrays.setting, "arm": ""}
-        for row in _between_arms(explanations, draws):
-            rows.append({**no_arm, "level": "between_arms", **row})
-        for row in _pooled(explanations):
-            rows.append({**no_arm, "level": "pooled", **row})
+        rows += [
+            {**no_arm, "level": "between_arms", **row} for row in _between_arms(explanations, draws)
+        ]
+        rows += [{**no_arm, "level": "pooled", **row} for row in _pooled(explanations)]
     return pd.DataFrame(rows, columns=COLUMNS), pd.DataFrame(null_rows, columns=NULL_COLUMNS)
 
 
@@ -230,7 +235,6 @@ def _null_model_rows(
 def _missing_runs_note(series: CompleteSeries) -> str:
     """State why there is no correlation within runs; empty if there is one."""
     if not len(series.seeds):
-        # Too few tasks is the reason that holds for all arms, so it is stated only if seeds exist.
         return "too few seeds"
     return "too few tasks" if len(series.tasks) < MIN_TASKS else ""
 
@@ -304,7 +308,8 @@ def _correlation_over_seeds(x: np.ndarray, y: np.ndarray, rank: bool) -> Statist
     Args:
         x: shape ``(measure, seed)``.
         y: shape ``(outcome, seed)``.
-        rank: whether to correlate mean ranks among the drawn seeds (Spearman), not values (Pearson).
+        rank: whether to correlate mean ranks among the drawn seeds (Spearman), not values
+            (Pearson).
 
     Returns:
         From counts, shape ``(draw, seed)``, to correlations, shape ``(draw, measure · outcome)``.
@@ -346,8 +351,8 @@ def _weighted_standardized(values: np.ndarray, counts: np.ndarray, rank: bool) -
 def _between_arms(arrays: SettingArrays, draws: Draws) -> Iterator[Row]:
     """Correlate means over seeds and tasks, over arms.
 
-    Measures are grouped by the arms and tasks that have them. Seeds that diverged in one of the arms
-    are left out of all.
+    Measures are grouped by the arms and tasks that have them. Seeds that diverged in one of the
+    arms are left out of all.
     """
     groups: dict[tuple[bytes, bytes], list[int]] = {}
     is_measured = np.isfinite(arrays.measures)

@@ -73,9 +73,10 @@ def comparisons(
 
     Returns:
         One row per setting (or `all`), arm, outcome, stage and statistic. An arm has `mean` and
-        `interquartile_mean`. An arm versus another has `mean_difference` (arm minus the other, paired
-        by seed, p by flips of signs) and `probability_of_improvement` (that a run of the arm has the
-        lower outcome). Scores are means over the tasks of the stage; diverged runs have none.
+        `interquartile_mean`. An arm versus another has `mean_difference` (arm minus the other,
+        paired by seed, p by flips of signs) and `probability_of_improvement` (that a run of the arm
+        has the lower outcome). Scores are means over the tasks of the stage; diverged runs have
+        none.
     """
     rows: list[Row] = []
     for outcome in _outcome_names(settings):
@@ -86,12 +87,12 @@ def comparisons(
             tasks = {arrays.setting: _window_length(arrays, stage) for arrays in with_outcome}
             for setting, of_setting in scores.items():
                 keys |= {"setting": setting, "tasks": tasks[setting]}
-                for row in _compare_arms([of_setting], draws, declared):
-                    rows.append({**keys, **row})
+                rows += [{**keys, **row} for row in _compare_arms([of_setting], draws, declared)]
             if len(scores) > 1:
                 keys |= {"setting": "all", "tasks": min(tasks.values())}
-                for row in _compare_arms(list(scores.values()), draws, declared):
-                    rows.append({**keys, **row})
+                rows += [
+                    {**keys, **row} for row in _compare_arms(list(scores.values()), draws, declared)
+                ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -185,7 +186,7 @@ def _scores(arrays: SettingArrays, outcome: str, stage: str) -> Scores:
 
 def _finite(scores: np.ndarray) -> np.ndarray:
     """Leave out the runs without a score."""
-    return scores[np.isfinite(scores)]
+    return np.asarray(scores[np.isfinite(scores)])
 
 
 def _compare_arms(

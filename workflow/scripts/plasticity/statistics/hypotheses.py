@@ -1,9 +1,9 @@
 """Adjust p values within families, and judge the hypotheses that the config declares.
 
 A declared hypothesis is one test per setting. Its family is adjusted by Holm's method, which bounds
-the probability of any false finding in the family. All other tests are exploratory. They are adjusted
-by the method of Benjamini and Hochberg over all tests of a kind in a table, which bounds the expected
-share of false findings.
+the probability of any false finding in the family. All other tests are exploratory. They are
+adjusted by the method of Benjamini and Hochberg over all tests of a kind in a table, which bounds
+the expected share of false findings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -83,9 +83,9 @@ def adjusted(
     Returns:
         The same tables with the columns ``p_adjusted`` and ``family``. `associations` also has
         ``strongest_null``, the null model with the weakest assumptions among those that the
-        association beats. A further table, `hypotheses`, has one row per hypothesis and setting. Its
-        ``verdict`` is `supported`, `contradicted` (significant in the other direction), `undecided`,
-        or the reason why there is no test.
+        association beats. A further table, `hypotheses`, has one row per hypothesis and setting.
+        Its ``verdict`` is `supported`, `contradicted` (significant in the other direction),
+        `undecided`, or the reason why there is no test.
 
     Raises:
         StudyError: a hypothesis is about something that was not measured.
@@ -93,8 +93,8 @@ def adjusted(
     tables = {name: _with_families(table) for name, table in tables.items()}
     declared = []
     for hypothesis in hypotheses:
-        for index in _matching_rows(hypothesis, tables[hypothesis.table]):
-            declared.append(DeclaredTest(hypothesis, index))
+        indices = _matching_rows(hypothesis, tables[hypothesis.table])
+        declared += [DeclaredTest(hypothesis, index) for index in indices]
     _adjust_declared(tables, declared)
     _adjust_exploratory(tables)
     tables["associations"]["strongest_null"] = _strongest_nulls(

@@ -1,11 +1,11 @@
 """Lead and lag: does a measure change before the outcome does?
 
-A measure is taken at the start of a task and its outcome at the end, so at lag 0 the measure already
-comes first. Three questions are asked of innovations, the first differences of deviations from the
-arm's mean curve, in which neither a shared trend nor a slow drift can lead or lag. The fourth, change
-points, is asked of the series themselves. Cross-correlations and Granger's regressions are compared
-with those of mismatched seeds, which assumes exchangeable seeds. Change points assume one change per
-series.
+A measure is taken at the start of a task and its outcome at the end, so at lag 0 the measure
+already comes first. Three questions are asked of innovations, the first differences of deviations
+from the arm's mean curve, in which neither a shared trend nor a slow drift can lead or lag. The
+fourth, change points, is asked of the series themselves. Cross-correlations and Granger's
+regressions are compared with those of mismatched seeds, which assumes exchangeable seeds. Change
+points assume one change per series.
 """
 
 from collections.abc import Iterator, Sequence
@@ -90,7 +90,8 @@ def lead_lag(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
         One row per question:
 
         - `cross_correlation`: the lag with the largest cross-correlation of innovations, mean over
-          seeds, and ``band``. A positive lag, in measured tasks, means that the measure comes first.
+          seeds, and ``band``. A positive lag, in measured tasks, means that the measure comes
+          first.
         - `measure_first`, `outcome_first`: the Wald statistic of Granger's test, mean over seeds.
         - `change_point`: by how many tasks the measure changes before the outcome, mean over seeds,
           with quartiles.
@@ -101,8 +102,7 @@ def lead_lag(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
         for arm, name in enumerate(arrays.arms):
             keys: Row = {"setting": arrays.setting, "arm": name}
             for series in explanations.complete_series(arm):
-                for row in _rows(series, arrays.outcome_names, draws):
-                    rows.append({**keys, **row})
+                rows += [{**keys, **row} for row in _rows(series, arrays.outcome_names, draws)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -176,8 +176,8 @@ def answer_questions(
 def cross_correlation(x: np.ndarray, y: np.ndarray, draws: Draws) -> Answer:
     """Find the lag of the largest mean cross-correlation of ranks.
 
-    The largest is compared with that of mismatched seeds: in 95 of 100 permutations of seeds, no lag
-    leaves ±band.
+    The largest is compared with that of mismatched seeds: in 95 of 100 permutations of seeds, no
+    lag leaves ±band.
 
     Args:
         x: innovations of measures, shape ``(measure, seed, task)``.
@@ -217,10 +217,10 @@ def cross_correlation(x: np.ndarray, y: np.ndarray, draws: Draws) -> Answer:
 def granger_statistics(causes: np.ndarray, responses: np.ndarray, current: bool) -> np.ndarray:
     """Compute the Wald statistics of Granger's test for all pairs of seeds.
 
-    They measure whether the last two values of a cause help to predict a response, given the last two
-    values of the response. A difference of white noise is no autoregression of finite order, so a χ²
-    table would find causes where there are none. Mismatched seeds are the reference instead. By the
-    theorem of Frisch and Waugh, all pairs need only a few matrix products.
+    They measure whether the last two values of a cause help to predict a response, given the last
+    two values of the response. A difference of white noise is no autoregression of finite order, so
+    a χ² table would find causes where there are none. Mismatched seeds are the reference instead.
+    By the theorem of Frisch and Waugh, all pairs need only a few matrix products.
 
     Args:
         causes: shape ``(cause, seed, task)``.

@@ -1,8 +1,9 @@
 """How consistent is each explanation over settings, and where does it fail?
 
-A claim that something causes the loss of plasticity requires that it changes with the error in every
-setting. A meta-analysis over settings estimates how far the correlations agree and what to expect of
-the next setting. Counterexamples are settings and arms in which only one of the two changes.
+A claim that something causes the loss of plasticity requires that it changes with the error in
+every setting. A meta-analysis over settings estimates how far the correlations agree and what to
+expect of the next setting. Counterexamples are settings and arms in which only one of the two
+changes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -107,9 +108,9 @@ def consistency(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame
 
     Returns:
         One row per explanation, outcome and association. The association is `within_run`, or `task`
-        without the curve that all seeds share. ``estimate, low, high, p`` are of the correlation over
-        settings, ``q`` is Cochran's. ``prediction_low`` and ``prediction_high`` are for the next
-        setting. Shares of settings: ``sign_agreement`` with the sign of the majority,
+        without the curve that all seeds share. ``estimate, low, high, p`` are of the correlation
+        over settings, ``q`` is Cochran's. ``prediction_low`` and ``prediction_high`` are for the
+        next setting. Shares of settings: ``sign_agreement`` with the sign of the majority,
         ``as_claimed`` with the claimed sign, ``beating`` with p ≤ 0.05 against mismatched seeds.
         ``worst_setting`` agrees least with the claim, or with the majority if there is no claim.
     """
@@ -244,12 +245,12 @@ def counterexamples(
         draws: of seeds.
         lost: plasticity is lost if the gap to the baseline grows by more than this, and kept if it
             grows by less. The whole interval must lie on one side.
-        moved: a measure moves if its change exceeds this. Changes of shares are absolute. Others are
-            relative to the larger of early and late.
+        moved: a measure moves if its change exceeds this. Changes of shares are absolute. Others
+            are relative to the larger of early and late.
 
     Returns:
-        One row per setting, arm and measure: the changes of the gap and of the measure from early to
-        late, with intervals over seeds, and the ``verdict``. Changes are positive in the claimed
+        One row per setting, arm and measure: the changes of the gap and of the measure from early
+        to late, with intervals over seeds, and the ``verdict``. Changes are positive in the claimed
         direction. Counterexamples come first.
     """
     rows = []

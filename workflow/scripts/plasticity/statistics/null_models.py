@@ -1,9 +1,9 @@
 """Null models: is a correlation within runs more than a trend that all runs share?
 
-Two series with a trend correlate even if nothing relates them. A test that takes tasks as independent
-therefore rejects in nearly every study of unrelated series, and so does a test over seeds of such
-correlations (docs/statistics.md has the rates). All seeds of an arm share the mean curve over seeds.
-The null models, from the strongest assumptions to the weakest:
+Two series with a trend correlate even if nothing relates them. A test that takes tasks as
+independent therefore rejects in nearly every study of unrelated series, and so does a test over
+seeds of such correlations (docs/statistics.md has the rates). All seeds of an arm share the mean
+curve over seeds. The null models, from the strongest assumptions to the weakest:
 
 - `task`: correlate deviations from the mean curve.
 - `shifted`: correlate innovations, and shift each seed's series circularly.
@@ -106,7 +106,8 @@ def compare_with_null_models(x: np.ndarray, y: np.ndarray, draws: Draws) -> dict
         draws: of seeds.
 
     Returns:
-        For each null model estimates of shape ``(measure, outcome)``; NaN where a series is constant.
+        For each null model estimates of shape ``(measure, outcome)``; NaN where a series is
+        constant.
     """
     seeds, tasks = x.shape[1:]
     of_deviations = matched_correlations(

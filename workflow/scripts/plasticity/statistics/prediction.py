@@ -1,8 +1,8 @@
 """Can a measure rank checkpoints by the error to come, and does curvature add to simpler measures?
 
-Checkpoints at the start of a task are compared within a setting and a task, across arms and seeds, so
-that no trend over tasks can help. All numbers are functions of sums over pairs of checkpoints, which
-are kept per pair of seeds. A resample of seeds then only weighs these sums.
+Checkpoints at the start of a task are compared within a setting and a task, across arms and seeds,
+so that no trend over tasks can help. All numbers are functions of sums over pairs of checkpoints,
+which are kept per pair of seeds. A resample of seeds then only weighs these sums.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -231,7 +231,7 @@ def difference_signs(values: np.ndarray) -> np.ndarray:
 
 
 def prediction(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
-    """Compute Kendall's τ and AUC of every explanation, and what curvature adds to simpler measures.
+    """Rank checkpoints by every explanation, and compute what curvature adds to simpler measures.
 
     Args:
         settings: arrays of all settings.
@@ -310,7 +310,7 @@ def _sums_by_measure(
 
 
 def _left_out_directions(sums_by_setting: Mapping[str, PairSums]) -> dict[str, float | None]:
-    """Find for each setting the sign of the association in the other settings; None without others."""
+    """Find the sign of the association in the other settings; None without other settings."""
     excess = {}
     for setting, sums in sums_by_setting.items():
         excess[setting] = float(sums.auc(np.ones((1, sums.seeds)))[0]) - 0.5

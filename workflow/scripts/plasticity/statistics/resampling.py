@@ -41,7 +41,11 @@ class Draws:
     seed: int = 0
 
     def resamples(self, seeds: int, stratum: int = 0) -> np.ndarray:
-        """Draw indices of seeds with replacement, shape ``(draw, seed)``; strata are independent."""
+        """Draw indices of seeds with replacement, independently for each stratum.
+
+        Returns:
+            Shape ``(draw, seed)``.
+        """
         return _resamples(self.number, self.seed, seeds, stratum)
 
     def counts(self, seeds: int, stratum: int = 0) -> np.ndarray:
@@ -112,9 +116,9 @@ def mean_over_seeds(values: np.ndarray) -> Statistic:
     Args:
         values: shape ``(…, seed)``.
     """
+    by_seed = np.moveaxis(values, -1, 0).reshape(values.shape[-1], -1)
 
     def statistic(counts: np.ndarray) -> np.ndarray:
-        by_seed = np.moveaxis(values, -1, 0).reshape(values.shape[-1], -1)
         return np.asarray(counts @ by_seed / counts.sum(axis=1, keepdims=True))
 
     return statistic
@@ -124,8 +128,8 @@ def bca(statistic: Statistic, seeds: int, draws: Draws) -> tuple[np.ndarray, np.
     """Compute the bias-corrected and accelerated bootstrap interval (95 %), expanded for few seeds.
 
     Efron 1987. The expansion is that of Hesterberg 2015 (arXiv 1411.5279, section 5.4): the normal
-    quantile is replaced by √(n/(n−1)) times Student's, because the percentiles of a bootstrap of few
-    values are too close to each other.
+    quantile is replaced by √(n/(n−1)) times Student's, because the percentiles of a bootstrap of
+    few values are too close to each other.
 
     Args:
         statistic: from counts, shape ``(draw, seed)``, to values, shape ``(draw, comparison)``; NaN
@@ -135,8 +139,8 @@ def bca(statistic: Statistic, seeds: int, draws: Draws) -> tuple[np.ndarray, np.
 
     Returns:
         Low and high of each comparison. NaN for fewer than `MIN_BOOTSTRAP_SEEDS` seeds, where the
-        statistic is NaN, and where the interval would exclude the estimate. The last happens when all
-        seeds but one have the same value, so that nearly all resamples give the same statistic.
+        statistic is NaN, and where the interval would exclude the estimate. The last happens when
+        all seeds but one have the same value, so that nearly all resamples give the same statistic.
     """
     estimate = statistic(np.ones((1, seeds)))[0]
     if seeds < MIN_BOOTSTRAP_SEEDS:
@@ -169,7 +173,7 @@ def _acceleration(statistic: Statistic, seeds: int) -> np.ndarray:
     influence = without_one.mean(axis=0) - without_one
     with np.errstate(invalid="ignore", divide="ignore"):
         acceleration = (influence**3).sum(axis=0) / (6 * (influence**2).sum(axis=0) ** 1.5)
-    return np.nan_to_num(acceleration, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.asarray(np.nan_to_num(acceleration, nan=0.0, posinf=0.0, neginf=0.0))
 
 
 def _quantile_of_sorted(drawn: np.ndarray, valid: np.ndarray, share: np.ndarray) -> np.ndarray:

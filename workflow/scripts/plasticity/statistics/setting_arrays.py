@@ -1,4 +1,4 @@
-"""A setting as arrays: the measures, which may explain, and the outcomes, which are to be explained."""
+"""A setting as arrays of measures and outcomes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -62,7 +62,8 @@ class SettingArrays:
         setting: name of the setting.
         arms: names of the arms.
         variants: of the measures.
-        measures: at the start of each task, shape ``(measure, arm, seed, task)``, float64; NaN where not measured.
+        measures: at the start of each task, shape ``(measure, arm, seed, task)``, float64; NaN
+            where not measured.
         outcome_names: names of the outcomes.
         outcomes: at the end of each task, shape ``(outcome, arm, seed, task)``, float64.
     """
@@ -78,8 +79,8 @@ class SettingArrays:
     def from_dataset(cls, setting: str, data: xr.Dataset) -> Self:
         """Collect the arrays of a setting's dataset.
 
-        Measures at the evaluation point `fresh` are left out: they describe another network than the
-        one that continues to learn.
+        Measures at the evaluation point `fresh` are left out: they describe another network than
+        the one that continues to learn.
 
         Args:
             setting: name of the setting.
@@ -106,8 +107,8 @@ class SettingArrays:
     def explanations(self) -> Self:
         """Keep one variant of each measure.
 
-        It is the one on the next task's data if there is a choice, then the one of the whole network,
-        then the one of the last layer.
+        It is the one on the next task's data if there is a choice, then the one of the whole
+        network, then the one of the last layer.
         """
         best: dict[str, tuple[bool, bool, int]] = {}
         for index, variant in enumerate(self.variants):
@@ -144,7 +145,11 @@ class SettingArrays:
 
 
 def mask_indices(mask: bytes) -> np.ndarray:
-    """Find the indices at which a mask is true; the mask is given as the bytes of a Boolean array."""
+    """Find the indices at which a mask is true.
+
+    Args:
+        mask: bytes of a Boolean array.
+    """
     return np.flatnonzero(np.frombuffer(mask, bool))
 
 

@@ -188,7 +188,7 @@ def _counterexamples(counterexamples: pd.DataFrame) -> Iterator[Statement]:
 
 
 def _lead_lag(lead_lag: pd.DataFrame) -> Iterator[Statement]:
-    """State for each measure in how many settings it helps to predict the outcome, or the reverse."""
+    """State in how many settings each measure helps to predict the outcome, or the reverse."""
     is_tested = lead_lag["estimate"].notna()
     tested = _select(lead_lag[is_tested], {"arm": ARM, "outcome": OUTCOME})
     for measure, rows in tested.groupby("measure", sort=False):

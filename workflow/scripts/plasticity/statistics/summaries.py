@@ -182,8 +182,8 @@ def tuning(
 
     Returns:
         One row per setting, arm, outcome and stage: the hyperparameters as JSON, the columns of
-        `StageMean`, whether outcome and stage are the criterion, and whether the arm was chosen. The
-        table is empty if nothing is tuned.
+        `StageMean`, whether outcome and stage are the criterion, and whether the arm was chosen.
+        The table is empty if nothing is tuned.
     """
     rows: list[Row] = []
     for (setting, method), blocks in outcomes.items():
@@ -247,10 +247,10 @@ def series(data: xr.Dataset) -> Iterator[tuple[dict[str, str], xr.DataArray]]:
         data: dataset of a setting.
 
     Yields:
-        ``{measure, evaluation_point, block}`` (an evaluation point is empty where a measure has none)
-        and values with dims ``(arm, seed, task)``.
+        ``{measure, evaluation_point, block}`` (an evaluation point is empty where a measure has
+        none) and values with dims ``(arm, seed, task)``.
     """
-    # An update norm is known at the end of its task. At the start of a task it is the previous one's.
+    # An update norm is known only at the end of its task, so a task starts with the previous one.
     yield (
         {"measure": "update_norm", "evaluation_point": "previous", "block": "all"},
         data["update_norm"].shift(task=1),
@@ -275,7 +275,7 @@ def series(data: xr.Dataset) -> Iterator[tuple[dict[str, str], xr.DataArray]]:
 
 
 def _is_measure(name: str, values: xr.DataArray) -> bool:
-    """Check whether a variable has one number per block; spectra and error estimates do not count."""
+    """Check whether a variable has one number per block and is not an estimate of an error."""
     has_spectrum = bool({"rank", "grid"} & set(values.dims))
     return "block" in values.dims and not has_spectrum and not name.endswith("_error")
 
