@@ -65,11 +65,10 @@ def print_rejection_rates(
 ) -> None:
     """Print the rate of rejections in %, a row per test and a column per shape of the trends."""
     shapes = simulated_studies.SHAPES
-    columns = []
-    for shape in shapes:
-        columns.append(
-            simulated_studies.rejection_rates(tests, shape, studies, DRAWS, relation=relation)
-        )
+    columns = [
+        simulated_studies.rejection_rates(tests, shape, studies, DRAWS, relation=relation)
+        for shape in shapes
+    ]
     print(
         f"\n{title}: rejections at the 5 % level, "
         f"in % of {studies} studies of 10 seeds × 60 tasks\n"

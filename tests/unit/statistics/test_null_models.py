@@ -67,9 +67,8 @@ def test_estimates_under_null_models_equal_loops_over_seeds(series):
         p = 2 * scipy.stats.t.sf(abs(t), SEEDS - 1)
         assert estimates["task"].p[m, o] == pytest.approx(p)
 
-        permuted = []
-        for order in itertools.permutations(range(SEEDS)):
-            permuted.append(np.mean(pairs[np.arange(SEEDS), order]))
+        orders = itertools.permutations(range(SEEDS))
+        permuted = [np.mean(pairs[np.arange(SEEDS), order]) for order in orders]
         sizes = np.abs(np.array(permuted) - pairs.mean())
         p = (sizes >= sizes[0] - 1e-12).mean()
         assert estimates["mismatched"].p[m, o] == pytest.approx(p)
