@@ -1,10 +1,14 @@
-"""Statistics: how often the tests find what is not there, how often what is, and how long the tables take.
+"""Benchmark the statistics: false positives, power, coverage and time.
 
     python benchmarks/inference.py [--quick]
 
-Parts: 1. false positives at the 5 % level under trends that runs share; 2. power at a planted relation; 3. coverage of intervals over
-seeds; 4. time against scipy's and statsmodels' ways to the same numbers (one thread each, best of three, ratios last), and of all tables
-of a large study.
+Parts:
+
+1. False positives at the 5 % level under trends that runs share.
+2. Power at a simulated relation.
+3. Coverage of intervals over seeds.
+4. Time and memory of all tables of a large study, and time compared with scipy and statsmodels, one
+   thread each, best of three. The last column is their time divided by ours.
 """
 
 import os
@@ -18,6 +22,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +32,10 @@ from statsmodels.regression.mixed_linear_model import MixedLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
+import simulated_studies
+
 from plasticity.config.models import Statistics
-from plasticity.statistics import (
-    mixed_model,
-    null_models,
-    prediction,
-    resampling,
-    simulated,
-    tables,
-)
+from plasticity.statistics import mixed_model, null_models, prediction, resampling, tables
 from plasticity.statistics.resampling import Draws
 
 DRAWS = Draws(999)
@@ -48,176 +48,216 @@ NUMBERS = (
     "top_eigenvalue",
     "trace",
 )
-MEASURES = [f"{operator}_{number}" for operator in OPERATORS for number in NUMBERS]
-MEASURES += [
+# 30 measures with the update norm
+MEASURES = [
+    *(f"{operator}_{number}" for operator in OPERATORS for number in NUMBERS),
     "feature_rank",
     "dead_fraction",
     "dormant_fraction",
     "weight_norm",
     "gradient_norm",
-]  # 30 with the update norm
+]
+Action = Callable[[], object]
 
 
-def shares(
-    title: str, tests: dict[str, simulated.Test], studies: int, relation: float = 0.0
+def print_rejection_rates(
+    title: str, tests: dict[str, simulated_studies.Test], studies: int, relation: float = 0.0
 ) -> None:
-    """A table of shares of rejections, in %: a row a test, a column a shape."""
+    """Print the rate of rejections in %, a row per test and a column per shape of the trends."""
+    shapes = simulated_studies.SHAPES
     columns = [
-        simulated.rejections(tests, shape, studies, DRAWS, relation=relation)
-        for shape in simulated.SHAPES
+        simulated_studies.rejection_rates(tests, shape, studies, DRAWS, relation=relation)
+        for shape in shapes
     ]
     print(
-        f"\n{title}: rejections at the 5 % level, in % of {studies} studies of 10 seeds × 60 tasks\n"
+        f"\n{title}: rejections at the 5 % level, "
+        f"in % of {studies} studies of 10 seeds × 60 tasks\n"
     )
-    print(f"| test | {' | '.join(simulated.SHAPES)} |\n|---|{'---|' * len(columns)}")
+    print(f"| test | {' | '.join(shapes)} |\n|---|{'---|' * len(shapes)}")
     for name in tests:
-        print(f"| {name} | {' | '.join(f'{100 * column[name]:.1f}' for column in columns)} |")
+        cells = [f"{100 * column[name]:.1f}" for column in columns]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
-def coverage(studies: int) -> None:
-    """How often the interval of a mean over seeds holds the truth."""
-    draw = np.random.default_rng(0)
-    kinds: dict[str, Callable[[tuple[int, int]], np.ndarray]] = {
-        "normal": lambda size: draw.normal(size=size),
-        "exponential": lambda size: draw.exponential(size=size) - 1,
-        "correlations": lambda size: np.tanh(0.8 + 0.5 * draw.normal(size=size)) - CENTRE,
+def print_coverage(studies: int) -> None:
+    """Print how often the interval of a mean over seeds contains the true mean, which is 0."""
+    random = np.random.default_rng(0)
+    correlation_mean = mean_of_correlations()
+    distributions: dict[str, Callable[[tuple[int, int]], np.ndarray]] = {
+        "normal": lambda size: random.normal(size=size),
+        "exponential": lambda size: random.exponential(size=size) - 1,
+        "correlations": lambda size: (
+            np.tanh(0.8 + 0.5 * random.normal(size=size)) - correlation_mean
+        ),
     }
     print(f"\nCoverage of the 95 % interval of a mean over seeds, in % of {studies} studies\n")
     print("| seeds | method | normal | exponential | correlations |\n|---|---|---|---|---|")
     for seeds in (5, 8, 10, 30):
         cells = []
-        for of in kinds.values():
-            low, high, how = resampling.interval(of((studies, seeds)), DRAWS)
-            cells.append(f"{100 * ((low <= 0) & (high >= 0)).mean():.1f}")
-        print(f"| {seeds} | {how} | {' | '.join(cells)} |")
+        for draw in distributions.values():
+            low, high, method = resampling.interval(draw((studies, seeds)), DRAWS)
+            is_covered = (low <= 0) & (high >= 0)
+            cells.append(f"{100 * is_covered.mean():.1f}")
+        print(f"| {seeds} | {method} | {' | '.join(cells)} |")
 
 
-CENTRE = float(np.tanh(0.8 + 0.5 * np.random.default_rng(1).normal(size=10**6)).mean())
+def mean_of_correlations() -> float:
+    """Estimate the mean of the simulated correlations from a million draws."""
+    random = np.random.default_rng(1)
+    return float(np.tanh(0.8 + 0.5 * random.normal(size=10**6)).mean())
 
 
-def best(of: Callable[[], object]) -> float:
-    """Seconds, best of three."""
+def best_of_three(action: Action) -> float:
+    """Measure the seconds of the fastest of three calls."""
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        of()
+        action()
         times.append(time.perf_counter() - start)
     return min(times)
 
 
-def peers() -> None:
-    """The same numbers by scipy's and statsmodels' ways."""
-    draw = np.random.default_rng(0)
-    x, y = draw.normal(size=(2, 1, 30, 100)).cumsum(axis=-1)
-    pairs = null_models.crossed(null_models.ranked(x), null_models.ranked(y))
-    values = draw.normal(size=30)
-    runs, outcomes = draw.normal(size=(2, 1, 30, 60))
-    group, long = np.repeat(np.arange(30), 60), np.column_stack([np.ones(1800), runs.ravel()])
-    scores, errors, seeds = (
-        draw.normal(size=(100, 360)),
-        draw.normal(size=(1, 100, 360)),
-        np.repeat(np.arange(30), 12),
+@dataclass(frozen=True)
+class Contest:
+    """The same number, computed by this project and by another library.
+
+    Attributes:
+        number: what is computed.
+        ours: how this project computes it.
+        peer: name of the other library's function.
+        theirs: how the other library computes it.
+    """
+
+    number: str
+    ours: Action
+    peer: str
+    theirs: Action
+
+
+def permutation_contest(random: np.random.Generator) -> Contest:
+    """Compare permutation tests of 30 seeds."""
+    x, y = random.normal(size=(2, 1, 30, 100)).cumsum(axis=-1)
+    pairs = null_models.crossed_correlations(
+        null_models.standardized_ranks(x), null_models.standardized_ranks(y)
     )
 
-    def paired(order: np.ndarray) -> float:
+    def mean_of_pairs(order: np.ndarray) -> float:
         return float(pairs[0, 0][np.arange(30), order.astype(int)].mean())
 
-    def of_statsmodels() -> None:
+    return Contest(
+        "p of mismatched seeds",
+        lambda: resampling.permutation_test(pairs, DRAWS),
+        "scipy's permutation_test",
+        lambda: stats.permutation_test(
+            (np.arange(30),),
+            mean_of_pairs,
+            permutation_type="pairings",
+            vectorized=False,
+            n_resamples=999,
+            rng=0,
+        ),
+    )
+
+
+def bootstrap_contest(random: np.random.Generator) -> Contest:
+    """Compare BCa intervals of 30 seeds."""
+    values = random.normal(size=30)
+    return Contest(
+        "BCa interval of a mean",
+        lambda: resampling.bca(resampling.mean_over_seeds(values), 30, DRAWS),
+        "scipy's bootstrap",
+        lambda: stats.bootstrap((values,), np.mean, n_resamples=999, rng=0),
+    )
+
+
+def mixed_model_contest(random: np.random.Generator) -> Contest:
+    """Compare mixed models of 30 runs."""
+    x, y = random.normal(size=(2, 1, 30, 60))
+    run = np.repeat(np.arange(30), 60)
+    design = np.column_stack([np.ones(1800), x.ravel()])
+
+    def fit_by_statsmodels() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            MixedLM(outcomes.ravel(), long, group, exog_re=long).fit(reml=True)
+            MixedLM(y.ravel(), design, run, exog_re=design).fit(reml=True)
 
-    ways: list[tuple[str, str, Callable[[], object], Callable[[], object]]] = [
-        (
-            "p of mismatched seeds",
-            "scipy's permutation_test",
-            lambda: resampling.permuted(pairs, DRAWS),
-            lambda: stats.permutation_test(
-                (np.arange(30),),
-                paired,
-                permutation_type="pairings",
-                vectorized=False,
-                n_resamples=999,
-                rng=0,
-            ),
-        ),
-        (
-            "BCa interval of a mean",
-            "scipy's bootstrap",
-            lambda: resampling.bca(resampling.of_each(values), 30, DRAWS),
-            lambda: stats.bootstrap((values,), np.mean, n_resamples=999, rng=0),
-        ),
-        (
-            "mixed model, 30 runs × 60 tasks",
-            "statsmodels' MixedLM",
-            lambda: mixed_model.slopes(runs, outcomes),
-            of_statsmodels,
-        ),
-        (
-            "τ of 360 checkpoints at 100 tasks",
-            "scipy's kendalltau",
-            lambda: list(prediction.pairs(scores, prediction.signs(errors), seeds)),
-            lambda: [
-                stats.kendalltau(one, other).statistic
-                for one, other in zip(scores, errors[0], strict=True)
-            ],
-        ),
-    ]
-    print("\n| what | ours, ms | peer | peer, ms | ratio |\n|---|---|---|---|---|")
-    for what, peer, ours, theirs in ways:
-        own, other = best(ours), best(theirs)
-        print(f"| {what} | {1000 * own:.2f} | {peer} | {1000 * other:.1f} | {other / own:.1f} |")
-
-
-def study(settings: int, arms: int, seeds: int, tasks: int) -> dict[str, xr.Dataset]:
-    """Datasets of random walks, as large as asked for."""
-    draw = np.random.default_rng(0)
-    member, shape = ("arm", "seed", "task"), (arms, seeds, tasks)
-    names = ["none", *(f"method_{place}" for place in range(arms - 2)), "fresh"]
-    found = {}
-    for setting in range(settings):
-        values = {
-            name: (member, draw.normal(size=shape).cumsum(axis=-1))
-            for name in ("final_error", "online_error", "update_norm")
-        }
-        values |= {
-            name: (
-                (*member, "evaluation_point", "block"),
-                draw.normal(size=(*shape, 1, 1)).cumsum(axis=2),
-            )
-            for name in MEASURES
-        }
-        data = xr.Dataset(
-            values,
-            {
-                "arm": names,
-                "seed": range(seeds),
-                "task": range(tasks),
-                "evaluation_point": ["next"],
-                "block": ["all"],
-            },
-        )
-        fresh = {
-            f"fresh_{name}": data[name].sel(arm="fresh", drop=True)
-            for name in ("final_error", "online_error")
-        }
-        found[f"setting_{setting}"] = data.assign(fresh)
-    return found
-
-
-def large(*sizes: int) -> None:
-    """Time and memory of all tables of one study."""
-    datasets = study(*sizes)
-    start = time.perf_counter()
-    made = tables.tables(datasets, Statistics())
-    took, rows = time.perf_counter() - start, sum(map(len, made.values()))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    words = " × ".join(
-        f"{size} {name}"
-        for size, name in zip(sizes, ("settings", "arms", "seeds", "tasks"), strict=True)
+    return Contest(
+        "mixed model, 30 runs × 60 tasks",
+        lambda: mixed_model.fit_slopes(x, y),
+        "statsmodels' MixedLM",
+        fit_by_statsmodels,
     )
+
+
+def tau_contest(random: np.random.Generator) -> Contest:
+    """Compare Kendall's τ of 360 checkpoints."""
+    scores = random.normal(size=(100, 360))
+    errors = random.normal(size=(1, 100, 360))
+    seeds = np.repeat(np.arange(30), 12)
+    return Contest(
+        "τ of 360 checkpoints at 100 tasks",
+        lambda: list(prediction.pair_sums(scores, prediction.difference_signs(errors), seeds)),
+        "scipy's kendalltau",
+        lambda: [
+            stats.kendalltau(score, error).statistic
+            for score, error in zip(scores, errors[0], strict=True)
+        ],
+    )
+
+
+def print_contests() -> None:
+    """Print the times of this project and of scipy and statsmodels."""
+    random = np.random.default_rng(0)
+    print("\n| what | ours, ms | peer | peer, ms | ratio |\n|---|---|---|---|---|")
+    for make_contest in (permutation_contest, bootstrap_contest, mixed_model_contest, tau_contest):
+        contest = make_contest(random)
+        ours = best_of_three(contest.ours)
+        theirs = best_of_three(contest.theirs)
+        print(
+            f"| {contest.number} | {1000 * ours:.2f} | {contest.peer} "
+            f"| {1000 * theirs:.1f} | {theirs / ours:.1f} |"
+        )
+
+
+def simulate_datasets(settings: int, arms: int, seeds: int, tasks: int) -> dict[str, xr.Dataset]:
+    """Draw datasets of random walks, by the name of the setting."""
+    random = np.random.default_rng(0)
+    run = ("arm", "seed", "task")
+    shape = (arms, seeds, tasks)
+    coordinates = {
+        "arm": ["none", *(f"method_{index}" for index in range(arms - 2)), "fresh"],
+        "seed": range(seeds),
+        "task": range(tasks),
+        "evaluation_point": ["next"],
+        "block": ["all"],
+    }
+    datasets = {}
+    for setting in range(settings):
+        variables = {}
+        for name in ("final_error", "online_error", "update_norm"):
+            variables[name] = (run, random.normal(size=shape).cumsum(axis=-1))
+        for name in MEASURES:
+            walks = random.normal(size=(*shape, 1, 1)).cumsum(axis=2)
+            variables[name] = ((*run, "evaluation_point", "block"), walks)
+        data = xr.Dataset(variables, coordinates)
+        baseline = data.sel(arm="fresh", drop=True)
+        datasets[f"setting_{setting}"] = data.assign(
+            fresh_final_error=baseline["final_error"], fresh_online_error=baseline["online_error"]
+        )
+    return datasets
+
+
+def print_table_costs(settings: int, arms: int, seeds: int, tasks: int) -> None:
+    """Print the time and the memory of all tables of one study."""
+    datasets = simulate_datasets(settings, arms, seeds, tasks)
+    start = time.perf_counter()
+    all_tables = tables.build_tables(datasets, Statistics())
+    seconds = time.perf_counter() - start
+    rows = sum(len(table) for table in all_tables.values())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"\nAll tables of {words} × 30 measures × 3 outcomes: {took:.0f} s, {rows} rows, peak memory {peak:.1f} GiB"
+        f"\nAll tables of {settings} settings × {arms} arms × {seeds} seeds × {tasks} tasks × "
+        f"30 measures × 3 outcomes: {seconds:.0f} s, {rows} rows, peak memory {peak:.1f} GiB"
     )
 
 
@@ -228,19 +268,23 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="few studies and a small one, in under a minute"
     )
-    quick = parser.parse_args().quick
+    is_quick = parser.parse_args().quick
     print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}")
-    studies = 20 if quick else 1000
-    shares("No relation but a shared trend", simulated.NAIVE | simulated.TESTS, studies)
-    shares(
+    studies = 20 if is_quick else 1000
+    all_tests = simulated_studies.NAIVE | simulated_studies.TESTS
+    print_rejection_rates("No relation but a shared trend", all_tests, studies)
+    print_rejection_rates(
         "A relation of 0.3 in what is a run's own",
-        simulated.TESTS,
+        simulated_studies.TESTS,
         max(20, studies // 5),
         relation=0.3,
     )
-    coverage(500 if quick else 3000)
-    large(*((1, 6, 10, 50) if quick else (12, 12, 30, 100)))
-    peers()
+    print_coverage(500 if is_quick else 3000)
+    if is_quick:
+        print_table_costs(settings=1, arms=6, seeds=10, tasks=50)
+    else:
+        print_table_costs(settings=12, arms=12, seeds=30, tasks=100)
+    print_contests()
 
 
 if __name__ == "__main__":

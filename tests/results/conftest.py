@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from plasticity import statistics
 from plasticity.atomic import atomic_write
 from plasticity.errors import StudyError
 from plasticity.provenance import code_digest, record
+from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 
 INPUTS = pytest.StashKey[dict[str, str]]()  # checksums by name
@@ -56,7 +56,7 @@ def data(request):
 @pytest.fixture(scope="session")
 def table(request):
     """One table of the study."""
-    return statistics.read_table(request.param)
+    return read_table(request.param)
 
 
 def pytest_sessionfinish(session, exitstatus):

@@ -32,10 +32,10 @@ from edits import (
 )
 from tiers import slow_except
 
-from plasticity import statistics
 from plasticity.config.models import Curvature, Setting
 from plasticity.provenance import code_digest
 from plasticity.report import captions
+from plasticity.statistics.table_files import read_table
 
 TABLES = [
     "statements",
@@ -296,7 +296,7 @@ def test_the_report_holds_every_figure_and_page_of_tables_with_its_caption(built
     page, config = (
         (built.root / name).read_text() for name in ("results/tiny/report.html", "config.yaml")
     )
-    statements = statistics.read_table(built.results / "tables/statements.csv")
+    statements = read_table(built.results / "tables/statements.csv")
     assert {"loss", "scatter", "comparisons"} <= set(statements["about"])
     config = yaml.safe_load(config)
     config |= {"quoted": captions.quoted(config, statements)}

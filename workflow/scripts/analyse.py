@@ -1,4 +1,4 @@
-"""Analyse the settings of a study: one tidy CSV per table."""
+"""Analyse the settings of a study: one tidy CSV file per table."""
 
 import json
 
@@ -12,21 +12,27 @@ from plasticity.storage import netcdf
 
 def main(job: Job) -> None:
     datasets = {path.stem: netcdf.read(path) for path in job.paths["datasets"]}
-    tuning: dict[tuple[str, str], list[xr.Dataset]] = {}
-    for path in job.paths["tuned_on"]:
-        tuning.setdefault((path.parents[2].name, path.parents[1].name), []).append(
-            netcdf.read(path)
-        )
-    choices = {
-        (path.parents[1].name, path.parent.name): json.loads(path.read_text(encoding="utf-8"))
-        for path in job.paths["choices"]
-    }
-    made = tables.tables(datasets, Statistics.of(job.settings)) | {
-        "tuning": summaries.tuning(tuning, choices)
-    }
+    tables_by_name = tables.build_tables(datasets, Statistics.of(job.settings))
+    tables_by_name["tuning"] = summaries.tuning(*read_tuning(job))
     for path in job.paths["tables"]:
+        table = tables_by_name[path.stem]
         with netcdf.atomic_write(path) as part, netcdf.explained(path):
-            made[path.stem].to_csv(part, index=False, float_format="%.6g")
+            table.to_csv(part, index=False, float_format="%.6g")
+
+
+def read_tuning(
+    job: Job,
+) -> tuple[dict[tuple[str, str], list[xr.Dataset]], dict[tuple[str, str], dict[str, object]]]:
+    """Read the outcomes on the tuning seeds and the choices, by setting and method."""
+    outcomes: dict[tuple[str, str], list[xr.Dataset]] = {}
+    for path in job.paths["tuned_on"]:  # tuning/{setting}/{method}/{seeds}/outcomes.nc
+        setting, method = path.parents[2].name, path.parents[1].name
+        outcomes.setdefault((setting, method), []).append(netcdf.read(path))
+    choices = {}
+    for path in job.paths["choices"]:  # tuning/{setting}/{method}/choice.json
+        setting, method = path.parents[1].name, path.parent.name
+        choices[setting, method] = json.loads(path.read_text(encoding="utf-8"))
+    return outcomes, choices
 
 
 if __name__ == "__main__":

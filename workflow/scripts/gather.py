@@ -7,17 +7,13 @@ from plasticity.storage import netcdf
 
 def main(job: Job) -> None:
     folders = [job.path("runs") / ensemble for ensemble in job.paths["ensembles"]]
-    files = [
-        job.take([folder / f"{name}.nc" for folder in folders]) for name in ("outcomes", "measures")
-    ]
-    outcomes, measures = ([netcdf.read(path) for path in paths] for paths in files)
-    data = merge.gather(outcomes, measures)
-    netcdf.write(
-        data.assign_attrs(
-            {"title": "a setting: outcomes and measures of all its runs", **job.label}
-        ),
-        job.path("output"),
-    )
+    outcome_paths = job.take([folder / "outcomes.nc" for folder in folders])
+    measure_paths = job.take([folder / "measures.nc" for folder in folders])
+    outcomes = [netcdf.read(path) for path in outcome_paths]
+    measures = [netcdf.read(path) for path in measure_paths]
+    data = merge.merge_ensembles(outcomes, measures)
+    title = "a setting: outcomes and measures of all its runs"
+    netcdf.write(data.assign_attrs({"title": title, **job.label}), job.path("output"))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Write a page of the report that shows some tables of a study, each with its caption."""
 
-from plasticity import statistics
 from plasticity.job import Job, start
 from plasticity.report import captions, page
+from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 
 
 def main(job: Job) -> None:
-    statements = statistics.read_table(job.path("statements"))
+    statements = read_table(job.path("statements"))
     config = job.settings["config"]
     config |= {"quoted": captions.quoted(config, statements)}
     titles = job.settings["tables"]
@@ -16,7 +16,7 @@ def main(job: Job) -> None:
             table.stem,
             titles[table.stem],
             captions.html(caption, config),
-            statistics.read_table(table),
+            read_table(table),
         )
         for table, caption in zip(job.paths["tables"], job.paths["captions"], strict=True)
     ]

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from plasticity import log, statistics
+from plasticity import log
 from plasticity.errors import StudyError
 from plasticity.job import Job, start
 from plasticity.report import captions, latex
+from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 
 DRAWN_WITH = ("snakemake", "matplotlib", "pandas", "scipy", "statsmodels")
@@ -30,7 +31,7 @@ def quoted(job: Job) -> dict[str, str]:
     ]
     drawn_with = {name: version(name) for name in DRAWN_WITH}
     cost = latex.cost(job.path("benchmarks"), latex.ALL_STAGES)
-    texts = captions.quoted(job.settings, statistics.read_table(job.path("statements")))
+    texts = captions.quoted(job.settings, read_table(job.path("statements")))
     texts["versions"] = captions.versions(trained_with, drawn_with)
     texts["cost"] = captions.format_table(cost)
     return texts

@@ -2,14 +2,14 @@
 
 import json
 
-from plasticity import statistics
 from plasticity.job import Job, start
 from plasticity.report import latex
+from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 
 
 def main(job: Job) -> None:
-    results = {path.stem: statistics.read_table(path) for path in job.paths["tables"]}
+    results = {path.stem: read_table(path) for path in job.paths["tables"]}
     job_settings = {
         path.stem: json.loads(netcdf.open_dataset(path).attrs["settings"])
         for path in job.paths["datasets"]

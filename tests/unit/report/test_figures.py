@@ -39,8 +39,8 @@ from plasticity.statistics import (
     summaries,
 )
 from plasticity.statistics.hypotheses import adjusted
-from plasticity.statistics.panels import Panel
 from plasticity.statistics.resampling import Draws
+from plasticity.statistics.setting_arrays import SettingArrays
 from plasticity.storage import netcdf
 from plasticity.training import outcomes
 
@@ -126,7 +126,7 @@ def with_operator(data, operator):
 
 def tables_of(datasets):
     """Compute the tables that figures are drawn from."""
-    settings, draws = [Panel.of(name, data) for name, data in datasets.items()], Draws(49)
+    settings, draws = [SettingArrays.from_dataset(name, data) for name, data in datasets.items()], Draws(49)
     explanations = [panel.explanations() for panel in settings]
     within, nulls = associations.associations(explanations, draws)
     tested = {

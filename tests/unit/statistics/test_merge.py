@@ -1,4 +1,4 @@
-"""Ensembles joined into a setting: nothing lost, nothing doubled, nothing made up."""
+"""Merge ensembles into a setting: every number keeps its run, and gaps are NaN."""
 
 import numpy as np
 import pytest
@@ -6,92 +6,88 @@ import xarray as xr
 
 from plasticity.curvature import measure
 from plasticity.errors import StudyError
-from plasticity.statistics.merge import gather
+from plasticity.statistics.merge import merge_ensembles
 from plasticity.storage import netcdf
 
 TASKS = 4
+ARM_NUMBERS = {"none": 1, "a": 2, "b": 3, "fresh": 4}
+
+
+def run_numbers(arms, seeds, tasks):
+    """Number each run and task uniquely, shape ``(arm, seed, task)``."""
+    arm_numbers = np.array([ARM_NUMBERS[arm] for arm in arms], float)
+    return (
+        100 * arm_numbers[:, None, None]
+        + 10 * np.array(list(seeds), float)[:, None]
+        + np.array(list(tasks), float)
+    )
 
 
 def ensemble(arms, seeds, measured=range(TASKS), blocks=("hidden_1", "output", "all"), rank=3):
-    """Outcomes whose numbers name their run and task, and measures at some of the tasks, with spectra of some length."""
-
-    def numbers(tasks):
-        return np.array(
-            [
-                [[100 * hash_of(arm) + 10 * seed + task for task in tasks] for seed in seeds]
-                for arm in arms
-            ],
-            float,
-        )
-
-    coordinates = {"arm": arms, "seed": list(seeds)}
+    """Build outcomes of all tasks and measures of some, whose values identify run and task."""
     run = ("arm", "seed", "task")
-    made = {
-        name: (run, numbers(range(TASKS)) + place)
-        for place, name in enumerate(("final_error", "online_error", "final_loss"))
+    coordinates = {"arm": arms, "seed": list(seeds)}
+    outcomes = {}
+    for index, name in enumerate(("final_error", "online_error", "final_loss")):
+        outcomes[name] = (run, run_numbers(arms, seeds, range(TASKS)) + index)
+    weight_norm = np.stack([-run_numbers(arms, seeds, measured)] * len(blocks), axis=-1)
+    eigenvalues = np.stack([weight_norm] * rank, axis=-1) - np.arange(rank) / 8
+    status = np.zeros((len(arms), len(seeds), len(measured), 2), np.int8)
+    flags = {"flag_values": np.arange(4, dtype=np.int8)}
+    measures = {
+        "weight_norm": ((*run, "block"), weight_norm),
+        "fisher_eigenvalue": ((*run, "block", "rank"), eigenvalues),
+        "curvature_status": ((*run, "evaluation_point"), status, flags),
     }
-    outcomes = xr.Dataset(made, coordinates | {"task": range(TASKS)})
-    of_blocks = np.stack([-numbers(measured)] * len(blocks), axis=-1)
-    coordinates |= {
+    measure_coordinates = {
         "task": list(measured),
         "block": list(blocks),
         "evaluation_point": ["previous", "next"],
         "rank": range(rank),
     }
-    spectra = np.stack([of_blocks] * rank, axis=-1) - np.arange(rank) / 8
-    status = np.zeros((len(arms), len(seeds), len(measured), 2), np.int8)
-    found = {
-        "weight_norm": (("arm", "seed", "task", "block"), of_blocks),
-        "fisher_eigenvalue": (("arm", "seed", "task", "block", "rank"), spectra),
-        "curvature_status": (
-            ("arm", "seed", "task", "evaluation_point"),
-            status,
-            {"flag_values": np.arange(4, dtype=np.int8)},
-        ),
-    }
-    return outcomes, xr.Dataset(found, coordinates)
+    return (
+        xr.Dataset(outcomes, coordinates | {"task": range(TASKS)}),
+        xr.Dataset(measures, coordinates | measure_coordinates),
+    )
 
 
-def hash_of(arm):
-    return {"none": 1, "a": 2, "b": 3, "fresh": 4}[arm]
+def merge(*ensembles):
+    outcomes, measures = zip(*ensembles, strict=True)
+    return merge_ensembles(outcomes, measures)
 
 
-def joined(*ensembles):
-    return gather(*zip(*ensembles, strict=True))
-
-
-def test_every_number_is_where_its_run_says():
-    blocks = [
-        ensemble(arms, seeds)
-        for arms in (["none"], ["a", "b"], ["fresh"])
-        for seeds in ((0, 1), (2,))
-    ]
-    data = joined(*blocks)
+def test_every_number_keeps_its_arm_seed_and_task():
+    ensembles = []
+    for arms in (["none"], ["a", "b"], ["fresh"]):
+        ensembles += [ensemble(arms, seeds) for seeds in ((0, 1), (2,))]
+    data = merge(*ensembles)
     assert list(data.arm.values) == ["none", "a", "b", "fresh"]
     assert list(data.seed.values) == [0, 1, 2]
     for arm in data.arm.values:
         for seed in data.seed.values:
             for task in data.task.values:
-                expected = 100 * hash_of(arm) + 10 * seed + task
-                there = data.sel(arm=arm, seed=seed, task=task)
-                assert there["final_error"] == expected
-                assert (there["weight_norm"] == -expected).all()
+                expected = 100 * ARM_NUMBERS[arm] + 10 * seed + task
+                point = data.sel(arm=arm, seed=seed, task=task)
+                assert point["final_error"] == expected
+                assert (point["weight_norm"] == -expected).all()
 
 
 @pytest.mark.parametrize("outcome", ["final_error", "online_error", "final_loss", "test_error"])
-def test_the_fresh_networks_outcomes_are_beside_everyones(outcome):
-    (none, of_none), (fresh, of_fresh) = ensemble(["none"], [0, 1]), ensemble(["fresh"], [0, 1])
+def test_outcomes_of_the_baseline_are_repeated_as_variables(outcome):
+    none, none_measures = ensemble(["none"], [0, 1])
+    fresh, fresh_measures = ensemble(["fresh"], [0, 1])
     if outcome == "test_error":
-        none, fresh = (data.assign(test_error=data["final_error"] + 7) for data in (none, fresh))
-    data = gather([none, fresh], [of_none, of_fresh])
+        none = none.assign(test_error=none["final_error"] + 7)
+        fresh = fresh.assign(test_error=fresh["final_error"] + 7)
+    data = merge((none, none_measures), (fresh, fresh_measures))
     assert data[f"fresh_{outcome}"].dims == ("seed", "task")
     np.testing.assert_array_equal(data[f"fresh_{outcome}"], fresh[outcome].sel(arm="fresh"))
     assert "fresh" in data[f"fresh_{outcome}"].attrs["long_name"]
     assert ("fresh_test_error" in data) == (outcome == "test_error")
 
 
-def test_tasks_without_a_measure_are_missing():
-    data = joined(
+def test_measures_of_unmeasured_tasks_are_nan():
+    data = merge(
         ensemble(["none"], [0], measured=[0, 2]), ensemble(["fresh"], [0], measured=[0, 2])
     )
     assert np.isnan(data["weight_norm"].sel(task=[1, 3])).all()
@@ -99,12 +95,12 @@ def test_tasks_without_a_measure_are_missing():
     assert np.isfinite(data["final_error"]).all()
 
 
-def test_the_status_of_a_task_without_a_measure_says_so_and_stays_an_integer(tmp_path):
-    some = [
-        ensemble([arm], [0], measured=[0, 2], blocks=blocks)
-        for arm, blocks in (("none", ("all",)), ("fresh", ("norm_1", "all")))
-    ]
-    netcdf.write(joined(*some), tmp_path / "a.nc")
+def test_status_of_an_unmeasured_task_is_not_asked_for_and_an_integer(tmp_path):
+    data = merge(
+        ensemble(["none"], [0], measured=[0, 2], blocks=("all",)),
+        ensemble(["fresh"], [0], measured=[0, 2], blocks=("norm_1", "all")),
+    )
+    netcdf.write(data, tmp_path / "a.nc")
     status = netcdf.read(tmp_path / "a.nc")["curvature_status"]
     assert status.dtype == np.int8
     assert status.dims == ("arm", "seed", "task", "evaluation_point")
@@ -113,45 +109,45 @@ def test_the_status_of_a_task_without_a_measure_says_so_and_stays_an_integer(tmp
     assert status.attrs["flag_values"].tolist() == [0, 1, 2, 3]
 
 
-def test_spectra_of_other_lengths_are_padded_and_all_numbers_stay(tmp_path):
-    some = [
-        ensemble(["none"], [0]),
+def test_shorter_spectra_are_padded_with_nan(tmp_path):
+    ensembles = [
+        ensemble(["none"], [0], rank=3),
         ensemble(["none"], [1], rank=2),
         ensemble(["a"], [0, 1], rank=5),
-        ensemble(["fresh"], [0, 1]),
+        ensemble(["fresh"], [0, 1], rank=3),
     ]
-    data = joined(*some)
+    data = merge(*ensembles)
     assert data["rank"].values.tolist() == list(range(5))
-    for (_, measured), length in zip(some, (3, 2, 5, 3), strict=True):
-        here = data["fisher_eigenvalue"].sel(arm=measured.arm, seed=measured.seed)
-        np.testing.assert_array_equal(here.isel(rank=slice(length)), measured["fisher_eigenvalue"])
-        assert here.isel(rank=slice(length, None)).isnull().all()
+    for _, measures in ensembles:
+        length = measures.sizes["rank"]
+        spectra = data["fisher_eigenvalue"].sel(arm=measures.arm, seed=measures.seed)
+        np.testing.assert_array_equal(
+            spectra.isel(rank=slice(length)), measures["fisher_eigenvalue"]
+        )
+        assert spectra.isel(rank=slice(length, None)).isnull().all()
     netcdf.write(data, tmp_path / "a.nc")
     assert netcdf.read(tmp_path / "a.nc")["rank"].dtype.kind == "i"
 
 
-def test_a_ensemble_without_spectra_is_gathered_too():
-    some = [ensemble([arm], [0]) for arm in ("none", "fresh")]
-    data = joined(*((outcomes, measured.drop_dims("rank")) for outcomes, measured in some))
+def test_ensembles_without_spectra_are_merged():
+    ensembles = [ensemble([arm], [0]) for arm in ("none", "fresh")]
+    data = merge(*((outcomes, measures.drop_dims("rank")) for outcomes, measures in ensembles))
     assert "rank" not in data.dims
     assert data["weight_norm"].notnull().all()
 
 
-def test_a_missing_seed_is_an_error_and_not_a_gap():
-    with pytest.raises(StudyError, match="same runs"):
-        joined(ensemble(["none"], [0, 1]), ensemble(["fresh"], [0]))
+def test_missing_seed_is_an_error():
+    with pytest.raises(StudyError, match="same seeds and tasks"):
+        merge(ensemble(["none"], [0, 1]), ensemble(["fresh"], [0]))
 
 
-def test_layers_that_only_some_methods_networks_have_are_in_their_place_and_missing_for_the_others():
-    data = joined(
+def test_additional_layers_of_one_arm_keep_their_place_and_are_nan_in_others():
+    data = merge(
         ensemble(["none"], (0,)),
         ensemble(["a"], (0,), blocks=("hidden_1", "norm_1", "output", "all")),
         ensemble(["fresh"], (0,)),
     )
     assert list(data.block.values) == ["hidden_1", "norm_1", "output", "all"]
-    assert data.weight_norm.sel(block="norm_1").notnull().all(["seed", "task"]).values.tolist() == [
-        False,
-        True,
-        False,
-    ]
+    has_layer = data.weight_norm.sel(block="norm_1").notnull().all(["seed", "task"])
+    assert has_layer.values.tolist() == [False, True, False]
     assert data.weight_norm.drop_sel(block="norm_1").notnull().all()

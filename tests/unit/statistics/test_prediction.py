@@ -1,4 +1,4 @@
-"""How checkpoints are ranked, against scipy and plain loops."""
+"""Ranking of checkpoints: compare with scipy and loops."""
 
 import itertools
 
@@ -7,123 +7,142 @@ import pytest
 import scipy.stats
 
 from plasticity.statistics import prediction
-from plasticity.statistics.panels import Key, Panel
 from plasticity.statistics.resampling import Draws
+from plasticity.statistics.setting_arrays import SettingArrays, Variant
 
 DRAWS = Draws(199)
 ARMS, SEEDS, TASKS = 3, 9, 12
+MEASURES = ["weight_norm", "feature_rank", "dead_fraction", "fisher_effective_rank"]
 
 
-def panel(name="s", seed=0, relation=0.0, extra=0.0):
-    """Weight norm goes with the outcome by `relation`, the rank of the Fisher by `extra`, negatively."""
-    draw = np.random.default_rng(seed)
-    names = ["weight_norm", "feature_rank", "dead_fraction", "fisher_effective_rank"]
-    measures = draw.normal(size=(len(names), ARMS, SEEDS, TASKS))
-    error = relation * measures[0] - extra * measures[3] + draw.normal(size=measures.shape[1:])
-    arms = ["none", "l2(strength=0.1)", "fresh"]
-    return Panel(
-        name,
-        arms,
-        [Key(one, "next", "all") for one in names],
-        measures,
-        ["final_error"],
-        error[None],
+def random_setting(name="s", seed=0, norm_effect=0.0, rank_effect=0.0):
+    """Draw a setting whose error rises with the weight norm and falls with the Fisher's rank."""
+    random = np.random.default_rng(seed)
+    measures = random.normal(size=(len(MEASURES), ARMS, SEEDS, TASKS))
+    noise = random.normal(size=measures.shape[1:])
+    error = norm_effect * measures[0] - rank_effect * measures[3] + noise
+    return SettingArrays(
+        setting=name,
+        arms=["none", "l2(strength=0.1)", "fresh"],
+        variants=[Variant(measure, "next", "all") for measure in MEASURES],
+        measures=measures,
+        outcome_names=["final_error"],
+        outcomes=error[None],
     )
 
 
-def row(table, **keys):
-    found = table.loc[np.logical_and.reduce([table[key] == value for key, value in keys.items()])]
-    assert len(found) == 1
-    return found.iloc[0]
+def only_row(table, **keys):
+    conditions = [table[key] == value for key, value in keys.items()]
+    rows = table.loc[np.logical_and.reduce(conditions)]
+    assert len(rows) == 1
+    return rows.iloc[0]
 
 
-def test_tau_and_auc_are_those_of_all_pairs_of_a_task():
-    draw = np.random.default_rng(0)
-    scores, outcome = draw.normal(size=(TASKS, 20)), draw.normal(size=(TASKS, 20))
-    seeds = np.repeat(np.arange(5), 4)
-    sums = next(prediction.pairs(scores, prediction.signs(outcome[None]), seeds))
-    expected = np.mean(
-        [scipy.stats.kendalltau(a, b).statistic for a, b in zip(scores, outcome, strict=True)]
-    )
-    assert sums.tau(np.ones((1, 5)))[0] == pytest.approx(expected)
-    assert sums.auc(np.ones((1, 5)))[0] == pytest.approx((1 + expected) / 2)
+def sums_of(scores, outcome, seeds):
+    """Sum over pairs, for shapes ``(task, run)``."""
+    return next(prediction.pair_sums(scores, prediction.difference_signs(outcome[None]), seeds))
 
 
-def test_ties_are_kendalls_tau_b_and_half_a_pair():
-    draw = np.random.default_rng(1)
-    score, outcome = draw.integers(0, 4, 20).astype(float), draw.integers(0, 3, 20).astype(float)
-    sums = next(
-        prediction.pairs(score[None], prediction.signs(outcome[None, None]), np.arange(20) % 4)
-    )
-    assert sums.tau(np.ones((1, 4)))[0] == pytest.approx(
-        scipy.stats.kendalltau(score, outcome).statistic
-    )
-    wins = [
-        1.0 if score[i] > score[j] else 0.5 if score[i] == score[j] else 0.0
-        for i, j in itertools.permutations(range(20), 2)
-        if outcome[i] > outcome[j]
-    ]
-    assert sums.auc(np.ones((1, 4)))[0] == pytest.approx(np.mean(wins))
+def test_tau_and_auc_equal_the_mean_over_tasks_of_kendalls_tau():
+    random = np.random.default_rng(0)
+    scores = random.normal(size=(TASKS, 20))
+    outcome = random.normal(size=(TASKS, 20))
+    sums = sums_of(scores, outcome, seeds=np.repeat(np.arange(5), 4))
+    taus = [scipy.stats.kendalltau(a, b).statistic for a, b in zip(scores, outcome, strict=True)]
+    once = np.ones((1, 5))
+    assert sums.tau(once)[0] == pytest.approx(np.mean(taus))
+    assert sums.auc(once)[0] == pytest.approx((1 + np.mean(taus)) / 2)
 
 
-def test_a_resample_weighs_pairs_of_seeds():
-    draw = np.random.default_rng(2)
-    scores, outcome, seeds = draw.normal(size=(2, 12)), draw.normal(size=(2, 12)), np.arange(12) % 4
+def win(first, second):
+    if first == second:
+        return 0.5
+    return 1.0 if first > second else 0.0
+
+
+def test_ties_follow_tau_b_and_count_half_in_auc():
+    random = np.random.default_rng(1)
+    score = random.integers(0, 4, 20).astype(float)
+    outcome = random.integers(0, 3, 20).astype(float)
+    sums = sums_of(score[None], outcome[None], seeds=np.arange(20) % 4)
+    once = np.ones((1, 4))
+    assert sums.tau(once)[0] == pytest.approx(scipy.stats.kendalltau(score, outcome).statistic)
+    wins = []
+    for i, j in itertools.permutations(range(20), 2):
+        if outcome[i] > outcome[j]:
+            wins.append(win(score[i], score[j]))
+    assert sums.auc(once)[0] == pytest.approx(np.mean(wins))
+
+
+def test_resample_weighs_pairs_by_the_counts_of_both_seeds():
+    random = np.random.default_rng(2)
+    scores = random.normal(size=(2, 12))
+    outcome = random.normal(size=(2, 12))
+    seeds = np.arange(12) % 4
     counts = np.array([[2.0, 0.0, 1.0, 1.0]])
-    sums = next(prediction.pairs(scores, prediction.signs(outcome[None]), seeds))
-    weighed = 0.0
+    sums = sums_of(scores, outcome, seeds)
+    expected = 0.0
     for i, j in itertools.product(range(12), repeat=2):
-        agreeing = (
-            np.sign(scores[:, i] - scores[:, j]) * np.sign(outcome[:, i] - outcome[:, j])
-        ).sum()
-        weighed += counts[0, seeds[i]] * counts[0, seeds[j]] * agreeing
-    assert prediction._weighed(sums.agreeing, counts)[0] == pytest.approx(weighed)
+        score_signs = np.sign(scores[:, i] - scores[:, j])
+        outcome_signs = np.sign(outcome[:, i] - outcome[:, j])
+        weight = counts[0, seeds[i]] * counts[0, seeds[j]]
+        expected += weight * (score_signs * outcome_signs).sum()
+    assert prediction._weigh(sums.agreement, counts)[0] == pytest.approx(expected)
 
 
-def test_more_tasks_than_eight_bits_count_are_summed():
-    same = np.ones((300, 2, 2), np.int8)
-    assert (prediction._summed(same, same) == 300).all()
+def test_sum_of_300_products_does_not_overflow_eight_bits():
+    ones = np.ones((300, 2, 2), np.int8)
+    assert (prediction._sum_products(ones, ones) == 300).all()
 
 
-def test_the_direction_is_taken_from_the_other_settings():
-    panels = [panel("a", 0, 2.0), panel("b", 1, 2.0), panel("d", 3, 2.0), panel("c", 2, -2.0)]
-    table = prediction.prediction(panels, DRAWS)
+def test_direction_is_taken_from_the_other_settings():
+    settings = [
+        random_setting("a", 0, norm_effect=2.0),
+        random_setting("b", 1, norm_effect=2.0),
+        random_setting("d", 3, norm_effect=2.0),
+        random_setting("c", 2, norm_effect=-2.0),
+    ]
+    table = prediction.prediction(settings, DRAWS)
     keys = {"outcome": "final_error", "measure": "weight_norm", "statistic": "auc_left_out"}
-    assert row(table, setting="a", **keys)["estimate"] > 0.7
-    assert row(table, setting="c", **keys)["estimate"] < 0.3
-    over = row(table, setting="all", **keys)
-    assert over["estimate"] == pytest.approx(
-        np.mean([row(table, setting=one, **keys)["estimate"] for one in "abcd"])
-    )
+    estimates = {name: only_row(table, setting=name, **keys)["estimate"] for name in "abcd"}
+    assert estimates["a"] > 0.7
+    assert estimates["c"] < 0.3
+    overall = only_row(table, setting="all", **keys)
+    assert overall["estimate"] == pytest.approx(np.mean(list(estimates.values())))
 
 
-def test_curvature_adds_where_it_knows_more_and_only_there():
-    keys = {"setting": "all", "outcome": "final_error", "statistic": "added"}
-    adds = row(
-        prediction.prediction([panel(str(place), place, 1.0, 1.0) for place in range(4)], DRAWS),
-        **keys,
-    )
-    assert adds["low"] > 0.02
-    nothing = row(
-        prediction.prediction([panel(str(place), place, 1.0) for place in range(4)], DRAWS), **keys
-    )
-    assert abs(nothing["estimate"]) < 0.02
+def added_by_curvature(rank_effect):
+    settings = [
+        random_setting(str(index), index, norm_effect=1.0, rank_effect=rank_effect)
+        for index in range(4)
+    ]
+    table = prediction.prediction(settings, DRAWS)
+    return only_row(table, setting="all", outcome="final_error", statistic="added")
 
 
-def test_one_setting_has_no_other_to_learn_from():
-    table = prediction.prediction([panel()], DRAWS)
-    found = row(table, setting="s", measure="weight_norm", statistic="auc_left_out")
-    assert np.isnan(found["estimate"])
-    assert found["note"] == "one setting"
+def test_curvature_adds_only_if_it_is_related_to_the_outcome():
+    assert added_by_curvature(rank_effect=1.0)["low"] > 0.02
+    assert abs(added_by_curvature(rank_effect=0.0)["estimate"]) < 0.02
+
+
+def test_one_setting_has_no_direction_and_no_nested_models():
+    table = prediction.prediction([random_setting()], DRAWS)
+    row = only_row(table, setting="s", measure="weight_norm", statistic="auc_left_out")
+    assert np.isnan(row["estimate"])
+    assert row["note"] == "one setting"
     assert (table["statistic"] != "added").all()
 
 
-def test_ranks_that_are_one_thing_correlate_and_others_do_not():
-    one = panel()
-    one.measures[1] = 2 * one.measures[3] + 1
-    found = prediction.redundancy([one], DRAWS)
-    assert found["estimate"].to_numpy() == pytest.approx([1, 1])
-    other = prediction.redundancy([panel()], DRAWS)
-    x, y = panel().measures[[1, 3], 0]
-    expected = np.mean([scipy.stats.spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)])
-    assert row(other, association="within_run")["estimate"] == pytest.approx(expected)
+def test_equal_ranks_are_redundant():
+    setting = random_setting()
+    setting.measures[1] = 2 * setting.measures[3] + 1
+    table = prediction.redundancy([setting], DRAWS)
+    assert table["estimate"].to_numpy() == pytest.approx([1, 1])
+
+
+def test_redundancy_is_the_mean_correlation_within_runs():
+    setting = random_setting()
+    x, y = setting.measures[[1, 3], 0]
+    correlations = [scipy.stats.spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)]
+    row = only_row(prediction.redundancy([setting], DRAWS), association="within_run")
+    assert row["estimate"] == pytest.approx(np.mean(correlations))

@@ -1,4 +1,4 @@
-"""Tables of means against numpy, and every table of a study: rows, notes, bytes."""
+"""Tables: compare means with numpy, and check rows, notes and bytes of all tables of a study."""
 
 import subprocess
 import sys
@@ -10,301 +10,271 @@ import scipy.stats
 import xarray as xr
 from statsmodels.stats.multitest import multipletests
 
-from plasticity import statistics
 from plasticity.config.models import Statistics
 from plasticity.errors import StudyError
 from plasticity.statistics import hypotheses, resampling, summaries, tables
-from plasticity.statistics.panels import Panel
+from plasticity.statistics.setting_arrays import SettingArrays
+from plasticity.statistics.table_files import read_table
 
 ARMS, SEEDS, TASKS = ["none", "l2(strength=0.1)", "fresh"], 5, 16
+OUTCOMES = ("final_error", "online_error", "final_loss")
 
 
-def setting(draw, arms=ARMS, seeds=SEEDS, tasks=TASKS):
-    """A setting's dataset with drawn outcomes and one measure of each shape."""
-    member = ("arm", "seed", "task")
-    sizes = (len(arms), seeds, tasks)
-    data = xr.Dataset(
-        {
-            name: (member, draw.uniform(0.1, 0.9, sizes))
-            for name in ("final_error", "online_error", "final_loss", "update_norm")
-        }
-        | {
-            "status": (member, np.zeros(sizes, np.int8)),
-            "weight_norm": ((*member, "block"), draw.normal(size=(*sizes, 2))),
-            "feature_rank": (
-                (*member, "evaluation_point", "block"),
-                draw.normal(size=(*sizes, 2, 2)),
-            ),
-            "fisher_eigenvalue": (
-                (*member, "evaluation_point", "block", "rank"),
-                draw.normal(size=(*sizes, 2, 2, 3)),
-            ),
-        },
-        {
-            "arm": arms,
-            "seed": range(seeds),
-            "task": range(tasks),
-            "evaluation_point": ["previous", "next"],
-            "block": ["hidden_1", "all"],
-        },
-    )
-    data["feature_rank"][:, :, 0, 0] = np.nan  # no old data at task 0
-    data["feature_rank"][..., 1] = np.nan  # a block that does not have the measure
-    outcomes = ("final_error", "online_error", "final_loss")
-    return data.assign(
-        {f"fresh_{name}": data[name].sel(arm="fresh", drop=True) for name in outcomes}
-    )
+def random_dataset(seed=0, seeds=SEEDS, tasks=TASKS):
+    """Draw the dataset of a setting, with one measure of each shape."""
+    random = np.random.default_rng(seed)
+    run = ("arm", "seed", "task")
+    sizes = (len(ARMS), seeds, tasks)
+    by_block = (*run, "block")
+    by_point = (*run, "evaluation_point", "block")
+    variables = {}
+    for name in (*OUTCOMES, "update_norm"):
+        variables[name] = (run, random.uniform(0.1, 0.9, sizes))
+    variables["status"] = (run, np.zeros(sizes, np.int8))
+    variables["weight_norm"] = (by_block, random.normal(size=(*sizes, 2)))
+    feature_rank = random.normal(size=(*sizes, 2, 2))
+    feature_rank[:, :, 0, 0] = np.nan  # task 0 has no previous task
+    feature_rank[..., 1] = np.nan  # a block without this measure
+    variables["feature_rank"] = (by_point, feature_rank)
+    eigenvalues = random.normal(size=(*sizes, 2, 2, 3))
+    variables["fisher_eigenvalue"] = ((*by_point, "rank"), eigenvalues)
+    coordinates = {
+        "arm": ARMS,
+        "seed": range(seeds),
+        "task": range(tasks),
+        "evaluation_point": ["previous", "next"],
+        "block": ["hidden_1", "all"],
+    }
+    data = xr.Dataset(variables, coordinates)
+    baseline = data.sel(arm="fresh", drop=True)
+    return data.assign({f"fresh_{name}": baseline[name] for name in OUTCOMES})
 
 
-def interval(values):
-    return tuple(map(float, resampling.t_interval(values)))
+def t_interval(values):
+    low, high = resampling.t_interval(values)
+    return float(low), float(high)
+
+
+def only_row(table, **keys):
+    conditions = [table[key] == value for key, value in keys.items()]
+    rows = table.loc[np.logical_and.reduce(conditions)]
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+def build(data, **config):
+    """Build all tables of a study with the setting `s`."""
+    return tables.build_tables({"s": data}, Statistics.of({"draws": 199} | config))
+
+
+def within_runs(table, **keys):
+    rows = table[table["level"] == "within_run"]
+    return only_row(rows, arm="none", outcome="final_error", **keys)
 
 
 @pytest.fixture
 def data():
-    return setting(np.random.default_rng(0))
-
-
-def row(table, **keys):
-    found = table.loc[np.logical_and.reduce([table[key] == value for key, value in keys.items()])]
-    assert len(found) == 1
-    return found.iloc[0]
-
-
-def test_outcomes_are_means_over_tasks_and_then_over_seeds(data):
-    table = summaries.outcomes({"s": data})
-    runs = data["final_error"].sel(arm="none").values
-    late, early = (
-        row(table, arm="none", outcome="final_error", stage="late"),
-        row(table, arm="none", outcome="final_error", stage="early"),
-    )
-    assert late["mean"] == pytest.approx(runs[:, -2:].mean())
-    assert (late["low"], late["high"]) == pytest.approx(interval(runs[:, -2:].mean(axis=1)))
-    assert late["seeds"] == SEEDS
-    assert late["tasks"] == TASKS // 8
-    change = row(table, arm="none", outcome="final_error", stage="change")
-    assert change["mean"] == pytest.approx(late["mean"] - early["mean"])
-    assert (change["low"], change["high"]) == pytest.approx(
-        interval(runs[:, -2:].mean(axis=1) - runs[:, :2].mean(axis=1))
-    )
-
-
-@pytest.mark.parametrize("outcome", ["final_error", "online_error", "final_loss", "test_error"])
-def test_a_gap_is_to_the_fresh_network_of_the_same_seed_and_task(data, outcome):
-    if outcome == "test_error":
-        data["test_error"] = data["final_error"] ** 2
-        data["fresh_test_error"] = data["test_error"].sel(arm="fresh", drop=True)
-    table = summaries.outcomes({"s": data})
-    own, fresh = data[outcome].sel(arm="none").values, data[outcome].sel(arm="fresh").values
-    found = row(table, arm="none", outcome=f"{outcome}_gap", stage="all")
-    assert found["mean"] == pytest.approx((own - fresh).mean())
-    assert (found["low"], found["high"]) == pytest.approx(interval((own - fresh).mean(axis=1)))
-    assert row(table, arm="fresh", outcome=f"{outcome}_gap", stage="all")["mean"] == 0
-
-
-def test_without_test_images_there_is_no_row_of_them(data):
-    assert set(summaries.outcomes({"s": data})["outcome"]) == {
-        *(
-            "final_error",
-            "online_error",
-            "final_loss",
-            "final_error_gap",
-            "online_error_gap",
-            "final_loss_gap",
-        )
-    }
-
-
-def test_a_diverged_member_is_left_out_and_said(data):
-    data["final_error"][0, 2, 5:] = np.nan
-    found = row(summaries.outcomes({"s": data}), arm="none", outcome="final_error", stage="late")
-    assert found["seeds"] == SEEDS - 1
-    assert found["mean"] == pytest.approx(
-        np.delete(data["final_error"].values[0], 2, axis=0)[:, -2:].mean()
-    )
-    assert "1 diverged" in found["note"]
-
-
-def test_measures_are_summed_up_as_outcomes_are(data):
-    table = summaries.measures({"s": data})
-    runs = (
-        data["feature_rank"]
-        .sel(arm="none", evaluation_point="previous", block="hidden_1")
-        .values[:, 1:]
-    )  # no old data at task 0
-    found = row(
-        table,
-        arm="none",
-        measure="feature_rank",
-        evaluation_point="previous",
-        block="hidden_1",
-        stage="late",
-    )
-    assert found["mean"] == pytest.approx(runs[:, -1:].mean())
-    assert (found["low"], found["high"]) == pytest.approx(interval(runs[:, -1:].mean(axis=1)))
-    assert (
-        row(
-            table, arm="none", measure="weight_norm", evaluation_point="", block="all", stage="all"
-        )["tasks"]
-        == TASKS
-    )
-
-
-def test_the_summary_is_a_row_an_arm_of_means_over_the_first_and_the_last_tasks(data):
-    ranks = np.random.default_rng(1).uniform(1, 50, data["feature_rank"].shape)
-    ranks[:, :, 1::2] = np.nan  # measured at every other task
-    data = data.assign(fisher_effective_rank=(data["feature_rank"].dims, ranks))
-    table = summaries.summary({"digits": data})
-    assert list(zip(table["setting"], table["arm"], strict=True)) == [
-        ("digits", arm) for arm in ARMS
-    ]
-    for place in range(len(ARMS)):
-        found, errors = table.iloc[place], data["final_error"].values
-        assert found["final_error_early"] == pytest.approx(errors[place, :, :2].mean())
-        assert found["final_error_gap_late"] == pytest.approx(
-            (errors[place] - errors[-1])[:, -2:].mean()
-        )
-        assert found["fisher_effective_rank_early"] == pytest.approx(
-            ranks[place, :, 0, 1, 1].mean()
-        )
-        assert found["fisher_effective_rank_late"] == pytest.approx(
-            ranks[place, :, -2, 1, 1].mean()
-        )
-        late = errors[place, :, -2:].mean(axis=1)
-        assert (found["final_error_late_low"], found["final_error_late_high"]) == pytest.approx(
-            interval(late)
-        )
-
-
-def test_the_summary_of_a_study_without_new_data_has_no_ranks_since_those_are_of_the_coming_task(
-    data,
-):
-    data = data.assign(fisher_effective_rank=data["feature_rank"].fillna(3.0)).sel(
-        evaluation_point=["previous"]
-    )
-    table = summaries.summary({"digits": data})
-    assert not [name for name in table if "rank" in name]
-    assert table["final_error_early"].notna().all()
-
-
-def atomic_write(data, **how):
-    return tables.tables({"s": data}, Statistics.of({"draws": 199} | how))
+    return random_dataset()
 
 
 @pytest.fixture(scope="module")
 def all_tables():
-    return atomic_write(setting(np.random.default_rng(0)))
+    return build(random_dataset())
 
 
-def within(table, **keys):
-    return row(table[table["level"] == "within_run"], arm="none", outcome="final_error", **keys)
-
-
-def test_a_measure_is_correlated_with_the_error_of_the_task_that_it_precedes(data, all_tables):
-    found = within(
-        all_tables["associations"],
-        measure="feature_rank",
-        evaluation_point="previous",
-        block="hidden_1",
+def test_outcomes_are_means_over_tasks_and_then_over_seeds(data):
+    table = summaries.outcomes({"s": data})
+    values = data["final_error"].sel(arm="none").values
+    early_scores = values[:, :2].mean(axis=1)
+    late_scores = values[:, -2:].mean(axis=1)
+    early, late, change = (
+        only_row(table, arm="none", outcome="final_error", stage=stage)
+        for stage in ("early", "late", "change")
     )
-    x = (
-        data["feature_rank"]
-        .sel(arm="none", evaluation_point="previous", block="hidden_1")
-        .values[:, 1:]
-    )
+    assert late["mean"] == pytest.approx(values[:, -2:].mean())
+    assert (late["low"], late["high"]) == pytest.approx(t_interval(late_scores))
+    assert late["seeds"] == SEEDS
+    assert late["tasks"] == TASKS // 8
+    assert change["mean"] == pytest.approx(late["mean"] - early["mean"])
+    expected = t_interval(late_scores - early_scores)
+    assert (change["low"], change["high"]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("outcome", [*OUTCOMES, "test_error"])
+def test_gap_is_the_difference_to_the_baseline_of_the_same_seed_and_task(data, outcome):
+    if outcome == "test_error":
+        data["test_error"] = data["final_error"] ** 2
+        data["fresh_test_error"] = data["test_error"].sel(arm="fresh", drop=True)
+    table = summaries.outcomes({"s": data})
+    gaps = data[outcome].sel(arm="none").values - data[outcome].sel(arm="fresh").values
+    row = only_row(table, arm="none", outcome=f"{outcome}_gap", stage="all")
+    assert row["mean"] == pytest.approx(gaps.mean())
+    assert (row["low"], row["high"]) == pytest.approx(t_interval(gaps.mean(axis=1)))
+    baseline = only_row(table, arm="fresh", outcome=f"{outcome}_gap", stage="all")
+    assert baseline["mean"] == 0
+
+
+def test_study_without_test_images_has_no_test_error(data):
+    table = summaries.outcomes({"s": data})
+    assert set(table["outcome"]) == {*OUTCOMES, *(f"{name}_gap" for name in OUTCOMES)}
+
+
+def test_diverged_run_is_left_out_of_means_and_counted_in_the_note(data):
+    data["final_error"][0, 2, 5:] = np.nan
+    table = summaries.outcomes({"s": data})
+    row = only_row(table, arm="none", outcome="final_error", stage="late")
+    complete = np.delete(data["final_error"].values[0], 2, axis=0)
+    assert row["seeds"] == SEEDS - 1
+    assert row["mean"] == pytest.approx(complete[:, -2:].mean())
+    assert "1 diverged" in row["note"]
+
+
+def test_measures_are_means_over_measured_tasks_and_then_over_seeds(data):
+    table = summaries.measures({"s": data})
+    keys = {"evaluation_point": "previous", "block": "hidden_1"}
+    all_values = data["feature_rank"].sel(arm="none", **keys).values
+    values = all_values[:, 1:]  # task 0 has no previous task
+    row = only_row(table, arm="none", measure="feature_rank", stage="late", **keys)
+    assert row["mean"] == pytest.approx(values[:, -1:].mean())
+    expected = t_interval(values[:, -1:].mean(axis=1))
+    assert (row["low"], row["high"]) == pytest.approx(expected)
+    keys = {"evaluation_point": "", "block": "all"}
+    row = only_row(table, arm="none", measure="weight_norm", stage="all", **keys)
+    assert row["tasks"] == TASKS
+
+
+def test_summary_has_one_row_per_arm_with_early_and_late_means(data):
+    ranks = np.random.default_rng(1).uniform(1, 50, data["feature_rank"].shape)
+    ranks[:, :, 1::2] = np.nan  # measured at every other task
+    data = data.assign(fisher_effective_rank=(data["feature_rank"].dims, ranks))
+    table = summaries.summary({"digits": data})
+    assert table["setting"].tolist() == ["digits"] * len(ARMS)
+    assert table["arm"].tolist() == ARMS
+    errors = data["final_error"].values
+    gaps = errors - errors[-1]
+    ranks_of_network = ranks[..., 1, 1]
+    for arm in range(len(ARMS)):
+        row = table.iloc[arm]
+        assert row["final_error_early"] == pytest.approx(errors[arm, :, :2].mean())
+        assert row["final_error_gap_late"] == pytest.approx(gaps[arm, :, -2:].mean())
+        early_ranks = ranks_of_network[arm, :, 0]
+        late_ranks = ranks_of_network[arm, :, -2]
+        assert row["fisher_effective_rank_early"] == pytest.approx(early_ranks.mean())
+        assert row["fisher_effective_rank_late"] == pytest.approx(late_ranks.mean())
+        expected = t_interval(errors[arm, :, -2:].mean(axis=1))
+        interval = (row["final_error_late_low"], row["final_error_late_high"])
+        assert interval == pytest.approx(expected)
+
+
+def test_summary_has_no_ranks_if_curvature_uses_only_the_previous_task(data):
+    data = data.assign(fisher_effective_rank=data["feature_rank"].fillna(3.0))
+    table = summaries.summary({"digits": data.sel(evaluation_point=["previous"])})
+    assert not [name for name in table if "rank" in name]
+    assert table["final_error_early"].notna().all()
+
+
+def test_measure_is_correlated_with_the_error_of_the_task_that_follows_it(data, all_tables):
+    keys = {"evaluation_point": "previous", "block": "hidden_1"}
+    row = within_runs(all_tables["associations"], measure="feature_rank", **keys)
+    x = data["feature_rank"].sel(arm="none", **keys).values[:, 1:]
     y = data["final_error"].sel(arm="none").values[:, 1:]
-    assert found["estimate"] == pytest.approx(
-        np.mean([scipy.stats.spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)])
-    )
-    assert found["pearson"] == pytest.approx(
-        np.mean([scipy.stats.pearsonr(a, b).statistic for a, b in zip(x, y, strict=True)])
-    )
-    assert found["tasks"] == TASKS - 1
+    spearman = [scipy.stats.spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)]
+    pearson = [scipy.stats.pearsonr(a, b).statistic for a, b in zip(x, y, strict=True)]
+    assert row["estimate"] == pytest.approx(np.mean(spearman))
+    assert row["pearson"] == pytest.approx(np.mean(pearson))
+    assert row["tasks"] == TASKS - 1
 
 
-def test_an_update_norm_counts_for_the_next_task(data):
+def test_update_norm_is_correlated_with_the_error_of_the_next_task(data):
     data["update_norm"][:, :, :-1] = data["final_error"].values[:, :, 1:]
-    assert within(atomic_write(data)["associations"], measure="update_norm")[
-        "estimate"
-    ] == pytest.approx(1)
+    row = within_runs(build(data)["associations"], measure="update_norm")
+    assert row["estimate"] == pytest.approx(1)
 
 
-def test_blocks_that_lack_a_measure_spectra_and_fresh_networks_have_no_row(data):
-    assert {"fresh"}.isdisjoint(
-        key.evaluation_point
-        for key in Panel.of("s", data.assign_coords(evaluation_point=["previous", "fresh"])).keys
-    )
-    table = atomic_write(data)["associations"]
-    assert table.loc[(table["measure"] == "feature_rank") & (table["block"] == "all")].empty
+def test_measures_on_fresh_networks_are_not_in_the_arrays(data):
+    with_fresh_point = data.assign_coords(evaluation_point=["previous", "fresh"])
+    arrays = SettingArrays.from_dataset("s", with_fresh_point)
+    points = {variant.evaluation_point for variant in arrays.variants}
+    assert "fresh" not in points
+
+
+def test_spectra_and_blocks_without_a_measure_have_no_row(all_tables):
+    table = all_tables["associations"]
+    is_missing = (table["measure"] == "feature_rank") & (table["block"] == "all")
+    assert not is_missing.any()
     assert "fisher_eigenvalue" not in set(table["measure"])
 
 
-def test_a_block_that_an_arms_network_lacks_has_no_row_of_that_arm(data):
+def test_block_that_an_arm_lacks_has_no_row_of_that_arm(data):
     data["feature_rank"].loc[{"arm": "none", "block": "hidden_1"}] = np.nan
-    table = atomic_write(data)["associations"]
-    found = table.loc[
+    table = build(data)["associations"]
+    rows = table[
         (table["measure"] == "feature_rank")
         & (table["block"] == "hidden_1")
-        & (table["level"] == "within_run"),
-        "arm",
+        & (table["level"] == "within_run")
     ]
-    assert set(found) == set(ARMS) - {"none"}
+    assert set(rows["arm"]) == set(ARMS) - {"none"}
 
 
-def test_constant_and_too_few_say_so_in_place_of_a_number(data):
+@pytest.mark.parametrize("name", ["associations", "nulls", "lead_lag"])
+def test_constant_measure_has_a_note_instead_of_numbers(data, name):
     data["weight_norm"][...] = 1.0
-    made = atomic_write(data)
-    for name in ("associations", "nulls", "lead_lag"):
-        table = made[name]
-        rows = table[
-            (table["measure"] == "weight_norm") & (table.get("level", "within_run") == "within_run")
-        ]
-        assert len(rows)
-        assert rows["estimate"].isna().all()
-        assert rows["p"].isna().all()
-        assert rows["note"].str.contains("constant").all(), name
-    short = atomic_write(data.isel(task=slice(0, 3)))["associations"]
-    assert short["estimate"].isna().all()
-    assert short["note"].str.contains("too few").all()
+    table = build(data)[name]
+    rows = table[table["measure"] == "weight_norm"]
+    if "level" in rows:
+        rows = rows[rows["level"] == "within_run"]
+    assert len(rows)
+    assert rows["estimate"].isna().all()
+    assert rows["p"].isna().all()
+    assert rows["note"].str.contains("constant").all()
 
 
-def test_few_seeds_have_no_test_and_say_so(data):
-    found = within(
-        atomic_write(data.isel(seed=[0]))["associations"], measure="weight_norm", block="all"
-    )
-    assert np.isfinite(found["estimate"])
-    assert np.isnan([found["low"], found["high"], found["p"]]).all()
-    assert "too few seeds" in found["note"]
+def test_too_few_tasks_have_a_note_instead_of_an_estimate(data):
+    table = build(data.isel(task=slice(0, 3)))["associations"]
+    assert table["estimate"].isna().all()
+    assert table["note"].str.contains("too few").all()
 
 
-def test_a_diverged_member_is_left_out_of_tests_and_said(data):
+def test_single_seed_has_an_estimate_without_interval_and_test(data):
+    table = build(data.isel(seed=[0]))["associations"]
+    row = within_runs(table, measure="weight_norm", block="all")
+    assert np.isfinite(row["estimate"])
+    assert np.isnan([row["low"], row["high"], row["p"]]).all()
+    assert "too few seeds" in row["note"]
+
+
+def test_diverged_run_is_left_out_of_tests_and_counted_in_the_note(data):
     data["final_error"][0, 2, 5:] = np.nan
-    made = atomic_write(data)
-    found = within(made["associations"], measure="weight_norm", block="all")
-    assert found["seeds"] == SEEDS - 1
-    assert "1 diverged" in found["note"]
-    rows = made["comparisons"]
-    rows = rows[
-        (rows["arm"] == "none") & (rows["outcome"] == "final_error") & (rows["statistic"] == "mean")
+    all_tables = build(data)
+    row = within_runs(all_tables["associations"], measure="weight_norm", block="all")
+    assert row["seeds"] == SEEDS - 1
+    assert "1 diverged" in row["note"]
+    table = all_tables["comparisons"]
+    rows = table[
+        (table["arm"] == "none")
+        & (table["outcome"] == "final_error")
+        & (table["statistic"] == "mean")
     ]
     assert rows["note"].str.contains("1 diverged").all()
     assert (rows["seeds"] == SEEDS - 1).all()
 
 
-def test_tasks_that_were_not_measured_are_left_out(data):
+def test_unmeasured_tasks_are_left_out(data):
     data["weight_norm"][:, :, 1::2] = np.nan
-    found = within(atomic_write(data)["associations"], measure="weight_norm", block="all")
-    assert found["tasks"] == TASKS // 2
-    assert found["seeds"] == SEEDS
+    row = within_runs(build(data)["associations"], measure="weight_norm", block="all")
+    assert row["tasks"] == TASKS // 2
+    assert row["seeds"] == SEEDS
 
 
-def test_the_same_study_gives_the_same_bytes_and_a_further_setting_changes_no_row_of_this_one(
-    data, all_tables
-):
-    again = atomic_write(data)
+def test_same_study_gives_the_same_bytes(data, all_tables):
+    rebuilt = build(data)
     for name, table in all_tables.items():
-        assert table.to_csv() == again[name].to_csv(), name
-    more = tables.tables({"s": data, "t": setting(np.random.default_rng(1))}, Statistics(draws=199))
+        assert table.to_csv() == rebuilt[name].to_csv(), name
+
+
+def test_another_setting_changes_no_unadjusted_row(data, all_tables):
+    settings = {"s": data, "t": random_dataset(seed=1)}
+    more_tables = tables.build_tables(settings, Statistics(draws=199))
     unadjusted = [
         "setting",
         "level",
@@ -318,14 +288,14 @@ def test_the_same_study_gives_the_same_bytes_and_a_further_setting_changes_no_ro
         "high",
         "p",
     ]
-    held = more["associations"].query("setting == 's'")[unadjusted].reset_index(drop=True)
-    assert held.equals(all_tables["associations"][unadjusted])
+    rows = more_tables["associations"].query("setting == 's'")[unadjusted]
+    assert rows.reset_index(drop=True).equals(all_tables["associations"][unadjusted])
 
 
-def test_every_row_without_a_number_says_why_and_tables_survive_a_file(all_tables, tmp_path):
+def test_rows_without_an_estimate_have_a_note_after_a_round_trip_through_csv(all_tables, tmp_path):
     for name, table in all_tables.items():
         table.to_csv(tmp_path / f"{name}.csv", index=False)
-        read = statistics.read_table(tmp_path / f"{name}.csv")
+        read = read_table(tmp_path / f"{name}.csv")
         assert list(read) == list(table)
         if "estimate" in read:
             missing = read[read["estimate"].isna()]
@@ -343,94 +313,97 @@ H2 = {
 }
 
 
-def test_a_declared_hypothesis_is_found_contradicted_in_the_other_direction_and_undecided_without_evidence():
-    data = setting(np.random.default_rng(0), seeds=12)
-    undecided = atomic_write(data, hypotheses=[H1])["hypotheses"]
-    data["weight_norm"][..., 1] = (
-        data["final_error"].values + 0.01 * data["weight_norm"].values[..., 1]
-    )
+def test_hypothesis_without_evidence_is_undecided():
+    table = build(random_dataset(seeds=12), hypotheses=[H1])["hypotheses"]
+    assert list(table["verdict"]) == ["undecided"]
+
+
+def test_hypotheses_are_supported_or_contradicted_by_their_direction():
+    data = random_dataset(seeds=12)
+    noise = 0.01 * data["weight_norm"].values[..., 1]
+    data["weight_norm"][..., 1] = data["final_error"].values + noise
     data["final_error"][1] = data["final_error"][0] - 0.5
-    found = atomic_write(data, hypotheses=[H1, H2, H1 | {"name": "H3", "direction": "negative"}])
-    table = found["hypotheses"].set_index("hypothesis")
-    assert list(undecided["verdict"]) == ["undecided"]
+    h3 = H1 | {"name": "H3", "direction": "negative"}
+    all_tables = build(data, hypotheses=[H1, H2, h3])
+    table = all_tables["hypotheses"].set_index("hypothesis")
     assert list(table["verdict"]) == ["supported", "supported", "contradicted"]
-    nulls = found["nulls"]
-    declared = nulls[nulls["family"] == "confirmatory"]
-    assert len(declared) == 1
-    assert set(nulls["family"]) == {"confirmatory", "exploratory", ""}
     assert table.loc["H1", "p_adjusted"] >= table.loc["H1", "p"]
+    families = all_tables["nulls"]["family"]
+    assert (families == "confirmatory").sum() == 1
+    assert set(families) == {"confirmatory", "exploratory", ""}
 
 
-def test_a_hypothesis_about_what_was_not_measured_is_refused_by_name(data):
-    with pytest.raises(StudyError, match="hypothesis H1 is about something that no setting has"):
-        atomic_write(data, hypotheses=[H1 | {"measure": "wieght_norm"}])
+def test_hypothesis_without_a_block_uses_the_preferred_variant():
+    data = random_dataset(seeds=12)
+    hypothesis = H1 | {"measure": "feature_rank"}
+    all_tables = build(data, hypotheses=[hypothesis])
+    nulls = all_tables["nulls"]
+    declared = nulls[nulls["family"] == "confirmatory"]
+    assert declared["evaluation_point"].tolist() == ["next"]
 
 
-def test_any_two_arms_of_a_hypothesis_are_compared(data):
-    turned = {"arm": "none", "versus": "l2(strength=0.1)", "direction": "positive"}
-    found = atomic_write(data, hypotheses=[H2, H2 | turned | {"name": "H3"}])
-    one, other = found["hypotheses"]["estimate"]
-    assert one == -other != 0
-    assert set(found["comparisons"].query("arm == 'none'")["versus"]) == {
-        "",
-        "fresh",
-        "l2(strength=0.1)",
-    }
-    assert set(atomic_write(data)["comparisons"].query("arm == 'none'")["versus"]) == {"", "fresh"}
+def test_hypothesis_about_an_unmeasured_quantity_is_refused_by_name(data):
+    with pytest.raises(StudyError, match=r"hypothesis H1 .* matches nothing that was measured"):
+        build(data, hypotheses=[H1 | {"measure": "wieght_norm"}])
 
 
-def test_a_hypothesis_with_too_few_seeds_or_tasks_says_so_and_stops_nothing(data):
-    few = atomic_write(data.isel(seed=[0, 1, 2]), hypotheses=[H1])["hypotheses"]
-    assert list(few["verdict"]) == ["too few seeds"]
-    short = atomic_write(data.isel(task=slice(0, 4)), hypotheses=[H1])["hypotheses"]
-    assert list(short["verdict"]) == ["too few tasks"]
+def test_declared_pairs_of_arms_are_compared(data):
+    reverse = {"name": "H3", "arm": "none", "versus": "l2(strength=0.1)", "direction": "positive"}
+    all_tables = build(data, hypotheses=[H2, H2 | reverse])
+    estimate, reverse_estimate = all_tables["hypotheses"]["estimate"]
+    assert estimate == -reverse_estimate != 0
+    of_none = all_tables["comparisons"].query("arm == 'none'")
+    assert set(of_none["versus"]) == {"", "fresh", "l2(strength=0.1)"}
 
 
-def test_a_hypothesis_is_a_test_in_each_of_its_settings_and_none_over_all_of_them(data):
-    both = {"s": data, "t": setting(np.random.default_rng(1))}
-    found = tables.tables(
-        both,
-        Statistics.of(
-            {"draws": 199, "hypotheses": [H1, H2, H2 | {"name": "H3", "settings": ["t"]}]}
-        ),
-    )["hypotheses"]
-    assert list(zip(found["hypothesis"], found["setting"], strict=True)) == [
-        ("H1", "s"),
-        ("H1", "t"),
-        ("H2", "s"),
-        ("H2", "t"),
-        ("H3", "t"),
-    ]
-    np.testing.assert_allclose(
-        found["p_adjusted"], multipletests(found["p"], method="holm")[1], err_msg="one family"
-    )
-    assert not np.allclose(found["p_adjusted"], multipletests(found["p"], method="fdr_bh")[1]), (
-        "the two methods differ here"
-    )
+def test_undeclared_pairs_of_arms_are_not_compared(all_tables):
+    of_none = all_tables["comparisons"].query("arm == 'none'")
+    assert set(of_none["versus"]) == {"", "fresh"}
 
 
-def test_holm_and_benjamini_hochberg_on_worked_examples():
-    p = np.array(
-        [0.01, 0.04, np.nan, 0.03, 0.005]
-    )  # Holm: 4 · 0.005, 3 · 0.01, then 2 · 0.03, and no less than that
+def test_hypothesis_with_too_few_seeds_or_tasks_has_that_as_verdict(data):
+    few_seeds = build(data.isel(seed=[0, 1, 2]), hypotheses=[H1])["hypotheses"]
+    assert list(few_seeds["verdict"]) == ["too few seeds"]
+    few_tasks = build(data.isel(task=slice(0, 4)), hypotheses=[H1])["hypotheses"]
+    assert list(few_tasks["verdict"]) == ["too few tasks"]
+
+
+def test_hypothesis_has_one_test_per_setting_and_its_family_is_adjusted_by_holm(data):
+    h3 = H2 | {"name": "H3", "settings": ["t"]}
+    config = Statistics.of({"draws": 199, "hypotheses": [H1, H2, h3]})
+    settings = {"s": data, "t": random_dataset(seed=1)}
+    table = tables.build_tables(settings, config)["hypotheses"]
+    assert table["hypothesis"].tolist() == ["H1", "H1", "H2", "H2", "H3"]
+    assert table["setting"].tolist() == ["s", "t", "s", "t", "t"]
+    holm = multipletests(table["p"], method="holm")[1]
+    np.testing.assert_allclose(table["p_adjusted"], holm)
+    benjamini_hochberg = multipletests(table["p"], method="fdr_bh")[1]
+    assert not np.allclose(table["p_adjusted"], benjamini_hochberg)
+
+
+def test_adjusted_p_values_equal_worked_examples():
+    p = np.array([0.01, 0.04, np.nan, 0.03, 0.005])
+    # Holm: 4 · 0.005, 3 · 0.01, 2 · 0.03, and then not less than the last
     np.testing.assert_allclose(hypotheses._corrected(p, "holm"), [0.03, 0.06, np.nan, 0.06, 0.02])
     np.testing.assert_allclose(hypotheses._corrected(p, "fdr_bh"), [0.02, 0.04, np.nan, 0.04, 0.02])
 
 
-def test_the_strongest_null_is_the_one_that_assumes_least_among_those_beaten():
-    data = setting(np.random.default_rng(0), seeds=12, tasks=30)
-    data["weight_norm"][..., 1] = (
-        data["final_error"].values + 0.05 * data["weight_norm"].values[..., 1]
-    )
-    table = atomic_write(data)["associations"]
-    assert within(table, measure="weight_norm", block="all")["strongest_null"] == "mismatched"
-    assert within(table, measure="weight_norm", block="hidden_1")["strongest_null"] == "none"
+def test_strongest_null_is_the_beaten_one_with_the_weakest_assumptions():
+    data = random_dataset(seeds=12, tasks=30)
+    noise = 0.05 * data["weight_norm"].values[..., 1]
+    data["weight_norm"][..., 1] = data["final_error"].values + noise
+    table = build(data)["associations"]
+    related = within_runs(table, measure="weight_norm", block="all")
+    unrelated = within_runs(table, measure="weight_norm", block="hidden_1")
+    assert related["strongest_null"] == "mismatched"
+    assert unrelated["strongest_null"] == "none"
 
 
-def test_statements_take_their_numbers_from_the_tables(all_tables):
-    said = all_tables["statements"]
-    assert {"consistency", "counterexamples", "lead_lag", "comparisons"} <= set(said["about"])
-    found = row(
+def test_statements_contain_numbers_of_the_tables(all_tables):
+    statements = all_tables["statements"]
+    topics = {"consistency", "counterexamples", "lead_lag", "comparisons"}
+    assert topics <= set(statements["about"])
+    row = only_row(
         all_tables["comparisons"],
         arm="l2(strength=0.1)",
         versus="none",
@@ -438,49 +411,44 @@ def test_statements_take_their_numbers_from_the_tables(all_tables):
         stage="late",
         statistic="mean_difference",
     )
-    assert any(
-        f"{found['estimate']:+.3f}" in one
-        for one in said.loc[said["about"] == "comparisons", "statement"]
-    )
+    sentences = statements.loc[statements["about"] == "comparisons", "statement"]
+    assert any(f"{row['estimate']:+.3f}" in sentence for sentence in sentences)
+
+
+def statement_about_loss(data):
+    statements = build(data)["statements"]
+    (sentence,) = statements.loc[statements["about"] == "loss", "statement"]
+    return sentence
 
 
 @pytest.mark.parametrize(
     ("loss", "verdict"), [(0.5, "plasticity is lost"), (0.0, "plasticity is kept")]
 )
-def test_what_was_lost_is_said_of_each_setting_beside_a_fresh_network(data, loss, verdict):
+def test_loss_of_a_setting_is_stated_with_the_error_of_the_baseline(data, loss, verdict):
     data["final_error"][:] = 0.3 + 0.001 * data["final_error"].values
     data["final_error"].loc[{"arm": "none", "task": slice(TASKS - 2, None)}] += loss
     data["fresh_final_error"] = data["final_error"].sel(arm="fresh", drop=True)
-    said = atomic_write(data)["statements"]
-    (sentence,) = said.loc[said["about"] == "loss", "statement"]
+    sentence = statement_about_loss(data)
     late = data["final_error"].sel(arm="none").values[:, -2:].mean(axis=1)
-    low, high = interval(late)
+    low, high = t_interval(late)
     assert f"and {late.mean():.3f} on the last (95 % interval {low:.2f} to {high:.2f})" in sentence
-    assert (
-        "where that of a fresh network is 0.300" in sentence
-        or "where that of a fresh network is 0.301" in sentence
-    )
+    baseline = "where that of a fresh network is"
+    assert f"{baseline} 0.300" in sentence or f"{baseline} 0.301" in sentence
     assert sentence.endswith(f": {verdict}.")
 
 
-def test_a_setting_whose_every_seed_diverged_without_an_intervention_says_so(data):
+def test_setting_whose_runs_all_diverged_is_stated(data):
     data["final_error"].loc[{"arm": "none", "task": slice(3, None)}] = np.nan
-    said = atomic_write(data)["statements"]
-    (sentence,) = said.loc[said["about"] == "loss", "statement"]
-    assert (
-        sentence
-        == "s: no seed without an intervention came to the end (5 diverged or with gaps; too few seeds for an interval)."
+    assert statement_about_loss(data) == (
+        "s: no seed without an intervention came to the end "
+        "(5 diverged or with gaps; too few seeds for an interval)."
     )
 
 
-def test_no_torch_is_imported():
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys, plasticity.statistics.tables; sys.exit('torch' in sys.modules)",
-        ],
-        env={"PYTHONPATH": str(Path(statistics.__file__).parents[2])},
-        check=False,
+def test_building_tables_imports_no_torch():
+    code = "import sys, plasticity.statistics.tables; sys.exit('torch' in sys.modules)"
+    scripts = Path(tables.__file__).parents[2]
+    process = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(scripts)}, check=False
     )
-    assert done.returncode == 0
+    assert process.returncode == 0

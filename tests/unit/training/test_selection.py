@@ -8,10 +8,10 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plasticity import statistics
 from plasticity.config.models import Criterion, arm_name
 from plasticity.errors import StudyError
 from plasticity.statistics import resampling, summaries
+from plasticity.statistics.table_files import read_table
 from plasticity.training.outcomes import STATUS
 from plasticity.training.selection import choose, scores
 
@@ -179,4 +179,4 @@ def test_table_without_tuning_is_its_header(tmp_path):
     found = summaries.tuning({}, {})
     found.to_csv(tmp_path / "tuning.csv", index=False)
     assert (tmp_path / "tuning.csv").read_text() == ",".join(summaries.TUNING) + "\n"
-    assert list(statistics.read_table(tmp_path / "tuning.csv").columns) == summaries.TUNING
+    assert list(read_table(tmp_path / "tuning.csv").columns) == summaries.TUNING

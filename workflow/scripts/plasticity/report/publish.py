@@ -10,7 +10,6 @@ from typing import Any
 import xarray as xr
 from matplotlib.figure import Figure
 
-from plasticity import statistics
 from plasticity.config import registry
 from plasticity.config.study import Study
 from plasticity.provenance import record
@@ -18,6 +17,7 @@ from plasticity.report import panels
 from plasticity.report.style import Style
 from plasticity.statistics.meta_analysis import ARM
 from plasticity.statistics.summaries import with_gaps
+from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 
 PROVENANCE = "made.json"
@@ -90,7 +90,7 @@ def _publish_tables(results: Path, folder: Path) -> None:
     for path in sorted((results / "tables").glob("*.csv")):
         if (folder / "tables" / path.name).exists() or path.stem == UNPUBLISHED_TABLE:
             continue
-        table = statistics.read_table(path)
+        table = read_table(path)
         if path.stem in TABLES_OF_ONE_ARM:
             table = table[table["arm"].isin([ARM, ""])]
         table.to_csv(
@@ -183,7 +183,7 @@ def draw(
     """
     drawn_datasets = {name: datasets[name] for name in study.drawn(figure)}
     table_names = registry.constant("figures", figure, "TABLES")
-    tables = {name: statistics.read_table(table_path(folder, name)) for name in table_names}
+    tables = {name: read_table(table_path(folder, name)) for name in table_names}
     drawn: Figure = registry.load("figures", figure).draw(drawn_datasets, tables, style)
     return drawn
 

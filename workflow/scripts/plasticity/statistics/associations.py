@@ -1,14 +1,18 @@
-"""Association of every measure with every outcome, at four levels that are never mixed, and what is left of it beside nulls.
+"""Associations of every measure with every outcome, at four levels that are never mixed.
 
-A measure is taken at a task's start, its outcome is what the task ends with. *Within a run*: correlation over its tasks, mean over seeds.
-*Between
-runs*: correlation over an arm's seeds of means over tasks. *Between arms*: correlation over a setting's arms of means over seeds and tasks.
-*Pooled*: slope of a mixed model over all runs of a setting, with a fixed effect for every arm and task, random intercepts and slopes per
-run.
+A measure is taken at the start of a task. Its outcome is that of the same task. The levels:
+
+- `within_run`: correlation over the tasks of a run, mean over seeds.
+- `between_runs`: correlation over the seeds of an arm, of means over tasks.
+- `between_arms`: correlation over the arms of a setting, of means over seeds and tasks.
+- `pooled`: slope of a mixed model of all runs of a setting, with a fixed effect for every arm and
+  task, and with random intercepts and slopes per run.
+
+Correlations within runs are also compared with null models.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -16,20 +20,20 @@ from scipy import stats
 
 from plasticity.config.models import BASELINE
 from plasticity.statistics import mixed_model
+from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.null_models import (
-    FEWEST,
-    NULLS,
-    dependent,
+    MIN_SEEDS,
+    NULL_MODELS,
+    compare_with_null_models,
     deviations,
-    matched,
-    nulls,
-    ranked,
-    standardised,
+    error_inflation,
+    matched_correlations,
+    standardize,
+    standardized_ranks,
 )
-from plasticity.statistics.panels import FEWEST_TASKS, Batch, Key, Panel
 from plasticity.statistics.resampling import (
     BCA,
-    FEWEST_SEEDS,
+    MIN_BOOTSTRAP_SEEDS,
     ROUND_OFF,
     UNEVEN,
     Draws,
@@ -38,323 +42,477 @@ from plasticity.statistics.resampling import (
     interval,
     permutation_test,
 )
+from plasticity.statistics.setting_arrays import (
+    MIN_TASKS,
+    CompleteSeries,
+    SettingArrays,
+    Variant,
+    incomplete_note,
+    mask_indices,
+)
 
-KEYS = ["setting", "level", "arm", "outcome", "measure", "evaluation_point", "block"]
-NUMBERS = ["estimate", "low", "high", "pearson", "pearson_low", "pearson_high", "p"]
-FEWEST_ARMS = 4  # a correlation over fewer says nothing
-Row = dict[str, object]
+COLUMNS = [
+    "setting",
+    "level",
+    "arm",
+    "outcome",
+    "measure",
+    "evaluation_point",
+    "block",
+    "estimate",
+    "low",
+    "high",
+    "pearson",
+    "pearson_low",
+    "pearson_high",
+    "p",
+    "seeds",
+    "tasks",
+    "interval",
+    "note",
+]
+NULL_COLUMNS = [
+    "setting",
+    "arm",
+    "outcome",
+    "measure",
+    "evaluation_point",
+    "block",
+    "null",
+    "estimate",
+    "low",
+    "high",
+    "p",
+    "seeds",
+    "tasks",
+    "interval",
+    "note",
+]
+MIN_ARMS = 4  # a correlation over fewer arms is too uncertain to report
 Transform = Callable[[np.ndarray], np.ndarray]
 
 
-def associations(panels: Sequence[Panel], draws: Draws) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both tables: associations at every level, and those within runs beside every null.
+@dataclass(frozen=True)
+class Correlations:
+    """Correlations of all pairs of a measure and an outcome, shapes ``(measure, outcome)``.
+
+    Attributes:
+        spearman: or another main estimate; its p and its method hold for the row.
+        pearson: NaN if it was not computed.
+    """
+
+    spearman: Estimate
+    pearson: Estimate = field(default_factory=Estimate)
+
+
+def associations(
+    settings: Sequence[SettingArrays], draws: Draws
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Compute the associations at every level, and those within runs under every null model.
 
     Args:
-        panels: the settings.
+        settings: arrays of all settings.
         draws: of seeds.
 
     Returns:
-        Of the first, one row per level, arm (where the level has one), outcome and measure (within runs: every variant of it): Spearman's
-        correlation (of the pooled level the slope in standard deviations) as ``estimate``, Pearson's beside it, both with intervals over
-        seeds, ``p`` (within runs that of mismatched seeds), ``seeds, tasks, interval, note``. Of the second, the same of each null of
-        `trends.NULLS`.
+        Two tables. The first has one row per level, arm (where the level has one), outcome and
+        measure; within runs it has one row per variant of a measure. ``estimate`` is Spearman's
+        correlation, at the pooled level the slope in standard deviations. ``pearson`` is Pearson's
+        correlation. Both have intervals over seeds. Within runs, ``p`` is that of mismatched seeds.
+        The second table has the estimates under each of `null_models.NULL_MODELS`.
     """
     rows: list[Row] = []
-    beside: list[Row] = []
-    for panel in panels:
-        explained = panel.explanations()
-        for arm, name in enumerate(panel.arms):
-            where: Row = {"setting": panel.setting, "arm": name}
-            for batch in panel.batches(arm):
+    null_rows: list[Row] = []
+    for arrays in settings:
+        explanations = arrays.explanations()
+        names = arrays.outcome_names
+        for arm, arm_name in enumerate(arrays.arms):
+            keys: Row = {"setting": arrays.setting, "arm": arm_name}
+            for series in arrays.complete_series(arm):
+                comparisons = _null_comparisons(series, draws)
                 rows += [
-                    {"level": "within_run", **where, **row}
-                    for row in _within(batch, panel.outcomes, draws, where, beside)
+                    {**keys, "level": "within_run", **row}
+                    for row in _within_runs(series, names, comparisons, draws)
                 ]
-            for batch in explained.batches(arm):
+                null_rows += [
+                    {**keys, **row} for row in _null_model_rows(series, names, comparisons)
+                ]
+            for series in explanations.complete_series(arm):
                 rows += [
-                    {"level": "between_runs", **where, **row}
-                    for row in _between_runs(batch, panel.outcomes, draws)
+                    {**keys, "level": "between_runs", **row}
+                    for row in _between_runs(series, names, draws)
                 ]
+        no_arm: Row = {"setting": arrays.setting, "arm": ""}
         rows += [
-            {"level": "between_arms", "setting": panel.setting, "arm": "", **row}
-            for row in _between_arms(explained, draws)
+            {**no_arm, "level": "between_arms", **row} for row in _between_arms(explanations, draws)
         ]
-        rows += [
-            {"level": "pooled", "setting": panel.setting, "arm": "", **row}
-            for row in _pooled(explained)
-        ]
-    columns = [*KEYS, *NUMBERS, "seeds", "tasks", "interval", "note"]
-    of_nulls = [
-        "setting",
-        "arm",
-        "outcome",
-        "measure",
-        "evaluation_point",
-        "block",
-        "null",
-        "estimate",
-        "low",
-        "high",
-        "p",
-    ]
-    return pd.DataFrame(rows, columns=columns), pd.DataFrame(
-        beside, columns=[*of_nulls, "seeds", "tasks", "interval", "note"]
+        rows += [{**no_arm, "level": "pooled", **row} for row in _pooled(explanations)]
+    return pd.DataFrame(rows, columns=COLUMNS), pd.DataFrame(null_rows, columns=NULL_COLUMNS)
+
+
+def pooled(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> Estimate:
+    """Fit the mixed model to deviations from the mean curve of each arm.
+
+    Args:
+        x: measures of each arm, shapes ``(measure, seed, task)``.
+        y: outcomes of each arm, shapes ``(outcome, seed, task)``.
+
+    Returns:
+        Slopes in standard deviations of the deviations, shape ``(measure, outcome)``.
+    """
+    scaled_x = _scaled_deviations(x)
+    scaled_y = _scaled_deviations(y)
+    fit = mixed_model.fit_slopes(scaled_x, scaled_y)
+    freedom = scaled_x.shape[1] - len(x)
+    fewest_seeds = min(values.shape[1] for values in x)
+    error = fit.error * error_inflation(fewest_seeds)
+    reach = stats.t.ppf(0.975, freedom) * error
+    return Estimate(
+        value=fit.slope,
+        low=fit.slope - reach,
+        high=fit.slope + reach,
+        method="REML, Student's t",
+        p=2 * stats.t.sf(abs(fit.slope) / error, freedom),
     )
 
 
-def _within(
-    batch: Batch, outcomes: Sequence[str], draws: Draws, where: Row, beside: list[Row]
+def _scaled_deviations(arms: Sequence[np.ndarray]) -> np.ndarray:
+    """Join the deviations of all arms and scale each series to a standard deviation of 1.
+
+    Args:
+        arms: shapes ``(series, seed, task)``.
+
+    Returns:
+        Shape ``(series, run, task)``; NaN where a series is constant.
+    """
+    joined = np.concatenate([deviations(values) for values in arms], axis=1)
+    spread = joined.std(axis=(1, 2), keepdims=True)
+    return np.asarray(joined / np.where(spread > ROUND_OFF, spread, np.nan))
+
+
+def _null_comparisons(series: CompleteSeries, draws: Draws) -> dict[str, Estimate]:
+    """Compare with the null models; empty if there are too few seeds or tasks."""
+    if len(series.seeds) < MIN_SEEDS or len(series.tasks) < MIN_TASKS:
+        return {}
+    return compare_with_null_models(series.x, series.y, draws)
+
+
+def _within_runs(
+    series: CompleteSeries,
+    outcome_names: Sequence[str],
+    comparisons: Mapping[str, Estimate],
+    draws: Draws,
 ) -> Iterator[Row]:
-    """Correlations over tasks, means over seeds; those beside nulls go into `beside`."""
-    seeds, tasks = batch.x.shape[1:]
-    if tasks < FEWEST_TASKS or not seeds:
-        few = list(_rows(batch, outcomes, {}, "", ["too few tasks" if seeds else "too few seeds"]))
-        beside += [{**where, "null": null, **row} for null in NULLS for row in few]
-        yield from few
+    """Correlate over the tasks of each run and average over seeds."""
+    if missing := _missing_runs_note(series):
+        yield from _rows(series, outcome_names, None, missing)
         return
-    spearman, pearson = (matched(of(batch.x), of(batch.y)) for of in (ranked, standardised))
-    (low, high, how), (pearson_low, pearson_high, _) = (
-        interval(values, draws) for values in (spearman, pearson)
+    spearman = _mean_correlation(series, standardized_ranks, draws)
+    pearson = _mean_correlation(series, standardize, draws)
+    if comparisons:
+        spearman = replace(spearman, p=comparisons["mismatched"].p)
+    note = join_notes(
+        series.note,
+        "" if comparisons else "too few seeds for a null",
+        "" if spearman.method else "too few seeds for an interval",
     )
-    tested = nulls(batch.x, batch.y, draws) if seeds >= FEWEST else {}
-    means = {"estimate": spearman.mean(axis=-1), "low": low, "high": high}
-    means |= {
-        "pearson": pearson.mean(axis=-1),
-        "pearson_low": pearson_low,
-        "pearson_high": pearson_high,
-    }
-    numbers = {name: np.clip(values, -1, 1) for name, values in means.items()}
-    notes = (
-        [batch.note]
-        + ["too few seeds for a null"] * (not tested)
-        + ["too few seeds for an interval"] * (not how)
-    )
-    yield from _rows(
-        batch, outcomes, numbers | ({"p": tested["mismatched"]["p"]} if tested else {}), how, notes
-    )
-    for null in NULLS:
-        found = {
-            name: values
-            for name, values in tested.get(null, {}).items()
-            if isinstance(values, np.ndarray)
-        }
-        said = [batch.note] + ["too few seeds"] * (not tested)
-        beside += [
-            {**where, "null": null, **row} for row in _rows(batch, outcomes, found, how, said)
-        ]
+    yield from _rows(series, outcome_names, Correlations(spearman, pearson), note)
 
 
-def _between_runs(batch: Batch, outcomes: Sequence[str], draws: Draws) -> Iterator[Row]:
-    """Correlations over an arm's seeds of means over the measured tasks."""
-    seeds = len(batch.seeds)
-    if seeds < FEWEST_SEEDS:
-        yield from _rows(batch, outcomes, {}, "", [batch.note, "too few seeds"])
+def _null_model_rows(
+    series: CompleteSeries, outcome_names: Sequence[str], comparisons: Mapping[str, Estimate]
+) -> Iterator[Row]:
+    """Build the rows of the table of null models."""
+    note = _missing_runs_note(series)
+    if not note:
+        note = join_notes(series.note, "" if comparisons else "too few seeds")
+    for name in NULL_MODELS:
+        correlations = Correlations(comparisons[name]) if comparisons else None
+        for row in _rows(series, outcome_names, correlations, note):
+            yield {"null": name, **row}
+
+
+def _missing_runs_note(series: CompleteSeries) -> str:
+    """State why there is no correlation within runs; empty if there is one."""
+    if not len(series.seeds):
+        return "too few seeds"
+    return "too few tasks" if len(series.tasks) < MIN_TASKS else ""
+
+
+def _mean_correlation(series: CompleteSeries, transform: Transform, draws: Draws) -> Estimate:
+    """Average the correlations within runs over seeds, with an interval within [−1, 1]."""
+    per_seed = matched_correlations(transform(series.x), transform(series.y))
+    low, high, method = interval(per_seed, draws)
+    return Estimate(
+        value=np.clip(per_seed.mean(axis=-1), -1, 1),
+        low=np.clip(low, -1, 1),
+        high=np.clip(high, -1, 1),
+        method=method,
+    )
+
+
+def _between_runs(
+    series: CompleteSeries, outcome_names: Sequence[str], draws: Draws
+) -> Iterator[Row]:
+    """Correlate means over the measured tasks, over the seeds of an arm."""
+    seeds = len(series.seeds)
+    if seeds < MIN_BOOTSTRAP_SEEDS:
+        note = join_notes(series.note, "too few seeds")
+        yield from _rows(series, outcome_names, None, note)
         return
-    x, y = batch.x.mean(axis=-1), batch.y.mean(axis=-1)
-    numbers: dict[str, np.ndarray] = {}
-    for name, rank in (("estimate", True), ("pearson", False)):
-        statistic = _over_seeds(x, y, rank)
-        low, high = bca(statistic, seeds, draws)
-        prefix = "" if rank else "pearson_"
-        found = {
-            name: statistic(np.ones((1, seeds)))[0],
-            f"{prefix}low": low,
-            f"{prefix}high": high,
-        }
-        numbers |= {
-            key: np.clip(values, -1, 1).reshape(len(x), len(y)) for key, values in found.items()
-        }
-    first, second = ranked(x), ranked(y)
-    numbers["p"] = permutation_test(first[:, None, :, None] * second[None, :, None, :], draws)
-    yield from _rows(batch, outcomes, numbers, BCA, [batch.note])
+    x = series.x.mean(axis=-1)
+    y = series.y.mean(axis=-1)
+    shape = (len(x), len(y))
+    spearman = _clip(_resample(_correlation_over_seeds(x, y, rank=True), shape, seeds, draws))
+    pearson = _clip(_resample(_correlation_over_seeds(x, y, rank=False), shape, seeds, draws))
+    p = _permutation_p(standardized_ranks(x), standardized_ranks(y), draws)
+    correlations = Correlations(replace(spearman, p=p), pearson)
+    yield from _rows(series, outcome_names, correlations, series.note)
 
 
-def _over_seeds(x: np.ndarray, y: np.ndarray, rank: bool) -> Statistic:
-    """Correlations over seeds as a function of how often each counts: of values, or of mean ranks among the seeds that are drawn.
+def _resample(statistic: Statistic, shape: tuple[int, int], seeds: int, draws: Draws) -> Estimate:
+    """Estimate a statistic with its bootstrap interval, shapes ``(measure, outcome)``."""
+    value = statistic(np.ones((1, seeds)))[0]
+    low, high = bca(statistic, seeds, draws)
+    method = BCA if seeds >= MIN_BOOTSTRAP_SEEDS else ""
+    return Estimate(value.reshape(shape), low.reshape(shape), high.reshape(shape), method)
+
+
+def _clip(estimate: Estimate) -> Estimate:
+    """Limit a correlation and its interval to [−1, 1]."""
+    return replace(
+        estimate,
+        value=np.clip(estimate.value, -1, 1),
+        low=np.clip(estimate.low, -1, 1),
+        high=np.clip(estimate.high, -1, 1),
+    )
+
+
+def _permutation_p(x: np.ndarray, y: np.ndarray, draws: Draws) -> np.ndarray:
+    """Test correlations by permutations.
+
+    Args:
+        x: standardized, shape ``(measure, unit)``.
+        y: standardized, shape ``(outcome, unit)``.
+        draws: of permutations of units.
+
+    Returns:
+        Shape ``(measure, outcome)``.
+    """
+    return permutation_test(x[:, None, :, None] * y[None, :, None, :], draws)
+
+
+def _correlation_over_seeds(x: np.ndarray, y: np.ndarray, rank: bool) -> Statistic:
+    """Express correlations over seeds as a statistic.
 
     Args:
         x: shape ``(measure, seed)``.
         y: shape ``(outcome, seed)``.
-        rank: whether Spearman's.
+        rank: whether to correlate mean ranks among the drawn seeds (Spearman), not values
+            (Pearson).
+
+    Returns:
+        From counts, shape ``(draw, seed)``, to correlations, shape ``(draw, measure · outcome)``.
     """
 
-    def placed(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Shape ``(series, draw, seed)``: in each draw centred, and weighted to unit norm."""
-        if rank:
-            below = (values[:, :, None] < values[:, None, :]) + (
-                values[:, :, None] == values[:, None, :]
-            ) / 2
-            values = counts @ below
-        else:
-            values = np.repeat(values[:, None], len(counts), axis=1)
-        values = values - ((values * counts).sum(axis=-1) / counts.sum(axis=-1))[..., None]
-        norms = np.sqrt((counts * values**2).sum(axis=-1, keepdims=True))
-        return np.asarray(
-            values
-            * np.sqrt(counts)
-            / np.where(norms <= 1e-12 * (1 + abs(values).max()), np.nan, norms)
-        )
-
     def statistic(counts: np.ndarray) -> np.ndarray:
-        products = np.einsum("mds,ods->dmo", placed(x, counts), placed(y, counts), optimize=False)
+        weighted_x = _weighted_standardized(x, counts, rank)
+        weighted_y = _weighted_standardized(y, counts, rank)
+        products = np.einsum("mds,ods->dmo", weighted_x, weighted_y, optimize=False)
         return np.asarray(products.reshape(len(counts), -1))
 
     return statistic
 
 
-def _between_arms(panel: Panel, draws: Draws) -> Iterator[Row]:
-    """Correlations over the arms of means over seeds and tasks, for the measures that at least `FEWEST_ARMS` arms have.
-
-    Seeds that diverged in one of these arms are left out of all.
-    """
-    groups: dict[tuple[bytes, bytes], list[tuple[int, np.ndarray]]] = {}
-    for place, there in enumerate(np.isfinite(panel.measures)):
-        arms, tasks = there.any(axis=(1, 2)), there.any(axis=(0, 1))
-        if not tasks.any():
-            continue
-        groups.setdefault((arms.tobytes(), tasks.tobytes()), []).append(
-            (place, there[arms][:, :, tasks].all(axis=(0, 2)))
-        )
-    for (arms_held, tasks_held), members in groups.items():
-        arms, tasks = (
-            np.flatnonzero(np.frombuffer(held, bool)) for held in (arms_held, tasks_held)
-        )
-        places = [place for place, _ in members]
-        y = panel.values[:, arms][..., tasks]
-        alive = np.isfinite(y).all(axis=(0, 1, 3)) & np.all([whole for _, whole in members], axis=0)
-        x, y = (
-            panel.measures[places][:, arms][:, :, alive][..., tasks].mean(axis=-1),
-            y[:, :, alive].mean(axis=-1),
-        )
-        batch = Batch(
-            [panel.keys[place] for place in places], x, y, np.flatnonzero(alive), tasks, len(alive)
-        )
-        if len(arms) < FEWEST_ARMS or not alive.any():
-            yield from _rows(
-                batch,
-                panel.outcomes,
-                {},
-                "",
-                [batch.note, "too few arms" if alive.any() else "too few seeds"],
-            )
-            continue
-        numbers: dict[str, np.ndarray] = {}
-        for name, of, prefix in (("estimate", ranked, ""), ("pearson", standardised, "pearson_")):
-
-            def statistic(
-                counts: np.ndarray, x: np.ndarray = x, y: np.ndarray = y, of: Transform = of
-            ) -> np.ndarray:
-                means = (
-                    np.moveaxis(values @ counts.T, 1, -1) / counts.sum(axis=1)[:, None]
-                    for values in (x, y)
-                )
-                products = np.einsum(
-                    "mda,oda->dmo", *(of(values) for values in means), optimize=False
-                )
-                return np.asarray(products.reshape(len(counts), -1))
-
-            estimate, (low, high) = (
-                statistic(np.ones((1, len(batch.seeds))))[0],
-                bca(statistic, len(batch.seeds), draws),
-            )
-            found = {name: estimate, f"{prefix}low": low, f"{prefix}high": high}
-            numbers |= {key: values.reshape(len(x), -1) for key, values in found.items()}
-        first, second = (ranked(values.mean(axis=-1)) for values in (x, y))
-        numbers["p"] = permutation_test(first[:, None, :, None] * second[None, :, None, :], draws)
-        few = len(batch.seeds) < FEWEST_SEEDS
-        yield from _rows(
-            batch,
-            panel.outcomes,
-            numbers,
-            "" if few else BCA,
-            [batch.note] + ["too few seeds for an interval"] * few,
-        )
-
-
-def _pooled(panel: Panel) -> Iterator[Row]:
-    """Slopes of the mixed model: of deviations from each arm's mean curve, which is its fixed effect of arm and task.
-
-    A fresh network per task is no run that keeps learning: it is left out.
-    """
-    together: dict[tuple[Key, bytes], list[tuple[Batch, int]]] = {}
-    for arm in (arm for arm, name in enumerate(panel.arms) if name != BASELINE):
-        for batch in panel.batches(arm):
-            for place, key in enumerate(batch.keys):
-                together.setdefault((key, batch.tasks.tobytes()), []).append((batch, place))
-    for (key, _), arms in together.items():
-        kept = [(batch, place) for batch, place in arms if len(batch.seeds) >= FEWEST]
-        first = replace(arms[0][0], keys=[key])
-        if not kept or len(first.tasks) < FEWEST_TASKS:
-            yield from _rows(first, panel.outcomes, {}, "", ["too few"])
-            continue
-        numbers = pooled(
-            [batch.x[place : place + 1] for batch, place in kept], [batch.y for batch, _ in kept]
-        )
-        runs, out = (
-            sum(numbers)
-            for numbers in zip(
-                *((len(b.seeds), b.runs - len(b.seeds)) for b, _ in kept), strict=True
-            )
-        )
-        note = f"{out} diverged or with gaps" if out else ""
-        yield from _rows(first, panel.outcomes, numbers, "REML, Student's t", [note], runs=runs)
-
-
-def pooled(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """The mixed model's slope, in standard deviations of what is left of both without each arm's mean curve.
+def _weighted_standardized(values: np.ndarray, counts: np.ndarray, rank: bool) -> np.ndarray:
+    """Centre each resample and scale it to unit norm, where a seed weighs as often as it was drawn.
 
     Args:
-        x: of each arm, shape ``(measure, seed, task)``.
-        y: of each arm, shape ``(outcome, seed, task)``.
+        values: shape ``(series, seed)``.
+        counts: shape ``(draw, seed)``.
+        rank: whether to replace values by mean ranks among the drawn seeds.
 
     Returns:
-        ``estimate, low, high, p``, each of shape ``(measure, outcome)``.
+        Shape ``(series, draw, seed)``; NaN where a resample is constant.
     """
-    apart = [np.concatenate([deviations(values) for values in arms], axis=1) for arms in (x, y)]
-    spreads = [values.std(axis=(1, 2), keepdims=True) for values in apart]
-    fit = mixed_model.slopes(
-        *(
-            values / np.where(spread > ROUND_OFF, spread, np.nan)
-            for values, spread in zip(apart, spreads, strict=True)
-        )
+    if rank:
+        is_smaller = values[:, :, None] < values[:, None, :]
+        is_equal = values[:, :, None] == values[:, None, :]
+        values = counts @ (is_smaller + is_equal / 2)
+    else:
+        values = np.repeat(values[:, None], len(counts), axis=1)
+    means = (values * counts).sum(axis=-1) / counts.sum(axis=-1)
+    values = values - means[..., None]
+    norms = np.sqrt((counts * values**2).sum(axis=-1, keepdims=True))
+    is_constant = norms <= 1e-12 * (1 + abs(values).max())
+    return np.asarray(values * np.sqrt(counts) / np.where(is_constant, np.nan, norms))
+
+
+def _between_arms(arrays: SettingArrays, draws: Draws) -> Iterator[Row]:
+    """Correlate means over seeds and tasks, over arms.
+
+    Measures are grouped by the arms and tasks that have them. Seeds that diverged in one of the
+    arms are left out of all.
+    """
+    groups: dict[tuple[bytes, bytes], list[int]] = {}
+    is_measured = np.isfinite(arrays.measures)
+    for index in range(len(is_measured)):
+        arms = is_measured[index].any(axis=(1, 2))
+        tasks = is_measured[index].any(axis=(0, 1))
+        if tasks.any():
+            groups.setdefault((arms.tobytes(), tasks.tobytes()), []).append(index)
+    for (arm_mask, task_mask), indices in groups.items():
+        arms = mask_indices(arm_mask)
+        tasks = mask_indices(task_mask)
+        series = _series_of_arms(arrays, indices, arms, tasks)
+        if len(arms) < MIN_ARMS or not len(series.seeds):
+            reason = "too few arms" if len(series.seeds) else "too few seeds"
+            note = join_notes(series.note, reason)
+            yield from _rows(series, arrays.outcome_names, None, note)
+            continue
+        correlations = _correlations_over_arms(series, draws)
+        has_few_seeds = len(series.seeds) < MIN_BOOTSTRAP_SEEDS
+        note = join_notes(series.note, "too few seeds for an interval" if has_few_seeds else "")
+        yield from _rows(series, arrays.outcome_names, correlations, note)
+
+
+def _series_of_arms(
+    arrays: SettingArrays, indices: Sequence[int], arms: np.ndarray, tasks: np.ndarray
+) -> CompleteSeries:
+    """Average over tasks for the seeds that are complete in all arms.
+
+    Args:
+        arrays: of a setting.
+        indices: of measures.
+        arms: indices.
+        tasks: indices.
+
+    Returns:
+        Series whose last axis is the seed: x has shape ``(measure, arm, seed)``, y has shape
+        ``(outcome, arm, seed)``.
+    """
+    outcomes = arrays.outcomes[:, arms][..., tasks]
+    measures = arrays.measures[indices][:, arms]
+    is_complete = np.isfinite(outcomes).all(axis=(0, 1, 3))
+    is_complete &= np.isfinite(measures[..., tasks]).all(axis=(0, 1, 3))
+    return CompleteSeries(
+        variants=[arrays.variants[index] for index in indices],
+        x=measures[:, :, is_complete][..., tasks].mean(axis=-1),
+        y=outcomes[:, :, is_complete].mean(axis=-1),
+        seeds=np.flatnonzero(is_complete),
+        tasks=tasks,
+        runs=len(is_complete),
     )
-    freedom, error = (
-        apart[0].shape[1] - len(x),
-        fit.error * dependent(min(values.shape[1] for values in x)),
+
+
+def _correlations_over_arms(series: CompleteSeries, draws: Draws) -> Correlations:
+    """Correlate means over seeds, over arms.
+
+    Args:
+        series: from `_series_of_arms`.
+        draws: of seeds.
+    """
+    seeds = len(series.seeds)
+    shape = (len(series.x), len(series.y))
+
+    def correlation(transform: Transform) -> Statistic:
+        def statistic(counts: np.ndarray) -> np.ndarray:
+            x = transform(_weighted_mean(series.x, counts))
+            y = transform(_weighted_mean(series.y, counts))
+            products = np.einsum("mda,oda->dmo", x, y, optimize=False)
+            return np.asarray(products.reshape(len(counts), -1))
+
+        return statistic
+
+    spearman = _resample(correlation(standardized_ranks), shape, seeds, draws)
+    pearson = _resample(correlation(standardize), shape, seeds, draws)
+    p = _permutation_p(
+        standardized_ranks(series.x.mean(axis=-1)),
+        standardized_ranks(series.y.mean(axis=-1)),
+        draws,
     )
-    reach = stats.t.ppf(0.975, freedom) * error
-    p = 2 * stats.t.sf(abs(fit.estimate) / error, freedom)
-    return {
-        "estimate": fit.estimate,
-        "low": fit.estimate - reach,
-        "high": fit.estimate + reach,
-        "p": p,
-    }
+    return Correlations(replace(spearman, p=p), pearson)
+
+
+def _weighted_mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Average over the seeds of each resample.
+
+    Args:
+        values: shape ``(series, arm, seed)``.
+        counts: shape ``(draw, seed)``.
+
+    Returns:
+        Shape ``(series, draw, arm)``.
+    """
+    sums = np.moveaxis(values @ counts.T, 1, -1)
+    return np.asarray(sums / counts.sum(axis=1)[:, None])
+
+
+def _pooled(arrays: SettingArrays) -> Iterator[Row]:
+    """Fit the mixed model to all arms but the baseline, whose networks do not continue to learn."""
+    groups: dict[tuple[Variant, bytes], list[CompleteSeries]] = {}
+    for arm, name in enumerate(arrays.arms):
+        if name == BASELINE:
+            continue
+        for series in arrays.complete_series(arm):
+            for index, variant in enumerate(series.variants):
+                one_measure = replace(series, variants=[variant], x=series.x[index : index + 1])
+                groups.setdefault((variant, series.tasks.tobytes()), []).append(one_measure)
+    for arms in groups.values():
+        usable = [series for series in arms if len(series.seeds) >= MIN_SEEDS]
+        if not usable or len(arms[0].tasks) < MIN_TASKS:
+            yield from _rows(arms[0], arrays.outcome_names, None, "too few")
+            continue
+        slopes = pooled([series.x for series in usable], [series.y for series in usable])
+        runs = sum(len(series.seeds) for series in usable)
+        note = incomplete_note(sum(series.runs - len(series.seeds) for series in usable))
+        yield from _rows(arms[0], arrays.outcome_names, Correlations(slopes), note, runs)
 
 
 def _rows(
-    batch: Batch,
-    outcomes: Sequence[str],
-    numbers: dict[str, np.ndarray],
-    how: str,
-    notes: Sequence[str],
+    series: CompleteSeries,
+    outcome_names: Sequence[str],
+    correlations: Correlations | None,
+    note: str,
     runs: int | None = None,
 ) -> Iterator[Row]:
-    """A row for each measure and outcome; one without an estimate says why."""
-    said = "; ".join(filter(None, notes))
-    for place, key in enumerate(batch.keys):
-        for outcome, name in enumerate(outcomes):
-            values = {number: float(all_of[place, outcome]) for number, all_of in numbers.items()}
-            missing = numbers and np.isnan(values["estimate"])
-            uneven = how == BCA and not missing and np.isnan(values["low"])
-            row = asdict(key) | {"outcome": name} | (dict.fromkeys(NUMBERS, np.nan) | values)
-            if missing:
-                row |= dict.fromkeys(NUMBERS, np.nan)
-            yield row | {
-                "seeds": runs or len(batch.seeds),
-                "tasks": len(batch.tasks),
-                "interval": how if np.isfinite(row["low"]) else "",
-                "note": "; ".join(
-                    filter(None, [said, "constant" if missing else "", UNEVEN if uneven else ""])
-                ),
+    """Build a row for each measure and outcome.
+
+    Args:
+        series: from which the correlations come.
+        outcome_names: names of the outcomes.
+        correlations: None if there are none at all; the note then gives the reason.
+        note: for all rows.
+        runs: what the column ``seeds`` holds; the number of seeds by default.
+    """
+    for m, variant in enumerate(series.variants):
+        for o, outcome in enumerate(outcome_names):
+            numbers = _number_columns(correlations, m, o, note)
+            yield {
+                **asdict(variant),
+                "outcome": outcome,
+                **numbers,
+                "seeds": runs or len(series.seeds),
+                "tasks": len(series.tasks),
             }
+
+
+def _number_columns(correlations: Correlations | None, m: int, o: int, note: str) -> Row:
+    """Build the columns with the numbers of measure m and outcome o, and with the note."""
+    spearman = correlations.spearman.at(m, o) if correlations else Estimate()
+    if correlations is None or np.isnan(spearman.value):
+        reason = "constant" if correlations else ""
+        spearman = Estimate(note=join_notes(note, reason))
+        pearson = Estimate()
+    else:
+        has_interval = np.isfinite(spearman.low)
+        reason = UNEVEN if spearman.method == BCA and np.isnan(spearman.low) else ""
+        method = spearman.method if has_interval else ""
+        spearman = replace(spearman, method=method, note=join_notes(note, reason))
+        pearson = correlations.pearson.at(m, o)
+    return {
+        **spearman.row(),
+        "pearson": pearson.value,
+        "pearson_low": pearson.low,
+        "pearson_high": pearson.high,
+    }

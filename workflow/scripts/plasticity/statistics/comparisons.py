@@ -1,17 +1,33 @@
-"""Comparing methods, after Agarwal et al. 2021 (arXiv 2108.13264): paired by seed, with stratified bootstrap intervals. Lower is better."""
+"""Compare arms, paired by seed, with stratified bootstrap intervals. Lower outcomes are better.
+
+After Agarwal et al. 2021 (arXiv 2108.13264).
+"""
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from plasticity.config.models import BASELINE
-from plasticity.statistics.panels import Panel
-from plasticity.statistics.resampling import BCA, FEWEST_SEEDS, Draws, bca, extreme, interval
+from plasticity.statistics.estimate import Estimate, Row, join_notes
+from plasticity.statistics.resampling import (
+    BCA,
+    MIN_BOOTSTRAP_SEEDS,
+    Draws,
+    bca,
+    extreme,
+    interval,
+)
+from plasticity.statistics.setting_arrays import SettingArrays, incomplete_note
 from plasticity.training.outcomes import stages
 
 STAGES = ("late", "all")
+STRATIFIED = "stratified bootstrap over seeds"
+TRIMMED = {"mean": 0.0, "interquartile_mean": 0.25}  # share that each statistic cuts at both ends
+THRESHOLDS = {"error": np.linspace(0, 1, 21), "gap": np.linspace(-0.5, 0.5, 21)}
+NO_INTERVAL = "too few seeds for an interval"
 COLUMNS = [
     "setting",
     "arm",
@@ -28,255 +44,338 @@ COLUMNS = [
     "interval",
     "note",
 ]
-STRATIFIED = "stratified bootstrap over seeds"
-THRESHOLDS = {"error": np.linspace(0, 1, 21), "gap": np.linspace(-0.5, 0.5, 21)}
-Row = dict[str, object]
+PROFILE_COLUMNS = [
+    "arm",
+    "outcome",
+    "threshold",
+    "estimate",
+    "low",
+    "high",
+    "seeds",
+    "settings",
+    "interval",
+    "note",
+]
+Scores = dict[str, np.ndarray]  # score of each seed, by the name of the arm
 
 
 def comparisons(
-    panels: Sequence[Panel], draws: Draws, declared: Collection[tuple[str, str]] = ()
+    settings: Sequence[SettingArrays], draws: Draws, declared: Collection[tuple[str, str]] = ()
 ) -> pd.DataFrame:
-    """Every arm by itself, versus `none` and versus a fresh network, in each setting and over all that have both.
+    """Summarize every arm, and compare it with `none` and with the baseline.
+
+    This is done in each setting, and over all settings for the arms that all settings have.
 
     Args:
-        panels: the settings.
+        settings: arrays of all settings.
         draws: of seeds.
-        declared: pairs of other arms, the first versus the second.
+        declared: further pairs of arms, the first versus the second.
 
     Returns:
-        One row per setting (or `all`), arm, outcome, stage and statistic: `mean` and `interquartile_mean` of an arm; versus another
-        `mean_difference` (arm less the other, paired by seed; p by flips of signs) and `probability_of_improvement` (that a run of the arm
-        has the lower outcome). Scores are means over the tasks of the stage; a run that diverged has none.
+        One row per setting (or `all`), arm, outcome, stage and statistic. An arm has `mean` and
+        `interquartile_mean`. An arm versus another has `mean_difference` (arm minus the other,
+        paired by seed, p by flips of signs) and `probability_of_improvement` (that a run of the arm
+        has the lower outcome). Scores are means over the tasks of the stage; diverged runs have
+        none.
     """
     rows: list[Row] = []
-    outcomes = dict.fromkeys(outcome for panel in panels for outcome in panel.outcomes)
-    for outcome in outcomes:
+    for outcome in _outcome_names(settings):
+        with_outcome = [arrays for arrays in settings if outcome in arrays.outcome_names]
         for stage in STAGES:
-            scores = {
-                panel.setting: _scores(panel, outcome, stage)
-                for panel in panels
-                if outcome in panel.outcomes
-            }
-            places = [*([name] for name in scores), *([list(scores)] if len(scores) > 1 else [])]
-            tasks = {panel.setting: _window(panel, stage) for panel in panels}
-            for settings in places:
-                held = [scores[name] for name in settings]
-                arms = [arm for arm in held[0] if all(arm in one for one in held)]
-                where: Row = {
-                    "setting": settings[0] if len(settings) == 1 else "all",
-                    "outcome": outcome,
-                    "stage": stage,
-                }
-                where["tasks"] = min(tasks[name] for name in settings)
-                for arm in arms:
-                    rows += [
-                        {**where, "arm": arm, "versus": "", **row}
-                        for row in _alone([one[arm] for one in held], draws)
-                    ]
-                    for versus in (
-                        other for other in arms if (arm, other) in declared or _is_usual(arm, other)
-                    ):
-                        pairs = [(one[arm], one[versus]) for one in held]
-                        rows += [
-                            {**where, "arm": arm, "versus": versus, **row}
-                            for row in _paired(pairs, draws)
-                        ]
+            keys: Row = {"outcome": outcome, "stage": stage}
+            scores = {arrays.setting: _scores(arrays, outcome, stage) for arrays in with_outcome}
+            tasks = {arrays.setting: _window_length(arrays, stage) for arrays in with_outcome}
+            for setting, of_setting in scores.items():
+                keys |= {"setting": setting, "tasks": tasks[setting]}
+                rows += [{**keys, **row} for row in _compare_arms([of_setting], draws, declared)]
+            if len(scores) > 1:
+                keys |= {"setting": "all", "tasks": min(tasks.values())}
+                rows += [
+                    {**keys, **row} for row in _compare_arms(list(scores.values()), draws, declared)
+                ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def profiles(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
-    """Performance profiles over all settings: the share of runs whose outcome, late, is at most a threshold.
+def profiles(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
+    """Compute performance profiles over all settings, for late outcomes.
+
+    A profile is the share of runs whose outcome is at most a threshold.
 
     Args:
-        panels: the settings.
+        settings: arrays of all settings.
         draws: of seeds.
 
     Returns:
         One row per arm that every setting has, outcome and threshold, with pointwise intervals.
     """
     rows: list[Row] = []
-    for outcome in dict.fromkeys(outcome for panel in panels for outcome in panel.outcomes):
-        scores = [_scores(panel, outcome, "late") for panel in panels if outcome in panel.outcomes]
-        for arm in (arm for arm in scores[0] if all(arm in one for one in scores)):
-            runs = [one[arm][np.isfinite(one[arm])] for one in scores]
-            thresholds = THRESHOLDS["gap" if outcome.endswith("gap") else "error"]
-            if not all(map(len, runs)):
+    for outcome in _outcome_names(settings):
+        thresholds = THRESHOLDS["gap" if outcome.endswith("gap") else "error"]
+        scores = [
+            _scores(arrays, outcome, "late")
+            for arrays in settings
+            if outcome in arrays.outcome_names
+        ]
+        for arm in _common_arms(scores):
+            runs = [_finite(of_setting[arm]) for of_setting in scores]
+            seeds = min(len(of_setting) for of_setting in runs)
+            if not seeds:
                 continue
-            below = [(one[:, None] <= thresholds + 1e-12).astype(float) for one in runs]
-            drawn = np.mean(
-                [draws.counts(len(one), place) @ one / len(one) for place, one in enumerate(below)],
-                axis=0,
-            )
-            low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-            few = min(map(len, runs)) < FEWEST_SEEDS
-            for place, threshold in enumerate(thresholds):
-                rows.append(
-                    {
-                        "arm": arm,
-                        "outcome": outcome,
-                        "threshold": round(float(threshold), 6),
-                        "estimate": np.mean([one[:, place].mean() for one in below]),
-                        "low": np.nan if few else low[place],
-                        "high": np.nan if few else high[place],
-                        "seeds": min(map(len, runs)),
-                        "settings": len(runs),
-                        "interval": "" if few else STRATIFIED,
-                        "note": "too few seeds for an interval" if few else "",
-                    }
-                )
-    columns = [
-        "arm",
-        "outcome",
-        "threshold",
-        "estimate",
-        "low",
-        "high",
-        "seeds",
-        "settings",
-        "interval",
-        "note",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+            keys: Row = {"arm": arm, "outcome": outcome, "seeds": seeds, "settings": len(runs)}
+            estimates = _profile(runs, thresholds, draws)
+            for threshold, estimate in zip(thresholds, estimates, strict=True):
+                rounded = round(float(threshold), 6)
+                rows.append({**keys, "threshold": rounded, **estimate.row()})
+    return pd.DataFrame(rows, columns=PROFILE_COLUMNS)
 
 
-def _is_usual(arm: str, versus: str) -> bool:
-    """Whether an arm is compared to another without being asked."""
+def _profile(
+    runs: Sequence[np.ndarray], thresholds: np.ndarray, draws: Draws
+) -> Iterator[Estimate]:
+    """Compute the share of runs at or below each threshold.
+
+    Args:
+        runs: scores of each setting, shapes ``(seed,)``.
+        thresholds: shape ``(threshold,)``.
+        draws: of seeds.
+    """
+    is_below = [(of_setting[:, None] <= thresholds + 1e-12).astype(float) for of_setting in runs]
+    means = np.mean(_resampled_means(is_below, draws), axis=0)
+    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    has_few_seeds = min(len(of_setting) for of_setting in runs) < MIN_BOOTSTRAP_SEEDS
+    for t in range(len(thresholds)):
+        share = np.mean([of_setting[:, t].mean() for of_setting in is_below])
+        if has_few_seeds:
+            yield Estimate(share, note=NO_INTERVAL)
+        else:
+            yield Estimate(share, low[t], high[t], STRATIFIED)
+
+
+def _outcome_names(settings: Sequence[SettingArrays]) -> list[str]:
+    """List the outcomes of all settings, in the order of their first occurrence."""
+    names: dict[str, None] = {}
+    for arrays in settings:
+        names |= dict.fromkeys(arrays.outcome_names)
+    return list(names)
+
+
+def _common_arms(scores: Sequence[Scores]) -> list[str]:
+    """List the arms that every setting has."""
+    return [arm for arm in scores[0] if all(arm in of_setting for of_setting in scores)]
+
+
+def _is_default_pair(arm: str, versus: str) -> bool:
+    """Check whether an arm is compared with another without a declaration."""
     return arm not in (versus, BASELINE) and versus in ("none", BASELINE)
 
 
-def _window(panel: Panel, stage: str) -> int:
-    """How many tasks a stage has."""
-    window = stages(panel.values.shape[-1])[stage]
+def _window_length(arrays: SettingArrays, stage: str) -> int:
+    """Count the tasks of a stage."""
+    window = stages(arrays.outcomes.shape[-1])[stage]
     return int(window.stop - window.start)
 
 
-def _scores(panel: Panel, outcome: str, stage: str) -> dict[str, np.ndarray]:
-    """Of each arm, the score of each seed; NaN where it diverged."""
-    values = panel.values[panel.outcomes.index(outcome)]
-    whole = np.where(
-        np.isfinite(values).all(axis=-1),
-        values[..., stages(values.shape[-1])[stage]].mean(axis=-1),
-        np.nan,
-    )
-    return dict(zip(panel.arms, whole, strict=True))
+def _scores(arrays: SettingArrays, outcome: str, stage: str) -> Scores:
+    """Average an outcome over the tasks of a stage; NaN for runs that diverged."""
+    values = arrays.outcomes[arrays.outcome_names.index(outcome)]
+    window = stages(values.shape[-1])[stage]
+    is_complete = np.isfinite(values).all(axis=-1)
+    scores = np.where(is_complete, values[..., window].mean(axis=-1), np.nan)
+    return dict(zip(arrays.arms, scores, strict=True))
 
 
-def _alone(scores: Sequence[np.ndarray], draws: Draws) -> Iterator[Row]:
-    """Mean and interquartile mean of an arm's runs in some settings, each setting resampled by itself."""
-    runs = [one[np.isfinite(one)] for one in scores]
-    out = sum(map(len, scores)) - sum(map(len, runs))
-    seeds = min(map(len, runs))
-    for statistic, cut in (("mean", 0.0), ("interquartile_mean", 0.25)):
-        row: Row = {"statistic": statistic, "seeds": seeds, "p": np.nan}
-        if not seeds:
-            yield row | _numbers(np.nan, np.nan, np.nan, "", out, "every seed diverged")
-            continue
-        estimate = float(stats.trim_mean(np.concatenate(runs), cut))
-        if seeds < FEWEST_SEEDS:
-            yield row | _numbers(estimate, np.nan, np.nan, "", out, "too few seeds for an interval")
-            continue
-        places = [draws.places(len(one), stratum) for stratum, one in enumerate(runs)]
-        drawn = stats.trim_mean(
-            np.concatenate([one[place] for one, place in zip(runs, places, strict=True)], axis=1),
-            cut,
-            axis=1,
-        )
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        yield row | _numbers(estimate, low, high, STRATIFIED, out)
+def _finite(scores: np.ndarray) -> np.ndarray:
+    """Leave out the runs without a score."""
+    return np.asarray(scores[np.isfinite(scores)])
 
 
-def _paired(pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: Draws) -> Iterator[Row]:
-    """An arm versus another in some settings, by the seeds that both have."""
-    both = [np.isfinite(one) & np.isfinite(other) for one, other in pairs]
-    kept = [(one[there], other[there]) for (one, other), there in zip(pairs, both, strict=True)]
-    out = sum(len(there) - int(there.sum()) for there in both)
-    seeds = min(len(one) for one, _ in kept)
+def _compare_arms(
+    scores: Sequence[Scores], draws: Draws, declared: Collection[tuple[str, str]]
+) -> Iterator[Row]:
+    """Build the rows of one setting, or of several settings together.
+
+    Args:
+        scores: of each setting.
+        draws: of seeds.
+        declared: further pairs of arms.
+    """
+    arms = _common_arms(scores)
+    for arm in arms:
+        for row in _summaries([of_setting[arm] for of_setting in scores], draws):
+            yield {"arm": arm, "versus": "", **row}
+        for versus in arms:
+            if (arm, versus) in declared or _is_default_pair(arm, versus):
+                pairs = [(of_setting[arm], of_setting[versus]) for of_setting in scores]
+                for row in _paired_comparisons(pairs, draws):
+                    yield {"arm": arm, "versus": versus, **row}
+
+
+def _summaries(scores: Sequence[np.ndarray], draws: Draws) -> Iterator[Row]:
+    """Compute the mean and the interquartile mean of an arm.
+
+    Args:
+        scores: of each setting, shapes ``(seed,)``.
+        draws: of seeds; each setting is resampled independently.
+    """
+    runs = [_finite(of_setting) for of_setting in scores]
+    seeds = min(len(of_setting) for of_setting in runs)
+    left_out = sum(map(len, scores)) - sum(map(len, runs))
+    for statistic, trimmed in TRIMMED.items():
+        estimate = _trimmed_mean(runs, trimmed, draws)
+        note = join_notes(incomplete_note(left_out), estimate.note)
+        yield {"statistic": statistic, "seeds": seeds, **replace(estimate, note=note).row()}
+
+
+def _trimmed_mean(runs: Sequence[np.ndarray], trimmed: float, draws: Draws) -> Estimate:
+    """Compute a trimmed mean over all runs, with a stratified bootstrap interval.
+
+    Args:
+        runs: finite scores of each setting, shapes ``(seed,)``.
+        trimmed: share that is cut at each end.
+        draws: of seeds.
+    """
+    seeds = min(len(of_setting) for of_setting in runs)
     if not seeds:
-        for statistic in ("mean_difference", "probability_of_improvement"):
-            yield {"statistic": statistic, "seeds": 0, "p": np.nan} | _numbers(
-                np.nan, np.nan, np.nan, "", out, "no seed has both"
-            )
-        return
-    differences = [one - other for one, other in kept]
-    estimate = float(np.mean([one.mean() for one in differences]))
-    strata = (
-        [None] if len(kept) == 1 else range(len(kept))
-    )  # one setting has all signs there are, of few seeds
-    p = float(
-        extreme(
-            np.mean(
-                [
-                    draws.signs(len(one), stratum) @ one / len(one)
-                    for stratum, one in zip(strata, differences, strict=True)
-                ],
-                axis=0,
-            )
-        )
-    )
-    least = 2 / 2 ** sum(map(len, differences))
-    if len(kept) == 1:
-        low, high, how = _single(interval(differences[0], draws))
+        return Estimate(note="every seed diverged")
+    mean = float(stats.trim_mean(np.concatenate(runs), trimmed))
+    if seeds < MIN_BOOTSTRAP_SEEDS:
+        return Estimate(mean, note=NO_INTERVAL)
+    resampled = []
+    for stratum, of_setting in enumerate(runs):
+        resampled.append(of_setting[draws.resamples(len(of_setting), stratum)])
+    means = stats.trim_mean(np.concatenate(resampled, axis=1), trimmed, axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Estimate(mean, low, high, STRATIFIED)
+
+
+def _paired_comparisons(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: Draws
+) -> Iterator[Row]:
+    """Compare an arm with another by the seeds that both have.
+
+    Args:
+        pairs: scores of both arms in each setting, shapes ``(seed,)``.
+        draws: of seeds.
+    """
+    complete_pairs = []
+    left_out = 0
+    for first, second in pairs:
+        is_complete = np.isfinite(first) & np.isfinite(second)
+        complete_pairs.append((first[is_complete], second[is_complete]))
+        left_out += len(is_complete) - int(is_complete.sum())
+    seeds = min(len(first) for first, _ in complete_pairs)
+    if seeds:
+        difference = _mean_difference(complete_pairs, draws)
+        improvement = _probability_of_improvement(complete_pairs, draws)
     else:
-        low, high, how = _stratified(
-            [
-                draws.counts(len(one), stratum) @ one / len(one)
-                for stratum, one in enumerate(differences)
-            ],
-            seeds,
-        )
-    note = f"the smallest p possible is {least:g}" if least > 0.05 else ""
-    yield {
-        "statistic": "mean_difference",
-        "seeds": seeds,
-        "p": p if seeds > 1 else np.nan,
-    } | _numbers(estimate, low, high, how, out, note if how else "too few seeds for an interval")
-    wins = [(one[:, None] < other) + (one[:, None] == other) / 2 for one, other in kept]
-    improved = float(np.mean([one.mean() for one in wins]))
-    low, high, how = np.nan, np.nan, ""
-    if seeds >= FEWEST_SEEDS and len(wins) == 1:
-        found = bca(
-            lambda counts: (((counts @ wins[0]) * counts).sum(axis=-1) / counts.sum(axis=-1) ** 2)[
-                :, None
-            ],
-            seeds,
-            draws,
-        )
-        low, high, how = _single((*found, BCA))
-    elif seeds >= FEWEST_SEEDS:
-        counts = [draws.counts(len(one), stratum) for stratum, one in enumerate(wins)]
-        low, high, how = _stratified(
-            [
-                ((c @ one) * c).sum(axis=-1) / len(one) ** 2
-                for c, one in zip(counts, wins, strict=True)
-            ],
-            seeds,
-        )
-    yield {"statistic": "probability_of_improvement", "seeds": seeds, "p": np.nan} | _numbers(
-        improved, low, high, how, out, "" if how else "too few seeds for an interval"
-    )
+        difference = improvement = Estimate(note="no seed has both")
+    for statistic, estimate in (
+        ("mean_difference", difference),
+        ("probability_of_improvement", improvement),
+    ):
+        note = join_notes(incomplete_note(left_out), estimate.note)
+        yield {"statistic": statistic, "seeds": seeds, **replace(estimate, note=note).row()}
 
 
-def _single(found: tuple[np.ndarray, np.ndarray, str]) -> tuple[float, float, str]:
-    """The interval of one number."""
-    low, high, how = found
-    return low.item(), high.item(), how
+def _mean_difference(pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: Draws) -> Estimate:
+    """Average the differences of pairs over seeds, then over settings; p by flips of signs.
+
+    Args:
+        pairs: complete scores of both arms in each setting.
+        draws: of seeds.
+    """
+    differences = [first - second for first, second in pairs]
+    seeds = min(len(of_setting) for of_setting in differences)
+    value = float(np.mean([of_setting.mean() for of_setting in differences]))
+    if len(differences) == 1:
+        low, high, method = interval(differences[0], draws)
+        estimate = Estimate(value, low.item(), high.item(), method)
+    else:
+        estimate = _stratified(value, _resampled_means(differences, draws), seeds)
+    smallest_p = 2 / 2 ** sum(map(len, differences))
+    if not estimate.method:
+        note = NO_INTERVAL
+    else:
+        note = f"the smallest p possible is {smallest_p:g}" if smallest_p > 0.05 else ""
+    p = _sign_flip_test(differences, draws) if seeds > 1 else np.nan
+    return replace(estimate, p=p, note=note)
 
 
-def _stratified(drawn: Sequence[np.ndarray], seeds: int) -> tuple[float, float, str]:
-    """Percentile interval of the mean over settings that are resampled each by itself; none for few seeds."""
-    if seeds < FEWEST_SEEDS:
-        return np.nan, np.nan, ""
-    low, high = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
-    return float(low), float(high), STRATIFIED
+def _sign_flip_test(differences: Sequence[np.ndarray], draws: Draws) -> float:
+    """Compare the mean difference with those after random flips of signs: two-sided p.
+
+    Args:
+        differences: of each setting, shapes ``(seed,)``.
+        draws: of signs; independent for each setting. One setting uses all signs if seeds are few.
+    """
+    strata: Sequence[int | None] = [None] if len(differences) == 1 else range(len(differences))
+    means = []
+    for stratum, of_setting in zip(strata, differences, strict=True):
+        seeds = len(of_setting)
+        means.append(draws.signs(seeds, stratum) @ of_setting / seeds)
+    return float(extreme(np.mean(means, axis=0)))
 
 
-def _numbers(estimate: float, low: object, high: object, how: str, out: int, note: str = "") -> Row:
-    """The numbers of a row, and what a reader must know of them."""
-    notes = filter(None, [f"{out} diverged or with gaps" if out else "", note])
-    return {
-        "estimate": estimate,
-        "low": low,
-        "high": high,
-        "interval": how,
-        "note": "; ".join(notes),
-    }
+def _probability_of_improvement(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: Draws
+) -> Estimate:
+    """Compute the probability that a run of the first arm is lower than one of the second.
+
+    Args:
+        pairs: complete scores of both arms in each setting.
+        draws: of seeds.
+    """
+    wins = []  # of each setting, shapes (seed, seed)
+    for first, second in pairs:
+        is_lower = first[:, None] < second
+        is_equal = first[:, None] == second
+        wins.append(is_lower + is_equal / 2)
+    seeds = min(len(of_setting) for of_setting in wins)
+    value = float(np.mean([of_setting.mean() for of_setting in wins]))
+    if seeds < MIN_BOOTSTRAP_SEEDS:
+        return Estimate(value, note=NO_INTERVAL)
+    if len(wins) == 1:
+
+        def statistic(counts: np.ndarray) -> np.ndarray:
+            weighted_wins = ((counts @ wins[0]) * counts).sum(axis=-1)
+            return np.asarray((weighted_wins / counts.sum(axis=-1) ** 2)[:, None])
+
+        low, high = bca(statistic, seeds, draws)
+        return Estimate(value, low.item(), high.item(), BCA)
+    resampled = []
+    for stratum, of_setting in enumerate(wins):
+        counts = draws.counts(len(of_setting), stratum)
+        weighted_wins = ((counts @ of_setting) * counts).sum(axis=-1)
+        resampled.append(weighted_wins / len(of_setting) ** 2)
+    return _stratified(value, resampled, seeds)
+
+
+def _resampled_means(values: Sequence[np.ndarray], draws: Draws) -> list[np.ndarray]:
+    """Average over the seeds of each resample, in each setting.
+
+    Args:
+        values: of each setting, shapes ``(seed, …)``.
+        draws: of seeds.
+
+    Returns:
+        Shapes ``(draw, …)``.
+    """
+    means = []
+    for stratum, of_setting in enumerate(values):
+        seeds = len(of_setting)
+        means.append(draws.counts(seeds, stratum) @ of_setting / seeds)
+    return means
+
+
+def _stratified(value: float, resampled: Sequence[np.ndarray], seeds: int) -> Estimate:
+    """Add the percentile interval of the mean over settings that are resampled independently.
+
+    Args:
+        value: the estimate.
+        resampled: of each setting, shapes ``(draw,)``.
+        seeds: the smallest number of seeds of a setting.
+    """
+    if seeds < MIN_BOOTSTRAP_SEEDS:
+        return Estimate(value, note=NO_INTERVAL)
+    low, high = np.quantile(np.mean(resampled, axis=0), [0.025, 0.975])
+    return Estimate(value, float(low), float(high), STRATIFIED)

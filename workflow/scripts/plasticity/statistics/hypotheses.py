@@ -1,11 +1,13 @@
-"""What was declared before the data, and what was not: p values adjusted within families.
+"""Adjust p values within families, and judge the hypotheses that the config declares.
 
-A declared hypothesis is one test a setting, and its family is adjusted by Holm's method, which bounds the chance of any false finding in
-it. All other tests are exploratory: adjusted by Benjamini and Hochberg's, over all of a kind in a table, which bounds the expected share
-of false findings.
+A declared hypothesis is one test per setting. Its family is adjusted by Holm's method, which bounds
+the probability of any false finding in the family. All other tests are exploratory. They are
+adjusted by the method of Benjamini and Hochberg over all tests of a kind in a table, which bounds
+the expected share of false findings.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,11 +15,12 @@ from statsmodels.stats.multitest import multipletests
 
 from plasticity.config.models import Hypothesis
 from plasticity.errors import StudyError
-from plasticity.statistics.null_models import NULLS
+from plasticity.statistics.estimate import Row
+from plasticity.statistics.meta_analysis import SURE
+from plasticity.statistics.null_models import NULL_MODELS
 
-SURE = 0.05
 EXPLORATORY = "exploratory"
-# tables of tests, and the column that tells their kinds apart
+# Tables with tests, and the column that tells kinds of tests apart.
 KINDS = {
     "associations": "level",
     "nulls": "null",
@@ -41,121 +44,185 @@ COLUMNS = [
     "interval",
     "note",
 ]
+NUMBERS_OF_TEST = [
+    "setting",
+    "estimate",
+    "low",
+    "high",
+    "p",
+    "p_adjusted",
+    "seeds",
+    "tasks",
+    "interval",
+    "note",
+]
+
+
+@dataclass(frozen=True)
+class DeclaredTest:
+    """The test of a hypothesis in one setting.
+
+    Attributes:
+        hypothesis: as the config declares it.
+        index: label of the row in the table ``hypothesis.table``.
+    """
+
+    hypothesis: Hypothesis
+    index: int
 
 
 def adjusted(
     tables: Mapping[str, pd.DataFrame], hypotheses: Sequence[Hypothesis]
 ) -> dict[str, pd.DataFrame]:
-    """Tables with `p_adjusted` and `family` beside each p, associations within runs with the strongest null that they beat, and hypotheses.
+    """Adjust the p values of all tables and judge the hypotheses.
 
     Args:
         tables: those of `KINDS`.
         hypotheses: as the config declares them.
 
     Returns:
-        The same tables, and ``hypotheses`` with one row per hypothesis and setting: its verdict is `supported`, `contradicted`
-        (significant in the other direction), `undecided`, or why there is no test.
+        The same tables with the columns ``p_adjusted`` and ``family``. `associations` also has
+        ``strongest_null``, the null model with the weakest assumptions among those that the
+        association beats. A further table, `hypotheses`, has one row per hypothesis and setting.
+        Its ``verdict`` is `supported`, `contradicted` (significant in the other direction),
+        `undecided`, or the reason why there is no test.
 
     Raises:
-        StudyError: a hypothesis about something that was not measured.
+        StudyError: a hypothesis is about something that was not measured.
     """
-    tables = {
-        name: table.assign(p_adjusted=np.nan, family=np.where(table["p"].notna(), EXPLORATORY, ""))
-        for name, table in tables.items()
-    }
-    declared = [(one, place) for one in hypotheses for place in _rows_of(one, tables[one.table])]
-    for family in dict.fromkeys(one.family for one, _ in declared):
-        runs = [(one.table, place) for one, place in declared if one.family == family]
-        p = np.array([tables[table].at[place, "p"] for table, place in runs], dtype=float)
-        for (table, place), value in zip(runs, _corrected(p, "holm"), strict=True):
-            tables[table].loc[place, ["p_adjusted", "family"]] = [value, family]
-    for name, kind in KINDS.items():
-        table = tables[name]
-        for _, rows in table[table["family"] == EXPLORATORY].groupby(kind, sort=False):
-            table.loc[rows.index, "p_adjusted"] = _corrected(rows["p"].to_numpy(), "fdr_bh")
-    tables["associations"]["strongest_null"] = _strongest(tables["associations"], tables["nulls"])
-    rows = [_verdict(one, tables[one.table].loc[place]) for one, place in declared]
+    tables = {name: _with_families(table) for name, table in tables.items()}
+    declared = []
+    for hypothesis in hypotheses:
+        indices = _matching_rows(hypothesis, tables[hypothesis.table])
+        declared += [DeclaredTest(hypothesis, index) for index in indices]
+    _adjust_declared(tables, declared)
+    _adjust_exploratory(tables)
+    tables["associations"]["strongest_null"] = _strongest_nulls(
+        tables["associations"], tables["nulls"]
+    )
+    rows = []
+    for test in declared:
+        tested_row = tables[test.hypothesis.table].loc[test.index]
+        rows.append(_hypothesis_row(test.hypothesis, tested_row))
     return tables | {"hypotheses": pd.DataFrame(rows, columns=COLUMNS)}
 
 
+def _with_families(table: pd.DataFrame) -> pd.DataFrame:
+    """Copy a table with all tests in the exploratory family and without adjusted p values."""
+    family = np.where(table["p"].notna(), EXPLORATORY, "")
+    return table.assign(p_adjusted=np.nan, family=family)
+
+
+def _adjust_declared(tables: Mapping[str, pd.DataFrame], declared: Sequence[DeclaredTest]) -> None:
+    """Set family and adjusted p of declared tests, by Holm's method within each family."""
+    for family in dict.fromkeys(test.hypothesis.family for test in declared):
+        tests = [test for test in declared if test.hypothesis.family == family]
+        p_values = [tables[test.hypothesis.table].at[test.index, "p"] for test in tests]
+        p = np.array(p_values, dtype=float)
+        for test, p_adjusted in zip(tests, _corrected(p, "holm"), strict=True):
+            table = tables[test.hypothesis.table]
+            table.loc[test.index, ["p_adjusted", "family"]] = [p_adjusted, family]
+
+
+def _adjust_exploratory(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Set adjusted p of all other tests, by the method of Benjamini and Hochberg."""
+    for name, kind in KINDS.items():
+        table = tables[name]
+        exploratory = table[table["family"] == EXPLORATORY]
+        for _, rows in exploratory.groupby(kind, sort=False):
+            p = rows["p"].to_numpy()
+            table.loc[rows.index, "p_adjusted"] = _corrected(p, "fdr_bh")
+
+
 def _corrected(p: np.ndarray, method: str) -> np.ndarray:
-    """Adjusted p; those that are missing stay so and count for nothing."""
-    known = np.isfinite(p)
-    found = np.full(p.shape, np.nan)
-    if known.any():
-        found[known] = multipletests(p[known], method=method)[1]
-    return found
+    """Adjust p values; missing ones stay missing and do not count.
+
+    Args:
+        p: shape ``(test,)``.
+        method: name that `multipletests` knows.
+    """
+    is_known = np.isfinite(p)
+    p_adjusted = np.full(p.shape, np.nan)
+    if is_known.any():
+        p_adjusted[is_known] = multipletests(p[is_known], method=method)[1]
+    return p_adjusted
 
 
-def _rows_of(one: Hypothesis, table: pd.DataFrame) -> Sequence[int]:
-    """Index of the hypothesis' rows, one a setting."""
-    found = table[
-        np.logical_and.reduce([table[column] == value for column, value in one.row.items()])
-    ]
-    if one.settings:
-        found = found[found["setting"].isin(one.settings)]
-    found = found[found["setting"] != "all"]
-    if (
-        one.measure and one.block is None
-    ):  # the explanation: on the coming task's data, of the whole network or the last layer that has it
-        order = found.assign(new=found["evaluation_point"] == "next", whole=found["block"] == "all")
-        found = (
-            order.sort_values(["next", "whole"], kind="stable")
-            .groupby("setting", sort=False)
-            .tail(1)
-        )
-    if found.empty:
+def _matching_rows(hypothesis: Hypothesis, table: pd.DataFrame) -> list[int]:
+    """Find the rows that test a hypothesis, one per setting.
+
+    Raises:
+        StudyError: there is none.
+    """
+    conditions = [table[column] == value for column, value in hypothesis.row.items()]
+    rows = table[np.logical_and.reduce(conditions)]
+    if hypothesis.settings:
+        rows = rows[rows["setting"].isin(hypothesis.settings)]
+    rows = rows[rows["setting"] != "all"]
+    if hypothesis.measure and hypothesis.block is None:
+        rows = _preferred_variants(rows)
+    if rows.empty:
         raise StudyError(
-            f"hypothesis {one.name} is about something that no setting has ({one.claim}): mend statistics.hypotheses"
+            f"config: hypothesis {hypothesis.name} ({hypothesis.claim}) matches nothing that was "
+            "measured. Correct it in statistics.hypotheses."
         )
-    return [int(place) for place in found.index]
+    return [int(index) for index in rows.index]
 
 
-def _verdict(one: Hypothesis, row: pd.Series) -> dict[str, object]:
-    """A row of the table of hypotheses."""
-    right = np.sign(row["estimate"]) == (1 if one.direction == "positive" else -1)
-    if np.isnan(row["p_adjusted"]):
-        verdict = row["note"] or "no test"
-    elif row["p_adjusted"] > SURE:
-        verdict = "undecided"
-    else:
-        verdict = "supported" if right else "contradicted"
-    numbers = {
-        name: row.get(name, np.nan)
-        for name in (
-            "setting",
-            "estimate",
-            "low",
-            "high",
-            "p",
-            "p_adjusted",
-            "seeds",
-            "tasks",
-            "interval",
-            "note",
-        )
-    }
-    return {
-        "hypothesis": one.name,
-        "family": one.family,
-        "claim": one.claim,
-        **numbers,
-        "verdict": verdict,
-    }
-
-
-def _strongest(associations: pd.DataFrame, nulls: pd.DataFrame) -> pd.Series:
-    """Of each association within runs, the null that assumes least among those that it beats (adjusted p of at most 0.05)."""
-    keys = ["setting", "arm", "outcome", "measure", "evaluation_point", "block"]
-    beaten = nulls[nulls["p_adjusted"] <= SURE].assign(
-        order=lambda table: table["null"].map(NULLS.index)
+def _preferred_variants(rows: pd.DataFrame) -> pd.DataFrame:
+    """Keep one variant of the measure per setting, by the rule of `SettingArrays.explanations`."""
+    preferences = rows.assign(
+        is_next=rows["evaluation_point"] == "next", is_all=rows["block"] == "all"
     )
-    best = beaten.sort_values("order", kind="stable").groupby(keys)["null"].last()
-    within = associations["level"] == "within_run"
-    tested = within & associations["p"].notna()
-    found = pd.Series(np.where(tested, "none", ""), associations.index, dtype=object)
-    names = associations.loc[tested, keys].merge(
-        best.rename("found"), left_on=keys, right_index=True, how="left"
-    )["found"]
-    found[tested] = names.fillna("none").to_numpy()
-    return found
+    ordered = preferences.sort_values(["is_next", "is_all"], kind="stable")
+    return ordered.groupby("setting", sort=False).tail(1)
+
+
+def _hypothesis_row(hypothesis: Hypothesis, test: pd.Series) -> Row:
+    """Build a row of the table of hypotheses.
+
+    Args:
+        hypothesis: as the config declares it.
+        test: the row that tests it.
+    """
+    return {
+        "hypothesis": hypothesis.name,
+        "family": hypothesis.family,
+        "claim": hypothesis.claim,
+        **{name: test.get(name, np.nan) for name in NUMBERS_OF_TEST},
+        "verdict": _verdict(hypothesis, test),
+    }
+
+
+def _verdict(hypothesis: Hypothesis, test: pd.Series) -> str:
+    """Judge a hypothesis by its test."""
+    if np.isnan(test["p_adjusted"]):
+        return test["note"] or "no test"
+    if test["p_adjusted"] > SURE:
+        return "undecided"
+    claimed_sign = 1 if hypothesis.direction == "positive" else -1
+    return "supported" if np.sign(test["estimate"]) == claimed_sign else "contradicted"
+
+
+def _strongest_nulls(associations: pd.DataFrame, nulls: pd.DataFrame) -> pd.Series:
+    """Find the null model with the weakest assumptions that each association beats.
+
+    Args:
+        associations: their table, with adjusted p values.
+        nulls: the table of null models, with adjusted p values.
+
+    Returns:
+        One text per association: the null model, `none` if it beats none, or empty if it was not
+        tested within runs.
+    """
+    keys = ["setting", "arm", "outcome", "measure", "evaluation_point", "block"]
+    beaten = nulls[nulls["p_adjusted"] <= SURE]
+    beaten = beaten.assign(order=beaten["null"].map(NULL_MODELS.index))
+    strongest = beaten.sort_values("order", kind="stable").groupby(keys)["null"].last()
+    is_tested = (associations["level"] == "within_run") & associations["p"].notna()
+    names = pd.Series(np.where(is_tested, "none", ""), associations.index, dtype=object)
+    matches = associations.loc[is_tested, keys].merge(
+        strongest.rename("strongest"), left_on=keys, right_index=True, how="left"
+    )
+    names[is_tested] = matches["strongest"].fillna("none").to_numpy()
+    return names

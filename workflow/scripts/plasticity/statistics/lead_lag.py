@@ -1,24 +1,40 @@
-"""Does the measure move before the error does? Three questions of the innovations, and one of the series themselves.
+"""Lead and lag: does a measure change before the outcome does?
 
-A measure is taken at a task's start, its outcome is what the task ends with: at lag 0 the measure already comes first. Innovations are
-first differences of deviations from the arm's mean curve, so that neither a shared trend nor a slow drift leads or lags. Cross-correlation
-assumes exchangeable seeds; Granger's regressions are compared to those of mismatched seeds, too; change points that a series has one.
+A measure is taken at the start of a task and its outcome at the end, so at lag 0 the measure
+already comes first. Three questions are asked of innovations, the first differences of deviations
+from the arm's mean curve, in which neither a shared trend nor a slow drift can lead or lag. The
+fourth, change points, is asked of the series themselves. Cross-correlations and Granger's
+regressions are compared with those of mismatched seeds, which assumes exchangeable seeds. Change
+points assume one change per series.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from plasticity.statistics.null_models import FEWEST, crossed, innovations, standardised
-from plasticity.statistics.panels import Batch, Panel
-from plasticity.statistics.resampling import ROUND_OFF, Draws, extreme, interval, matching
+from plasticity.statistics.estimate import Estimate, Numbers, Row, join_notes
+from plasticity.statistics.null_models import (
+    MIN_SEEDS,
+    crossed_correlations,
+    innovations,
+    standardize,
+)
+from plasticity.statistics.resampling import (
+    ROUND_OFF,
+    Draws,
+    extreme,
+    interval,
+    matching_weights,
+)
+from plasticity.statistics.setting_arrays import CompleteSeries, SettingArrays
 
-FEWEST_TASKS = 12  # fewer have no lags to tell apart
-LAGS = 5
-ORDER = 2  # of Granger's regressions
+MIN_TASKS = 12  # shorter series do not tell lags apart
+MAX_LAG = 5
+ORDER = 2  # number of lags in Granger's regressions
+QUESTIONS = ("cross_correlation", "measure_first", "outcome_first", "change_point")
 COLUMNS = [
     "setting",
     "arm",
@@ -38,168 +54,173 @@ COLUMNS = [
     "seeds",
     "tasks",
     "interval",
+    "note",
 ]
-Found = dict[str, np.ndarray | str]
 
 
-def lead_lag(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
-    """What comes first, for every explanation, outcome and arm.
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one question, for all pairs of a measure and an outcome.
+
+    All numbers have shape ``(measure, outcome)``, or are NaN if the question does not have them.
+
+    Attributes:
+        estimate: with its interval and its test.
+        lag: in measured tasks; positive if the measure comes first.
+        band: half the width of the simultaneous 95 % band of mismatched seeds.
+        lower_quartile: over seeds.
+        upper_quartile: over seeds.
+    """
+
+    estimate: Estimate
+    lag: Numbers = np.nan
+    band: Numbers = np.nan
+    lower_quartile: Numbers = np.nan
+    upper_quartile: Numbers = np.nan
+
+
+def lead_lag(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
+    """Answer four questions for every explanation, outcome and arm.
 
     Args:
-        panels: the settings.
+        settings: arrays of all settings.
         draws: of seeds.
 
     Returns:
-        One row per question. `cross_correlation`: the lag (in measured tasks; positive: the measure precedes) at which innovations
-        correlate most, mean over seeds, beside ±``band``, the simultaneous 95 % band of mismatched seeds. `measure_first`,
-        `outcome_first`: mean Wald statistic of Granger's test over seeds, beside mismatched ones. `change_point`: by how many tasks the
-        measure's change comes before the outcome's, mean over seeds, with quartiles.
+        One row per question:
+
+        - `cross_correlation`: the lag with the largest cross-correlation of innovations, mean over
+          seeds, and ``band``. A positive lag, in measured tasks, means that the measure comes
+          first.
+        - `measure_first`, `outcome_first`: the Wald statistic of Granger's test, mean over seeds.
+        - `change_point`: by how many tasks the measure changes before the outcome, mean over seeds,
+          with quartiles.
     """
     rows = []
-    for panel in (panel.explanations() for panel in panels):
-        for arm, name in enumerate(panel.arms):
-            for batch in panel.batches(arm):
-                rows += [
-                    {"setting": panel.setting, "arm": name, **row}
-                    for row in _rows(batch, panel.outcomes, draws)
-                ]
-    return pd.DataFrame(rows, columns=[*COLUMNS, "note"])
+    for arrays in settings:
+        explanations = arrays.explanations()
+        for arm, name in enumerate(arrays.arms):
+            keys: Row = {"setting": arrays.setting, "arm": name}
+            for series in explanations.complete_series(arm):
+                rows += [{**keys, **row} for row in _rows(series, arrays.outcome_names, draws)]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _rows(batch: Batch, outcomes: Sequence[str], draws: Draws) -> Iterator[dict[str, object]]:
-    """The rows of a batch."""
-    seeds, tasks = batch.x.shape[1:]
-    few = seeds < FEWEST or tasks < FEWEST_TASKS
-    constant = (np.ptp(batch.x, axis=-1) == 0).any(axis=-1)[:, None] | (
-        np.ptp(batch.y, axis=-1) == 0
-    ).any(axis=-1)
-    questions = ("cross_correlation", "measure_first", "outcome_first", "change_point")
-    found: dict[str, Found] = (
-        {question: {} for question in questions}
-        if few
-        else asked(batch.x, batch.y, batch.tasks, draws)
-    )
-    for m, key in enumerate(batch.keys):
-        for o, outcome in enumerate(outcomes):
-            missing = "too few" if few else "constant" if constant[m, o] else ""
-            for question, numbers in found.items():
-                values = {
-                    name: np.nan if missing else of[m, o]
-                    for name, of in numbers.items()
-                    if isinstance(of, np.ndarray)
-                }
-                row = asdict(key) | {
+def _rows(series: CompleteSeries, outcome_names: Sequence[str], draws: Draws) -> Iterator[Row]:
+    """Build a row for each measure, outcome and question."""
+    has_few = len(series.seeds) < MIN_SEEDS or len(series.tasks) < MIN_TASKS
+    answers = {} if has_few else answer_questions(series.x, series.y, series.tasks, draws)
+    x_is_constant = (np.ptp(series.x, axis=-1) == 0).any(axis=-1)
+    y_is_constant = (np.ptp(series.y, axis=-1) == 0).any(axis=-1)
+    for m, variant in enumerate(series.variants):
+        for o, outcome in enumerate(outcome_names):
+            is_constant = x_is_constant[m] or y_is_constant[o]
+            for question in QUESTIONS:
+                if has_few:
+                    answer = Answer(Estimate(note="too few"))
+                elif is_constant or np.isnan(answers[question].estimate.at(m, o).value):
+                    answer = Answer(Estimate(note="constant"))
+                else:
+                    answer = answers[question]
+                yield {
+                    **asdict(variant),
                     "outcome": outcome,
                     "question": question,
-                    "seeds": seeds,
-                    "tasks": tasks,
-                }
-                row |= dict.fromkeys(
-                    (
-                        "lag",
-                        "band",
-                        "lower_quartile",
-                        "upper_quartile",
-                        "estimate",
-                        "low",
-                        "high",
-                        "p",
-                    ),
-                    np.nan,
-                )
-                if not np.isnan(values.get("estimate", np.nan)):
-                    row |= values
-                else:
-                    missing = missing or "constant"
-                how = numbers.get("interval", "") if np.isfinite(float(row["low"])) else ""
-                yield row | {
-                    "interval": how,
-                    "note": "; ".join(filter(None, [batch.note, missing])),
+                    **_number_columns(answer, m, o, series.note),
+                    "seeds": len(series.seeds),
+                    "tasks": len(series.tasks),
                 }
 
 
-def asked(x: np.ndarray, y: np.ndarray, tasks: np.ndarray, draws: Draws) -> dict[str, Found]:
-    """The four questions' numbers, shapes ``(measure, outcome)``.
+def _number_columns(answer: Answer, m: int, o: int, note: str) -> Row:
+    """Build the columns with the numbers of measure m and outcome o, and with the note."""
+    estimate = answer.estimate.at(m, o)
+    estimate = replace(
+        estimate,
+        method=estimate.method if np.isfinite(estimate.low) else "",
+        note=join_notes(note, estimate.note),
+    )
+    others = {
+        "lag": answer.lag,
+        "band": answer.band,
+        "lower_quartile": answer.lower_quartile,
+        "upper_quartile": answer.upper_quartile,
+    }
+    return {**estimate.row(), **{name: Estimate(of).at(m, o).value for name, of in others.items()}}
+
+
+def answer_questions(
+    x: np.ndarray, y: np.ndarray, tasks: np.ndarray, draws: Draws
+) -> dict[str, Answer]:
+    """Answer each of `QUESTIONS`.
 
     Args:
         x: measures, shape ``(measure, seed, task)``.
         y: outcomes, shape ``(outcome, seed, task)``.
-        tasks: index of each.
+        tasks: index of each measured task.
         draws: of seeds.
     """
-    moves, responses = innovations(x), innovations(y)
-    first = granger(moves, responses, current=True)
-    second = granger(responses, moves, current=False).transpose(1, 0, 3, 2)
-    earlier = (tasks[change_points(y)][None] - tasks[change_points(x)][:, None]).astype(float)
-    low, high, how = interval(earlier, draws)
-    signs = draws.signs(earlier.shape[-1])
-    p = extreme(np.tensordot(signs, earlier, axes=(1, -1)) / len(signs[0]))
-    quartiles = dict(
-        zip(
-            ("lower_quartile", "upper_quartile"),
-            np.quantile(earlier, [0.25, 0.75], axis=-1),
-            strict=True,
-        )
-    )
-    lag = np.full(p.shape, float(ORDER))
+    x_innovations = innovations(x)
+    y_innovations = innovations(y)
+    measure_first = granger_statistics(x_innovations, y_innovations, current=True)
+    outcome_first = granger_statistics(y_innovations, x_innovations, current=False)
+    outcome_first = outcome_first.transpose(1, 0, 3, 2)
     return {
-        "cross_correlation": cross_correlation(moves, responses, draws),
-        "measure_first": {"lag": lag, **_of_matched(first, draws)},
-        "outcome_first": {"lag": lag, **_of_matched(second, draws)},
-        "change_point": {
-            "estimate": earlier.mean(axis=-1),
-            **quartiles,
-            "low": low,
-            "high": high,
-            "p": p,
-            "interval": how,
-        },
+        "cross_correlation": cross_correlation(x_innovations, y_innovations, draws),
+        "measure_first": _granger_test(measure_first, draws),
+        "outcome_first": _granger_test(outcome_first, draws),
+        "change_point": _compare_change_points(x, y, tasks, draws),
     }
 
 
-def cross_correlation(x: np.ndarray, y: np.ndarray, draws: Draws) -> Found:
-    """The lag of the largest mean cross-correlation of ranks, and how that compares to the largest of mismatched seeds.
+def cross_correlation(x: np.ndarray, y: np.ndarray, draws: Draws) -> Answer:
+    """Find the lag of the largest mean cross-correlation of ranks.
+
+    The largest is compared with that of mismatched seeds: in 95 of 100 permutations of seeds, no
+    lag leaves ±band.
 
     Args:
         x: innovations of measures, shape ``(measure, seed, task)``.
-        y: of outcomes, shape ``(outcome, seed, task)``.
+        y: innovations of outcomes, shape ``(outcome, seed, task)``.
         draws: of seeds.
-
-    Returns:
-        ``lag, band, estimate, p``, shapes ``(measure, outcome)``: in 95 of 100 permutations no lag leaves ±band.
     """
     seeds, tasks = x.shape[1:]
-    x, y = stats.rankdata(x, axis=-1), stats.rankdata(y, axis=-1)
-    lags = np.arange(-min(LAGS, tasks // 3), min(LAGS, tasks // 3) + 1)
-    chosen = matching(seeds, draws)
-    found = []
-    for lag in lags:
-        early, late = slice(0, tasks - abs(lag)), slice(abs(lag), tasks)
-        pairs = crossed(
-            standardised(x[..., early if lag >= 0 else late]),
-            standardised(y[..., late if lag >= 0 else early]),
-        )
-        excess = (pairs - pairs.mean(axis=(-2, -1), keepdims=True)).reshape(-1, seeds**2) @ chosen.T
-        found.append((np.diagonal(pairs, axis1=-2, axis2=-1).mean(axis=-1).ravel(), excess))
-    means, drawn = np.array([mean for mean, _ in found]), np.abs([excess for _, excess in found])
-    largest, place = drawn.max(axis=0), drawn[..., 0].argmax(axis=0)
-    band = np.quantile(largest, 0.95, axis=-1)
     shape = (len(x), len(y))
+    x = stats.rankdata(x, axis=-1)
+    y = stats.rankdata(y, axis=-1)
+    weights = matching_weights(seeds, draws)
+    max_lag = min(MAX_LAG, tasks // 3)
+    lags = np.arange(-max_lag, max_lag + 1)
+    means_by_lag = []
+    excess_by_lag = []
+    for lag in lags:
+        early = slice(0, tasks - abs(lag))
+        late = slice(abs(lag), tasks)
+        x_lagged = standardize(x[..., early if lag >= 0 else late])
+        y_lagged = standardize(y[..., early if lag < 0 else late])
+        pairs = crossed_correlations(x_lagged, y_lagged)
+        centred = pairs - pairs.mean(axis=(-2, -1), keepdims=True)
+        means_by_lag.append(np.diagonal(pairs, axis1=-2, axis2=-1).mean(axis=-1).ravel())
+        excess_by_lag.append(centred.reshape(-1, seeds**2) @ weights.T)
+    means = np.array(means_by_lag)  # (lag, pair)
+    sizes = np.abs(excess_by_lag)  # (lag, pair, draw)
+    largest = sizes.max(axis=0)
+    best = sizes[..., 0].argmax(axis=0)
     p = (largest >= largest[:, :1] - ROUND_OFF).mean(axis=-1)
-    values = {
-        "lag": lags[place].astype(float),
-        "band": band,
-        "estimate": means[place, np.arange(len(place))],
-        "p": p,
-    }
-    return {name: of.reshape(shape) for name, of in values.items()}
+    return Answer(
+        Estimate(means[best, np.arange(len(best))].reshape(shape), p=p.reshape(shape)),
+        lag=lags[best].astype(float).reshape(shape),
+        band=np.quantile(largest, 0.95, axis=-1).reshape(shape),
+    )
 
 
-def granger(causes: np.ndarray, responses: np.ndarray, current: bool) -> np.ndarray:
-    """Wald statistics: whether a cause's last two values help to predict a response beside its own last two, for all pairs of seeds.
+def granger_statistics(causes: np.ndarray, responses: np.ndarray, current: bool) -> np.ndarray:
+    """Compute the Wald statistics of Granger's test for all pairs of seeds.
 
-    A difference of white noise is no autoregression of any order, so a table of chi squared would find causes that are none; mismatched
-    seeds are the reference instead. By Frisch and Waugh, all pairs are a few products of matrices.
+    They measure whether the last two values of a cause help to predict a response, given the last
+    two values of the response. A difference of white noise is no autoregression of finite order, so
+    a χ² table would find causes where there are none. Mismatched seeds are the reference instead.
+    By the theorem of Frisch and Waugh, all pairs need only a few matrix products.
 
     Args:
         causes: shape ``(cause, seed, task)``.
@@ -207,54 +228,96 @@ def granger(causes: np.ndarray, responses: np.ndarray, current: bool) -> np.ndar
         current: whether a cause is known before the response of the same task.
 
     Returns:
-        Shape ``(cause, response, seed of the cause, seed of the response)``; NaN where a regression has no unique answer.
+        Shape ``(cause, response, seed of the cause, seed of the response)``; NaN where a regression
+        has no unique solution.
     """
-    tasks, offset = responses.shape[-1], 0 if current else 1
+    tasks = responses.shape[-1]
+    first_lag = 0 if current else 1
 
     def lagged(values: np.ndarray, lag: int) -> np.ndarray:
         return values[..., ORDER + 1 - lag : tasks - lag]
 
-    target, x = (
-        lagged(responses, 0),
-        np.stack([lagged(causes, lag) for lag in range(offset, ORDER + offset)], axis=-1),
-    )
-    own = np.linalg.qr(
-        np.stack(
-            [np.ones_like(target), *(lagged(responses, lag) for lag in range(1, ORDER + 1))],
-            axis=-1,
-        )
-    )[0]
-    left = target - (own @ (np.swapaxes(own, -1, -2) @ target[..., None]))[..., 0]
-    explained = np.tensordot(x, own, axes=(2, 2)).transpose(
-        0, 3, 1, 4, 2, 5
-    )  # (cause, response, seed, seed, lag, column)
-    b = np.tensordot(x, left, axes=(2, 2)).transpose(0, 3, 1, 4, 2)
-    gram = (np.swapaxes(x, -1, -2) @ x)[:, None, :, None] - explained @ np.swapaxes(
-        explained, -1, -2
-    )
+    target = lagged(responses, 0)
+    own_lags = [lagged(responses, lag) for lag in range(1, ORDER + 1)]
+    cause_lags = [lagged(causes, lag) for lag in range(first_lag, ORDER + first_lag)]
+    own_design = np.stack([np.ones_like(target), *own_lags], axis=-1)
+    x = np.stack(cause_lags, axis=-1)  # (cause, seed, task, lag)
+
+    # Project the target and the lags of the cause off the response's own lags.
+    basis = np.linalg.qr(own_design)[0]  # (response, seed, task, column)
+    fitted = basis @ (np.swapaxes(basis, -1, -2) @ target[..., None])
+    residual = target - fitted[..., 0]
+    # (cause, response, seed, seed, lag, column)
+    explained = np.tensordot(x, basis, axes=(2, 2)).transpose(0, 3, 1, 4, 2, 5)
+    b = np.tensordot(x, residual, axes=(2, 2)).transpose(0, 3, 1, 4, 2)
+    total_gram = (np.swapaxes(x, -1, -2) @ x)[:, None, :, None]
+    gram = total_gram - explained @ np.swapaxes(explained, -1, -2)
+
+    # Solve the regressions on two lags in closed form.
     determinant = gram[..., 0, 0] * gram[..., 1, 1] - gram[..., 0, 1] ** 2
-    unique = determinant > ROUND_OFF * gram[..., 0, 0] * gram[..., 1, 1]
+    is_unique = determinant > ROUND_OFF * gram[..., 0, 0] * gram[..., 1, 1]
     gain = (
         b[..., 0] ** 2 * gram[..., 1, 1]
         - 2 * b[..., 0] * b[..., 1] * gram[..., 0, 1]
         + b[..., 1] ** 2 * gram[..., 0, 0]
     )
-    gain = gain / np.where(unique, determinant, np.nan)
-    rest = (left**2).sum(axis=-1)[None, :, None] - gain
-    return np.asarray(gain / np.where(rest > 0, rest, np.nan) * (target.shape[-1] - 1 - 2 * ORDER))
+    gain = gain / np.where(is_unique, determinant, np.nan)
+    unexplained = (residual**2).sum(axis=-1)[None, :, None] - gain
+    freedom = target.shape[-1] - 1 - 2 * ORDER
+    return np.asarray(gain / np.where(unexplained > 0, unexplained, np.nan) * freedom)
 
 
-def _of_matched(wald: np.ndarray, draws: Draws) -> Found:
-    """Mean over matched seeds, and the share of permutations of seeds whose mean is as large: ``estimate, p``."""
+def _granger_test(wald: np.ndarray, draws: Draws) -> Answer:
+    """Compare the mean Wald statistic of matched seeds with those of permuted seeds: one-sided p.
+
+    Args:
+        wald: shape ``(measure, outcome, seed, seed)``.
+        draws: of permutations.
+    """
     seeds = wald.shape[-1]
-    means = matching(seeds, draws) @ wald.reshape(-1, seeds**2).T
-    p = np.where(np.isfinite(means[0]), (means >= means[0] * (1 - ROUND_OFF)).mean(axis=0), np.nan)
-    return {"estimate": means[0].reshape(wald.shape[:2]), "p": p.reshape(wald.shape[:2])}
+    shape = wald.shape[:2]
+    means = matching_weights(seeds, draws) @ wald.reshape(-1, seeds**2).T
+    share = (means >= means[0] * (1 - ROUND_OFF)).mean(axis=0)
+    p = np.where(np.isfinite(means[0]), share, np.nan)
+    estimate = Estimate(means[0].reshape(shape), p=p.reshape(shape))
+    return Answer(estimate, lag=np.full(shape, float(ORDER)))
+
+
+def _compare_change_points(x: np.ndarray, y: np.ndarray, tasks: np.ndarray, draws: Draws) -> Answer:
+    """Compute by how many tasks a measure changes before an outcome.
+
+    Args:
+        x: measures, shape ``(measure, seed, task)``.
+        y: outcomes, shape ``(outcome, seed, task)``.
+        tasks: index of each measured task.
+        draws: of seeds.
+    """
+    x_changes = tasks[change_points(x)][:, None]
+    y_changes = tasks[change_points(y)][None]
+    lead = (y_changes - x_changes).astype(float)  # (measure, outcome, seed)
+    low, high, method = interval(lead, draws)
+    signs = draws.signs(lead.shape[-1])
+    p = extreme(np.tensordot(signs, lead, axes=(1, -1)) / len(signs[0]))
+    lower_quartile, upper_quartile = np.quantile(lead, [0.25, 0.75], axis=-1)
+    return Answer(
+        Estimate(lead.mean(axis=-1), low, high, method, p),
+        lower_quartile=lower_quartile,
+        upper_quartile=upper_quartile,
+    )
 
 
 def change_points(values: np.ndarray) -> np.ndarray:
-    """Place at which a single change of mean fits the ranks of a series best: shape ``(…, task)`` → ``(…)``, from 1."""
+    """Find where a single change of the mean fits the ranks of a series best.
+
+    Args:
+        values: shape ``(…, task)``.
+
+    Returns:
+        Index of the first task after the change, at least 1, shape ``(…)``.
+    """
+    tasks = values.shape[-1]
     ranks = stats.rankdata(values, axis=-1)
     sums = (ranks - ranks.mean(axis=-1, keepdims=True)).cumsum(axis=-1)[..., :-1]
-    before = np.arange(1, values.shape[-1])
-    return np.asarray((sums**2 / (before * (values.shape[-1] - before))).argmax(axis=-1) + 1)
+    before = np.arange(1, tasks)
+    gain = sums**2 / (before * (tasks - before))
+    return np.asarray(gain.argmax(axis=-1) + 1)

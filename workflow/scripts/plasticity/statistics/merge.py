@@ -1,4 +1,4 @@
-"""Ensembles into one dataset per setting."""
+"""Merge the ensembles of a setting into one dataset."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,54 +10,65 @@ from plasticity.config.models import BASELINE
 from plasticity.errors import StudyError
 from plasticity.training.outcomes import FRESH
 
-UNMEASURED = {"curvature_status": np.int8(3)}  # not_asked_for; NaN for all others
+# Fill values of tasks without a measurement: the flag `not_asked_for`, and NaN for all others.
+FILL_VALUES = {"curvature_status": np.int8(3)}
 
 
-def gather(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Dataset]) -> xr.Dataset:
-    """Join all ensembles of a setting, with the baseline's outcomes beside everyone's own.
+def merge_ensembles(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Join all ensembles of a setting, and repeat the baseline's outcomes for every arm.
 
     Args:
         outcomes: of each ensemble, dims ``(arm, seed, task)``.
-        measures: of the same ensembles in the same order; tasks that were not measured are NaN, and what a spectrum lacks to the longest.
+        measures: of the same ensembles in the same order. They may lack tasks, and spectra may have
+            different lengths.
 
     Returns:
-        All arms and seeds, in the order of the ensembles.
+        All arms and seeds in the order of the ensembles. Missing measurements are NaN.
+        ``fresh_{outcome}`` has dims ``(seed, task)``.
 
     Raises:
-        StudyError: arms that do not have the same seeds, tasks or blocks.
+        StudyError: the arms do not have the same seeds and tasks.
     """
-    # a network with further layers has all of the others' blocks, and its own in between
-    of_networks = sorted(
-        (list(measure.block.values) for measure in measures), key=len, reverse=True
-    )
-    along: dict[str, object] = {"block": list(dict.fromkeys(itertools.chain(*of_networks)))}
-    if longest := max(measure.sizes.get("rank", 0) for measure in measures):
-        along["rank"] = range(longest)
-    ensembles = [
-        outcome.merge(
-            measure.reindex(along | {"task": outcome.task}, fill_value=UNMEASURED), join="exact"
-        )
-        for outcome, measure in zip(outcomes, measures, strict=True)
-    ]
+    coordinates = _common_coordinates(measures)
     arms: dict[tuple[str, ...], list[xr.Dataset]] = {}
-    for ensemble in ensembles:
+    for outcome, measure in zip(outcomes, measures, strict=True):
+        completed = measure.reindex(coordinates | {"task": outcome.task}, fill_value=FILL_VALUES)
+        ensemble = outcome.merge(completed, join="exact")
         arms.setdefault(tuple(ensemble.arm.values), []).append(ensemble)
     try:
-        whole = xr.concat(
-            [xr.concat(blocks, "seed", join="exact") for blocks in arms.values()],
-            "arm",
-            join="exact",
-        )
+        by_arm = [xr.concat(blocks, "seed", join="exact") for blocks in arms.values()]
+        merged = xr.concat(by_arm, "arm", join="exact")
     except ValueError as error:
         raise StudyError(
-            f"the arms of a setting do not have the same runs ({error}): remove its runs and start snakemake again"
+            "runs: the arms of a setting do not have the same seeds and tasks "
+            f"({error}). Delete the runs of this setting and start snakemake again."
         ) from error
-    baseline = whole.sel(arm=BASELINE, drop=True)
-    there = {
-        name: baseline[name.removeprefix("fresh_")]
-        for name in FRESH
-        if name.removeprefix("fresh_") in whole
-    }
-    return whole.assign(
-        {name: values.assign_attrs(long_name=FRESH[name].meaning) for name, values in there.items()}
+    return _with_baseline(merged)
+
+
+def _common_coordinates(measures: Sequence[xr.Dataset]) -> dict[str, object]:
+    """Find the blocks and ranks that cover all ensembles.
+
+    A network with additional layers has all blocks of the others, and its own between them. The
+    longest list of blocks therefore comes first.
+    """
+    block_lists = sorted(
+        (list(measure.block.values) for measure in measures), key=len, reverse=True
     )
+    blocks = list(dict.fromkeys(itertools.chain(*block_lists)))
+    coordinates: dict[str, object] = {"block": blocks}
+    if length := max(measure.sizes.get("rank", 0) for measure in measures):
+        coordinates["rank"] = range(length)
+    return coordinates
+
+
+def _with_baseline(data: xr.Dataset) -> xr.Dataset:
+    """Add ``fresh_{outcome}``, the outcomes of the baseline."""
+    baseline = data.sel(arm=BASELINE, drop=True)
+    baseline_outcomes = {}
+    for name, variable in FRESH.items():
+        outcome = name.removeprefix("fresh_")
+        if outcome in data:
+            values = baseline[outcome]
+            baseline_outcomes[name] = values.assign_attrs(long_name=variable.meaning)
+    return data.assign(baseline_outcomes)

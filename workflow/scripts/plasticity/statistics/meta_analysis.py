@@ -1,8 +1,9 @@
-"""How consistent is each explanation over settings, as a number; and where does it fail, as a list.
+"""How consistent is each explanation over settings, and where does it fail?
 
-The claim that plasticity is lost *because* of something needs it to move with the error in every setting. A meta-analysis over settings
-says how far the correlations agree and what to expect of the next setting; the counter-examples are settings and arms where one is lost
-without the other.
+A claim that something causes the loss of plasticity requires that it changes with the error in
+every setting. A meta-analysis over settings estimates how far the correlations agree and what to
+expect of the next setting. Counterexamples are settings and arms in which only one of the two
+changes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,22 +13,23 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
 
+from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.null_models import (
-    FEWEST,
-    crossed,
-    dependent,
+    MIN_SEEDS,
+    crossed_correlations,
     deviations,
-    matched,
-    ranked,
+    error_inflation,
+    matched_correlations,
+    standardized_ranks,
 )
-from plasticity.statistics.panels import FEWEST_TASKS, Panel
 from plasticity.statistics.resampling import Draws, interval, permutation_test
+from plasticity.statistics.setting_arrays import MIN_TASKS, CompleteSeries, SettingArrays
 from plasticity.training.outcomes import stages
 
-ARM = "none"  # whose loss of plasticity is to be explained
-SURE = 0.05
-STRONGEST = 0.999  # a correlation counts as no stronger: Fisher's z of 1 is infinite
-# the direction in which an explanation has its measure move when plasticity is lost
+ARM = "none"  # the arm whose loss of plasticity is to be explained
+SURE = 0.05  # significance level
+MAX_CORRELATION = 0.999  # stronger correlations are cut here, because Fisher's z of 1 is infinite
+# Endings of measures, and the claimed sign of their change when plasticity is lost.
 CLAIMS = {
     "rank": -1,
     "dormant_fraction": 1,
@@ -35,257 +37,314 @@ CLAIMS = {
     "saturated_fraction": 1,
     "weight_norm": 1,
 }
-SHARES = (
-    "_fraction",
-    "_overlap",
-)  # how measures end whose change is taken as it is, not relative to where it began
-Row = dict[str, object]
+# Endings of measures between 0 and 1. Their changes are absolute, those of other measures relative.
+SHARES = ("_fraction", "_overlap")
+COUNTEREXAMPLES = (
+    "lost, and the measure is still",
+    "lost, and the measure moves the other way",
+    "kept, and the measure moves as claimed",
+)
+CONSISTENCY_COLUMNS = [
+    "measure",
+    "outcome",
+    "association",
+    "claim",
+    "estimate",
+    "low",
+    "high",
+    "p",
+    "q",
+    "p_heterogeneity",
+    "i_squared",
+    "prediction_low",
+    "prediction_high",
+    "sign_agreement",
+    "as_claimed",
+    "beating",
+    "worst_setting",
+    "worst_estimate",
+    "settings",
+    "seeds",
+    "interval",
+    "note",
+]
+COUNTEREXAMPLE_COLUMNS = [
+    "setting",
+    "arm",
+    "measure",
+    "verdict",
+    "counterexample",
+    "loss",
+    "loss_low",
+    "loss_high",
+    "change",
+    "change_low",
+    "change_high",
+    "seeds",
+    "tasks",
+    "interval",
+    "note",
+]
 
 
 def claim(measure: str) -> int:
-    """The sign in which a measure is claimed to move when plasticity is lost; 0 where nobody claims one."""
-    return next((sign for name, sign in CLAIMS.items() if measure.endswith(name)), 0)
+    """Return the claimed sign of a measure's change when plasticity is lost; 0 without a claim."""
+    for ending, sign in CLAIMS.items():
+        if measure.endswith(ending):
+            return sign
+    return 0
 
 
-def consistency(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
-    """Random-effects meta-analysis over settings of the correlations within runs, arm `none`, for each explanation and outcome.
+def consistency(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
+    """Combine the correlations within runs of all settings by a random-effects meta-analysis.
 
-    DerSimonian and Laird's model with Paule and Mandel's variance between settings, and Hartung and Knapp's interval, of Fisher's z; the
-    prediction interval, for the next setting, is that of Higgins, Thompson and Spiegelhalter 2009.
+    The model is that of DerSimonian and Laird for Fisher's z, with the variance between settings of
+    Paule and Mandel and the interval of Hartung and Knapp. The prediction interval is that of
+    Higgins, Thompson and Spiegelhalter 2009.
 
     Args:
-        panels: the settings.
+        settings: arrays of all settings; only the arm `none` is used.
         draws: of seeds.
 
     Returns:
-        One row per explanation, outcome and association (`within_run`, or beside the null `task`, without the shared curve): the
-        correlation over settings with ``low, high, p``, Cochran's ``q`` with its p, ``i_squared``, ``prediction_low`` and ``_high``;
-        ``sign_agreement``: share of settings on the majority's side; ``as_claimed``: share on the side of the claim; ``beating``: share
-        with p below 0.05 beside mismatched seeds; the setting where the claim (without one: the majority's sign) fares worst.
+        One row per explanation, outcome and association. The association is `within_run`, or `task`
+        without the curve that all seeds share. ``estimate, low, high, p`` are of the correlation
+        over settings, ``q`` is Cochran's. ``prediction_low`` and ``prediction_high`` are for the
+        next setting. Shares of settings: ``sign_agreement`` with the sign of the majority,
+        ``as_claimed`` with the claimed sign, ``beating`` with p ≤ 0.05 against mismatched seeds.
+        ``worst_setting`` agrees least with the claim, or with the majority if there is no claim.
     """
-    found: dict[tuple[str, str, str], list[Row]] = {}
-    for panel in (panel.explanations() for panel in panels if ARM in panel.arms):
-        for batch in panel.batches(panel.arms.index(ARM)):
-            seeds, tasks = batch.x.shape[1:]
-            if seeds < FEWEST or tasks < FEWEST_TASKS:
+    effects: dict[tuple[str, str, str], list[Row]] = {}
+    for arrays in settings:
+        if ARM not in arrays.arms:
+            continue
+        for series in arrays.explanations().complete_series(arrays.arms.index(ARM)):
+            if len(series.seeds) < MIN_SEEDS or len(series.tasks) < MIN_TASKS:
                 continue
-            p = permutation_test(crossed(ranked(batch.x), ranked(batch.y)), draws)
-            for association, of, wider in (
-                ("within_run", np.asarray, 1.0),
-                ("task", deviations, dependent(seeds)),
-            ):
-                z = np.arctanh(
-                    np.clip(
-                        matched(ranked(of(batch.x)), ranked(of(batch.y))), -STRONGEST, STRONGEST
-                    )
-                )
-                for m, key in enumerate(batch.keys):
-                    for o, outcome in enumerate(panel.outcomes):
-                        one = {
-                            "setting": panel.setting,
-                            "z": z[m, o].mean(),
-                            "error": wider * stats.sem(z[m, o]),
-                            "p": p[m, o],
-                            "seeds": seeds,
-                        }
-                        found.setdefault((key.measure, outcome, association), []).append(one)
-    rows = [
-        {
-            "measure": m,
-            "outcome": o,
-            "association": a,
-            **_over_settings(pd.DataFrame(all_of), claim(m)),
-        }
-        for (m, o, a), all_of in found.items()
-    ]
-    return pd.DataFrame(
-        rows,
-        columns=list(rows[0])
-        if rows
-        else ["measure", "outcome", "association", *_over_settings(pd.DataFrame(), 0)],
-    )
+            for key, effect in _effects(series, arrays.outcome_names, draws):
+                effect["setting"] = arrays.setting
+                effects.setdefault(key, []).append(effect)
+    rows = []
+    for (measure, outcome, association), of_settings in effects.items():
+        keys: Row = {"measure": measure, "outcome": outcome, "association": association}
+        rows.append({**keys, **_over_settings(pd.DataFrame(of_settings), claim(measure))})
+    return pd.DataFrame(rows, columns=CONSISTENCY_COLUMNS)
 
 
-def _over_settings(found: pd.DataFrame, claimed: int) -> Row:
-    """One row: what the settings say together."""
-    numbers = [
-        "estimate",
-        "low",
-        "high",
-        "p",
-        "q",
-        "p_heterogeneity",
-        "i_squared",
-        "prediction_low",
-        "prediction_high",
-    ]
-    row: Row = {"claim": claimed, **dict.fromkeys(numbers, np.nan)}
-    row |= dict.fromkeys(["sign_agreement", "as_claimed", "beating"], np.nan) | {
-        "worst_setting": "",
-        "worst_estimate": np.nan,
+def _effects(
+    series: CompleteSeries, outcome_names: Sequence[str], draws: Draws
+) -> Iterator[tuple[tuple[str, str, str], Row]]:
+    """Compute Fisher's z of each measure, outcome and association, with its standard error.
+
+    Yields:
+        ``(measure, outcome, association)`` and ``{z, error, p, seeds}``.
+    """
+    seeds = len(series.seeds)
+    x_ranks = standardized_ranks(series.x)
+    y_ranks = standardized_ranks(series.y)
+    p = permutation_test(crossed_correlations(x_ranks, y_ranks), draws)
+    correlations = {
+        "within_run": matched_correlations(x_ranks, y_ranks),
+        "task": matched_correlations(
+            standardized_ranks(deviations(series.x)), standardized_ranks(deviations(series.y))
+        ),
     }
-    known = found[found["z"].notna() & (found["error"] > 0)] if len(found) else found
-    row |= {
+    inflation = {"within_run": 1.0, "task": error_inflation(seeds)}
+    for association, per_seed in correlations.items():
+        z = np.arctanh(np.clip(per_seed, -MAX_CORRELATION, MAX_CORRELATION))
+        for m, variant in enumerate(series.variants):
+            for o, outcome in enumerate(outcome_names):
+                effect: Row = {
+                    "z": z[m, o].mean(),
+                    "error": inflation[association] * stats.sem(z[m, o]),
+                    "p": p[m, o],
+                    "seeds": seeds,
+                }
+                yield (variant.measure, outcome, association), effect
+
+
+def _over_settings(effects: pd.DataFrame, claimed: int) -> Row:
+    """Combine the effects of one measure, outcome and association.
+
+    Args:
+        effects: columns ``setting, z, error, p, seeds``, a row per setting.
+        claimed: sign of the claim; 0 without one.
+    """
+    is_known = effects["z"].notna() & (effects["error"] > 0)
+    known = effects[is_known]
+    row: Row = {
+        "claim": claimed,
         "settings": len(known),
         "seeds": int(known["seeds"].min()) if len(known) else 0,
-        "interval": "",
-        "note": "",
+        "worst_setting": "",
     }
     if not len(known):
-        return row | {"note": "constant" if len(found) else "too few"}
-    left_out = len(found) - len(known)
+        return row | Estimate(note="constant").row()
+    left_out = len(effects) - len(known)
+    note = f"constant in {left_out} settings" if left_out else ""
+    row |= _agreement(known, claimed)
+    if len(known) == 1:
+        estimate = Estimate(float(np.tanh(known["z"].mean())), note=join_notes(note, "one setting"))
+        return row | estimate.row()
+    return row | _random_effects(known, note)
+
+
+def _agreement(known: pd.DataFrame, claimed: int) -> Row:
+    """Compute shares of settings that agree, and find the setting that agrees least."""
     signs = np.sign(known["z"])
     majority = np.sign(signs.sum()) or signs.iloc[0]
     worst = known.loc[(known["z"] * (claimed or majority)).idxmin()]
-    row |= {
-        "estimate": float(np.tanh(known["z"].mean())),
+    return {
         "sign_agreement": float((signs == majority).mean()),
         "as_claimed": float((signs == claimed).mean()) if claimed else np.nan,
         "beating": float((known["p"] <= SURE).mean()),
         "worst_setting": worst["setting"],
         "worst_estimate": float(np.tanh(worst["z"])),
     }
-    notes = [f"constant in {left_out} settings"] * bool(left_out)
-    if len(known) < 2:
-        return row | {"note": "; ".join([*notes, "one setting"])}
-    result = combine_effects(
-        known["z"].to_numpy(), known["error"].to_numpy() ** 2, method_re="iterated", use_t=True
-    )
-    low, high = result.conf_int(use_t=True)[3]
-    spread, reach = (
-        np.sqrt(result.tau2 + result.sd_eff_w_re_hksj**2),
-        stats.t.ppf(0.975, max(1, len(known) - 2)),
-    )
-    centre = result.mean_effect_re
-    few = len(known) < 3
-    row |= {"estimate": np.tanh(centre), "low": np.tanh(low), "high": np.tanh(high)}
-    row |= {"p": 2 * stats.t.sf(abs(centre) / result.sd_eff_w_re_hksj, len(known) - 1)}
-    row |= {
-        "q": result.q,
-        "p_heterogeneity": stats.chi2.sf(result.q, len(known) - 1),
-        "i_squared": max(0.0, result.i2),
+
+
+def _random_effects(known: pd.DataFrame, note: str) -> Row:
+    """Fit the random-effects model to at least two settings."""
+    settings = len(known)
+    z = known["z"].to_numpy()
+    variances = known["error"].to_numpy() ** 2
+    fit = combine_effects(z, variances, method_re="iterated", use_t=True)
+    low, high = fit.conf_int(use_t=True)[3]
+    centre = fit.mean_effect_re
+    error = fit.sd_eff_w_re_hksj
+    row: Row = {
+        "q": fit.q,
+        "p_heterogeneity": stats.chi2.sf(fit.q, settings - 1),
+        "i_squared": max(0.0, fit.i2),
     }
-    row |= (
-        {}
-        if few
-        else {
-            "prediction_low": np.tanh(centre - reach * spread),
-            "prediction_high": np.tanh(centre + reach * spread),
-        }
+    if settings < 3:
+        note = join_notes(note, "too few settings for a prediction interval")
+    else:
+        spread = np.sqrt(fit.tau2 + error**2)
+        reach = stats.t.ppf(0.975, max(1, settings - 2))
+        row["prediction_low"] = np.tanh(centre - reach * spread)
+        row["prediction_high"] = np.tanh(centre + reach * spread)
+    estimate = Estimate(
+        value=np.tanh(centre),
+        low=np.tanh(low),
+        high=np.tanh(high),
+        method="Hartung-Knapp over settings",
+        p=2 * stats.t.sf(abs(centre) / error, settings - 1),
+        note=note,
     )
-    notes += ["too few settings for a prediction interval"] * few
-    return row | {"interval": "Hartung-Knapp over settings", "note": "; ".join(notes)}
+    return row | estimate.row()
 
 
 def counterexamples(
-    panels: Sequence[Panel], draws: Draws, lost: float, moved: float
+    settings: Sequence[SettingArrays], draws: Draws, lost: float, moved: float
 ) -> pd.DataFrame:
-    """Every arm's loss of plasticity beside the change of every measure of which a direction is claimed, and what that says of the claim.
+    """Compare each arm's loss of plasticity with the change of every measure that has a claim.
 
     Args:
-        panels: the settings.
+        settings: arrays of all settings.
         draws: of seeds.
-        lost: plasticity is lost where the gap to a fresh network surely grows by more, and kept where it surely does not.
-        moved: a measure moves where it surely changes by more (of a share as it is, of others relative to the larger of early and late).
+        lost: plasticity is lost if the gap to the baseline grows by more than this, and kept if it
+            grows by less. The whole interval must lie on one side.
+        moved: a measure moves if its change exceeds this. Changes of shares are absolute. Others
+            are relative to the larger of early and late.
 
     Returns:
-        One row per setting, arm and measure: the change of the gap and of the measure from early to late, positive in the claimed
-        direction, with intervals over seeds, and the ``verdict``; counter-examples first.
+        One row per setting, arm and measure: the changes of the gap and of the measure from early
+        to late, with intervals over seeds, and the ``verdict``. Changes are positive in the claimed
+        direction. Counterexamples come first.
     """
-    rows = [row for panel in panels for row in _judged(panel.explanations(), draws, lost, moved)]
-    columns = [
-        "setting",
-        "arm",
-        "measure",
-        "verdict",
-        "counterexample",
-        "loss",
-        "loss_low",
-        "loss_high",
-        "change",
-        "change_low",
-        "change_high",
-    ]
-    table = pd.DataFrame(rows, columns=[*columns, "seeds", "tasks", "interval", "note"])
+    rows = []
+    for arrays in settings:
+        rows += list(_counterexample_rows(arrays.explanations(), draws, lost, moved))
+    table = pd.DataFrame(rows, columns=COUNTEREXAMPLE_COLUMNS)
     return table.sort_values("counterexample", ascending=False, kind="stable", ignore_index=True)
 
 
-def _judged(panel: Panel, draws: Draws, lost: float, moved: float) -> Iterator[Row]:
-    """The rows of a setting."""
-    gap = panel.outcomes.index("final_error_gap")
-    for arm, name in enumerate(panel.arms):
-        for batch in panel.batches(arm):
-            if not len(batch.seeds):
+def _counterexample_rows(
+    arrays: SettingArrays, draws: Draws, lost: float, moved: float
+) -> Iterator[Row]:
+    """Build the rows of one setting."""
+    gap = arrays.outcomes[arrays.outcome_names.index("final_error_gap")]
+    for arm, name in enumerate(arrays.arms):
+        for series in arrays.complete_series(arm):
+            if not len(series.seeds):
                 continue
-            grown = _change(panel.values[gap, arm][batch.seeds])
-            loss_low, loss_high, how = interval(grown, draws)
-            for key, values in zip(batch.keys, batch.x, strict=True):
-                if not (claimed := claim(key.measure)):
+            loss = _mean_estimate(_late_minus_early(gap[arm][series.seeds]), draws)
+            for variant, values in zip(series.variants, series.x, strict=True):
+                measure = variant.measure
+                claimed_sign = claim(measure)
+                if not claimed_sign:
                     continue
-                change = claimed * _change(values, relative=not key.measure.endswith(SHARES))
-                low, high, _ = interval(change, draws)
-                verdict = (
-                    _verdict(
-                        (float(loss_low), float(loss_high)), (float(low), float(high)), lost, moved
-                    )
-                    if how
-                    else "too few seeds"
-                )
+                is_relative = not measure.endswith(SHARES)
+                changes = claimed_sign * _late_minus_early(values, is_relative)
+                change = _mean_estimate(changes, draws)
+                verdict = _verdict(loss, change, lost, moved)
                 yield {
-                    "setting": panel.setting,
+                    "setting": arrays.setting,
                     "arm": name,
-                    "measure": key.measure,
+                    "measure": measure,
                     "verdict": verdict,
                     "counterexample": verdict in COUNTEREXAMPLES,
-                    "loss": grown.mean(),
-                    "loss_low": loss_low,
-                    "loss_high": loss_high,
-                    "change": change.mean(),
-                    "change_low": low,
-                    "change_high": high,
-                    "seeds": len(batch.seeds),
-                    "tasks": len(batch.tasks),
-                    "interval": how,
-                    "note": batch.note,
+                    "loss": loss.value,
+                    "loss_low": loss.low,
+                    "loss_high": loss.high,
+                    "change": change.value,
+                    "change_low": change.low,
+                    "change_high": change.high,
+                    "seeds": len(series.seeds),
+                    "tasks": len(series.tasks),
+                    "interval": loss.method,
+                    "note": series.note,
                 }
 
 
-COUNTEREXAMPLES = (
-    "lost, and the measure is still",
-    "lost, and the measure moves the other way",
-    "kept, and the measure moves as claimed",
-)
+def _mean_estimate(values: np.ndarray, draws: Draws) -> Estimate:
+    """Average over seeds, shape ``(seed,)``."""
+    low, high, method = interval(values, draws)
+    return Estimate(values.mean(), low, high, method)
 
 
-def _verdict(
-    loss: tuple[float, float], change: tuple[float, float], lost: float, moved: float
-) -> str:
-    """What intervals of the gap's growth and of the measure's change in the claimed direction say together."""
-    if loss[0] > lost:
-        if change[1] < -moved:
+def _verdict(loss: Estimate, change: Estimate, lost: float, moved: float) -> str:
+    """Judge a claim by intervals.
+
+    Args:
+        loss: growth of the gap.
+        change: of the measure, positive in the claimed direction.
+        lost: see `counterexamples`.
+        moved: see `counterexamples`.
+    """
+    if not loss.method:
+        return "too few seeds"
+    if loss.low > lost:
+        if change.high < -moved:
             return "lost, and the measure moves the other way"
-        if -moved <= change[0] and change[1] <= moved:
+        if -moved <= change.low and change.high <= moved:
             return "lost, and the measure is still"
-        return f"lost, and the measure {'moves as claimed' if change[0] > moved else 'is unclear'}"
-    if loss[1] < lost:
-        return (
-            "kept, and the measure moves as claimed"
-            if change[0] > moved
-            else "kept, and nothing against the claim"
-        )
+        if change.low > moved:
+            return "lost, and the measure moves as claimed"
+        return "lost, and the measure is unclear"
+    if loss.high < lost:
+        if change.low > moved:
+            return "kept, and the measure moves as claimed"
+        return "kept, and nothing against the claim"
     return "unclear"
 
 
-def _change(values: np.ndarray, relative: bool = False) -> np.ndarray:
-    """Mean over the last eighth of the tasks less that over the first, of each seed.
+def _late_minus_early(values: np.ndarray, is_relative: bool = False) -> np.ndarray:
+    """Subtract the mean over the first eighth of the tasks from that over the last eighth.
 
     Args:
         values: shape ``(seed, task)``.
-        relative: to the larger magnitude of the two.
+        is_relative: whether to divide by the larger magnitude of the two means.
+
+    Returns:
+        Shape ``(seed,)``.
     """
-    cut = stages(values.shape[-1])
-    early, late = values[:, cut["early"]].mean(axis=-1), values[:, cut["late"]].mean(axis=-1)
+    windows = stages(values.shape[-1])
+    early = values[:, windows["early"]].mean(axis=-1)
+    late = values[:, windows["late"]].mean(axis=-1)
+    difference = late - early
+    if not is_relative:
+        return np.asarray(difference)
     largest = np.maximum(abs(early), abs(late))
-    return np.asarray(
-        (late - early) / np.where(largest > 0, largest, 1) if relative else late - early
-    )
+    return np.asarray(difference / np.where(largest > 0, largest, 1))

@@ -1,7 +1,11 @@
-"""A linear mixed model by REML: y = a + b x + (aᵣ + bᵣ x) + e, with random intercepts and slopes per run r, correlated.
+"""A linear mixed model, fitted by restricted maximum likelihood (REML).
 
-The likelihood needs of a run only XᵀX, Xᵀy and yᵀy (X = [1, x]): with V = I + X Ψ Xᵀ, XᵀV⁻¹X = G (I + Ψ G)⁻¹ for G = XᵀX, and so on. So a
-fit of 360 runs takes milliseconds, where statsmodels' MixedLM, to which a test holds it, takes seconds: a study has a thousand of them.
+    y = a + b x + (aᵣ + bᵣ x) + e
+
+Intercepts aᵣ and slopes bᵣ of the runs r are random and correlated. The likelihood needs only XᵀX,
+Xᵀy and yᵀy of each run, where X = [1, x]. With V = I + X Ψ Xᵀ and G = XᵀX, for example,
+XᵀV⁻¹X = G (I + Ψ G)⁻¹. A fit of 360 runs therefore takes milliseconds. `MixedLM` of statsmodels
+takes seconds, and a study has about a thousand fits. A test compares the two.
 """
 
 from dataclasses import dataclass
@@ -11,42 +15,48 @@ from scipy.optimize import minimize
 
 
 @dataclass(frozen=True)
-class Fit:
-    """Fixed slopes of pairs of a measure and an outcome, shapes ``(measure, outcome)``.
+class SlopeFit:
+    """Fixed slopes of all pairs of a measure and an outcome, shapes ``(measure, outcome)``.
 
     Attributes:
-        estimate: the slope.
-        error: its standard error.
-        spread: standard deviation of the runs' slopes.
+        slope: NaN where a series is constant.
+        error: standard error of the slope.
+        spread: standard deviation of the slopes of runs.
     """
 
-    estimate: np.ndarray
+    slope: np.ndarray
     error: np.ndarray
     spread: np.ndarray
 
 
-def slopes(x: np.ndarray, y: np.ndarray) -> Fit:
-    """Fit every pair.
+def fit_slopes(x: np.ndarray, y: np.ndarray) -> SlopeFit:
+    """Fit the model to every pair of a measure and an outcome.
 
     Args:
-        x: shape ``(measure, run, task)``, no gaps.
-        y: shape ``(outcome, run, task)``.
-
-    Returns:
-        NaN where a series is constant throughout.
+        x: measures without gaps, shape ``(measure, run, task)``.
+        y: outcomes, shape ``(outcome, run, task)``.
     """
-    found = np.full((3, len(x), len(y)), np.nan)
+    numbers = np.full((3, len(x), len(y)), np.nan)
     for m, measure in enumerate(x):
         for o, outcome in enumerate(y):
             if np.ptp(measure) > 0 and np.ptp(outcome) > 0:
-                found[:, m, o] = _fit(measure, outcome)
-    return Fit(*found)
+                numbers[:, m, o] = _fit_pair(measure, outcome)
+    return SlopeFit(*numbers)
 
 
-def _fit(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Slope, standard error and spread of one pair, shapes ``(run, task)``; in units in which both have a spread of 1."""
+def _fit_pair(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """Fit one pair, scaled to a standard deviation of 1.
+
+    Args:
+        x: shape ``(run, task)``.
+        y: shape ``(run, task)``.
+
+    Returns:
+        The slope, its standard error and the standard deviation of the slopes of runs.
+    """
     unit_x, unit_y = x.std(), y.std()
-    x, y = (x - x.mean()) / unit_x, (y - y.mean()) / unit_y
+    x = (x - x.mean()) / unit_x
+    y = (y - y.mean()) / unit_y
     sums = np.array(
         [
             np.full(len(x), x.shape[1]),
@@ -57,42 +67,54 @@ def _fit(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
             (y * y).sum(axis=1),
         ]
     )
-    found = minimize(
-        lambda factor: _likelihood(factor, sums)[0], [0.3, 0.0, 0.3], method="L-BFGS-B"
-    )
-    _, slope, error, sigma = _likelihood(found.x, sums)
-    return (
-        slope * unit_y / unit_x,
-        error * unit_y / unit_x,
-        float(np.hypot(*found.x[1:]) * sigma) * unit_y / unit_x,
-    )
+
+    def objective(factor: np.ndarray) -> float:
+        return _likelihood(factor, sums)[0]
+
+    optimum = minimize(objective, [0.3, 0.0, 0.3], method="L-BFGS-B")
+    _, slope, error, sigma = _likelihood(optimum.x, sums)
+    spread = float(np.hypot(*optimum.x[1:]) * sigma)
+    return slope * unit_y / unit_x, error * unit_y / unit_x, spread * unit_y / unit_x
 
 
 def _likelihood(factor: np.ndarray, sums: np.ndarray) -> tuple[float, float, float, float]:
-    """−2 log restricted likelihood up to a constant, slope, its standard error and σ.
+    """Evaluate the restricted likelihood, with fixed effects and σ at their optimum.
 
     Args:
-        factor: of Ψ, the covariance of intercepts and slopes over σ²: its Cholesky factor's numbers, row by row.
-        sums: of each run: n, Σx, Σx², Σy, Σxy, Σy², shape ``(6, run)``.
+        factor: entries of the lower Cholesky factor of Ψ, row by row. Ψ is the covariance of random
+            intercepts and slopes, divided by σ².
+        sums: n, Σx, Σx², Σy, Σxy and Σy² of each run, shape ``(6, run)``.
+
+    Returns:
+        −2 log likelihood up to a constant, the slope, its standard error and σ.
     """
     n, sx, sxx, sy, sxy, syy = sums
-    a, b, d = factor[0] ** 2, factor[0] * factor[1], factor[1] ** 2 + factor[2] ** 2
-    # H = I + GΨ of each run, and its inverse by the adjugate
-    h00, h01, h10, h11 = 1 + n * a + sx * b, n * b + sx * d, sx * a + sxx * b, 1 + sx * b + sxx * d
+    # Ψ = [[a, b], [b, d]]
+    a = factor[0] ** 2
+    b = factor[0] * factor[1]
+    d = factor[1] ** 2 + factor[2] ** 2
+    # H = I + G Ψ of each run, inverted by its adjugate
+    h00 = 1 + n * a + sx * b
+    h01 = n * b + sx * d
+    h10 = sx * a + sxx * b
+    h11 = 1 + sx * b + sxx * d
     determinant = h00 * h11 - h01 * h10
-    u, v = (h11 * sy - h01 * sxy) / determinant, (h00 * sxy - h10 * sy) / determinant  # XᵀV⁻¹y
-    g00 = ((h11 * n - h01 * sx) / determinant).sum()  # XᵀV⁻¹X
+    # Xᵀ V⁻¹ y of each run
+    u = (h11 * sy - h01 * sxy) / determinant
+    v = (h00 * sxy - h10 * sy) / determinant
+    # Xᵀ V⁻¹ X of all runs
+    g00 = ((h11 * n - h01 * sx) / determinant).sum()
     g01 = ((h11 * sx - h01 * sxx) / determinant).sum()
     g11 = ((h00 * sxx - h10 * sx) / determinant).sum()
-    rest = (syy - (sy * (a * u + b * v) + sxy * (b * u + d * v))).sum()  # yᵀV⁻¹y
-    u, v, information = u.sum(), v.sum(), g00 * g11 - g01**2
-    intercept, slope = (g11 * u - g01 * v) / information, (g00 * v - g01 * u) / information
+    # yᵀ V⁻¹ y of all runs
+    y_v_y = (syy - (sy * (a * u + b * v) + sxy * (b * u + d * v))).sum()
+    u = u.sum()
+    v = v.sum()
+    information = g00 * g11 - g01**2
+    intercept = (g11 * u - g01 * v) / information
+    slope = (g00 * v - g01 * u) / information
     freedom = n.sum() - 2
-    variance = max((rest - intercept * u - slope * v) / freedom, 1e-300)
+    variance = max((y_v_y - intercept * u - slope * v) / freedom, 1e-300)
     value = freedom * np.log(variance) + np.log(determinant).sum() + np.log(information)
-    return (
-        float(value),
-        float(slope),
-        float(np.sqrt(variance * g00 / information)),
-        float(np.sqrt(variance)),
-    )
+    error = np.sqrt(variance * g00 / information)
+    return float(value), float(slope), float(error), float(np.sqrt(variance))

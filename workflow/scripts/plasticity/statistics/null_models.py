@@ -1,9 +1,17 @@
-"""Is a correlation within runs more than a shared trend? Four nulls, from the one that assumes most to the one that assumes least.
+"""Null models: is a correlation within runs more than a trend that all runs share?
 
-Two series that drift correlate, whatever joins them; a test over tasks as if they were independent, or over seeds of such correlations,
-finds "evidence" in every study of unrelated series (docs/statistics.md has the rates). What all seeds of an arm share is the mean curve
-over seeds, so every null here but the last works on the deviations from it. Those of n seeds add up to zero, which makes the n
-correlations of deviations correlate by 1/(n−1)²; the standard error of their mean is √((n−1)/(n−2)) times what independent ones would have.
+Two series with a trend correlate even if nothing relates them. A test that takes tasks as
+independent therefore rejects in nearly every study of unrelated series, and so does a test over
+seeds of such correlations (docs/statistics.md has the rates). All seeds of an arm share the mean
+curve over seeds. The null models, from the strongest assumptions to the weakest:
+
+- `task`: correlate deviations from the mean curve.
+- `shifted`: correlate innovations, and shift each seed's series circularly.
+- `differenced`: correlate innovations, the first differences of the deviations.
+- `mismatched`: compare matched seeds with mismatched seeds.
+
+The deviations of n seeds add up to zero, so their n correlations correlate with each other by
+1/(n−1)². The standard error of their mean is √((n−1)/(n−2)) times that of independent correlations.
 """
 
 import math
@@ -11,43 +19,50 @@ import math
 import numpy as np
 from scipy import stats
 
+from plasticity.statistics.estimate import Estimate
 from plasticity.statistics.resampling import Draws, extreme, interval, permutation_test
 
-NULLS = ("task", "shifted", "differenced", "mismatched")
+NULL_MODELS = ("task", "shifted", "differenced", "mismatched")
 MEANINGS = {
     "task": "the curve over tasks that all seeds of the arm share",
     "shifted": "innovations of a seed, circularly shifted against each other",
     "differenced": "innovations: the shared curve and each seed's slow drift taken out",
     "mismatched": "the measure of one seed paired with the outcome of another",
 }
-FEWEST = 4  # seeds: fewer have too few mismatched pairs
+MIN_SEEDS = 4  # fewer seeds have too few mismatched pairs
 
 
-def standardised(values: np.ndarray) -> np.ndarray:
-    """Centred and of unit norm along the last axis, so that a sum of products is Pearson's correlation; NaN where constant."""
+def standardize(values: np.ndarray) -> np.ndarray:
+    """Centre the last axis and scale it to unit norm; NaN where constant.
+
+    A sum of products of two standardized series is Pearson's correlation.
+    """
     centred = values - values.mean(axis=-1, keepdims=True)
     norms = np.sqrt((centred**2).sum(axis=-1, keepdims=True))
-    constant = norms <= 1e-12 * (1 + abs(values).max(axis=-1, keepdims=True))
-    return np.asarray(centred / np.where(constant, np.nan, norms))
+    is_constant = norms <= 1e-12 * (1 + abs(values).max(axis=-1, keepdims=True))
+    return np.asarray(centred / np.where(is_constant, np.nan, norms))
 
 
-def ranked(values: np.ndarray) -> np.ndarray:
-    """Mean ranks along the last axis, standardised: a sum of products is Spearman's correlation."""
-    return standardised(stats.rankdata(values, axis=-1))
+def standardized_ranks(values: np.ndarray) -> np.ndarray:
+    """Rank the last axis, with mean ranks for ties, and standardize the ranks.
+
+    A sum of products of two such series is Spearman's correlation.
+    """
+    return standardize(stats.rankdata(values, axis=-1))
 
 
 def deviations(values: np.ndarray) -> np.ndarray:
-    """From the mean curve over seeds, shape ``(…, seed, task)``: the task's index taken out as a factor, whatever the curve's shape."""
+    """Subtract the mean curve over seeds, shape ``(…, seed, task)``."""
     return np.asarray(values - values.mean(axis=-2, keepdims=True))
 
 
 def innovations(values: np.ndarray) -> np.ndarray:
-    """First differences of the deviations, shape ``(…, seed, task − 1)``."""
+    """Take first differences of the deviations: ``(…, seed, task)`` → ``(…, seed, task − 1)``."""
     return np.diff(deviations(values), axis=-1)
 
 
-def matched(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Products of standardised series of the same seed.
+def matched_correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Correlate standardized series of the same seed.
 
     Args:
         x: shape ``(measure, seed, task)``.
@@ -59,88 +74,128 @@ def matched(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray(np.einsum("mst,ost->mos", x, y, optimize=False))
 
 
-def crossed(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Those of all pairs of seeds: shape ``(measure, outcome, seed of the measure, seed of the outcome)``."""
+def crossed_correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Correlate standardized series of all pairs of seeds.
+
+    Args:
+        x: shape ``(measure, seed, task)``.
+        y: shape ``(outcome, seed, task)``.
+
+    Returns:
+        Shape ``(measure, outcome, seed of the measure, seed of the outcome)``.
+    """
     return np.asarray(np.tensordot(x, y, axes=(-1, -1)).transpose(0, 2, 1, 3))
 
 
-def dependent(seeds: int) -> float:
-    """By how much the standard error of a mean over seeds of correlations of deviations exceeds that of independent ones."""
+def error_inflation(seeds: int) -> float:
+    """Factor on the standard error of a mean over seeds, because deviations add up to zero."""
     return math.sqrt((seeds - 1) / (seeds - 2))
 
 
-def nulls(x: np.ndarray, y: np.ndarray, draws: Draws) -> dict[str, dict[str, np.ndarray | str]]:
-    """What is left of each correlation beside each null.
+def compare_with_null_models(x: np.ndarray, y: np.ndarray, draws: Draws) -> dict[str, Estimate]:
+    """Estimate what remains of each correlation under each null model.
 
-    `task` and `differenced`: mean over seeds of Spearman's correlation of deviations, and of innovations; a t test over seeds. `shifted`:
-    that of innovations, each seed's shifted at random. `mismatched`: mean correlation of matched pairs less that of mismatched ones; seeds
-    permuted.
+    Spearman's correlations of deviations (`task`) and of innovations (`differenced`) have a t test
+    over seeds. `shifted` compares correlations of innovations with those after random circular
+    shifts. `mismatched` is the mean correlation of matched seeds minus that of mismatched seeds,
+    tested by permutations of seeds.
 
     Args:
-        x: measures, shape ``(measure, seed, task)``, no gaps; at least `FEWEST` seeds.
+        x: measures without gaps, shape ``(measure, seed, task)``, with at least `MIN_SEEDS` seeds.
         y: outcomes, shape ``(outcome, seed, task)``.
         draws: of seeds.
 
     Returns:
-        For each null ``estimate, low, high, p``, each of shape ``(measure, outcome)``, and the name of the ``interval``; NaN where
+        For each null model estimates of shape ``(measure, outcome)``; NaN where a series is
         constant.
     """
     seeds, tasks = x.shape[1:]
-    deviating = matched(ranked(deviations(x)), ranked(deviations(y)))
-    moves, responses = ranked(innovations(x)), ranked(innovations(y))
-    moving = matched(moves, responses)
-    pairs = crossed(ranked(x), ranked(y))
-    own = np.diagonal(pairs, axis1=-2, axis2=-1)
-    excess = own - (pairs.sum(axis=-1) + pairs.sum(axis=-2) - 2 * own) / (2 * (seeds - 1))
-    p = {
-        "task": _t_test(deviating),
-        "shifted": _shifted(moves, responses, draws.shifts(seeds, tasks - 1)),
-        "differenced": _t_test(moving),
-        "mismatched": permutation_test(pairs, draws),
+    of_deviations = matched_correlations(
+        standardized_ranks(deviations(x)), standardized_ranks(deviations(y))
+    )
+    x_innovations = standardized_ranks(innovations(x))
+    y_innovations = standardized_ranks(innovations(y))
+    of_innovations = matched_correlations(x_innovations, y_innovations)
+    pairs = crossed_correlations(standardized_ranks(x), standardized_ranks(y))
+    shifts = draws.shifts(seeds, tasks - 1)
+    p_shifted = _circular_shift_test(x_innovations, y_innovations, shifts)
+    p_mismatched = permutation_test(pairs, draws)
+    excess = _excess_of_matched_seeds(pairs)
+    return {
+        "task": _mean_over_seeds(of_deviations, _t_test(of_deviations), draws),
+        "shifted": _mean_over_seeds(of_innovations, p_shifted, draws),
+        "differenced": _mean_over_seeds(of_innovations, _t_test(of_innovations), draws),
+        "mismatched": _mean_over_seeds(excess, p_mismatched, draws, bound=2),
     }
-    found: dict[str, dict[str, np.ndarray | str]] = {}
-    for name, per_seed in {
-        "task": deviating,
-        "shifted": moving,
-        "differenced": moving,
-        "mismatched": excess,
-    }.items():
-        estimate, (low, high, how) = per_seed.mean(axis=-1), interval(per_seed, draws)
-        wider = dependent(seeds)
-        found[name] = {
-            "estimate": estimate,
-            "low": np.maximum(
-                estimate - wider * (estimate - low), -1 if name != "mismatched" else -2
-            ),
-            "high": np.minimum(
-                estimate + wider * (high - estimate), 1 if name != "mismatched" else 2
-            ),
-            "p": p[name],
-            "interval": how,
-        }
-    return found
+
+
+def _excess_of_matched_seeds(pairs: np.ndarray) -> np.ndarray:
+    """Subtract from each seed's own correlation the mean of its mismatched ones.
+
+    Args:
+        pairs: shape ``(measure, outcome, seed, seed)``.
+
+    Returns:
+        Shape ``(measure, outcome, seed)``.
+    """
+    seeds = pairs.shape[-1]
+    matched = np.diagonal(pairs, axis1=-2, axis2=-1)
+    mismatched = pairs.sum(axis=-1) + pairs.sum(axis=-2) - 2 * matched
+    return np.asarray(matched - mismatched / (2 * (seeds - 1)))
+
+
+def _mean_over_seeds(
+    per_seed: np.ndarray, p: np.ndarray, draws: Draws, bound: float = 1
+) -> Estimate:
+    """Average over seeds, with an interval that accounts for the dependence of deviations.
+
+    Args:
+        per_seed: shape ``(measure, outcome, seed)``.
+        p: p values, shape ``(measure, outcome)``.
+        draws: of seeds.
+        bound: largest possible magnitude, at which intervals are cut.
+    """
+    mean = per_seed.mean(axis=-1)
+    low, high, method = interval(per_seed, draws)
+    inflation = error_inflation(per_seed.shape[-1])
+    return Estimate(
+        value=mean,
+        low=np.maximum(mean - inflation * (mean - low), -bound),
+        high=np.minimum(mean + inflation * (high - mean), bound),
+        method=method,
+        p=p,
+    )
 
 
 def _t_test(per_seed: np.ndarray) -> np.ndarray:
-    """Two-sided p of their mean, by Student's t over seeds that are dependent as correlations of deviations are."""
+    """Test the mean over seeds of correlations of deviations: two-sided p by Student's t.
+
+    Args:
+        per_seed: shape ``(…, seed)``.
+    """
     seeds = per_seed.shape[-1]
     with np.errstate(invalid="ignore", divide="ignore"):
-        t = per_seed.mean(axis=-1) / (stats.sem(per_seed, axis=-1) * dependent(seeds))
+        error = stats.sem(per_seed, axis=-1) * error_inflation(seeds)
+        t = per_seed.mean(axis=-1) / error
     return np.asarray(2 * stats.t.sf(abs(t), seeds - 1))
 
 
-def _shifted(x: np.ndarray, y: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Two-sided p of the mean correlation, among those of series that are circularly shifted against each other, seed by seed.
+def _circular_shift_test(x: np.ndarray, y: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """Compare the mean correlation with those of circularly shifted series: two-sided p.
 
     Args:
-        x: standardised, shape ``(measure, seed, task)``.
-        y: standardised, shape ``(outcome, seed, task)``.
-        shifts: shape ``(draw, seed)``, those of the first draw 0.
+        x: standardized, shape ``(measure, seed, task)``.
+        y: standardized, shape ``(outcome, seed, task)``.
+        shifts: shape ``(draw, seed)``; those of the first draw are 0.
+
+    Returns:
+        Shape ``(measure, outcome)``.
     """
     seeds, tasks = x.shape[1:]
     products = np.fft.rfft(x)[:, None] * np.conj(np.fft.rfft(y))
-    shifted = np.fft.irfft(products, tasks).reshape(-1, seeds * tasks)
-    chosen = np.zeros((len(shifts), seeds, tasks))
-    chosen[np.arange(len(shifts))[:, None], np.arange(seeds), shifts] = 1 / seeds
-    chosen[0] /= dependent(seeds)
-    return extreme(chosen.reshape(len(shifts), -1) @ shifted.T).reshape(len(x), len(y))
+    correlations = np.fft.irfft(products, tasks).reshape(-1, seeds * tasks)
+    weights = np.zeros((len(shifts), seeds, tasks))
+    weights[np.arange(len(shifts))[:, None], np.arange(seeds), shifts] = 1 / seeds
+    weights[0] /= error_inflation(seeds)
+    means = weights.reshape(len(shifts), -1) @ correlations.T
+    return extreme(means).reshape(len(x), len(y))

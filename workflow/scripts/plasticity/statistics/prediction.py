@@ -1,30 +1,39 @@
-"""How well a measure at a task's start ranks checkpoints by the error to come, what curvature adds, whether its operators are one thing.
+"""Can a measure rank checkpoints by the error to come, and does curvature add to simpler measures?
 
-Checkpoints are compared within a setting and a task, across arms and seeds, so that no trend over tasks can help. All numbers here come
-from sums over pairs of checkpoints, kept per pair of seeds: a resample of seeds weighs those sums.
+Checkpoints at the start of a task are compared within a setting and a task, across arms and seeds,
+so that no trend over tasks can help. All numbers are functions of sums over pairs of checkpoints,
+which are kept per pair of seeds. A resample of seeds then only weighs these sums.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from plasticity.statistics.null_models import FEWEST, dependent, deviations, ranked
-from plasticity.statistics.panels import FEWEST_TASKS, Panel
+from plasticity.statistics.estimate import Estimate, Row, join_notes
+from plasticity.statistics.null_models import (
+    MIN_SEEDS,
+    deviations,
+    error_inflation,
+    standardized_ranks,
+)
 from plasticity.statistics.resampling import (
     BCA,
-    FEWEST_SEEDS,
+    MIN_BOOTSTRAP_SEEDS,
     UNEVEN,
     Draws,
     Statistic,
     bca,
     interval,
 )
+from plasticity.statistics.setting_arrays import MIN_TASKS, SettingArrays
 
-BASELINE = ("weight_norm", "feature_rank", "dead_fraction")  # what curvature must add to
-RANK = "_effective_rank"  # how the measures end that stand for an operator
+ARM = "none"  # the arm in which ranks are compared with each other
+SIMPLE_MEASURES = ("weight_norm", "feature_rank", "dead_fraction")  # curvature must add to these
+RANK_ENDING = "_effective_rank"  # ending of the measure that represents an operator
+MIN_CHECKPOINTS = 4  # in a task
 COLUMNS = [
     "setting",
     "outcome",
@@ -38,390 +47,546 @@ COLUMNS = [
     "interval",
     "note",
 ]
-Row = dict[str, object]
+REDUNDANCY_COLUMNS = [
+    "setting",
+    "first",
+    "second",
+    "association",
+    "estimate",
+    "low",
+    "high",
+    "seeds",
+    "tasks",
+    "interval",
+    "note",
+]
 
 
 @dataclass(frozen=True)
-class Pairs:
+class PairSums:
     """Sums over tasks and pairs of checkpoints, per pair of their seeds, shapes ``(seed, seed)``.
 
+    A sign is that of the difference between the two checkpoints; it is 0 for a tie.
+
     Attributes:
-        agreeing: of sign(difference of scores) · sign(difference of outcomes).
-        scored: of the squares of the first sign, which is 0 for a tie.
-        differing: of the squares of the second.
-        seeds: how many there are.
-        tasks: how many tasks.
-        runs: (arm, seed) that are compared.
+        agreement: sum of sign(score) · sign(outcome).
+        score_pairs: sum of sign(score)², the number of pairs with different scores.
+        outcome_pairs: sum of sign(outcome)², the number of pairs with different outcomes.
+        tasks: number of tasks.
     """
 
-    agreeing: np.ndarray
-    scored: np.ndarray
-    differing: np.ndarray
+    agreement: np.ndarray
+    score_pairs: np.ndarray
+    outcome_pairs: np.ndarray
     tasks: int
 
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return len(self.agreement)
+
     def tau(self, counts: np.ndarray) -> np.ndarray:
-        """Kendall's τ-b over the pairs of all tasks, of each draw."""
-        agreeing, scored, differing = (
-            _weighed(sums, counts) for sums in (self.agreeing, self.scored, self.differing)
-        )
+        """Compute Kendall's τ-b over the pairs of all tasks, shape ``(draw,)``."""
+        agreement = _weigh(self.agreement, counts)
+        score_pairs = _weigh(self.score_pairs, counts)
+        outcome_pairs = _weigh(self.outcome_pairs, counts)
+        product = score_pairs * outcome_pairs
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(scored * differing > 0, agreeing / np.sqrt(scored * differing), np.nan)
+            return np.where(product > 0, agreement / np.sqrt(product), np.nan)
 
     def auc(self, counts: np.ndarray) -> np.ndarray:
-        """Probability that of two checkpoints the one with the greater error to come has the greater score; half of a tie."""
-        agreeing, differing = (_weighed(sums, counts) for sums in (self.agreeing, self.differing))
+        """Compute the probability that the checkpoint with the larger outcome has the larger score.
+
+        A tie of scores counts one half. Shape ``(draw,)``.
+        """
+        agreement = _weigh(self.agreement, counts)
+        outcome_pairs = _weigh(self.outcome_pairs, counts)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(differing > 0, (1 + agreeing / differing) / 2, np.nan)
+            return np.where(outcome_pairs > 0, (1 + agreement / outcome_pairs) / 2, np.nan)
 
 
-def _weighed(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Sums per pair of seeds as a resample has them."""
+def _weigh(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Add up the sums of all pairs of seeds in each resample.
+
+    Args:
+        sums: shape ``(seed, seed)``.
+        counts: shape ``(draw, seed)``.
+
+    Returns:
+        Shape ``(draw,)``.
+    """
     return np.asarray(((counts @ sums) * counts).sum(axis=-1))
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The runs of a setting with all of some measures, at the tasks where they were taken.
+    """The complete runs of a setting, at the tasks where all of some measures were taken.
 
     Attributes:
-        scores: of the measures, shape ``(measure, task, run)``.
+        scores: measures, shape ``(measure, task, run)``.
         outcomes: shape ``(outcome, task, run)``.
-        seeds: of each run, as places from 0.
+        seeds: index of each run's seed among the seeds that occur.
     """
 
     scores: np.ndarray
     outcomes: np.ndarray
     seeds: np.ndarray
 
+    @property
+    def seed_count(self) -> int:
+        """Number of seeds."""
+        return int(self.seeds.max()) + 1
 
-def checkpoints(panel: Panel, measures: Sequence[str]) -> Checkpoints | None:
-    """What is to be ranked; None where the setting lacks a measure, or has too few seeds, tasks or runs."""
-    places = {key.measure: place for place, key in enumerate(panel.keys)}
-    if not set(measures) <= set(places):
+
+def select_checkpoints(arrays: SettingArrays, measures: Sequence[str]) -> Checkpoints | None:
+    """Select the checkpoints that have all of some measures.
+
+    Args:
+        arrays: of a setting, with one variant per measure.
+        measures: their names.
+
+    Returns:
+        None if the setting lacks a measure, or has too few seeds, tasks or runs.
+    """
+    indices = {variant.measure: index for index, variant in enumerate(arrays.variants)}
+    if not set(measures) <= set(indices):
         return None
-    values = panel.measures[[places[name] for name in measures]]
+    values = arrays.measures[[indices[name] for name in measures]]
     tasks = np.isfinite(values).any(axis=(1, 2)).all(axis=0)
-    whole = np.isfinite(values[..., tasks]).all(axis=(0, 3)) & np.isfinite(panel.values).all(
-        axis=(0, 3)
-    )
-    arms, seeds = np.nonzero(whole)
-    if tasks.sum() < FEWEST_TASKS or len(np.unique(seeds)) < 2 or len(arms) < 4:
+    has_measures = np.isfinite(values[..., tasks]).all(axis=(0, 3))
+    has_outcomes = np.isfinite(arrays.outcomes).all(axis=(0, 3))
+    arms, seeds = np.nonzero(has_measures & has_outcomes)
+    distinct_seeds, seed_indices = np.unique(seeds, return_inverse=True)
+    if tasks.sum() < MIN_TASKS or len(distinct_seeds) < 2 or len(arms) < MIN_CHECKPOINTS:
         return None
-    scores, outcomes = (
-        of[:, arms, seeds][..., tasks].transpose(0, 2, 1) for of in (values, panel.values)
+    return Checkpoints(
+        scores=values[:, arms, seeds][..., tasks].transpose(0, 2, 1),
+        outcomes=arrays.outcomes[:, arms, seeds][..., tasks].transpose(0, 2, 1),
+        seeds=seed_indices,
     )
-    return Checkpoints(scores, outcomes, np.unique(seeds, return_inverse=True)[1])
 
 
-def pairs(scores: np.ndarray, outcomes: np.ndarray, seeds: np.ndarray) -> Iterator[Pairs]:
-    """The sums of one score with each outcome.
+def pair_sums(
+    scores: np.ndarray, outcome_signs: np.ndarray, seeds: np.ndarray
+) -> Iterator[PairSums]:
+    """Compute the sums of one score with each outcome.
 
     Args:
         scores: shape ``(task, run)``.
-        outcomes: signs of differences, shape ``(outcome, task, run, run)``, int8.
-        seeds: of each run, as places from 0.
+        outcome_signs: from `difference_signs`, shape ``(outcome, task, run, run)``, int8.
+        seeds: index of each run's seed.
     """
-    of_seed = (seeds[:, None] == np.arange(seeds.max() + 1)).astype(np.float64)
+    is_of_seed = (seeds[:, None] == np.arange(seeds.max() + 1)).astype(np.float64)
 
     def per_seed(sums: np.ndarray) -> np.ndarray:
-        return np.asarray(of_seed.T @ sums @ of_seed)
+        return np.asarray(is_of_seed.T @ sums @ is_of_seed)
 
-    own = signs(scores)
-    scored = per_seed(_summed(own, own))
-    for outcome in outcomes:
-        yield Pairs(
-            per_seed(_summed(own, outcome)),
-            scored,
-            per_seed(_summed(outcome, outcome)),
-            len(scores),
+    score_signs = difference_signs(scores)
+    score_pairs = per_seed(_sum_products(score_signs, score_signs))
+    for signs in outcome_signs:
+        yield PairSums(
+            agreement=per_seed(_sum_products(score_signs, signs)),
+            score_pairs=score_pairs,
+            outcome_pairs=per_seed(_sum_products(signs, signs)),
+            tasks=len(scores),
         )
 
 
-def _summed(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Products of signs, summed over tasks: by as many as fit into eight bits, which makes it several times as fast."""
+def _sum_products(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Sum products of signs over tasks.
+
+    Eight bits hold the sum of 127 products. Summing in int8 is several times as fast as in float64.
+
+    Args:
+        first: shape ``(task, run, run)``, int8.
+        second: shape ``(task, run, run)``, int8.
+
+    Returns:
+        Shape ``(run, run)``, float64.
+    """
     total = np.zeros(first.shape[1:])
     for start in range(0, len(first), 127):
-        few = np.zeros(first.shape[1:], np.int8)
-        for one, other in zip(first[start : start + 127], second[start : start + 127], strict=True):
-            few += one * other
-        total += few
+        stop = start + 127
+        partial = np.zeros(first.shape[1:], np.int8)
+        for a, b in zip(first[start:stop], second[start:stop], strict=True):
+            partial += a * b
+        total += partial
     return total
 
 
-def signs(values: np.ndarray) -> np.ndarray:
-    """Of differences along the last axis: shape ``(…, run)`` → ``(…, run, run)``, int8."""
-    ranks = stats.rankdata(values, axis=-1, method="dense").astype(
-        np.min_scalar_type(values.shape[-1])
-    )
-    greater, less = (
-        ranks[..., :, None] > ranks[..., None, :],
-        ranks[..., :, None] < ranks[..., None, :],
-    )
-    return np.asarray(greater.view(np.int8) - less.view(np.int8))
-
-
-def prediction(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
-    """Kendall's τ and AUC of every explanation, in each setting and over settings, and what curvature adds to `BASELINE`.
+def difference_signs(values: np.ndarray) -> np.ndarray:
+    """Compute the signs of all differences along the last axis.
 
     Args:
-        panels: the settings.
+        values: shape ``(…, run)``.
+
+    Returns:
+        Shape ``(…, run, run)``, int8.
+    """
+    small_integer = np.min_scalar_type(values.shape[-1])
+    ranks = stats.rankdata(values, axis=-1, method="dense").astype(small_integer)
+    is_greater = ranks[..., :, None] > ranks[..., None, :]
+    is_less = ranks[..., :, None] < ranks[..., None, :]
+    return np.asarray(is_greater.view(np.int8) - is_less.view(np.int8))
+
+
+def prediction(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
+    """Rank checkpoints by every explanation, and compute what curvature adds to simpler measures.
+
+    Args:
+        settings: arrays of all settings.
         draws: of seeds.
 
     Returns:
-        One row per setting (`all`: mean over settings), outcome, measure and statistic. `kendall_tau` and `auc` have the sign of the
-        measure; `auc_left_out` takes the direction from the other settings. Of nested models, least squares on ranks within a task, fitted
-        in the other settings: `auc_left_out` of the baseline and of the baseline with an operator, and their difference, `added`.
-        Intervals over seeds.
+        One row per setting (`all`: mean over settings), outcome, measure and statistic, with
+        intervals over seeds. `kendall_tau` and `auc` have the sign of the measure. `auc_left_out`
+        takes the direction from the other settings. Nested models are least squares on ranks within
+        a task, fitted in the other settings: `auc_left_out` of `SIMPLE_MEASURES` alone and together
+        with an operator, and the difference `added`.
     """
-    explained = [panel.explanations() for panel in panels]
-    rows = list(_alone(explained, draws)) + list(_nested(explained, draws))
+    explanations = [arrays.explanations() for arrays in settings]
+    rows = [*_single_measures(explanations, draws), *_nested_models(explanations, draws)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _alone(panels: Sequence[Panel], draws: Draws) -> Iterator[Row]:
-    """Every measure by itself."""
-    found: dict[tuple[str, str], dict[str, tuple[Pairs, int]]] = {}
-    for panel in panels:
-        held: dict[
-            tuple[bytes, bytes], np.ndarray
-        ] = {}  # pairs of outcomes are the same for measures with the same runs and tasks
-        for key in panel.keys:
-            if (taken := checkpoints(panel, [key.measure])) is None:
-                continue
-            same = (taken.outcomes.tobytes(), taken.seeds.tobytes())
-            if same not in held:
-                held = {same: signs(taken.outcomes)}
-            for outcome, sums in zip(
-                panel.outcomes, pairs(taken.scores[0], held[same], taken.seeds), strict=True
-            ):
-                found.setdefault((outcome, key.measure), {})[panel.setting] = (
-                    sums,
-                    len(sums.agreeing),
-                )
-    for (outcome, measure), settings in found.items():
-        once = {
-            name: float(sums.auc(np.ones((1, seeds)))[0]) - 0.5
-            for name, (sums, seeds) in settings.items()
-        }
-        by_statistic: dict[str, list[float]] = {}
-        for name, (sums, seeds) in settings.items():
-            others = [
-                once[other] for other in settings if other != name and np.isfinite(once[other])
-            ]
-            direction = np.sign(sum(others)) if others else np.nan
-
-            def left_out(
-                counts: np.ndarray, sums: Pairs = sums, direction: float = direction
-            ) -> np.ndarray:
-                return np.asarray(0.5 + direction * (sums.auc(counts) - 0.5))
-
-            statistics: dict[str, Statistic] = {
-                "kendall_tau": sums.tau,
-                "auc": sums.auc,
-                "auc_left_out": left_out,
+def _single_measures(settings: Sequence[SettingArrays], draws: Draws) -> Iterator[Row]:
+    """Rank checkpoints by one measure at a time."""
+    for (outcome, measure), sums_by_setting in _sums_by_measure(settings).items():
+        values: dict[str, list[float]] = {}
+        directions = _left_out_directions(sums_by_setting)
+        for setting, sums in sums_by_setting.items():
+            direction = directions[setting]
+            only_setting = "one setting" if direction is None else "constant"
+            estimates = {
+                "kendall_tau": _resample(sums.tau, sums.seeds, draws, "constant"),
+                "auc": _resample(sums.auc, sums.seeds, draws, "constant"),
+                "auc_left_out": _resample(
+                    _directed_auc(sums, direction), sums.seeds, draws, only_setting
+                ),
             }
-            for statistic, of in statistics.items():
-                row = _row(
-                    of,
-                    seeds,
-                    draws,
-                    "one setting" if statistic == "auc_left_out" and not others else "constant",
-                )
-                by_statistic.setdefault(statistic, []).append(float(row["estimate"]))  # type: ignore[arg-type]
+            for statistic, estimate in estimates.items():
+                values.setdefault(statistic, []).append(float(estimate.value))
                 yield {
-                    "setting": name,
+                    "setting": setting,
                     "outcome": outcome,
                     "measure": measure,
                     "statistic": statistic,
-                    **row,
+                    **estimate.row(),
+                    "seeds": sums.seeds,
                     "tasks": sums.tasks,
                 }
-        for statistic, values in by_statistic.items():
+        for statistic, of_settings in values.items():
             yield {
                 "setting": "all",
                 "outcome": outcome,
                 "measure": measure,
                 "statistic": statistic,
-                **_over_settings(values),
+                **_mean_over_settings(of_settings).row(),
             }
 
 
-def _row(statistic: Statistic, seeds: int, draws: Draws, without: str) -> Row:
-    """An estimate with its interval over seeds; `without` is what to say if there is none."""
-    estimate = statistic(np.ones((1, seeds)))
-    low, high = bca(lambda counts: statistic(counts)[:, None], seeds, draws)
-    how = BCA if np.isfinite(low[0]) else ""
-    why = "too few seeds for an interval" if seeds < FEWEST_SEEDS else "" if how else UNEVEN
-    note = why if np.isfinite(estimate[0]) else without
-    return {
-        "estimate": float(estimate[0]),
-        "low": float(low[0]),
-        "high": float(high[0]),
-        "seeds": seeds,
-        "interval": how,
-        "note": note,
-    }
+def _sums_by_measure(
+    settings: Sequence[SettingArrays],
+) -> dict[tuple[str, str], dict[str, PairSums]]:
+    """Compute the sums of every outcome and measure, by the name of the setting."""
+    sums_by_measure: dict[tuple[str, str], dict[str, PairSums]] = {}
+    for arrays in settings:
+        # Measures with the same runs and tasks share the signs of outcomes.
+        last_key: tuple[bytes, bytes] | None = None
+        outcome_signs = np.empty(0)
+        for variant in arrays.variants:
+            checkpoints = select_checkpoints(arrays, [variant.measure])
+            if checkpoints is None:
+                continue
+            key = (checkpoints.outcomes.tobytes(), checkpoints.seeds.tobytes())
+            if key != last_key:
+                last_key = key
+                outcome_signs = difference_signs(checkpoints.outcomes)
+            all_sums = pair_sums(checkpoints.scores[0], outcome_signs, checkpoints.seeds)
+            for outcome, sums in zip(arrays.outcome_names, all_sums, strict=True):
+                by_setting = sums_by_measure.setdefault((outcome, variant.measure), {})
+                by_setting[arrays.setting] = sums
+    return sums_by_measure
 
 
-def _over_settings(values: Sequence[float]) -> Row:
-    """Mean over settings, with Student's t interval: what to expect of settings like these."""
+def _left_out_directions(sums_by_setting: Mapping[str, PairSums]) -> dict[str, float | None]:
+    """Find the sign of the association in the other settings; None without other settings."""
+    excess = {}
+    for setting, sums in sums_by_setting.items():
+        excess[setting] = float(sums.auc(np.ones((1, sums.seeds)))[0]) - 0.5
+    directions: dict[str, float | None] = {}
+    for setting in sums_by_setting:
+        others = [value for name, value in excess.items() if name != setting and np.isfinite(value)]
+        directions[setting] = float(np.sign(sum(others))) if others else None
+    return directions
+
+
+def _directed_auc(sums: PairSums, direction: float | None) -> Statistic:
+    """Express the AUC in a given direction as a statistic; it is NaN without a direction."""
+    sign = np.nan if direction is None else direction
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        return np.asarray(0.5 + sign * (sums.auc(counts) - 0.5))
+
+    return statistic
+
+
+def _resample(statistic: Statistic, seeds: int, draws: Draws, missing_note: str) -> Estimate:
+    """Estimate a statistic with its interval over seeds.
+
+    Args:
+        statistic: from counts to one value per draw, shape ``(draw,)``.
+        seeds: number of seeds.
+        draws: of seeds.
+        missing_note: the note if there is no estimate.
+    """
+
+    def column(counts: np.ndarray) -> np.ndarray:
+        return statistic(counts)[:, None]
+
+    value = statistic(np.ones((1, seeds)))[0]
+    low, high = bca(column, seeds, draws)
+    has_interval = bool(np.isfinite(low[0]))
+    if np.isnan(value):
+        note = missing_note
+    elif seeds < MIN_BOOTSTRAP_SEEDS:
+        note = "too few seeds for an interval"
+    else:
+        note = "" if has_interval else UNEVEN
+    method = BCA if has_interval else ""
+    return Estimate(float(value), float(low[0]), float(high[0]), method, note=note)
+
+
+def _mean_over_settings(values: Sequence[float]) -> Estimate:
+    """Average over settings, with Student's t interval for settings like these."""
     known = np.array([value for value in values if np.isfinite(value)])
-    few = len(known) < 3
-    low, high = (
-        (np.nan, np.nan)
-        if few
-        else stats.t.interval(0.95, len(known) - 1, known.mean(), max(stats.sem(known), 1e-12))
-    )
-    note = "; ".join(["too few settings for an interval"] * few + [f"of {len(known)} settings"])
-    estimate = known.mean() if len(known) else np.nan
-    return {
-        "estimate": estimate,
-        "low": low,
-        "high": high,
-        "interval": "" if few else "Student's t over settings",
-        "note": note,
-    }
+    note = f"of {len(known)} settings"
+    mean = known.mean() if len(known) else np.nan
+    if len(known) < 3:
+        return Estimate(mean, note=join_notes("too few settings for an interval", note))
+    error = max(stats.sem(known), 1e-12)
+    low, high = stats.t.interval(0.95, len(known) - 1, mean, error)
+    return Estimate(mean, low, high, "Student's t over settings", note=note)
 
 
-def _nested(panels: Sequence[Panel], draws: Draws) -> Iterator[Row]:
-    """The baseline, and the baseline with each operator, at the tasks where both were measured; fitted in all settings but one."""
-    operators = sorted(
-        {key.measure for panel in panels for key in panel.keys if key.measure.endswith(RANK)}
-    )
-    for operator in operators:
-        names = [*BASELINE, operator]
-        there = {
-            panel.setting: (panel, taken)
-            for panel in panels
-            if (taken := checkpoints(panel, names)) is not None
-        }
-        if len(there) < 2:
-            continue
-        ranks = {name: _centred(taken.scores) for name, (_, taken) in there.items()}
-        added: dict[str, list[float]] = {}
-        for name, (panel, taken) in there.items():
-            differences = signs(taken.outcomes)
-            seeds = int(taken.seeds.max()) + 1
-            for o, outcome in enumerate(panel.outcomes):
-                sums = []
-                for features in (slice(0, len(BASELINE)), slice(None)):
-                    grams, targets = np.zeros(()), np.zeros(())
-                    for other, (_, held) in there.items():
-                        if other != name:
-                            x, y = (
-                                ranks[other][features].reshape(len(ranks[other][features]), -1),
-                                _centred(held.outcomes[o]).ravel(),
-                            )
-                            grams, targets = grams + x @ x.T / y.size, targets + x @ y / y.size
-                    weights = np.linalg.lstsq(grams, targets, rcond=1e-9)[0]
-                    score = np.tensordot(weights, ranks[name][features], axes=1)
-                    sums.append(next(pairs(score, differences[o : o + 1], taken.seeds)))
-                both = " + ".join(names)
-                few = {" + ".join(BASELINE): sums[0].auc, both: sums[1].auc}
-                base = {"setting": name, "outcome": outcome, "tasks": len(taken.scores[0])}
-                for measure, statistic in few.items():
-                    yield {
-                        **base,
-                        "measure": measure,
-                        "statistic": "auc_left_out",
-                        **_row(statistic, seeds, draws, "constant"),
-                    }
+@dataclass(frozen=True)
+class RankedCheckpoints:
+    """The checkpoints of a setting, with ranks of measures as features of a linear model.
 
-                def gain(counts: np.ndarray, sums: Sequence[Pairs] = tuple(sums)) -> np.ndarray:
-                    return np.asarray(sums[1].auc(counts) - sums[0].auc(counts))
+    Attributes:
+        outcome_names: names of the outcomes.
+        checkpoints: of the setting.
+        features: ranks within a task, shape ``(measure, task, run)``.
+    """
 
-                row = _row(gain, seeds, draws, "constant")
-                added.setdefault(outcome, []).append(float(row["estimate"]))  # type: ignore[arg-type]
-                yield {**base, "measure": both, "statistic": "added", **row}
-        for outcome, values in added.items():
-            yield {
-                "setting": "all",
+    outcome_names: Sequence[str]
+    checkpoints: Checkpoints
+    features: np.ndarray
+
+
+def _nested_models(settings: Sequence[SettingArrays], draws: Draws) -> Iterator[Row]:
+    """Compare the simple measures alone with the simple measures and one operator.
+
+    Both use the tasks at which all of these measures were taken. Weights are fitted in all settings
+    but one and evaluated in the remaining one.
+    """
+    for operator in _operators(settings):
+        names = [*SIMPLE_MEASURES, operator]
+        ranked = {}
+        for arrays in settings:
+            checkpoints = select_checkpoints(arrays, names)
+            if checkpoints is not None:
+                features = _centred_ranks(checkpoints.scores)
+                ranked[arrays.setting] = RankedCheckpoints(
+                    arrays.outcome_names, checkpoints, features
+                )
+        if len(ranked) >= 2:
+            yield from _nested_models_of_operator(ranked, names, draws)
+
+
+def _operators(settings: Sequence[SettingArrays]) -> list[str]:
+    """List the measures that represent operators in any setting."""
+    measures = set()
+    for arrays in settings:
+        measures |= {variant.measure for variant in arrays.variants}
+    return sorted(name for name in measures if name.endswith(RANK_ENDING))
+
+
+def _nested_models_of_operator(
+    ranked: Mapping[str, RankedCheckpoints], names: Sequence[str], draws: Draws
+) -> Iterator[Row]:
+    """Build the rows of one operator.
+
+    Args:
+        ranked: checkpoints by the name of the setting, at least two settings.
+        names: of the simple measures and the operator.
+        draws: of seeds.
+    """
+    simple_name = " + ".join(SIMPLE_MEASURES)
+    full_name = " + ".join(names)
+    simple_features = slice(0, len(SIMPLE_MEASURES))
+    added: dict[str, list[float]] = {}
+    for setting, left_out in ranked.items():
+        checkpoints = left_out.checkpoints
+        seeds = checkpoints.seed_count
+        outcome_signs = difference_signs(checkpoints.outcomes)
+        others = [other for name, other in ranked.items() if name != setting]
+        for o, outcome in enumerate(left_out.outcome_names):
+            keys: Row = {
+                "setting": setting,
                 "outcome": outcome,
-                "measure": " + ".join(names),
-                "statistic": "added",
-                **_over_settings(values),
+                "seeds": seeds,
+                "tasks": len(checkpoints.scores[0]),
             }
+            signs = outcome_signs[o : o + 1]
+            simple = _left_out_sums(left_out, others, simple_features, o, signs)
+            full = _left_out_sums(left_out, others, slice(None), o, signs)
+            for measure, sums in ((simple_name, simple), (full_name, full)):
+                auc = _resample(sums.auc, seeds, draws, "constant")
+                yield {**keys, "measure": measure, "statistic": "auc_left_out", **auc.row()}
+            gain = _resample(_auc_difference(full, simple), seeds, draws, "constant")
+            added.setdefault(outcome, []).append(float(gain.value))
+            yield {**keys, "measure": full_name, "statistic": "added", **gain.row()}
+    for outcome, values in added.items():
+        yield {
+            "setting": "all",
+            "outcome": outcome,
+            "measure": full_name,
+            "statistic": "added",
+            **_mean_over_settings(values).row(),
+        }
 
 
-def _centred(values: np.ndarray) -> np.ndarray:
-    """Ranks among the checkpoints of a task, from −1 to 1; 0 where all are equal. The last axis is that of runs."""
+def _left_out_sums(
+    left_out: RankedCheckpoints,
+    others: Sequence[RankedCheckpoints],
+    features: slice,
+    outcome: int,
+    outcome_signs: np.ndarray,
+) -> PairSums:
+    """Fit weights in other settings, and compute the sums of the resulting score.
+
+    Args:
+        left_out: checkpoints of the setting that is left out of the fit.
+        others: checkpoints of the other settings.
+        features: which features to use.
+        outcome: index.
+        outcome_signs: of this outcome in the left-out setting, shape ``(1, task, run, run)``.
+    """
+    gram, products = np.zeros(()), np.zeros(())
+    for other in others:
+        used = other.features[features]
+        x = used.reshape(len(used), -1)
+        y = _centred_ranks(other.checkpoints.outcomes[outcome]).ravel()
+        gram = gram + x @ x.T / y.size
+        products = products + x @ y / y.size
+    weights = np.linalg.lstsq(gram, products, rcond=1e-9)[0]
+    score = np.tensordot(weights, left_out.features[features], axes=1)
+    return next(pair_sums(score, outcome_signs, left_out.checkpoints.seeds))
+
+
+def _auc_difference(full: PairSums, simple: PairSums) -> Statistic:
+    """Express the difference of two AUCs as a statistic."""
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        return np.asarray(full.auc(counts) - simple.auc(counts))
+
+    return statistic
+
+
+def _centred_ranks(values: np.ndarray) -> np.ndarray:
+    """Rank the checkpoints of a task, scaled from −1 to 1; 0 where all are equal.
+
+    Args:
+        values: shape ``(…, run)``.
+    """
     runs = values.shape[-1]
     return np.asarray((2 * stats.rankdata(values, axis=-1) - runs - 1) / (runs - 1))
 
 
-def redundancy(panels: Sequence[Panel], draws: Draws) -> pd.DataFrame:
-    """How far operators' ranks and the feature rank are the same thing: their correlations within runs, arm `none`, in each setting.
+def redundancy(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
+    """Correlate the ranks of operators and the feature rank with each other, within runs.
 
     Args:
-        panels: the settings.
+        settings: arrays of all settings; only the arm `none` is used.
         draws: of seeds.
 
     Returns:
-        One row per setting, pair of ranks and association: Spearman's correlation over the tasks where both were measured, mean over seeds
-        with an interval; `task` of deviations from the mean curve, `within_run` of the series as they are.
+        One row per setting, pair of ranks and association: Spearman's correlation over the tasks at
+        which both were measured, mean over seeds, with an interval. The association is `task` for
+        deviations from the mean curve and `within_run` for the series themselves.
     """
     rows: list[Row] = []
-    for panel in (panel.explanations() for panel in panels if "none" in panel.arms):
-        arm = panel.arms.index("none")
-        places = {
-            key.measure: place
-            for place, key in enumerate(panel.keys)
-            if key.measure.endswith(RANK) or key.measure == "feature_rank"
-        }
-        alive = np.isfinite(panel.values[:, arm]).all(axis=(0, 2))
-        for first, second in ((a, b) for a in places for b in places if a < b):
-            x, y = (panel.measures[places[name], arm][alive] for name in (first, second))
-            tasks = (np.isfinite(x) & np.isfinite(y)).any(axis=0)
-            x, y = x[:, tasks], y[:, tasks]
-            kept = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
-            for association, of in (("within_run", np.asarray), ("task", deviations)):
-                row: Row = {
-                    "setting": panel.setting,
+    for arrays in settings:
+        if ARM in arrays.arms:
+            rows += list(_redundancy_rows(arrays.explanations(), draws))
+    return pd.DataFrame(rows, columns=REDUNDANCY_COLUMNS)
+
+
+def _redundancy_rows(arrays: SettingArrays, draws: Draws) -> Iterator[Row]:
+    """Build the rows of one setting."""
+    arm = arrays.arms.index(ARM)
+    has_outcomes = np.isfinite(arrays.outcomes[:, arm]).all(axis=(0, 2))
+    ranks = {}
+    for index, variant in enumerate(arrays.variants):
+        if variant.measure.endswith(RANK_ENDING) or variant.measure == "feature_rank":
+            ranks[variant.measure] = arrays.measures[index, arm][has_outcomes]
+    for first in ranks:
+        for second in ranks:
+            if first >= second:
+                continue
+            x, y = _complete_pair(ranks[first], ranks[second])
+            seeds, tasks = x.shape
+            for association in ("within_run", "task"):
+                yield {
+                    "setting": arrays.setting,
                     "first": first,
                     "second": second,
                     "association": association,
+                    **_redundancy(x, y, association, draws).row(),
+                    "seeds": seeds,
+                    "tasks": tasks,
                 }
-                row |= {
-                    "estimate": np.nan,
-                    "low": np.nan,
-                    "high": np.nan,
-                    "seeds": int(kept.sum()),
-                    "tasks": int(tasks.sum()),
-                    "interval": "",
-                }
-                if tasks.sum() < FEWEST_TASKS or kept.sum() < (
-                    FEWEST if association == "task" else 1
-                ):
-                    rows.append(row | {"note": "too few"})
-                    continue
-                per_seed = (ranked(of(x[kept])) * ranked(of(y[kept]))).sum(axis=-1)
-                low, high, how = interval(per_seed, draws)
-                wider = dependent(len(per_seed)) if association == "task" else 1.0
-                estimate = per_seed.mean()
-                row |= {
-                    "estimate": estimate,
-                    "low": estimate - wider * (estimate - low),
-                    "high": estimate + wider * (high - estimate),
-                }
-                note = (
-                    "constant"
-                    if np.isnan(estimate)
-                    else ""
-                    if how
-                    else "too few seeds for an interval"
-                )
-                rows.append(row | {"interval": how if np.isfinite(low) else "", "note": note})
-    columns = [
-        "setting",
-        "first",
-        "second",
-        "association",
-        "estimate",
-        "low",
-        "high",
-        "seeds",
-        "tasks",
-        "interval",
-        "note",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+
+
+def _complete_pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keep the tasks at which both were measured, and the seeds without gaps at these tasks.
+
+    Args:
+        x: shape ``(seed, task)``.
+        y: shape ``(seed, task)``.
+    """
+    tasks = (np.isfinite(x) & np.isfinite(y)).any(axis=0)
+    x, y = x[:, tasks], y[:, tasks]
+    is_complete = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
+    return x[is_complete], y[is_complete]
+
+
+def _redundancy(x: np.ndarray, y: np.ndarray, association: str, draws: Draws) -> Estimate:
+    """Correlate two ranks within runs, mean over seeds.
+
+    Args:
+        x: shape ``(seed, task)``.
+        y: shape ``(seed, task)``.
+        association: `within_run`, or `task` for deviations from the mean curve.
+        draws: of seeds.
+    """
+    seeds, tasks = x.shape
+    is_of_deviations = association == "task"
+    if tasks < MIN_TASKS or seeds < (MIN_SEEDS if is_of_deviations else 1):
+        return Estimate(note="too few")
+    if is_of_deviations:
+        x, y = deviations(x), deviations(y)
+    inflation = error_inflation(seeds) if is_of_deviations else 1.0
+    per_seed = (standardized_ranks(x) * standardized_ranks(y)).sum(axis=-1)
+    low, high, method = interval(per_seed, draws)
+    mean = per_seed.mean()
+    estimate = Estimate(
+        value=mean,
+        low=mean - inflation * (mean - low),
+        high=mean + inflation * (high - mean),
+        method=method if np.isfinite(low) else "",
+    )
+    if np.isnan(mean):
+        return replace(estimate, note="constant")
+    return replace(estimate, note="" if method else "too few seeds for an interval")

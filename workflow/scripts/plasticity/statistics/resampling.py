@@ -1,8 +1,9 @@
-"""Seeds drawn again: bootstrap intervals, permutations, signs and shifts.
+"""Resample seeds: bootstrap intervals, permutations, signs and circular shifts.
 
-A statistic is a function of how often each seed counts, so that an estimate, its bootstrap and its jackknife are one function of three
-matrices of counts, and thousands of comparisons are one product of matrices. Draws depend on nothing but a seed and how many there are to
-draw from: a row of a table stays what it is when others come or go.
+A statistic is a function of how often each seed counts. So its estimate, its bootstrap and its
+jackknife are the same function of three matrices of counts, and one matrix product serves thousands
+of comparisons. Draws depend only on a random seed and on how many seeds there are. A row of a table
+therefore does not change when other rows are added or removed.
 """
 
 import functools
@@ -17,8 +18,9 @@ from scipy import stats
 from plasticity.rng import generator
 
 CONFIDENCE = 0.95
-FEWEST_SEEDS = 8  # of fewer, a bootstrap interval covers too little: it cannot reach beyond the least and the greatest
-EXACT = 7  # up to so many seeds all their permutations are taken
+# Bootstrap intervals of fewer seeds cover too little: they cannot reach beyond the extreme values.
+MIN_BOOTSTRAP_SEEDS = 8
+MAX_EXACT_SEEDS = 7  # up to this number, all permutations are used
 ROUND_OFF = 1e-12
 UNEVEN = "too few values differ for an interval"
 BCA, STUDENT = "BCa over seeds", "Student's t over seeds"
@@ -28,149 +30,171 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Draws:
-    """Counter-based draws: the same for the same number of seeds.
+    """Counter-based draws, which are the same for the same number of seeds.
 
     Attributes:
         number: how many draws of each kind.
-        seed: of all of them.
+        seed: random seed of all draws.
     """
 
     number: int = 1999
     seed: int = 0
 
-    def places(self, seeds: int, stratum: int = 0) -> np.ndarray:
-        """Which seeds are drawn in each resample, with replacement: shape ``(draw, seed)``; strata are drawn by themselves."""
-        return _places(self.number, self.seed, seeds, stratum)
+    def resamples(self, seeds: int, stratum: int = 0) -> np.ndarray:
+        """Draw indices of seeds with replacement, independently for each stratum.
+
+        Returns:
+            Shape ``(draw, seed)``.
+        """
+        return _resamples(self.number, self.seed, seeds, stratum)
 
     def counts(self, seeds: int, stratum: int = 0) -> np.ndarray:
-        """How often each seed is drawn in each of these resamples: shape ``(draw, seed)``."""
+        """Count how often each seed is in each of the `resamples`, shape ``(draw, seed)``."""
         return _counts(self.number, self.seed, seeds, stratum)
 
     def permutations(self, seeds: int) -> np.ndarray:
-        """Orders of the seeds, the first as they are; all there are, of few: shape ``(draw, seed)``."""
+        """Permute the seeds, shape ``(draw, seed)``; the first draw is the identity.
+
+        All permutations are returned for at most `MAX_EXACT_SEEDS` seeds.
+        """
         return _permutations(self.number, self.seed, seeds)
 
     def signs(self, seeds: int, stratum: int | None = None) -> np.ndarray:
-        """A sign for each seed, first all plus: shape ``(draw, seed)``. All there are, of few; of a stratum they are always drawn."""
+        """Draw a sign for each seed, shape ``(draw, seed)``; in the first draw all are +1.
+
+        All combinations are returned if there are no more than draws, unless a stratum is given.
+        """
         return _signs(self.number, self.seed, seeds, stratum)
 
     def shifts(self, seeds: int, tasks: int) -> np.ndarray:
-        """Circular shifts, none of them 0 but those of the first draw: shape ``(draw, seed)``."""
+        """Draw circular shifts, shape ``(draw, seed)``; 0 in the first draw and nowhere else."""
         return _shifts(self.number, self.seed, seeds, tasks)
 
 
 @functools.lru_cache(maxsize=64)
-def _places(number: int, seed: int, seeds: int, stratum: int) -> np.ndarray:
-    return generator(seed, f"resamples of {seeds} seeds", stratum).integers(
-        0, seeds, (number, seeds)
-    )
+def _resamples(number: int, seed: int, seeds: int, stratum: int) -> np.ndarray:
+    random = generator(seed, f"resamples of {seeds} seeds", stratum)
+    return random.integers(0, seeds, (number, seeds))
 
 
 @functools.lru_cache(maxsize=64)
 def _counts(number: int, seed: int, seeds: int, stratum: int) -> np.ndarray:
-    return np.stack(
-        [(_places(number, seed, seeds, stratum) == one).sum(axis=1) for one in range(seeds)], axis=1
-    ).astype(np.float64)
+    resamples = _resamples(number, seed, seeds, stratum)
+    counts = [(resamples == index).sum(axis=1) for index in range(seeds)]
+    return np.stack(counts, axis=1).astype(np.float64)
 
 
 @functools.lru_cache(maxsize=64)
 def _permutations(number: int, seed: int, seeds: int) -> np.ndarray:
-    if seeds <= EXACT:
+    if seeds <= MAX_EXACT_SEEDS:
         return np.array(list(itertools.permutations(range(seeds))))
-    draw = generator(seed, f"permutations of {seeds} seeds")
-    return np.vstack(
-        [np.arange(seeds), draw.permuted(np.tile(np.arange(seeds), (number, 1)), axis=1)]
-    )
+    random = generator(seed, f"permutations of {seeds} seeds")
+    identity = np.arange(seeds)
+    drawn = random.permuted(np.tile(identity, (number, 1)), axis=1)
+    return np.vstack([identity, drawn])
 
 
 @functools.lru_cache(maxsize=64)
 def _signs(number: int, seed: int, seeds: int, stratum: int | None) -> np.ndarray:
     if stratum is None and 2**seeds <= number + 1:
         return np.array(list(itertools.product([1.0, -1.0], repeat=seeds)))
-    return np.vstack(
-        [
-            np.ones(seeds),
-            generator(seed, f"signs of {seeds} seeds", stratum or 0).choice(
-                [1.0, -1.0], (number, seeds)
-            ),
-        ]
-    )
+    random = generator(seed, f"signs of {seeds} seeds", stratum or 0)
+    drawn = random.choice([1.0, -1.0], (number, seeds))
+    return np.vstack([np.ones(seeds), drawn])
 
 
 @functools.lru_cache(maxsize=64)
 def _shifts(number: int, seed: int, seeds: int, tasks: int) -> np.ndarray:
-    drawn = generator(seed, f"shifts of {seeds} seeds by {tasks} tasks").integers(
-        1, tasks, (number, seeds)
-    )
+    random = generator(seed, f"shifts of {seeds} seeds by {tasks} tasks")
+    drawn = random.integers(1, tasks, (number, seeds))
     return np.vstack([np.zeros(seeds, drawn.dtype), drawn])
 
 
-def of_each(values: np.ndarray) -> Statistic:
-    """The mean over seeds as a statistic.
+def mean_over_seeds(values: np.ndarray) -> Statistic:
+    """Express the mean over seeds as a statistic.
 
     Args:
         values: shape ``(…, seed)``.
     """
-    return lambda counts: (
-        counts
-        @ np.moveaxis(values, -1, 0).reshape(values.shape[-1], -1)
-        / counts.sum(axis=1, keepdims=True)
-    )
+    by_seed = np.moveaxis(values, -1, 0).reshape(values.shape[-1], -1)
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        return np.asarray(counts @ by_seed / counts.sum(axis=1, keepdims=True))
+
+    return statistic
 
 
 def bca(statistic: Statistic, seeds: int, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
-    """Bias-corrected and accelerated bootstrap interval (95 %), expanded for few seeds.
+    """Compute the bias-corrected and accelerated bootstrap interval (95 %), expanded for few seeds.
 
-    Efron 1987; what is expanded (Hesterberg 2015, arXiv 1411.5279, section 5.4) is the normal quantile, to √(n/(n−1)) times Student's: of
-    few values a bootstrap's percentiles lie too close to each other.
+    Efron 1987. The expansion is that of Hesterberg 2015 (arXiv 1411.5279, section 5.4): the normal
+    quantile is replaced by √(n/(n−1)) times Student's, because the percentiles of a bootstrap of
+    few values are too close to each other.
 
     Args:
-        statistic: from counts of shape ``(draw, seed)`` to values of shape ``(draw, comparison)``; NaN where a resample has none.
-        seeds: how many there are.
+        statistic: from counts, shape ``(draw, seed)``, to values, shape ``(draw, comparison)``; NaN
+            where a resample has no value.
+        seeds: number of seeds.
         draws: of seeds.
 
     Returns:
-        Low and high of each comparison; NaN for fewer than `FEWEST_SEEDS` seeds, where the statistic is, and where they would leave the
-        statistic out: of values that all but one seed share, nearly every resample has one and the same statistic, or none.
+        Low and high of each comparison. NaN for fewer than `MIN_BOOTSTRAP_SEEDS` seeds, where the
+        statistic is NaN, and where the interval would exclude the estimate. The last happens when
+        all seeds but one have the same value, so that nearly all resamples give the same statistic.
     """
     estimate = statistic(np.ones((1, seeds)))[0]
-    if seeds < FEWEST_SEEDS:
+    if seeds < MIN_BOOTSTRAP_SEEDS:
         return np.full(estimate.shape, np.nan), np.full(estimate.shape, np.nan)
     drawn = np.sort(statistic(draws.counts(seeds)), axis=0)  # NaN last
-    there = np.isfinite(drawn).sum(axis=0)
-    without = statistic(1 - np.eye(seeds))
-    influence = without.mean(axis=0) - without
+    valid = np.isfinite(drawn).sum(axis=0)
+    near = ROUND_OFF * np.maximum(1, abs(estimate))
     with np.errstate(invalid="ignore", divide="ignore"):
-        acceleration = (influence**3).sum(axis=0) / (6 * (influence**2).sum(axis=0) ** 1.5)
-        near = ROUND_OFF * np.maximum(1, abs(estimate))
-        below = (
-            ((drawn < estimate - near).sum(axis=0) + (drawn <= estimate + near).sum(axis=0))
-            / 2
-            / there
-        )
-    acceleration = np.nan_to_num(acceleration, nan=0.0, posinf=0.0, neginf=0.0)
-    bias = stats.norm.ppf(np.clip(below, 1 / (len(drawn) + 1), 1 - 1 / (len(drawn) + 1)))
+        below = (drawn < estimate - near).sum(axis=0)
+        at_most = (drawn <= estimate + near).sum(axis=0)
+        share_below = (below + at_most) / 2 / valid
+    smallest_share = 1 / (len(drawn) + 1)
+    bias = stats.norm.ppf(np.clip(share_below, smallest_share, 1 - smallest_share))
+    acceleration = _acceleration(statistic, seeds)
     reach = math.sqrt(seeds / (seeds - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1)
     ends = []
-    for normal in (-reach, reach):
-        share = stats.norm.cdf(
-            bias + (bias + normal) / np.maximum(1 - acceleration * (bias + normal), ROUND_OFF)
-        )
-        place = np.clip(share * (there - 1), 0, np.maximum(there - 1, 0))
-        under = np.floor(np.nan_to_num(place)).astype(int)
-        over = np.minimum(under + 1, np.maximum(there - 1, 0))
-        low, high = (np.take_along_axis(drawn, one[None], axis=0)[0] for one in (under, over))
-        ends.append(
-            np.where(
-                np.isfinite(estimate) & (there > 0), low + (place - under) * (high - low), np.nan
-            )
-        )
-    held = (ends[0] <= estimate + near) & (estimate - near <= ends[1])
-    return np.where(held, ends[0], np.nan), np.where(held, ends[1], np.nan)
+    for quantile in (-reach, reach):
+        denominator = np.maximum(1 - acceleration * (bias + quantile), ROUND_OFF)
+        share = stats.norm.cdf(bias + (bias + quantile) / denominator)
+        end = _quantile_of_sorted(drawn, valid, share)
+        ends.append(np.where(np.isfinite(estimate) & (valid > 0), end, np.nan))
+    low, high = ends
+    contains_estimate = (low <= estimate + near) & (estimate - near <= high)
+    return np.where(contains_estimate, low, np.nan), np.where(contains_estimate, high, np.nan)
+
+
+def _acceleration(statistic: Statistic, seeds: int) -> np.ndarray:
+    """Estimate the acceleration of each comparison by the jackknife; 0 where it is undefined."""
+    without_one = statistic(1 - np.eye(seeds))
+    influence = without_one.mean(axis=0) - without_one
+    with np.errstate(invalid="ignore", divide="ignore"):
+        acceleration = (influence**3).sum(axis=0) / (6 * (influence**2).sum(axis=0) ** 1.5)
+    return np.asarray(np.nan_to_num(acceleration, nan=0.0, posinf=0.0, neginf=0.0))
+
+
+def _quantile_of_sorted(drawn: np.ndarray, valid: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Interpolate the quantile of the valid draws of each comparison.
+
+    Args:
+        drawn: sorted, NaN last, shape ``(draw, comparison)``.
+        valid: number of draws that are not NaN, shape ``(comparison,)``.
+        share: of draws below the quantile, shape ``(comparison,)``.
+    """
+    last = np.maximum(valid - 1, 0)
+    position = np.clip(share * (valid - 1), 0, last)
+    lower_index = np.floor(np.nan_to_num(position)).astype(int)
+    upper_index = np.minimum(lower_index + 1, last)
+    lower = np.take_along_axis(drawn, lower_index[None], axis=0)[0]
+    upper = np.take_along_axis(drawn, upper_index[None], axis=0)[0]
+    return np.asarray(lower + (position - lower_index) * (upper - lower))
 
 
 def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Student's t interval (95 %) of means over seeds.
+    """Compute Student's t interval (95 %) of means over seeds.
 
     Args:
         values: shape ``(…, seed)``.
@@ -182,52 +206,69 @@ def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if seeds < 2:
         return np.full(values.shape[:-1], np.nan), np.full(values.shape[:-1], np.nan)
     reach = stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1) * stats.sem(values, axis=-1)
-    return values.mean(axis=-1) - reach, values.mean(axis=-1) + reach
+    mean = values.mean(axis=-1)
+    return mean - reach, mean + reach
 
 
 def interval(values: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray, str]:
-    """The interval (95 %) of means over seeds, and its method: BCa, of few seeds Student's t.
+    """Compute the interval (95 %) of means over seeds: BCa, or Student's t for few seeds.
 
     Args:
         values: shape ``(…, seed)``.
         draws: of seeds.
 
     Returns:
-        Low and high, shape ``(…)``, and the method's name, empty where there is no interval.
+        Low and high, shape ``(…)``, and the name of the method; it is empty without an interval.
     """
     seeds = values.shape[-1]
-    if seeds < FEWEST_SEEDS:
-        return *t_interval(values), STUDENT if seeds > 1 else ""
-    low, high = bca(of_each(values), seeds, draws)
+    if seeds < MIN_BOOTSTRAP_SEEDS:
+        low, high = t_interval(values)
+        return low, high, STUDENT if seeds > 1 else ""
+    low, high = bca(mean_over_seeds(values), seeds, draws)
     return low.reshape(values.shape[:-1]), high.reshape(values.shape[:-1]), BCA
 
 
 def permutation_test(pairs: np.ndarray, draws: Draws) -> np.ndarray:
-    """Two-sided p of the mean over matched pairs, among the means over permuted pairs.
+    """Compare the mean over matched pairs with the means over permuted pairs: two-sided p.
 
     Args:
         pairs: what seed i of one series and seed j of another have in common, shape ``(…, i, j)``.
         draws: of permutations.
 
     Returns:
-        Shape ``(…)``; NaN where a pair is.
+        Shape ``(…)``; NaN where a pair is NaN.
     """
     seeds = pairs.shape[-1]
     centred = pairs - pairs.mean(axis=(-2, -1), keepdims=True)
-    return extreme(matching(seeds, draws) @ centred.reshape(-1, seeds**2).T).reshape(
-        pairs.shape[:-2]
-    )
+    means = matching_weights(seeds, draws) @ centred.reshape(-1, seeds**2).T
+    return extreme(means).reshape(pairs.shape[:-2])
 
 
-def matching(seeds: int, draws: Draws) -> np.ndarray:
-    """What takes the mean over the matched pairs of each permutation, the first as they are: shape ``(draw, seed · seed)``."""
+def matching_weights(seeds: int, draws: Draws) -> np.ndarray:
+    """Build the weights that average the matched pairs of each permutation.
+
+    Args:
+        seeds: number of seeds.
+        draws: of permutations; the first is the identity.
+
+    Returns:
+        Shape ``(draw, seed · seed)``.
+    """
     orders = draws.permutations(seeds)
-    chosen = np.zeros((len(orders), seeds, seeds))
-    chosen[np.arange(len(orders))[:, None], np.arange(seeds), orders] = 1 / seeds
-    return chosen.reshape(len(orders), -1)
+    weights = np.zeros((len(orders), seeds, seeds))
+    weights[np.arange(len(orders))[:, None], np.arange(seeds), orders] = 1 / seeds
+    return weights.reshape(len(orders), -1)
 
 
 def extreme(drawn: np.ndarray) -> np.ndarray:
-    """Share of draws at least as far from 0 as the first, which is the observed one: shape ``(draw, …)`` → ``(…)``; NaN where that is."""
+    """Compute the share of draws that are at least as far from 0 as the first, the observed one.
+
+    Args:
+        drawn: shape ``(draw, …)``.
+
+    Returns:
+        Shape ``(…)``; NaN where the observed value is NaN.
+    """
     sizes = np.abs(drawn)
-    return np.where(np.isfinite(drawn[0]), (sizes >= sizes[0] - ROUND_OFF).mean(axis=0), np.nan)
+    share = (sizes >= sizes[0] - ROUND_OFF).mean(axis=0)
+    return np.where(np.isfinite(drawn[0]), share, np.nan)

@@ -1,4 +1,4 @@
-"""What the tables say, in sentences: captions and README take their numbers from here, never by hand."""
+"""Sentences about the tables. Captions and the README take their numbers from here."""
 
 from collections.abc import Iterator, Mapping
 
@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from plasticity.config.models import BASELINE
-from plasticity.statistics.meta_analysis import SURE
+from plasticity.statistics.meta_analysis import ARM, SURE
 from plasticity.statistics.null_models import MEANINGS
 
-OUTCOME = "final_error_gap"  # what sentences are about: how much worse than a fresh network
+OUTCOME = "final_error_gap"  # the outcome of most sentences
 QUESTIONS = {
     "measure_first": "past values of the measure help to predict the outcome",
     "outcome_first": "the reverse holds",
@@ -19,219 +19,245 @@ VERDICTS = {
     "kept": "plasticity is kept",
     "unclear": "whether plasticity is lost is unclear",
 }
+NO_VERDICT = "too little to tell whether plasticity is lost"
 COLUMNS = ["about", "measure", "setting", "statement"]
+Statement = dict[str, str]
 
 
 def statements(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Sentences with their numbers.
+    """State the results of all tables in sentences.
 
     Args:
-        tables: all others, adjusted.
+        tables: all other tables, with adjusted p values.
 
     Returns:
-        One row per sentence: the table or figure that it is ``about``, the measure and the setting if it is about one, and the
-        ``statement``.
+        One row per sentence: the table or figure that it is ``about``, the measure and the setting
+        (empty if it is about several), and the ``statement``.
     """
     rows = [
-        *_loss(tables),
-        *_scatter(tables),
-        *_consistency(tables),
-        *_counterexamples(tables),
-        *_timing(tables),
-        *_prediction(tables),
+        *_losses(tables["outcomes"], tables["counterexamples"]),
+        *_scatter(tables["associations"]),
+        *_consistency(tables["consistency"]),
+        *_counterexamples(tables["counterexamples"]),
+        *_lead_lag(tables["lead_lag"]),
+        *_prediction(tables["prediction"]),
+        *_comparisons(tables["comparisons"]),
+        *_hypotheses(tables["hypotheses"]),
     ]
-    rows += [*_comparisons(tables), *_hypotheses(tables)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def words(name: str) -> str:
-    """A measure's or an outcome's name as words."""
+    """Write the name of a measure or an outcome as words."""
     return "gap to a fresh network" if name == OUTCOME else name.replace("_", " ")
 
 
-def _between(row: pd.Series, low: str = "low", high: str = "high") -> str:
-    """An interval in words, or why there is none."""
-    return (
-        f"95 % interval {row[low]:.2f} to {row[high]:.2f}"
-        if np.isfinite(row[low])
-        else "no interval"
-    )
+def _interval_words(row: pd.Series) -> str:
+    """Write the interval of a row as words."""
+    if not np.isfinite(row["low"]):
+        return "no interval"
+    return f"95 % interval {row['low']:.2f} to {row['high']:.2f}"
 
 
-def _row(about: str, statement: str, measure: str = "", setting: str = "") -> dict[str, str]:
-    """A row of the table."""
+def _select(table: pd.DataFrame, keys: Mapping[str, str]) -> pd.DataFrame:
+    """Select the rows whose columns have the given values."""
+    return table[(table[list(keys)] == pd.Series(keys)).all(axis=1)]
+
+
+def _statement(about: str, statement: str, measure: str = "", setting: str = "") -> Statement:
+    """Build a row of the table."""
     return {"about": about, "measure": measure, "setting": setting, "statement": statement}
 
 
-def _loss(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]:
-    """What became of the arm without an intervention, each setting."""
-    outcomes = tables["outcomes"]
-    means = outcomes[outcomes["outcome"] == "final_error"].set_index(["setting", "arm", "stage"])
-    judged = tables["counterexamples"]
-    verdicts = (
-        judged[judged["arm"] == "none"].drop_duplicates("setting").set_index("setting")["verdict"]
-    )
-    for setting in dict.fromkeys(setting for setting, arm, _ in means.index if arm == "none"):
-        early, late, fresh = (
-            means.loc[(setting, arm, stage)]
-            for arm, stage in (("none", "early"), ("none", "late"), (BASELINE, "late"))
-        )
+def _losses(outcomes: pd.DataFrame, counterexamples: pd.DataFrame) -> Iterator[Statement]:
+    """State for each setting how the error without an intervention changes."""
+    final_errors = outcomes[outcomes["outcome"] == "final_error"]
+    means = final_errors.set_index(["setting", "arm", "stage"])
+    of_arm = counterexamples[counterexamples["arm"] == ARM]
+    verdicts = of_arm.drop_duplicates("setting").set_index("setting")["verdict"]
+    settings = dict.fromkeys(setting for setting, arm, _ in means.index if arm == ARM)
+    for setting in settings:
+        early = means.loc[(setting, ARM, "early")]
+        late = means.loc[(setting, ARM, "late")]
+        fresh = means.loc[(setting, BASELINE, "late")]
         if np.isnan(late["mean"]):
-            yield _row(
-                "loss",
-                f"{setting}: no seed without an intervention came to the end ({late['note']}).",
-                setting=setting,
+            sentence = (
+                f"{setting}: no seed without an intervention came to the end ({late['note']})."
             )
-            continue
-        said = f"{setting}: without an intervention the final error is {early['mean']:.3f} on the first eighth of the tasks "
-        said += f"and {late['mean']:.3f} on the last ({_between(late)}), where that of a fresh network is {fresh['mean']:.3f}"
-        verdict = str(verdicts.get(setting, "")).partition(",")[0]
-        yield _row(
-            "loss",
-            f"{said}: {VERDICTS.get(verdict, 'too little to tell whether plasticity is lost')}.",
-            setting=setting,
-        )
+        else:
+            verdict = str(verdicts.get(setting, "")).partition(",")[0]
+            sentence = (
+                f"{setting}: without an intervention the final error is {early['mean']:.3f} "
+                f"on the first eighth of the tasks and {late['mean']:.3f} on the last "
+                f"({_interval_words(late)}), where that of a fresh network is "
+                f"{fresh['mean']:.3f}: {VERDICTS.get(verdict, NO_VERDICT)}."
+            )
+        yield _statement("loss", sentence, setting=setting)
 
 
-def _scatter(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]:
-    """Rank of the Fisher against the error, each setting."""
-    table = tables["associations"]
+def _scatter(associations: pd.DataFrame) -> Iterator[Statement]:
+    """State for each setting how the rank of the Fisher is associated with the error."""
     keys = {
         "level": "within_run",
-        "arm": "none",
+        "arm": ARM,
         "measure": "fisher_effective_rank",
         "evaluation_point": "next",
         "block": "all",
         "outcome": "final_error",
     }
-    for _, row in table[(table[list(keys)] == pd.Series(keys)).all(axis=1)].iterrows():
+    for _, row in _select(associations, keys).iterrows():
+        setting = row["setting"]
         if np.isnan(row["estimate"]):
-            said = f"{row['setting']}: no correlation ({row['note']})."
+            sentence = f"{setting}: no correlation ({row['note']})."
         else:
-            beaten = row["strongest_null"]
-            more = {"none": "it beats no null", "": "too few seeds for a null"}.get(
-                beaten
-            ) or f"the strongest null that it beats: {MEANINGS[beaten]}"
-            said = f"{row['setting']}: ρ = {row['estimate']:.2f} ({_between(row)}, {row['seeds']} seeds); {more}."
-        yield _row("scatter", said, row["measure"], row["setting"])
+            sentence = (
+                f"{setting}: ρ = {row['estimate']:.2f} ({_interval_words(row)}, "
+                f"{row['seeds']} seeds); {_null_words(row['strongest_null'])}."
+            )
+        yield _statement("scatter", sentence, row["measure"], setting)
 
 
-def _consistency(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]:
-    """Each explanation over settings."""
-    table = tables["consistency"]
-    for _, row in table[
-        (table["outcome"] == OUTCOME) & (table["association"] == "within_run")
-    ].iterrows():
-        measure, settings = row["measure"], row["settings"]
-        if not settings:
-            yield _row(
-                "consistency",
-                f"{words(measure)}: no correlation in any setting ({row['note']}).",
-                measure,
+def _null_words(strongest_null: str) -> str:
+    """Write the strongest null model that an association beats as words."""
+    if strongest_null == "none":
+        return "it beats no null"
+    if not strongest_null:
+        return "too few seeds for a null"
+    return f"the strongest null that it beats: {MEANINGS[strongest_null]}"
+
+
+def _consistency(consistency: pd.DataFrame) -> Iterator[Statement]:
+    """State for each explanation how far settings agree."""
+    keys = {"outcome": OUTCOME, "association": "within_run"}
+    for _, row in _select(consistency, keys).iterrows():
+        measure = row["measure"]
+        if row["settings"]:
+            sentence = (
+                f"{words(measure)} and {words(OUTCOME)}, within runs: {_agreement_words(row)}"
+                f"{_meta_analysis_words(row)}; worst: {row['worst_setting']} "
+                f"({row['worst_estimate']:.2f})."
             )
-            continue
-        share = row["sign_agreement"] if np.isnan(row["as_claimed"]) else row["as_claimed"]
-        side = "have the same sign" if np.isnan(row["as_claimed"]) else "have the claimed sign"
-        said = f"{words(measure)} and {words(OUTCOME)}, within runs: "
-        said += f"in {round(share * settings)} of {settings} settings the correlations {side}, "
-        said += f"in {round(row['beating'] * settings)} the measure beats mismatched seeds (p ≤ {SURE}, unadjusted)"
-        if np.isfinite(row["low"]):
-            said += f"; over settings ρ = {row['estimate']:.2f} ({_between(row)}, I² = {100 * row['i_squared']:.0f} %"
-            said += (
-                f", for the next setting {row['prediction_low']:.2f} to {row['prediction_high']:.2f})"
-                * bool(np.isfinite(row["prediction_low"]))
-            )
-            said += ")" * (not np.isfinite(row["prediction_low"]))
-        yield _row(
-            "consistency",
-            f"{said}; worst: {row['worst_setting']} ({row['worst_estimate']:.2f}).",
-            measure,
+        else:
+            sentence = f"{words(measure)}: no correlation in any setting ({row['note']})."
+        yield _statement("consistency", sentence, measure)
+
+
+def _agreement_words(row: pd.Series) -> str:
+    """Write in how many settings the correlations agree as words."""
+    settings = row["settings"]
+    if np.isnan(row["as_claimed"]):
+        share, sign = row["sign_agreement"], "have the same sign"
+    else:
+        share, sign = row["as_claimed"], "have the claimed sign"
+    return (
+        f"in {round(share * settings)} of {settings} settings the correlations {sign}, "
+        f"in {round(row['beating'] * settings)} the measure beats mismatched seeds "
+        f"(p ≤ {SURE}, unadjusted)"
+    )
+
+
+def _meta_analysis_words(row: pd.Series) -> str:
+    """Write the estimate over settings as words; empty if there is none."""
+    if not np.isfinite(row["low"]):
+        return ""
+    prediction = ""
+    if np.isfinite(row["prediction_low"]):
+        low, high = row["prediction_low"], row["prediction_high"]
+        prediction = f", for the next setting {low:.2f} to {high:.2f}"
+    return (
+        f"; over settings ρ = {row['estimate']:.2f} ({_interval_words(row)}, "
+        f"I² = {100 * row['i_squared']:.0f} %{prediction})"
+    )
+
+
+def _counterexamples(counterexamples: pd.DataFrame) -> Iterator[Statement]:
+    """State for each explanation how many counterexamples there are."""
+    for measure, rows in counterexamples.groupby("measure", sort=False):
+        is_lost = rows["verdict"].str.startswith("lost")
+        is_kept = rows["verdict"].str.startswith("kept")
+        is_against = rows["counterexample"]
+        count = int((is_lost & is_against).sum())
+        plural = "" if count == 1 else "s"
+        sentence = (
+            f"{words(str(measure))}: {count} counter-example{plural} "
+            f"among {int(is_lost.sum())} arms that lose plasticity, "
+            f"{int((is_kept & is_against).sum())} among {int(is_kept.sum())} that keep it; "
+            f"of {int((~is_lost & ~is_kept).sum())} it is unclear."
         )
+        yield _statement("counterexamples", sentence, str(measure))
 
 
-def _counterexamples(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]:
-    """How many counter-examples each explanation has."""
-    for measure, found in tables["counterexamples"].groupby("measure", sort=False):
-        verdicts = found["verdict"]
-        lost, kept = verdicts.str.startswith("lost"), verdicts.str.startswith("kept")
-        against = found["counterexample"]
-        count = int((lost & against).sum())
-        said = f"{words(str(measure))}: {count} counter-example{'s' * (count != 1)} among {int(lost.sum())} arms that lose plasticity, "
-        said += f"{int((kept & against).sum())} among {int(kept.sum())} that keep it; of {int((~lost & ~kept).sum())} it is unclear."
-        yield _row("counterexamples", said, str(measure))
-
-
-def _timing(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]:
-    """What comes first, without an intervention."""
-    table = tables["lead_lag"]
-    table = table[
-        (table["arm"] == "none") & (table["outcome"] == OUTCOME) & table["estimate"].notna()
-    ]
-    for measure, found in table.groupby("measure", sort=False):
+def _lead_lag(lead_lag: pd.DataFrame) -> Iterator[Statement]:
+    """State in how many settings each measure helps to predict the outcome, or the reverse."""
+    is_tested = lead_lag["estimate"].notna()
+    tested = _select(lead_lag[is_tested], {"arm": ARM, "outcome": OUTCOME})
+    for measure, rows in tested.groupby("measure", sort=False):
         parts = []
-        for question, said in (
-            ("measure_first", "past values of the measure help to predict the outcome"),
-            ("outcome_first", "the reverse holds"),
-        ):
-            rows = found[found["question"] == question]
-            if len(rows):
-                parts.append(
-                    f"{said} in {int((rows['p_adjusted'] <= SURE).sum())} of {len(rows)} settings"
-                )
+        for question, meaning in QUESTIONS.items():
+            answers = rows[rows["question"] == question]
+            if len(answers):
+                count = int((answers["p_adjusted"] <= SURE).sum())
+                parts.append(f"{meaning} in {count} of {len(answers)} settings")
         if parts:
-            yield _row(
-                "lead_lag",
-                f"{words(str(measure))} and {words(OUTCOME)}: {'; '.join(parts)} (adjusted p ≤ {SURE}).",
-                str(measure),
+            sentence = (
+                f"{words(str(measure))} and {words(OUTCOME)}: {'; '.join(parts)} "
+                f"(adjusted p ≤ {SURE})."
             )
+            yield _statement("lead_lag", sentence, str(measure))
 
 
-def _prediction(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]:
-    """How well checkpoints are ranked, over settings."""
-    table = tables["prediction"]
-    overall = table[
-        (table["setting"] == "all") & (table["outcome"] == OUTCOME) & table["estimate"].notna()
-    ]
-    for _, row in overall[overall["statistic"].isin(["auc_left_out", "added"])].iterrows():
+def _prediction(prediction: pd.DataFrame) -> Iterator[Statement]:
+    """State how well measures rank checkpoints, over settings."""
+    rows = _select(prediction, {"setting": "all", "outcome": OUTCOME})
+    rows = rows[rows["estimate"].notna() & rows["statistic"].isin(["auc_left_out", "added"])]
+    for _, row in rows.iterrows():
+        measure = row["measure"]
         if row["statistic"] == "added":
-            operator = words(row["measure"].split(" + ")[-1])
-            said = f"{operator} adds {row['estimate']:+.3f} to the AUC of weight norm, feature rank and dead units"
+            operator = words(measure.split(" + ")[-1])
+            result = (
+                f"{operator} adds {row['estimate']:+.3f} to the AUC of weight norm, "
+                "feature rank and dead units"
+            )
         else:
-            said = f"{words(row['measure'])} ranks two checkpoints of a task by the {words(OUTCOME)} to come with AUC {row['estimate']:.2f}"
-        yield _row(
-            "prediction",
-            f"{said}, its direction taken from other settings ({_between(row)}, {row['note']}).",
-            row["measure"],
+            result = (
+                f"{words(measure)} ranks two checkpoints of a task by the {words(OUTCOME)} "
+                f"to come with AUC {row['estimate']:.2f}"
+            )
+        sentence = (
+            f"{result}, its direction taken from other settings "
+            f"({_interval_words(row)}, {row['note']})."
         )
+        yield _statement("prediction", sentence, measure)
 
 
-def _comparisons(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]:
-    """Each arm against none, late."""
-    table = tables["comparisons"]
+def _comparisons(comparisons: pd.DataFrame) -> Iterator[Statement]:
+    """State how each arm compares with no intervention, late."""
     keys = {
         "statistic": "mean_difference",
         "stage": "late",
         "outcome": "final_error",
-        "versus": "none",
+        "versus": ARM,
     }
-    found = table[(table[list(keys)] == pd.Series(keys)).all(axis=1) & table["estimate"].notna()]
-    for _, row in found.iterrows():
-        where = "over all settings" if row["setting"] == "all" else row["setting"]
-        tested = (
-            f"adjusted p = {row['p_adjusted']:.3g}"
-            if np.isfinite(row["p_adjusted"])
-            else "not tested"
+    rows = _select(comparisons, keys)
+    for _, row in rows[rows["estimate"].notna()].iterrows():
+        setting = row["setting"]
+        place = "over all settings" if setting == "all" else setting
+        p = row["p_adjusted"]
+        test = f"adjusted p = {p:.3g}" if np.isfinite(p) else "not tested"
+        sentence = (
+            f"{place}: the final error of {row['arm']} is {row['estimate']:+.3f} beside none, late "
+            f"({_interval_words(row)}, {test})."
         )
-        said = f"{where}: the final error of {row['arm']} is {row['estimate']:+.3f} beside none, late ({_between(row)}, {tested})."
-        yield _row("comparisons", said, setting=row["setting"])
+        yield _statement("comparisons", sentence, setting=setting)
 
 
-def _hypotheses(tables: Mapping[str, pd.DataFrame]) -> Iterator[dict[str, str]]:
-    """What became of each hypothesis."""
-    for name, found in tables["hypotheses"].groupby("hypothesis", sort=False):
-        counts = found["verdict"].value_counts()
-        said = ", ".join(f"{verdict} in {count}" for verdict, count in counts.items())
-        yield _row(
-            "hypotheses",
-            f"{name} ({found['claim'].iloc[0]}): {said} of {len(found)} settings (Holm over its family).",
+def _hypotheses(hypotheses: pd.DataFrame) -> Iterator[Statement]:
+    """State the verdicts on each hypothesis."""
+    for name, rows in hypotheses.groupby("hypothesis", sort=False):
+        counts = rows["verdict"].value_counts()
+        verdicts = ", ".join(f"{verdict} in {count}" for verdict, count in counts.items())
+        sentence = (
+            f"{name} ({rows['claim'].iloc[0]}): {verdicts} of {len(rows)} settings "
+            "(Holm over its family)."
         )
+        yield _statement("hypotheses", sentence)

@@ -1,112 +1,172 @@
-"""What became of each arm: its outcomes and its measures, early and late, with intervals over seeds."""
+"""Means of outcomes and measures of each arm, early and late, with intervals over seeds."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.resampling import t_interval
 from plasticity.training.outcomes import LOWER_IS_BETTER, stages
 
-TUNING = ["setting", "method", "arm", "hyper_parameters", "outcome", "stage", "criterion"]
-TUNING += ["mean", "low", "high", "seeds", "tasks", "chosen", "note"]
+TUNING = [
+    "setting",
+    "method",
+    "arm",
+    "hyper_parameters",
+    "outcome",
+    "stage",
+    "criterion",
+    "mean",
+    "low",
+    "high",
+    "seeds",
+    "tasks",
+    "chosen",
+    "note",
+]
 OUTCOMES = tuple(outcome for name in LOWER_IS_BETTER for outcome in (name, f"{name}_gap"))
 
 
-def with_gaps(data: xr.Dataset) -> xr.Dataset:
-    """The dataset of a setting with `{outcome}_gap`: an outcome less that of a fresh network on the same seed and task."""
-    there = [name for name in LOWER_IS_BETTER if name in data]
-    return data.assign(
-        {
-            f"{name}_gap": (data[name] - data[f"fresh_{name}"]).transpose("arm", "seed", "task")
-            for name in there
+@dataclass(frozen=True)
+class StageMean:
+    """The mean over the tasks of a stage and over seeds.
+
+    Attributes:
+        stage: one of `stages`, or `change` from early to late.
+        estimate: the mean with its interval over seeds.
+        seeds: number of seeds.
+        tasks: number of tasks.
+    """
+
+    stage: str
+    estimate: Estimate
+    seeds: int
+    tasks: int
+
+    def row(self) -> Row:
+        """Build the columns of a table that hold this mean."""
+        return {
+            "stage": self.stage,
+            "mean": self.estimate.value,
+            "low": self.estimate.low,
+            "high": self.estimate.high,
+            "seeds": self.seeds,
+            "tasks": self.tasks,
+            "note": self.estimate.note,
         }
-    )
+
+
+def with_gaps(data: xr.Dataset) -> xr.Dataset:
+    """Add ``{outcome}_gap``: the outcome minus that of the baseline on the same seed and task.
+
+    Args:
+        data: dataset of a setting.
+    """
+    gaps = {}
+    for name in LOWER_IS_BETTER:
+        if name in data:
+            gap = data[name] - data[f"fresh_{name}"]
+            gaps[f"{name}_gap"] = gap.transpose("arm", "seed", "task")
+    return data.assign(gaps)
 
 
 def outcomes(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """Outcomes of every arm: early, late, overall, and the change from early to late.
+    """Average the outcomes of every arm: early, late, over all tasks, and the change.
 
     Args:
         datasets: of each setting, by name.
 
     Returns:
-        One row per setting, arm, outcome and stage, with the numbers of `by_stage`.
+        One row per setting, arm, outcome and stage, with the columns of `StageMean`.
     """
     rows = []
-    for setting, data in ((name, with_gaps(data)) for name, data in datasets.items()):
+    for setting, without_gaps in datasets.items():
+        data = with_gaps(without_gaps)
+        names = [name for name in OUTCOMES if name in data]
         for arm in data.arm.values:
-            for outcome in (name for name in OUTCOMES if name in data):
-                runs = data[outcome].sel(arm=arm).values
-                rows += [
-                    {"setting": setting, "arm": arm, "outcome": outcome, **numbers}
-                    for numbers in by_stage(runs)
-                ]
+            for outcome in names:
+                values = data[outcome].sel(arm=arm).values
+                keys: Row = {"setting": setting, "arm": arm, "outcome": outcome}
+                rows += [{**keys, **mean.row()} for mean in stage_means(values)]
     return pd.DataFrame(rows)
 
 
 def summary(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """Every arm at a glance: final error, its gap to a fresh network and the ranks of curvature on the coming task's data, early and late.
+    """Summarize every arm in one row: final error, its gap to the baseline, and ranks of curvature.
+
+    Ranks are those of the whole network on the next task's data.
 
     Args:
         datasets: of each setting, by name.
 
     Returns:
-        One row per setting and arm, with ``{name}_{stage}`` and its ``_low`` and ``_high`` for each of these numbers, all layers together;
-        no ranks in a study that looks at old data alone.
+        One row per setting and arm. Each number has the columns ``{name}_{stage}``,
+        ``{name}_{stage}_low`` and ``{name}_{stage}_high`` for the stages early and late. Ranks are
+        missing if curvature was only taken on the previous task's data.
     """
     rows = []
-    for setting, data in ((name, with_gaps(data)) for name, data in datasets.items()):
-        names = [
-            name
-            for name in map(str, data)
-            if name.endswith("_effective_rank") and "next" in data.evaluation_point
-        ]
-        ranks = {name: data[name].sel(block="all", evaluation_point="next") for name in names}
+    for setting, without_gaps in datasets.items():
+        data = with_gaps(without_gaps)
+        numbers = {name: data[name] for name in ("final_error", "final_error_gap")} | _ranks(data)
         for arm in data.arm.values:
-            row = {"setting": setting, "arm": arm}
-            for name, values in {
-                "final_error": data["final_error"],
-                "final_error_gap": data["final_error_gap"],
-                **ranks,
-            }.items():
-                runs = (
-                    values.sel(arm=arm).transpose("seed", "task").dropna("task", how="all").values
-                )
-                for numbers in (
-                    numbers for numbers in by_stage(runs) if numbers["stage"] in ("early", "late")
-                ):
-                    column = f"{name}_{numbers['stage']}"
-                    row |= {
-                        column: numbers["mean"],
-                        f"{column}_low": numbers["low"],
-                        f"{column}_high": numbers["high"],
-                    }
+            row: Row = {"setting": setting, "arm": arm}
+            for name, values in numbers.items():
+                of_arm = values.sel(arm=arm).transpose("seed", "task")
+                row |= _early_and_late(name, of_arm.dropna("task", how="all").values)
             rows.append(row)
     return pd.DataFrame(rows)
 
 
+def _ranks(data: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Select the effective ranks of the whole network on the next task's data."""
+    if "next" not in data.evaluation_point:
+        return {}
+    ranks = {}
+    for name in map(str, data):
+        if name.endswith("_effective_rank"):
+            ranks[name] = data[name].sel(block="all", evaluation_point="next")
+    return ranks
+
+
+def _early_and_late(name: str, values: np.ndarray) -> Row:
+    """Build the columns of one number in the summary.
+
+    Args:
+        name: of the number.
+        values: shape ``(seed, task)``.
+    """
+    row: Row = {}
+    for mean in stage_means(values):
+        if mean.stage in ("early", "late"):
+            column = f"{name}_{mean.stage}"
+            row[column] = mean.estimate.value
+            row[f"{column}_low"] = mean.estimate.low
+            row[f"{column}_high"] = mean.estimate.high
+    return row
+
+
 def measures(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """Measures of every arm at the tasks' starts: early, late, overall, and the change from early to late.
+    """Average the measures of every arm: early, late, over all tasks, and the change.
 
     Args:
         datasets: of each setting, by name.
 
     Returns:
-        One row per setting, arm, measure, evaluation point, block and stage, with the numbers of `by_stage`.
+        One row per setting, arm, measure, evaluation point, block and stage, with the columns of
+        `StageMean`.
     """
     rows = []
     for setting, data in datasets.items():
-        for keys, measure in series(data):
+        for variant, measure in series(data):
             for arm in data.arm.values:
-                runs = measure.sel(arm=arm).dropna("task", how="all").values
-                rows += [
-                    {"setting": setting, "arm": arm, **keys, **numbers}
-                    for numbers in by_stage(runs)
-                ]
+                values = measure.sel(arm=arm).dropna("task", how="all").values
+                keys: Row = {"setting": setting, "arm": arm, **variant}
+                rows += [{**keys, **mean.row()} for mean in stage_means(values)]
     return pd.DataFrame(rows)
 
 
@@ -114,105 +174,116 @@ def tuning(
     outcomes: Mapping[tuple[str, str], Sequence[xr.Dataset]],
     choices: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> pd.DataFrame:
-    """What every arm of a tuned method scored on the tuning seeds, by every outcome and stage that it could have been chosen by.
+    """List the scores of every arm of a tuned method on the tuning seeds.
 
     Args:
         outcomes: of each block of tuning seeds, by setting and method.
-        choices: of the same, as `tuning.choose` gives them.
+        choices: results of `selection.choose`, by setting and method.
 
     Returns:
-        One row per setting, arm, outcome and stage: its hyper-parameters as JSON, the numbers of `by_stage`, whether outcome and
-        stage are the criterion, and whether the arm is the chosen one. No row where nothing is tuned.
+        One row per setting, arm, outcome and stage: the hyperparameters as JSON, the columns of
+        `StageMean`, whether outcome and stage are the criterion, and whether the arm was chosen.
+        The table is empty if nothing is tuned.
     """
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     for (setting, method), blocks in outcomes.items():
-        data, choice = xr.concat(blocks, "seed", join="exact"), choices[setting, method]
-        for place, compared in enumerate(choice["compared"]):
-            for outcome in (name for name in LOWER_IS_BETTER if name in data):
-                for numbers in by_stage(data[outcome].isel(arm=place).values.astype(np.float64)):
-                    keys = {"setting": setting, "method": method, "arm": data.arm.values[place]}
-                    keys |= {
-                        "hyper_parameters": json.dumps(compared["arm"], sort_keys=True),
-                        "outcome": outcome,
-                    }
-                    criterion = choice["criterion"] == {
-                        "outcome": outcome,
-                        "stage": numbers["stage"],
-                    }
-                    rows.append(
-                        keys
-                        | numbers
-                        | {"criterion": criterion, "chosen": compared["arm"] == choice["arm"]}
-                    )
+        data = xr.concat(blocks, "seed", join="exact")
+        choice = choices[setting, method]
+        names = [name for name in LOWER_IS_BETTER if name in data]
+        for index, compared in enumerate(choice["compared"]):
+            arm_keys: Row = {
+                "setting": setting,
+                "method": method,
+                "arm": data.arm.values[index],
+                "hyper_parameters": json.dumps(compared["arm"], sort_keys=True),
+                "chosen": compared["arm"] == choice["arm"],
+            }
+            for outcome in names:
+                values = data[outcome].isel(arm=index).values.astype(np.float64)
+                for mean in stage_means(values):
+                    criterion = {"outcome": outcome, "stage": mean.stage}
+                    is_criterion = choice["criterion"] == criterion
+                    keys = {**arm_keys, "outcome": outcome, "criterion": is_criterion}
+                    rows.append({**keys, **mean.row()})
     table = pd.DataFrame(rows, columns=TUNING)
-    return table[table["stage"] != "change"]  # nothing is chosen by it
+    return table[table["stage"] != "change"]  # `change` cannot be a criterion
 
 
-def by_stage(runs: np.ndarray) -> Iterator[dict[str, object]]:
-    """Means over the tasks of each stage, then over seeds, with their intervals.
+def stage_means(values: np.ndarray) -> Iterator[StageMean]:
+    """Average over the tasks of each stage and then over seeds.
 
     Args:
-        runs: shape ``(seed, task)``; a seed that is not finite throughout is left out and counted in the note.
+        values: shape ``(seed, task)``. Seeds with values that are not finite are left out, and the
+            note counts them.
 
     Yields:
-        ``stage, mean, low, high, seeds, tasks, note`` for each of `stages` and for the change from early to late.
+        The mean of each of `stages` and of the change from early to late; nothing without tasks.
     """
-    kept = runs[np.isfinite(runs).all(axis=1)]
-    cut = stages(runs.shape[1])
-    means = {stage: kept[:, window].mean(axis=1) for stage, window in cut.items() if runs.shape[1]}
-    if means:
-        means["change"] = means["late"] - means["early"]
-    for stage, values in means.items():
-        low, high = map(float, t_interval(values))
-        window = cut.get(stage, cut["early"])
-        yield {
-            "stage": stage,
-            "mean": values.mean() if len(values) else np.nan,
-            "low": low,
-            "high": high,
-            "seeds": len(values),
-            "tasks": window.stop - window.start,
-            "note": _note(len(runs), len(kept)),
-        }
+    seeds, tasks = values.shape
+    if not tasks:
+        return
+    complete = values[np.isfinite(values).all(axis=1)]
+    windows = stages(tasks)
+    means = {stage: complete[:, window].mean(axis=1) for stage, window in windows.items()}
+    means["change"] = means["late"] - means["early"]
+    windows["change"] = windows["early"]
+    note = _note(seeds, len(complete))
+    for stage, per_seed in means.items():
+        low, high = t_interval(per_seed)
+        mean = per_seed.mean() if len(per_seed) else np.nan
+        window = windows[stage]
+        yield StageMean(
+            stage=stage,
+            estimate=Estimate(mean, float(low), float(high), note=note),
+            seeds=len(per_seed),
+            tasks=window.stop - window.start,
+        )
 
 
 def series(data: xr.Dataset) -> Iterator[tuple[dict[str, str], xr.DataArray]]:
-    """Every measure of a setting as series over tasks, known at the task's start.
+    """Select every measure of a setting as a series over tasks, known at the start of each task.
+
+    Args:
+        data: dataset of a setting.
 
     Yields:
-        ``{measure, evaluation_point, block}`` (empty where a measure has none) and values with dims ``(arm, seed, task)``.
+        ``{measure, evaluation_point, block}`` (an evaluation point is empty where a measure has
+        none) and values with dims ``(arm, seed, task)``.
     """
-    # an update norm is that of a whole task: what is known at a task's start is the ended task's
+    # An update norm is known only at the end of its task, so a task starts with the previous one.
     yield (
         {"measure": "update_norm", "evaluation_point": "previous", "block": "all"},
         data["update_norm"].shift(task=1),
     )
     for name, values in data.data_vars.items():
-        if (
-            "block" in values.dims
-            and not {"rank", "grid"} & set(values.dims)
-            and not str(name).endswith("_error")
-        ):
-            for block in values.block.values:
-                for evaluation_point in (
-                    values.evaluation_point.values if "evaluation_point" in values.dims else [""]
-                ):
-                    chosen = values.sel(
-                        {"block": block}
-                        | ({"evaluation_point": evaluation_point} if evaluation_point else {})
-                    )
-                    if chosen.notnull().any():
-                        yield (
-                            {
-                                "measure": str(name),
-                                "evaluation_point": evaluation_point,
-                                "block": str(block),
-                            },
-                            chosen.transpose("arm", "seed", "task"),
-                        )
+        if not _is_measure(str(name), values):
+            continue
+        has_points = "evaluation_point" in values.dims
+        points = values.evaluation_point.values if has_points else [""]
+        for block in values.block.values:
+            for point in points:
+                selected = values.sel(block=block)
+                if has_points:
+                    selected = selected.sel(evaluation_point=point)
+                if selected.notnull().any():
+                    variant = {
+                        "measure": str(name),
+                        "evaluation_point": point,
+                        "block": str(block),
+                    }
+                    yield variant, selected.transpose("arm", "seed", "task")
 
 
-def _note(members: int, kept: int) -> str:
-    """What a reader must know of the seeds behind a row."""
-    notes = [f"{members - kept} diverged or with gaps"] if kept < members else []
-    return "; ".join([*notes, "too few seeds for an interval"] if kept < 2 else notes)
+def _is_measure(name: str, values: xr.DataArray) -> bool:
+    """Check whether a variable has one number per block and is not an estimate of an error."""
+    has_spectrum = bool({"rank", "grid"} & set(values.dims))
+    return "block" in values.dims and not has_spectrum and not name.endswith("_error")
+
+
+def _note(seeds: int, complete: int) -> str:
+    """State how many seeds are left out, and whether there are too few for an interval."""
+    left_out = seeds - complete
+    return join_notes(
+        f"{left_out} diverged or with gaps" if left_out else "",
+        "too few seeds for an interval" if complete < 2 else "",
+    )

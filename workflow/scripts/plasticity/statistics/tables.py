@@ -1,4 +1,4 @@
-"""Every table of a study."""
+"""Build every table of a study."""
 
 from collections.abc import Mapping
 
@@ -16,36 +16,46 @@ from plasticity.statistics import (
     statements,
     summaries,
 )
-from plasticity.statistics.panels import Panel
 from plasticity.statistics.resampling import Draws
+from plasticity.statistics.setting_arrays import SettingArrays
 
 
-def tables(datasets: Mapping[str, xr.Dataset], how: Statistics) -> dict[str, pd.DataFrame]:
-    """Means, tests, and what they say in words.
+def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict[str, pd.DataFrame]:
+    """Build the tables of means and tests, and the statements about them.
 
     Args:
         datasets: of each setting, by name.
-        how: hypotheses, and how many draws.
+        config: hypotheses, number of draws and margins.
+
+    Returns:
+        Tables by name.
     """
-    panels, draws = [Panel.of(name, data) for name, data in datasets.items()], Draws(how.draws)
-    declared = {(one.arm, one.versus) for one in how.hypotheses if one.versus}
-    within, beside = associations.associations(panels, draws)
-    tested = {
-        "associations": within,
-        "nulls": beside,
-        "lead_lag": lead_lag.lead_lag(panels, draws),
-        "consistency": meta_analysis.consistency(panels, draws),
-        "comparisons": comparisons.comparisons(panels, draws, declared),
-    }
-    found = hypotheses.adjusted(tested, how.hypotheses) | {
-        "counterexamples": meta_analysis.counterexamples(panels, draws, how.lost, how.moved),
-        "prediction": prediction.prediction(panels, draws),
-        "redundancy": prediction.redundancy(panels, draws),
-        "profiles": comparisons.profiles(panels, draws),
-    }
-    means = {
+    settings = [SettingArrays.from_dataset(name, data) for name, data in datasets.items()]
+    draws = Draws(config.draws)
+    tables = {
         "summary": summaries.summary(datasets),
         "outcomes": summaries.outcomes(datasets),
         "measures": summaries.measures(datasets),
     }
-    return means | found | {"statements": statements.statements(means | found)}
+    all_associations, nulls = associations.associations(settings, draws)
+    declared_pairs = {
+        (hypothesis.arm, hypothesis.versus) for hypothesis in config.hypotheses if hypothesis.versus
+    }
+    tests = {
+        "associations": all_associations,
+        "nulls": nulls,
+        "lead_lag": lead_lag.lead_lag(settings, draws),
+        "consistency": meta_analysis.consistency(settings, draws),
+        "comparisons": comparisons.comparisons(settings, draws, declared_pairs),
+    }
+    tables |= hypotheses.adjusted(tests, config.hypotheses)
+    tables |= {
+        "counterexamples": meta_analysis.counterexamples(
+            settings, draws, config.lost, config.moved
+        ),
+        "prediction": prediction.prediction(settings, draws),
+        "redundancy": prediction.redundancy(settings, draws),
+        "profiles": comparisons.profiles(settings, draws),
+    }
+    tables["statements"] = statements.statements(tables)
+    return tables

@@ -1,0 +1,158 @@
+"""A setting as arrays of measures and outcomes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import xarray as xr
+
+from plasticity.statistics.summaries import series, with_gaps
+
+OUTCOMES = ("final_error", "online_error", "final_error_gap", "test_error")
+MIN_TASKS = 6  # a correlation over fewer tasks is too uncertain to report
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A measure, the evaluation point at which it was taken and the block of the network.
+
+    Attributes:
+        measure: name of the measure.
+        evaluation_point: empty for measures that use no data.
+        block: name of the block.
+    """
+
+    measure: str
+    evaluation_point: str
+    block: str
+
+
+@dataclass(frozen=True)
+class CompleteSeries:
+    """Measures of one arm that were taken at the same tasks, for the seeds that have all of them.
+
+    Attributes:
+        variants: of the measures.
+        x: measures, shape ``(measure, seed, task)``.
+        y: outcomes, shape ``(outcome, seed, task)``.
+        seeds: indices of the complete seeds among all seeds of the setting.
+        tasks: indices of the measured tasks.
+        runs: number of all seeds, including those that diverged or have gaps.
+    """
+
+    variants: Sequence[Variant]
+    x: np.ndarray
+    y: np.ndarray
+    seeds: np.ndarray
+    tasks: np.ndarray
+    runs: int
+
+    @property
+    def note(self) -> str:
+        """State how many seeds are left out; empty if none is."""
+        return incomplete_note(self.runs - len(self.seeds))
+
+
+@dataclass(frozen=True)
+class SettingArrays:
+    """The measures and outcomes of all runs of a setting.
+
+    Attributes:
+        setting: name of the setting.
+        arms: names of the arms.
+        variants: of the measures.
+        measures: at the start of each task, shape ``(measure, arm, seed, task)``, float64; NaN
+            where not measured.
+        outcome_names: names of the outcomes.
+        outcomes: at the end of each task, shape ``(outcome, arm, seed, task)``, float64.
+    """
+
+    setting: str
+    arms: list[str]
+    variants: list[Variant]
+    measures: np.ndarray
+    outcome_names: list[str]
+    outcomes: np.ndarray
+
+    @classmethod
+    def from_dataset(cls, setting: str, data: xr.Dataset) -> Self:
+        """Collect the arrays of a setting's dataset.
+
+        Measures at the evaluation point `fresh` are left out: they describe another network than
+        the one that continues to learn.
+
+        Args:
+            setting: name of the setting.
+            data: dims ``(arm, seed, task, …)``, from `merge.merge_ensembles`.
+        """
+        data = with_gaps(data)
+        variants = []
+        measures = []
+        for keys, values in series(data):
+            if keys["evaluation_point"] != "fresh":
+                variants.append(Variant(**keys))
+                measures.append(values.values)
+        names = [name for name in OUTCOMES if name in data]
+        outcomes = [data[name].transpose("arm", "seed", "task").values for name in names]
+        return cls(
+            setting=setting,
+            arms=[str(arm) for arm in data.arm.values],
+            variants=variants,
+            measures=np.stack(measures).astype(np.float64),
+            outcome_names=names,
+            outcomes=np.stack(outcomes).astype(np.float64),
+        )
+
+    def explanations(self) -> Self:
+        """Keep one variant of each measure.
+
+        It is the one on the next task's data if there is a choice, then the one of the whole
+        network, then the one of the last layer.
+        """
+        best: dict[str, tuple[bool, bool, int]] = {}
+        for index, variant in enumerate(self.variants):
+            preference = (variant.evaluation_point == "next", variant.block == "all", index)
+            best[variant.measure] = max(best.get(variant.measure, (False, False, 0)), preference)
+        indices = sorted(index for _, _, index in best.values())
+        variants = [self.variants[index] for index in indices]
+        return replace(self, variants=variants, measures=self.measures[indices])
+
+    def complete_series(self, arm: int) -> Iterator[CompleteSeries]:
+        """Group the measures of an arm that have the same tasks and the same complete seeds.
+
+        Args:
+            arm: index of the arm.
+        """
+        has_outcomes = np.isfinite(self.outcomes[:, arm]).all(axis=(0, 2))
+        groups: dict[tuple[bytes, bytes], list[int]] = {}
+        for index, is_measured in enumerate(np.isfinite(self.measures[:, arm])):
+            tasks = is_measured.any(axis=0)
+            if tasks.any():
+                seeds = has_outcomes & is_measured[:, tasks].all(axis=1)
+                groups.setdefault((tasks.tobytes(), seeds.tobytes()), []).append(index)
+        for (task_mask, seed_mask), indices in groups.items():
+            tasks = mask_indices(task_mask)
+            seeds = mask_indices(seed_mask)
+            yield CompleteSeries(
+                variants=[self.variants[index] for index in indices],
+                x=self.measures[indices, arm][:, seeds][:, :, tasks],
+                y=self.outcomes[:, arm][:, seeds][:, :, tasks],
+                seeds=seeds,
+                tasks=tasks,
+                runs=self.measures.shape[2],
+            )
+
+
+def mask_indices(mask: bytes) -> np.ndarray:
+    """Find the indices at which a mask is true.
+
+    Args:
+        mask: bytes of a Boolean array.
+    """
+    return np.flatnonzero(np.frombuffer(mask, bool))
+
+
+def incomplete_note(runs: int) -> str:
+    """State how many runs are left out because they diverged or have gaps; empty if none is."""
+    return f"{runs} diverged or with gaps" if runs else ""

@@ -1,0 +1,36 @@
+"""Read the tables of a study."""
+
+from pathlib import Path
+
+import pandas as pd
+
+# In these columns an empty cell is empty text. In all others it is a missing number.
+TEXT_COLUMNS = {
+    "setting",
+    "arm",
+    "versus",
+    "evaluation_point",
+    "block",
+    "interval",
+    "note",
+    "family",
+    "strongest_null",
+    "worst_setting",
+    "about",
+    "measure",
+}
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV file of `tables/`.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The table. Empty cells are empty strings in `TEXT_COLUMNS` and NaN in other columns.
+    """
+    header = pd.read_csv(path, nrows=0)
+    number_columns = [name for name in header if name not in TEXT_COLUMNS]
+    missing_numbers = {name: [""] for name in number_columns}
+    return pd.read_csv(path, keep_default_na=False, na_values=missing_numbers)
