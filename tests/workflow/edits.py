@@ -258,7 +258,7 @@ SECTIONS: dict[str, dict[str, Edit]] = {
         "the config's keys in the opposite order": Edit(reorder, set()),
         "another data_root": Edit(put("data_root", "elsewhere"), set()),
         "another description in the schema": Edit(
-            replaced("workflow/schemas/config.schema.yaml", "name of the study", "its name"), set()
+            replaced(f"{LIBRARY}/config/schema.py", "Name of the study", "Its name"), set()
         ),
         "a line in the README": Edit(
             lambda project: project.append("README.md", "\nOne word more.\n"), set()

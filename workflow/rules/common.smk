@@ -67,7 +67,7 @@ def study():
     """The config, checked and typed; a mistake in it ends the workflow before anything runs."""
     where = str(workflow.configfiles[-1]) if workflow.configfiles else "--config"
     try:
-        return read(config, ROOT / "workflow" / "schemas" / "config.schema.yaml", where)
+        return read(config, where)
     except StudyError as mistake:
         raise WorkflowError(str(mistake)) from None
 

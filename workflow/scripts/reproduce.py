@@ -54,11 +54,7 @@ if __name__ == "__main__":
             )
         if given.publish:
             count = reference.publish(results, published)
-            known = study.read(
-                yaml.safe_load(config.read_text(encoding="utf-8")),
-                ROOT / "workflow/schemas/config.schema.yaml",
-                str(config),
-            )
+            known = study.read(yaml.safe_load(config.read_text(encoding="utf-8")), str(config))
             publish.publish(known, results, published, shlex.join(run))
             print(
                 f"{count} tables and datasets are the reference now: commit {published.relative_to(ROOT)}"

@@ -49,7 +49,7 @@ class Field(NamedTuple):
 
 
 def names(kind: str) -> list[str]:
-    """List the plug-ins of a kind, such as ``methods``, by name. Kinds are the keys of `FOLDERS`."""
+    """List the plug-ins of a kind by name. Kinds, such as ``methods``, are in `FOLDERS`."""
     files = (LIBRARY / FOLDERS[kind]).glob("*.py")
     return sorted(file.stem for file in files if file.stem != "__init__")
 

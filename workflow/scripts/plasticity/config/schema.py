@@ -106,9 +106,7 @@ def _without_none(type_hint: Any) -> Any:
     return Union[tuple(kind for kind in get_args(type_hint) if kind is not NoneType)]  # noqa: UP007
 
 
-def section_of(
-    model: type, **arguments: Any
-) -> Callable[[type[Section_]], type[Section_]]:
+def section_of(model: type, **arguments: Any) -> Callable[[type[Section_]], type[Section_]]:
     """Add the fields of a typed model to a section. Arguments are those of `keys_of`."""
 
     def add_keys(section: type[Section_]) -> type[Section_]:
@@ -150,26 +148,28 @@ class DatasetSection(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    files: Distinct[str] = optional("cifar10: original batch files (default: all five)")
+    files: Distinct[str] = optional("cifar10: original batch files (default: all five).")
     path: Text = optional(
         "imagenet, folder: folder or tar archive with one folder of images per class, below "
-        "data_root (imagenet: default imagenet)"
+        "data_root (imagenet: default imagenet)."
     )
-    side: Count = optional("imagenet, folder: rows and columns that images are cropped to")
+    side: Count = optional("imagenet, folder: rows and columns that images are cropped to.")
     classes: Annotated[
         Annotated[Count, Tag("<number>")] | Annotated[Distinct[str], Tag("<list>")],
         _one_of("whole number or list", {"<number>": (int, float), "<list>": (list,)}),
-    ] = optional("imagenet, folder: names of classes, or the number of first classes (default all)")
-    per_class: Count = optional("imagenet, folder: first images of each class (default all)")
+    ] = optional(
+        "imagenet, folder: names of classes, or the number of first classes (default: all)."
+    )
+    per_class: Count = optional("imagenet, folder: first images of each class (default: all).")
     unreadable: Literal["refuse", "skip"] = Field(
-        "refuse", description="imagenet, folder: what to do with images that cannot be read"
+        "refuse", description="imagenet, folder: what to do with images that cannot be read."
     )
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] = optional(
         "imagenet, folder: checksum of the archive (default: that of the original ILSVRC archive, "
-        "if the archive has its name)"
+        "if the archive has its name)."
     )
-    inputs: Annotated[int, Field(ge=2)] = Field(20, description="bits: bits per image")
-    images: Annotated[int, Field(ge=2)] = Field(10_000, description="bits: number of images")
+    inputs: Annotated[int, Field(ge=2)] = Field(20, description="bits: bits per image.")
+    images: Annotated[int, Field(ge=2)] = Field(10_000, description="bits: number of images.")
 
 
 @section_of(Problem, required=["tasks"])
@@ -181,15 +181,13 @@ class ProblemSection(Section):
     first_task: Literal["changed", "original"] = Field(
         "changed",
         description="shuffle_labels, redraw_labels, remap_labels, permute_pixels: whether task 0 "
-        "is changed like the others",
+        "is changed like the others.",
     )
     fraction: Share = optional(
-        "redraw_labels: share of the images whose labels are drawn again at a task boundary"
+        "redraw_labels: share of the images whose labels are drawn again at a task boundary."
     )
-    new_classes: Count = Field(1, description="class_incremental: classes that each task adds")
-    flipping: Count = Field(
-        15, description="flip_bits: inputs that stay the same within a task"
-    )
+    new_classes: Count = Field(1, description="class_incremental: classes that each task adds.")
+    flipping: Count = Field(15, description="flip_bits: inputs that stay the same within a task.")
 
 
 @section_of(Network)
@@ -199,16 +197,16 @@ class NetworkSection(Section):
     model_config = ConfigDict(extra="allow")
 
     width: Count = optional(
-        "units per hidden layer (cnn: default 100; resnet18: channels of the first stage, "
-        "default 64; vit: default 64)"
+        "Units per hidden layer (cnn: default 100; resnet18: channels of the first stage, "
+        "default 64; vit: default 64)."
     )
-    depth: Count = optional("number of hidden layers (vit: number of blocks, default 4)")
+    depth: Count = optional("Number of hidden layers (vit: number of blocks, default 4).")
     norm: Literal["none", "layer", "batch"] = optional(
-        "mlp, cnn, resnet18: normalisation before each activation (default none; resnet18: batch)"
+        "mlp, cnn, resnet18: normalisation before each activation (default none; resnet18: batch)."
     )
-    heads: Count = Field(4, description="vit: attention heads; width must be a multiple")
+    heads: Count = Field(4, description="vit: attention heads; width must be a multiple.")
     patch: Count = Field(
-        4, description="vit: rows and columns of a patch; those of the image must be multiples"
+        4, description="vit: rows and columns of a patch; those of the image must be multiples."
     )
 
 
@@ -218,20 +216,20 @@ class OptimizerSection(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    lr: Positive = optional("learning rate")
-    momentum: Decay = Field(0.0, description="sgd: share of the velocity that a step keeps")
+    lr: Positive = optional("Learning rate.")
+    momentum: Decay = Field(0.0, description="sgd: share of the velocity that a step keeps.")
     betas: Annotated[tuple[Decay, ...], Field(min_length=2, max_length=2)] = Field(
-        (0.9, 0.999), description="adam, adamw: shares of the running means that a step keeps"
+        (0.9, 0.999), description="adam, adamw: shares of the running means that a step keeps."
     )
-    weight_decay: NonNegative = Field(0.01, description="adamw: decoupled weight decay, times lr")
+    weight_decay: NonNegative = Field(0.01, description="adamw: decoupled weight decay, times lr.")
 
 
 class SettingSection(Section):
     """A row of the study: a problem, a network and an optimizer."""
 
-    problem: ProblemSection = Field(description="a dataset, how its tasks change, and the budget")
-    network: NetworkSection = Field(description="the network that learns")
-    optimizer: OptimizerSection = Field(description="the optimizer")
+    problem: ProblemSection = Field(description="A dataset, how its tasks change, and the budget.")
+    network: NetworkSection = Field(description="The network that learns.")
+    optimizer: OptimizerSection = Field(description="The optimizer.")
 
 
 HyperParameter = Annotated[
@@ -251,7 +249,9 @@ class MethodSection(Section):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, HyperParameter]
 
-    settings: Distinct[str] = optional("names of the settings that train the method (default all)")
+    settings: Distinct[str] = optional(
+        "Names of the settings that train the method (default: all)."
+    )
 
 
 @section_of(Spectra, without_defaults=True)
@@ -267,9 +267,7 @@ class CurvatureSection(Section):
     operators: Annotated[
         Annotated[Distinct[str], Tag("<list>")]
         | Annotated[dict[str, OperatorSection], Field(min_length=1), Tag("<mapping>")],
-        _one_of(
-            "list or mapping ({} is an empty one)", {"<list>": (list,), "<mapping>": (dict,)}
-        ),
+        _one_of("list or mapping ({} is an empty one)", {"<list>": (list,), "<mapping>": (dict,)}),
     ] = Field(description=descriptions(Curvature)["operators"])
 
 
@@ -307,13 +305,13 @@ class SeedsSection(Section):
     tune: int = Field(
         0,
         ge=0,
-        description="number of seeds that select an arm of each method with several arms, numbered "
-        "from 1000; with 0, every arm is reported",
+        description="Number of seeds that select an arm of each method with several arms, numbered "
+        "from 1000; with 0, every arm is reported.",
     )
     report: int = Field(
         ge=1,
         le=FIRST_TUNING_SEED,
-        description="number of reporting seeds, numbered from 0; intervals are over them",
+        description="Number of reporting seeds, numbered from 0. Intervals are over them.",
     )
 
 
@@ -321,52 +319,48 @@ class StudyConfig(Section):
     """A study: settings × methods × seeds, and what to measure."""
 
     study: StudyName = Field(
-        description="name of the study and of its folder below results/ (lower-case letters, "
-        "digits, _ and -)"
+        description="Name of the study and of its folder below results/ (lower-case letters, "
+        "digits, _ and -)."
     )
     data_root: Text = Field(
-        description="folder of the original data files (MNIST/raw/*.gz …); the environment "
-        "variable PLASTICITY_DATA overrides it. Moving the files reruns nothing"
+        description="Folder of the original data files (MNIST/raw/*.gz …); the environment "
+        "variable PLASTICITY_DATA overrides it. Moving the files reruns nothing."
     )
-    seeds: SeedsSection = Field(description="how many seeds the study has")
+    seeds: SeedsSection = Field(description="How many seeds the study has.")
     tuning: TuningSection = optional(
-        "how the tuning seeds select an arm of a method; only if seeds.tune is above 0"
+        "How the tuning seeds select an arm of a method. Only if seeds.tune is above 0."
     )
     seeds_per_job: Count = Field(
-        description="how many seeds one job trains as an ensemble; it changes the number of jobs, "
+        description="How many seeds one job trains as an ensemble. It changes the number of jobs, "
         "not the random draws. Finished blocks of seeds stay as they are, so more seeds cost only "
-        "the new ones"
+        "the new ones."
     )
     datasets: dict[Name, DatasetSection] = Field(
         {},
-        description="datasets with options, under a name of your own or that of a file of "
-        "data/datasets; a problem may also name such a file directly",
+        description="Datasets with options, under a name of your own or that of a file of "
+        "data/datasets; a problem may also name such a file directly.",
     )
     settings: dict[Name, SettingSection] = Field(
         min_length=1,
-        description="rows of the study, each a problem, a network and an optimizer under a name "
-        "(lower-case letters, digits and _)",
+        description="Rows of the study, each a problem, a network and an optimizer under a name "
+        "(lower-case letters, digits and _).",
     )
     methods: dict[str, MethodSection] = Field(
         min_length=1,
-        description="interventions, by the name of their file in training/methods, or several "
+        description="Interventions, by the name of their file in training/methods, or several "
         "joined by + (hyperparameters then have a prefix: layer_norm + l2: {l2.strength: 0.001}). "
-        "Every setting also trains the baseline",
+        "Every setting also trains the baseline.",
     )
-    training: TrainingSection = Field(
-        {}, validate_default=False, description="what training records, and its precision"
-    )
+    training: TrainingSection = optional("What training records, and its precision.")
     curvature: CurvatureSection = Field(
-        description="what is computed from the checkpoints, and when"
+        description="What is computed from the checkpoints, and when."
     )
     figures: dict[str, Distinct[str]] = optional(
-        "the settings that a figure shows, in this order, by the name of the figure, as in "
-        "{scatter: [mnist_labels_relu]} (default: every figure shows all)"
+        "The settings that a figure shows, in this order, by the name of the figure, as in "
+        "{scatter: [mnist_labels_relu]} (default: every figure shows all)."
     )
-    statistics: StatisticsSection = Field(
-        {},
-        validate_default=False,
-        description="what is tested, with how many draws, and which changes count",
+    statistics: StatisticsSection = optional(
+        "What is tested, with how many draws, and which changes count."
     )
 
 
@@ -433,6 +427,7 @@ def _alternatives(schema: Any) -> list[dict[str, Any]]:
 def main() -> None:
     """Write the JSON schema for editors."""
     text = json.dumps(json_schema(), indent=2, ensure_ascii=False)
+    FILE.parent.mkdir(exist_ok=True)
     FILE.write_text(text + "\n", encoding="utf-8")
 
 

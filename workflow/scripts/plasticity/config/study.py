@@ -30,7 +30,7 @@ BLOCK = r"\d+(-\d+)?"  # the name of a block of seeds
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The runs that one job trains together: a setting, a method with its arms, a block of seeds."""
+    """The runs that one job trains together: a setting, the arms of a method, a block of seeds."""
 
     setting: str
     method: str
@@ -270,7 +270,7 @@ class Study:
 
 
 def _sorted_values(value: Any) -> list[Any]:
-    """Sort the values of a hyperparameter, numbers before texts. A single value is a list of one."""
+    """Sort the values of a hyperparameter, numbers before texts. A single value makes a list."""
     if not isinstance(value, list):
         return [value]
     return sorted(value, key=lambda item: (isinstance(item, str), item))

@@ -163,33 +163,42 @@ def _describe_error(path: KeyPath, value: Any, details: ErrorDetails) -> str:
     key, kind, context = _dotted(path), details["type"], details.get("ctx", {})
     written = json.dumps(value, default=str)
     if kind == "extra_forbidden":
-        return f"{_dotted(path[:-1])} has an unknown key {path[-1]!r}. {_hint(path[-1], _keys_at(path[:-1]))}"
-    if kind in ("int_type", "float_type") and (number := _number_meant(value, kind)):
-        return f"{key} is the text {value!r} to YAML, not a number. Write {number}."
-    if kind in KINDS:
-        return f"{key} is {written}. It must be {KINDS[kind]}.{_meaning(path)}"
-    if kind == "wrong_kind":
-        return f"{key} is {written}. It must be {context['expected']}.{_meaning(path)}"
+        hint = _hint(path[-1], _keys_at(path[:-1]))
+        return f"{_dotted(path[:-1])} has an unknown key {path[-1]!r}. {hint}"
     if kind == "literal_error":
         known = re.findall(r"'([^']*)'", context["expected"])
         return f"{key} is {written}, which is unknown. {_hint(value, known)}"
-    if kind in BOUNDS:
-        name, words = BOUNDS[kind]
-        return f"{key} is {written}. It must be {words} {context[name]:g}.{_meaning(path)}"
-    if kind == "duplicate":
-        return f"{key} is {written}. A value occurs twice. Remove one."
-    if kind in ("too_short", "too_long"):
-        length = context["min_length" if kind == "too_short" else "max_length"]
-        if length == 1:
-            return f"{key} is empty. Name at least one.{_meaning(path)}"
-        return f"{key} is {written}. It must have {length} values.{_meaning(path)}"
-    if kind == "string_too_short":
-        return f"{key} is empty. Write a text.{_meaning(path)}"
     if kind == "string_pattern_mismatch":
         if details["loc"][-1] == "[key]":
             key, written = f"A name in {_dotted(path[:-1])}", repr(path[-1])
         return f"{key} is {written}. It must match {context['pattern']}. Rename it."
-    return f"{key} is {written}. {details['msg']}.{_meaning(path)}"
+    if kind == "duplicate":
+        return f"{key} is {written}. A value occurs twice. Remove one."
+    if kind == "too_short" and not value:
+        return f"{key} is empty. Name at least one.{_meaning(path)}"
+    number = _number_meant(value, kind)
+    if kind in ("int_type", "float_type") and number:
+        return f"{key} is the text {value!r} to YAML, not a number. Write {number}."
+    return f"{key} is {written}. {_requirement(details)}{_meaning(path)}"
+
+
+def _requirement(details: ErrorDetails) -> str:
+    """Say what a value must be."""
+    kind, context = details["type"], details.get("ctx", {})
+    if kind in KINDS:
+        return f"It must be {KINDS[kind]}."
+    if kind == "wrong_kind":
+        return f"It must be {context['expected']}."
+    if kind in BOUNDS:
+        name, words = BOUNDS[kind]
+        return f"It must be {words} {context[name]:g}."
+    if kind == "too_short":
+        return f"It must have {context['min_length']} values."
+    if kind == "too_long":
+        return f"It must have {context['max_length']} values."
+    if kind == "string_too_short":
+        return "It must not be empty."
+    return f"{details['msg']}."
 
 
 def _describe_missing_keys(path: KeyPath, keys: list[str], section: Any) -> str:
@@ -246,9 +255,7 @@ def _check_operators(curvature: Mapping[str, Any]) -> Iterator[str]:
 def _check_datasets(config: Mapping[str, Any]) -> Iterator[str]:
     for name, values in config.get("datasets", {}).items():
         section = {"kind": name} | values
-        yield from _check_choice(
-            "datasets", f"datasets.{name}", "kind", section, Dataset.common()
-        )
+        yield from _check_choice("datasets", f"datasets.{name}", "kind", section, Dataset.common())
 
 
 def _check_files_of_settings(config: Mapping[str, Any]) -> Iterator[str]:
@@ -306,11 +313,11 @@ def _check_choice(
 
 
 def _check_methods(config: Mapping[str, Any]) -> Iterator[str]:
-    known_settings = list(config["settings"])
+    known_settings, known_methods = list(config["settings"]), registry.names("methods")
     for name, values in config["methods"].items():
-        unknown = [part for part in parts(name) if part not in registry.names("methods")]
+        unknown = [part for part in parts(name) if part not in known_methods]
         for part in unknown:
-            yield f"methods has an unknown method {part!r}. {_hint(part, registry.names('methods'))}"
+            yield f"methods has an unknown method {part!r}. {_hint(part, known_methods)}"
         if not unknown:
             yield from _check_fields_of_method(name)
             yield from _check_hyper_parameters(name, values)
