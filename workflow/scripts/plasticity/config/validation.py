@@ -130,6 +130,8 @@ def _check_types_and_ranges(config: Any) -> Iterator[str]:
     sentences: list[tuple[KeyPath, str]] = []
     for details in errors:
         path, value = _locate(config, details["loc"])
+        if details["type"] == "too_short" and len(value) >= details["ctx"]["min_length"]:
+            continue  # pydantic counts only valid values, and reports the others by themselves
         if details["type"] == "missing":
             missing.setdefault(path, []).append(str(details["loc"][-1]))
         else:
@@ -178,7 +180,7 @@ def _describe_error(path: KeyPath, value: Any, details: ErrorDetails) -> str:
         return f"{key} is empty. Name at least one.{_meaning(path)}"
     number = _number_meant(value, kind)
     if kind in ("int_type", "float_type") and number:
-        return f"{key} is the text {value!r} to YAML, not a number. Write {number}."
+        return f"{key} is the text {value!r} to YAML, not a number. Write {number} instead."
     return f"{key} is {written}. {_requirement(details)}{_meaning(path)}"
 
 
@@ -398,7 +400,7 @@ def _check_hyper_parameter(key: str, values: Any, declared: HyperParameter) -> I
                 yield f"{key} is {value!r}, which is unknown. {_hint(value, declared.choices)}"
         elif isinstance(value, str):
             number = _number_meant(value, "float_type") or "a number"
-            yield f"{key} is the text {value!r} to YAML, not a number. Write {number}."
+            yield f"{key} is the text {value!r} to YAML, not a number. Write {number} instead."
         elif value > declared.maximum:
             yield f"{key} is {value}. It must be at most {declared.maximum}."
         elif declared.whole and value != int(value):
