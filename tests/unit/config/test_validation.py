@@ -814,7 +814,7 @@ OLD_NAMES = {
         [("statistics", {"hypotheses": [HYPOTHESIS | {"evaluation_point": "old"}]})],
         (
             "statistics.hypotheses.0.evaluation_point has the value old, which is now called "
-            "Rename it."
+            "previous. Rename it."
         ),
     ),
 }
