@@ -259,8 +259,8 @@ SECTIONS: dict[str, dict[str, Edit]] = {
         "all files touched, including results": Edit(touch, set()),
         "config keys in reverse order": Edit(reorder, set()),
         "another data_root": Edit(put("data_root", "elsewhere"), set()),
-        "a description in the schema": Edit(
-            replaced("workflow/schemas/config.schema.yaml", "name of the study", "its name"), set()
+        "another description in the schema": Edit(
+            replaced(f"{LIBRARY}/config/schema.py", "Name of the study", "Its name"), set()
         ),
         "a line in the README": Edit(
             lambda project: project.append("README.md", "\nOne word more.\n"), set()

@@ -23,6 +23,7 @@ from plasticity.config.models import (
     Statistics,
     Training,
 )
+from plasticity.config.schema import StudyConfig
 from plasticity.provenance import audit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,9 +101,7 @@ def test_every_key_of_a_config_is_edited_by_one_of_them():
         field.name
         for kind in (Problem, Network, Spectra, Curvature, Training, Criterion, Statistics)
         for field in fields(kind)
-    } | set(
-        yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())["properties"]
-    )
+    } | set(StudyConfig.model_fields)
     sections = {key.split(".")[0] for key in touched}
     assert known - last - sections - OPTIONAL == set()
 
@@ -254,7 +253,8 @@ def test_what_a_cluster_finished_though_no_launcher_saw_it_is_taken_back(copy, b
     assert f"train_ensemble {RELU}/none/0" in copy.plan("--rerun-incomplete")
     copy.build("--rerun-incomplete", "datasets")
     assert (
-        "restored from" in (copy.root / f"results/tiny/logs/runs/{RELU}/none/0/train.log").read_text()
+        "restored from"
+        in (copy.root / f"results/tiny/logs/runs/{RELU}/none/0/train.log").read_text()
     )
     assert copy.plan("datasets") == set()
     shutil.rmtree(copy.root / folder / "kept")

@@ -104,7 +104,7 @@ def read_study():
     """Read and check the config; a mistake in it ends the workflow before anything runs."""
     file = str(workflow.configfiles[-1]) if workflow.configfiles else "--config"
     try:
-        return read(config, ROOT / "workflow" / "schemas" / "config.schema.yaml", file)
+        return read(config, file)
     except StudyError as error:
         raise WorkflowError(str(error)) from None
 

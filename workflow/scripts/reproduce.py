@@ -19,7 +19,6 @@ from plasticity.errors import StudyError
 from plasticity.provenance.code_digest import ROOT
 from plasticity.report import publish, reference
 
-SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 
 
 def main() -> None:
@@ -70,7 +69,7 @@ def publish_study(config: Path, results: Path, published: Path, command: str) ->
     """Make the results the reference, and publish their figures."""
     count = reference.publish(results, published)
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    publish.publish(study.read(settings, SCHEMA, str(config)), results, published, command)
+    publish.publish(study.read(settings, str(config)), results, published, command)
     folder = published.relative_to(ROOT)
     print(f"The reference has {count} tables and datasets. Commit {folder}.")
 

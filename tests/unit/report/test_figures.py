@@ -126,7 +126,10 @@ def with_operator(data, operator):
 
 def tables_of(datasets):
     """Compute the tables that figures are drawn from."""
-    settings, draws = [SettingArrays.from_dataset(name, data) for name, data in datasets.items()], Draws(49)
+    settings, draws = (
+        [SettingArrays.from_dataset(name, data) for name, data in datasets.items()],
+        Draws(49),
+    )
     explanations = [panel.explanations() for panel in settings]
     within, nulls = associations.associations(explanations, draws)
     tested = {

@@ -15,7 +15,6 @@ from plasticity.report import publish, reference
 from plasticity.report.style import Style, save
 
 ROOT = Path(__file__).parents[3]
-SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
 PUBLISHED = sorted(folder.parent.name for folder in (ROOT / "docs").glob("*/figures"))
 CASES = [(name, figure) for name in PUBLISHED for figure in registry.names("figures")]
 QUICK_CASES = [("digits", figure) for figure in ("associations", "methods", "scatter")]
@@ -24,7 +23,7 @@ MAX_DATASET_BYTES = 2e6
 
 def read_study(name):
     """Read the config of a published study."""
-    return studies.read(yaml.safe_load(reference.find_config(name).read_text()), SCHEMA)
+    return studies.read(yaml.safe_load(reference.find_config(name).read_text()))
 
 
 @functools.cache

@@ -1,1 +1,1 @@
-"""The config: typed models, the study that it describes, and plug-ins by file name. Nothing here imports torch."""
+"""The config: typed models, validation, the study that it describes, and plug-ins. No torch."""

@@ -1,57 +1,116 @@
-"""Settings as typed values. They cross from the launcher to a job as JSON, and nobody else looks into a dictionary."""
+"""Typed sections of a config. They reach jobs as JSON.
+
+The fields of a class are the keys of a section, with their types, ranges and defaults. The part
+`Attributes` of its docstring describes the keys for users. `schema.py` builds the schema of the
+whole file from both, so nothing is described twice.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 BASELINE = "fresh"  # the method that every arm is compared to
 EVALUATION_POINTS = ("previous", "next", "fresh")  # in the order of results
 
+Value = TypeVar("Value")
+
+
+def check_distinct(values: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Refuse a list in which a value occurs twice."""
+    if len(set(values)) < len(values):
+        raise PydanticCustomError("duplicate", "a value occurs twice")
+    return values
+
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
+Distinct = Annotated[
+    tuple[Value, ...],
+    Field(min_length=1, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(check_distinct),
+]
+EvaluationPoint = Literal["previous", "next", "fresh"]
+Block = Literal["layers", "last_two", "all"]
+
 
 @dataclass(frozen=True)
 class Choice:
-    """Something that a config chooses by the name of a file; `options` are those that the file itself declares."""
+    """Something that a config chooses by the name of a file.
+
+    Attributes:
+        options: Values of the options that the file itself declares.
+    """
 
     options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Build from a mapping: as a config holds it, options beside the other keys, or as `dataclasses.asdict` gives it back."""
-        own = {key: value for key, value in values.items() if key in cls.common()}
-        others = {key: value for key, value in values.items() if key not in {*own, "options"}}
-        return cls(**own, options=others | values.get("options", {}))
+        """Build from a section of a config, or from what `dataclasses.asdict` returned.
+
+        In a config, options stand next to the common keys. `asdict` collects them in `options`.
+        """
+        common = {key: values[key] for key in cls.common() if key in values}
+        options = {
+            key: value for key, value in values.items() if key not in common and key != "options"
+        }
+        return cls(**common, options=options | values.get("options", {}))
 
     @classmethod
     def common(cls) -> list[str]:
-        """The keys that a config may set whatever the file."""
-        return [one.name for one in fields(cls) if one.name != "options"]
+        """List the keys that a config may set whichever file it chooses."""
+        return [key.name for key in fields(cls) if key.name != "options"]
 
 
 @dataclass(frozen=True)
 class Dataset(Choice):
-    """Where images and labels come from: a file of `datasets/`."""
+    """The file that reads a dataset, and its options.
+
+    Attributes:
+        kind: A file of data/datasets (default: the name of the dataset).
+    """
 
     kind: str
 
 
 @dataclass(frozen=True)
 class Problem(Choice):
-    """A dataset, how its tasks change (a file of `changes/`), and the budget per task: in epochs or in steps."""
+    """A dataset, how its tasks change, and the budget per task.
+
+    Attributes:
+        dataset: A name of `datasets`, or a file of data/datasets.
+        shift: How a task differs from the previous one: a file of data/shifts.
+        samples: Training images per task.
+        batch: Images per step. The last partial batch of an epoch is dropped.
+        epochs: Passes over the images of a task. Alternative: steps_per_task.
+        tasks: Number of tasks in a run.
+        steps_per_task: Optimizer steps per task. Alternative: epochs.
+        test_samples: Test images per task, for the outcome test_error.
+        separable: Refuse images that a linear map cannot give arbitrary labels.
+        head: The output layer at a task boundary. With fresh, its weights are drawn again and the
+            optimizer's state for them is cleared.
+    """
 
     dataset: str
     shift: str
-    samples: int
-    batch: int
-    epochs: int | None = None
-    tasks: int = 1
-    steps_per_task: int | None = None
-    test_samples: int = 0
+    samples: Annotated[int, Field(ge=2)]
+    batch: Count
+    epochs: Count | None = None
+    tasks: Count = 1
+    steps_per_task: Count | None = None
+    test_samples: Annotated[int, Field(ge=0)] = 0
     separable: bool = False
-    head: str = "kept"
+    head: Literal["kept", "fresh"] = "kept"
 
     @property
     def steps(self) -> int:
-        """Optimizer steps per task: whole batches only."""
+        """Optimizer steps per task. Only whole batches count."""
         return self.steps_per_task or (self.epochs or 0) * self.steps_per_epoch
 
     @property
@@ -62,25 +121,40 @@ class Problem(Choice):
 
 @dataclass(frozen=True)
 class Network(Choice):
-    """The network that learns: a file of `networks/`."""
+    """The network that learns.
+
+    Attributes:
+        kind: A file of models/architectures.
+        activation: Non-linearity after each hidden layer. identity makes a deep linear network;
+            crelu and fourier return two values per unit.
+        initialization: Distribution of the initial weights.
+        matched: With crelu or fourier, use fewer units, so that there are as many parameters as
+            with relu.
+    """
 
     kind: str
-    activation: str
-    initialization: str = "he"
+    activation: Literal["relu", "leaky_relu", "tanh", "identity", "gelu", "sin", "crelu", "fourier"]
+    initialization: Literal["he", "xavier", "orthogonal", "pytorch"] = "he"
     matched: bool = False
 
 
 @dataclass(frozen=True)
 class Optimizer(Choice):
-    """How it learns: a file of `optimizers/`."""
+    """The optimizer.
+
+    Attributes:
+        kind: A file of training/optimizers.
+        at_task_boundary: What happens to the optimizer's state (running means, number of steps) at
+            a task boundary.
+    """
 
     kind: str
-    at_task_boundary: str = "kept"
+    at_task_boundary: Literal["kept", "reset"] = "kept"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of the study: problem + network + optimizer."""
+    """A row of the study: a problem, a network and an optimizer."""
 
     problem: Problem
     network: Network
@@ -88,7 +162,7 @@ class Setting:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Setting":
-        """Build from the nested mapping that a config holds, or that `dataclasses.asdict` gives back."""
+        """Build from a section of a config, or from what `dataclasses.asdict` returned."""
         return cls(
             Problem.of(values["problem"]),
             Network.of(values["network"]),
@@ -98,172 +172,249 @@ class Setting:
 
 @dataclass(frozen=True)
 class Training:
-    """What training records, and in which precision its products are computed."""
+    """What training records, and the precision of its computations.
 
-    checkpoint_every: int = 1
-    curve_points: int = 10
-    precision: str = "float32"
+    Attributes:
+        checkpoint_every: Take a checkpoint at the start of every n-th task. curvature.every must be
+            a multiple.
+        curve_points: Points of a learning curve within a task, at most one per step.
+        precision: Precision of matrix products. bfloat16 is faster on a GPU; parameters, losses and
+            optimizer state stay in float32.
+    """
+
+    checkpoint_every: Count = 1
+    curve_points: Count = 10
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass(frozen=True)
 class Spectra:
-    """How an operator's spectra are taken: on what, how exactly, and how often."""
+    """How the spectra of an operator are computed: on which data, how exactly, how often.
 
-    samples: int
-    every: int
-    evaluation_points: tuple[str, ...]
-    blocks: tuple[str, ...] = ("layers", "last_two", "all")
-    exact_up_to: int = 2048
+    Attributes:
+        samples: Images of a task that an operator is averaged over.
+        every: Measure at every n-th task. The value of an operator must be a multiple of
+            curvature.every.
+        evaluation_points: Network and data at a task boundary: previous (checkpoint, data of the
+            previous task), next (checkpoint, data of the next task), fresh (a newly initialised
+            network, data of the next task). Those of an operator must be among
+            curvature.evaluation_points.
+        blocks: Parameters of which spectra are computed: each layer, the last two layers together,
+            or all layers.
+        exact_up_to: Compute all eigenvalues of matrices with at most so many rows. The rows are
+            samples (fisher), samples times outputs (ggn, ntk) or parameters of the block (hessian).
+        estimate: Estimate the spectrum of a larger matrix, or of one that does not fit into memory,
+            by stochastic Lanczos quadrature. fisher is always exact.
+        steps: Lanczos steps per probe of an estimate. Half of them give its error.
+        probes: Random starts that an estimate is averaged over.
+        probe_block: Vectors of a probe that share a Krylov space. Eigenvalues of this multiplicity
+            are then resolved.
+    """
+
+    samples: Annotated[int, Field(ge=2)]
+    every: Count
+    evaluation_points: Distinct[EvaluationPoint]
+    blocks: Distinct[Block] = ("layers", "last_two", "all")
+    exact_up_to: Count = 2048
     estimate: bool = True
-    steps: int = 64
-    probes: int = 4
-    probe_block: int = 1
+    steps: Annotated[int, Field(ge=4)] = 64
+    probes: Annotated[int, Field(ge=2)] = 4
+    probe_block: Count = 1
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Build from a mapping. Evaluation points and blocks get a fixed order.
+
+        So the order in which a config lists them reruns nothing.
+        """
+        points = sorted(values["evaluation_points"], key=EVALUATION_POINTS.index)
+        blocks = sorted(values.get("blocks", cls.blocks), key=cls.blocks.index)
+        ordered = {"evaluation_points": tuple(points), "blocks": tuple(blocks)}
+        return cls(**{**values, **ordered})
 
 
 @dataclass(frozen=True)
 class Curvature:
-    """What is computed from the checkpoints, and when: at every so many tasks each operator, and all other measures at `every`."""
+    """What is computed from the checkpoints, and when.
+
+    Attributes:
+        operators: Names of operators, or a mapping from each name to the keys that it has of its
+            own ({} for none). fisher: outer product of per-sample gradients on the given labels.
+            ggn: generalised Gauss-Newton. hessian: of the mean loss. ntk: products of the outputs'
+            derivatives. Others: files of curvature/operators.
+        evaluation_points: All evaluation points that are measured.
+        every: All measures but the spectra are computed at every n-th task.
+        levels: Shares of the total that the largest eigenvalues must reach, for effective ranks.
+            Figures show the first.
+        top: Number of leading eigenvectors in whose span the gradient's share is measured. An
+            estimate keeps so many eigenvalues of each end.
+    """
 
     operators: Mapping[str, Spectra]
     evaluation_points: tuple[str, ...]
     every: int
-    levels: tuple[float, ...] = (0.99,)
-    top: int = 10
+    levels: Distinct[Annotated[float, Field(gt=0, le=1)]] = (0.99,)
+    top: Count = 10
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Build from a mapping: as a config holds it, an operator's own keys before the common ones, or as `asdict` gives it back.
+        """Build from a section of a config, or from what `dataclasses.asdict` returned.
 
-        Moments and blocks are put into an order of our own, so that a turned list reruns nothing; of levels the first has the plain name.
+        The keys of an operator override the keys of the section.
         """
-        common = {one.name: values[one.name] for one in fields(Spectra) if one.name in values}
-        named = (
-            values["operators"]
-            if isinstance(values["operators"], Mapping)
-            else {name: {} for name in values["operators"]}
-        )
-        taken = {name: common | own for name, own in sorted(named.items())}
-        operators = {
-            name: Spectra(
-                **own
-                | {
-                    "evaluation_points": tuple(
-                        sorted(own["evaluation_points"], key=EVALUATION_POINTS.index)
-                    )
-                }
-                | {
-                    "blocks": tuple(
-                        sorted(own.get("blocks", Spectra.blocks), key=Spectra.blocks.index)
-                    )
-                }
-            )
-            for name, own in taken.items()
-        }
-        levels, top = tuple(values.get("levels", cls.levels)), values.get("top", cls.top)
+        common = {key.name: values[key.name] for key in fields(Spectra) if key.name in values}
+        own_keys = values["operators"]
+        if not isinstance(own_keys, Mapping):
+            own_keys = {name: {} for name in own_keys}
         return cls(
-            operators,
-            tuple(sorted(values["evaluation_points"], key=EVALUATION_POINTS.index)),
-            values["every"],
-            levels,
-            top,
+            operators={name: Spectra.of(common | own_keys[name]) for name in sorted(own_keys)},
+            evaluation_points=tuple(
+                sorted(values["evaluation_points"], key=EVALUATION_POINTS.index)
+            ),
+            every=values["every"],
+            levels=tuple(values.get("levels", cls.levels)),
+            top=values.get("top", cls.top),
         )
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """What a method's arm is chosen by: the least mean of an outcome over the tasks of a stage."""
+    """How the tuning seeds select an arm of a method: by the least mean of an outcome.
 
-    outcome: str = "final_error"
-    stage: str = "all"
+    Attributes:
+        outcome: The outcome that is averaged.
+        stage: The tasks that it is averaged over: all, the first eighth (early) or the last eighth
+            (late).
+    """
+
+    outcome: Literal["final_error", "online_error", "final_loss", "test_error"] = "final_error"
+    stage: Literal["all", "early", "late"] = "all"
 
 
 def parts(method: str) -> list[str]:
-    """The methods that a name composes, in their order: ``layer_norm+l2`` → ``["layer_norm", "l2"]``."""
+    """Split a name into the methods that it composes: ``layer_norm+l2`` → two names."""
     return [part.strip() for part in method.split("+")]
 
 
 def hyper_parameters(method: str, part: str, arm: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of one part of a method: in a composition they are named ``l2.strength``."""
+    """Select the hyperparameters of one part of a method, without the prefix of the part.
+
+    In a composition, names have a prefix: ``l2.strength``.
+    """
     prefix = f"{part}." if "+" in method else ""
     return {key.removeprefix(prefix): value for key, value in arm.items() if key.startswith(prefix)}
 
 
 def arm_name(method: str, arm: Mapping[str, float | str]) -> str:
-    """How files and figures call an arm: ``l2(strength=0.001)``, or the bare method where it has no hyper-parameters."""
-    values = ", ".join(
-        f"{key}={value if isinstance(value, str) else _written(value)}"
-        for key, value in arm.items()
-    )
+    """Name an arm as in files and figures: ``l2(strength=0.001)``, or ``none`` without values."""
+    values = ", ".join(f"{key}={_format_value(value)}" for key, value in arm.items())
     return f"{method}({values})" if values else method
 
 
-def _written(number: float) -> str:
-    """In twelve digits where they say it all, so that two numbers are never written alike."""
-    short = f"{number:.12g}"
-    return short if float(short) == number else repr(number)
+def _format_value(value: float | str) -> str:
+    """Write a number in at most twelve digits if these are exact, so that names are unique."""
+    if isinstance(value, str):
+        return value
+    short = f"{value:.12g}"
+    return short if float(short) == value else repr(value)
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What is claimed before the data: how a measure goes with an outcome, or how an arm's outcome compares to another's."""
+    """A claim made before the data are seen: about a measure and an outcome, or about two arms.
 
-    name: str
-    outcome: str
-    direction: str
+    Attributes:
+        name: A short name, such as H1.
+        outcome: The outcome. A gap is the difference to a network initialised from scratch for the
+            same task and seed.
+        direction: Sign of the correlation, or of the difference of arm minus versus.
+        measure: A measure, such as fisher_effective_rank. Alternative: versus.
+        evaluation_point: The data on which the measure is taken (default: next, if the measure has
+            evaluation points).
+        block: A layer, last_two or all (default: all, or the last layer that has the measure).
+        against: The null model: task (the curve that all seeds share), shifted, differenced, or
+            mismatched, which assumes least.
+        arm: The arm that the claim is about.
+        versus: The arm that it is compared with. Alternative: measure.
+        stage: For a comparison of arms, the last eighth of the tasks (late) or all tasks.
+        settings: Names of settings (default: all).
+        family: Hypotheses of a family are adjusted together by Holm's method.
+    """
+
+    name: Text
+    outcome: Literal["final_error", "online_error", "final_error_gap", "test_error"]
+    direction: Literal["positive", "negative"]
     measure: str | None = None
-    evaluation_point: str | None = None
+    evaluation_point: Literal["previous", "next"] | None = None
     block: str | None = None
-    against: str = "mismatched"
+    against: Literal["task", "shifted", "differenced", "mismatched"] = "mismatched"
     arm: str = "none"
     versus: str | None = None
-    stage: str = "late"
-    settings: tuple[str, ...] = ()
-    family: str = "confirmatory"
+    stage: Literal["late", "all"] = "late"
+    settings: Distinct[str] = ()
+    family: Text = "confirmatory"
 
     @property
     def table(self) -> str:
-        """The table that has its test."""
+        """The table that contains its test."""
         return "nulls" if self.measure else "comparisons"
 
     @property
     def row(self) -> dict[str, str]:
-        """What its rows there have in these columns."""
-        of_measure = {
-            "measure": self.measure,
-            "evaluation_point": self.evaluation_point,
-            "block": self.block,
-            "null": self.against,
-        }
-        of_arms = {"versus": self.versus, "stage": self.stage, "statistic": "mean_difference"}
-        values = {"arm": self.arm, "outcome": self.outcome} | (
-            of_measure if self.measure else of_arms
-        )
-        return {column: value for column, value in values.items() if value is not None}
+        """Values of the columns that identify its rows in the table."""
+        columns: dict[str, str | None] = {"arm": self.arm, "outcome": self.outcome}
+        if self.measure:
+            columns |= {
+                "measure": self.measure,
+                "evaluation_point": self.evaluation_point,
+                "block": self.block,
+                "null": self.against,
+            }
+        else:
+            columns |= {
+                "versus": self.versus,
+                "stage": self.stage,
+                "statistic": "mean_difference",
+            }
+        return {column: value for column, value in columns.items() if value is not None}
 
     @property
     def claim(self) -> str:
-        """In words."""
+        """The claim in words."""
         words = {name: value.replace("_", " ") for name, value in self.row.items()}
         if self.measure:
-            return f"{words['measure']} and {words['outcome']} of {self.arm} go together ({self.direction}), beside the null {self.against}"
+            return (
+                f"{words['measure']} and {words['outcome']} of {self.arm} go together "
+                f"({self.direction}), beside the null {self.against}"
+            )
         side = "above" if self.direction == "positive" else "below"
         return f"{words['outcome']} ({self.stage}) of {self.arm} is {side} that of {self.versus}"
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is tested, on how many draws, and from where a change counts."""
+    """What is tested, with how many draws, and which changes count.
+
+    Attributes:
+        hypotheses: Claims made before the data are seen. Each is one test per setting. Everything
+            else in the tables is exploratory.
+        draws: Number of resamples and of permutations of seeds.
+        lost: Plasticity is lost if the gap to the baseline grows by more than this from the first
+            to the last eighth of the tasks, with confidence.
+        moved: A measure moves if it changes by more than this, with confidence: absolutely for a
+            share, otherwise relative to the larger of early and late.
+    """
 
     hypotheses: tuple[Hypothesis, ...] = ()
-    draws: int = 1999
-    lost: float = 0.05
-    moved: float = 0.2
+    draws: Annotated[int, Field(ge=99)] = 1999
+    lost: NonNegative = 0.05
+    moved: NonNegative = 0.2
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Build from a mapping, as a config holds it or as `dataclasses.asdict` gives it back."""
-        declared = tuple(
-            Hypothesis(**one | {"settings": tuple(one.get("settings", ()))})
-            for one in values.get("hypotheses", ())
+        """Build from a section of a config, or from what `dataclasses.asdict` returned."""
+        hypotheses = tuple(
+            Hypothesis(**{**hypothesis, "settings": tuple(hypothesis.get("settings", ()))})
+            for hypothesis in values.get("hypotheses", ())
         )
-        return cls(**dict(values) | {"hypotheses": declared})
+        return cls(**{**values, "hypotheses": hypotheses})

@@ -1,10 +1,12 @@
-"""Choices that go by file name: `methods/l2.py` is the method `l2` of a config. The only dynamic import of the house.
+"""Plug-ins by file name: `training/methods/l2.py` is the method `l2` of a config.
 
-Because a config names files, a job's code digest takes in just the files that its settings name: a new method
-retrains no other. Standard library only, so that the launcher can list and check names without importing torch.
+This is the only dynamic import of the project. A config names files, so the code digest of a job
+contains only the files that its settings name, and a new method retrains no other. The launcher
+lists and checks plug-ins by their syntax tree, without importing torch.
 """
 
 import ast
+import functools
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,80 +36,108 @@ CLASSES = {
 }
 
 
-def names(kind: str) -> list[str]:
-    """All names that `kind` (such as ``methods``, see `FOLDERS`) offers, sorted."""
-    return sorted(
-        path.stem for path in (LIBRARY / FOLDERS[kind]).glob("*.py") if path.stem != "__init__"
-    )
-
-
-def path(kind: str, name: str) -> Path:
-    """The file behind a name."""
-    return LIBRARY / FOLDERS[kind] / f"{name}.py"
-
-
-def load(kind: str, name: str) -> ModuleType:
-    """Import the file behind a name."""
-    return importlib.import_module(f"plasticity.{FOLDERS[kind].replace('/', '.')}.{name}")
-
-
-def build(kind: str, name: str, options: Mapping[str, Any]) -> Any:
-    """An instance of the file's class, with its fields."""
-    return getattr(load(kind, name), CLASSES[kind])(**options)
-
-
 class Field(NamedTuple):
-    """An annotated field of a file's class: what its type is called, and whether it must be given."""
+    """A field of a plug-in's class, which a config may set.
+
+    Attributes:
+        type: the text of its annotation.
+        required: whether it has no default.
+    """
 
     type: str
     required: bool
 
 
+def names(kind: str) -> list[str]:
+    """List the plug-ins of a kind by name. Kinds, such as ``methods``, are in `FOLDERS`."""
+    files = (LIBRARY / FOLDERS[kind]).glob("*.py")
+    return sorted(file.stem for file in files if file.stem != "__init__")
+
+
+def path(kind: str, name: str) -> Path:
+    """Return the file of a plug-in."""
+    return LIBRARY / FOLDERS[kind] / f"{name}.py"
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """Import the file of a plug-in."""
+    folder = FOLDERS[kind].replace("/", ".")
+    return importlib.import_module(f"plasticity.{folder}.{name}")
+
+
+def build(kind: str, name: str, options: Mapping[str, Any]) -> Any:
+    """Build an instance of a plug-in's class.
+
+    Args:
+        kind: a key of `FOLDERS`.
+        name: name of the plug-in.
+        options: values of the class's fields.
+    """
+    return getattr(load(kind, name), CLASSES[kind])(**options)
+
+
 def fields(kind: str, name: str) -> dict[str, Field]:
-    """The annotated fields of the file's class, read without importing it: what a config may set."""
-    lines = [line for line in _body(kind, name) if isinstance(line, ast.AnnAssign)]
-    found = {
-        ast.unparse(line.target): Field(ast.unparse(line.annotation), line.value is None)
-        for line in lines
-    }
-    return {field: what for field, what in found.items() if "ClassVar" not in what.type}
+    """Read the annotated fields of a plug-in's class, without an import."""
+    found: dict[str, Field] = {}
+    for statement in _body(path(kind, name), CLASSES[kind]):
+        if isinstance(statement, ast.AnnAssign):
+            annotation = ast.unparse(statement.annotation)
+            if "ClassVar" not in annotation:
+                key = ast.unparse(statement.target)
+                found[key] = Field(annotation, required=statement.value is None)
+    return found
 
 
 def constant(kind: str, name: str, constant: str) -> Any:
-    """A literal that the file's class, or a file without one, gives to a name in capitals, read without importing it; None if it has none.
+    """Read a constant of a plug-in's class, or of its file if that has no class, without an import.
+
+    Returns:
+        The value, or None if the plug-in does not define the constant.
 
     Raises:
-        StudyError: it is no literal.
+        StudyError: if the value is not a literal.
     """
     found = None
-    for line in _body(kind, name):
-        match line:
-            case ast.Assign([ast.Name(target)], value) | ast.AnnAssign(
-                ast.Name(target), value=ast.expr() as value
-            ) if target == constant:
-                try:
-                    found = ast.literal_eval(value)
-                except (ValueError, TypeError) as error:
-                    what = f"{kind}/{name}.py: {constant} is {ast.unparse(value)}"
-                    raise StudyError(
-                        f"{what}, which cannot be known without running it: write its value out"
-                    ) from error
+    for statement in _body(path(kind, name), CLASSES[kind]):
+        value = _assigned_value(statement, constant)
+        if value is not None:
+            found = _literal(value, f"{kind}/{name}.py: {constant}")
     return found
 
 
 def network_of(method: str) -> dict[str, Any]:
-    """What a method sets of a setting's network."""
+    """Return the keys of a setting's network that a method sets."""
     return constant("methods", method, "NETWORK") or {}
 
 
-def _body(kind: str, name: str) -> list[ast.stmt]:
-    """The lines of the file's class, or of the file where it has none."""
-    lines = ast.parse(path(kind, name).read_text(encoding="utf-8")).body
-    return next(
-        (
-            node.body
-            for node in lines
-            if isinstance(node, ast.ClassDef) and node.name == CLASSES[kind]
-        ),
-        lines,
-    )
+def _assigned_value(statement: ast.stmt, target: str) -> ast.expr | None:
+    """Return the value that a statement assigns to a name, if it does."""
+    match statement:
+        case ast.Assign([ast.Name(name)], value) if name == target:
+            return value
+        case ast.AnnAssign(ast.Name(name), value=value) if name == target:
+            return value
+    return None
+
+
+def _literal(value: ast.expr, subject: str) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, TypeError) as error:
+        raise StudyError(
+            f"{subject} is {ast.unparse(value)}, which is not a literal. Write its value out."
+        ) from error
+
+
+def _body(file: Path, class_name: str) -> list[ast.stmt]:
+    """Return the statements of a file's class, or of the file if it has no such class."""
+    statements = _parse(file.read_text(encoding="utf-8")).body
+    for statement in statements:
+        if isinstance(statement, ast.ClassDef) and statement.name == class_name:
+            return statement.body
+    return statements
+
+
+@functools.lru_cache(maxsize=256)  # a check of a config reads the same few files many times
+def _parse(text: str) -> ast.Module:
+    return ast.parse(text)

@@ -1,19 +1,20 @@
-"""A study: its config checked once, at the launcher, before anything runs, and laid out as ensembles. Imports no torch."""
+"""A study: its config, checked before anything runs, and the jobs that follow from it."""
 
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from plasticity.config import errors_of_config, registry
+from plasticity.config import registry, validation
 from plasticity.config.models import (
     BASELINE,
     Criterion,
     Curvature,
     Dataset,
+    Hypothesis,
     Network,
     Setting,
     Statistics,
@@ -21,17 +22,15 @@ from plasticity.config.models import (
     arm_name,
     parts,
 )
+from plasticity.config.schema import FIRST_TUNING_SEED
 from plasticity.errors import StudyError
 
 BLOCK = r"\d+(-\d+)?"  # the name of a block of seeds
-FIRST_TUNING_SEED = (
-    1000  # reporting seeds stay below, so that neither kind moves when the other grows
-)
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The runs that one job trains as one ensemble: one setting, one method with its arms, one block of seeds."""
+    """The runs that one job trains together: a setting, the arms of a method, a block of seeds."""
 
     setting: str
     method: str
@@ -39,16 +38,19 @@ class Ensemble:
 
     @property
     def folder(self) -> str:
-        """Where its results lie, below ``runs/``."""
+        """The folder of its results below ``runs/``."""
         return f"{self.setting}/{self.method}/{self.seeds}"
 
 
 @dataclass(frozen=True)
 class Study:
-    """One config: settings × arms × seeds, and what to measure.
+    """Settings × arms × seeds, and what to measure.
+
+    Texts that reach jobs are sorted JSON, so the order of keys in a config reruns nothing.
 
     Attributes:
-        finished: blocks of seeds that were trained, by folder of the results, as `finished` finds them: they stay as they are.
+        finished: blocks of seeds that are trained already, by folder below the results, as
+            `finished` returns them. They are not packed again.
     """
 
     name: str
@@ -66,70 +68,60 @@ class Study:
     finished: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def methods_of(self, setting: str) -> list[str]:
-        """Methods trained in a setting, the baseline last; in an order of our own, so that a turned config reruns nothing."""
-        chosen = [
-            name
-            for name, options in self.methods.items()
-            if setting in options.get("settings", self.settings)
-        ]
-        return sorted(
-            {*chosen, BASELINE}, key=lambda name: (name == BASELINE, name != "none", name)
-        )
+        """List the methods that a setting trains: none first, then by name, the baseline last."""
+        methods = {BASELINE}
+        for name, options in self.methods.items():
+            if setting in options.get("settings", self.settings):
+                methods.add(name)
+        return sorted(methods, key=lambda name: (name == BASELINE, name != "none", name))
 
     def setting(self, name: str, method: str = "none") -> Setting:
-        """A setting as a method sees it, with what the method changes of the network."""
+        """Return a setting with the changes that a method makes to the network."""
         setting = self.settings[name]
-        changed = {
-            key: value for part in parts(method) for key, value in registry.network_of(part).items()
-        }
-        return (
-            replace(setting, network=Network.of(asdict(setting.network) | changed))
-            if changed
-            else setting
-        )
+        changes: dict[str, Any] = {}
+        for part in parts(method):
+            changes |= registry.network_of(part)
+        if not changes:
+            return setting
+        return replace(setting, network=Network.of(asdict(setting.network) | changes))
 
     def arms(self, method: str) -> list[dict[str, Any]]:
-        """Each combination of a method's hyper-parameters, by name, the values of each ascending, so that a turned list reruns nothing."""
-        grid = {
-            key: value
-            for key, value in sorted(self.methods.get(method, {}).items())
-            if key != "settings"
-        }
-        values = [
-            sorted(value, key=lambda one: (isinstance(one, str), one))
-            if isinstance(value, list)
-            else [value]
-            for value in grid.values()
-        ]
-        return [
-            dict(zip(grid, combination, strict=True)) for combination in itertools.product(*values)
-        ]
+        """List the arms of a method: each combination of its hyperparameters.
+
+        Names and values are sorted, so the order in a config reruns nothing.
+        """
+        options = dict(sorted(self.methods.get(method, {}).items()))
+        options.pop("settings", None)
+        values = [_sorted_values(value) for value in options.values()]
+        combinations = itertools.product(*values)
+        return [dict(zip(options, combination, strict=True)) for combination in combinations]
 
     def tuned(self, method: str) -> bool:
-        """Whether the tuning seeds choose one of its arms, which the reporting seeds then train as the bare method."""
+        """Return whether the tuning seeds select one of the method's arms.
+
+        The reporting seeds then train the selected arm under the name of the method.
+        """
         return bool(self.tuning_seeds) and len(self.arms(method)) > 1
 
     def reported(self, method: str) -> list[str]:
-        """Names of the arms that reporting seeds train."""
-        return (
-            [method] if self.tuned(method) else [arm_name(method, arm) for arm in self.arms(method)]
-        )
+        """Name the arms that the reporting seeds train."""
+        if self.tuned(method):
+            return [method]
+        return [arm_name(method, arm) for arm in self.arms(method)]
 
     def blocks(self, setting: str, method: str) -> list[str]:
-        """The reporting seeds, packed into jobs: ``["0-4", "5-9"]``, or ``["0", "1"]`` with one seed per job; finished blocks stay."""
-        return packed(
-            range(self.seeds), self.seeds_per_job, self.finished.get(f"runs/{setting}/{method}", ())
-        )
+        """Pack the reporting seeds into jobs: ``["0-4", "5-9"]``. Finished blocks stay."""
+        finished = self.finished.get(f"runs/{setting}/{method}", ())
+        return packed(range(self.seeds), self.seeds_per_job, finished)
 
     def tuning_blocks(self, setting: str, method: str) -> list[str]:
-        """The tuning seeds, packed as the reporting seeds are."""
+        """Pack the tuning seeds into jobs. Finished blocks stay."""
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.tuning_seeds)
-        return packed(
-            seeds, self.seeds_per_job, self.finished.get(f"tuning/{setting}/{method}", ())
-        )
+        finished = self.finished.get(f"tuning/{setting}/{method}", ())
+        return packed(seeds, self.seeds_per_job, finished)
 
     def ensembles(self, setting: str | None = None) -> list[Ensemble]:
-        """All ensembles of the study, or of one of its settings."""
+        """List the ensembles of the study, or of one of its settings."""
         return [
             Ensemble(name, method, block)
             for name in ([setting] if setting else self.settings)
@@ -138,7 +130,7 @@ class Study:
         ]
 
     def tunings(self) -> list[tuple[str, str]]:
-        """Each setting and method that is tuned there."""
+        """List the pairs of setting and method that tuning seeds are trained for."""
         return [
             (setting, method)
             for setting in self.settings
@@ -147,157 +139,178 @@ class Study:
         ]
 
     def training_job(self, setting: str, method: str, seeds: str) -> str:
-        """What a training job must know, as sorted JSON: the same text whatever the order of the config's keys.
+        """Describe a training job as JSON.
 
-        A tuned method's arm is not in it: the choice is a file.
+        The arm of a tuned method is not part of it: the job reads the selected arm from a file.
         """
-        runs = {"method": method, "seeds": block_seeds(seeds)} | (
-            {} if self.tuned(method) else {"arms": self.arms(method)}
-        )
+        values: dict[str, Any] = {
+            "setting": asdict(self.setting(setting, method)),
+            "training": asdict(self.training),
+            "method": method,
+            "seeds": block_seeds(seeds),
+        }
+        if not self.tuned(method):
+            values["arms"] = self.arms(method)
+        return as_json(values)
+
+    def tuning_job(self, setting: str, method: str, seeds: str) -> str:
+        """Describe a job that trains all arms of a method on tuning seeds as JSON.
+
+        It takes no checkpoints.
+        """
+        training = asdict(self.training)
+        del training["checkpoint_every"]
         return as_json(
             {
                 "setting": asdict(self.setting(setting, method)),
-                "training": asdict(self.training),
-                **runs,
+                "training": training,
+                "method": method,
+                "arms": self.arms(method),
+                "seeds": block_seeds(seeds),
             }
-        )
-
-    def tuning_job(self, setting: str, method: str, seeds: str) -> str:
-        """What a job that trains all arms of a method on tuning seeds must know, as sorted JSON; it takes no checkpoints."""
-        runs = {"method": method, "arms": self.arms(method), "seeds": block_seeds(seeds)}
-        training = {
-            key: value for key, value in asdict(self.training).items() if key != "checkpoint_every"
-        }
-        return as_json(
-            {"setting": asdict(self.setting(setting, method)), "training": training, **runs}
         )
 
     def preparing(self, dataset: str) -> str:
-        """What preparing a dataset must know, as sorted JSON."""
+        """Describe the job that prepares a dataset as JSON."""
         return as_json({"name": dataset, "dataset": asdict(self.datasets[dataset])})
 
     def costing(self) -> str:
-        """What the cost of a study depends on, as sorted JSON: for each setting and method its network, arms and blocks of seeds.
+        """Describe as JSON what the cost of the study depends on.
 
-        Of a tuned method, the first arm stands for the one that will be chosen.
+        The first arm of a tuned method represents the arm that will be selected.
         """
-        ensembles = [
-            (
-                name,
-                method,
-                self.arms(method)[: len(self.reported(method))],
-                self.blocks(name, method),
-                False,
-            )
-            for name in self.settings
-            for method in self.methods_of(name)
-        ]
-        ensembles += [
-            (name, method, self.arms(method), self.tuning_blocks(name, method), True)
-            for name, method in self.tunings()
-        ]
-        runs = [
-            {
-                "name": name,
-                "setting": asdict(self.setting(name, method)),
-                "method": method,
-                "arms": arms,
-                "blocks": [block_seeds(block) for block in blocks],
-                "tuning": tuning,
-            }
-            for name, method, arms, blocks, tuning in ensembles
-        ]
+        runs = []
+        for setting in self.settings:
+            for method in self.methods_of(setting):
+                arms = self.arms(method)[: len(self.reported(method))]
+                runs.append(self._runs(setting, method, arms, tuning=False))
+        for setting, method in self.tunings():
+            runs.append(self._runs(setting, method, self.arms(method), tuning=True))
         return as_json(
             {"runs": runs, "training": asdict(self.training), "curvature": asdict(self.curvature)}
         )
 
-    def gathering(self, setting: str) -> str:
-        """What a setting's dataset must say of itself, as sorted JSON: its problem, network and optimizer, its arms in order, its seeds."""
-        arms = [arm for method in self.methods_of(setting) for arm in self.reported(method)]
-        values = {
-            "setting": asdict(self.settings[setting]),
+    def _runs(
+        self, setting: str, method: str, arms: list[dict[str, Any]], *, tuning: bool
+    ) -> dict[str, Any]:
+        """Describe the runs of a setting and method on tuning or reporting seeds."""
+        blocks = self.tuning_blocks if tuning else self.blocks
+        return {
+            "name": setting,
+            "setting": asdict(self.setting(setting, method)),
+            "method": method,
             "arms": arms,
-            "seeds": self.seeds,
-            "curvature": asdict(self.curvature),
+            "blocks": [block_seeds(block) for block in blocks(setting, method)],
+            "tuning": tuning,
         }
-        return as_json(values)
+
+    def gathering(self, setting: str) -> str:
+        """Describe the job that merges the ensembles of a setting as JSON. Arms are in order."""
+        arms = [arm for method in self.methods_of(setting) for arm in self.reported(method)]
+        return as_json(
+            {
+                "setting": asdict(self.settings[setting]),
+                "arms": arms,
+                "seeds": self.seeds,
+                "curvature": asdict(self.curvature),
+            }
+        )
 
     def analysing(self) -> str:
-        """What the tables must know, as sorted JSON."""
+        """Describe the job that computes the tables as JSON."""
         return as_json(asdict(self.statistics))
 
     def drawn(self, figure: str) -> list[str]:
-        """The settings that a figure shows."""
+        """List the settings that a figure shows."""
         return list(self.figures.get(figure, self.settings))
 
-    def misdeclared(self) -> Iterator[str]:
-        """Sentences for figures, and hypotheses about settings and arms, that the study does not have."""
+    def mistakes(self) -> Iterator[str]:
+        """Find unknown names in figures and hypotheses. Yield one sentence per mistake."""
+        yield from self._mistakes_in_figures()
+        names = [hypothesis.name for hypothesis in self.statistics.hypotheses]
+        for index, hypothesis in enumerate(self.statistics.hypotheses):
+            key = f"statistics.hypotheses.{index}"
+            if names.index(hypothesis.name) < index:
+                yield (
+                    f"{key}.name is {hypothesis.name!r}, but another hypothesis has this name. "
+                    "Rename one."
+                )
+            yield from self._unknown_settings(f"{key}.settings", hypothesis.settings)
+            yield from self._unknown_arms(key, hypothesis)
+
+    def _mistakes_in_figures(self) -> Iterator[str]:
+        known = registry.names("figures")
         for figure, settings in self.figures.items():
-            if figure not in registry.names("figures"):
-                yield f"figures names {figure!r}, which is unknown: write one of {', '.join(registry.names('figures'))}"
-            for setting in (name for name in settings if name not in self.settings):
-                yield f"figures.{figure} names {setting!r}, which is unknown: write one of {', '.join(self.settings)}"
-        names = [one.name for one in self.statistics.hypotheses]
-        for place, one in enumerate(self.statistics.hypotheses):
-            where = f"statistics.hypotheses.{place}"
-            if names.index(one.name) < place:
-                yield f"{where}.name is {one.name!r}, as another's is: change one"
-            for setting in (name for name in one.settings if name not in self.settings):
-                yield f"{where}.settings names {setting!r}, which is unknown: write one of {', '.join(self.settings)}"
-            for key, arm in (("arm", one.arm), ("versus", one.versus)):
-                for setting in (
-                    name
-                    for name in one.settings or self.settings
-                    if name in self.settings and arm is not None
-                ):
-                    known = [
-                        known
-                        for method in self.methods_of(setting)
-                        for known in self.reported(method)
-                    ]
-                    if arm not in known:
-                        others = ", ".join(known)
-                        yield f"{where}.{key} is {arm!r}, which {setting} does not have: write one of {others}, or limit its settings"
-                        break
+            if figure not in known:
+                yield (
+                    f"figures names {figure!r}, which is unknown. Write one of {', '.join(known)}."
+                )
+            yield from self._unknown_settings(f"figures.{figure}", settings)
+
+    def _unknown_settings(self, key: str, settings: Sequence[str]) -> Iterator[str]:
+        for setting in settings:
+            if setting not in self.settings:
+                known = ", ".join(self.settings)
+                yield f"{key} names {setting!r}, which is unknown. Write one of {known}."
+
+    def _unknown_arms(self, key: str, hypothesis: Hypothesis) -> Iterator[str]:
+        """Check that every setting of a hypothesis has its arms. Name the first that has not."""
+        settings = [name for name in hypothesis.settings or self.settings if name in self.settings]
+        for role, arm in (("arm", hypothesis.arm), ("versus", hypothesis.versus)):
+            for setting in settings:
+                known: list[str] = []
+                for method in self.methods_of(setting):
+                    known += self.reported(method)
+                if arm is not None and arm not in known:
+                    yield (
+                        f"{key}.{role} is {arm!r}, which {setting} does not have. "
+                        f"Write one of {', '.join(known)}, or limit the hypothesis by settings."
+                    )
+                    break
+
+
+def _sorted_values(value: Any) -> list[Any]:
+    """Sort the values of a hyperparameter, numbers before texts. A single value makes a list."""
+    if not isinstance(value, list):
+        return [value]
+    return sorted(value, key=lambda item: (isinstance(item, str), item))
 
 
 def as_json(value: object) -> str:
-    """Sorted JSON, the form in which a config reaches a rule's params."""
+    """Write sorted JSON, the form in which a config reaches a rule's params."""
     return json.dumps(value, sort_keys=True)
 
 
 def block_seeds(block: str) -> list[int]:
-    """The seeds of a block: ``"3-5"`` → ``[3, 4, 5]``."""
+    """List the seeds of a block: ``"3-5"`` → ``[3, 4, 5]``."""
     first, _, last = block.partition("-")
     return list(range(int(first), int(last or first) + 1))
 
 
-def read(config: Mapping[str, Any], schema: Path, where: str = "config.yaml") -> Study:
-    """Check a config and type it.
+def read(config: Mapping[str, Any], where: str = "config.yaml") -> Study:
+    """Check a config and build the study.
 
     Args:
-        config: as YAML gives it.
-        schema: the JSON schema of a study, in YAML.
+        config: as YAML returns it.
         where: the file to name in messages.
 
     Raises:
-        StudyError: naming the key, its value and what to do, one line per mistake.
+        StudyError: with one line per mistake that names the key, its value and what to do.
     """
-    if found := errors_of_config.of(config, schema):
-        raise StudyError("\n".join(f"{where}: {mistake}" for mistake in found))
-    used = sorted({setting["problem"]["dataset"] for setting in config["settings"].values()})
+    _raise_mistakes(validation.mistakes(config), where)
+    settings = {name: Setting.of(values) for name, values in sorted(config["settings"].items())}
+    described = config.get("datasets", {})
+    datasets = {
+        name: Dataset.of({"kind": name} | described.get(name, {}))
+        for name in sorted({setting.problem.dataset for setting in settings.values()})
+    }
     study = Study(
         name=config["study"],
         seeds=config["seeds"]["report"],
         seeds_per_job=config["seeds_per_job"],
-        datasets={
-            name: Dataset.of({"kind": name} | config.get("datasets", {}).get(name, {}))
-            for name in used
-        },
-        settings={name: Setting.of(values) for name, values in sorted(config["settings"].items())},
-        methods={
-            "+".join(parts(name)): dict(options) for name, options in config["methods"].items()
-        },
+        datasets=datasets,
+        settings=settings,
+        methods={"+".join(parts(name)): dict(values) for name, values in config["methods"].items()},
         training=Training(**config.get("training", {})),
         curvature=Curvature.of(config["curvature"]),
         tuning_seeds=config["seeds"].get("tune", 0),
@@ -305,49 +318,66 @@ def read(config: Mapping[str, Any], schema: Path, where: str = "config.yaml") ->
         statistics=Statistics.of(config.get("statistics", {})),
         figures=config.get("figures", {}),
     )
-    if found := list(study.misdeclared()):
-        raise StudyError("\n".join(f"{where}: {mistake}" for mistake in found))
+    _raise_mistakes(list(study.mistakes()), where)
     return study
 
 
+def _raise_mistakes(mistakes: Sequence[str], where: str) -> None:
+    if mistakes:
+        raise StudyError("\n".join(f"{where}: {mistake}" for mistake in mistakes))
+
+
 def finished(results: Path) -> dict[str, list[str]]:
-    """Blocks of seeds that were trained, by folder: ``{"runs/digits_labels_relu/l2": ["0-4"]}``."""
-    found: dict[str, list[str]] = {}
+    """Find the blocks of seeds that are trained already.
+
+    Returns:
+        Blocks by folder below the results, such as ``{"runs/digits_labels_relu/l2": ["0-4"]}``.
+    """
+    blocks: dict[str, list[str]] = {}
     for stage in ("runs", "tuning"):
-        for path in sorted((results / stage).glob("*/*/*/outcomes.nc")):
-            if re.fullmatch(BLOCK, path.parent.name) and block_seeds(path.parent.name):
-                found.setdefault(str(path.parents[1].relative_to(results)), []).append(
-                    path.parent.name
-                )
-    return found
+        for outcomes in sorted((results / stage).glob("*/*/*/outcomes.nc")):
+            block = outcomes.parent.name
+            if re.fullmatch(BLOCK, block) and block_seeds(block):
+                folder = str(outcomes.parents[1].relative_to(results))
+                blocks.setdefault(folder, []).append(block)
+    return blocks
 
 
 def packed(seeds: range, per_job: int, done: Sequence[str] = ()) -> list[str]:
-    """Names of the blocks that seeds are packed into: ``["0-4", "5-6"]``.
+    """Pack seeds into blocks: ``["0-4", "5-6"]``.
 
-    Blocks that are done stay as they are, whatever the config says now, and only the seeds between them are packed: so more seeds cost
-    only the new ones. Of blocks that share seeds, one that the config would make is preferred, else the first.
+    Finished blocks stay as they are, whatever `per_job` is now. Only the seeds between them are
+    packed, so more seeds cost only the new ones. If finished blocks overlap, a block that would be
+    packed without them is preferred, else the first.
+
+    Args:
+        seeds: consecutive seeds.
+        per_job: largest number of seeds in a new block.
+        done: names of finished blocks.
     """
-    anew = _named(seeds[first : first + per_job] for first in range(0, len(seeds), per_job))
-    taken: dict[int, str] = {}
-    for block in sorted(
-        {*done}, key=lambda block: (block not in anew, block_seeds(block)[0], block)
-    ):
-        runs = block_seeds(block)
-        if set(runs) <= set(seeds) and not set(runs) & set(taken):
-            taken |= dict.fromkeys(runs, block)
-    gaps = [
-        list(gap)
-        for there, gap in itertools.groupby(seeds, key=lambda seed: seed in taken)
-        if not there
-    ]
-    rest = _named(
-        range(gap[0], gap[-1] + 1)[first : first + per_job]
-        for gap in gaps
-        for first in range(0, len(gap), per_job)
+    regular = _split(seeds, per_job)
+    blocks_to_keep = sorted(
+        set(done), key=lambda block: (block not in regular, block_seeds(block)[0], block)
     )
-    return sorted({*taken.values(), *rest}, key=lambda block: block_seeds(block)[0])
+    blocks: list[str] = []
+    packed_seeds: set[int] = set()
+    for block in blocks_to_keep:
+        runs = set(block_seeds(block))
+        if runs <= set(seeds) and not runs & packed_seeds:
+            blocks.append(block)
+            packed_seeds |= runs
+    for is_packed, group in itertools.groupby(seeds, key=packed_seeds.__contains__):
+        if not is_packed:
+            gap = list(group)
+            blocks += _split(range(gap[0], gap[-1] + 1), per_job)
+    return sorted(blocks, key=lambda block: block_seeds(block)[0])
 
 
-def _named(blocks: Iterable[range]) -> list[str]:
-    return [f"{block[0]}" if len(block) == 1 else f"{block[0]}-{block[-1]}" for block in blocks]
+def _split(seeds: range, per_job: int) -> list[str]:
+    """Name the blocks of at most `per_job` consecutive seeds."""
+    return [block_name(seeds[first : first + per_job]) for first in range(0, len(seeds), per_job)]
+
+
+def block_name(seeds: range) -> str:
+    """Name a block of consecutive seeds: ``"3-5"``, or ``"3"`` if it has one seed."""
+    return f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]}-{seeds[-1]}"
