@@ -61,7 +61,8 @@ class Dataset(Source):
         images, flaws = self._decode(folders, entries)
         self._report_unreadable(entries, flaws, path)
         readable = np.array([flaw is None for flaw in flaws])
-        images, labels = _move_to_front(images, readable), labels[readable]
+        images = _move_to_front(images, readable)
+        labels = labels[readable]
         _check_all_classes_readable(labels, classes, path)
         return Images(images, labels, classes)
 
