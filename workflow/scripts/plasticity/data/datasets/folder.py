@@ -61,7 +61,8 @@ class Dataset(Source):
         images, flaws = self._decode(folders, entries)
         self._report_unreadable(entries, flaws, path)
         readable = np.array([flaw is None for flaw in flaws])
-        images, labels = _keep_readable(images, readable), labels[readable]
+        images = _move_to_front(images, readable)
+        labels = labels[readable]
         _check_all_classes_readable(labels, classes, path)
         return Images(images, labels, classes)
 
@@ -278,7 +279,7 @@ def _suggest_class(name: str, available: Sequence[str]) -> str:
     return f"It holds {len(available)} classes, from {available[0]!r} to {available[-1]!r}."
 
 
-def _keep_readable(images: np.ndarray, readable: np.ndarray) -> np.ndarray:
+def _move_to_front(images: np.ndarray, readable: np.ndarray) -> np.ndarray:
     """Move the readable images to the front and return a view of them.
 
     There is no copy, because the array may take most of the memory.
