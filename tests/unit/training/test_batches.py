@@ -38,9 +38,9 @@ def test_order_has_the_samples_of_each_step_and_seed(data):
 
 def test_rows_and_select_give_each_run_the_samples_of_its_seed(data):
     _, batches = batches_of(data)
-    samples = torch.tensor([[4, 0], [7, 2]])
+    samples = torch.tensor([[4, 0, 6, 1, 3, 2, 5], [7, 2, 29, 11, 0, 8, 9]])
     inputs, labels = batches.select(batches.rows(samples).flatten())
-    assert inputs.shape == (4, 2, 2, 2, 3)
+    assert inputs.shape == (4, 7, 2, 2, 3)
     for run in range(4):
         seed = SEEDS[run % 2]
         task_inputs, task_labels = tasks.task(SETTING.problem, data, seed, 0)
