@@ -27,7 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -402,124 +402,129 @@ def trained() -> tuple[nn.Module, Tensor, Tensor]:
     return network, inputs, labels
 
 
-def errors_of(found: Spectrum, truth: Mapping[str, float], shape: Tensor) -> list[float]:
-    """Compute relative errors of trace and stable rank, and ∫|ρ − ρ'| between densities."""
-    numbers, _ = spectrum.summary(found)
-    distance = (spectrum.density(found)[0] - shape).abs().sum() * float(
-        spectrum.GRID[1] - spectrum.GRID[0]
-    )
-    return [float(numbers[name]) / truth[name] - 1 for name in truth] + [float(distance)]
+class Truth(NamedTuple):
+    """Known numbers and density of an operator of d dimensions."""
+
+    numbers: Mapping[str, float]
+    density: Tensor
+    d: int
+
+    def errors(self, estimate: Spectrum) -> list[float]:
+        """Compute relative errors of trace and stable rank, and ∫|ρ − ρ'| between densities."""
+        numbers, _ = spectrum.summary(estimate)
+        relative = [float(numbers[name]) / known - 1 for name, known in self.numbers.items()]
+        distances = (spectrum.density(estimate)[0] - self.density).abs()
+        spacing = float(spectrum.GRID[1] - spectrum.GRID[0])
+        return [*relative, float(distances.sum() * spacing)]
 
 
 def rms(rows: Iterable[Sequence[float]]) -> np.ndarray:
     return np.sqrt(np.square(np.array(list(rows))).mean(axis=0))
 
 
+def plain_quadrature(starts: Tensor, product: Product, steps: int) -> Spectrum:
+    """Estimate a spectrum without deflation, from starts of shape ``(probe, d)``."""
+    values, weights = by_curvlinops(product, starts, steps)
+    return plain_spectrum(values.double(), weights.double() * starts.shape[-1], starts.shape[-1])
+
+
+def plain_spectrum(values: Tensor, weights: Tensor, d: int) -> Spectrum:
+    return Spectrum(values, d, weights, (values, weights))
+
+
+def plain_errors(product: Product, truth: Truth, probes: int, steps: int) -> dict[int, np.ndarray]:
+    """Measure the errors of plain quadratures, by the number of their probes."""
+    pool = plain_quadrature(torch.randn(probes, truth.d), product, steps)
+    assert pool.weights is not None
+    errors = {}
+    for count in (5, 7, 10, 14, 20, 28, 40, 56, 80, 112, 160):
+        if count > probes / 8:
+            break
+        groups = zip(pool.values.split(count), pool.weights.split(count), strict=True)
+        estimates = [
+            plain_spectrum(values, weights, truth.d)
+            for values, weights in groups
+            if len(values) == count
+        ]
+        errors[count] = rms(truth.errors(estimate) for estimate in estimates)
+    return errors
+
+
 def equal_error(quick: bool) -> None:
     """Compare errors over many repeats on the dense matrix, and times on the operator itself."""
     network, inputs, labels = trained()
-    how = Quadrature()
-    probes, repeats = (160, 8) if quick else (640, 32)
+    quadrature = Quadrature()
+    probes, steps = quadrature.probes, quadrature.steps
+    pool, repeats = (160, 8) if quick else (640, 32)
     operator = hessian.Operator(network, inputs, labels, cross_entropy, check=False)
-    names = operator.blocks()["all"]
+    layers = operator.blocks()["all"]
     double = operator_in_double(network, inputs, labels)
-    exact = double.spectra({"all": names}, exact_up_to=10**4)["all"]
+    exact = double.spectra({"all": layers}, exact_up_to=10**4)["all"]
+    d = exact.size
     numbers, _ = spectrum.summary(exact)
-    truth = {name: float(numbers[name]) for name in ("trace", "stable_rank")}
-    shape, d = spectrum.density(exact)[0], exact.size
-    H = double.product(names)(torch.eye(d, dtype=torch.float64)).float()
+    known = {name: float(numbers[name]) for name in ("trace", "stable_rank")}
+    truth = Truth(known, spectrum.density(exact)[0], d)
+    H = double.product(layers)(torch.eye(d, dtype=torch.float64)).float()
 
-    def plain(starts: Tensor, product: Product) -> Spectrum:
-        values, weights = by_curvlinops(product, starts, how.steps)
-        weights = weights.double() * d
-        return Spectrum(values.double(), d, weights, (values.double(), weights))
-
-    def dense(vectors: Tensor) -> Tensor:
+    def dense_product(vectors: Tensor) -> Tensor:
         return vectors @ H
 
-    ours = rms(
-        errors_of(
-            stochastic_lanczos_quadrature(dense, torch.randn(1 + how.probes, 1, d), how.steps, 10),
-            truth,
-            shape,
-        )
-        for _ in range(repeats)
+    def estimate(product: Product, starts: Tensor) -> Spectrum:
+        return stochastic_lanczos_quadrature(product, starts, steps, 10)
+
+    our_errors = rms(
+        truth.errors(estimate(dense_product, torch.randn(1 + probes, 1, d))) for _ in range(repeats)
     )
-    pool = plain(torch.randn(probes, d), dense)
-    assert pool.weights is not None
-    counts = [
-        count for count in (5, 7, 10, 14, 20, 28, 40, 56, 80, 112, 160) if count <= probes / 8
-    ]
-    at = {}
-    for count in counts:
-        groups = zip(pool.values.split(count), pool.weights.split(count), strict=True)
-        full = [(values, weights) for values, weights in groups if len(values) == count]
-        at[count] = rms(
-            errors_of(Spectrum(values, d, weights, (values, weights)), truth, shape)
-            for values, weights in full
-        )
-    starts = torch.randn(1 + how.probes, 1, d)
-    product = operator.product(names)
+    errors = plain_errors(dense_product, truth, pool, steps)
+    starts, product = torch.randn(1 + probes, 1, d), operator.product(layers)
     seconds = time_in_turns(
         {
-            "ours": lambda: stochastic_lanczos_quadrature(product, starts, how.steps, 10),
-            "plain": lambda: [plain(start, product) for start in starts],
+            "ours": lambda: estimate(product, starts),
+            "plain": lambda: [plain_quadrature(start, product, steps) for start in starts],
         },
         quick,
     )
+    our_seconds = min(seconds["ours"])
+    probe_seconds = median_ratio(seconds["plain"], seconds["ours"]) * our_seconds / len(starts)
 
-    def row(name: str, probes: float, time_: float, errors: Sequence[float]) -> list[object]:
-        cells = [
-            f"{probes * how.steps:.0f}",
-            f"{1e3 * time_:.0f}",
-            *(f"{error:.4f}" for error in errors),
-        ]
+    def row(name: str, count: float, duration: float, errors: Sequence[float]) -> list[object]:
         return [
             name,
-            *cells,
-            f"{probes / (1 + how.probes):.1f}",
-            f"{time_ / min(seconds['ours']):.1f}",
+            f"{count * steps:.0f}",
+            f"{1e3 * duration:.0f}",
+            *(f"{error:.4f}" for error in errors),
+            f"{count / len(starts):.1f}",
+            f"{duration / our_seconds:.1f}",
         ]
 
-    a_probe = median_ratio(seconds["plain"], seconds["ours"]) * min(seconds["ours"]) / len(starts)
     rows = [
+        row(f"ours: {probes} probes and one to deflate", len(starts), our_seconds, our_errors),
         row(
-            f"ours: {how.probes} probes and one to take out",
+            "plain, as many products",
             len(starts),
-            min(seconds["ours"]),
-            ours,
-        )
+            probe_seconds * len(starts),
+            errors[len(starts)],
+        ),
     ]
-    rows.append(row("plain, as many products", len(starts), a_probe * len(starts), at[len(starts)]))
-    for place, name in enumerate(("trace", "stable rank", "density")):
-        count, said = next(
-            ((count, "") for count in counts if at[count][place] <= ours[place]),
-            (counts[-1], ", by 1/√probes"),
-        )
-        wanted = (
-            max(1, (at[count][place] / ours[place]) ** 2) * count
-        )  # errors of more probes than were drawn are not looked at
+    for index, name in enumerate(("trace", "stable rank", "density")):
+        reached = [count for count in errors if errors[count][index] <= our_errors[index]]
+        count = reached[0] if reached else max(errors)
+        # Errors of more probes than were drawn are extrapolated by 1/√probes.
+        factor = max(1, (errors[count][index] / our_errors[index]) ** 2)
+        note = "" if reached else ", by 1/√probes"
         rows.append(
             row(
-                f"plain, to our error of {name}{said}",
-                wanted,
-                wanted * a_probe,
-                at[count] * (count / wanted) ** 0.5,
+                f"plain, to our error of {name}{note}",
+                factor * count,
+                factor * count * probe_seconds,
+                errors[count] * (1 / factor) ** 0.5,
             )
         )
-    head = [
-        "implementation",
-        "products",
-        "ms",
-        "trace",
-        "stable rank",
-        "density",
-        "× products",
-        "× time",
-    ]
+    quantities = ["trace", "stable rank", "density"]
+    head = ["implementation", "products", "ms", *quantities, "× products", "× time"]
     title = (
         f"4. errors (root mean squares of {repeats} repeats) on a Hessian of {d} known "
-        f"eigenvalues, {how.steps} steps (target: 2)"
+        f"eigenvalues, {steps} steps (target: 2)"
     )
     show(title, head, rows)
 

@@ -135,7 +135,7 @@ class BlockLanczos:
     def _apply_operator(self, filled: int) -> Tensor:
         """Multiply the last block of the basis by the operator, shape ``(batch, block, d)``."""
         newest = self.basis[:, filled - self._block : filled].unflatten(0, self._lead)
-        products = self._product(newest.movedim(-2, 1).flatten(0, 1))
+        products: Tensor = self._product(newest.movedim(-2, 1).flatten(0, 1))
         products = products.unflatten(0, (self._lead[0], self._block)).movedim(1, -2)
         return products.reshape(self._batch_size, self._block, -1)
 
