@@ -1,18 +1,21 @@
-"""Curvature against named peers: time, error at equal cost, memory.
+"""Compare curvature with other implementations: time, error at equal cost, memory.
 
     python benchmarks/curvature.py [--quick] [--threads N]
 
-Needs torch and scipy only. One thread, as a job of the pipeline has, unless more are asked for (beside other work they wait for each
-other). All ways of a part take turns, equally many; times are the best, ratios the median of those within a turn. Parts:
+Needs torch and scipy only. It uses one thread by default, as a job of the pipeline does. The
+implementations of a part take turns, equally often. Times are the best of all turns, ratios the
+median over turns. Parts:
 
-1. all eigenvalues of the Fisher: per-sample gradients by vmap and their Gram matrix; a public loop over samples with an SVD;
-2. all eigenvalues of the GGN: per-sample Jacobians by vmap and their Gram matrix;
-3. Lanczos steps on the Hessian: bare products with vectors; PyHessian's `density` (0.1 needs `torch.eig`, which is gone: its loop is
-   rewritten here, operation by operation, with `torch.linalg.eigh`); curvlinops' `fast_lanczos` (3.0.1, rewritten here so that it takes
-   several vectors, too), on our products and on its own;
-4. what the same error costs: probes with the converged eigenvectors taken out, or plain probes, as PyHessian and curvlinops have them;
-5. the peak of live bytes while a Gram matrix is made;
-6. an ensemble's checkpoint: runs at once, or one by one.
+1. All eigenvalues of the Fisher. Others: per-sample gradients by vmap and their Gram matrix; a loop
+   over samples and an SVD, as in public code.
+2. All eigenvalues of the GGN. Other: per-sample Jacobians by vmap and their Gram matrix.
+3. Lanczos steps on the Hessian. Others: Hessian–vector products alone; PyHessian's `density`;
+   curvlinops' `fast_lanczos` with our products and with its own. PyHessian 0.1 needs `torch.eig`,
+   which torch has removed, so its loop is rewritten here with `torch.linalg.eigh`. The loop of
+   curvlinops 3.0.1 is rewritten to take several vectors.
+4. Cost of equal error. Other: plain probes without deflation, as in PyHessian and curvlinops.
+5. Peak memory while a Gram matrix is computed.
+6. A checkpoint of an ensemble: all runs together, or one by one.
 """
 
 import argparse
@@ -24,7 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -53,52 +56,60 @@ STEPS = 100
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers with ReLU between them."""
-    layers = [part for a, b in itertools.pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
+    """Build linear layers with ReLU between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
-def batch(n: int) -> tuple[nn.Module, Tensor, Tensor]:
-    """The network of most parts, with random inputs and labels."""
+def random_batch(n: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """Draw the network of most parts, inputs and labels."""
     torch.manual_seed(0)
     return mlp(WIDTHS), torch.randn(n, WIDTHS[0]), torch.randint(WIDTHS[-1], (n,))
 
 
-def race(ways: Mapping[str, Callable[[], object]], quick: bool) -> dict[str, list[float]]:
-    """Seconds of each way in each turn; a turn has every way once, every other one in reverse, and the first is not counted.
+def time_in_turns(
+    functions: Mapping[str, Callable[[], object]], quick: bool
+) -> dict[str, list[float]]:
+    """Measure the seconds of each function in each turn.
 
-    All have as many turns: on a busy machine the best of many runs of one way is no match for the best of a few of another.
+    A turn calls every function once; every other turn is in reverse order, and the first does not
+    count. On a busy machine, the best of many turns is lower than the best of a few, so all
+    functions have equally many.
     """
-    took: dict[str, list[float]] = {name: [] for name in ways}
-    start, least, most = time.perf_counter(), 2 if quick else 5, 2 if quick else 40
-    for turn in itertools.count():
-        for name in list(ways) if turn % 2 else reversed(ways):
-            begun = time.perf_counter()
-            ways[name]()
-            took[name].append(time.perf_counter() - begun)
-        if turn >= least and time.perf_counter() - start > most:
-            return {name: times[1:] for name, times in took.items()}
-    raise AssertionError
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    least_turns = 2 if quick else 5
+    budget = 2 if quick else 40
+    start = time.perf_counter()
+    turn = 0
+    while turn <= least_turns or time.perf_counter() - start <= budget:
+        for name in list(functions) if turn % 2 else reversed(functions):
+            begin = time.perf_counter()
+            functions[name]()
+            seconds[name].append(time.perf_counter() - begin)
+        turn += 1
+    return {name: times[1:] for name, times in seconds.items()}
 
 
-def times_as_long(one: Sequence[float], other: Sequence[float]) -> float:
-    """The median of the ratios of each turn: what slows a machine for a while slows both."""
-    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+def median_ratio(times: Sequence[float], other_times: Sequence[float]) -> float:
+    """Compute the median ratio over turns: a slow phase of the machine slows both."""
+    return statistics.median(a / b for a, b in zip(times, other_times, strict=True))
 
 
 def show(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table: names to the left, numbers to the right."""
-    print(f"\n{title}\n{head[0]:48}" + "".join(f"{one:>13}" for one in head[1:]))
+    """Print a table, with names left-aligned and numbers right-aligned."""
+    print(f"\n{title}\n{head[0]:48}" + "".join(f"{column:>13}" for column in head[1:]))
     for name, *cells in rows:
         print(f"{name:48}" + "".join(f"{cell:>13}" for cell in cells), flush=True)
 
 
-def ratios(took: Mapping[str, Sequence[float]]) -> list[list[object]]:
-    """Rows of milliseconds, the best, and how many times as long as the first."""
-    first = next(iter(took.values()))
+def ratios(seconds: Mapping[str, Sequence[float]]) -> list[list[object]]:
+    """Format rows of name, best milliseconds, and ratio to the first function."""
+    first = next(iter(seconds.values()))
     return [
-        [name, f"{1e3 * min(times):.1f}", f"{times_as_long(times, first):.2f}"]
-        for name, times in took.items()
+        [name, f"{1e3 * min(times):.1f}", f"{median_ratio(times, first):.2f}"]
+        for name, times in seconds.items()
     ]
 
 
@@ -106,7 +117,7 @@ def ratios(took: Mapping[str, Sequence[float]]) -> list[list[object]]:
 
 
 def by_vmap(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Per-sample gradients of the whole network by vmap, then their Gram matrix."""
+    """Compute per-sample gradients by vmap, then their Gram matrix."""
     parameters = dict(network.named_parameters())
 
     def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
@@ -118,7 +129,7 @@ def by_vmap(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def by_loop(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """One backward pass per sample, then an SVD: as public code does it."""
+    """Compute one backward pass per sample, then an SVD, as in public code."""
     rows = []
     for x, y in zip(inputs, labels, strict=True):
         gradients = torch.autograd.grad(
@@ -129,7 +140,10 @@ def by_loop(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def by_jacobians(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Per-sample Jacobians by vmap, multiplied with a root of the loss's Hessian at the outputs, then their Gram matrix."""
+    """Compute the GGN from per-sample Jacobians by vmap.
+
+    They are multiplied by a root of the loss's Hessian at the outputs.
+    """
     parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
 
     def outputs(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -137,9 +151,8 @@ def by_jacobians(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 
     jacobians = vmap(jacrev(outputs), in_dims=(None, 0))(parameters, inputs)
     p = network(inputs).softmax(dim=-1).detach()
-    roots = (
-        torch.diag_embed(p.sqrt()) - p[:, :, None] * p.sqrt()[:, None, :]
-    )  # S Sᵀ = diag(p) − p pᵀ
+    # S Sᵀ = diag(p) − p pᵀ
+    roots = torch.diag_embed(p.sqrt()) - p[:, :, None] * p.sqrt()[:, None, :]
     K = torch.zeros(p.numel(), p.numel())
     for jacobian in jacobians.values():
         rows = (roots.mT @ jacobian.flatten(2)).flatten(0, 1)
@@ -149,50 +162,55 @@ def by_jacobians(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 
 def exact_fisher(quick: bool) -> None:
     n = 128 if quick else 512
-    network, inputs, labels = batch(n)
+    network, inputs, labels = random_batch(n)
 
     def ours() -> Tensor:
-        grams = fisher.Operator(network, inputs, labels, cross_entropy, check=False).grams()
+        grams = fisher.Operator(network, inputs, labels, cross_entropy, check=False).gram_matrices()
         return spectrum.eigenvalues(grams.over(grams))
 
-    ways = {
+    functions = {
         "Gram identity (ours)": ours,
         "vmapped per-sample gradients": lambda: by_vmap(network, inputs, labels),
         "loop over samples + SVD": lambda: by_loop(network, inputs, labels),
     }
-    took = race(ways, quick)
-    off = [f"{abs(way()[0] / ours()[0] - 1):.0e}" for way in list(ways.values())[:2]] + [""]
+    seconds = time_in_turns(functions, quick)
+    largest = ours()[0]
+    deviations = [
+        f"{abs(function()[0] / largest - 1):.0e}" for function in list(functions.values())[:2]
+    ]
+    deviations.append("")
     rows = [
-        [name, ms, one, ratio] for (name, ms, ratio), one in zip(ratios(took), off, strict=True)
+        [name, ms, deviation, ratio]
+        for (name, ms, ratio), deviation in zip(ratios(seconds), deviations, strict=True)
     ]
     show(
         f"1. all eigenvalues of the Fisher, n = {n} (targets: 20, 100)",
-        ["way", "ms", "λ₁ off by", "ratio"],
+        ["implementation", "ms", "λ₁ off by", "ratio"],
         rows,
     )
 
 
 def exact_ggn(quick: bool) -> None:
     n = 64 if quick else 256
-    network, inputs, labels = batch(n)
+    network, inputs, labels = random_batch(n)
 
     def gram() -> Tensor:
-        grams = ggn.Operator(network, inputs, labels, cross_entropy, check=False).grams()
+        grams = ggn.Operator(network, inputs, labels, cross_entropy, check=False).gram_matrices()
         return grams.over(grams)
 
-    made = gram()
+    K = gram()
     peer = "vmapped Jacobians, n·C rows"
-    ways = {
+    functions = {
         "ours": lambda: spectrum.eigenvalues(gram()),
         "  of which the Gram matrix, n·(C−1) rows": gram,
-        "  of which its eigenvalues": lambda: spectrum.eigenvalues(made),
+        "  of which its eigenvalues": lambda: spectrum.eigenvalues(K),
         peer: lambda: by_jacobians(network, inputs, labels),
     }
-    took = race(ways, quick)
+    seconds = time_in_turns(functions, quick)
     show(
         f"2. all eigenvalues of the GGN, n = {n} (target: 600 ms at n = 256)",
-        ["way", "ms", "ratio"],
-        ratios(took),
+        ["implementation", "ms", "ratio"],
+        ratios(seconds),
     )
 
 
@@ -202,7 +220,10 @@ def exact_ggn(quick: bool) -> None:
 def by_pyhessian(
     network: nn.Module, inputs: Tensor, labels: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """PyHessian 0.1, `hessian(…).density(iter=steps, n_v=1)`: lists of tensors, and each vector against all former ones, one by one."""
+    """Repeat `hessian(…).density(iter=steps, n_v=1)` of PyHessian 0.1.
+
+    It keeps vectors as lists of tensors, and orthogonalizes against all earlier ones one by one.
+    """
 
     def dot(xs: list[Tensor], ys: list[Tensor]) -> Tensor:
         return sum(torch.sum(x * y) for x, y in zip(xs, ys, strict=True))
@@ -253,7 +274,16 @@ def by_pyhessian(
 
 
 def by_curvlinops(product: Product, starts: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """As `fast_lanczos` of curvlinops 3.0.1: nothing is reorthogonalised; for starts of shape ``(probe, d)`` side by side."""
+    """Repeat `fast_lanczos` of curvlinops 3.0.1, which does not reorthogonalize.
+
+    Args:
+        product: with vectors.
+        starts: shape ``(probe, d)``.
+        steps: number of steps.
+
+    Returns:
+        Nodes and weights, shapes ``(probe, step)``.
+    """
     alphas, betas = starts.new_zeros(len(starts), steps), starts.new_zeros(len(starts), steps - 1)
     v, former = starts / torch.linalg.vector_norm(starts, dim=-1, keepdim=True), None
     for m in range(steps):
@@ -276,7 +306,10 @@ def by_curvlinops(product: Product, starts: Tensor, steps: int) -> tuple[Tensor,
 
 
 def products_of_curvlinops(network: nn.Module, inputs: Tensor, labels: Tensor) -> Product:
-    """Its Hessian's: the derivative along vectors of a gradient by jacrev, vmapped over them; nothing is kept from product to product."""
+    """Build the Hessian–vector product of curvlinops: jvp of jacrev, vmapped over the vectors.
+
+    It keeps nothing between products.
+    """
     parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
 
     def loss(parameters: dict[str, Tensor]) -> Tensor:
@@ -303,7 +336,7 @@ def products_of_curvlinops(network: nn.Module, inputs: Tensor, labels: Tensor) -
 
 def lanczos(quick: bool) -> None:
     n, steps = 128 if quick else 512, 50 if quick else STEPS
-    network, inputs, labels = batch(n)
+    network, inputs, labels = random_batch(n)
     operator = hessian.Operator(network, inputs, labels, cross_entropy, check=False)
     names = operator.blocks()["all"]
     start = torch.randn(1, 1, sum(parameter.numel() for parameter in network.parameters()))
@@ -317,8 +350,8 @@ def lanczos(quick: bool) -> None:
         return by_curvlinops(products_of_curvlinops(network, inputs, labels), start[0], steps)
 
     peer, other = "PyHessian's density, patched", "curvlinops' Lanczos, its own products"
-    ways = {
-        "krylov (ours)": lambda: block_lanczos(operator.product(names), start, steps),
+    functions = {
+        "block_lanczos (ours)": lambda: block_lanczos(operator.product(names), start, steps),
         "bare Hessian–vector products": bare,
         "curvlinops' Lanczos, our products": lambda: by_curvlinops(
             operator.product(names), start[0], steps
@@ -333,20 +366,21 @@ def lanczos(quick: bool) -> None:
         None,
         by_pyhessian(network, inputs, labels, steps)[0][-1],
     ]
-    took = race(ways, quick)
+    seconds = time_in_turns(functions, quick)
     rows = [
         [
             name,
             ms,
             "" if one is None else f"{abs(float(one / largest[0]) - 1):.0e}",
-            f"{times_as_long(took[name], took['bare Hessian–vector products']):.2f}",
+            f"{median_ratio(seconds[name], seconds['bare Hessian–vector products']):.2f}",
             ratio,
         ]
-        for (name, ms, ratio), one in zip(ratios(took), largest, strict=True)
+        for (name, ms, ratio), one in zip(ratios(seconds), largest, strict=True)
     ]
-    head = ["way", "ms", "λ₁ off by", "× bare", "ratio"]
+    head = ["implementation", "ms", "λ₁ off by", "× bare", "ratio"]
     show(
-        f"3. {steps} Lanczos steps on the Hessian, one probe, n = {n} (targets: PyHessian ≥ 2, ours ≤ 1.5 × bare)",
+        f"3. {steps} Lanczos steps on the Hessian, one probe, n = {n} "
+        "(targets: PyHessian ≥ 2, ours ≤ 1.5 × bare)",
         head,
         rows,
     )
@@ -356,7 +390,7 @@ def lanczos(quick: bool) -> None:
 
 
 def trained() -> tuple[nn.Module, Tensor, Tensor]:
-    """A small network, some steps into training: a few eigenvalues hold most of the trace, as they do in larger ones."""
+    """Train a small network until a few eigenvalues hold most of the trace, as in larger ones."""
     torch.manual_seed(0)
     network, inputs = mlp([32, 24, 24, 10]), torch.randn(256, 32)
     labels = (inputs @ torch.randn(32, 10)).argmax(dim=1)
@@ -368,113 +402,135 @@ def trained() -> tuple[nn.Module, Tensor, Tensor]:
     return network, inputs, labels
 
 
-def errors_of(found: Spectrum, truth: Mapping[str, float], shape: Tensor) -> list[float]:
-    """Relative errors of trace and stable rank, and the distance ∫|ρ − ρ'| between densities."""
-    numbers, _ = spectrum.summary(found)
-    distance = (spectrum.density(found)[0] - shape).abs().sum() * float(
-        spectrum.GRID[1] - spectrum.GRID[0]
-    )
-    return [float(numbers[name]) / truth[name] - 1 for name in truth] + [float(distance)]
+class Truth(NamedTuple):
+    """Known numbers and density of an operator of d dimensions."""
+
+    numbers: Mapping[str, float]
+    density: Tensor
+    d: int
+
+    def errors(self, estimate: Spectrum) -> list[float]:
+        """Compute relative errors of trace and stable rank, and ∫|ρ − ρ'| between densities."""
+        numbers, _ = spectrum.summary(estimate)
+        relative = [float(numbers[name]) / known - 1 for name, known in self.numbers.items()]
+        distances = (spectrum.density(estimate)[0] - self.density).abs()
+        spacing = float(spectrum.GRID[1] - spectrum.GRID[0])
+        return [*relative, float(distances.sum() * spacing)]
 
 
 def rms(rows: Iterable[Sequence[float]]) -> np.ndarray:
     return np.sqrt(np.square(np.array(list(rows))).mean(axis=0))
 
 
+def plain_quadrature(starts: Tensor, product: Product, steps: int) -> Spectrum:
+    """Estimate a spectrum without deflation, from starts of shape ``(probe, d)``."""
+    values, weights = by_curvlinops(product, starts, steps)
+    return plain_spectrum(values.double(), weights.double() * starts.shape[-1], starts.shape[-1])
+
+
+def plain_spectrum(values: Tensor, weights: Tensor, d: int) -> Spectrum:
+    return Spectrum(values, d, weights, (values, weights))
+
+
+def plain_errors(product: Product, truth: Truth, probes: int, steps: int) -> dict[int, np.ndarray]:
+    """Measure the errors of plain quadratures, by the number of their probes."""
+    pool = plain_quadrature(torch.randn(probes, truth.d), product, steps)
+    assert pool.weights is not None
+    errors = {}
+    for count in (5, 7, 10, 14, 20, 28, 40, 56, 80, 112, 160):
+        if count > probes / 8:
+            break
+        groups = zip(pool.values.split(count), pool.weights.split(count), strict=True)
+        estimates = [
+            plain_spectrum(values, weights, truth.d)
+            for values, weights in groups
+            if len(values) == count
+        ]
+        errors[count] = rms(truth.errors(estimate) for estimate in estimates)
+    return errors
+
+
 def equal_error(quick: bool) -> None:
-    """Errors are those of many repeats on the dense matrix, whose products are the operator's; times are of the operator itself."""
+    """Compare errors over many repeats on the dense matrix, and times on the operator itself."""
     network, inputs, labels = trained()
-    how = Quadrature()
-    probes, repeats = (160, 8) if quick else (640, 32)
+    quadrature = Quadrature()
+    probes, steps = quadrature.probes, quadrature.steps
+    pool, repeats = (160, 8) if quick else (640, 32)
     operator = hessian.Operator(network, inputs, labels, cross_entropy, check=False)
-    names = operator.blocks()["all"]
+    layers = operator.blocks()["all"]
     double = operator_in_double(network, inputs, labels)
-    exact = double.spectra({"all": names}, exact_up_to=10**4)["all"]
+    exact = double.spectra({"all": layers}, exact_up_to=10**4)["all"]
+    d = exact.size
     numbers, _ = spectrum.summary(exact)
-    truth = {name: float(numbers[name]) for name in ("trace", "stable_rank")}
-    shape, d = spectrum.density(exact)[0], exact.size
-    H = double.product(names)(torch.eye(d, dtype=torch.float64)).float()
+    known = {name: float(numbers[name]) for name in ("trace", "stable_rank")}
+    truth = Truth(known, spectrum.density(exact)[0], d)
+    H = double.product(layers)(torch.eye(d, dtype=torch.float64)).float()
 
-    def plain(starts: Tensor, product: Product) -> Spectrum:
-        values, weights = by_curvlinops(product, starts, how.steps)
-        weights = weights.double() * d
-        return Spectrum(values.double(), d, weights, (values.double(), weights))
-
-    def dense(vectors: Tensor) -> Tensor:
+    def dense_product(vectors: Tensor) -> Tensor:
         return vectors @ H
 
-    ours = rms(
-        errors_of(
-            stochastic_lanczos_quadrature(dense, torch.randn(1 + how.probes, 1, d), how.steps, 10),
-            truth,
-            shape,
-        )
-        for _ in range(repeats)
+    def estimate(product: Product, starts: Tensor) -> Spectrum:
+        return stochastic_lanczos_quadrature(product, starts, steps, 10)
+
+    our_errors = rms(
+        truth.errors(estimate(dense_product, torch.randn(1 + probes, 1, d))) for _ in range(repeats)
     )
-    pool = plain(torch.randn(probes, d), dense)
-    assert pool.weights is not None
-    counts = [
-        count for count in (5, 7, 10, 14, 20, 28, 40, 56, 80, 112, 160) if count <= probes / 8
-    ]
-    at = {}
-    for count in counts:
-        groups = zip(pool.values.split(count), pool.weights.split(count), strict=True)
-        full = [(values, weights) for values, weights in groups if len(values) == count]
-        at[count] = rms(
-            errors_of(Spectrum(values, d, weights, (values, weights)), truth, shape)
-            for values, weights in full
-        )
-    starts = torch.randn(1 + how.probes, 1, d)
-    product = operator.product(names)
-    took = race(
+    errors = plain_errors(dense_product, truth, pool, steps)
+    starts, product = torch.randn(1 + probes, 1, d), operator.product(layers)
+    seconds = time_in_turns(
         {
-            "ours": lambda: stochastic_lanczos_quadrature(product, starts, how.steps, 10),
-            "plain": lambda: [plain(start, product) for start in starts],
+            "ours": lambda: estimate(product, starts),
+            "plain": lambda: [plain_quadrature(start, product, steps) for start in starts],
         },
         quick,
     )
+    our_seconds = min(seconds["ours"])
+    probe_seconds = median_ratio(seconds["plain"], seconds["ours"]) * our_seconds / len(starts)
 
-    def row(name: str, probes: float, time_: float, errors: Sequence[float]) -> list[object]:
-        cells = [
-            f"{probes * how.steps:.0f}",
-            f"{1e3 * time_:.0f}",
-            *(f"{error:.4f}" for error in errors),
-        ]
+    def row(name: str, count: float, duration: float, errors: Sequence[float]) -> list[object]:
         return [
             name,
-            *cells,
-            f"{probes / (1 + how.probes):.1f}",
-            f"{time_ / min(took['ours']):.1f}",
+            f"{count * steps:.0f}",
+            f"{1e3 * duration:.0f}",
+            *(f"{error:.4f}" for error in errors),
+            f"{count / len(starts):.1f}",
+            f"{duration / our_seconds:.1f}",
         ]
 
-    a_probe = times_as_long(took["plain"], took["ours"]) * min(took["ours"]) / len(starts)
     rows = [
-        row(f"ours: {how.probes} probes and one to take out", len(starts), min(took["ours"]), ours)
+        row(f"ours: {probes} probes and one to deflate", len(starts), our_seconds, our_errors),
+        row(
+            "plain, as many products",
+            len(starts),
+            probe_seconds * len(starts),
+            errors[len(starts)],
+        ),
     ]
-    rows.append(row("plain, as many products", len(starts), a_probe * len(starts), at[len(starts)]))
-    for place, name in enumerate(("trace", "stable rank", "density")):
-        count, said = next(
-            ((count, "") for count in counts if at[count][place] <= ours[place]),
-            (counts[-1], ", by 1/√probes"),
-        )
-        wanted = (
-            max(1, (at[count][place] / ours[place]) ** 2) * count
-        )  # errors of more probes than were drawn are not looked at
+    for index, name in enumerate(("trace", "stable rank", "density")):
+        reached = [count for count in errors if errors[count][index] <= our_errors[index]]
+        count = reached[0] if reached else max(errors)
+        # Errors of more probes than were drawn are extrapolated by 1/√probes.
+        factor = max(1, (errors[count][index] / our_errors[index]) ** 2)
+        note = "" if reached else ", by 1/√probes"
         rows.append(
             row(
-                f"plain, to our error of {name}{said}",
-                wanted,
-                wanted * a_probe,
-                at[count] * (count / wanted) ** 0.5,
+                f"plain, to our error of {name}{note}",
+                factor * count,
+                factor * count * probe_seconds,
+                errors[count] * (1 / factor) ** 0.5,
             )
         )
-    head = ["way", "products", "ms", "trace", "stable rank", "density", "× products", "× time"]
-    title = f"4. errors (root mean squares of {repeats} repeats) on a Hessian of {d} known eigenvalues, {how.steps} steps (target: 2)"
+    quantities = ["trace", "stable rank", "density"]
+    head = ["implementation", "products", "ms", *quantities, "× products", "× time"]
+    title = (
+        f"4. errors (root mean squares of {repeats} repeats) on a Hessian of {d} known "
+        f"eigenvalues, {steps} steps (target: 2)"
+    )
     show(title, head, rows)
 
 
 def operator_in_double(network: nn.Module, inputs: Tensor, labels: Tensor) -> Operator:
-    """The Hessian of a copy in float64."""
+    """Build the Hessian of a copy of the network in float64."""
     copy = mlp(
         [layer.in_features for layer in network if isinstance(layer, nn.Linear)]
         + [network[-1].out_features]
@@ -486,12 +542,12 @@ def operator_in_double(network: nn.Module, inputs: Tensor, labels: Tensor) -> Op
 # 5: memory
 
 
-class Peak(TorchDispatchMode):
-    """The most bytes that storages which came into being within it ever held at once."""
+class PeakMemory(TorchDispatchMode):
+    """Record the most bytes of new storages that are alive together."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.bytes, self._live = 0, dict[int, tuple[StorageWeakRef, int]]()
+        self.peak, self._alive = 0, dict[int, tuple[StorageWeakRef, int]]()
 
     def __torch_dispatch__(
         self,
@@ -500,44 +556,45 @@ class Peak(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        old = {
-            one.untyped_storage()._cdata
-            for one in tree_leaves((args, kwargs))
-            if isinstance(one, Tensor)
+        old = {storage._cdata for storage in storages((args, kwargs))}
+        result = func(*args, **(kwargs or {}))
+        self._alive = {
+            key: (reference, size)
+            for key, (reference, size) in self._alive.items()
+            if not reference.expired()
         }
-        found = func(*args, **(kwargs or {}))
-        self._live = {
-            key: (storage, size)
-            for key, (storage, size) in self._live.items()
-            if not storage.expired()
-        }
-        for one in tree_leaves(found):
-            if isinstance(one, Tensor) and one.untyped_storage()._cdata not in old:
-                self._live[one.untyped_storage()._cdata] = (
-                    StorageWeakRef(one.untyped_storage()),
-                    one.untyped_storage().nbytes(),
-                )
-        self.bytes = max(self.bytes, sum(size for _, size in self._live.values()))
-        return found
+        for storage in storages(result):
+            if storage._cdata not in old:
+                self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+        return result
 
 
-def memory(quick: bool) -> None:
+def storages(tree: Any) -> list[torch.UntypedStorage]:
+    """List the storages of all tensors in nested lists, tuples and dicts."""
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def gram_memory(quick: bool) -> None:
     rows = []
     for kind, n in ((fisher, 128 if quick else 512), (ggn, 64 if quick else 256)):
-        network, inputs, labels = batch(n)
+        network, inputs, labels = random_batch(n)
         outputs = 1 if kind is fisher else WIDTHS[-1]
         network, inputs = network.double(), inputs.double()
-        with Peak() as peak:
-            grams = kind.Operator(network, inputs, labels, cross_entropy, check=False).grams()
+        with PeakMemory() as memory:
+            grams = kind.Operator(
+                network, inputs, labels, cross_entropy, check=False
+            ).gram_matrices()
             grams.over(grams)
         matrix = (n * outputs) ** 2 * 8
         activations = n * (WIDTHS[0] + 2 * sum(WIDTHS[1:-1]) + WIDTHS[-1]) * 8
         allowed = matrix + 2 * activations
-        cells = [f"{number / 1e6:.1f}" for number in (peak.bytes, matrix, activations)]
-        rows.append([f"{kind.Operator.NAME}, n = {n}", *cells, f"{peak.bytes / allowed:.2f}"])
+        cells = [f"{number / 1e6:.1f}" for number in (memory.peak, matrix, activations)]
+        rows.append([f"{kind.Operator.NAME}, n = {n}", *cells, f"{memory.peak / allowed:.2f}"])
     head = ["operator", "peak, MB", "n²·C²·8", "activations", "ratio"]
     show(
-        "5. live bytes while K is made, float64, over n²·C²·8 + twice the activations (C = 1 for the Fisher)",
+        "5. live bytes while K is computed, float64, over n²·C²·8 + twice the activations "
+        "(C = 1 for the Fisher)",
         head,
         rows,
     )
@@ -570,9 +627,15 @@ def ensemble(quick: bool) -> None:
         for network, x, y in zip(networks, inputs, labels, strict=True):
             measure(fisher.Operator(network, x, y, cross_entropy, check=False))
 
-    took = race({f"{runs} runs at once": at_once, f"{runs} runs one by one": one_by_one}, quick)
-    title = f"6. a checkpoint of {runs} × {'-'.join(map(str, widths))}: Fisher on all blocks with overlaps, n = {n}, float64"
-    show(title, ["way", "ms", "ratio"], ratios(took))
+    seconds = time_in_turns(
+        {f"{runs} runs at once": at_once, f"{runs} runs one by one": one_by_one}, quick
+    )
+    network_name = "-".join(map(str, widths))
+    title = (
+        f"6. a checkpoint of {runs} × {network_name}: Fisher on all blocks with overlaps, n = {n}, "
+        "float64"
+    )
+    show(title, ["implementation", "ms", "ratio"], ratios(seconds))
 
 
 def main() -> None:
@@ -589,7 +652,7 @@ def main() -> None:
     print(
         f"torch {torch.__version__} on {where}; MLP {'-'.join(map(str, WIDTHS))} with ReLU, float32"
     )
-    for part in (exact_fisher, exact_ggn, lanczos, equal_error, memory, ensemble):
+    for part in (exact_fisher, exact_ggn, lanczos, equal_error, gram_memory, ensemble):
         part(quick)
 
 

@@ -44,8 +44,8 @@ CURVATURE = {
     "evaluation_points": ["previous", "next"],
     "every": 1,
 }
-# Calls of `spectra` per task: at both evaluation points, for each arm, one for the Fisher of all runs
-# and one for the Hessian of each run.
+# Calls of `spectra` per task: at both evaluation points and for each arm, one call for the Fisher
+# of all runs and one for the Hessian of each run.
 SPECTRA = 2 * len(ARMS) * (1 + len(SEEDS))
 RESULT, STATE = "measures.nc", "resume_curvature"
 

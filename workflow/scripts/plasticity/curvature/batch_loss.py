@@ -57,7 +57,9 @@ class BatchLoss:
         self.targets = targets
         self.loss = loss
         self.stacked = stacked
-        self.tensors = dict(network.named_parameters() if stacked is None else stacked)
+        self.tensors: dict[str, Tensor] = dict(
+            network.named_parameters() if stacked is None else stacked
+        )
         self.run_shape = torch.Size() if stacked is None else inputs.shape[:1]
         self.sample_dim = len(self.run_shape)
         self.layers = layer_parameters(network)

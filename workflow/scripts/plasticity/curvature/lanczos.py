@@ -136,8 +136,8 @@ class BlockLanczos:
         """Multiply the last block of the basis by the operator, shape ``(batch, block, d)``."""
         newest = self.basis[:, filled - self._block : filled].unflatten(0, self._lead)
         products = self._product(newest.movedim(-2, 1).flatten(0, 1))
-        products = products.unflatten(0, (self._lead[0], self._block)).movedim(1, -2)
-        return products.reshape(self._batch_size, self._block, -1)
+        by_block: Tensor = products.unflatten(0, (self._lead[0], self._block)).movedim(1, -2)
+        return by_block.reshape(self._batch_size, self._block, -1)
 
     def _orthogonalize(self, vectors: Tensor, row: int, filled: int) -> tuple[Tensor, Tensor]:
         """Subtract the projection of products on the space, and store it in the matrix.

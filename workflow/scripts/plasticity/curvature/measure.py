@@ -84,6 +84,28 @@ class TaskData(NamedTuple):
     inputs: Tensor
     targets: Tensor
 
+    def of_run(self, run: int) -> "TaskData":
+        """Select the samples of one run."""
+        return TaskData(self.inputs[run], self.targets[run])
+
+
+class Point(NamedTuple):
+    """What operators are computed on.
+
+    Attributes:
+        task: the next task.
+        data: for the operator: of the previous or the next task.
+        next_data: for the gradient: always of the next task.
+    """
+
+    task: int
+    data: TaskData
+    next_data: TaskData
+
+    def of_run(self, run: int) -> "Point":
+        """Select the samples of one run."""
+        return Point(self.task, self.data.of_run(run), self.next_data.of_run(run))
+
 
 def measure(
     checkpoints: CheckpointSource,
@@ -272,31 +294,32 @@ class CheckpointMeasurer:
             By name, shapes ``(arm, seed, …)``; NaN before the first task and for diverged runs.
         """
         is_previous = evaluation_point == PREVIOUS
-        data = self._task_data(max(task - is_previous, 0), tuple(seeds))
-        next_data = self._task_data(task, tuple(seeds))
         has_data = task > 0 or not is_previous
+        point = Point(
+            task,
+            data=self._task_data(max(task - is_previous, 0), tuple(seeds)),
+            next_data=self._task_data(task, tuple(seeds)),
+        )
+        due = [
+            name
+            for name, operator in self._curvature.operators.items()
+            if task % operator.every == 0 and evaluation_point in operator.evaluation_points
+        ]
         results = []
         for rows_of_arm in rows:
             alive = rows_of_arm.isfinite().all(dim=-1)
-            parameters = Parameters(rows_of_arm.where(alive[:, None], 0), self._checkpoints.shapes)
-            activations = hidden_activations(self._network, parameters.tensors, data.inputs)
+            finite_rows = rows_of_arm.where(alive[:, None], 0)
+            tensors = Parameters(finite_rows, self._checkpoints.shapes).tensors
+            activations = hidden_activations(self._network, tensors, point.data.inputs)
             measures = unit_measures(activations, self.blocks)
-            measures |= self._measure_operators(
-                evaluation_point, task, seeds, data, next_data, parameters
-            )
+            measures |= self._measure_operators(due, point, seeds, tensors)
             results.append(_mask(measures, alive, has_data))
-        return {name: torch.stack([result[name] for result in results]) for name in results[0]}
+        return _stack_tensors(results)
 
     def _measure_operators(
-        self,
-        evaluation_point: str,
-        task: int,
-        seeds: Sequence[int],
-        data: TaskData,
-        next_data: TaskData,
-        parameters: Parameters,
+        self, names: Sequence[str], point: Point, seeds: Sequence[int], tensors: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Compute the variables of all operators that are due.
+        """Compute the variables of some operators.
 
         The last bits of an estimate depend on the runs in the same batch. So runs are measured one
         by one where there may be an estimate. This takes no longer.
@@ -304,53 +327,39 @@ class CheckpointMeasurer:
         Returns:
             By name, shapes ``(run, block, …)``.
         """
-        due = [
-            name
-            for name, operator in self._curvature.operators.items()
-            if task % operator.every == 0 and evaluation_point in operator.evaluation_points
-        ]
         together = []
         if broadcasts(self._network):
-            together = [name for name in due if spectrum_variables.always_exact(name)]
-        one_by_one = [name for name in due if name not in together]
+            together = [name for name in names if spectrum_variables.always_exact(name)]
+        one_by_one = [name for name in names if name not in together]
         measures: dict[str, Tensor] = {}
         for name in together:
-            measures |= self._measure_operator(
-                name, task, seeds[0], data, next_data, parameters.tensors
-            )
-        if not one_by_one:
-            return measures
+            measures |= self._measure_operator(name, point, seeds[0], tensors)
+        if one_by_one:
+            measures |= self._measure_one_by_one(one_by_one, point, seeds, tensors)
+        return measures
+
+    def _measure_one_by_one(
+        self, names: Sequence[str], point: Point, seeds: Sequence[int], tensors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Compute the variables of some operators, one run after another."""
         results = []
         for run, seed in enumerate(seeds):
-            state = {name: tensor[run] for name, tensor in parameters.tensors.items()}
-            self._network.load_state_dict(state)
-            data_of_run = TaskData(data.inputs[run], data.targets[run])
-            next_data_of_run = TaskData(next_data.inputs[run], next_data.targets[run])
+            self._network.load_state_dict({name: tensor[run] for name, tensor in tensors.items()})
             result: dict[str, Tensor] = {}
-            for name in one_by_one:
-                result |= self._measure_operator(name, task, seed, data_of_run, next_data_of_run)
+            for name in names:
+                result |= self._measure_operator(name, point.of_run(run), seed)
             results.append(result)
-        return measures | {
-            name: torch.stack([result[name] for result in results]) for name in results[0]
-        }
+        return _stack_tensors(results)
 
     def _measure_operator(
-        self,
-        name: str,
-        task: int,
-        seed: int,
-        data: TaskData,
-        next_data: TaskData,
-        tensors: dict[str, Tensor] | None = None,
+        self, name: str, point: Point, seed: int, tensors: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Compute the variables of one operator.
 
         Args:
             name: of the operator.
-            task: the next task.
+            point: data of all runs with `tensors`, else of one run.
             seed: of the probes of an estimate.
-            data: what the operator is computed on.
-            next_data: what the gradient is computed on.
             tensors: parameters of several runs, or None for those of the network.
 
         Returns:
@@ -360,16 +369,16 @@ class CheckpointMeasurer:
         estimated = spectrum_variables.may_be_estimated(name, how)
         always_exact = spectrum_variables.always_exact(name)
         # An operator is checked once, which costs a few forward and backward passes.
-        operator = self._operator(name, data, tensors, check=name not in self._checked_operators)
-        gradient = self._operator(name, next_data, tensors).gradient()
+        is_new = name not in self._checked_operators
+        operator = self._operator(name, point.data, tensors, check=is_new)
         spectra = operator.spectra(
             self._blocks_of_kinds(how.blocks),
             exact_up_to=sys.maxsize if always_exact else how.exact_up_to,
             estimate=Quadrature(how.steps, how.probes, how.probe_block) if estimated else None,
             starts=lambda block, vectors, d: spectrum_variables.probes(
-                seed, task, block, vectors, d
+                seed, point.task, block, vectors, d
             ),
-            gradient=gradient,
+            gradient=self._operator(name, point.next_data, tensors).gradient(),
             top=self._curvature.top,
             memory=self._memory,
         )
@@ -430,6 +439,11 @@ def _mask(measures: dict[str, Tensor], alive: Tensor, has_data: bool) -> dict[st
     code = STATUS["measured" if has_data else "no_data"]
     status = torch.full_like(alive, code, dtype=torch.int8)
     return masked | {"curvature_status": status.where(alive, STATUS["diverged"])}
+
+
+def _stack_tensors(results: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Stack tensors of the same names along a new first dim."""
+    return {name: torch.stack([result[name] for result in results]) for name in results[0]}
 
 
 def _stack_results(results: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

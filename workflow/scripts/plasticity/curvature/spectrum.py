@@ -417,4 +417,5 @@ def _smooth(values: Tensor, weights: Tensor, scale: Tensor, size: int) -> Tensor
 
 def _normal_density(distances: Tensor) -> Tensor:
     """Compute a normal density of standard deviation `WIDTH` at distances in units of `WIDTH`."""
-    return torch.exp(-distances.square() / 2) / (WIDTH * (2 * torch.pi) ** 0.5)
+    densities: Tensor = torch.exp(-distances.square() / 2) / (WIDTH * (2 * torch.pi) ** 0.5)
+    return densities

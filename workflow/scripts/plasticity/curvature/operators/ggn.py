@@ -77,7 +77,8 @@ def _is_shift_invariant(z: Tensor, targets: Tensor, loss: Loss, noise: float) ->
 def _basis_without_shift(identity: Tensor) -> Tensor:
     """Return an orthonormal basis of the outputs that sum to zero, shape ``(C, C − 1)``."""
     ones = torch.ones(len(identity), 1).to(identity)
-    return torch.linalg.qr(torch.cat([ones, identity[:, 1:]], dim=1)).Q[:, 1:]
+    basis: Tensor = torch.linalg.qr(torch.cat([ones, identity[:, 1:]], dim=1)).Q
+    return basis[:, 1:]
 
 
 def _with_zero_row_sums(H: Tensor) -> Tensor:
