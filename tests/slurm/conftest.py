@@ -1,4 +1,4 @@
-"""A cluster for the tests of this folder, and projects that run on it."""
+"""Fixtures: a cluster, and projects that run on it."""
 
 import os
 import shutil
@@ -15,22 +15,22 @@ from projects import copy_repository
 
 @pytest.fixture(scope="module")
 def cluster(request, tmp_path_factory):
-    """A cluster for the tests of one file, with accounting if they say so."""
+    """A cluster for the tests of one file, with accounting if the file sets `ACCOUNTING`."""
     accounting = getattr(request.module, "ACCOUNTING", False)
     if reason := lab.missing(accounting):
         pytest.skip(reason)
-    made = lab.Cluster(tmp_path_factory.mktemp("cluster"), accounting)
-    made.up()
-    yield made
-    made.down()
+    cluster = lab.Cluster(tmp_path_factory.mktemp("cluster"), accounting)
+    cluster.up()
+    yield cluster
+    cluster.down()
 
 
 @pytest.fixture(scope="module")
 def copied(tmp_path_factory, cluster, env):
-    """``copied(change, **site)``: a new project, its config changed, at a site."""
-    made: list[Project] = []
+    """``copied(change, **site)`` creates a project with a changed config and site settings."""
+    projects: list[Project] = []
 
-    def make(
+    def create(
         change: Callable[[dict[str, Any]], object] = lambda config: None, **site: str
     ) -> Project:
         root = tmp_path_factory.mktemp("project")
@@ -41,12 +41,13 @@ def copied(tmp_path_factory, cluster, env):
         (root / "slurm/site.yaml").write_text(
             yaml.safe_dump({"partition": "gpu", "cpu_partition": "cpu", "account": "none"} | site)
         )
-        made.append(Project(root, cluster, env))
-        return made[-1]
+        project = Project(root, cluster, env)
+        projects.append(project)
+        return project
 
-    yield make
-    for project in made:
-        for running in project.launched:
-            if running.poll() is None:
-                os.killpg(running.pid, signal.SIGKILL)
+    yield create
+    for project in projects:
+        for launcher in project.launched:
+            if launcher.poll() is None:
+                os.killpg(launcher.pid, signal.SIGKILL)
         shutil.rmtree(project.root, ignore_errors=True)

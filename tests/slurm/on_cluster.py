@@ -1,4 +1,4 @@
-"""Projects that run on a cluster with the profile as shipped, but are polled sooner."""
+"""Projects that run on a cluster with the shipped profile, whose launchers ask Slurm more often."""
 
 import hashlib
 import os
@@ -6,17 +6,12 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cluster as lab
 
 POLLING = Path(__file__).with_name("polling")
-SOON = [
-    "--slurm-init-seconds-before-status-checks",
-    "2",
-    "--latency-wait",
-    "5",
-]  # the profile waits longer, for real clusters
+# shorter waits than in the profile
+SHORT_WAITS = ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "5"]
 PATIENCE = 900  # seconds that anything may take
 
 
@@ -26,9 +21,9 @@ class Project:
 
     Attributes:
         root: of the copy.
-        cluster: that it runs on.
-        forked: environment in which Python commands are forked.
-        launched: every launcher, so that none outlives its test.
+        cluster: on which it runs.
+        forked: environment that forks Python commands from a server.
+        launched: all launchers, so that the fixture can end them.
     """
 
     root: Path
@@ -37,41 +32,38 @@ class Project:
     launched: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
-    def said(self) -> str:
-        """What the last launcher said."""
+    def launcher_output(self) -> str:
+        """Output of the last launcher."""
         return (self.root / "launched.out").read_text()
 
     @property
     def env(self) -> dict[str, str]:
-        """Environment of commands: our tools first, the site from its file, and Slurm asked often."""
-        kept = {
+        """Environment of commands, without settings of the site, which come from its file."""
+        env = {
             key: value
             for key, value in self.cluster.env.items()
             if not key.startswith(("PLASTICITY_", "SLURM_JOB"))
         }
-        path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-        return kept | {"PATH": path, "PYTHONPATH": str(POLLING)}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+        return env | {"PATH": path, "PYTHONPATH": str(POLLING)}
 
     def run(
         self, *command: str | Path, timeout: float = PATIENCE, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """A command, whose stderr follows its stdout."""
-        said: dict[str, Any] = {
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.STDOUT,
-            "text": True,
-        }
+        """Run a command, with its stderr in its stdout."""
         return subprocess.run(
             list(map(str, command)),
             cwd=self.root,
             env=env or self.env,
             timeout=timeout,
             check=False,
-            **said,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def local(self, *targets: str) -> None:
-        """Run Snakemake without the cluster, which must succeed."""
+        """Run Snakemake without the cluster, and check that it succeeds."""
         wrapper = self.forked["PATH"].partition(os.pathsep)[0]
         env = self.env | {name: self.forked[name] for name in ("FORK_SERVER", "NOTED_IMPORTS")}
         env["PATH"] = f"{wrapper}{os.pathsep}{env['PATH']}"
@@ -83,34 +75,34 @@ class Project:
     def snakemake(
         self, *targets: str, timeout: float = PATIENCE
     ) -> subprocess.CompletedProcess[str]:
-        """Snakemake on the cluster."""
+        """Run Snakemake on the cluster."""
         return self.run(
             sys.executable,
             "-m",
             "snakemake",
             "--profile",
             "slurm",
-            *SOON,
+            *SHORT_WAITS,
             *targets,
             timeout=timeout,
         )
 
     def build(self, *targets: str) -> str:
-        """Snakemake on the cluster, which must succeed; what it says."""
+        """Run Snakemake on the cluster, check that it succeeds, and return its output."""
         done = self.snakemake(*targets)
         assert done.returncode == 0, done.stdout[-8000:]
-        assert not self.jobs(), "no job is left behind"
+        assert not self.jobs(), "all jobs have ended"
         return done.stdout
 
     def jobs(self) -> list[lab.Job]:
-        """Its jobs that wait or run."""
+        """Return the queued and running jobs of the project."""
         return [job for job in self.cluster.jobs() if job.folder == str(self.root)]
 
     def launch(self, *targets: str) -> subprocess.Popen[str]:
-        """Snakemake on the cluster, in the background, in a session of its own."""
-        command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *SOON, *targets]
+        """Start Snakemake on the cluster in the background, in its own session."""
+        command = [sys.executable, "-m", "snakemake", "--profile", "slurm", *SHORT_WAITS, *targets]
         with (self.root / "launched.out").open("w") as out:
-            running = subprocess.Popen(
+            launcher = subprocess.Popen(
                 command,
                 cwd=self.root,
                 env=self.env,
@@ -119,19 +111,19 @@ class Project:
                 text=True,
                 start_new_session=True,
             )
-        self.launched.append(running)
-        return running
+        self.launched.append(launcher)
+        return launcher
 
 
 def lasting(results: Path) -> dict[str, str]:
-    """Digest of every result that is the same wherever it is made, by its path; the links that the cluster's jobs keep are left out."""
-    kinds = {".nc", ".csv", ".svg", ".pdf", ".png"}
-    found = [
-        path
-        for path in sorted(results.rglob("*"))
-        if path.suffix in kinds and "kept" not in path.parts and path.stem != "cost"
-    ]
-    return {
-        str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in found
-    }
+    """Return the digests of the results that are the same on every machine, by path.
+
+    The caches of cluster jobs and the table of costs are left out.
+    """
+    suffixes = {".nc", ".csv", ".svg", ".pdf", ".png"}
+    digests = {}
+    for path in sorted(results.rglob("*")):
+        if path.suffix in suffixes and "kept" not in path.parts and path.stem != "cost":
+            name = str(path.relative_to(results))
+            digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return digests

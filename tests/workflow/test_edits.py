@@ -225,7 +225,7 @@ def test_what_does_not_fit_is_laid_aside_and_made_anew_to_the_same_bytes(copy, b
     assert not adopted.exists()
     assert "datasets/" not in done.stdout
     assert re.search(
-        r"^\d+ results, of which \d+ fit this .*, and \d+ have inputs that do not$",
+        r"^\d+ results, of which \d+ fit this .*, and \d+ with inputs that do not$",
         done.stdout,
         re.MULTILINE,
     )

@@ -30,7 +30,7 @@ def print_verdicts(verdicts: list[Verdict]) -> None:
             print(f"{path}: {rerun_reasons.summarize(faults)}")
     summary = f"{len(verdicts)} results, of which {matching} fit this config and this code"
     if affected:
-        summary += f", and {affected} have inputs that do not"
+        summary += f", and {affected} with inputs that do not"
     print(summary)
 
 

@@ -1,6 +1,6 @@
 """Make a launcher ask Slurm every two seconds.
 
-The plugin waits ten seconds longer after each question, until a job has ended.
+Otherwise the plugin adds ten seconds to the interval after each query, until a job ends.
 """
 
 import sys

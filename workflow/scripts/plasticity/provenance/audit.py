@@ -85,16 +85,17 @@ def verdicts(jobs: Iterable[Any]) -> Iterator[tuple[Any, Path, list[str]]]:
     """
     outdated: set[str] = set()
     for job in jobs:
-        faults = {}
+        faults: dict[Path, list[str]] = {}
         for path in map(Path, job.output):
             if path.exists():
                 faults[path] = [*lineage.mismatches(path), *_changes(path, job)]
         if not outdated.isdisjoint(map(str, job.input)):
-            faults = {path: found or [OUTDATED_INPUT] for path, found in faults.items()}
+            for path in faults:
+                faults[path] = faults[path] or [OUTDATED_INPUT]
         if any(faults.values()):
             outdated.update(map(str, job.output))
-        for path, found in faults.items():
-            yield job, path, found
+        for path in faults:
+            yield job, path, faults[path]
 
 
 def move_aside(folder: Path, path: Path) -> None:

@@ -262,7 +262,7 @@ def _imported_files(path: Path, imports: frozenset[str]) -> list[Path]:
 
     Args:
         path: of the importing file.
-        imports: dotted names. A name may be a module or a name in a module, so every part of it is
+        imports: dotted names. A name may be a module or a name in a module, so every prefix is
             tried.
 
     Returns:

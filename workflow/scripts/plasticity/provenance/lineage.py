@@ -102,7 +102,7 @@ def _locate(name: str, result: Path) -> Path:
 
 
 def _digest(path: Path) -> str:
-    """Compute the checksum of a file, once for each version of it."""
+    """Compute the checksum of a file, once for each of its versions."""
     status = path.stat()
     return _digest_version(path, status.st_mtime_ns, status.st_size)
 
