@@ -88,7 +88,7 @@ MISTAKES = {
     ),
     "an operator that is not in a list": (
         [(OPERATORS, "ggn")],
-        [f'{OPERATORS} is "ggn"', "It must be list or mapping"],
+        [f'{OPERATORS} is "ggn"', "It must be a list or a mapping"],
     ),
     "nothing for an operator": (
         [(OPERATORS, {"ggn": None})],
@@ -309,7 +309,7 @@ MISTAKES = {
     ),
     "a class as text": (
         [("datasets", {"imagenet": {"side": 8, "classes": "ant"}})],
-        ["datasets.imagenet.classes", '"ant"', "It must be whole number or list"],
+        ["datasets.imagenet.classes", '"ant"', "It must be a whole number or a list"],
     ),
     "a class twice": (
         [("datasets", {"imagenet": {"side": 8, "classes": ["a", "a"]}})],
@@ -345,7 +345,7 @@ MISTAKES = {
     ),
     "options of a dataset without": (
         [("datasets", {"digits": {"side": 3}})],
-        ["datasets.digits", "unknown key 'side'"],
+        ["datasets.digits", "unknown key 'side'", "Remove it"],
     ),
     "a dataset of an unknown kind": (
         [("datasets", {"mine": {"kind": "foldr"}})],
@@ -529,7 +529,7 @@ METHODS = {
             "Limit the method by `settings`",
         ],
     ),
-    "resets of silent units beside crelu": (
+    "resets of silent units and crelu": (
         {
             "crelu + self_normalized_resets": {
                 "self_normalized_resets.rejection": 0.1,
@@ -558,7 +558,7 @@ METHODS = {
         [("settings.row.network", CNN)],
         ["methods.spectral", "in row", "network.kind: cnn", "needs 'kernels'", "Add it"],
     ),
-    "orthogonal convolutions beside a norm": (
+    "orthogonal convolutions and a norm": (
         {"layer_norm + parseval": {"parseval.strength": 1}},
         [("settings.row.network", {**CNN, "kind": "resnet18"})],
         [

@@ -607,6 +607,8 @@ def _number_meant(value: object, kind: str) -> str | None:
 
 def _hint(word: object, known: Sequence[str]) -> str:
     """Suggest the known word that is closest, and list all."""
+    if not known:
+        return "Remove it."
     close = difflib.get_close_matches(str(word), known, n=1)
     suggestion = f"Did you mean {close[0]!r}? " if close else ""
     return f"{suggestion}Known: {', '.join(known)}."
