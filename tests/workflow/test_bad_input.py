@@ -142,7 +142,7 @@ def test_a_config_that_is_none_is_said_in_a_sentence(copy, built, name):
 
 def test_a_study_that_lacks_its_settings_is_refused_and_not_mixed_with_the_default_one(copy, built):
     (copy.root / "part.yaml").write_text("study: tiny\nseeds: {report: 1}\n")
-    refused(copy.snakemake("--configfile", "part.yaml"), "part.yaml: ", "'settings'", "Add it")
+    refused(copy.snakemake("--configfile", "part.yaml"), "part.yaml: ", "'settings'", "Add them")
     assert copy.contents() == built.contents()
 
 

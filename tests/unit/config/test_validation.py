@@ -850,6 +850,18 @@ def test_name_of_setting_with_capitals_is_refused():
     assert "Rename it" in line
 
 
+def test_missing_keys_of_section_share_one_line():
+    hypothesis = {"name": "H1", "measure": "weight_norm"}
+    (line,) = refusals(("statistics", {"hypotheses": [hypothesis]}))
+    assert line == "config.yaml: statistics.hypotheses.0 lacks 'outcome' and 'direction'. Add them."
+
+
+def test_hypothesis_without_measure_and_versus_is_refused():
+    hypothesis = {key: value for key, value in HYPOTHESIS.items() if key != "measure"}
+    (line,) = refusals(("statistics", {"hypotheses": [hypothesis]}))
+    assert "statistics.hypotheses.0 has neither measure nor versus. Add one of them." in line
+
+
 def test_message_quotes_description_of_key():
     (line,) = refusals((f"{PROBLEM}.batch", 0))
     assert line == (

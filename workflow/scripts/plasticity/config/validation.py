@@ -210,7 +210,8 @@ def _describe_missing_keys(path: KeyPath, keys: list[str], section: Any) -> str:
     for key in keys:
         for other in difflib.get_close_matches(key, others, n=1):
             hints += f" Or did you misspell it as {other!r}?"
-    return f"{_dotted(path)} lacks {' and '.join(map(repr, keys))}. Add it.{hints}"
+    remedy = "Add it." if len(keys) == 1 else "Add them."
+    return f"{_dotted(path)} lacks {' and '.join(map(repr, keys))}. {remedy}{hints}"
 
 
 def _dotted(path: KeyPath) -> str:
