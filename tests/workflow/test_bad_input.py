@@ -43,25 +43,25 @@ def put(key, value):
 MISTAKES = {
     "a misspelt key": (
         put(f"{SETTING}.problem.sampels", 9),
-        [f"{SETTING}.problem", "'sampels'", "did you mean 'samples'?"],
+        [f"{SETTING}.problem", "'sampels'", "Did you mean 'samples'?"],
     ),
     "a number that YAML reads as text": (
         put(f"{SETTING}.optimizer.lr", "1e-3"),
-        [f"{SETTING}.optimizer.lr", "'1e-3'", "write 1.0e-03"],
+        [f"{SETTING}.optimizer.lr", "'1e-3'", "Write 1.0e-03"],
     ),
     "an unknown method": (
         put("methods.l3", {}),
         ["methods", "'l3'", "l2, l2_er, l2_init, last_layer_reset"],
     ),
-    "a negative number of seeds": (put("seeds.report", -2), ["seeds.report", "-2", "raise it"]),
-    "no methods": (put("methods", {}), ["methods", "empty", "name at least one"]),
+    "a negative number of seeds": (put("seeds.report", -2), ["seeds.report", "-2", "at least 1"]),
+    "no methods": (put("methods", {}), ["methods", "empty", "Name at least one"]),
     "an unknown hyper-parameter": (
         put("methods.l2.strenght", 1),
-        ["methods.l2", "'strenght'", "did you mean 'strength'?"],
+        ["methods.l2", "'strenght'", "Did you mean 'strength'?"],
     ),
     "a negative strength": (
         put("methods.l2_init.strength", -0.5),
-        ["methods.l2_init.strength", "-0.5", "raise it"],
+        ["methods.l2_init.strength", "-0.5", "at least 0"],
     ),
     "a step size that is no number": (
         put(f"{SETTING}.optimizer.lr", float("nan")),
@@ -77,19 +77,19 @@ MISTAKES = {
     ),
     "a batch larger than the samples": (
         put(f"{SETTING}.problem.batch", 257),
-        [f"{SETTING}.problem.batch", "257", "256", "lower batch"],
+        [f"{SETTING}.problem.batch", "257", "256", "Lower batch"],
     ),
     "a misspelt key of training": (
         put("training", {"curve_point": 5}),
-        ["training", "'curve_point'", "did you mean 'curve_points'?"],
+        ["training", "'curve_point'", "Did you mean 'curve_points'?"],
     ),
     "an unknown precision": (
         put("training", {"precision": "float16"}),
-        ["training.precision", "float16", "did you mean 'bfloat16'?", "float32, bfloat16"],
+        ["training.precision", "float16", "Did you mean 'bfloat16'?", "float32, bfloat16"],
     ),
     "a learning curve without points": (
         put("training", {"curve_points": 0}),
-        ["training.curve_points", "0", "below 1", "raise it"],
+        ["training.curve_points", "0", "at least 1"],
     ),
     "checkpoints that are measured but not taken": (
         lambda config: config.update(
@@ -99,19 +99,19 @@ MISTAKES = {
     ),
     "a misspelt key of an operator": (
         put("curvature.operators", {"fisher": {}, "hessian": {"prboes": 3}}),
-        ["curvature.operators.hessian", "'prboes'", "did you mean 'probes'?"],
+        ["curvature.operators.hessian", "'prboes'", "Did you mean 'probes'?"],
     ),
     "an operator on more images than a task has": (
         put("curvature.operators", {"ggn": {"samples": 300}}),
         [
             "curvature.operators.ggn.samples is 300",
             "only 256 samples",
-            "lower curvature.operators.ggn.samples",
+            "Lower curvature.operators.ggn.samples",
         ],
     ),
     "an unknown dataset": (
         put(f"{SETTING}.problem.dataset", "mnits"),
-        [f"{SETTING}.problem.dataset", "'mnits'", "did you mean 'mnist'?"],
+        [f"{SETTING}.problem.dataset", "'mnits'", "Did you mean 'mnist'?"],
     ),
 }
 
@@ -142,7 +142,7 @@ def test_a_config_that_is_none_is_said_in_a_sentence(copy, built, name):
 
 def test_a_study_that_lacks_its_settings_is_refused_and_not_mixed_with_the_default_one(copy, built):
     (copy.root / "part.yaml").write_text("study: tiny\nseeds: {report: 1}\n")
-    refused(copy.snakemake("--configfile", "part.yaml"), "part.yaml: ", "'settings'", "add it")
+    refused(copy.snakemake("--configfile", "part.yaml"), "part.yaml: ", "'settings'", "Add them")
     assert copy.contents() == built.contents()
 
 

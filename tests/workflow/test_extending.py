@@ -117,7 +117,7 @@ def test_an_option_that_the_new_file_needs_is_asked_for(extended):
     project.config(lambda config: config["settings"][SETTING]["network"].pop("width"))
     done = project.snakemake("--dry-run")
     assert (
-        f"settings.{SETTING}.network lacks 'width', which residual needs: add it" in done.stdout
+        f"settings.{SETTING}.network lacks 'width', which residual needs. Add it." in done.stdout
     ), done.stdout[-3000:]
 
 

@@ -342,13 +342,13 @@ def test_a_tuning_job_that_was_killed_goes_on(changing):
             by("final_eror"),
             [
                 "tuning.outcome",
-                "did you mean 'final_error'?",
+                "Did you mean 'final_error'?",
                 "final_error, online_error, final_loss, test_error",
             ],
         ),
         (
             by("final_error", "last"),
-            ["tuning.stage", "did you mean 'late'? Known: all, early, late"],
+            ["tuning.stage", "Did you mean 'late'? Known: all, early, late"],
         ),
         (
             by("test_error"),

@@ -381,10 +381,10 @@ def reversed_keys(value):
 
 
 def test_training_job_does_not_depend_on_order_of_keys():
-    one, other = study.read(CONFIG), study.read(reversed_keys(CONFIG))
-    for ensemble in one.ensembles():
-        text = one.training_job(ensemble.setting, ensemble.method, ensemble.seeds)
-        assert text == other.training_job(ensemble.setting, ensemble.method, ensemble.seeds)
+    first, second = study.read(CONFIG), study.read(reversed_keys(CONFIG))
+    for ensemble in first.ensembles():
+        text = first.training_job(ensemble.setting, ensemble.method, ensemble.seeds)
+        assert text == second.training_job(ensemble.setting, ensemble.method, ensemble.seeds)
     grid = {"l2": {"a": [1, 2], "b": [3, 4]}}
     text = with_methods(grid).training_job("row", "l2", "0")
     assert text == with_methods(reversed_keys(grid)).training_job("row", "l2", "0")
@@ -464,14 +464,14 @@ def test_tuning_and_reporting_seeds_are_disjoint_and_independent(tune, report, p
 
 
 def test_criterion_is_in_no_training_job():
-    one = tuned_study()
+    first = tuned_study()
     criterion = {"outcome": "final_loss", "stage": "late"}
-    other = tuned_study(("tuning", criterion), ("seeds.tune", 4))
-    assert (one.criterion, other.criterion) == (Criterion(), Criterion("final_loss", "late"))
-    for ensemble in one.ensembles():
-        job = one.training_job(ensemble.setting, ensemble.method, ensemble.seeds)
-        assert job == other.training_job(ensemble.setting, ensemble.method, ensemble.seeds)
-    assert one.tuning_job("row", "l2", "1000-1001") == other.tuning_job("row", "l2", "1000-1001")
+    second = tuned_study(("tuning", criterion), ("seeds.tune", 4))
+    assert (first.criterion, second.criterion) == (Criterion(), Criterion("final_loss", "late"))
+    for ensemble in first.ensembles():
+        job = first.training_job(ensemble.setting, ensemble.method, ensemble.seeds)
+        assert job == second.training_job(ensemble.setting, ensemble.method, ensemble.seeds)
+    assert first.tuning_job("row", "l2", "1000-1001") == second.tuning_job("row", "l2", "1000-1001")
 
 
 def test_training_job_of_tuned_method_contains_all_but_arms():

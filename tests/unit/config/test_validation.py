@@ -88,7 +88,7 @@ MISTAKES = {
     ),
     "an operator that is not in a list": (
         [(OPERATORS, "ggn")],
-        [f'{OPERATORS} is "ggn"', "It must be list or mapping"],
+        [f'{OPERATORS} is "ggn"', "It must be a list or a mapping"],
     ),
     "nothing for an operator": (
         [(OPERATORS, {"ggn": None})],
@@ -309,7 +309,7 @@ MISTAKES = {
     ),
     "a class as text": (
         [("datasets", {"imagenet": {"side": 8, "classes": "ant"}})],
-        ["datasets.imagenet.classes", '"ant"', "It must be whole number or list"],
+        ["datasets.imagenet.classes", '"ant"', "It must be a whole number or a list"],
     ),
     "a class twice": (
         [("datasets", {"imagenet": {"side": 8, "classes": ["a", "a"]}})],
@@ -345,7 +345,7 @@ MISTAKES = {
     ),
     "options of a dataset without": (
         [("datasets", {"digits": {"side": 3}})],
-        ["datasets.digits", "unknown key 'side'"],
+        ["datasets.digits", "unknown key 'side'", "Remove it"],
     ),
     "a dataset of an unknown kind": (
         [("datasets", {"mine": {"kind": "foldr"}})],
@@ -529,7 +529,7 @@ METHODS = {
             "Limit the method by `settings`",
         ],
     ),
-    "resets of silent units beside crelu": (
+    "resets of silent units and crelu": (
         {
             "crelu + self_normalized_resets": {
                 "self_normalized_resets.rejection": 0.1,
@@ -558,7 +558,7 @@ METHODS = {
         [("settings.row.network", CNN)],
         ["methods.spectral", "in row", "network.kind: cnn", "needs 'kernels'", "Add it"],
     ),
-    "orthogonal convolutions beside a norm": (
+    "orthogonal convolutions and a norm": (
         {"layer_norm + parseval": {"parseval.strength": 1}},
         [("settings.row.network", {**CNN, "kind": "resnet18"})],
         [
@@ -848,6 +848,18 @@ def test_name_of_setting_with_capitals_is_refused():
     )
     assert "settings is 'My Row'. It must match ^[a-z0-9]" in line
     assert "Rename it" in line
+
+
+def test_missing_keys_of_section_share_one_line():
+    hypothesis = {"name": "H1", "measure": "weight_norm"}
+    (line,) = refusals(("statistics", {"hypotheses": [hypothesis]}))
+    assert line == "config.yaml: statistics.hypotheses.0 lacks 'outcome' and 'direction'. Add them."
+
+
+def test_hypothesis_without_measure_and_versus_is_refused():
+    hypothesis = {key: value for key, value in HYPOTHESIS.items() if key != "measure"}
+    (line,) = refusals(("statistics", {"hypotheses": [hypothesis]}))
+    assert "statistics.hypotheses.0 has neither measure nor versus. Add one of them." in line
 
 
 def test_message_quotes_description_of_key():

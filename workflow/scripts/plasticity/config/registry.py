@@ -78,17 +78,17 @@ def build(kind: str, name: str, options: Mapping[str, Any]) -> Any:
 
 def fields(kind: str, name: str) -> dict[str, Field]:
     """Read the annotated fields of a plug-in's class, without an import."""
-    found: dict[str, Field] = {}
+    declared: dict[str, Field] = {}
     for statement in _body(path(kind, name), CLASSES[kind]):
         if isinstance(statement, ast.AnnAssign):
             annotation = ast.unparse(statement.annotation)
             if "ClassVar" not in annotation:
                 key = ast.unparse(statement.target)
-                found[key] = Field(annotation, required=statement.value is None)
-    return found
+                declared[key] = Field(annotation, required=statement.value is None)
+    return declared
 
 
-def constant(kind: str, name: str, constant: str) -> Any:
+def constant(kind: str, name: str, target: str) -> Any:
     """Read a constant of a plug-in's class, or of its file if that has no class, without an import.
 
     Returns:
@@ -97,12 +97,12 @@ def constant(kind: str, name: str, constant: str) -> Any:
     Raises:
         StudyError: if the value is not a literal.
     """
-    found = None
+    value = None
     for statement in _body(path(kind, name), CLASSES[kind]):
-        value = _assigned_value(statement, constant)
-        if value is not None:
-            found = _literal(value, f"{kind}/{name}.py: {constant}")
-    return found
+        expression = _assigned_value(statement, target)
+        if expression is not None:
+            value = _literal(expression, f"{kind}/{name}.py: {target}")
+    return value
 
 
 def network_of(method: str) -> dict[str, Any]:

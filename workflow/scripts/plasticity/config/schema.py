@@ -44,7 +44,7 @@ FIRST_TUNING_SEED = 1000  # more seeds of either kind never change the numbers o
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Section_ = TypeVar("Section_", bound="Section")
+AnySection = TypeVar("AnySection", bound="Section")
 
 
 class Section(BaseModel):
@@ -106,10 +106,10 @@ def _without_none(type_hint: Any) -> Any:
     return Union[tuple(kind for kind in get_args(type_hint) if kind is not NoneType)]  # noqa: UP007
 
 
-def section_of(model: type, **arguments: Any) -> Callable[[type[Section_]], type[Section_]]:
+def section_of(model: type, **arguments: Any) -> Callable[[type[AnySection]], type[AnySection]]:
     """Add the fields of a typed model to a section. Arguments are those of `keys_of`."""
 
-    def add_keys(section: type[Section_]) -> type[Section_]:
+    def add_keys(section: type[AnySection]) -> type[AnySection]:
         return create_model(
             section.__name__,
             __base__=section,
@@ -121,8 +121,13 @@ def section_of(model: type, **arguments: Any) -> Callable[[type[Section_]], type
     return add_keys
 
 
-def _one_of(expected: str, kinds: Mapping[str, tuple[type, ...]]) -> Discriminator:
-    """Choose the type of a value by its Python type. Angle brackets keep tags apart from keys."""
+def _by_kind(expected: str, kinds: Mapping[str, tuple[type, ...]]) -> Discriminator:
+    """Tag the alternatives of a value by its type in JSON.
+
+    Args:
+        expected: what a message says that the value must be.
+        kinds: Python types by tag. Tags have angle brackets, so that no key is equal to a tag.
+    """
 
     def tag_of(value: object) -> str | None:
         for tag, types in kinds.items():
@@ -156,7 +161,7 @@ class DatasetSection(Section):
     side: Count = optional("imagenet, folder: rows and columns that images are cropped to.")
     classes: Annotated[
         Annotated[Count, Tag("<number>")] | Annotated[Distinct[str], Tag("<list>")],
-        _one_of("whole number or list", {"<number>": (int, float), "<list>": (list,)}),
+        _by_kind("a whole number or a list", {"<number>": (int, float), "<list>": (list,)}),
     ] = optional(
         "imagenet, folder: names of classes, or the number of first classes (default: all)."
     )
@@ -236,8 +241,8 @@ HyperParameter = Annotated[
     Annotated[NonNegative, Tag("<number>")]
     | Annotated[str, Tag("<text>")]
     | Annotated[Distinct[NonNegative], Tag("<list>")],
-    _one_of(
-        "finite number, text or list",
+    _by_kind(
+        "a finite number, a text or a list",
         {"<number>": (int, float), "<text>": (str,), "<list>": (list,)},
     ),
 ]
@@ -267,7 +272,9 @@ class CurvatureSection(Section):
     operators: Annotated[
         Annotated[Distinct[str], Tag("<list>")]
         | Annotated[dict[str, OperatorSection], Field(min_length=1), Tag("<mapping>")],
-        _one_of("list or mapping ({} is an empty one)", {"<list>": (list,), "<mapping>": (dict,)}),
+        _by_kind(
+            "a list or a mapping ({} is an empty one)", {"<list>": (list,), "<mapping>": (dict,)}
+        ),
     ] = Field(description=descriptions(Curvature)["operators"])
 
 

@@ -210,7 +210,8 @@ def _describe_missing_keys(path: KeyPath, keys: list[str], section: Any) -> str:
     for key in keys:
         for other in difflib.get_close_matches(key, others, n=1):
             hints += f" Or did you misspell it as {other!r}?"
-    return f"{_dotted(path)} lacks {' and '.join(map(repr, keys))}. Add it.{hints}"
+    remedy = "Add it." if len(keys) == 1 else "Add them."
+    return f"{_dotted(path)} lacks {' and '.join(map(repr, keys))}. {remedy}{hints}"
 
 
 def _dotted(path: KeyPath) -> str:
@@ -607,6 +608,8 @@ def _number_meant(value: object, kind: str) -> str | None:
 
 def _hint(word: object, known: Sequence[str]) -> str:
     """Suggest the known word that is closest, and list all."""
+    if not known:
+        return "Remove it."
     close = difflib.get_close_matches(str(word), known, n=1)
     suggestion = f"Did you mean {close[0]!r}? " if close else ""
     return f"{suggestion}Known: {', '.join(known)}."
