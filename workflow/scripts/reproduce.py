@@ -20,7 +20,6 @@ from plasticity.provenance.code_digest import ROOT
 from plasticity.report import publish, reference
 
 
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
