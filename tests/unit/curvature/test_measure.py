@@ -1019,9 +1019,11 @@ def test_estimate_of_a_convolutional_network_has_its_largest_eigenvalue(convolut
 
     vector_product = {"hessian": hessian_product, "ggn": ggn_product}[operator]
     d = len(gradient)
-    linear_operator = LinearOperator(
-        (d, d), lambda vector: vector_product(torch.from_numpy(vector).flatten()).numpy(), float
-    )
+
+    def numpy_product(vector):
+        return vector_product(torch.from_numpy(vector).flatten()).numpy()
+
+    linear_operator = LinearOperator((d, d), numpy_product, dtype=float)
     (expected,), _ = eigsh(linear_operator, k=1, which="LA", v0=np.ones(d))
     block = coordinates["block"].index("all")
     stored = values[f"{operator}_top_eigenvalue"][0, 0, 0, 0, block]
