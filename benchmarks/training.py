@@ -111,7 +111,7 @@ def plain_loop(
     setting: Setting, data: xr.Dataset, *, as_peers_write_it: bool
 ) -> Callable[[], None]:
     """All steps of one task on one network, without any bookkeeping but a peer's own."""
-    problem, network = setting.problem, architecture.fitting(setting, data).to(DEVICE)
+    problem, network = setting.problem, architecture.build_for(setting, data).to(DEVICE)
     inputs, labels = (
         torch.from_numpy(data["image"].values).float() / 255,
         torch.from_numpy(data["label"].values),
@@ -190,7 +190,7 @@ def side_by_side(setting: Setting, data: xr.Dataset, seeds: int) -> float:
 
 def floor(setting: Setting, data: xr.Dataset) -> float:
     """Seconds that a run's step must take: what it moves and computes, at the rates of this machine (see above)."""
-    network = architecture.fitting(setting, data).to(DEVICE)
+    network = architecture.build_for(setting, data).to(DEVICE)
     inputs = torch.rand(
         setting.problem.batch,
         *(data.sizes[dim] for dim in ("channel", "row", "column")),

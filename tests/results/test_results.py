@@ -20,7 +20,7 @@ def curvature_of(data):
 def shift_of(data):
     """Return how the tasks of the setting differ."""
     setting = Setting.of(json.loads(data.attrs["settings"])["setting"])
-    return shift.of(setting.problem)
+    return shift.build_shift(setting.problem)
 
 
 # Runs
@@ -81,7 +81,7 @@ def test_baseline_learns_late_tasks_as_well_as_early_ones(data):
     errors = data["fresh_final_error"].dropna("seed", how="any").mean("seed").values
     early, late = np.array_split(errors, 2)
     has_diverged = np.isnan(errors).any()  # the status tells it
-    if len(late) < 4 or has_diverged or not shift_of(data).ALIKE:
+    if len(late) < 4 or has_diverged or not shift_of(data).EQUALLY_HARD:
         return
     noise = np.sqrt(early.var(ddof=1) / len(early) + late.var(ddof=1) / len(late))
     drift = abs(early.mean() - late.mean())

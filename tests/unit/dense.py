@@ -85,7 +85,7 @@ def random_network(kind, activation, loss, seed, samples=5):
     make, _ = KINDS[kind]
     torch.manual_seed(seed)
     outputs = 1 if loss == "squared_error" else CLASSES
-    network = make(activations.KINDS[activation], outputs).double().eval()
+    network = make(activations.ACTIVATIONS[activation], outputs).double().eval()
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=max(0.4, parameter[0].numel() ** -0.5))
     return network, *random_batch(kind, loss, samples)
@@ -141,7 +141,7 @@ def with_explicit_norms(network, x):
     hooks = [
         layer.register_forward_hook(recorder(name))
         for name, layer in network.named_modules()
-        if isinstance(layer, normalization.LAYERS)
+        if isinstance(layer, normalization.NORM_CLASSES)
     ]
     network(x)
     for hook in hooks:

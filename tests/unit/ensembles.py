@@ -83,7 +83,7 @@ def images(size, n=40, channels=1):
     return dataset.describe("small", dataset.Images(pixels, labels, list("abc"), 9), {})
 
 
-def seen(setting, method):
+def with_network_of(setting, method):
     """Apply the changes that a method makes to the network of a setting."""
     changes = {}
     for part in parts(method):
@@ -102,7 +102,7 @@ def new_trainer(
 ):
     """Make a trainer of each arm with each seed."""
     return Trainer(
-        seen(setting, method),
+        with_network_of(setting, method),
         method,
         list(product(arms, seeds)),
         data,
@@ -112,7 +112,7 @@ def new_trainer(
     )
 
 
-def trained(*args, sabotage=None, **kwargs):
+def train_all(*args, sabotage=None, **kwargs):
     """Train all tasks.
 
     Returns:

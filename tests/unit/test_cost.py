@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from ensembles import ARMS as ARMS_OF_METHODS
-from ensembles import COMPOSED, seen, trained
+from ensembles import COMPOSED, train_all, with_network_of
 
 from plasticity import cost as costs
 from plasticity.config.models import Curvature, Network, Optimizer, Problem, Setting, Training
@@ -62,7 +62,7 @@ def test_training_time_is_the_time_per_step_for_all_steps_of_all_jobs(
 
 @pytest.mark.parametrize("method", ARMS_OF_METHODS | COMPOSED)
 def test_every_method_has_a_cost(data, method):
-    arms, setting = (ARMS_OF_METHODS | COMPOSED)[method], seen(SETTING, method)
+    arms, setting = (ARMS_OF_METHODS | COMPOSED)[method], with_network_of(SETTING, method)
     cost = costs.cost(setting, method, arms, [[0]], data, Training(), CURVATURE, CHECKPOINT)
     assert cost.training > 0
 
@@ -126,10 +126,10 @@ def test_disk_of_operators_at_some_tasks_equals_that_of_the_padded_file(data):
             "every": 1,
         }
     )
-    _, states = trained(data, "none", [{}], [0, 1], setting=SETTING, dtype=torch.float32)
+    _, states = train_all(data, "none", [{}], [0, 1], setting=SETTING, dtype=torch.float32)
     shapes = {
         name: tuple(tensor.shape)
-        for name, tensor in architecture.fitting(SETTING, data).named_parameters()
+        for name, tensor in architecture.build_for(SETTING, data).named_parameters()
     }
     checkpoints = SimpleNamespace(
         arms=["none"],

@@ -145,7 +145,7 @@ def test_every_file_says_what_it_was_made_of_and_nothing_of_where_or_when(built)
             files = {
                 name: digest
                 for name, digest in code.items()
-                if name not in code_digest.WEIGHTY.values()
+                if name not in code_digest.COMPUTING_PACKAGES.values()
             }
             assert all(
                 (built.root / name).is_file() and re.fullmatch("[0-9a-f]{12}", digest)

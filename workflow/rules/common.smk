@@ -16,7 +16,7 @@ sys.path.insert(0, str(SCRIPTS))
 from plasticity import slurm
 from plasticity.config import registry
 from plasticity.config.models import BASELINE, parts
-from plasticity.config.study import BLOCK, as_json, block_seeds, finished, read
+from plasticity.config.study import BLOCK, as_json, block_seeds, finished_blocks, read
 from plasticity.errors import StudyError
 from plasticity.provenance import audit, code_digest
 
@@ -125,13 +125,13 @@ config["quoted"] = QUOTED
 RESULTS = Path("results") / STUDY.name
 check_writable(RESULTS.absolute())
 check_results_are_tracked(RESULTS)
-STUDY = replace(STUDY, finished=finished(RESULTS))
+STUDY = replace(STUDY, finished=finished_blocks(RESULTS))
 
 ENSEMBLES = [ensemble.folder for ensemble in STUDY.ensembles()]
-TUNED = [f"{setting}/{method}" for setting, method in STUDY.tunings()]
+TUNED = [f"{setting}/{method}" for setting, method in STUDY.tuned_methods()]
 TUNED_ENSEMBLES = [
     f"{setting}/{method}/{seeds}"
-    for setting, method in STUDY.tunings()
+    for setting, method in STUDY.tuned_methods()
     for seeds in STUDY.tuning_blocks(setting, method)
 ]
 # an environment variable, not a param, because the folder of the data changes no result
@@ -176,7 +176,7 @@ def dataset_of(wildcards):
 
 def choice_of(wildcards):
     """List the file with the selected arm of a method, if the method is tuned."""
-    if not STUDY.tuned(wildcards.method):
+    if not STUDY.is_tuned(wildcards.method):
         return []
     return [result(f"tuning/{wildcards.setting}/{wildcards.method}/choice.json")]
 
@@ -231,7 +231,7 @@ def choosing_of(wildcards):
 
 def gathering_of(wildcards):
     """Return the settings of the job that gathers the ensembles of a setting."""
-    return STUDY.gathering(wildcards.setting)
+    return STUDY.gather_job(wildcards.setting)
 
 
 def config_without_paths():
@@ -303,7 +303,7 @@ MARGIN = 30  # minutes that a job requests in addition to the expected time
 
 def expected_seconds(rule_name, wildcards):
     """Estimate the run time of a Slurm job."""
-    arms = STUDY.reported(wildcards.method)
+    arms = STUDY.reported_arms(wildcards.method)
     if rule_name == "tune_ensemble":
         arms = STUDY.arms(wildcards.method)
     problem = STUDY.settings[wildcards.setting].problem

@@ -47,7 +47,7 @@ def test_shipped_study_is_valid(path):
     read = study.read(config)
     assert read.name == config["study"]
     methods = sum(len(read.methods_of(setting)) for setting in read.settings)
-    blocks = len(study.packed(range(read.seeds), read.seeds_per_job))
+    blocks = len(study.pack_seeds(range(read.seeds), read.seeds_per_job))
     assert len(read.ensembles()) == methods * blocks
 
 
@@ -171,7 +171,7 @@ def test_hypotheses_have_unique_names_and_survive_json():
     assert "hypotheses.1.name is 'H1', but another hypothesis has this name" in line
     assert "Rename one" in line
     read = study.read(changed(("statistics", {"hypotheses": [HYPOTHESIS], "draws": 199})))
-    again = Statistics.of(json.loads(read.analysing()))
+    again = Statistics.of(json.loads(read.analyse_job()))
     assert again == read.statistics
     assert again.hypotheses[0].against == "mismatched"
 
@@ -225,16 +225,16 @@ def study_with_seeds(seeds, per_job, methods=None):
 
 @given(seeds=st.integers(1, 60), per_job=st.integers(1, 80))
 def test_blocks_partition_seeds_in_order(seeds, per_job):
-    blocks = [study.block_seeds(block) for block in study.packed(range(seeds), per_job)]
+    blocks = [study.block_seeds(block) for block in study.pack_seeds(range(seeds), per_job)]
     assert [seed for block in blocks for seed in block] == list(range(seeds))
     assert all(len(block) == per_job for block in blocks[:-1])
     assert 1 <= len(blocks[-1]) <= per_job
 
 
 def test_blocks_are_named_by_their_first_and_last_seed():
-    assert study.packed(range(5), 2) == ["0-1", "2-3", "4"]
-    assert study.packed(range(3), 1) == ["0", "1", "2"]
-    assert study.packed(range(12), 20) == ["0-11"]
+    assert study.pack_seeds(range(5), 2) == ["0-1", "2-3", "4"]
+    assert study.pack_seeds(range(3), 1) == ["0", "1", "2"]
+    assert study.pack_seeds(range(12), 20) == ["0-11"]
     assert study.block_seeds("9-11") == [9, 10, 11]
 
 
@@ -252,7 +252,7 @@ def test_blocks_are_named_by_their_first_and_last_seed():
     ids=str,
 )
 def test_finished_blocks_stay_and_seeds_between_them_are_packed(seeds, per_job, done, blocks):
-    assert study.packed(range(seeds), per_job, done) == blocks
+    assert study.pack_seeds(range(seeds), per_job, done) == blocks
 
 
 @given(data=st.data(), seeds=st.integers(1, 30), per_job=st.integers(1, 8))
@@ -266,10 +266,10 @@ def test_finishing_planned_blocks_in_any_order_keeps_plan(data, seeds, per_job):
             )
         )
     )
-    plan = study.packed(range(seeds), per_job, done)
+    plan = study.pack_seeds(range(seeds), per_job, done)
     assert [seed for block in plan for seed in study.block_seeds(block)] == list(range(seeds))
     some = data.draw(st.lists(st.sampled_from(plan)))
-    assert study.packed(range(seeds), per_job, [*done, *some]) == plan
+    assert study.pack_seeds(range(seeds), per_job, [*done, *some]) == plan
 
 
 def test_finished_blocks_are_folders_with_outcomes_and_valid_name(tmp_path):
@@ -283,7 +283,7 @@ def test_finished_blocks_are_folders_with_outcomes_and_valid_name(tmp_path):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "outcomes.nc").touch()
     (tmp_path / "runs/a/none/0-4/resume").mkdir(parents=True)
-    assert study.finished(tmp_path) == {"runs/a/l2": ["0-4", "5"], "tuning/a/l2": ["1000"]}
+    assert study.finished_blocks(tmp_path) == {"runs/a/l2": ["0-4", "5"], "tuning/a/l2": ["1000"]}
     made = replace(
         study_with_seeds(6, 2), finished={"runs/row/l2": ["0-4"], "tuning/row/l2": ["1000"]}
     )
@@ -426,22 +426,22 @@ def tuned_study(*changes):
 
 def test_no_method_is_tuned_without_tuning_seeds():
     read = study.read(CONFIG)
-    assert read.tunings() == []
+    assert read.tuned_methods() == []
     assert read.tuning_blocks("row", "l2") == []
-    assert read.reported("l2") == ["l2(strength=0.001)", "l2(strength=0.01)"]
+    assert read.reported_arms("l2") == ["l2(strength=0.001)", "l2(strength=0.01)"]
 
 
 def test_method_with_several_arms_is_tuned_and_reported_by_bare_name():
     read = tuned_study()
-    assert read.tunings() == [("other", "l2"), ("row", "l2")]
-    assert tuned_study(("methods.l2.settings", ["row"])).tunings() == [("row", "l2")]
-    assert [read.reported(method) for method in ("none", "l2", "wasserstein", "fresh")] == [
+    assert read.tuned_methods() == [("other", "l2"), ("row", "l2")]
+    assert tuned_study(("methods.l2.settings", ["row"])).tuned_methods() == [("row", "l2")]
+    assert [read.reported_arms(method) for method in ("none", "l2", "wasserstein", "fresh")] == [
         ["none"],
         ["l2"],
         ["wasserstein(strength=0.1)"],
         ["fresh"],
     ]
-    assert json.loads(read.gathering("row"))["arms"] == [
+    assert json.loads(read.gather_job("row"))["arms"] == [
         "none",
         "l2",
         "wasserstein(strength=0.1)",
@@ -494,7 +494,7 @@ def test_tuning_job_contains_all_arms_and_no_checkpoints():
 
 
 def test_cost_counts_all_arms_on_tuning_seeds_and_one_on_reporting_seeds():
-    runs = json.loads(tuned_study().costing())["runs"]
+    runs = json.loads(tuned_study().cost_job())["runs"]
     counts = {
         (run["name"], run["method"], run["tuning"]): (len(run["arms"]), run["blocks"])
         for run in runs
@@ -503,5 +503,5 @@ def test_cost_counts_all_arms_on_tuning_seeds_and_one_on_reporting_seeds():
     assert counts["row", "l2", False] == (1, [[0, 1], [2, 3], [4]])
     assert counts["row", "l2", True] == (2, [[1000, 1001], [1002]])
     assert counts["row", "wasserstein", False] == (1, [[0, 1], [2, 3], [4]])
-    untuned = json.loads(study.read(CONFIG).costing())["runs"]
+    untuned = json.loads(study.read(CONFIG).cost_job())["runs"]
     assert not any(run["tuning"] for run in untuned)

@@ -664,7 +664,7 @@ def test_method_field_that_no_config_can_set_is_refused(method_file, body, fragm
 def test_class_variables_are_constants_and_not_fields(method_file):
     method_file(
         "CHOICES: ClassVar[dict[str, list[str]]] = {'mode': ['a', 'b']}",
-        "WATCHES: typing.ClassVar[bool]",
+        "USES_ACTIVATIONS: typing.ClassVar[bool]",
         "mode: str",
         "rate: torch.Tensor",
     )
@@ -673,7 +673,7 @@ def test_class_variables_are_constants_and_not_fields(method_file):
         "rate": ("torch.Tensor", True),
     }
     assert registry.constant("methods", "mine", "CHOICES") == {"mode": ["a", "b"]}
-    assert registry.constant("methods", "mine", "WATCHES") is None
+    assert registry.constant("methods", "mine", "USES_ACTIVATIONS") is None
     (line,) = refusals(("methods", {"mine": {"mode": "c", "rate": 1}}))
     assert "methods.mine.mode is 'c'" in line
 

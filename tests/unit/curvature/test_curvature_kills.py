@@ -19,7 +19,7 @@ from plasticity.config.models import Setting
 from plasticity.models import architecture, ensemble
 from plasticity.provenance import code_digest
 from plasticity.storage import netcdf
-from plasticity.storage.checkpoints import Rows, write
+from plasticity.storage.checkpoints import CheckpointRows, write
 
 ENTRY = SCRIPTS / "curvature.py"
 ARMS, SEEDS, TASKS = ["none", "l2(strength=1)"], [0, 1], 3
@@ -82,13 +82,13 @@ class Job(Forked):
 def write_checkpoints(path, data, first_seed):
     """Write checkpoints of untrained networks."""
     setting = Setting.of(SETTING)
-    network = architecture.fitting(setting, data)
+    network = architecture.build_for(setting, data)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
     runs = len(ARMS) * len(SEEDS)
-    rows = Rows(path.with_suffix(".rows"), range(TASKS), runs, shapes)
+    rows = CheckpointRows(path.with_suffix(".rows"), range(TASKS), runs, shapes)
     for task in range(TASKS):
         drawn = [
-            architecture.initial(network, setting.network, first_seed + run, task)
+            architecture.draw_initial(network, setting.network, first_seed + run, task)
             for run in range(runs)
         ]
         rows.write(0, task, ensemble.rows(drawn).float())

@@ -143,7 +143,7 @@ def random_network(kind, activation, seed, samples=SAMPLES):
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=min(12, settings().max_examples))
 @given(
-    activation=st.sampled_from(sorted(activations.KINDS)),
+    activation=st.sampled_from(sorted(activations.ACTIVATIONS)),
     seed=st.integers(0, 9),
     samples=st.integers(4, 6),
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from ensembles import trained
+from ensembles import train_all
 from scipy.sparse.linalg import LinearOperator, eigsh
 from tiers import slow_except
 from torch import nn
@@ -21,7 +21,7 @@ from plasticity.errors import StudyError
 from plasticity.models import architecture, ensemble
 from plasticity.models.ensemble import Parameters
 from plasticity.storage import netcdf
-from plasticity.storage.checkpoints import Checkpoints, Rows, write
+from plasticity.storage.checkpoints import CheckpointRows, Checkpoints, write
 
 SHAPES = {
     "hidden_1.weight": (6, 12),
@@ -60,7 +60,7 @@ def checkpoints(tmp_path_factory):
     parameters_by_task = torch.randn(TASKS, len(ARMS), len(SEEDS), 148, generator=generator)
     parameters_by_task[..., 72:75] = -50.0  # biases that make three units of hidden_1 dead
     parameters_by_task[DIVERGED[2], DIVERGED[0], DIVERGED[1]] = torch.nan
-    rows = Rows(path.with_name("rows"), range(TASKS), len(ARMS) * len(SEEDS), SHAPES)
+    rows = CheckpointRows(path.with_name("rows"), range(TASKS), len(ARMS) * len(SEEDS), SHAPES)
     for task, parameters in enumerate(parameters_by_task):
         rows.write(0, task, parameters.flatten(0, 1))
     write(path, rows, ARMS, SEEDS, {"settings": "{}"})
@@ -137,7 +137,7 @@ def test_fisher_of_every_run_evaluation_point_and_block_is_that_of_its_network_a
             assert all(of_run[name].isnull().all() for name in numbers)
             continue
         network = plain_network(checkpoints.at(task)[arm * len(SEEDS) + seed], activation)
-        inputs, labels = tasks.task(
+        inputs, labels = tasks.build_task(
             setting().problem, data, SEEDS[seed], task - (point == "previous")
         )
         matrices = dense_fisher(network, inputs[:9].double(), labels[:9])
@@ -164,7 +164,7 @@ def test_units_and_features_are_measured_on_all_training_images_of_a_task(
     checkpoints, data, activation
 ):
     found = measured(checkpoints, data, activation).sel(arm="b", seed=8, task=3)
-    inputs, _ = tasks.task(setting().problem, data, 8, 3)
+    inputs, _ = tasks.build_task(setting().problem, data, 8, 3)
     network = plain_network(checkpoints.at(3)[3], activation)
     layers = {"hidden_1": network[:3](inputs.double()), "hidden_2": network[:5](inputs.double())}
     layers = {name: features.detach().numpy() for name, features in layers.items()}
@@ -323,7 +323,7 @@ def test_dormant_fraction_does_not_depend_on_the_scale(scale):
 
 
 def test_hidden_activations_remove_their_hooks(data):
-    network = architecture.fitting(setting(), data)
+    network = architecture.build_for(setting(), data)
     flat = torch.randn(2, 148, generator=torch.Generator().manual_seed(0))
     found = unit_measures.hidden_activations(
         network, Parameters(flat, SHAPES).tensors, torch.randn(2, 4, 2, 2, 3)
@@ -447,8 +447,8 @@ def assert_has_spectrum_of(stored, operator, matrix, gradient, top, levels=(0.99
 
 def fresh_row(seed, task, data, activation="relu"):
     """Draw the baseline's parameters for a task, rounded to float32 as in training."""
-    network = architecture.fitting(setting(activation), data)
-    drawn = architecture.initial(network, setting(activation).network, seed, task)
+    network = architecture.build_for(setting(activation), data)
+    drawn = architecture.draw_initial(network, setting(activation).network, seed, task)
     return torch.cat([tensor.flatten() for tensor in drawn.values()]).float().double()
 
 
@@ -469,7 +469,7 @@ def test_every_operator_uses_the_parameters_and_data_of_its_run_and_task(
     )
 
     def batch(seed, task):
-        inputs, labels = tasks.task(setting().problem, data, seed, task)
+        inputs, labels = tasks.build_task(setting().problem, data, seed, task)
         return inputs[:9].double(), labels[:9]
 
     for arm, seed, task in [(0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 3)]:
@@ -499,7 +499,7 @@ def test_overlap_at_previous_uses_the_gradient_of_the_next_task(checkpoints, dat
     network = plain_network(checkpoints.at(3)[3], "tanh")
 
     def hessian_and_gradient(task):
-        inputs, labels = tasks.task(setting().problem, data, 8, task)
+        inputs, labels = tasks.build_task(setting().problem, data, 8, task)
         return dense("hessian", network, inputs[:9].double(), labels[:9])
 
     matrix, previous_gradient = hessian_and_gradient(2)
@@ -520,7 +520,7 @@ def source(at, task_list, seeds=SEEDS, arms=ARMS, shapes=SHAPES):
 
 
 def test_fresh_equals_next_of_the_baseline_bit_for_bit(data):
-    _, states = trained(data, "fresh", [{}], SEEDS, setting=setting(), dtype=torch.float32)
+    _, states = train_all(data, "fresh", [{}], SEEDS, setting=setting(), dtype=torch.float32)
     baseline = source(lambda task: states[task].double(), list(range(TASKS)), arms=["fresh"])
     for how in HOW.values():
         found = measured(
@@ -882,12 +882,14 @@ def convolutional(request, tmp_path_factory):
         Network(request.param, "relu", options={"width": 2}),
         Optimizer("sgd", options={"lr": 0.1}),
     )
-    network = architecture.fitting(setting, data)
+    network = architecture.build_for(setting, data)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
     folder = tmp_path_factory.mktemp(request.param)
-    rows = Rows(folder / "rows", range(2), 4, shapes)
+    rows = CheckpointRows(folder / "rows", range(2), 4, shapes)
     for task in range(2):
-        drawn = [architecture.initial(network, setting.network, seed, task) for seed in range(4)]
+        drawn = [
+            architecture.draw_initial(network, setting.network, seed, task) for seed in range(4)
+        ]
         rows.write(0, task, ensemble.rows(drawn))
     write(folder / "c.nc", rows, ARMS, SEEDS, {"settings": "{}"})
     return setting, data, Checkpoints(folder / "c.nc")
@@ -897,10 +899,10 @@ def test_fisher_of_convolutional_runs_equals_per_sample_gradient_products(convol
     setting, data, checkpoints = convolutional
     values, coordinates = measure.measure(checkpoints, setting, curvature(samples=6), data)
     block, at_next = coordinates["block"].index("all"), 1
-    network = architecture.fitting(setting, data).double().eval()
+    network = architecture.build_for(setting, data).double().eval()
     for arm, seed, task in [(0, 0, 1), (1, 1, 1), (1, 0, 0)]:
         nn.utils.vector_to_parameters(checkpoints.at(task)[2 * arm + seed], network.parameters())
-        inputs, labels = tasks.task(setting.problem, data, SEEDS[seed], task)
+        inputs, labels = tasks.build_task(setting.problem, data, SEEDS[seed], task)
         losses = nn.functional.cross_entropy(
             network(inputs[:6].double()), labels[:6], reduction="none"
         )
@@ -919,9 +921,9 @@ def only_run(convolutional):
     setting, data, checkpoints = convolutional
     row = checkpoints.at(1)[2]
     single = source(lambda task: row[None], [1], SEEDS[:1], ["b"], checkpoints.shapes)
-    network = architecture.fitting(setting, data).double().eval()
+    network = architecture.build_for(setting, data).double().eval()
     nn.utils.vector_to_parameters(row, network.parameters())
-    inputs, labels = tasks.task(setting.problem, data, SEEDS[0], 1)
+    inputs, labels = tasks.build_task(setting.problem, data, SEEDS[0], 1)
     return setting, data, single, network, inputs[:6].double(), labels[:6]
 
 
@@ -1036,9 +1038,9 @@ def test_units_of_a_convolution_are_its_channels(convolutional):
     setting, data, checkpoints = convolutional
     config = curvature(samples=6, evaluation_points=["next"])
     values, coordinates = measure.measure(checkpoints, setting, config, data)
-    network = architecture.fitting(setting, data).double().eval()
+    network = architecture.build_for(setting, data).double().eval()
     nn.utils.vector_to_parameters(checkpoints.at(1)[3], network.parameters())
-    inputs, _ = tasks.task(setting.problem, data, SEEDS[1], 1)
+    inputs, _ = tasks.build_task(setting.problem, data, SEEDS[1], 1)
     activations = []
     network.activation_1.register_forward_hook(
         lambda module, inputs, outputs: activations.append(outputs.detach())
@@ -1072,13 +1074,13 @@ def test_curvature_of_regression_is_that_of_squared_errors(operator):
         "bits", "flip_bits", samples=20, batch=5, epochs=1, tasks=TASKS, options={"flipping": 4}
     )
     regression = replace(setting("tanh"), problem=problem)
-    network = architecture.fitting(regression, data).double()
+    network = architecture.build_for(regression, data).double()
     checkpoints = random_checkpoints(network)
     config = curvature([operator], samples=7, evaluation_points=["next"], top=2)
     values, coordinates = measure.measure(checkpoints, regression, config, data)
     found = netcdf.dataset(measure.table(config), values, coordinates, "measures", {})
     nn.utils.vector_to_parameters(checkpoints.at(0)[2], network.parameters())
-    inputs, targets = tasks.task(problem, data, SEEDS[0], 0)
+    inputs, targets = tasks.build_task(problem, data, SEEDS[0], 0)
     batch = (inputs[:7].double(), targets[:7].double())
     matrix, gradient = dense(operator, network, *batch, squared)
     stored = found.sel(arm="b", seed=SEEDS[0], task=0, evaluation_point="next", block="all")

@@ -33,12 +33,12 @@ def make_problem(name, *, options=None, **fields):
 
 
 def build_inputs(problem, data, seed, index):
-    inputs, _ = tasks.task(problem, data, seed, index)
+    inputs, _ = tasks.build_task(problem, data, seed, index)
     return inputs
 
 
 def build_labels(problem, data, seed, index):
-    _, labels = tasks.task(problem, data, seed, index)
+    _, labels = tasks.build_task(problem, data, seed, index)
     return labels
 
 
@@ -49,7 +49,7 @@ def are_equal(first, second):
 
 def choose(problem, classes, seed, index, labels):
     """Return the indices and labels that the problem's shift chooses."""
-    return shift.of(problem).choose(shift.Task(problem, classes, seed, index), labels)
+    return shift.build_shift(problem).choose(shift.Task(problem, classes, seed, index), labels)
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +77,10 @@ def indices_of_images(numbered, inputs):
 def test_task_depends_only_on_problem_seed_and_index(numbered, name, seed, index):
     problem = make_problem(name)
     index %= 2 if name == "class_incremental" else 61
-    first = tasks.task(problem, numbered, seed, index)
+    first = tasks.build_task(problem, numbered, seed, index)
     torch.manual_seed(index)
     np.random.seed(seed)  # noqa: NPY002 # global state must not matter
-    tasks.task(problem, numbered, seed, (index + 1) % 2)
+    tasks.build_task(problem, numbered, seed, (index + 1) % 2)
     other_budgets = [
         problem,
         replace(problem, tasks=1),
@@ -88,7 +88,7 @@ def test_task_depends_only_on_problem_seed_and_index(numbered, name, seed, index
         replace(problem, epochs=None, steps_per_task=5),
     ]
     for other_budget in other_budgets:
-        assert are_equal(tasks.task(other_budget, numbered, seed, index), first)
+        assert are_equal(tasks.build_task(other_budget, numbered, seed, index), first)
 
 
 @pytest.mark.parametrize("name", SHIFTS)
@@ -96,7 +96,7 @@ def test_task_depends_only_on_problem_seed_and_index(numbered, name, seed, index
 def test_inputs_and_labels_have_the_documented_shapes_and_types(numbered, name, seed, index):
     problem = make_problem(name)
     index %= 2 if name == "class_incremental" else 61
-    inputs, labels = tasks.task(problem, numbered, seed, index)
+    inputs, labels = tasks.build_task(problem, numbered, seed, index)
     assert inputs.shape == (27, 2, 2, 3)
     assert inputs.dtype == torch.float32
     assert labels.shape == (27,)
@@ -104,7 +104,7 @@ def test_inputs_and_labels_have_the_documented_shapes_and_types(numbered, name, 
         assert labels.dtype == torch.float32
     else:
         assert labels.dtype == torch.int64
-        assert 0 <= labels.min() <= labels.max() < shift.of(problem).outputs(4)
+        assert 0 <= labels.min() <= labels.max() < shift.build_shift(problem).outputs(4)
 
 
 @pytest.mark.parametrize("name", SHIFTS)
@@ -114,14 +114,16 @@ def test_seeds_have_different_images_and_batches(numbered, name, seed):
     first = build_inputs(problem, numbered, seed, 0)
     second = build_inputs(problem, numbered, seed + 1, 0)
     assert not torch.equal(first, second)
-    assert not np.array_equal(tasks.batches(problem, seed, 0), tasks.batches(problem, seed + 1, 0))
+    assert not np.array_equal(
+        tasks.draw_batches(problem, seed, 0), tasks.draw_batches(problem, seed + 1, 0)
+    )
 
 
 @pytest.mark.parametrize("name", ["shuffle_labels", "redraw_labels", "memorize"])
 @given(seed=SEEDS, index=INDICES)
 def test_shuffled_labels_keep_images_class_counts_and_test_labels(data, name, seed, index):
-    true_inputs, true_labels = tasks.task(make_problem("stationary"), data, seed, 0)
-    inputs, labels = tasks.task(make_problem(name), data, seed, index)
+    true_inputs, true_labels = tasks.build_task(make_problem("stationary"), data, seed, 0)
+    inputs, labels = tasks.build_task(make_problem(name), data, seed, index)
     assert torch.equal(inputs, true_inputs)
     counts, true_counts = (part[:18].bincount(minlength=4) for part in (labels, true_labels))
     assert torch.equal(counts, true_counts)
@@ -140,8 +142,8 @@ def test_shuffled_labels_differ_between_tasks_and_from_true_labels(data, seed):
 @given(seed=SEEDS, index=INDICES)
 def test_tasks_of_controls_are_all_equal(data, name, has_true_labels, seed, index):
     problem = make_problem(name)
-    first = tasks.task(problem, data, seed, 0)
-    assert are_equal(tasks.task(problem, data, seed, index), first)
+    first = tasks.build_task(problem, data, seed, 0)
+    assert are_equal(tasks.build_task(problem, data, seed, index), first)
     all_labels = data["label"].values
     indices, _ = choose(PROBLEM, 4, seed, 0, all_labels)
     true_labels = torch.from_numpy(all_labels[indices])
@@ -182,8 +184,8 @@ def test_redrawing_starts_from_true_labels_only_if_the_first_task_is_original(
 
 @given(seed=SEEDS, index=INDICES)
 def test_remapping_is_a_bijection_of_classes(data, seed, index):
-    true_inputs, true_labels = tasks.task(make_problem("stationary"), data, seed, 0)
-    inputs, labels = tasks.task(make_problem("remap_labels"), data, seed, index)
+    true_inputs, true_labels = tasks.build_task(make_problem("stationary"), data, seed, 0)
+    inputs, labels = tasks.build_task(make_problem("remap_labels"), data, seed, index)
     pairs = set(zip(true_labels.tolist(), labels.tolist(), strict=True))
     old_names = {old for old, _ in pairs}
     new_names = {new for _, new in pairs}
@@ -206,8 +208,8 @@ def pixels_as_columns(inputs):
 
 @given(seed=SEEDS, index=INDICES)
 def test_pixel_permutation_is_a_bijection_shared_by_images_and_channels(data, seed, index):
-    inputs, labels = tasks.task(make_problem("stationary"), data, seed, 0)
-    permuted, same_labels = tasks.task(make_problem("permute_pixels"), data, seed, index)
+    inputs, labels = tasks.build_task(make_problem("stationary"), data, seed, 0)
+    permuted, same_labels = tasks.build_task(make_problem("permute_pixels"), data, seed, index)
     assert torch.equal(labels, same_labels)
     original_position = {column: place for place, column in enumerate(pixels_as_columns(inputs))}
     order = [original_position[column] for column in pixels_as_columns(permuted)]
@@ -227,16 +229,16 @@ def test_first_task_original_changes_only_task_0(data, name, seed, index):
     changed = make_problem(name, options={"first_task": "changed"})
     original = make_problem(name, options={"first_task": "original"})
     stationary = make_problem("stationary")
-    first = tasks.task(original, data, seed, 0)
-    assert are_equal(first, tasks.task(stationary, data, seed, 0))
-    later = tasks.task(original, data, seed, index + 1)
-    assert are_equal(later, tasks.task(changed, data, seed, index + 1))
+    first = tasks.build_task(original, data, seed, 0)
+    assert are_equal(first, tasks.build_task(stationary, data, seed, 0))
+    later = tasks.build_task(original, data, seed, index + 1)
+    assert are_equal(later, tasks.build_task(changed, data, seed, index + 1))
 
 
 @pytest.mark.parametrize("name", ["shuffle_labels", "remap_labels", "permute_pixels"])
 def test_first_task_is_changed_by_default(name):
     changed = make_problem(name, options={"first_task": "changed"})
-    assert shift.of(make_problem(name)) == shift.of(changed)
+    assert shift.build_shift(make_problem(name)) == shift.build_shift(changed)
 
 
 @given(seed=SEEDS, index=INDICES, classes=st.integers(2, 7))
@@ -288,7 +290,7 @@ def test_incremental_classes_are_balanced_and_stay(seed, new):
         assert set(test_counts[test_counts > 0]) == {12 // classes}
         assert previous_classes < set(task_labels)
         previous_classes = set(task_labels)
-    assert shift.of(problem).outputs(4) == 4
+    assert shift.build_shift(problem).outputs(4) == 4
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +319,7 @@ def test_one_flipping_bit_flips_in_all_images(bits, seed, index):
 
 @given(seed=SEEDS, index=st.integers(1, 40))
 def test_target_is_a_function_of_the_bits(bits, seed, index):
-    inputs, targets = tasks.task(BITS_PROBLEM, bits, seed, index)
+    inputs, targets = tasks.build_task(BITS_PROBLEM, bits, seed, index)
     patterns = [tuple(row.flatten().tolist()) for row in inputs]
     pairs = set(zip(patterns, targets.tolist(), strict=True))
     assert len(pairs) == len(set(patterns)) > 4
@@ -325,7 +327,7 @@ def test_target_is_a_function_of_the_bits(bits, seed, index):
 
 @given(seed=SEEDS, index=st.integers(1, 40))
 def test_target_equals_the_target_network_written_out(bits, seed, index):
-    inputs, targets = tasks.task(BITS_PROBLEM, bits, seed, index)
+    inputs, targets = tasks.build_task(BITS_PROBLEM, bits, seed, index)
     draw = shift.Task(BITS_PROBLEM, 1, seed, 0).generator("target", 0)
     weights = 2 * draw.integers(0, 2, (10, 100)) - 1
     output_weights = 2 * draw.integers(0, 2, 101) - 1
@@ -344,7 +346,7 @@ def test_more_flipping_bits_than_inputs_are_refused(data):
         r"problem\.flipping is 15, but an image of tiny has only 12 inputs. Lower problem\.flipping"
     )
     with pytest.raises(StudyError, match=message):
-        tasks.task(replace(PROBLEM, shift="flip_bits"), data, 0, 0)
+        tasks.build_task(replace(PROBLEM, shift="flip_bits"), data, 0, 0)
 
 
 @pytest.mark.parametrize("name", SHIFTS_OF_LABELS)
@@ -360,7 +362,7 @@ def test_subset_has_distinct_images_and_its_training_part_ignores_test_samples(
 
 @given(seed=SEEDS)
 def test_stationary_images_have_their_true_labels(numbered, seed):
-    inputs, labels = tasks.task(make_problem("stationary"), numbered, seed, 0)
+    inputs, labels = tasks.build_task(make_problem("stationary"), numbered, seed, 0)
     true_labels = numbered["label"].values[indices_of_images(numbered, inputs)]
     np.testing.assert_array_equal(labels, true_labels)
 
@@ -375,9 +377,9 @@ def test_standardised_images_have_mean_0_and_deviation_1(data):
 
 def test_stacked_tasks_equal_the_tasks_of_each_seed(data):
     seeds = [4, 0, 7]
-    inputs, labels = tasks.stacked(PROBLEM, data, seeds, 2)
+    inputs, labels = tasks.build_task_of_seeds(PROBLEM, data, seeds, 2)
     for row, seed in enumerate(seeds):
-        assert are_equal((inputs[row], labels[row]), tasks.task(PROBLEM, data, seed, 2))
+        assert are_equal((inputs[row], labels[row]), tasks.build_task(PROBLEM, data, seed, 2))
 
 
 @given(
@@ -392,7 +394,7 @@ def test_epoch_visits_samples_once_and_drops_the_last_partial_batch(
 ):
     batch = min(batch, samples)
     problem = Problem("tiny", "shuffle_labels", samples, batch, epochs, tasks=1)
-    order = tasks.batches(problem, seed, index)
+    order = tasks.draw_batches(problem, seed, index)
     assert order.shape == (epochs * (samples // batch), batch)
     assert problem.steps == epochs * (samples // batch)
     for epoch in order.reshape(epochs, -1):
@@ -402,17 +404,17 @@ def test_epoch_visits_samples_once_and_drops_the_last_partial_batch(
 
 @given(steps=st.integers(1, 30), seed=SEEDS)
 def test_batches_of_a_budget_in_steps_start_a_budget_in_epochs(steps, seed):
-    in_steps = tasks.batches(replace(PROBLEM, epochs=None, steps_per_task=steps), seed, 3)
-    in_epochs = tasks.batches(replace(PROBLEM, epochs=20), seed, 3)
+    in_steps = tasks.draw_batches(replace(PROBLEM, epochs=None, steps_per_task=steps), seed, 3)
+    in_epochs = tasks.draw_batches(replace(PROBLEM, epochs=20), seed, 3)
     assert in_steps.shape == (steps, 7)
     np.testing.assert_array_equal(in_steps, in_epochs[:steps])
 
 
 @given(seed=SEEDS, index=INDICES)
 def test_batches_are_reproducible_and_new_in_every_epoch_and_task(seed, index):
-    order = tasks.batches(PROBLEM, seed, index)
-    np.testing.assert_array_equal(order, tasks.batches(replace(PROBLEM, tasks=1), seed, index))
-    next_order = tasks.batches(PROBLEM, seed, index + 1)
+    order = tasks.draw_batches(PROBLEM, seed, index)
+    np.testing.assert_array_equal(order, tasks.draw_batches(replace(PROBLEM, tasks=1), seed, index))
+    next_order = tasks.draw_batches(PROBLEM, seed, index + 1)
     epochs = [*order.reshape(3, -1), *next_order.reshape(3, -1)]
     assert len({tuple(epoch) for epoch in epochs}) == 6
 
@@ -442,7 +444,7 @@ IMPOSSIBLE_PROBLEMS = {
 )
 def test_problem_that_needs_more_than_the_dataset_has_is_refused(data, problem, message):
     with pytest.raises(StudyError, match=message):
-        tasks.task(problem, data, 0, 0)
+        tasks.build_task(problem, data, 0, 0)
 
 
 def test_pairs_of_a_dataset_with_one_class_are_refused(data):
@@ -450,7 +452,7 @@ def test_pairs_of_a_dataset_with_one_class_are_refused(data):
     one_class = dataset.describe("one_class", loaded, {})
     message = r"class_pairs needs two classes, and tiny has 1\. Choose another problem\.shift"
     with pytest.raises(StudyError, match=message):
-        tasks.task(make_problem("class_pairs"), one_class, 0, 0)
+        tasks.build_task(make_problem("class_pairs"), one_class, 0, 0)
 
 
 SEPARABLE = Problem("drawn", "stationary", samples=20, batch=2, epochs=1, tasks=1, separable=True)

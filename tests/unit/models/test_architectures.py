@@ -77,7 +77,7 @@ def draw_tensor(*shape, seed=0):
 def draw_parameters(network, shape, outputs, seed=0, task=0):
     """Build a network and draw its initial parameters."""
     module = architecture.build(network, shape, outputs)
-    return architecture.initial(module, network, seed, task)
+    return architecture.draw_initial(module, network, seed, task)
 
 
 def count_parameters(network, shape, outputs=4):
@@ -121,7 +121,7 @@ def test_relu_layers_preserve_the_mean_square_of_a_signal():
     module = architecture.build(network, (1, 20, 20), 400).double()
     torch.manual_seed(0)
     inputs = torch.randn(200, 1, 20, 20).double()
-    outputs = functional_call(module, architecture.initial(module, network, seed=0), (inputs,))
+    outputs = functional_call(module, architecture.draw_initial(module, network, seed=0), (inputs,))
     assert outputs.square().mean().item() == pytest.approx(1, rel=0.2)
 
 
@@ -129,9 +129,9 @@ def test_relu_layers_preserve_the_mean_square_of_a_signal():
 def test_gain_is_one_over_root_mean_square_of_activations_of_normal_numbers(activation):
     nodes, weights = np.polynomial.hermite_e.hermegauss(100)
     z, weights = torch.from_numpy(nodes), torch.from_numpy(weights)
-    squares = activations.KINDS[activation]()(z[:, None]).square().mean(dim=1)
+    squares = activations.ACTIVATIONS[activation]()(z[:, None]).square().mean(dim=1)
     mean_square = (squares @ weights / weights.sum()).item()
-    gain = activations.KINDS[activation].gain
+    gain = activations.ACTIVATIONS[activation].gain
     assert mean_square * gain**2 == pytest.approx(1, abs=2e-3)
 
 
@@ -148,7 +148,7 @@ def test_ten_wide_layers_preserve_the_scale_of_a_signal(activation, initializati
     for level in range(1, 11):
         module.get_submodule(f"hidden_{level}").register_forward_hook(record)
     inputs = draw_tensor(200, 1, 20, 20) / math.sqrt(SQUARED_GAINS[activation])
-    functional_call(module, architecture.initial(module, network, seed=0), (inputs,))
+    functional_call(module, architecture.draw_initial(module, network, seed=0), (inputs,))
     assert len(mean_squares) == 10
     assert all(0.5 < mean_square < 2 for mean_square in mean_squares)
 
@@ -190,7 +190,7 @@ def expected_he_parameter(draw, name, shape, squared_gain):
 def test_parameters_are_drawn_in_their_order_and_constants_draw_nothing(example):
     network, shape = EXAMPLES[example]
     module = architecture.build(network, shape, 4).double()
-    parameters = architecture.initial(module, network, seed=2, task=3)
+    parameters = architecture.draw_initial(module, network, seed=2, task=3)
     draw = generator(2, "initial", 3)
     shapes = {name: value.shape for name, value in parameters.items()}
     expected_shapes = {name: value.shape for name, value in module.named_parameters()}
@@ -229,7 +229,7 @@ def test_variance_of_convolution_weights_is_gain_squared_over_fan_in(kind, fan_i
 def test_fan_in_of_a_grouped_convolution_is_the_number_of_inputs_of_one_output():
     convolution = nn.Conv2d(8, 512, (3, 5), groups=4)
     network = Network("cnn", "relu", options={"width": 1})
-    weight = architecture.initial(convolution, network, seed=0)["weight"]
+    weight = architecture.draw_initial(convolution, network, seed=0)["weight"]
     fan_in = 8 / 4 * 15
     assert abs(weight.square().mean() * fan_in / 2 - 1) < 4 * math.sqrt(2 / weight.numel())
 
@@ -238,7 +238,7 @@ def test_layer_without_initial_distribution_is_refused_by_name_and_kind():
     module = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.PReLU()))
     message = r"no initial distribution for 1\.0\.weight, a parameter of a PReLU\. Add one"
     with pytest.raises(StudyError, match=message):
-        architecture.initial(module, mlp("relu", width=3, depth=1), seed=0)
+        architecture.draw_initial(module, mlp("relu", width=3, depth=1), seed=0)
 
 
 XAVIER = {  # fan-in + fan-out and squared gain, by layer
@@ -275,7 +275,7 @@ def test_orthogonal_weights_have_orthogonal_rows_or_columns_of_length_gain(examp
     network, shape = EXAMPLES[example]
     network = replace(network, initialization="orthogonal")
     module = architecture.build(network, shape, 4)
-    parameters = architecture.initial(module, network, seed=1)
+    parameters = architecture.draw_initial(module, network, seed=1)
     for name, layer in module.named_modules():
         if not isinstance(layer, (nn.Linear, nn.Conv2d)):
             continue
@@ -291,7 +291,7 @@ def test_orthogonal_weights_are_uniform_among_rotations_and_reflections():
     network = mlp("identity", "orthogonal", width=2, depth=1)
     module = nn.Sequential(nn.Linear(2, 2, bias=False))
     seeds = range(400)
-    matrices = [architecture.initial(module, network, seed)["0.weight"] for seed in seeds]
+    matrices = [architecture.draw_initial(module, network, seed)["0.weight"] for seed in seeds]
     weights = torch.stack(matrices)
     rotations = (torch.linalg.det(weights) > 0).double().mean()
     assert abs(rotations - 0.5) < 4 * 0.5 / 20
@@ -307,7 +307,7 @@ def test_pytorch_initialization_has_the_distribution_of_torchs_default(kind):
     network = Network(kind, "relu", "pytorch", options=options)
     torch.manual_seed(0)
     module = architecture.build(network, (4, 16, 16), 64)
-    parameters = architecture.initial(module, network, seed=3)
+    parameters = architecture.draw_initial(module, network, seed=3)
     for name, default in module.named_parameters():
         layer = module.get_submodule(name.rpartition(".")[0])
         bound = 1 / math.sqrt(layer.weight[0].numel())
@@ -339,11 +339,11 @@ def test_norms_and_positions_start_alike_under_all_initializations(initializatio
 def test_draws_of_all_initializations_depend_only_on_seed_and_task(initialization):
     network = Network("vit", "relu", initialization, options={"width": 64, "depth": 1})
     module = architecture.build(network, (1, 32, 32), 4)
-    parameters = architecture.initial(module, network, seed=1, task=2)
-    again = architecture.initial(module, network, seed=1, task=2)
+    parameters = architecture.draw_initial(module, network, seed=1, task=2)
+    again = architecture.draw_initial(module, network, seed=1, task=2)
     assert all(torch.equal(value, again[name]) for name, value in parameters.items())
     for seed, task in ((2, 2), (1, 1)):
-        other = architecture.initial(module, network, seed, task)
+        other = architecture.draw_initial(module, network, seed, task)
         assert not torch.equal(other["output.weight"], parameters["output.weight"])
 
 
@@ -363,21 +363,24 @@ VALUES = {  # at −1, 0 and 2
 
 @pytest.mark.parametrize(("activation", "values"), VALUES.items())
 def test_activation_has_known_values(activation, values):
-    module = activations.KINDS[activation]()
+    module = activations.ACTIVATIONS[activation]()
     outputs = module(torch.tensor([-1.0, 0.0, 2.0]))
     torch.testing.assert_close(outputs, torch.tensor(values, dtype=torch.float32))
-    assert activations.KINDS[activation].expansion == len(values) // 3
-    assert isinstance(module, activations.MODULES)
+    assert activations.ACTIVATIONS[activation].expansion == len(values) // 3
+    assert isinstance(module, activations.ACTIVATION_CLASSES)
 
 
 def test_all_activations_are_tested():
-    assert VALUES.keys() == activations.KINDS.keys() == SQUARED_GAINS.keys()
+    assert VALUES.keys() == activations.ACTIVATIONS.keys() == SQUARED_GAINS.keys()
 
 
 @pytest.mark.parametrize("activation", ["crelu", "fourier"])
 def test_doubling_activation_concatenates_along_units_or_channels(activation):
     x = torch.randn(4, 3, 5, 2, generator=torch.Generator().manual_seed(0))
-    on_units, on_channels = activations.KINDS[activation](), activations.KINDS[activation](-3)
+    on_units, on_channels = (
+        activations.ACTIVATIONS[activation](),
+        activations.ACTIVATIONS[activation](-3),
+    )
     outputs = on_channels(x)
     assert outputs.shape == (4, 6, 5, 2)
     torch.testing.assert_close(outputs, on_units(x.movedim(1, -1)).movedim(-1, 1))
@@ -390,7 +393,7 @@ def test_only_a_network_of_identities_is_affine_in_its_input(activation, is_line
     module = architecture.build(network, SHAPE, 4).double()
     torch.manual_seed(0)
     a, b = torch.randn(2, 10, *SHAPE).double()
-    parameters = architecture.initial(module, network, 0)
+    parameters = architecture.draw_initial(module, network, 0)
     at_a, at_b, at_middle = (functional_call(module, parameters, (x,)) for x in (a, b, (a + b) / 2))
     curvature = (at_a + at_b - 2 * at_middle).abs().max().item()
     if is_linear:
@@ -545,7 +548,7 @@ def test_outputs_depend_only_on_parameters_and_batch(example):
     network, shape = EXAMPLES[example]
     module = architecture.build(network, shape, 4).double()
     inputs, other_inputs = draw_tensor(2, 5, *shape)
-    parameters = architecture.initial(module, network, seed=0)
+    parameters = architecture.draw_initial(module, network, seed=0)
     first = functional_call(module.train(), parameters, (inputs,))
     functional_call(module, parameters, (7 * other_inputs + 3,))
     assert torch.equal(functional_call(module, parameters, (inputs,)), first)
@@ -560,7 +563,7 @@ def test_vmap_over_runs_equals_each_run_alone(example, training):
     network, shape = EXAMPLES[example]
     module = architecture.build(network, shape, 4).double().train(training)
     inputs = draw_tensor(2, 5, *shape)
-    runs = [architecture.initial(module, network, seed) for seed in range(2)]
+    runs = [architecture.draw_initial(module, network, seed) for seed in range(2)]
     stacked = {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
     outputs = torch.vmap(lambda parameters, x: functional_call(module, parameters, (x,)))(
         stacked, inputs
@@ -737,9 +740,9 @@ def test_batch_norm_of_one_image_is_refused(data, single):
         r"Raise problem\.batch or problem\.test_samples"
     )
     with pytest.raises(StudyError, match=message):
-        architecture.fitting(setting, data)
+        architecture.build_for(setting, data)
     without_norm = replace(setting, network=mlp("relu", width=4, depth=1))
-    assert architecture.fitting(without_norm, data)
+    assert architecture.build_for(without_norm, data)
 
 
 # Vision transformer
@@ -798,7 +801,7 @@ def test_patches_are_in_row_major_order_with_contiguous_channels():
 def test_vit_has_second_derivatives():
     network, shape = EXAMPLES["vit"]
     module = architecture.build(network, shape, 2).double()
-    initial = architecture.initial(module, network, seed=0)
+    initial = architecture.draw_initial(module, network, seed=0)
     parameters = {name: value.requires_grad_() for name, value in initial.items()}
     name = "block_1.attention.query_key_value.weight"
     draw = torch.Generator().manual_seed(0)

@@ -7,7 +7,7 @@ from torch.func import functional_call
 
 from plasticity.config.models import Network
 from plasticity.models import activations, architecture
-from plasticity.models.ensemble import Parameters, broadcasts, forward, rows
+from plasticity.models.ensemble import Parameters, forward, is_batchable, rows
 
 RUNS, SAMPLES = 4, 6
 
@@ -74,7 +74,7 @@ def convolutions():
 
 
 NETWORKS = {
-    **{name: built("mlp", name, width=5, depth=1) for name in activations.KINDS},
+    **{name: built("mlp", name, width=5, depth=1) for name in activations.ACTIVATIONS},
     "layer norm": normalised,
     "mlp with layer norm": built("mlp", "fourier", depth=2, norm="layer"),
     "mlp with batch norm": built("mlp", "crelu", depth=2, norm="batch"),
@@ -416,13 +416,13 @@ def test_gradients_of_tied_weights_are_right():
         )
 
 
-BROADCASTING = ["layer norm", "mlp with layer norm", *activations.KINDS]
+BROADCASTING = ["layer norm", "mlp with layer norm", *activations.ACTIVATIONS]
 
 
 def test_linear_layers_and_layer_norms_of_units_broadcast_and_other_norms_do_not():
-    assert all(broadcasts(NETWORKS[name]()) for name in BROADCASTING)
+    assert all(is_batchable(NETWORKS[name]()) for name in BROADCASTING)
     assert not any(
-        broadcasts(NETWORKS[name]())
+        is_batchable(NETWORKS[name]())
         for name in ("mlp with batch norm", "vit", "resnet18", "convolution")
     )
     for norm in (
@@ -430,7 +430,7 @@ def test_linear_layers_and_layer_norms_of_units_broadcast_and_other_norms_do_not
         nn.LayerNorm(3, bias=False),
         nn.LayerNorm(3, elementwise_affine=False),
     ):
-        assert not broadcasts(nn.Sequential(norm))
+        assert not is_batchable(nn.Sequential(norm))
 
 
 def test_layer_norm_of_all_runs_is_one_call_without_weights(monkeypatch):
@@ -456,7 +456,11 @@ def test_layer_norm_of_all_runs_is_one_call_without_weights(monkeypatch):
 @pytest.mark.parametrize("width", [3, 16, 37])
 @pytest.mark.parametrize(
     ("activation", "norm"),
-    [*((name, "none") for name in activations.KINDS), ("gelu", "layer"), ("fourier", "layer")],
+    [
+        *((name, "none") for name in activations.ACTIVATIONS),
+        ("gelu", "layer"),
+        ("fourier", "layer"),
+    ],
 )
 def test_run_does_not_depend_on_its_row_or_on_other_runs(activation, norm, width, samples):
     network = built("mlp", activation, width=width, depth=2, norm=norm)()

@@ -38,7 +38,7 @@ from plasticity.statistics import (
     resampling,
     summaries,
 )
-from plasticity.statistics.hypotheses import adjusted
+from plasticity.statistics.hypotheses import adjust_p_values
 from plasticity.statistics.resampling import Draws
 from plasticity.statistics.setting_arrays import SettingArrays
 from plasticity.storage import netcdf
@@ -94,7 +94,7 @@ def setting(
         for name in outcomes.FRESH
         if name != "fresh_test_error"
     }
-    return summaries.with_gaps(data.assign(baseline))
+    return summaries.add_gaps(data.assign(baseline))
 
 
 def without(data, is_missing):
@@ -140,12 +140,12 @@ def tables_of(datasets):
         "comparisons": comparisons.comparisons(settings, draws),
     }
     others = {
-        "counterexamples": meta_analysis.counterexamples(settings, draws, 0.05, 0.2),
+        "counterexamples": meta_analysis.find_counterexamples(settings, draws, 0.05, 0.2),
         "redundancy": prediction.redundancy(settings, draws),
         "outcomes": summaries.outcomes(datasets),
-        "tuning": pd.DataFrame(columns=summaries.TUNING),
+        "tuning": pd.DataFrame(columns=summaries.TUNING_COLUMNS),
     }
-    return adjusted(tested, ()) | others
+    return adjust_p_values(tested, ()) | others
 
 
 def draw(name, datasets, tables=None, style=STYLE):
@@ -478,7 +478,7 @@ def test_sensitivity_shows_tuning_seeds_and_no_bar_of_two_seeds(tables, seeds, b
         }
         for threshold in (0.1, 0.3)
     ]
-    tuning = pd.DataFrame(rows, columns=summaries.TUNING)
+    tuning = pd.DataFrame(rows, columns=summaries.TUNING_COLUMNS)
     figure = draw("sensitivity", TWO_SETTINGS, tables | {"tuning": tuning})
     axis = next(axis for axis in figure.axes if axis.get_xlabel() == "threshold")
     line, _, (bars,) = axis.containers[0]

@@ -38,7 +38,7 @@ def random_setting(name, seed=0, relation=-1.0, loss=0.4, collapse=0.5):
 
 
 def counterexamples(*settings):
-    return meta_analysis.counterexamples(settings, DRAWS, lost=0.05, moved=0.2)
+    return meta_analysis.find_counterexamples(settings, DRAWS, lost=0.05, moved=0.2)
 
 
 def heterogeneity(z, error, variance_between):

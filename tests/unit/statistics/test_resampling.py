@@ -112,7 +112,7 @@ def test_permutation_test_equals_that_of_scipy(seeds):
 def test_flips_of_signs_equal_the_paired_test_of_scipy():
     x, y = np.random.default_rng(0).normal(size=(2, 8))
     x += 0.5
-    p = resampling.extreme(DRAWS.signs(8) @ (x - y) / 8)
+    p = resampling.two_sided_p(DRAWS.signs(8) @ (x - y) / 8)
     expected = scipy.stats.permutation_test(
         (x, y), lambda a, b: abs((a - b).mean()), permutation_type="samples", alternative="greater"
     )
@@ -121,7 +121,7 @@ def test_flips_of_signs_equal_the_paired_test_of_scipy():
 
 def test_p_of_many_seeds_is_close_to_that_of_the_t_test():
     differences = np.random.default_rng(0).normal(0.3, 1, 40)
-    p = resampling.extreme(Draws(9999).signs(40) @ differences / 40)
+    p = resampling.two_sided_p(Draws(9999).signs(40) @ differences / 40)
     assert p == pytest.approx(scipy.stats.ttest_1samp(differences, 0).pvalue, abs=0.015)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from plasticity.errors import StudyError
 from plasticity.storage import checkpoints
-from plasticity.storage.checkpoints import Checkpoints, Rows
+from plasticity.storage.checkpoints import CheckpointRows, Checkpoints
 
 SHAPES = {"hidden_1.weight": (3, 4), "hidden_1.bias": (3,), "output.weight": (2, 3)}
 ARMS, SEEDS, TASKS = ["l2(strength=0.1)", "l2(strength=1)"], [3, 4, 5], [0, 2, 4, 6]
@@ -30,7 +30,7 @@ def random_parameters():
 def empty_rows(folder):
     """Describe a file of rows that does not exist yet."""
     folder.mkdir(exist_ok=True)
-    return Rows(folder / "rows.f4", TASKS, RUNS, SHAPES)
+    return CheckpointRows(folder / "rows.f4", TASKS, RUNS, SHAPES)
 
 
 def written_rows(folder, parameters=None):
@@ -74,7 +74,7 @@ def test_rows_written_again_replace_the_former_rows_and_no_others(tmp_path):
     parameters[2, 1:3] = 7
     rows.write(1, 2, parameters[2, 1:3])
     assert_rows_equal(rows, parameters)
-    rows_of_restarted_job = Rows(rows.path, TASKS, RUNS, SHAPES)
+    rows_of_restarted_job = CheckpointRows(rows.path, TASKS, RUNS, SHAPES)
     assert_rows_equal(rows_of_restarted_job, parameters)
 
 

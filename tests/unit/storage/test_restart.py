@@ -47,7 +47,7 @@ def _log_level(caplog):
 @pytest.fixture
 def states(tmp_path):
     """A folder with one saved state."""
-    states = restart.Resume(tmp_path, STAMP)
+    states = restart.RestartStates(tmp_path, STAMP)
     states.save(0, STATE)
     return states
 
@@ -70,7 +70,7 @@ def test_state_is_loaded_as_it_was_saved(states):
 
 
 def test_missing_state_is_none_without_a_warning(tmp_path, caplog):
-    assert restart.Resume(tmp_path, STAMP).load(0) is None
+    assert restart.RestartStates(tmp_path, STAMP).load(0) is None
     assert not caplog.messages
 
 
@@ -160,7 +160,7 @@ def test_state_with_a_smaller_shape_in_a_header_is_refused(states, caplog):
 
 def save_without(name):
     """Return a function that saves a state without one of its arrays."""
-    stamp = restart.Resume(Path(), STAMP).stamp
+    stamp = restart.RestartStates(Path(), STAMP).stamp
     arrays = {"stamp": np.array(stamp), "names": np.array(list(STATE))} | STATE
     del arrays[name]
     return lambda path: np.savez(path, **arrays)
@@ -223,7 +223,7 @@ def leave_states(folder, stamp):
     """Write the files of a killed job with this stamp."""
     folder.mkdir(exist_ok=True)
     for first in (0, 2):
-        restart.Resume(folder, stamp).save(first, STATE)
+        restart.RestartStates(folder, stamp).save(first, STATE)
     (folder / "checkpoints.f4").write_bytes(bytes(100))
     (folder / "state_2.npz.part").write_bytes(b"PK")
     (folder / "lock").write_text("process 1 on another, slurm job none")
@@ -446,7 +446,7 @@ def job(data, tmp_path, monkeypatch):
     """``job(stop_after)`` trains in chunks of two runs, and stops after so many tasks."""
     shapes = {
         name: tuple(tensor.shape)
-        for name, tensor in architecture.fitting(SETTING, data).named_parameters()
+        for name, tensor in architecture.build_for(SETTING, data).named_parameters()
     }
     need = chunks.memory.per_run(SETTING, data)
     learned, learn = [], trainer.Trainer.learn
@@ -462,10 +462,10 @@ def job(data, tmp_path, monkeypatch):
         train.stop_after = stop_after
         granted = chunks.memory.BASE + data.nbytes + runs * need
         with restart.lock_folder(folder / "resume", STAMP) as states:
-            rows = checkpoints.Rows(
+            rows = checkpoints.CheckpointRows(
                 states.folder / "checkpoints.f4", range(0, 4, 2), len(RUNS), shapes
             )
-            values = chunks.train_in_waves(
+            values = chunks.train_in_chunks(
                 SETTING, "l2", RUNS, data, Training(), rows, states, granted
             )
             return values | {f"row_{task}": rows.read(task) for task in rows.tasks}, list(learned)
@@ -558,9 +558,9 @@ def test_everything_that_training_carries_from_task_to_task_is_restored(data, mo
         "optimizer_first",
         "none_mark",
         "outcome_status",
-    } < one.carried().keys()
+    } < one.state_tensors().keys()
     one.learner.task = 3
-    for tensor in one.carried().values():
+    for tensor in one.state_tensors().values():
         tensor.copy_(torch.rand(tensor.shape) > 0.5)
     other.restore(one.state())
     assert other.learner.task == 3

@@ -15,7 +15,7 @@ from ensembles import (
     deviation,
     images,
     record_steps,
-    trained,
+    train_all,
 )
 from scipy import stats
 
@@ -231,7 +231,7 @@ def assert_same_training(one, other):
 def test_full_reset_of_period_one_equals_fresh(data, optimizer):
     setting = changed(SETTING, optimizer=optimizer)
     resets, fresh = (
-        trained(data, method, arms, [0, 1], setting, torch.float32)
+        train_all(data, method, arms, [0, 1], setting, torch.float32)
         for method, arms in (("full_reset", [{"period": 1}]), ("fresh", [{}]))
     )
     assert_same_training(resets, fresh)
@@ -240,8 +240,8 @@ def test_full_reset_of_period_one_equals_fresh(data, optimizer):
 def test_full_reset_acts_every_period_and_clears_only_its_own_run(data):
     setting = changed(problem={"tasks": 6})
     arms = [{"period": 2}, {"period": 3}, {"period": 0}]
-    resets, states = trained(data, "full_reset", arms, [0], setting)
-    _, fresh = trained(data, "fresh", [{}], [0], setting)
+    resets, states = train_all(data, "full_reset", arms, [0], setting)
+    _, fresh = train_all(data, "fresh", [{}], [0], setting)
     redrawn = [
         [torch.equal(states[task, run], fresh[task, 0]) for task in range(6)] for run in range(3)
     ]
@@ -267,11 +267,11 @@ def test_full_reset_acts_every_period_and_clears_only_its_own_run(data):
 )
 def test_last_layer_reset_equals_fresh_head(data, optimizer):
     setting = changed(optimizer=optimizer)
-    method = trained(data, "last_layer_reset", [{}], [0, 1], setting, torch.float32)
-    head = trained(
+    method = train_all(data, "last_layer_reset", [{}], [0, 1], setting, torch.float32)
+    head = train_all(
         data, "none", [{}], [0, 1], changed(setting, problem={"head": "fresh"}), torch.float32
     )
     assert_same_training(method, head)
     assert not torch.equal(
-        method[1], trained(data, "none", [{}], [0, 1], setting, torch.float32)[1]
+        method[1], train_all(data, "none", [{}], [0, 1], setting, torch.float32)[1]
     )

@@ -21,7 +21,7 @@ def test_load_replaces_data_in_place(data):
     batches.load()
     assert (batches.inputs.data_ptr(), batches.labels.data_ptr()) == addresses
     for index, seed in enumerate(SEEDS):
-        inputs, labels = tasks.task(SETTING.problem, data, seed, 2)
+        inputs, labels = tasks.build_task(SETTING.problem, data, seed, 2)
         rows = slice(index * len(inputs), (index + 1) * len(inputs))
         assert torch.equal(batches.inputs[rows], inputs.double())
         assert torch.equal(batches.labels[rows], labels)
@@ -32,7 +32,7 @@ def test_order_has_the_samples_of_each_step_and_seed(data):
     learner.task = 1
     order = batches.order()
     for index, seed in enumerate(SEEDS):
-        expected = torch.from_numpy(tasks.batches(SETTING.problem, seed, 1))
+        expected = torch.from_numpy(tasks.draw_batches(SETTING.problem, seed, 1))
         assert torch.equal(order[:, index], expected)
 
 
@@ -43,6 +43,6 @@ def test_rows_and_select_give_each_run_the_samples_of_its_seed(data):
     assert inputs.shape == (4, 7, 2, 2, 3)
     for run in range(4):
         seed = SEEDS[run % 2]
-        task_inputs, task_labels = tasks.task(SETTING.problem, data, seed, 0)
+        task_inputs, task_labels = tasks.build_task(SETTING.problem, data, seed, 0)
         assert torch.equal(inputs[run], task_inputs[samples[run % 2]].double())
         assert torch.equal(labels[run], task_labels[samples[run % 2]])

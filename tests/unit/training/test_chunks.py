@@ -11,8 +11,8 @@ import pytest
 from plasticity.config.models import Network, Optimizer, Problem, Setting, Training
 from plasticity.errors import StudyError
 from plasticity.models import architecture
-from plasticity.storage.checkpoints import Rows
-from plasticity.storage.restart import Resume
+from plasticity.storage.checkpoints import CheckpointRows
+from plasticity.storage.restart import RestartStates
 from plasticity.training import chunks, memory
 from plasticity.training.trainer import Trainer
 
@@ -27,7 +27,7 @@ RUNS = [
 TASKS = [0, 2]
 
 
-class Stopping(Resume):
+class Stopping(RestartStates):
     """Saved states of a job that is interrupted after `left` of them."""
 
     left = 10**6
@@ -54,13 +54,13 @@ def job(data, tmp_path, monkeypatch):
 
         shapes = {
             name: tuple(tensor.shape)
-            for name, tensor in architecture.fitting(SETTING, data).named_parameters()
+            for name, tensor in architecture.build_for(SETTING, data).named_parameters()
         }
         restart.folder.mkdir(exist_ok=True)
-        rows = Rows(restart.folder / "rows.f4", TASKS, len(RUNS), shapes)
+        rows = CheckpointRows(restart.folder / "rows.f4", TASKS, len(RUNS), shapes)
         monkeypatch.setattr(chunks, "Trainer", create)
         limit = memory.BASE + data.nbytes + int(hold * memory.per_run(SETTING, data))
-        outcomes = chunks.train_in_waves(
+        outcomes = chunks.train_in_chunks(
             SETTING, "l2", RUNS, data, Training(), rows, restart, limit
         )
         return outcomes, np.stack([rows.read(task) for task in TASKS]), sizes
@@ -148,11 +148,11 @@ def test_images_are_checked_for_separability_before_training(data, tmp_path, cap
         )
         shapes = {
             name: tuple(tensor.shape)
-            for name, tensor in architecture.fitting(setting, data).named_parameters()
+            for name, tensor in architecture.build_for(setting, data).named_parameters()
         }
-        rows = Rows(tmp_path / "rows.f4", TASKS, 2, shapes)
-        chunks.train_in_waves(
-            setting, "none", [({}, 0), ({}, 7)], data, Training(), rows, Resume(tmp_path, {})
+        rows = CheckpointRows(tmp_path / "rows.f4", TASKS, 2, shapes)
+        chunks.train_in_chunks(
+            setting, "none", [({}, 0), ({}, 7)], data, Training(), rows, RestartStates(tmp_path, {})
         )
 
     with caplog.at_level("INFO"):

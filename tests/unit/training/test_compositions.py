@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ensembles import ARMS, SETTING, changed, new_trainer, trained
+from ensembles import ARMS, SETTING, changed, new_trainer, train_all
 
 from plasticity.config.models import hyper_parameters, parts
 from plasticity.models.ensemble import QuadraticPenalty
@@ -64,8 +64,8 @@ def test_gradients_of_three_penalties_of_both_kinds_add_up(data):
 
 def test_after_step_hooks_are_called_in_the_order_of_names(data):
     decay, clip = {"weight_decay.strength": 1.0}, {"weight_clipping.bound": 0.1}
-    _, first = trained(data, "weight_decay+weight_clipping", [decay | clip], [0])
-    _, second = trained(data, "weight_clipping+weight_decay", [decay | clip], [0])
+    _, first = train_all(data, "weight_decay+weight_clipping", [decay | clip], [0])
+    _, second = train_all(data, "weight_clipping+weight_decay", [decay | clip], [0])
     assert not torch.equal(first[-1], second[-1])
     bounds = (
         new_trainer(data, "weight_clipping", [{"bound": 0.1}], [0])
@@ -112,10 +112,10 @@ def test_masks_of_several_methods_are_multiplied(data):
 
 def test_layer_norm_with_l2_equals_l2_on_a_network_with_layer_norm(data):
     normed = changed(network={"options": {"width": 8, "depth": 2, "norm": "layer"}})
-    _, composed = trained(
+    _, composed = train_all(
         data, "layer_norm+l2", [{"l2.strength": 0.1}], [0, 1], dtype=torch.float32
     )
-    _, alone = trained(data, "l2", [{"strength": 0.1}], [0, 1], normed, torch.float32)
+    _, alone = train_all(data, "l2", [{"strength": 0.1}], [0, 1], normed, torch.float32)
     assert torch.equal(composed, alone)
 
 
@@ -134,9 +134,9 @@ def test_neutral_method_does_not_change_another_method(data, method, neutral):
     named = [
         {f"{method}.{key}": value for key, value in arm.items()} | neutral for arm in ARMS[method]
     ]
-    _, alone = trained(data, method, ARMS[method], [0, 1], dtype=torch.float32)
+    _, alone = train_all(data, method, ARMS[method], [0, 1], dtype=torch.float32)
     for name in (f"{method}+{other}", f"{other}+{method}"):
-        assert torch.equal(trained(data, name, named, [0, 1], dtype=torch.float32)[1], alone)
+        assert torch.equal(train_all(data, name, named, [0, 1], dtype=torch.float32)[1], alone)
 
 
 def test_state_of_each_method_is_prefixed_with_its_name(data):
@@ -148,7 +148,9 @@ def test_state_of_each_method_is_prefixed_with_its_name(data):
     }
     trainer = new_trainer(data, "hare_tortoise+continual_backprop+spectral+l2_init", [arm], [0])
     train(trainer)
-    names = {name for name in trainer.carried() if not name.startswith(("outcome", "optimizer"))}
+    names = {
+        name for name in trainer.state_tensors() if not name.startswith(("outcome", "optimizer"))
+    }
     parts = {
         f"continual_backprop_{kind}_hidden_{level}"
         for kind in ("utility", "age", "due")

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from ensembles import ARMS, CNN, COMPOSED, SETTING, changed, images, new_trainer, trained
+from ensembles import ARMS, CNN, COMPOSED, SETTING, changed, images, new_trainer, train_all
 from tiers import slow_except
 
 from plasticity.config import registry
@@ -57,8 +57,8 @@ def test_every_method_is_in_the_table():
 @pytest.mark.parametrize("method", EVERY)
 def test_run_in_an_ensemble_equals_run_alone(data, method, setting, dtype):
     arms = EVERY[method]
-    block, states = trained(data, method, arms, [0, 1, 2], setting, dtype)
-    one, states_alone = trained(data, method, arms[1:], [2], setting, dtype)
+    block, states = train_all(data, method, arms, [0, 1, 2], setting, dtype)
+    one, states_alone = train_all(data, method, arms[1:], [2], setting, dtype)
     assert torch.equal(states[:, 5:], states_alone)
     assert share(block, [5]) == share(one, [0])
     assert arms[0] == arms[1] or not torch.equal(states[:, 2], states[:, 5])
@@ -67,8 +67,8 @@ def test_run_in_an_ensemble_equals_run_alone(data, method, setting, dtype):
 @pytest.mark.parametrize("method", ON_CNN)
 def test_convolutional_run_in_an_ensemble_equals_run_alone(method):
     data, setting = images(16), changed(CNN, problem={"tasks": 2, "epochs": 2})
-    block, states = trained(data, method, ON_CNN[method], [0, 1], setting, torch.float32)
-    one, states_alone = trained(data, method, ON_CNN[method][1:], [1], setting, torch.float32)
+    block, states = train_all(data, method, ON_CNN[method], [0, 1], setting, torch.float32)
+    one, states_alone = train_all(data, method, ON_CNN[method][1:], [1], setting, torch.float32)
     assert torch.equal(states[:, 3:], states_alone)
     assert share(block, [3]) == share(one, [0])
 
@@ -101,7 +101,7 @@ def test_bytes_do_not_depend_on_global_random_state(data, method):
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002 # it must play no part
         runs.append(
-            bits(trained(data, method, EVERY[method], [0, 1], dtype=torch.float32)[0].state())
+            bits(train_all(data, method, EVERY[method], [0, 1], dtype=torch.float32)[0].state())
         )
     assert runs[0] == runs[1]
 
@@ -121,8 +121,8 @@ def test_diverged_run_does_not_change_other_runs(data, method, value):
         optimizer.step = poisoned
 
     arms = EVERY[method]
-    broken, states = trained(data, method, arms, [0, 1], dtype=torch.float32, sabotage=sabotage)
-    intact, expected = trained(data, method, arms, [0, 1], dtype=torch.float32)
+    broken, states = train_all(data, method, arms, [0, 1], dtype=torch.float32, sabotage=sabotage)
+    intact, expected = train_all(data, method, arms, [0, 1], dtype=torch.float32)
     assert torch.equal(states[:, [0, 2, 3]], expected[:, [0, 2, 3]])
     assert share(broken, [0, 2, 3]) == share(intact, [0, 2, 3])
     assert torch.equal(states[:2, 1], expected[:2, 1])
@@ -168,7 +168,7 @@ def public(intervention):
 
 @pytest.mark.parametrize("method", EVERY)
 def test_method_works_in_bfloat16(data, method):
-    trainer, _ = trained(
+    trainer, _ = train_all(
         data,
         method,
         EVERY[method],
@@ -177,4 +177,4 @@ def test_method_works_in_bfloat16(data, method):
         recorded=Training(precision="bfloat16"),
     )
     assert not trainer.recorder.outcomes["status"].any()
-    assert all(tensor.dtype != torch.bfloat16 for tensor in trainer.carried().values())
+    assert all(tensor.dtype != torch.bfloat16 for tensor in trainer.state_tensors().values())

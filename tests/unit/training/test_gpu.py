@@ -11,8 +11,8 @@ from plasticity.config import registry
 from plasticity.config.models import Network, Optimizer, Problem, Setting, Training
 from plasticity.data.dataset import Images, describe
 from plasticity.models import architecture
-from plasticity.storage.checkpoints import Rows
-from plasticity.storage.restart import Resume
+from plasticity.storage.checkpoints import CheckpointRows
+from plasticity.storage.restart import RestartStates
 from plasticity.training import chunks, memory
 from plasticity.training.trainer import Trainer, train
 
@@ -125,7 +125,7 @@ def test_chunks_use_less_memory_than_estimated_and_change_outcomes_by_rounding_o
     estimate = memory.per_run(setting, data)
     shapes = {
         name: tuple(tensor.shape)
-        for name, tensor in architecture.fitting(setting, data).named_parameters()
+        for name, tensor in architecture.build_for(setting, data).named_parameters()
     }
 
     def train_chunks(chunk_size):
@@ -135,9 +135,9 @@ def test_chunks_use_less_memory_than_estimated_and_change_outcomes_by_rounding_o
         monkeypatch.setattr(memory, "available", lambda device, limit, used: chunk_size * estimate)
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        rows = Rows(folder / "rows.f4", [0], len(runs), shapes)
-        outcomes = chunks.train_in_waves(
-            setting, "l2_init", runs, data, Training(), rows, Resume(folder, {})
+        rows = CheckpointRows(folder / "rows.f4", [0], len(runs), shapes)
+        outcomes = chunks.train_in_chunks(
+            setting, "l2_init", runs, data, Training(), rows, RestartStates(folder, {})
         )
         return outcomes, torch.cuda.max_memory_allocated() - before
 

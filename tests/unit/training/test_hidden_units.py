@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ensembles import changed, images, seen
+from ensembles import changed, images, with_network_of
 from torch import nn
 from torch.func import functional_call
 
@@ -251,7 +251,7 @@ def test_unit_reset_methods_work_on_every_architecture(method):
             network={"kind": kind, "options": options},
         )
         trainer = Trainer(
-            seen(setting, method),
+            with_network_of(setting, method),
             method,
             [(arms[method], 0)],
             images(8),

@@ -223,7 +223,7 @@ def outputs_of_run(learner, inputs, masks, run):
     order = []
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, activations.MODULES):
+            if isinstance(child, activations.ACTIVATION_CLASSES):
                 setattr(module, name, Masked(child))
                 order.append(getattr(module, name))
     for activation, mask in zip(order, masks.values(), strict=True):
@@ -327,8 +327,8 @@ def test_deviations_equal_those_of_drawn_parameters(kind, initialization):
         options=setting.network.options,
     )
     module = architecture.build(network, (1, size, size), 3)
-    drawn = [architecture.initial(module, network, seed, 0) for seed in range(12)]
-    for name, deviation in architecture.deviations(module, network).items():
+    drawn = [architecture.draw_initial(module, network, seed, 0) for seed in range(12)]
+    for name, deviation in architecture.initial_stds(module, network).items():
         values = np.concatenate([tensors[name].numpy().ravel() for tensors in drawn])
         if deviation == 0:
             assert len(np.unique(values)) == 1

@@ -25,7 +25,7 @@ def images(channels, size):
 
 def fitting(network, data):
     problem = Problem("blank", "shuffle_labels", samples=4, batch=2, epochs=1, tasks=1)
-    return architecture.fitting(
+    return architecture.build_for(
         Setting(problem, network, Optimizer("adam", options={"lr": 0.001})), data
     )
 

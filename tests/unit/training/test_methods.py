@@ -120,7 +120,7 @@ def test_fresh_draws_parameters_in_place_and_resets_the_optimizer():
     with torch.no_grad():
         intervention.on_task_start(learner)
     for run in range(4):
-        expected = architecture.initial(learner.network, SETTING.network, seed=run, task=2)
+        expected = architecture.draw_initial(learner.network, SETTING.network, seed=run, task=2)
         for name, values in expected.items():
             assert torch.equal(learner.parameters.tensors[name][run], values)
     assert (learner.optimizer.steps == 0).all()

@@ -6,7 +6,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from ensembles import ARMS, CNN, arrays_of, changed, images, new_trainer, record_steps, trained
+from ensembles import ARMS, CNN, arrays_of, changed, images, new_trainer, record_steps, train_all
 
 from plasticity.training.methods.neuroplastic_expansion import erdos_renyi
 from plasticity.training.trainer import train
@@ -151,7 +151,7 @@ def test_growth_stops_at_the_largest_share(data):
     assert shares == sorted(shares)
     assert shares[0] < 0.5 < 0.7 < shares[-1] < 0.95
     assert len(set(shares[len(shares) // 2 :])) == 1
-    _, states = trained(data, METHOD, [{**ARM, "period": 0}], [0], setting)
+    _, states = train_all(data, METHOD, [{**ARM, "period": 0}], [0], setting)
     assert (states[-1] == 0).double().mean() > 0.4
 
 
@@ -169,8 +169,8 @@ def test_inactive_weights_stay_zero_with_a_fresh_head(data):
 
 
 def test_active_weights_of_a_run_depend_on_its_own_arm_only(data):
-    together, states = trained(data, METHOD, [ARM, {**ARM, "density": 0.8}], [0])
-    _, alone = trained(data, METHOD, [ARM], [0])
+    together, states = train_all(data, METHOD, [ARM, {**ARM, "density": 0.8}], [0])
+    _, alone = train_all(data, METHOD, [ARM], [0])
     assert torch.equal(states[:, :1], alone)
     assert (states[0, 0] == 0).sum() > (states[0, 1] == 0).sum()
     assert not together.recorder.outcomes["status"].any()

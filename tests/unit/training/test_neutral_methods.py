@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ensembles import CNN, SETTING, changed, images, seen, trained
+from ensembles import CNN, SETTING, changed, images, train_all, with_network_of
 
 from plasticity.config import registry
 
@@ -58,8 +58,8 @@ def test_every_method_is_in_the_table():
 def test_neutral_method_equals_none(data, method):
     arms = NEUTRAL[method]
     assert_same_training(
-        trained(data, method, arms, [0, 1], dtype=torch.float32),
-        trained(data, "none", [{}], [0, 1], dtype=torch.float32),
+        train_all(data, method, arms, [0, 1], dtype=torch.float32),
+        train_all(data, "none", [{}], [0, 1], dtype=torch.float32),
     )
 
 
@@ -73,22 +73,25 @@ def test_neutral_method_equals_none_on_a_cnn(method):
             network={"options": {"width": 6, "norm": "layer"}},
         ),
     )
-    none = trained(data, "none", [{}], [0], setting, torch.float32)
-    assert_same_training(trained(data, method, NEUTRAL[method], [0], setting, torch.float32), none)
+    none = train_all(data, "none", [{}], [0], setting, torch.float32)
+    assert_same_training(
+        train_all(data, method, NEUTRAL[method], [0], setting, torch.float32), none
+    )
 
 
 @pytest.mark.parametrize("method", AT_BOUNDARIES)
 def test_boundary_methods_change_nothing_before_the_first_boundary(data, method):
     setting = changed(problem={"tasks": 1})
     assert_same_training(
-        trained(data, method, [{}], [0, 1], setting), trained(data, "none", [{}], [0, 1], setting)
+        train_all(data, method, [{}], [0, 1], setting),
+        train_all(data, "none", [{}], [0, 1], setting),
     )
 
 
 @pytest.mark.parametrize("method", CHANGE_NETWORK)
 def test_network_methods_equal_none_on_the_changed_network(data, method):
-    none = trained(data, "none", [{}], [0, 1], seen(SETTING, method), torch.float32)
-    assert_same_training(trained(data, method, [{}], [0, 1], dtype=torch.float32), none)
+    none = train_all(data, "none", [{}], [0, 1], with_network_of(SETTING, method), torch.float32)
+    assert_same_training(train_all(data, method, [{}], [0, 1], dtype=torch.float32), none)
     assert not torch.equal(
-        none[1][-1], trained(data, "none", [{}], [0, 1], dtype=torch.float32)[1][-1]
+        none[1][-1], train_all(data, "none", [{}], [0, 1], dtype=torch.float32)[1][-1]
     )

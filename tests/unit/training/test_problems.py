@@ -84,7 +84,7 @@ def test_slowly_changing_regression_is_partly_learned():
     data = prepared("bits", images=2000)
     variance = np.array(
         [
-            [float(tasks.task(problem, data, seed, task)[1].var()) for task in (0, 1)]
+            [float(tasks.build_task(problem, data, seed, task)[1].var()) for task in (0, 1)]
             for seed in (0, 1)
         ]
     )

@@ -16,7 +16,7 @@ from ensembles import (
     images,
     new_trainer,
     record_steps,
-    trained,
+    train_all,
 )
 from scipy import stats
 from torch import nn
@@ -534,6 +534,6 @@ def test_resetter_has_the_units_that_are_found():
 
 def test_resets_of_a_run_do_not_depend_on_other_runs(data):
     arms = ARMS["redo"]
-    _, states = trained(data, "redo", arms, [0, 1], SETTING)
-    _, alone = trained(data, "redo", arms[:1], [1], SETTING)
+    _, states = train_all(data, "redo", arms, [0, 1], SETTING)
+    _, alone = train_all(data, "redo", arms[:1], [1], SETTING)
     assert torch.equal(states[:, 1], alone[:, 0])

@@ -128,7 +128,7 @@ def table():
 
 def test_table_has_a_row_for_every_arm_outcome_and_stage(table):
     _, _, found = table
-    assert list(found.columns) == summaries.TUNING
+    assert list(found.columns) == summaries.TUNING_COLUMNS
     keys = found[["arm", "outcome", "stage"]].apply(tuple, axis=1)
     arms = [arm_name("l2", {"strength": strength}) for strength in STRENGTHS]
     outcomes, stages = ("final_error", "online_error", "final_loss"), ("early", "late", "all")
@@ -178,5 +178,5 @@ def test_table_has_t_intervals_over_seeds_and_notes_divergence(table):
 def test_table_without_tuning_is_its_header(tmp_path):
     found = summaries.tuning({}, {})
     found.to_csv(tmp_path / "tuning.csv", index=False)
-    assert (tmp_path / "tuning.csv").read_text() == ",".join(summaries.TUNING) + "\n"
-    assert list(read_table(tmp_path / "tuning.csv").columns) == summaries.TUNING
+    assert (tmp_path / "tuning.csv").read_text() == ",".join(summaries.TUNING_COLUMNS) + "\n"
+    assert list(read_table(tmp_path / "tuning.csv").columns) == summaries.TUNING_COLUMNS

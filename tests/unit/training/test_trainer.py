@@ -114,11 +114,11 @@ def plain_optimizer(setting, module):
 def plain_network(setting, data):
     """Make one network; an mlp is written out."""
     if setting.network.kind != "mlp":
-        return architecture.fitting(setting, data).double()
-    activation = activations.KINDS[setting.network.activation]
+        return architecture.build_for(setting, data).double()
+    activation = activations.ACTIVATIONS[setting.network.activation]
     hidden = [nn.Linear(12, 8), activation(), nn.Linear(8, 8), activation()]
     return nn.Sequential(
-        nn.Flatten(), *hidden, nn.Linear(8, shift.of(setting.problem).outputs(4))
+        nn.Flatten(), *hidden, nn.Linear(8, shift.build_shift(setting.problem).outputs(4))
     ).double()
 
 
@@ -145,8 +145,8 @@ def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
         )
 
     def reset(task):
-        drawn = architecture.initial(
-            architecture.fitting(setting, data), setting.network, seed, task
+        drawn = architecture.draw_initial(
+            architecture.build_for(setting, data), setting.network, seed, task
         )
         with torch.no_grad():
             for parameter, value in zip(module.parameters(), drawn.values(), strict=True):
@@ -163,13 +163,13 @@ def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
         [],
     )
     for task in range(problem.tasks):
-        inputs, labels = tasks.task(problem, data, seed, task)
+        inputs, labels = tasks.build_task(problem, data, seed, task)
         inputs, labels = inputs.double(), labels.double() if regression else labels
         if method == "fresh":
             optimizer = reset(task)
         elif task and problem.head == "fresh":
-            drawn = architecture.initial(
-                architecture.fitting(setting, data), setting.network, seed, task
+            drawn = architecture.draw_initial(
+                architecture.build_for(setting, data), setting.network, seed, task
             )
             with torch.no_grad():
                 for parameter, value in zip(
@@ -183,7 +183,7 @@ def trained_plainly(data, method, strength, seed, setting=SETTING, points=7):
             optimizer = plain_optimizer(setting, module)
         states.append(flat())
         errors, losses, moves = [], [], []
-        for samples in torch.from_numpy(tasks.batches(problem, seed, task)):
+        for samples in torch.from_numpy(tasks.draw_batches(problem, seed, task)):
             outputs = module(inputs[samples])
             optimizer.zero_grad()
             loss = losses_of(outputs, labels[samples]).mean()
@@ -442,9 +442,9 @@ def test_bfloat16_changes_products_only(data):
     trainer = built(data, "l2", ARMS["l2"], [0, 1], SHORT, torch.float32, every_step)
     lower, states = trained(data, "l2", ARMS["l2"], [0, 1], SHORT, torch.float32, every_step)
     single, exact = trained(data, "l2", ARMS["l2"], [0, 1], SHORT, torch.float32)
-    assert {tensor.dtype for name, tensor in trainer.carried().items() if name != "alive"} == {
-        torch.float32
-    }
+    assert {
+        tensor.dtype for name, tensor in trainer.state_tensors().items() if name != "alive"
+    } == {torch.float32}
     for numbers in (states[-1], torch.from_numpy(lower["loss_curve"])):
         assert (numbers.bfloat16().float() != numbers).float().mean() > 0.9
     assert torch.equal(states[0], exact[0])
@@ -636,7 +636,7 @@ def test_checkpoints_are_taken_at_the_start_of_every_task(data):
                 drawn = torch.cat(
                     [
                         value.flatten()
-                        for value in architecture.initial(
+                        for value in architecture.draw_initial(
                             module, SHORT.network, seed, task
                         ).values()
                     ]

@@ -148,7 +148,7 @@ def count(
     all_tasks = setting.problem.tasks
     runs = len(arms) * sum(len(block) for block in blocks)
     largest_block = max(blocks, key=lambda block: len(block))
-    network = architecture.fitting(setting, data)
+    network = architecture.build_for(setting, data)
     return Counts(
         runs=runs,
         largest_job=list(itertools.product(arms, largest_block)),
@@ -234,9 +234,9 @@ class _UntrainedCheckpoints:
 
 def _create_checkpoints(setting: Setting, data: xr.Dataset) -> _UntrainedCheckpoints:
     """Initialise the networks of two runs."""
-    network = architecture.fitting(setting, data)
+    network = architecture.build_for(setting, data)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
-    networks = [architecture.initial(network, setting.network, seed) for seed in (0, 1)]
+    networks = [architecture.draw_initial(network, setting.network, seed) for seed in (0, 1)]
     return _UntrainedCheckpoints(rows(networks), shapes)
 
 

@@ -50,7 +50,7 @@ class Study:
 
     Attributes:
         finished: blocks of seeds that are trained already, by folder below the results, as
-            `finished` returns them. They are not packed again.
+            `finished_blocks` returns them. They are not packed again.
     """
 
     name: str
@@ -96,29 +96,29 @@ class Study:
         combinations = itertools.product(*values)
         return [dict(zip(options, combination, strict=True)) for combination in combinations]
 
-    def tuned(self, method: str) -> bool:
+    def is_tuned(self, method: str) -> bool:
         """Return whether the tuning seeds select one of the method's arms.
 
         The reporting seeds then train the selected arm under the name of the method.
         """
         return bool(self.tuning_seeds) and len(self.arms(method)) > 1
 
-    def reported(self, method: str) -> list[str]:
+    def reported_arms(self, method: str) -> list[str]:
         """Name the arms that the reporting seeds train."""
-        if self.tuned(method):
+        if self.is_tuned(method):
             return [method]
         return [arm_name(method, arm) for arm in self.arms(method)]
 
     def blocks(self, setting: str, method: str) -> list[str]:
         """Pack the reporting seeds into jobs: ``["0-4", "5-9"]``. Finished blocks stay."""
         finished = self.finished.get(f"runs/{setting}/{method}", ())
-        return packed(range(self.seeds), self.seeds_per_job, finished)
+        return pack_seeds(range(self.seeds), self.seeds_per_job, finished)
 
     def tuning_blocks(self, setting: str, method: str) -> list[str]:
         """Pack the tuning seeds into jobs. Finished blocks stay."""
         seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + self.tuning_seeds)
         finished = self.finished.get(f"tuning/{setting}/{method}", ())
-        return packed(seeds, self.seeds_per_job, finished)
+        return pack_seeds(seeds, self.seeds_per_job, finished)
 
     def ensembles(self, setting: str | None = None) -> list[Ensemble]:
         """List the ensembles of the study, or of one of its settings."""
@@ -129,13 +129,13 @@ class Study:
             for block in self.blocks(name, method)
         ]
 
-    def tunings(self) -> list[tuple[str, str]]:
+    def tuned_methods(self) -> list[tuple[str, str]]:
         """List the pairs of setting and method that tuning seeds are trained for."""
         return [
             (setting, method)
             for setting in self.settings
             for method in self.methods_of(setting)
-            if self.tuned(method)
+            if self.is_tuned(method)
         ]
 
     def training_job(self, setting: str, method: str, seeds: str) -> str:
@@ -149,7 +149,7 @@ class Study:
             "method": method,
             "seeds": block_seeds(seeds),
         }
-        if not self.tuned(method):
+        if not self.is_tuned(method):
             values["arms"] = self.arms(method)
         return as_json(values)
 
@@ -170,11 +170,11 @@ class Study:
             }
         )
 
-    def preparing(self, dataset: str) -> str:
+    def prepare_job(self, dataset: str) -> str:
         """Describe the job that prepares a dataset as JSON."""
         return as_json({"name": dataset, "dataset": asdict(self.datasets[dataset])})
 
-    def costing(self) -> str:
+    def cost_job(self) -> str:
         """Describe as JSON what the cost of the study depends on.
 
         The first arm of a tuned method represents the arm that will be selected.
@@ -182,9 +182,9 @@ class Study:
         runs = []
         for setting in self.settings:
             for method in self.methods_of(setting):
-                arms = self.arms(method)[: len(self.reported(method))]
+                arms = self.arms(method)[: len(self.reported_arms(method))]
                 runs.append(self._runs(setting, method, arms, tuning=False))
-        for setting, method in self.tunings():
+        for setting, method in self.tuned_methods():
             runs.append(self._runs(setting, method, self.arms(method), tuning=True))
         return as_json(
             {"runs": runs, "training": asdict(self.training), "curvature": asdict(self.curvature)}
@@ -204,9 +204,9 @@ class Study:
             "tuning": tuning,
         }
 
-    def gathering(self, setting: str) -> str:
+    def gather_job(self, setting: str) -> str:
         """Describe the job that merges the ensembles of a setting as JSON. Arms are in order."""
-        arms = [arm for method in self.methods_of(setting) for arm in self.reported(method)]
+        arms = [arm for method in self.methods_of(setting) for arm in self.reported_arms(method)]
         return as_json(
             {
                 "setting": asdict(self.settings[setting]),
@@ -216,7 +216,7 @@ class Study:
             }
         )
 
-    def analysing(self) -> str:
+    def analyse_job(self) -> str:
         """Describe the job that computes the tables as JSON."""
         return as_json(asdict(self.statistics))
 
@@ -260,7 +260,7 @@ class Study:
             for setting in settings:
                 known: list[str] = []
                 for method in self.methods_of(setting):
-                    known += self.reported(method)
+                    known += self.reported_arms(method)
                 if arm is not None and arm not in known:
                     yield (
                         f"{key}.{role} is {arm!r}, which {setting} does not have. "
@@ -327,7 +327,7 @@ def _raise_mistakes(mistakes: Sequence[str], where: str) -> None:
         raise StudyError("\n".join(f"{where}: {mistake}" for mistake in mistakes))
 
 
-def finished(results: Path) -> dict[str, list[str]]:
+def finished_blocks(results: Path) -> dict[str, list[str]]:
     """Find the blocks of seeds that are trained already.
 
     Returns:
@@ -343,7 +343,7 @@ def finished(results: Path) -> dict[str, list[str]]:
     return blocks
 
 
-def packed(seeds: range, per_job: int, done: Sequence[str] = ()) -> list[str]:
+def pack_seeds(seeds: range, per_job: int, done: Sequence[str] = ()) -> list[str]:
     """Pack seeds into blocks: ``["0-4", "5-6"]``.
 
     Finished blocks stay as they are, whatever `per_job` is now. Only the seeds between them are

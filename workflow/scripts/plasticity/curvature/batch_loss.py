@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from plasticity.curvature.blocks import layer_parameters
 from plasticity.errors import StudyError
-from plasticity.models.ensemble import broadcasts, forward
+from plasticity.models.ensemble import forward, is_batchable
 
 # Per-sample loss: outputs (*run, n, output) and targets (*run, n, …) → (*run, n).
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -47,7 +47,7 @@ class BatchLoss:
         Raises:
             StudyError: if parameters are stacked but the network cannot compute runs together.
         """
-        if stacked is not None and not broadcasts(network):
+        if stacked is not None and not is_batchable(network):
             raise StudyError(
                 "this network does not broadcast over a run dimension: "
                 "measure its runs one after another"

@@ -34,7 +34,7 @@ def blocks_of(network: nn.Module) -> dict[str, list[str]]:
     weight_layers = [
         layer
         for layer in layers
-        if not isinstance(network.get_submodule(layer), normalization.LAYERS)
+        if not isinstance(network.get_submodule(layer), normalization.NORM_CLASSES)
     ]
     last_two = layers
     if len(weight_layers) > 1:

@@ -24,7 +24,7 @@ from plasticity.curvature.unit_measures import hidden_activations, unit_measures
 from plasticity.data import shift, tasks
 from plasticity.log import log
 from plasticity.models import architecture, ensemble, losses
-from plasticity.models.ensemble import Parameters, broadcasts
+from plasticity.models.ensemble import Parameters, is_batchable
 from plasticity.storage.netcdf import RUN, Variable
 
 # Pixels of tasks' data, or numbers of matrices, that are in memory together.
@@ -64,7 +64,7 @@ class CheckpointSource(Protocol):
 
 
 class TaskStore(Protocol):
-    """Keeps the measures of each task until the job ends, for example `restart.Resume`."""
+    """Keeps the measures of each task until the job ends, for example `restart.RestartStates`."""
 
     def save(self, place: int, state: Mapping[str, np.ndarray], /) -> None:
         """Save the measures of a task."""
@@ -217,8 +217,8 @@ class CheckpointMeasurer:
         self._data = data
         self._memory = memory
         # In eval mode, the statistics of batch norm are constants.
-        self._network = architecture.fitting(setting, data).double().eval()
-        self._loss = losses.KINDS[shift.of(setting.problem).LOSS].loss
+        self._network = architecture.build_for(setting, data).double().eval()
+        self._loss = losses.LOSSES[shift.build_shift(setting.problem).LOSS].loss
         self._checked_operators: set[str] = set()
         self._task_data = functools.lru_cache(maxsize=2)(self._read_task_data)
         self.blocks = blocks_of(self._network)
@@ -279,7 +279,9 @@ class CheckpointMeasurer:
     def _measure_fresh_networks(self, task: int, seeds: list[int], arms: int) -> dict[str, Tensor]:
         """Measure networks initialized from scratch, and repeat the measures for every arm."""
         network_config = self._setting.network
-        drawn = [architecture.initial(self._network, network_config, seed, task) for seed in seeds]
+        drawn = [
+            architecture.draw_initial(self._network, network_config, seed, task) for seed in seeds
+        ]
         # Training starts from float32.
         rows = ensemble.rows(drawn).float().double()
         measures = self._measure_at(FRESH, task, seeds, rows[None])
@@ -328,7 +330,7 @@ class CheckpointMeasurer:
             By name, shapes ``(run, block, …)``.
         """
         together = []
-        if broadcasts(self._network):
+        if is_batchable(self._network):
             together = [name for name in names if spectrum_variables.always_exact(name)]
         one_by_one = [name for name in names if name not in together]
         measures: dict[str, Tensor] = {}
@@ -419,7 +421,7 @@ class CheckpointMeasurer:
     def _read_task_data(self, task: int, seeds: tuple[int, ...]) -> TaskData:
         """Read the training samples of a task for some seeds."""
         problem = self._setting.problem
-        inputs, targets = tasks.stacked(problem, self._data, list(seeds), task)
+        inputs, targets = tasks.build_task_of_seeds(problem, self._data, list(seeds), task)
         return TaskData(inputs[:, : problem.samples].double(), targets[:, : problem.samples])
 
 

@@ -19,7 +19,7 @@ from plasticity.curvature.lanczos import Product, Quadrature, stochastic_lanczos
 from plasticity.curvature.spectrum import Spectrum
 from plasticity.errors import StudyError
 from plasticity.log import warn_once
-from plasticity.models.ensemble import broadcasts
+from plasticity.models.ensemble import is_batchable
 
 VECTORS = 64  # vectors that a dense matrix is built from at a time
 ROUND_OFF = 1e3  # eigenvalues are equal within so many machine precisions of the largest
@@ -333,7 +333,7 @@ class Operator(ABC):
         Returns:
             One tensor ``(vector, …)`` per input.
         """
-        if len(vectors[0]) > 1 and broadcasts(self.batch.network):
+        if len(vectors[0]) > 1 and is_batchable(self.batch.network):
             batched = torch.autograd.grad(
                 outputs,
                 inputs,

@@ -42,19 +42,19 @@ class Task:
         return torch.from_numpy(self.generator(purpose, index).permutation(n))
 
 
-class Unchanged:
+class BaseShift:
     """Base class of every `Shift`: each task has the same images with their true labels.
 
     A shift overrides only what it changes.
 
     Attributes:
-        LOSS: name of the loss, a key of `losses.KINDS`.
-        ALIKE: whether all tasks are equally hard for a network initialised from scratch, apart
+        LOSS: name of the loss, a key of `losses.LOSSES`.
+        EQUALLY_HARD: whether all tasks are equally hard for a network initialised from scratch, apart
             from chance.
     """
 
     LOSS = "cross_entropy"
-    ALIKE = True
+    EQUALLY_HARD = True
 
     def outputs(self, classes: int) -> int:
         """Return how many outputs a network needs for a dataset with this number of classes."""
@@ -92,9 +92,9 @@ class Unchanged:
         return inputs, labels
 
 
-def of(problem: Problem) -> Unchanged:
+def build_shift(problem: Problem) -> BaseShift:
     """Build the shift of a problem, with its options."""
-    shift: Unchanged = registry.build("shifts", problem.shift, problem.options)
+    shift: BaseShift = registry.build("shifts", problem.shift, problem.options)
     return shift
 
 

@@ -16,7 +16,7 @@ from plasticity.rng import generator
 MAX_CONDITION = 1e6  # float32 does not resolve singular values that are further apart
 
 
-def task(problem: Problem, data: xr.Dataset, seed: int, index: int) -> tuple[Tensor, Tensor]:
+def build_task(problem: Problem, data: xr.Dataset, seed: int, index: int) -> tuple[Tensor, Tensor]:
     """Build the inputs and labels of one task.
 
     Args:
@@ -34,13 +34,13 @@ def task(problem: Problem, data: xr.Dataset, seed: int, index: int) -> tuple[Ten
         StudyError: if the dataset does not have what the problem asks for.
     """
     this_task = shift.Task(problem, data.sizes["class"], seed, index)
-    this_shift = shift.of(problem)
+    this_shift = shift.build_shift(problem)
     indices, labels = this_shift.choose(this_task, data["label"].values)
     inputs = _standardised_images(data, indices)
     return this_shift.alter(this_task, inputs, torch.from_numpy(labels))
 
 
-def stacked(
+def build_task_of_seeds(
     problem: Problem, data: xr.Dataset, seeds: list[int], index: int
 ) -> tuple[Tensor, Tensor]:
     """Build one task for several seeds.
@@ -48,13 +48,13 @@ def stacked(
     Returns:
         Inputs, shape ``(seed, n, channel, row, column)``, and labels, shape ``(seed, n)``.
     """
-    tasks_of_seeds = [task(problem, data, seed, index) for seed in seeds]
+    tasks_of_seeds = [build_task(problem, data, seed, index) for seed in seeds]
     inputs = torch.stack([inputs for inputs, _ in tasks_of_seeds])
     labels = torch.stack([labels for _, labels in tasks_of_seeds])
     return inputs, labels
 
 
-def batches(problem: Problem, seed: int, index: int) -> np.ndarray:
+def draw_batches(problem: Problem, seed: int, index: int) -> np.ndarray:
     """Draw which samples each training step of a task sees.
 
     Each epoch has a new order. The samples that do not fill a batch are dropped at its end.
@@ -80,7 +80,7 @@ def check_separable(problem: Problem, data: xr.Dataset, seed: int) -> float:
     Raises:
         StudyError: if [X, 1] has dependent rows or a condition number above `MAX_CONDITION`.
     """
-    inputs, _ = task(problem, data, seed, 0)
+    inputs, _ = build_task(problem, data, seed, 0)
     images = inputs[: problem.samples].flatten(1).double().numpy()
     n = len(images)
     values = np.linalg.svd(np.hstack([images, np.ones((n, 1))]), compute_uv=False)

@@ -91,7 +91,7 @@ class Activation:
         return self.module() if self.expansion == 1 else self.module(dim)
 
 
-KINDS = {
+ACTIVATIONS = {
     "relu": Activation(nn.ReLU, math.sqrt(2)),
     "leaky_relu": Activation(nn.LeakyReLU, math.sqrt(2 / (1 + 0.01**2))),
     "tanh": Activation(nn.Tanh, 5 / 3),
@@ -101,4 +101,4 @@ KINDS = {
     "crelu": Activation(CReLU, math.sqrt(2), expansion=2),
     "fourier": Activation(Fourier, math.sqrt(2), expansion=2),
 }
-MODULES = tuple(activation.module for activation in KINDS.values())
+ACTIVATION_CLASSES = tuple(activation.module for activation in ACTIVATIONS.values())

@@ -79,14 +79,14 @@ def build(network: Network, shape: tuple[int, int, int], outputs: int) -> nn.Mod
         outputs: number of outputs.
     """
     architecture = registry.build("architectures", network.kind, network.options)
-    activation = activations.KINDS[network.activation]
+    activation = activations.ACTIVATIONS[network.activation]
     if network.matched and activation.expansion > 1:
         architecture = _match_parameters(architecture, shape, outputs, activation)
     module: nn.Module = architecture.build(shape, outputs, activation)
     return module
 
 
-def fitting(setting: Setting, data: xr.Dataset) -> nn.Module:
+def build_for(setting: Setting, data: xr.Dataset) -> nn.Module:
     """Build the module of a setting, for the images of a dataset and the outputs of its problem.
 
     Args:
@@ -99,7 +99,7 @@ def fitting(setting: Setting, data: xr.Dataset) -> nn.Module:
     """
     problem = setting.problem
     shape = (data.sizes["channel"], data.sizes["row"], data.sizes["column"])
-    outputs = shift.of(problem).outputs(data.sizes["class"])
+    outputs = shift.build_shift(problem).outputs(data.sizes["class"])
     module = build(setting.network, shape, outputs)
     has_batch_norm = any(isinstance(layer, BatchNorm) for layer in module.modules())
     if has_batch_norm and 1 in (problem.batch, problem.test_samples):
@@ -110,7 +110,7 @@ def fitting(setting: Setting, data: xr.Dataset) -> nn.Module:
     return module
 
 
-def initial(
+def draw_initial(
     module: nn.Module, network: Network, seed: int, task: int = 0, purpose: str = "initial"
 ) -> dict[str, Tensor]:
     """Draw initial parameters.
@@ -145,7 +145,7 @@ def initial(
         StudyError: if a layer is of an unknown kind.
     """
     draw = generator(seed, purpose, task)
-    stds = deviations(module, network)
+    stds = initial_stds(module, network)
     parameters = {}
     for name, parameter in module.named_parameters():
         layer = _layer_of(module, name)
@@ -154,7 +154,7 @@ def initial(
     return parameters
 
 
-def deviations(module: nn.Module, network: Network) -> dict[str, float]:
+def initial_stds(module: nn.Module, network: Network) -> dict[str, float]:
     """Compute the standard deviation of each initial parameter's distribution.
 
     Args:
@@ -169,13 +169,13 @@ def deviations(module: nn.Module, network: Network) -> dict[str, float]:
     """
     linear_layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
     last_layer = linear_layers[-1] if linear_layers else None
-    hidden_gain = activations.KINDS[network.activation].gain
+    hidden_gain = activations.ACTIVATIONS[network.activation].gain
     stds = {}
     for name, parameter in module.named_parameters():
         layer = _layer_of(module, name)
         if isinstance(layer, Positions):
             stds[name] = POSITION_STD
-        elif isinstance(layer, normalization.LAYERS):
+        elif isinstance(layer, normalization.NORM_CLASSES):
             stds[name] = 0.0
         elif not isinstance(layer, (nn.Linear, nn.Conv2d)):
             raise StudyError(
@@ -197,7 +197,7 @@ def _match_parameters(
 
     The search relies on the number of parameters growing with the width.
     """
-    target = _count_parameters(architecture, shape, outputs, activations.KINDS["relu"])
+    target = _count_parameters(architecture, shape, outputs, activations.ACTIVATIONS["relu"])
 
     def count(candidate: Architecture) -> int:
         return _count_parameters(candidate, shape, outputs, activation)
@@ -242,7 +242,7 @@ def _draw_parameter(
         float64, in the shape of the parameter.
     """
     shape = parameter.shape
-    if isinstance(layer, normalization.LAYERS):
+    if isinstance(layer, normalization.NORM_CLASSES):
         return np.full(shape, float(parameter is layer.weight))
     if isinstance(layer, Positions):
         return draw.normal(0, std, shape)

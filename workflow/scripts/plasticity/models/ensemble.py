@@ -25,7 +25,7 @@ from plasticity.models import activations, normalization
 # number does not depend on the row it is in.
 LANES = 16
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
-ELEMENTWISE = (*activations.MODULES, nn.GELU, nn.SiLU, nn.Sigmoid)
+ELEMENTWISE = (*activations.ACTIVATION_CLASSES, nn.GELU, nn.SiLU, nn.Sigmoid)
 
 
 class QuadraticPenalty(NamedTuple):
@@ -88,7 +88,7 @@ class Parameters:
         The function computes the same as `forward`, but nothing is swapped in and out at a call.
         Its linear layers let `gradient` write their gradients where they belong.
         """
-        if not broadcasts(network):
+        if not is_batchable(network):
             return partial(forward, network, self.tensors)
         bound = copy.deepcopy(network)
         for name, layer in bound.named_modules():
@@ -310,7 +310,7 @@ def forward(
 
     masks = {} if watch is None else dict(watch.masks)
     hidden: dict[str, Tensor]
-    if broadcasts(network):
+    if is_batchable(network):
         with _StackedFunctions():
             outputs, hidden = compute(tensors, inputs, masks)
     elif inputs.device.type != "cpu":
@@ -349,12 +349,12 @@ def record_activations(
 
     def record(name: str, module: nn.Module, outputs: Tensor) -> Tensor | None:
         nonlocal last_layer
-        if isinstance(module, activations.MODULES):
+        if isinstance(module, activations.ACTIVATION_CLASSES):
             mask = masks.get(last_layer)
             hidden[last_layer] = outputs if mask is None else outputs * mask
             return hidden[last_layer]
         has_parameters = next(module.parameters(recurse=False), None) is not None
-        if has_parameters and not isinstance(module, normalization.LAYERS):
+        if has_parameters and not isinstance(module, normalization.NORM_CLASSES):
             last_layer = name
         return None
 
@@ -390,7 +390,7 @@ def _as_units(outputs: Tensor) -> Tensor:
     return (outputs.movedim(2, -1) if is_convolution else outputs).flatten(1, -2)
 
 
-def broadcasts(network: nn.Module) -> bool:
+def is_batchable(network: nn.Module) -> bool:
     """Answer whether the network can be computed for all runs at once.
 
     So it is if no two layers share parameters and every layer takes a leading dim of runs. Linear

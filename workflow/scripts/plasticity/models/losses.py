@@ -58,7 +58,7 @@ class Loss(NamedTuple):
     error: Callable[[Tensor, Tensor], Tensor]
 
 
-KINDS = {
+LOSSES = {
     "cross_entropy": Loss(cross_entropy, zero_one_error),
     "squared_error": Loss(squared_error, squared_error),
 }

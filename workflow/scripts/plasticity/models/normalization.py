@@ -43,7 +43,7 @@ class BatchNorm(nn.Module):
         return nn.functional.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.EPSILON)
 
 
-LAYERS = (nn.LayerNorm, nn.GroupNorm, BatchNorm)
+NORM_CLASSES = (nn.LayerNorm, nn.GroupNorm, BatchNorm)
 
 
 def build_norm(kind: str, units: int, dim: int = -1) -> nn.Module:

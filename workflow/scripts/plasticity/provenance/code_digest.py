@@ -29,7 +29,7 @@ PACKAGE = "plasticity"
 CONTRACT = "2"  # version of the contract of result files; files of version 1 do not name inputs
 # Packages that compute or draw, by the name under which they are imported, with the name under
 # which they are installed. Packages that only store or show (xarray, netCDF4, tqdm) are left out.
-WEIGHTY = {
+COMPUTING_PACKAGES = {
     "PIL": "pillow",
     "matplotlib": "matplotlib",
     "numpy": "numpy",
@@ -64,7 +64,7 @@ def code_digest(entry: Path, named: Iterable[Path] = ()) -> dict[str, str]:
         imports = _read_and_parse(path)[1]
         pending += _imported_files(path, imports)
         roots = {name.partition(".")[0] for name in imports}
-        packages |= {WEIGHTY[root] for root in roots if root in WEIGHTY}
+        packages |= {COMPUTING_PACKAGES[root] for root in roots if root in COMPUTING_PACKAGES}
     digests = {str(path.relative_to(ROOT)): file_digest(path) for path in sorted(files)}
     versions = {name: version(name) for name in sorted(packages)}
     return digests | versions
@@ -113,7 +113,7 @@ def check_code_unchanged(code: Mapping[str, str]) -> None:
     Raises:
         StudyError: a file was edited or removed, or a package changed, while the job was queued.
     """
-    packages = set(WEIGHTY.values())
+    packages = set(COMPUTING_PACKAGES.values())
     for name, planned in code.items():
         try:
             present = version(name) if name in packages else file_digest(ROOT / name)

@@ -10,7 +10,7 @@ import xarray as xr
 
 from plasticity.report import panels
 from plasticity.report.style import Style
-from plasticity.statistics.summaries import with_gaps
+from plasticity.statistics.summaries import add_gaps
 from plasticity.training.outcomes import LOWER_IS_BETTER
 
 WIDGET_WIDTH = 240  # pixels
@@ -163,7 +163,7 @@ def table(
     values = xr.Dataset(
         {
             measure: data[measure].sel(selection),
-            outcome: with_gaps(data)[outcome].sel(arm=list(arms)),
+            outcome: add_gaps(data)[outcome].sel(arm=list(arms)),
         }
     )
     rows = values.reset_coords(drop=True).to_dataframe(dim_order=["arm", "seed", "task"])

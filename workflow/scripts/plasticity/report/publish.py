@@ -15,8 +15,8 @@ from plasticity.config.study import Study
 from plasticity.provenance import record
 from plasticity.report import panels
 from plasticity.report.style import Style
-from plasticity.statistics.meta_analysis import ARM
-from plasticity.statistics.summaries import with_gaps
+from plasticity.statistics.meta_analysis import EXPLAINED_ARM
+from plasticity.statistics.summaries import add_gaps
 from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 
@@ -92,7 +92,7 @@ def _publish_tables(results: Path, folder: Path) -> None:
             continue
         table = read_table(path)
         if path.stem in TABLES_OF_ONE_ARM:
-            table = table[table["arm"].isin([ARM, ""])]
+            table = table[table["arm"].isin([EXPLAINED_ARM, ""])]
         table.to_csv(
             folder / "drawn" / f"{path.name}.gz",
             index=False,
@@ -126,7 +126,7 @@ def reduced(data: xr.Dataset, main_operator: str, has_spectra: bool) -> xr.Datas
     for name in part.data_vars:
         values, dims = part[name], part[name].dims
         if "arm" in dims and name not in of_all_arms:
-            drawn_arms = [ARM] if name in spectra else list(panels.REFERENCES)
+            drawn_arms = [EXPLAINED_ARM] if name in spectra else list(panels.REFERENCES)
             values = values.where(part.arm.isin(drawn_arms))
         if "evaluation_point" in dims and not str(name).endswith("_overlap"):
             values = values.where(part.evaluation_point == "next")
@@ -164,9 +164,7 @@ def _folder_size(folder: Path) -> int:
 
 def published(study: Study, folder: Path) -> dict[str, xr.Dataset]:
     """Read the published part of each setting's dataset."""
-    return {
-        name: with_gaps(netcdf.read(folder / "drawn" / f"{name}.nc")) for name in study.settings
-    }
+    return {name: add_gaps(netcdf.read(folder / "drawn" / f"{name}.nc")) for name in study.settings}
 
 
 def draw(

@@ -34,7 +34,10 @@ def machine() -> dict[str, str]:
         "processor": platform.machine(),
         "vendor": _processor_vendor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        **{name: code_digest.version(name) for name in sorted(code_digest.WEIGHTY.values())},
+        **{
+            name: code_digest.version(name)
+            for name in sorted(code_digest.COMPUTING_PACKAGES.values())
+        },
     }
 
 

@@ -17,8 +17,8 @@ from plasticity.statistics.resampling import (
     MIN_BOOTSTRAP_SEEDS,
     Draws,
     bca,
-    extreme,
     interval,
+    two_sided_p,
 )
 from plasticity.statistics.setting_arrays import SettingArrays, incomplete_note
 from plasticity.training.outcomes import stages
@@ -313,7 +313,7 @@ def _sign_flip_test(differences: Sequence[np.ndarray], draws: Draws) -> float:
     for stratum, of_setting in zip(strata, differences, strict=True):
         seeds = len(of_setting)
         means.append(draws.signs(seeds, stratum) @ of_setting / seeds)
-    return float(extreme(np.mean(means, axis=0)))
+    return float(two_sided_p(np.mean(means, axis=0)))
 
 
 def _probability_of_improvement(

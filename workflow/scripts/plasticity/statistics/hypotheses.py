@@ -16,7 +16,7 @@ from statsmodels.stats.multitest import multipletests
 from plasticity.config.models import Hypothesis
 from plasticity.errors import StudyError
 from plasticity.statistics.estimate import Row
-from plasticity.statistics.meta_analysis import SURE
+from plasticity.statistics.meta_analysis import SIGNIFICANCE_LEVEL
 from plasticity.statistics.null_models import NULL_MODELS
 
 EXPLORATORY = "exploratory"
@@ -71,7 +71,7 @@ class DeclaredTest:
     index: int
 
 
-def adjusted(
+def adjust_p_values(
     tables: Mapping[str, pd.DataFrame], hypotheses: Sequence[Hypothesis]
 ) -> dict[str, pd.DataFrame]:
     """Adjust the p values of all tables and judge the hypotheses.
@@ -198,7 +198,7 @@ def _verdict(hypothesis: Hypothesis, test: pd.Series) -> str:
     """Judge a hypothesis by its test."""
     if np.isnan(test["p_adjusted"]):
         return test["note"] or "no test"
-    if test["p_adjusted"] > SURE:
+    if test["p_adjusted"] > SIGNIFICANCE_LEVEL:
         return "undecided"
     claimed_sign = 1 if hypothesis.direction == "positive" else -1
     return "supported" if np.sign(test["estimate"]) == claimed_sign else "contradicted"
@@ -216,7 +216,7 @@ def _strongest_nulls(associations: pd.DataFrame, nulls: pd.DataFrame) -> pd.Seri
         tested within runs.
     """
     keys = ["setting", "arm", "outcome", "measure", "evaluation_point", "block"]
-    beaten = nulls[nulls["p_adjusted"] <= SURE]
+    beaten = nulls[nulls["p_adjusted"] <= SIGNIFICANCE_LEVEL]
     beaten = beaten.assign(order=beaten["null"].map(NULL_MODELS.index))
     strongest = beaten.sort_values("order", kind="stable").groupby(keys)["null"].last()
     is_tested = (associations["level"] == "within_run") & associations["p"].notna()

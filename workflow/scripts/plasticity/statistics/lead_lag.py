@@ -25,9 +25,9 @@ from plasticity.statistics.null_models import (
 from plasticity.statistics.resampling import (
     ROUND_OFF,
     Draws,
-    extreme,
     interval,
     matching_weights,
+    two_sided_p,
 )
 from plasticity.statistics.setting_arrays import CompleteSeries, SettingArrays
 
@@ -297,7 +297,7 @@ def _compare_change_points(x: np.ndarray, y: np.ndarray, tasks: np.ndarray, draw
     lead = (y_changes - x_changes).astype(float)  # (measure, outcome, seed)
     low, high, method = interval(lead, draws)
     signs = draws.signs(lead.shape[-1])
-    p = extreme(np.tensordot(signs, lead, axes=(1, -1)) / len(signs[0]))
+    p = two_sided_p(np.tensordot(signs, lead, axes=(1, -1)) / len(signs[0]))
     lower_quartile, upper_quartile = np.quantile(lead, [0.25, 0.75], axis=-1)
     return Answer(
         Estimate(lead.mean(axis=-1), low, high, method, p),

@@ -26,8 +26,8 @@ from plasticity.statistics.resampling import Draws, interval, permutation_test
 from plasticity.statistics.setting_arrays import MIN_TASKS, CompleteSeries, SettingArrays
 from plasticity.training.outcomes import stages
 
-ARM = "none"  # the arm whose loss of plasticity is to be explained
-SURE = 0.05  # significance level
+EXPLAINED_ARM = "none"  # the arm whose loss of plasticity is to be explained
+SIGNIFICANCE_LEVEL = 0.05  # significance level
 MAX_CORRELATION = 0.999  # stronger correlations are cut here, because Fisher's z of 1 is infinite
 # Endings of measures, and the claimed sign of their change when plasticity is lost.
 CLAIMS = {
@@ -87,7 +87,7 @@ COUNTEREXAMPLE_COLUMNS = [
 ]
 
 
-def claim(measure: str) -> int:
+def claimed_sign(measure: str) -> int:
     """Return the claimed sign of a measure's change when plasticity is lost; 0 without a claim."""
     for ending, sign in CLAIMS.items():
         if measure.endswith(ending):
@@ -116,9 +116,9 @@ def consistency(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame
     """
     effects: dict[tuple[str, str, str], list[Row]] = {}
     for arrays in settings:
-        if ARM not in arrays.arms:
+        if EXPLAINED_ARM not in arrays.arms:
             continue
-        for series in arrays.explanations().complete_series(arrays.arms.index(ARM)):
+        for series in arrays.explanations().complete_series(arrays.arms.index(EXPLAINED_ARM)):
             if len(series.seeds) < MIN_SEEDS or len(series.tasks) < MIN_TASKS:
                 continue
             for key, effect in _effects(series, arrays.outcome_names, draws):
@@ -127,7 +127,7 @@ def consistency(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame
     rows = []
     for (measure, outcome, association), of_settings in effects.items():
         keys: Row = {"measure": measure, "outcome": outcome, "association": association}
-        rows.append({**keys, **_over_settings(pd.DataFrame(of_settings), claim(measure))})
+        rows.append({**keys, **_over_settings(pd.DataFrame(of_settings), claimed_sign(measure))})
     return pd.DataFrame(rows, columns=CONSISTENCY_COLUMNS)
 
 
@@ -197,7 +197,7 @@ def _agreement(known: pd.DataFrame, claimed: int) -> Row:
     return {
         "sign_agreement": float((signs == majority).mean()),
         "as_claimed": float((signs == claimed).mean()) if claimed else np.nan,
-        "beating": float((known["p"] <= SURE).mean()),
+        "beating": float((known["p"] <= SIGNIFICANCE_LEVEL).mean()),
         "worst_setting": worst["setting"],
         "worst_estimate": float(np.tanh(worst["z"])),
     }
@@ -235,7 +235,7 @@ def _random_effects(known: pd.DataFrame, note: str) -> Row:
     return row | estimate.row()
 
 
-def counterexamples(
+def find_counterexamples(
     settings: Sequence[SettingArrays], draws: Draws, lost: float, moved: float
 ) -> pd.DataFrame:
     """Compare each arm's loss of plasticity with the change of every measure that has a claim.
@@ -272,11 +272,11 @@ def _counterexample_rows(
             loss = _mean_estimate(_late_minus_early(gap[arm][series.seeds]), draws)
             for variant, values in zip(series.variants, series.x, strict=True):
                 measure = variant.measure
-                claimed_sign = claim(measure)
-                if not claimed_sign:
+                sign = claimed_sign(measure)
+                if not sign:
                     continue
                 is_relative = not measure.endswith(SHARES)
-                changes = claimed_sign * _late_minus_early(values, is_relative)
+                changes = sign * _late_minus_early(values, is_relative)
                 change = _mean_estimate(changes, draws)
                 verdict = _verdict(loss, change, lost, moved)
                 yield {
@@ -310,8 +310,8 @@ def _verdict(loss: Estimate, change: Estimate, lost: float, moved: float) -> str
     Args:
         loss: growth of the gap.
         change: of the measure, positive in the claimed direction.
-        lost: see `counterexamples`.
-        moved: see `counterexamples`.
+        lost: see `find_counterexamples`.
+        moved: see `find_counterexamples`.
     """
     if not loss.method:
         return "too few seeds"

@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats
 
 from plasticity.statistics.estimate import Estimate
-from plasticity.statistics.resampling import Draws, extreme, interval, permutation_test
+from plasticity.statistics.resampling import Draws, interval, permutation_test, two_sided_p
 
 NULL_MODELS = ("task", "shifted", "differenced", "mismatched")
 MEANINGS = {
@@ -198,4 +198,4 @@ def _circular_shift_test(x: np.ndarray, y: np.ndarray, shifts: np.ndarray) -> np
     weights[np.arange(len(shifts))[:, None], np.arange(seeds), shifts] = 1 / seeds
     weights[0] /= error_inflation(seeds)
     means = weights.reshape(len(shifts), -1) @ correlations.T
-    return extreme(means).reshape(len(x), len(y))
+    return two_sided_p(means).reshape(len(x), len(y))

@@ -241,7 +241,7 @@ def permutation_test(pairs: np.ndarray, draws: Draws) -> np.ndarray:
     seeds = pairs.shape[-1]
     centred = pairs - pairs.mean(axis=(-2, -1), keepdims=True)
     means = matching_weights(seeds, draws) @ centred.reshape(-1, seeds**2).T
-    return extreme(means).reshape(pairs.shape[:-2])
+    return two_sided_p(means).reshape(pairs.shape[:-2])
 
 
 def matching_weights(seeds: int, draws: Draws) -> np.ndarray:
@@ -260,7 +260,7 @@ def matching_weights(seeds: int, draws: Draws) -> np.ndarray:
     return weights.reshape(len(orders), -1)
 
 
-def extreme(drawn: np.ndarray) -> np.ndarray:
+def two_sided_p(drawn: np.ndarray) -> np.ndarray:
     """Compute the share of draws that are at least as far from 0 as the first, the observed one.
 
     Args:

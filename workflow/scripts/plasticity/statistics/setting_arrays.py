@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 import xarray as xr
 
-from plasticity.statistics.summaries import series, with_gaps
+from plasticity.statistics.summaries import add_gaps, series
 
 OUTCOMES = ("final_error", "online_error", "final_error_gap", "test_error")
 MIN_TASKS = 6  # a correlation over fewer tasks is too uncertain to report
@@ -86,7 +86,7 @@ class SettingArrays:
             setting: name of the setting.
             data: dims ``(arm, seed, task, …)``, from `merge.merge_ensembles`.
         """
-        data = with_gaps(data)
+        data = add_gaps(data)
         variants = []
         measures = []
         for keys, values in series(data):

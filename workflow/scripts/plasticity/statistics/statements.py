@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from plasticity.config.models import BASELINE
-from plasticity.statistics.meta_analysis import ARM, SURE
+from plasticity.statistics.meta_analysis import EXPLAINED_ARM, SIGNIFICANCE_LEVEL
 from plasticity.statistics.null_models import MEANINGS
 
 OUTCOME = "final_error_gap"  # the outcome of most sentences
@@ -73,12 +73,12 @@ def _losses(outcomes: pd.DataFrame, counterexamples: pd.DataFrame) -> Iterator[S
     """State for each setting how the error without an intervention changes."""
     final_errors = outcomes[outcomes["outcome"] == "final_error"]
     means = final_errors.set_index(["setting", "arm", "stage"])
-    of_arm = counterexamples[counterexamples["arm"] == ARM]
+    of_arm = counterexamples[counterexamples["arm"] == EXPLAINED_ARM]
     verdicts = of_arm.drop_duplicates("setting").set_index("setting")["verdict"]
-    settings = dict.fromkeys(setting for setting, arm, _ in means.index if arm == ARM)
+    settings = dict.fromkeys(setting for setting, arm, _ in means.index if arm == EXPLAINED_ARM)
     for setting in settings:
-        early = means.loc[(setting, ARM, "early")]
-        late = means.loc[(setting, ARM, "late")]
+        early = means.loc[(setting, EXPLAINED_ARM, "early")]
+        late = means.loc[(setting, EXPLAINED_ARM, "late")]
         fresh = means.loc[(setting, BASELINE, "late")]
         if np.isnan(late["mean"]):
             sentence = (
@@ -99,7 +99,7 @@ def _scatter(associations: pd.DataFrame) -> Iterator[Statement]:
     """State for each setting how the rank of the Fisher is associated with the error."""
     keys = {
         "level": "within_run",
-        "arm": ARM,
+        "arm": EXPLAINED_ARM,
         "measure": "fisher_effective_rank",
         "evaluation_point": "next",
         "block": "all",
@@ -152,7 +152,7 @@ def _agreement_words(row: pd.Series) -> str:
     return (
         f"in {round(share * settings)} of {settings} settings the correlations {sign}, "
         f"in {round(row['beating'] * settings)} the measure beats mismatched seeds "
-        f"(p ≤ {SURE}, unadjusted)"
+        f"(p ≤ {SIGNIFICANCE_LEVEL}, unadjusted)"
     )
 
 
@@ -190,18 +190,18 @@ def _counterexamples(counterexamples: pd.DataFrame) -> Iterator[Statement]:
 def _lead_lag(lead_lag: pd.DataFrame) -> Iterator[Statement]:
     """State in how many settings each measure helps to predict the outcome, or the reverse."""
     is_tested = lead_lag["estimate"].notna()
-    tested = _select(lead_lag[is_tested], {"arm": ARM, "outcome": OUTCOME})
+    tested = _select(lead_lag[is_tested], {"arm": EXPLAINED_ARM, "outcome": OUTCOME})
     for measure, rows in tested.groupby("measure", sort=False):
         parts = []
         for question, meaning in QUESTIONS.items():
             answers = rows[rows["question"] == question]
             if len(answers):
-                count = int((answers["p_adjusted"] <= SURE).sum())
+                count = int((answers["p_adjusted"] <= SIGNIFICANCE_LEVEL).sum())
                 parts.append(f"{meaning} in {count} of {len(answers)} settings")
         if parts:
             sentence = (
                 f"{words(str(measure))} and {words(OUTCOME)}: {'; '.join(parts)} "
-                f"(adjusted p ≤ {SURE})."
+                f"(adjusted p ≤ {SIGNIFICANCE_LEVEL})."
             )
             yield _statement("lead_lag", sentence, str(measure))
 
@@ -236,7 +236,7 @@ def _comparisons(comparisons: pd.DataFrame) -> Iterator[Statement]:
         "statistic": "mean_difference",
         "stage": "late",
         "outcome": "final_error",
-        "versus": ARM,
+        "versus": EXPLAINED_ARM,
     }
     rows = _select(comparisons, keys)
     for _, row in rows[rows["estimate"].notna()].iterrows():

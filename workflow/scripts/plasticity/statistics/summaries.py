@@ -13,7 +13,7 @@ from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.resampling import t_interval
 from plasticity.training.outcomes import LOWER_IS_BETTER, stages
 
-TUNING = [
+TUNING_COLUMNS = [
     "setting",
     "method",
     "arm",
@@ -61,7 +61,7 @@ class StageMean:
         }
 
 
-def with_gaps(data: xr.Dataset) -> xr.Dataset:
+def add_gaps(data: xr.Dataset) -> xr.Dataset:
     """Add ``{outcome}_gap``: the outcome minus that of the baseline on the same seed and task.
 
     Args:
@@ -86,7 +86,7 @@ def outcomes(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """
     rows = []
     for setting, without_gaps in datasets.items():
-        data = with_gaps(without_gaps)
+        data = add_gaps(without_gaps)
         names = [name for name in OUTCOMES if name in data]
         for arm in data.arm.values:
             for outcome in names:
@@ -111,7 +111,7 @@ def summary(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """
     rows = []
     for setting, without_gaps in datasets.items():
-        data = with_gaps(without_gaps)
+        data = add_gaps(without_gaps)
         numbers = {name: data[name] for name in ("final_error", "final_error_gap")} | _ranks(data)
         for arm in data.arm.values:
             row: Row = {"setting": setting, "arm": arm}
@@ -205,7 +205,7 @@ def tuning(
                     is_criterion = choice["criterion"] == criterion
                     keys = {**arm_keys, "outcome": outcome, "criterion": is_criterion}
                     rows.append({**keys, **mean.row()})
-    table = pd.DataFrame(rows, columns=TUNING)
+    table = pd.DataFrame(rows, columns=TUNING_COLUMNS)
     return table[table["stage"] != "change"]  # `change` cannot be a criterion
 
 

@@ -48,9 +48,9 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
         "consistency": meta_analysis.consistency(settings, draws),
         "comparisons": comparisons.comparisons(settings, draws, declared_pairs),
     }
-    tables |= hypotheses.adjusted(tests, config.hypotheses)
+    tables |= hypotheses.adjust_p_values(tests, config.hypotheses)
     tables |= {
-        "counterexamples": meta_analysis.counterexamples(
+        "counterexamples": meta_analysis.find_counterexamples(
             settings, draws, config.lost, config.moved
         ),
         "prediction": prediction.prediction(settings, draws),

@@ -20,7 +20,7 @@ from plasticity.storage import netcdf
 BYTES_PER_NUMBER = 4  # float32
 
 
-class Rows:
+class CheckpointRows:
     """Checkpoints of an ensemble while it trains, as raw float32 in one file.
 
     The file holds an array of shape ``(task, run, parameter)``. Rows may be written in any order,
@@ -88,7 +88,11 @@ class Rows:
 
 
 def write(
-    path: Path, rows: Rows, arms: Sequence[str], seeds: Sequence[int], stamp: Mapping[str, str]
+    path: Path,
+    rows: CheckpointRows,
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    stamp: Mapping[str, str],
 ) -> None:
     """Write the checkpoints of an ensemble atomically, one task at a time.
 

@@ -26,7 +26,7 @@ from plasticity.log import log
 LOCK = "lock"
 
 
-class Resume:
+class RestartStates:
     """Restart states by number, each in one npz file.
 
     The number is the first run of a chunk, or a task. The npz format holds no code, and has a
@@ -110,7 +110,7 @@ class Resume:
 
 
 @contextmanager
-def lock_folder(folder: Path, stamp: Mapping[str, str]) -> Iterator[Resume]:
+def lock_folder(folder: Path, stamp: Mapping[str, str]) -> Iterator[RestartStates]:
     """Lock a folder of restart states, and remove the folder if the body of the `with` succeeds.
 
     If the body raises, the states stay.
@@ -125,7 +125,7 @@ def lock_folder(folder: Path, stamp: Mapping[str, str]) -> Iterator[Resume]:
     lock = folder / LOCK
     with _open_lock(lock) as file:
         _acquire(file, lock)
-        states = Resume(folder, stamp)
+        states = RestartStates(folder, stamp)
         states.discard_foreign_states()
         yield states
         with suppress(OSError):  # leftover files do no harm

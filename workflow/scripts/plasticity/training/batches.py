@@ -46,7 +46,8 @@ class Batches:
         """Return the samples of each step of the current task, shape ``(step, seed, batch)``."""
         learner = self._learner
         orders = [
-            tasks.batches(learner.setting.problem, seed, learner.task) for seed in learner.seeds
+            tasks.draw_batches(learner.setting.problem, seed, learner.task)
+            for seed in learner.seeds
         ]
         return torch.from_numpy(np.stack(orders, axis=1)).to(learner.device)
 
@@ -75,7 +76,7 @@ class Batches:
     def _read(self) -> tuple[Tensor, Tensor]:
         """Read the current task's inputs ``(seed × n, …)`` and labels ``(seed × n,)``."""
         learner = self._learner
-        inputs, labels = tasks.stacked(
+        inputs, labels = tasks.build_task_of_seeds(
             learner.setting.problem, self._data, learner.seeds, learner.task
         )
         label_dtype = learner.dtype if labels.is_floating_point() else labels.dtype

@@ -14,8 +14,8 @@ from plasticity.config.models import Setting, Training
 from plasticity.data import tasks
 from plasticity.models import architecture
 from plasticity.storage import netcdf
-from plasticity.storage.checkpoints import Rows
-from plasticity.storage.restart import Resume
+from plasticity.storage.checkpoints import CheckpointRows
+from plasticity.storage.restart import RestartStates
 from plasticity.training import memory, outcomes
 from plasticity.training.trainer import Trainer, train
 
@@ -29,12 +29,12 @@ def train_ensemble(
     seeds: Sequence[int],
     data: xr.Dataset,
     training: Training,
-    restart: Resume,
+    restart: RestartStates,
     *,
     with_checkpoints: bool,
     memory_limit: int | None,
     attributes: Mapping[str, str],
-) -> tuple[Rows, xr.Dataset]:
+) -> tuple[CheckpointRows, xr.Dataset]:
     """Train each arm with each seed.
 
     Args:
@@ -58,11 +58,11 @@ def train_ensemble(
     """
     problem = setting.problem
     runs = list(itertools.product(arms.values(), seeds))
-    network = architecture.fitting(setting, data)
+    network = architecture.build_for(setting, data)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
     recorded = range(0, problem.tasks, training.checkpoint_every) if with_checkpoints else ()
-    rows = Rows(restart.folder / "checkpoints.f4", recorded, len(runs), shapes)
-    values = train_in_waves(setting, method, runs, data, training, rows, restart, memory_limit)
+    rows = CheckpointRows(restart.folder / "checkpoints.f4", recorded, len(runs), shapes)
+    values = train_in_chunks(setting, method, runs, data, training, rows, restart, memory_limit)
     if diverged := int(values["status"][:, -1].sum()):
         log.log.warning("%d of %d runs diverged; see the variable `status`", diverged, len(runs))
     coordinates = {
@@ -79,14 +79,14 @@ def train_ensemble(
     return rows, netcdf.dataset(outcomes.TABLE, by_arm, coordinates, title, attributes)
 
 
-def train_in_waves(
+def train_in_chunks(
     setting: Setting,
     method: str,
     runs: Sequence[Run],
     data: xr.Dataset,
     training: Training,
-    rows: Rows,
-    restart: Resume,
+    rows: CheckpointRows,
+    restart: RestartStates,
     memory_limit: int | None = None,
 ) -> dict[str, np.ndarray]:
     """Train all runs of an ensemble, in chunks if they do not fit into memory together.
@@ -169,7 +169,9 @@ def plan_chunks(setting: Setting, data: xr.Dataset, runs: int, free: int) -> int
     return math.ceil(runs / chunks)
 
 
-def load_state(restart: Resume, rows: Rows, first: int) -> dict[str, np.ndarray] | None:
+def load_state(
+    restart: RestartStates, rows: CheckpointRows, first: int
+) -> dict[str, np.ndarray] | None:
     """Load the last saved state of a chunk.
 
     Args:
@@ -193,8 +195,8 @@ def load_state(restart: Resume, rows: Rows, first: int) -> dict[str, np.ndarray]
 def train_chunk(
     trainer: Trainer,
     state: Mapping[str, np.ndarray] | None,
-    rows: Rows,
-    restart: Resume,
+    rows: CheckpointRows,
+    restart: RestartStates,
     first: int,
 ) -> dict[str, np.ndarray]:
     """Train one chunk from its last saved state, or from task 0.

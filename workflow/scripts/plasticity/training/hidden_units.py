@@ -82,7 +82,7 @@ def find_hidden_units(network: nn.Module) -> list[Units]:
     }
     units = []
     for node, module in module_of.items():
-        if isinstance(module, activations.MODULES):
+        if isinstance(module, activations.ACTIVATION_CLASSES):
             units += _units_of(node, module_of)
     if not units:
         raise StudyError(
@@ -111,7 +111,7 @@ def _units_of(node: fx.Node, module_of: Mapping[fx.Node, nn.Module]) -> list[Uni
     ]
     activation = type(module_of[node])
     expansion = next(
-        kind.expansion for kind in activations.KINDS.values() if kind.module is activation
+        kind.expansion for kind in activations.ACTIVATIONS.values() if kind.module is activation
     )
     width = len(module_of[layer].get_parameter("weight"))
     outgoing = [f"{neighbour.target}.weight" for neighbour in after]
@@ -180,7 +180,7 @@ def _new_rows(learner: Learner, run: int, units: Units) -> Iterator[list[Tensor]
     seed = learner.seeds[int(learner.seed_of[run])]
     for draw in itertools.count():
         purpose = f"units of {units.layer}, draw {draw}"
-        tensors = architecture.initial(
+        tensors = architecture.draw_initial(
             learner.network, learner.setting.network, seed, learner.task, purpose
         )
         for unit in range(units.width):
@@ -191,11 +191,11 @@ class _Tracer(fx.Tracer):
     """Traces into `nn.Sequential` and into modules that contain activations, and no further."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, activations.MODULES):
+        if isinstance(m, activations.ACTIVATION_CLASSES):
             return True
         if isinstance(m, nn.Sequential):
             return False
-        return not any(isinstance(part, activations.MODULES) for part in m.modules())
+        return not any(isinstance(part, activations.ACTIVATION_CLASSES) for part in m.modules())
 
 
 def _nodes_before(node: fx.Node, module_of: Mapping[fx.Node, nn.Module]) -> Iterator[fx.Node]:
@@ -203,9 +203,9 @@ def _nodes_before(node: fx.Node, module_of: Mapping[fx.Node, nn.Module]) -> Iter
     before = node.args[0]
     while isinstance(before, fx.Node) and len(before.users) == 1 and before in module_of:
         module = module_of[before]
-        if isinstance(module, (*normalization.LAYERS, *LAYERS)):
+        if isinstance(module, (*normalization.NORM_CLASSES, *LAYERS)):
             yield before
-        if not isinstance(module, normalization.LAYERS):
+        if not isinstance(module, normalization.NORM_CLASSES):
             return
         before = before.args[0]
 

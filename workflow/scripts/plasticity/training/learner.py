@@ -26,7 +26,7 @@ class Learner:
         task: number of the current task.
         step: number of steps taken in the current task.
         hidden: activations on the batch of the last step, before that step, by layer, shapes
-            ``(run, row, unit)``. Recorded only if a method sets `WATCHES`.
+            ``(run, row, unit)``. Recorded only if a method sets `USES_ACTIVATIONS`.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Learner:
         """
         drawn = []
         for seed in self.seeds:
-            tensors = architecture.initial(
+            tensors = architecture.draw_initial(
                 self.network, self.setting.network, seed, self.task, purpose
             )
             drawn.append(rows([tensors]).to(self.device, self.dtype))
@@ -129,13 +129,13 @@ class Learner:
         norms = [
             name
             for name, layer in self.network.named_modules()
-            if isinstance(layer, normalization.LAYERS)
+            if isinstance(layer, normalization.NORM_CLASSES)
         ]
         return self.layer_mask(*norms)
 
     def deviations(self) -> dict[str, float]:
         """Return the standard deviation of each tensor's initial values, by name; 0 if constant."""
-        return architecture.deviations(self.network, self.setting.network)
+        return architecture.initial_stds(self.network, self.setting.network)
 
     def per_parameter(self, values: Mapping[str, float]) -> Tensor:
         """Repeat a number of each tensor for its parameters, by name → ``(parameter,)``."""

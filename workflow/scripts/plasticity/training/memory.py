@@ -22,7 +22,7 @@ COPIES = 22
 def per_run(setting: Setting, data: xr.Dataset) -> int:
     """Estimate the bytes that one run needs while it trains in float32."""
     problem = setting.problem
-    network = architecture.fitting(setting, data)
+    network = architecture.build_for(setting, data)
     pixels = math.prod(_image_shape(data))
     parameters = sum(tensor.numel() for tensor in network.parameters())
     evaluated = min(EVALUATION_BATCH, problem.samples)

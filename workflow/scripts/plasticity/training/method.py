@@ -62,7 +62,7 @@ class Intervention:
         AT_MOST: upper bounds of hyper-parameters. The lower bound of all is 0.
         WHOLE: hyper-parameters that are integers.
         CHOICES: allowed values of each option.
-        WATCHES: whether the method uses `masks` or `learner.hidden`.
+        USES_ACTIVATIONS: whether the method uses `masks` or `learner.hidden`.
         LAST: whether its hooks are called after those of other methods, which must not undo it.
     """
 
@@ -73,7 +73,7 @@ class Intervention:
     AT_MOST: ClassVar[Mapping[str, float]] = {}
     WHOLE: ClassVar[Sequence[str]] = []
     CHOICES: ClassVar[Mapping[str, Sequence[str]]] = {}
-    WATCHES: ClassVar[bool] = False
+    USES_ACTIVATIONS: ClassVar[bool] = False
     LAST: ClassVar[bool] = False
 
     def setup(self, learner: Learner) -> None:
@@ -99,7 +99,7 @@ class Intervention:
     def penalty(self, learner: Learner) -> Tensor | QuadraticPenalty | None:
         """Return what is added to each run's loss.
 
-        On a GPU the penalty is part of a CUDA graph, unless a method sets `WATCHES`: Python runs it
+        On a GPU the penalty is part of a CUDA graph, unless a method sets `USES_ACTIVATIONS`: Python runs it
         in the first few steps only, and then the same kernels are replayed. So whatever changes
         from step to step must be a tensor that is changed in place. The penalty must not wait for
         the device: no `item`, no `tolist`, no `if` on a tensor.

@@ -40,7 +40,7 @@ class Recorder:
         runs = len(learner.seed_of)
         self._learner = learner
         self._batches = batches
-        self._loss, self._error = losses.KINDS[shift.of(problem).LOSS]
+        self._loss, self._error = losses.LOSSES[shift.build_shift(problem).LOSS]
         self._curve_steps = outcomes.curve_steps(problem, training)
         sizes = {"task": problem.tasks, "step": len(self._curve_steps)}
         self.outcomes = {}

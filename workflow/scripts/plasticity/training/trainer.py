@@ -61,7 +61,7 @@ class Trainer:
         """
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         arms, seeds = zip(*runs, strict=True)
-        network = architecture.fitting(setting, data)
+        network = architecture.build_for(setting, data)
         self.setting = setting
         self.learner = Learner(setting, seeds, network, data["image"].shape[1:], device, dtype)
         self.interventions = build(method, arms, self.learner)
@@ -72,7 +72,7 @@ class Trainer:
         capture = device.type == "cuda" and not step.records_activations
         self._take_step = Captured(step) if capture else step
 
-    def carried(self) -> dict[str, Tensor]:
+    def state_tensors(self) -> dict[str, Tensor]:
         """Return the tensors that last from task to task, by name, not copies."""
         tensors = {"parameters": self.learner.parameters.padded, "alive": self.recorder.alive}
         for name, tensor in self.learner.optimizer.state().items():
@@ -86,13 +86,13 @@ class Trainer:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the state at the end of a task. On a CPU the arrays share the trainer's memory."""
-        arrays = {name: tensor.cpu().numpy() for name, tensor in self.carried().items()}
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self.state_tensors().items()}
         return {"task": np.array(self.learner.task)} | arrays
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from a `state` of a trainer with the same arguments."""
         self.learner.task = int(state["task"])
-        for name, tensor in self.carried().items():
+        for name, tensor in self.state_tensors().items():
             tensor.copy_(torch.from_numpy(state[name]))
 
     @torch.no_grad()
@@ -163,13 +163,13 @@ class Step:
         self._learner = learner
         self._interventions = interventions
         self._batches = batches
-        self._loss = losses.KINDS[shift.of(learner.setting.problem).LOSS].loss
+        self._loss = losses.LOSSES[shift.build_shift(learner.setting.problem).LOSS].loss
         self._precision = (
             torch.autocast(learner.device.type, torch.bfloat16)
             if training.precision == "bfloat16"
             else nullcontext()
         )
-        self.records_activations = any(method.WATCHES for method in interventions.values())
+        self.records_activations = any(method.USES_ACTIVATIONS for method in interventions.values())
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Take a step on a batch of each run.

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plasticity.data.shift import Task, Unchanged, draw_balanced_subset
+from plasticity.data.shift import BaseShift, Task, draw_balanced_subset
 from plasticity.errors import StudyError
 
 
 @dataclass(frozen=True)
-class Shift(Unchanged):
+class Shift(BaseShift):
     """Each task adds `new_classes` classes and has equally many images of all classes so far.
 
     Each seed has its own order of the classes. A network has outputs for all classes of the dataset
     from the first task on.
     """
 
-    ALIKE = False  # two classes are easier to tell apart than ten
+    EQUALLY_HARD = False  # two classes are easier to tell apart than ten
 
     new_classes: int = 1
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from plasticity.data.shift import Task, Unchanged, draw_balanced_subset
+from plasticity.data.shift import BaseShift, Task, draw_balanced_subset
 from plasticity.errors import StudyError
 
 
-class Shift(Unchanged):
+class Shift(BaseShift):
     """Each task tells two classes apart, with labels 0 and 1.
 
     Each seed goes through its own random order of the classes, two at a time, and then draws a new

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plasticity.data.shift import Task, Unchanged
+from plasticity.data.shift import BaseShift, Task
 from plasticity.errors import StudyError
 
 HIDDEN = 100  # units of the target network
@@ -17,7 +17,7 @@ BETA = 0.7  # sets the thresholds of these units, as in the paper
 
 
 @dataclass(frozen=True)
-class Shift(Unchanged):
+class Shift(BaseShift):
     """The first `flipping` inputs are equal in all images of a task, and one flips per boundary.
 
     The other inputs are those of the image. A target is the output of a fixed random network of the

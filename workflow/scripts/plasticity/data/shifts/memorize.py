@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from plasticity.data.shift import Task, Unchanged
+from plasticity.data.shift import BaseShift, Task
 
 
-class Shift(Unchanged):
+class Shift(BaseShift):
     """Every task has the same random permutation of the training labels.
 
     The number of images per class does not change. Test images have their true labels.

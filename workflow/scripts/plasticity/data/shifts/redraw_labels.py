@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from plasticity.data.shift import Task, Unchanged
+from plasticity.data.shift import BaseShift, Task
 
 
 @dataclass(frozen=True)
-class Shift(Unchanged):
+class Shift(BaseShift):
     """Each task draws images that exchange their labels. All others have the previous labels.
 
     The number of images per class does not change. Images pass their labels around a cycle, so with
@@ -20,7 +20,9 @@ class Shift(Unchanged):
     labels.
     """
 
-    ALIKE = False  # true labels are easier to learn than labels that depend less and less on images
+    EQUALLY_HARD = (
+        False  # true labels are easier to learn than labels that depend less and less on images
+    )
 
     fraction: float
     first_task: str = "changed"

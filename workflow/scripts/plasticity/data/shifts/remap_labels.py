@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from plasticity.data.shift import Task, Unchanged
+from plasticity.data.shift import BaseShift, Task
 
 
 @dataclass(frozen=True)
-class Shift(Unchanged):
+class Shift(BaseShift):
     """All images of a class have the same new label.
 
     `first_task` is `changed`, or `original` if task 0 has the true labels.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plasticity.data.shift import Task, Unchanged
+from plasticity.data.shift import BaseShift, Task
 
 
 @dataclass(frozen=True)
-class Shift(Unchanged):
+class Shift(BaseShift):
     """Training labels are independent of the images. The number of images per class is unchanged.
 
     Test images have their true labels. `first_task` is `changed`, as in that paper, or `original`

@@ -1,7 +1,7 @@
 """No shift: a control without loss of plasticity from new tasks."""
 
-from plasticity.data.shift import Unchanged
+from plasticity.data.shift import BaseShift
 
 
-class Shift(Unchanged):
+class Shift(BaseShift):
     """Every task has the same images with their true labels. Only the order of batches is new."""

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from plasticity.report.panels import SMALL_FONT, finish, quantity_name, split_operator
 from plasticity.report.style import Style
-from plasticity.statistics.meta_analysis import ARM
+from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 
 CATEGORY = "3 Associations"
 TITLE = "every measure in every setting"
@@ -91,7 +91,7 @@ def _select(table: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
 
     It is preferably that of the next task's data and of the whole network, else of the last layer.
     """
-    wanted = {"level": "within_run", "arm": ARM, "outcome": OUTCOME}
+    wanted = {"level": "within_run", "arm": EXPLAINED_ARM, "outcome": OUTCOME}
     is_wanted = (table[list(wanted)] == pd.Series(wanted)).all(axis=1)
     table = table[is_wanted & table["setting"].isin(settings)]
     preference = pd.DataFrame(

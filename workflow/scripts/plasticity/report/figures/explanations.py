@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from plasticity.report.panels import LABELS, add_remark, draw_over_tasks, finish, grid, titles
 from plasticity.report.style import Style
-from plasticity.statistics.meta_analysis import ARM
+from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 
 CATEGORY = "1 Loss of plasticity"
 TITLE = "earlier explanations, and where they fail"
@@ -25,7 +25,7 @@ def draw(
     draw_over_tasks(panels, datasets, rows, style)
     table = tables["counterexamples"]
     is_drawn = (
-        (table["arm"] == ARM)
+        (table["arm"] == EXPLAINED_ARM)
         & table["measure"].isin(EXPLANATIONS)
         & table["setting"].isin(datasets)
     )

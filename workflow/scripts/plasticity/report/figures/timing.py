@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from plasticity.report.panels import finish, grid, quantity_name, titles
 from plasticity.report.style import Style
-from plasticity.statistics.meta_analysis import ARM, SURE, claim
+from plasticity.statistics.meta_analysis import EXPLAINED_ARM, SIGNIFICANCE_LEVEL, claimed_sign
 
 CATEGORY = "3 Associations"
 TITLE = "lead and lag"
@@ -32,12 +32,12 @@ def draw(
     """
     table = tables["lead_lag"]
     is_drawn = (
-        (table["arm"] == ARM)
+        (table["arm"] == EXPLAINED_ARM)
         & (table["outcome"] == OUTCOME)
         & table["estimate"].notna()
         & table["setting"].isin(datasets)
     )
-    table = table[is_drawn & table["measure"].map(claim).astype(bool)]
+    table = table[is_drawn & table["measure"].map(claimed_sign).astype(bool)]
     measures = list(dict.fromkeys(table["measure"]))
     rows = {"lead": "", "p": ""}
     own_xlabels = {"lead": "tasks by which the\nmeasure is ahead", "p": "adjusted p"}
@@ -70,10 +70,10 @@ def _draw_leads(axis: Axes, table: pd.DataFrame, measures: Sequence[str], style:
 
     correlations = table[table["question"] == "cross_correlation"]
     if len(correlations):
-        is_sure = correlations["p_adjusted"] <= SURE
+        is_sure = correlations["p_adjusted"] <= SIGNIFICANCE_LEVEL
         groups = [
             (correlations[~is_sure], "none", "largest cross-correlation"),
-            (correlations[is_sure], style.warning, f"… p ≤ {SURE}"),
+            (correlations[is_sure], style.warning, f"… p ≤ {SIGNIFICANCE_LEVEL}"),
         ]
         for rows, fill, label in groups:
             axis.plot(
@@ -100,8 +100,10 @@ def _draw_granger_tests(
         colour = "black" if marker == ">" else style.quiet
         axis.plot(p, _positions(rows, measures), marker, color=colour, label=label)
         axis.set_xscale("log")
-        axis.set_xlim(min(SURE / 2, table["p_adjusted"].clip(SMALLEST_P).min() / 2), 1.5)
-        axis.axvline(SURE, color=style.warning, linewidth=0.7, linestyle="--")
+        axis.set_xlim(
+            min(SIGNIFICANCE_LEVEL / 2, table["p_adjusted"].clip(SMALLEST_P).min() / 2), 1.5
+        )
+        axis.axvline(SIGNIFICANCE_LEVEL, color=style.warning, linewidth=0.7, linestyle="--")
 
 
 def _positions(table: pd.DataFrame, measures: Sequence[str]) -> list[int]:

@@ -36,7 +36,7 @@ class Method(Intervention):
     CLAIM = "which units start anew"
     AT_MOST = {"rate": 1, "decay": 0.9999}
     WHOLE = ["maturity"]
-    WATCHES = True
+    USES_ACTIVATIONS = True
 
     rate: Tensor
     maturity: Tensor = default(100)

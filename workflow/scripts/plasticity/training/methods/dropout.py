@@ -19,7 +19,7 @@ class Method(Intervention):
     """All arms of a seed use the same draws, so a higher rate drops more of the same numbers."""
 
     AT_MOST = {"rate": 1}
-    WATCHES = True
+    USES_ACTIVATIONS = True
 
     rate: Tensor
 

@@ -21,7 +21,7 @@ from plasticity.training.method import Intervention
 class Method(Intervention):
     """`rank` is the strength of the second term."""
 
-    WATCHES = True
+    USES_ACTIVATIONS = True
 
     strength: Tensor
     rank: Tensor

@@ -24,7 +24,7 @@ class Method(Intervention):
 
     CLAIM = "which units start anew"
     WHOLE = ["period"]
-    WATCHES = True
+    USES_ACTIVATIONS = True
 
     threshold: Tensor
     period: Tensor

@@ -27,7 +27,7 @@ class Method(Intervention):
     REFUSES = {"activation": ["leaky_relu", "tanh", "identity", "gelu", "sin", "crelu", "fourier"]}
     CLAIM = "which units start anew"
     AT_MOST = {"rejection": 1}
-    WATCHES = True
+    USES_ACTIVATIONS = True
 
     rejection: Tensor
 

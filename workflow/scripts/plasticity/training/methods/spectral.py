@@ -49,7 +49,7 @@ class Method(Intervention):
             layer, _, part = name.rpartition(".")
             if part == "bias":
                 squares.append(tensor.square().sum(dim=1, keepdim=True))
-            elif isinstance(learner.network.get_submodule(layer), normalization.LAYERS):
+            elif isinstance(learner.network.get_submodule(layer), normalization.NORM_CLASSES):
                 norms.append(tensor.abs().amax(dim=1, keepdim=True))
         power = self.power[:, None]
         # a power below 1 has no gradient at 0, where biases start
