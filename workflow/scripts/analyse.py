@@ -4,6 +4,7 @@ import json
 
 import xarray as xr
 
+from plasticity.atomic import atomic_write, explain_write_errors
 from plasticity.config.models import Statistics
 from plasticity.job import Job, start
 from plasticity.statistics import summaries, tables
@@ -16,7 +17,7 @@ def main(job: Job) -> None:
     tables_by_name["tuning"] = summaries.tuning(*read_tuning(job))
     for path in job.paths["tables"]:
         table = tables_by_name[path.stem]
-        with netcdf.atomic_write(path) as part, netcdf.explained(path):
+        with atomic_write(path) as part, explain_write_errors(path):
             table.to_csv(part, index=False, float_format="%.6g")
 
 

@@ -1,9 +1,9 @@
 """Write a page of the report that shows some tables of a study, each with its caption."""
 
+from plasticity.atomic import atomic_write, explain_write_errors
 from plasticity.job import Job, start
 from plasticity.report import captions, page
 from plasticity.statistics.table_files import read_table
-from plasticity.storage import netcdf
 
 
 def main(job: Job) -> None:
@@ -22,7 +22,7 @@ def main(job: Job) -> None:
     ]
     title = f"Study {config['study']}: {job.settings['page']}"
     path = job.path("page")
-    with netcdf.atomic_write(path) as part, netcdf.explained(path):
+    with atomic_write(path) as part, explain_write_errors(path):
         part.write_text(page.page(title, sections), encoding="utf-8")
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from plasticity import log
+from plasticity.atomic import atomic_write
 from plasticity.errors import StudyError
 from plasticity.job import Job, start
 from plasticity.report import captions, latex
@@ -20,7 +21,7 @@ DRAWN_WITH = ("snakemake", "matplotlib", "pandas", "scipy", "statsmodels")
 
 def main(job: Job) -> None:
     config = job.settings | {"quoted": quoted(job)}
-    with netcdf.atomic_write(job.path("output")) as part:
+    with atomic_write(job.path("output")) as part:
         part.write_text(write_report(config, job.path("stylesheet")))
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+from plasticity.atomic import atomic_write, explain_write_errors
 from plasticity.job import Job, start
 from plasticity.report import latex
 from plasticity.statistics.table_files import read_table
@@ -20,7 +21,7 @@ def main(job: Job) -> None:
         "cost": latex.cost(job.path("benchmarks")),
     }
     for path, text in latex.file_contents(tables, job.paths["outputs"]).items():
-        with netcdf.atomic_write(path) as part, netcdf.explained(path):
+        with atomic_write(path) as part, explain_write_errors(path):
             part.write_text(text, encoding="utf-8")
 
 

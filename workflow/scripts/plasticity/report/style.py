@@ -15,8 +15,8 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from plasticity.atomic import atomic_write
 from plasticity.errors import StudyError
-from plasticity.storage import netcdf
 
 mpl.use("Agg")
 
@@ -147,6 +147,6 @@ def save(figure: Figure, paths: Sequence[Path], stamp: Mapping[str, str]) -> Non
         canvas = CANVASES[path.suffix](figure)
         # figure.savefig would draw everything twice
         print_figure = getattr(canvas, f"print_{path.suffix.removeprefix('.')}")
-        with netcdf.atomic_write(path) as part:
+        with atomic_write(path) as part:
             print_figure(part, metadata=metadata[path.suffix])
     plt.close(figure)

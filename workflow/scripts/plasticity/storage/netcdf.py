@@ -13,12 +13,9 @@ import numpy as np
 import xarray as xr
 
 # `as` re-exports the name to the other rooms
-from plasticity.atomic import atomic_write as atomic_write
-from plasticity.atomic import explain_write_errors
+from plasticity.atomic import atomic_write, explain_write_errors
 from plasticity.errors import StudyError
 from plasticity.provenance import code_digest
-
-explained = explain_write_errors
 
 COMPRESS_ABOVE = 2**20  # bytes; zlib makes smaller arrays larger
 
