@@ -128,7 +128,7 @@ def test_what_jobs_import_is_what_their_digests_name(built, imports):
 
 
 def test_each_job_is_named_with_what_changed_and_what_it_took(copy):
-    edit(f"{LIBRARY}/methods/l2.py")(copy)
+    edit(f"{LIBRARY}/training/methods/l2.py")(copy)
     copy.config(lambda config: config["curvature"].update(samples=64))
     copy.append("workflow/style.yaml", "\n# a word\n")
     before = copy.contents()
@@ -137,7 +137,7 @@ def test_each_job_is_named_with_what_changed_and_what_it_took(copy):
     *lines, last = done.stdout.splitlines()
     assert {re.sub(r" {2,}.*", "", line) for line in lines} == copy.plan() - {"all"}
     said = {re.sub(r" {2,}.*", "", line): line for line in lines}
-    assert said[f"train_ensemble {RELU}/l2/0"].endswith(f"{LIBRARY}/methods/l2.py changed")
+    assert said[f"train_ensemble {RELU}/l2/0"].endswith(f"{LIBRARY}/training/methods/l2.py changed")
     assert "curvature.operators" not in said[f"measure_ensemble {RELU}/none/1"]
     assert said[f"measure_ensemble {RELU}/none/1"].endswith("operators.fisher.samples: 32 → 64")
     assert "curvature.operators.fisher.samples: 32 → 64" in said[f"gather {RELU}"]
@@ -277,7 +277,7 @@ def test_an_edit_while_jobs_run_spoils_none_and_the_next_start_runs_just_what_it
             assert running.poll() is None
             assert time.monotonic() < limit
             time.sleep(0.01)
-        edit(f"{LIBRARY}/methods/l2.py")(project)
+        edit(f"{LIBRARY}/training/methods/l2.py")(project)
         running.wait(timeout=300)
     said = (project.root / "said").read_text()
     trained = {f"train_ensemble {RELU}/l2/{seed}" for seed in SEEDS}
@@ -285,7 +285,7 @@ def test_an_edit_while_jobs_run_spoils_none_and_the_next_start_runs_just_what_it
     assert 1 <= len(refused) <= 2, said[
         -3000:
     ]  # the first job may have been one of them, and runs on with the code that it has
-    assert f"{LIBRARY}/methods/l2.py was edited after this job was planned" in said
+    assert f"{LIBRARY}/training/methods/l2.py was edited after this job was planned" in said
     assert running.returncode == 1
     assert project.plan("train") == trained | {"train"}
     assert trained <= OF_L2
