@@ -20,49 +20,51 @@ def table(curvature: Curvature) -> dict[str, Variable]:
     """Describe the variables of all operators, by name."""
     variables: dict[str, Variable] = {}
     for operator, how in curvature.operators.items():
-        variables |= _number_variables(operator, how, curvature)
+        numbers = _number_variables(operator, curvature)
+        variables |= numbers
         variables |= _eigenvalue_variables(operator, how, curvature.top)
+        if may_be_estimated(operator, how):
+            variables |= _error_variables(operator, numbers)
     return variables
 
 
-def _number_variables(operator: str, how: Spectra, curvature: Curvature) -> dict[str, Variable]:
-    """Describe the numbers of an operator's spectra, and the errors of estimates."""
+def _number_variables(operator: str, curvature: Curvature) -> dict[str, Variable]:
+    """Describe the numbers of an operator's spectra."""
     suffix = _suffix(operator)
     numbers = meanings(curvature.levels) | {
         "gradient_overlap": "share of the square of the coming task's gradient in the span of the "
         f"top {curvature.top} eigenvectors"
     }
-    variables = {
+    return {
         f"{operator}_{name}": Variable(_DATA, meaning + suffix) for name, meaning in numbers.items()
     }
-    if may_be_estimated(operator, how):
-        for name, meaning in numbers.items():
-            variables[f"{operator}_{name}_standard_error"] = Variable(
-                _DATA, f"standard error: {meaning}{suffix}"
-            )
-    return variables
 
 
 def _eigenvalue_variables(operator: str, how: Spectra, top: int) -> dict[str, Variable]:
-    """Describe the eigenvalues of an operator, and the density of estimates."""
+    """Describe the eigenvalues of an operator."""
+    meaning = "eigenvalues, descending"
+    if may_be_estimated(operator, how):
+        meaning += f": all, or of an estimate the {top} largest, then as many smallest"
+    meaning += _suffix(operator)
+    return {f"{operator}_eigenvalue": Variable((*_DATA, "rank"), meaning, "float64")}
+
+
+def _error_variables(operator: str, numbers: Mapping[str, Variable]) -> dict[str, Variable]:
+    """Describe what estimates have in addition: errors, and a density."""
     suffix = _suffix(operator)
-    eigenvalues = "eigenvalues, descending"
-    estimated = may_be_estimated(operator, how)
-    if estimated:
-        eigenvalues += f": all, or of an estimate the {top} largest, then as many smallest"
     variables = {
-        f"{operator}_eigenvalue": Variable((*_DATA, "rank"), eigenvalues + suffix, "float64")
+        f"{name}_standard_error": Variable(_DATA, f"standard error: {number.meaning}")
+        for name, number in numbers.items()
     }
-    if estimated:
-        variables[f"{operator}_eigenvalue_error"] = Variable(
-            (*_DATA, "rank"), f"bound on the error of each eigenvalue (its residual){suffix}"
-        )
-        variables[f"{operator}_density"] = Variable(
-            (*_DATA, "grid"), f"share of the eigenvalues per unit of asinh, smoothed{suffix}"
-        )
-        variables[f"{operator}_density_error"] = Variable(
-            _DATA, f"bound (95 %) on the largest error of the density{suffix}"
-        )
+    variables[f"{operator}_eigenvalue_error"] = Variable(
+        (*_DATA, "rank"), f"bound on the error of each eigenvalue (its residual){suffix}"
+    )
+    variables[f"{operator}_density"] = Variable(
+        (*_DATA, "grid"), f"share of the eigenvalues per unit of asinh, smoothed{suffix}"
+    )
+    variables[f"{operator}_density_error"] = Variable(
+        _DATA, f"bound (95 %) on the largest error of the density{suffix}"
+    )
     return variables
 
 
