@@ -49,7 +49,7 @@ class BaseShift:
 
     Attributes:
         LOSS: name of the loss, a key of `losses.LOSSES`.
-        EQUALLY_HARD: whether all tasks are equally hard for a network initialised from scratch, apart
+        EQUALLY_HARD: whether all tasks are equally hard for a newly initialised network, apart
             from chance.
     """
 

@@ -99,7 +99,8 @@ class Intervention:
     def penalty(self, learner: Learner) -> Tensor | QuadraticPenalty | None:
         """Return what is added to each run's loss.
 
-        On a GPU the penalty is part of a CUDA graph, unless a method sets `USES_ACTIVATIONS`: Python runs it
+        On a GPU the penalty is part of a CUDA graph, unless a method sets `USES_ACTIVATIONS`:
+        Python runs it
         in the first few steps only, and then the same kernels are replayed. So whatever changes
         from step to step must be a tensor that is changed in place. The penalty must not wait for
         the device: no `item`, no `tolist`, no `if` on a tensor.
