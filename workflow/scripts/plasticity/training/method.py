@@ -100,10 +100,9 @@ class Intervention:
         """Return what is added to each run's loss.
 
         On a GPU the penalty is part of a CUDA graph, unless a method sets `USES_ACTIVATIONS`:
-        Python runs it
-        in the first few steps only, and then the same kernels are replayed. So whatever changes
-        from step to step must be a tensor that is changed in place. The penalty must not wait for
-        the device: no `item`, no `tolist`, no `if` on a tensor.
+        Python runs it in the first few steps only, and then the same kernels are replayed. So
+        whatever changes from step to step must be a tensor that is changed in place. The penalty
+        must not wait for the device: no `item`, no `tolist`, no `if` on a tensor.
 
         Returns:
             Shape ``(run,)``; or a `QuadraticPenalty`, which needs no autograd; or None.
