@@ -485,7 +485,7 @@ METHODS = {
     "two that reset units": (
         {"redo + continual_backprop": REDO | BACKPROP},
         [],
-        ["contradict", "which units start anew", "Choose one"],
+        ["contradict", "which units are reset", "Choose one"],
     ),
     "two that shrink": (
         {

@@ -33,7 +33,7 @@ class Method(Intervention):
     Its rate is 1e-4; Kumar et al. (arXiv 2308.11958) try 1e-1 to 1e-6.
     """
 
-    CLAIM = "which units start anew"
+    CLAIM = "which units are reset"
     AT_MOST = {"rate": 1, "decay": 0.9999}
     WHOLE = ["maturity"]
     USES_ACTIVATIONS = True

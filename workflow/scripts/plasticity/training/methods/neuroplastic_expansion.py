@@ -35,7 +35,7 @@ from plasticity.training.method import Intervention, default
 class Method(Intervention):
     """The authors' values; their density is 0.2, and 1 is a dense network."""
 
-    CLAIM = "which units start anew"
+    CLAIM = "which units are reset"
     AT_MOST = {"density": 1, "growth": 1, "prune": 1, "most": 1}
     WHOLE = ["period"]
     LAST = True

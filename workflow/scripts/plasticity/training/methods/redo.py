@@ -22,7 +22,7 @@ from plasticity.training.method import Intervention
 class Method(Intervention):
     """A period of 0 means never."""
 
-    CLAIM = "which units start anew"
+    CLAIM = "which units are reset"
     WHOLE = ["period"]
     USES_ACTIVATIONS = True
 

@@ -25,7 +25,7 @@ class Method(Intervention):
     """Only with relu, where units can be silent. A reset also clears a unit's waiting times."""
 
     REFUSES = {"activation": ["leaky_relu", "tanh", "identity", "gelu", "sin", "crelu", "fourier"]}
-    CLAIM = "which units start anew"
+    CLAIM = "which units are reset"
     AT_MOST = {"rejection": 1}
     USES_ACTIVATIONS = True
 
