@@ -1,4 +1,4 @@
-"""Training an ensemble as one ensemble against plain loops over one network, and against what the machine allows.
+"""Compare the training of an ensemble with plain loops over one network, and with the machine.
 
     python benchmarks/training.py [--quick]
 
