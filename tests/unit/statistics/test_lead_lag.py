@@ -9,6 +9,7 @@ from statsmodels.regression.linear_model import OLS
 
 from plasticity.statistics import lead_lag, null_models
 from plasticity.statistics.resampling import Draws
+from plasticity.statistics.setting_arrays import CompleteSeries, Variant
 
 DRAWS = Draws(499)
 SEEDS, TASKS = 6, 24
@@ -108,3 +109,17 @@ def test_measure_that_changes_earlier_has_the_earlier_change_point():
     assert answer.lower_quartile[0, 0] <= lead <= answer.upper_quartile[0, 0]
     assert answer.estimate.p[0, 0] < 0.01
     assert null_models.MIN_SEEDS <= 10
+
+
+def test_question_without_an_answer_leaves_the_later_ones_without_one():
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(1, SEEDS, TASKS)), random.normal(size=(1, SEEDS, TASKS))
+    y[..., 5:] = y[..., 5:6]  # nothing is left to correlate with at the longest lags
+    answers = lead_lag.answer_questions(x, y, np.arange(TASKS), DRAWS)
+    assert np.isnan(answers["cross_correlation"].estimate.value).all()
+    assert np.isfinite(answers["change_point"].estimate.value).all()
+    variant = Variant("fisher_trace", "next", "all")
+    complete = CompleteSeries([variant], x, y, np.arange(SEEDS), np.arange(TASKS), SEEDS)
+    for row in lead_lag._rows(complete, ["final_error"], DRAWS):
+        assert row["note"] == "constant"
+        assert np.isnan([row[name] for name in ("estimate", "lag", "low", "high", "p")]).all()

@@ -114,12 +114,13 @@ def _rows(series: CompleteSeries, outcome_names: Sequence[str], draws: Draws) ->
     y_is_constant = (np.ptp(series.y, axis=-1) == 0).any(axis=-1)
     for m, variant in enumerate(series.variants):
         for o, outcome in enumerate(outcome_names):
-            is_constant = x_is_constant[m] or y_is_constant[o]
+            is_missing = has_few or x_is_constant[m] or y_is_constant[o]
             for question in QUESTIONS:
-                if has_few:
-                    answer = Answer(Estimate(note="too few"))
-                elif is_constant or np.isnan(answers[question].estimate.at(m, o).value):
-                    answer = Answer(Estimate(note="constant"))
+                # A series that is too constant for one question is so for those after it: what a
+                # regression then explains is round-off.
+                is_missing = is_missing or np.isnan(answers[question].estimate.at(m, o).value)
+                if is_missing:
+                    answer = Answer(Estimate(note="too few" if has_few else "constant"))
                 else:
                     answer = answers[question]
                 yield {
