@@ -1,14 +1,13 @@
-"""Benchmark the statistics: false positives, power, coverage and time.
+"""Benchmark the statistics: coverage, time and memory.
 
     python benchmarks/inference.py [--quick]
 
 Parts:
 
-1. False positives at the 5 % level under trends that runs share.
-2. Power at a simulated relation.
-3. Coverage of intervals over seeds.
-4. Time and memory of all tables of a large study, and time compared with scipy and statsmodels, one
-   thread each, best of three. The last column is their time divided by ours.
+1. Coverage of intervals over seeds.
+2. Time and memory of all tables of a large study.
+3. Time compared with scipy and statsmodels, one thread each, best of three. The last column is
+   their time divided by ours.
 """
 
 import os
@@ -31,8 +30,6 @@ from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
-
-import simulated_studies
 
 from plasticity.config.models import Statistics
 from plasticity.statistics import mixed_model, null_models, prediction, resampling, tables
@@ -58,25 +55,6 @@ MEASURES = [
     "gradient_norm",
 ]
 Action = Callable[[], object]
-
-
-def print_rejection_rates(
-    title: str, tests: dict[str, simulated_studies.Test], studies: int, relation: float = 0.0
-) -> None:
-    """Print the rate of rejections in %, a row per test and a column per shape of the trends."""
-    shapes = simulated_studies.SHAPES
-    columns = [
-        simulated_studies.rejection_rates(tests, shape, studies, DRAWS, relation=relation)
-        for shape in shapes
-    ]
-    print(
-        f"\n{title}: rejections at the 5 % level, "
-        f"in % of {studies} studies of 10 seeds × 60 tasks\n"
-    )
-    print(f"| test | {' | '.join(shapes)} |\n|---|{'---|' * len(shapes)}")
-    for name in tests:
-        cells = [f"{100 * column[name]:.1f}" for column in columns]
-        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def print_coverage(studies: int) -> None:
@@ -270,15 +248,6 @@ def main() -> None:
     )
     is_quick = parser.parse_args().quick
     print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}")
-    studies = 20 if is_quick else 1000
-    all_tests = simulated_studies.NAIVE | simulated_studies.TESTS
-    print_rejection_rates("No relation but a shared trend", all_tests, studies)
-    print_rejection_rates(
-        "A relation of 0.3 in what is a run's own",
-        simulated_studies.TESTS,
-        max(20, studies // 5),
-        relation=0.3,
-    )
     print_coverage(500 if is_quick else 3000)
     if is_quick:
         print_table_costs(settings=1, arms=6, seeds=10, tasks=50)
