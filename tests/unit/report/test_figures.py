@@ -614,12 +614,6 @@ def test_figure_shows_an_operator_of_the_users_own_by_the_name_in_its_file(name,
     assert {"My operator", "Fisher", "Hessian"} <= labels
 
 
-def test_measure_is_named_by_its_operator(own_operator):
-    assert panels.quantity_name("my_fisher_stable_rank") == "My operator stable rank"
-    assert panels.quantity_name("fisher_stable_rank") == "Fisher stable rank"
-    assert panels.quantity_name("weight_norm") == "weight norm"
-
-
 def test_operator_without_a_look_in_the_stylealways_has_the_same_one():
     looks = [as_line_options(look) for look in STYLE.others]
     assert STYLE.of_operator("my_fisher") == STYLE.of_operator("my_fisher")

@@ -99,7 +99,7 @@ def test_settings_describe_problem_budget_network_and_optimizer():
             "b": {"setting": in_steps, "arms": ["fresh"], "seeds": 5},
         }
     )
-    assert table["steps a task"].tolist() == [12, 11], "an epoch includes its last, smaller batch"
+    assert table["steps a task"].tolist() == [9, 11], "training drops the partial batch"
     first = table.iloc[0]
     assert first[["shift", "network", "activation", "optimizer"]].tolist() == [
         "redraw_labels fraction 0.5",

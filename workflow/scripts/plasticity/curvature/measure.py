@@ -16,11 +16,10 @@ from torch import Tensor
 
 from plasticity.config import registry
 from plasticity.config.models import Curvature, Setting
-from plasticity.curvature import spectrum, spectrum_variables
+from plasticity.curvature import spectrum, spectrum_variables, unit_measures
 from plasticity.curvature.blocks import ALL, LAST_TWO, blocks_of
 from plasticity.curvature.lanczos import Quadrature
 from plasticity.curvature.operator import Operator
-from plasticity.curvature.unit_measures import hidden_activations, unit_measures, weight_norm
 from plasticity.data import shift, tasks
 from plasticity.log import log
 from plasticity.models import architecture, ensemble, losses
@@ -32,14 +31,7 @@ AT_ONCE = 2**25
 STATUS = {"measured": 0, "diverged": 1, "no_data": 2, "not_asked_for": 3}
 PREVIOUS, FRESH = "previous", "fresh"
 
-_DATA, _BLOCK = (*RUN, "evaluation_point", "block"), (*RUN, "block")
-UNITS = {
-    "weight_norm": Variable(_BLOCK, "Euclidean norm of the parameters at the task's start"),
-    "feature_rank": Variable(
-        _DATA, "effective rank (0.99) of the layer's activations on the task's data"
-    ),
-    "dead_fraction": Variable(_DATA, "share of units that are zero on all of the task's data"),
-    "dormant_fraction": Variable(_DATA, "share of units with a ReDo score of at most 0.025"),
+STATUS_VARIABLE = {
     "curvature_status": Variable(
         (*RUN, "evaluation_point"), "whether there was something to measure", "int8", STATUS
     ),
@@ -48,7 +40,7 @@ UNITS = {
 
 def table(curvature: Curvature) -> dict[str, Variable]:
     """Describe all measures, by name."""
-    return UNITS | spectrum_variables.table(curvature)
+    return unit_measures.TABLE | STATUS_VARIABLE | spectrum_variables.table(curvature)
 
 
 class CheckpointSource(Protocol):
@@ -243,7 +235,7 @@ class CheckpointMeasurer:
             for name in results[0]
         }
         parameters = Parameters(rows.flatten(0, 1), self._checkpoints.shapes)
-        norms = weight_norm(parameters, self.blocks).unflatten(0, rows.shape[:2])
+        norms = unit_measures.weight_norm(parameters, self.blocks).unflatten(0, rows.shape[:2])
         return measures | {"weight_norm": norms.numpy()}
 
     def _seeds_at_once(self) -> int:
@@ -312,8 +304,10 @@ class CheckpointMeasurer:
             alive = rows_of_arm.isfinite().all(dim=-1)
             finite_rows = rows_of_arm.where(alive[:, None], 0)
             tensors = Parameters(finite_rows, self._checkpoints.shapes).tensors
-            activations = hidden_activations(self._network, tensors, point.data.inputs)
-            measures = unit_measures(activations, self.blocks)
+            activations = unit_measures.hidden_activations(
+                self._network, tensors, point.data.inputs
+            )
+            measures = unit_measures.unit_measures(activations, self.blocks)
             measures |= self._measure_operators(due, point, seeds, tensors)
             results.append(_mask(measures, alive, has_data))
         return _stack_tensors(results)

@@ -12,8 +12,19 @@ from torch import Tensor, nn
 from plasticity.curvature import spectrum
 from plasticity.curvature.blocks import layer_name
 from plasticity.models.ensemble import Parameters, Watch, forward
+from plasticity.storage.netcdf import RUN, Variable
 
 DORMANT = 0.025  # Sokar et al. 2023 (ReDo), arXiv 2302.12902
+
+_DATA, _BLOCK = (*RUN, "evaluation_point", "block"), (*RUN, "block")
+TABLE = {
+    "weight_norm": Variable(_BLOCK, "Euclidean norm of the parameters at the task's start"),
+    "feature_rank": Variable(
+        _DATA, "effective rank (0.99) of the layer's activations on the task's data"
+    ),
+    "dead_fraction": Variable(_DATA, "share of units that are zero on all of the task's data"),
+    "dormant_fraction": Variable(_DATA, "share of units with a ReDo score of at most 0.025"),
+}
 
 
 @torch.no_grad()

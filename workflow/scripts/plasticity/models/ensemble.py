@@ -266,6 +266,11 @@ def make_deterministic() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def default_device() -> torch.device:
+    """Choose the device of a job: a GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @dataclass
 class Watch:
     """Hidden activations of one call of a network.

@@ -12,21 +12,10 @@ import jinja2
 import pandas as pd
 from docutils.core import publish_parts
 
-from plasticity.config import registry
+from plasticity.config import quantities, registry
 
-# sentences on the first page, in this order: what they are about, and endings of their measures
-FIRST_PAGE = {
-    "loss": (),
-    "hypotheses": (),
-    "counterexamples": (
-        "_effective_rank",
-        "feature_rank",
-        "dormant_fraction",
-        "dead_fraction",
-        "weight_norm",
-    ),
-    "consistency": ("_effective_rank",),
-}
+# what the sentences on the first page are about, in this order
+FIRST_PAGE = ("loss", "hypotheses", "counterexamples", "consistency")
 LISTED_BUDGETS = 3  # if settings have more budgets than this, the table of settings lists them
 
 
@@ -55,11 +44,14 @@ def quoted(config: Mapping[str, Any], statements: pd.DataFrame) -> dict[str, str
 def _first_page_sentences(statements: pd.DataFrame) -> pd.Series:
     """Select the sentences of the first page, in its order."""
     sections = []
-    for about, endings in FIRST_PAGE.items():
+    for about in FIRST_PAGE:
         rows = statements[statements["about"] == about]
-        # every string ends with the empty one
-        is_chosen = rows["measure"].str.endswith(endings or "")
-        sections.append(rows[is_chosen]["statement"])
+        if about == "counterexamples":
+            is_chosen = rows["measure"].map(lambda name: quantities.describe(name).on_first_page)
+            rows = rows[is_chosen.astype(bool)]
+        elif about == "consistency":
+            rows = rows[rows["measure"].map(quantities.is_main_measure).astype(bool)]
+        sections.append(rows["statement"])
     return pd.concat(sections)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import panel as pn
 import xarray as xr
 
+from plasticity.config import quantities
 from plasticity.report import panels
 from plasticity.report.style import Style
 from plasticity.statistics.summaries import add_gaps
@@ -17,9 +18,8 @@ WIDGET_WIDTH = 240  # pixels
 PLOT = {"width": 540, "height": 360, "grid": True, "legend": "bottom"}
 DEFAULTS = {
     "arms": list(panels.REFERENCES),
-    "measure": "fisher_effective_rank",
-    "evaluation_point": "next",
-    "block": "all",
+    "measure": quantities.main_measure(),
+    **quantities.EXPLANATION,
 }
 
 
@@ -109,7 +109,7 @@ def view(
         alpha=0.6,
         **plot_options,
     )
-    operator = panels.split_operator(measure)[0] or panels.main_operator({"": data})
+    operator = quantities.split_operator(measure)[0] or panels.main_operator({"": data})
     eigenvalues = spectra(data, operator, arms, task, evaluation_point, block)
     if len(eigenvalues):
         spectrum = eigenvalues.hvplot.line(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plasticity.config.models import Setting
 from plasticity.training.outcomes import LOWER_IS_BETTER
 
 # stages that are finished when the cost table is made
@@ -48,20 +49,19 @@ def settings(job_settings: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 def _setting_row(name: str, job: Mapping[str, Any]) -> dict[str, object]:
     """Describe a setting in one row of the table."""
-    setting = job["setting"]
-    problem, network, optimizer = setting["problem"], setting["network"], setting["optimizer"]
-    batches_per_epoch = -(-problem["samples"] // problem["batch"])
+    setting = Setting.of(job["setting"])
+    problem, network, optimizer = setting.problem, setting.network, setting.optimizer
     return {
         "setting": name,
-        "dataset": problem["dataset"],
-        "shift": _with_options(problem["shift"], problem["options"]),
-        "images": problem["samples"],
-        "batch": problem["batch"],
-        "tasks": problem["tasks"],
-        "steps a task": problem["steps_per_task"] or problem["epochs"] * batches_per_epoch,
-        "network": _with_options(network["kind"], network["options"]),
-        "activation": network["activation"],
-        "optimizer": _with_options(optimizer["kind"], optimizer["options"]),
+        "dataset": problem.dataset,
+        "shift": _with_options(problem.shift, problem.options),
+        "images": problem.samples,
+        "batch": problem.batch,
+        "tasks": problem.tasks,
+        "steps a task": problem.steps,
+        "network": _with_options(network.kind, network.options),
+        "activation": network.activation,
+        "optimizer": _with_options(optimizer.kind, optimizer.options),
         "arms": len(job["arms"]),
         "seeds": job["seeds"],
     }

@@ -15,25 +15,15 @@ from matplotlib.collections import FillBetweenPolyCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from plasticity.config import registry
+from plasticity.config import quantities, registry
 from plasticity.config.models import BASELINE
+from plasticity.config.quantities import MAIN_OPERATOR, main_measure
 from plasticity.report.style import Style
 from plasticity.statistics.resampling import t_interval
 
 Panels = dict[tuple[str, str], Axes]  # by row and column
 
-LABELS = {
-    "final_error": "final error",
-    "final_error_gap": "gap to a\nfresh network",
-    "feature_rank": "feature rank\n(last hidden)",
-    "dormant_fraction": "dormant units\n(share)",
-    "dead_fraction": "dead units\n(share)",
-    "weight_norm": "weight norm",
-    "update_norm": "update norm",
-}
 REFERENCES = {"none": "no intervention", BASELINE: "fresh network per task"}
-# endings of quantities that are comparable across settings: their panels share a y axis
-SHARED_SCALE = ("error", "_gap", "_fraction", "_overlap")
 COMBINED_BLOCKS = ("last_two", "all")
 TITLE_WIDTH = 24  # letters in a line of a panel's title
 SMALL_FONT = 6  # points
@@ -100,7 +90,7 @@ def _share_axes(
     for row, axis in column.items():
         if row in shared_rows[1:]:
             axis.sharex(column[shared_rows[0]])
-        if row.endswith(SHARED_SCALE) and axis is not first_column[row]:
+        if quantities.describe(row).is_share and axis is not first_column[row]:
             axis.sharey(first_column[row])
 
 
@@ -116,7 +106,7 @@ def _label_axes(
     for row, axis in column.items():
         if is_leftmost:
             axis.set_ylabel(ylabels[row])
-        elif row.endswith(SHARED_SCALE):
+        elif quantities.describe(row).is_share:
             axis.tick_params(labelleft=False)
         if row in own_xlabels or row == shared_rows[-1]:
             axis.set_xlabel(own_xlabels.get(row, xlabel))
@@ -366,15 +356,6 @@ def titles(settings: Iterable[str]) -> dict[str, str]:
     }
 
 
-def quantity_name(name: str) -> str:
-    """Return the name of a measure or an outcome in one line."""
-    if name in LABELS:
-        return LABELS[name].replace("\n", " ")
-    operator, number = split_operator(name)
-    number = number.replace("_", " ")
-    return f"{operator_name(operator)} {number}" if operator else number
-
-
 def short(arm: str) -> str:
     """Shorten the name of an arm with one hyperparameter: ``l2(strength=0.01)`` → ``l2 0.01``."""
     method, _, options = arm.rstrip(")").partition("(")
@@ -383,33 +364,15 @@ def short(arm: str) -> str:
     return name.replace("$", r"\$")  # a dollar sign starts a formula in matplotlib
 
 
-def operator_name(operator: str) -> str:
-    """Return the name that an operator's file gives it: ``ggn`` → ``GGN``."""
-    return registry.constant("operators", operator, "NAME") or operator.replace("_", " ")
-
-
-def split_operator(measure: str) -> tuple[str, str]:
-    """Split a measure into operator and number: ``ggn_stable_rank`` → ``ggn``, ``stable_rank``.
-
-    Returns:
-        The operator, empty if the measure belongs to none, and the rest of the name.
-    """
-    operators = [name for name in registry.names("operators") if measure.startswith(f"{name}_")]
-    if not operators:
-        return "", measure
-    operator = max(operators, key=len)
-    return operator, measure.removeprefix(f"{operator}_")
-
-
 def measured_operators(datasets: Mapping[str, xr.Dataset]) -> list[str]:
     """List the operators that were measured in at least one setting."""
     variables = {str(name) for data in datasets.values() for name in data.data_vars}
-    return [name for name in registry.names("operators") if f"{name}_effective_rank" in variables]
+    return [name for name in registry.names("operators") if main_measure(name) in variables]
 
 
 def main_operator(datasets: Mapping[str, xr.Dataset]) -> str:
     """Return the operator that stands for curvature: the Fisher, or the first that was measured."""
     measured = measured_operators(datasets)
-    if not measured or "fisher" in measured:
-        return "fisher"
+    if not measured or MAIN_OPERATOR in measured:
+        return MAIN_OPERATOR
     return measured[0]

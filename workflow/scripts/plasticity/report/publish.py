@@ -11,6 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from plasticity.config import registry
+from plasticity.config.quantities import EXPLANATIONS, SPECTRUM_NUMBERS, main_measure
 from plasticity.config.study import Study
 from plasticity.provenance import record
 from plasticity.report import panels
@@ -28,24 +29,7 @@ UNPUBLISHED_TABLE = "nulls"
 # variables of all arms, in addition to the rank of the main operator
 VARIABLES_OF_ALL_ARMS = ("final_error", "fresh_final_error")
 # variables of the arms without an intervention: none and the baseline
-VARIABLES_OF_REFERENCES = (
-    "feature_rank",
-    "dormant_fraction",
-    "dead_fraction",
-    "weight_norm",
-    "update_norm",
-    "error_curve",
-    "loss_curve",
-)
-NUMBERS_OF_OPERATORS = (
-    "effective_rank",
-    "stable_rank",
-    "entropy_rank",
-    "top_eigenvalue",
-    "negative_fraction",
-    "gradient_overlap",
-    "trace",
-)
+VARIABLES_OF_REFERENCES = (*EXPLANATIONS, "error_curve", "loss_curve")
 SPECTRA = ("eigenvalue", "density")  # of the whole network, on the next task's data
 
 
@@ -109,12 +93,12 @@ def reduced(data: xr.Dataset, main_operator: str, has_spectra: bool) -> xr.Datas
         has_spectra: whether whole spectra of this setting are drawn.
     """
     operators = panels.measured_operators({"": data})
-    of_all_arms = {*VARIABLES_OF_ALL_ARMS, f"{main_operator}_effective_rank"}
+    of_all_arms = {*VARIABLES_OF_ALL_ARMS, main_measure(main_operator)}
     of_all_blocks = {*of_all_arms, *VARIABLES_OF_REFERENCES}
     numbers = {
         f"{operator}_{number}{ending}"
         for operator in operators
-        for number in NUMBERS_OF_OPERATORS
+        for number in SPECTRUM_NUMBERS
         for ending in ("", "_standard_error")
     }
     spectra = set()

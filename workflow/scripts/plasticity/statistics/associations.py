@@ -35,6 +35,7 @@ from plasticity.statistics.resampling import (
     BCA,
     MIN_BOOTSTRAP_SEEDS,
     ROUND_OFF,
+    TAILS,
     UNEVEN,
     Draws,
     Statistic,
@@ -166,7 +167,7 @@ def pooled(x: Sequence[np.ndarray], y: Sequence[np.ndarray]) -> Estimate:
     freedom = scaled_x.shape[1] - len(x)
     fewest_seeds = min(values.shape[1] for values in x)
     error = fit.error * error_inflation(fewest_seeds)
-    reach = stats.t.ppf(0.975, freedom) * error
+    reach = stats.t.ppf(TAILS[1], freedom) * error
     return Estimate(
         value=fit.slope,
         low=fit.slope - reach,

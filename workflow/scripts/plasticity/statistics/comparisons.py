@@ -15,6 +15,7 @@ from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.resampling import (
     BCA,
     MIN_BOOTSTRAP_SEEDS,
+    TAILS,
     Draws,
     bca,
     interval,
@@ -141,7 +142,7 @@ def _profile(
     """
     is_below = [(of_setting[:, None] <= thresholds + 1e-12).astype(float) for of_setting in runs]
     means = np.mean(_resampled_means(is_below, draws), axis=0)
-    low, high = np.quantile(means, [0.025, 0.975], axis=0)
+    low, high = np.quantile(means, TAILS, axis=0)
     has_few_seeds = min(len(of_setting) for of_setting in runs) < MIN_BOOTSTRAP_SEEDS
     for t in range(len(thresholds)):
         share = np.mean([of_setting[:, t].mean() for of_setting in is_below])
@@ -244,7 +245,7 @@ def _trimmed_mean(runs: Sequence[np.ndarray], trimmed: float, draws: Draws) -> E
     for stratum, of_setting in enumerate(runs):
         resampled.append(of_setting[draws.resamples(len(of_setting), stratum)])
     means = stats.trim_mean(np.concatenate(resampled, axis=1), trimmed, axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
+    low, high = np.quantile(means, TAILS)
     return Estimate(mean, low, high, STRATIFIED)
 
 
@@ -377,5 +378,5 @@ def _stratified(value: float, resampled: Sequence[np.ndarray], seeds: int) -> Es
     """
     if seeds < MIN_BOOTSTRAP_SEEDS:
         return Estimate(value, note=NO_INTERVAL)
-    low, high = np.quantile(np.mean(resampled, axis=0), [0.025, 0.975])
+    low, high = np.quantile(np.mean(resampled, axis=0), TAILS)
     return Estimate(value, float(low), float(high), STRATIFIED)

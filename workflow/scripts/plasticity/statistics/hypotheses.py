@@ -18,6 +18,7 @@ from plasticity.errors import StudyError
 from plasticity.statistics.estimate import Row
 from plasticity.statistics.meta_analysis import SIGNIFICANCE_LEVEL
 from plasticity.statistics.null_models import NULL_MODELS
+from plasticity.statistics.setting_arrays import preferred_variants
 
 EXPLORATORY = "exploratory"
 # Tables with tests, and the column that tells kinds of tests apart.
@@ -160,22 +161,13 @@ def _matching_rows(hypothesis: Hypothesis, table: pd.DataFrame) -> list[int]:
         rows = rows[rows["setting"].isin(hypothesis.settings)]
     rows = rows[rows["setting"] != "all"]
     if hypothesis.measure and hypothesis.block is None:
-        rows = _preferred_variants(rows)
+        rows = preferred_variants(rows, ["setting"])
     if rows.empty:
         raise StudyError(
             f"config: hypothesis {hypothesis.name} ({hypothesis.claim}) matches nothing that was "
             "measured. Correct it in statistics.hypotheses."
         )
     return [int(index) for index in rows.index]
-
-
-def _preferred_variants(rows: pd.DataFrame) -> pd.DataFrame:
-    """Keep one variant of the measure per setting, by the rule of `SettingArrays.explanations`."""
-    preferences = rows.assign(
-        is_next=rows["evaluation_point"] == "next", is_all=rows["block"] == "all"
-    )
-    ordered = preferences.sort_values(["is_next", "is_all"], kind="stable")
-    return ordered.groupby("setting", sort=False).tail(1)
 
 
 def _hypothesis_row(hypothesis: Hypothesis, test: pd.Series) -> Row:

@@ -23,6 +23,7 @@ from plasticity.statistics.null_models import (
     standardize,
 )
 from plasticity.statistics.resampling import (
+    CONFIDENCE,
     ROUND_OFF,
     Draws,
     interval,
@@ -211,7 +212,7 @@ def cross_correlation(x: np.ndarray, y: np.ndarray, draws: Draws) -> Answer:
     return Answer(
         Estimate(means[best, np.arange(len(best))].reshape(shape), p=p.reshape(shape)),
         lag=lags[best].astype(float).reshape(shape),
-        band=np.quantile(largest, 0.95, axis=-1).reshape(shape),
+        band=np.quantile(largest, CONFIDENCE, axis=-1).reshape(shape),
     )
 
 

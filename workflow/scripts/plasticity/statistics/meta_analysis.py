@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
 
+from plasticity.config import quantities
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.null_models import (
     MIN_SEEDS,
@@ -22,23 +23,13 @@ from plasticity.statistics.null_models import (
     matched_correlations,
     standardized_ranks,
 )
-from plasticity.statistics.resampling import Draws, interval, permutation_test
+from plasticity.statistics.resampling import TAILS, Draws, interval, permutation_test
 from plasticity.statistics.setting_arrays import MIN_TASKS, CompleteSeries, SettingArrays
 from plasticity.training.outcomes import stages
 
 EXPLAINED_ARM = "none"  # the arm whose loss of plasticity is to be explained
 SIGNIFICANCE_LEVEL = 0.05  # significance level
 MAX_CORRELATION = 0.999  # stronger correlations are cut here, because Fisher's z of 1 is infinite
-# Endings of measures, and the claimed sign of their change when plasticity is lost.
-CLAIMS = {
-    "rank": -1,
-    "dormant_fraction": 1,
-    "dead_fraction": 1,
-    "saturated_fraction": 1,
-    "weight_norm": 1,
-}
-# Endings of measures between 0 and 1. Their changes are absolute, those of other measures relative.
-SHARES = ("_fraction", "_overlap")
 COUNTEREXAMPLES = (
     "lost, and the measure is still",
     "lost, and the measure moves the other way",
@@ -87,14 +78,6 @@ COUNTEREXAMPLE_COLUMNS = [
 ]
 
 
-def claimed_sign(measure: str) -> int:
-    """Return the claimed sign of a measure's change when plasticity is lost; 0 without a claim."""
-    for ending, sign in CLAIMS.items():
-        if measure.endswith(ending):
-            return sign
-    return 0
-
-
 def consistency(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
     """Combine the correlations within runs of all settings by a random-effects meta-analysis.
 
@@ -127,7 +110,8 @@ def consistency(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame
     rows = []
     for (measure, outcome, association), of_settings in effects.items():
         keys: Row = {"measure": measure, "outcome": outcome, "association": association}
-        rows.append({**keys, **_over_settings(pd.DataFrame(of_settings), claimed_sign(measure))})
+        sign = quantities.describe(measure).claimed_sign
+        rows.append({**keys, **_over_settings(pd.DataFrame(of_settings), sign)})
     return pd.DataFrame(rows, columns=CONSISTENCY_COLUMNS)
 
 
@@ -221,7 +205,7 @@ def _random_effects(known: pd.DataFrame, note: str) -> Row:
         note = join_notes(note, "too few settings for a prediction interval")
     else:
         spread = np.sqrt(fit.tau2 + error**2)
-        reach = stats.t.ppf(0.975, max(1, settings - 2))
+        reach = stats.t.ppf(TAILS[1], max(1, settings - 2))
         row["prediction_low"] = np.tanh(centre - reach * spread)
         row["prediction_high"] = np.tanh(centre + reach * spread)
     estimate = Estimate(
@@ -272,11 +256,11 @@ def _counterexample_rows(
             loss = _mean_estimate(_late_minus_early(gap[arm][series.seeds]), draws)
             for variant, values in zip(series.variants, series.x, strict=True):
                 measure = variant.measure
-                sign = claimed_sign(measure)
+                quantity = quantities.describe(measure)
+                sign = quantity.claimed_sign
                 if not sign:
                     continue
-                is_relative = not measure.endswith(SHARES)
-                changes = sign * _late_minus_early(values, is_relative)
+                changes = sign * _late_minus_early(values, is_relative=not quantity.is_share)
                 change = _mean_estimate(changes, draws)
                 verdict = _verdict(loss, change, lost, moved)
                 yield {

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from plasticity.config.quantities import is_main_measure
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.null_models import (
     MIN_SEEDS,
@@ -21,6 +22,7 @@ from plasticity.statistics.null_models import (
 )
 from plasticity.statistics.resampling import (
     BCA,
+    CONFIDENCE,
     MIN_BOOTSTRAP_SEEDS,
     UNEVEN,
     Draws,
@@ -32,7 +34,6 @@ from plasticity.statistics.setting_arrays import MIN_TASKS, SettingArrays
 
 ARM = "none"  # the arm in which ranks are compared with each other
 SIMPLE_MEASURES = ("weight_norm", "feature_rank", "dead_fraction")  # curvature must add to these
-RANK_ENDING = "_effective_rank"  # ending of the measure that represents an operator
 MIN_CHECKPOINTS = 4  # in a task
 COLUMNS = [
     "setting",
@@ -365,7 +366,7 @@ def _mean_over_settings(values: Sequence[float]) -> Estimate:
     if len(known) < 3:
         return Estimate(mean, note=join_notes("too few settings for an interval", note))
     error = max(stats.sem(known), 1e-12)
-    low, high = stats.t.interval(0.95, len(known) - 1, mean, error)
+    low, high = stats.t.interval(CONFIDENCE, len(known) - 1, mean, error)
     return Estimate(mean, low, high, "Student's t over settings", note=note)
 
 
@@ -409,7 +410,7 @@ def _operators(settings: Sequence[SettingArrays]) -> list[str]:
     measures = set()
     for arrays in settings:
         measures |= {variant.measure for variant in arrays.variants}
-    return sorted(name for name in measures if name.endswith(RANK_ENDING))
+    return sorted(name for name in measures if is_main_measure(name))
 
 
 def _nested_models_of_operator(
@@ -529,7 +530,7 @@ def _redundancy_rows(arrays: SettingArrays, draws: Draws) -> Iterator[Row]:
     has_outcomes = np.isfinite(arrays.outcomes[:, arm]).all(axis=(0, 2))
     ranks = {}
     for index, variant in enumerate(arrays.variants):
-        if variant.measure.endswith(RANK_ENDING) or variant.measure == "feature_rank":
+        if is_main_measure(variant.measure) or variant.measure == "feature_rank":
             ranks[variant.measure] = arrays.measures[index, arm][has_outcomes]
     for first in ranks:
         for second in ranks:

@@ -17,7 +17,9 @@ from scipy import stats
 
 from plasticity.rng import generator
 
-CONFIDENCE = 0.95
+CONFIDENCE = 0.95  # of all intervals over seeds and settings
+# Its two-sided quantiles, rounded to the numbers nearest to 0.025 and 0.975.
+TAILS = (round((1 - CONFIDENCE) / 2, 12), round((1 + CONFIDENCE) / 2, 12))
 # Bootstrap intervals of fewer seeds cover too little: they cannot reach beyond the extreme values.
 MIN_BOOTSTRAP_SEEDS = 8
 MAX_EXACT_SEEDS = 7  # up to this number, all permutations are used
@@ -155,7 +157,7 @@ def bca(statistic: Statistic, seeds: int, draws: Draws) -> tuple[np.ndarray, np.
     smallest_share = 1 / (len(drawn) + 1)
     bias = stats.norm.ppf(np.clip(share_below, smallest_share, 1 - smallest_share))
     acceleration = _acceleration(statistic, seeds)
-    reach = math.sqrt(seeds / (seeds - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1)
+    reach = math.sqrt(seeds / (seeds - 1)) * stats.t.ppf(TAILS[1], seeds - 1)
     ends = []
     for quantile in (-reach, reach):
         denominator = np.maximum(1 - acceleration * (bias + quantile), ROUND_OFF)
@@ -205,7 +207,7 @@ def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     seeds = values.shape[-1]
     if seeds < 2:
         return np.full(values.shape[:-1], np.nan), np.full(values.shape[:-1], np.nan)
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1) * stats.sem(values, axis=-1)
+    reach = stats.t.ppf(TAILS[1], seeds - 1) * stats.sem(values, axis=-1)
     mean = values.mean(axis=-1)
     return mean - reach, mean + reach
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
+from plasticity.config.quantities import OUTCOMES, preference
 from plasticity.statistics.summaries import add_gaps, series
 
-OUTCOMES = ("final_error", "online_error", "final_error_gap", "test_error")
 MIN_TASKS = 6  # a correlation over fewer tasks is too uncertain to report
 
 
@@ -112,8 +113,8 @@ class SettingArrays:
         """
         best: dict[str, tuple[bool, bool, int]] = {}
         for index, variant in enumerate(self.variants):
-            preference = (variant.evaluation_point == "next", variant.block == "all", index)
-            best[variant.measure] = max(best.get(variant.measure, (False, False, 0)), preference)
+            candidate = (*preference(variant.evaluation_point, variant.block), index)
+            best[variant.measure] = max(best.get(variant.measure, (False, False, 0)), candidate)
         indices = sorted(index for _, _, index in best.values())
         variants = [self.variants[index] for index in indices]
         return replace(self, variants=variants, measures=self.measures[indices])
@@ -142,6 +143,19 @@ class SettingArrays:
                 tasks=tasks,
                 runs=self.measures.shape[2],
             )
+
+
+def preferred_variants(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Keep one row per key in a table of tests, by the rule of `SettingArrays.explanations`.
+
+    Args:
+        table: with the columns ``evaluation_point`` and ``block``.
+        keys: columns that tell rows apart which are not variants of each other.
+    """
+    variants = zip(table["evaluation_point"], table["block"], strict=True)
+    order = [preference(point, block) for point, block in variants]
+    ordered = table.assign(order=order).sort_values("order", kind="stable").drop(columns="order")
+    return ordered.drop_duplicates(list(keys), keep="last").sort_index()
 
 
 def mask_indices(mask: bytes) -> np.ndarray:

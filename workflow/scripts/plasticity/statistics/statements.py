@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from plasticity.config.models import BASELINE
+from plasticity.config.quantities import EXPLANATION, main_measure
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM, SIGNIFICANCE_LEVEL
 from plasticity.statistics.null_models import MEANINGS
 
@@ -100,9 +101,8 @@ def _scatter(associations: pd.DataFrame) -> Iterator[Statement]:
     keys = {
         "level": "within_run",
         "arm": EXPLAINED_ARM,
-        "measure": "fisher_effective_rank",
-        "evaluation_point": "next",
-        "block": "all",
+        "measure": main_measure(),
+        **EXPLANATION,
         "outcome": "final_error",
     }
     for _, row in _select(associations, keys).iterrows():

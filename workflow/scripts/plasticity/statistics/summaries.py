@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from plasticity.config.quantities import EXPLANATION, is_main_measure
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.resampling import t_interval
 from plasticity.training.outcomes import LOWER_IS_BETTER, stages
@@ -124,12 +125,12 @@ def summary(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
 
 def _ranks(data: xr.Dataset) -> dict[str, xr.DataArray]:
     """Select the effective ranks of the whole network on the next task's data."""
-    if "next" not in data.evaluation_point:
+    if EXPLANATION["evaluation_point"] not in data.evaluation_point:
         return {}
     ranks = {}
     for name in map(str, data):
-        if name.endswith("_effective_rank"):
-            ranks[name] = data[name].sel(block="all", evaluation_point="next")
+        if is_main_measure(name):
+            ranks[name] = data[name].sel(EXPLANATION)
     return ranks
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
-import torch
 import xarray as xr
 
 from plasticity import log
 from plasticity.config.models import Setting, Training
 from plasticity.data import tasks
 from plasticity.models import architecture
+from plasticity.models.ensemble import default_device
 from plasticity.storage import netcdf
 from plasticity.storage.checkpoints import CheckpointRows
 from plasticity.storage.restart import RestartStates
@@ -111,7 +111,7 @@ def train_in_chunks(
     """
     if setting.problem.separable:
         check_all_separable(setting, data, [seed for _, seed in runs])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     free = memory.available(device, memory_limit, data.nbytes)
     size = plan_chunks(setting, data, len(runs), free)
     create = partial(Trainer, setting, method, data=data, training=training, device=device)

@@ -14,7 +14,7 @@ from torch import Tensor
 from plasticity.config.models import Setting, Training
 from plasticity.data import shift
 from plasticity.models import architecture, losses
-from plasticity.models.ensemble import Penalty
+from plasticity.models.ensemble import Penalty, default_device
 from plasticity.training.batches import Batches
 from plasticity.training.cuda_graph import Captured
 from plasticity.training.learner import Learner
@@ -59,7 +59,7 @@ class Trainer:
         Raises:
             StudyError: the method does not work with the network.
         """
-        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = device or default_device()
         arms, seeds = zip(*runs, strict=True)
         network = architecture.build_for(setting, data)
         self.setting = setting

@@ -14,9 +14,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from plasticity.report.panels import SMALL_FONT, finish, quantity_name, split_operator
+from plasticity.config.quantities import one_line_name, split_operator
+from plasticity.report.panels import SMALL_FONT, finish
 from plasticity.report.style import Style
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
+from plasticity.statistics.setting_arrays import preferred_variants
 
 CATEGORY = "3 Associations"
 TITLE = "every measure in every setting"
@@ -87,19 +89,11 @@ def _room_for_cells(style: Style) -> float:
 
 
 def _select(table: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
-    """Select one row per measure and setting.
-
-    It is preferably that of the next task's data and of the whole network, else of the last layer.
-    """
+    """Select one row per measure and setting: that of the explanation."""
     wanted = {"level": "within_run", "arm": EXPLAINED_ARM, "outcome": OUTCOME}
     is_wanted = (table[list(wanted)] == pd.Series(wanted)).all(axis=1)
     table = table[is_wanted & table["setting"].isin(settings)]
-    preference = pd.DataFrame(
-        {"next": table["evaluation_point"] == "next", "whole": table["block"] == "all"},
-        index=table.index,
-    )
-    ordered = table.assign(**preference).sort_values(["next", "whole"], kind="stable")
-    return ordered.drop_duplicates(["setting", "measure"], keep="last").sort_index()
+    return preferred_variants(table, ["setting", "measure"])
 
 
 def _select_consistency(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
@@ -145,7 +139,7 @@ def _draw_cells(
     names = [textwrap.fill(name.replace("_", " "), 16 if has_room else 40) for name in settings]
     axis.set_xticks(range(len(settings)), names, rotation=0 if has_room else 90)
     axis.tick_params(axis="x", top=False, labeltop=True, bottom=False, labelbottom=False)
-    axis.set_yticks(range(len(measures)), [quantity_name(name) for name in measures])
+    axis.set_yticks(range(len(measures)), [one_line_name(name) for name in measures])
     axis.set_ylim(len(measures) - 0.5, -0.5)
     axis.grid(visible=False)
 
@@ -216,7 +210,7 @@ def _add_colorbar(figure: Figure, cells: Axes, style: Style) -> None:
 def _add_note(figure: Figure, unknown: Sequence[str], style: Style) -> None:
     """List below the figure the measures without a correlation in any setting."""
     if unknown:
-        names = ", ".join(map(quantity_name, unknown))
+        names = ", ".join(map(one_line_name, unknown))
         text = f"constant, or measured too seldom, in every setting: {names}"
         letters_per_line = int(18 * figure.get_figwidth())
         wrapped = textwrap.fill(text, letters_per_line)

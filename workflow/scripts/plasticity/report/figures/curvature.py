@@ -6,13 +6,12 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from plasticity.config.quantities import describe, main_measure, operator_name
 from plasticity.report.panels import (
-    LABELS,
     draw_over_tasks,
     finish,
     grid,
     main_operator,
-    operator_name,
     titles,
 )
 from plasticity.report.style import Style
@@ -30,14 +29,13 @@ def draw(
     Curvature is that of the main operator at each task's start, on the next task's data.
     """
     operator = main_operator(datasets)
-    name = operator_name(operator)
-    rows = {
-        "final_error": LABELS["final_error"],
-        "final_error_gap": LABELS["final_error_gap"],
-        f"{operator}_effective_rank": f"effective rank\nof the {name}",
-        f"{operator}_stable_rank": f"stable rank\nof the {name}",
-        f"{operator}_top_eigenvalue": f"top eigenvalue\nof the {name}",
-    }
+    rows = {name: describe(name).label for name in ("final_error", "final_error_gap")}
+    for measure in (
+        main_measure(operator),
+        f"{operator}_stable_rank",
+        f"{operator}_top_eigenvalue",
+    ):
+        rows[measure] = f"{describe(measure).label}\nof the {operator_name(operator)}"
     figure, panels = grid(rows, titles(datasets), style, height=0.95)
     draw_over_tasks(panels, datasets, rows, style)
     return finish(figure, panels, style)

@@ -6,21 +6,21 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from plasticity.report.panels import LABELS, add_remark, draw_over_tasks, finish, grid, titles
+from plasticity.config.quantities import EXPLANATIONS, describe
+from plasticity.report.panels import add_remark, draw_over_tasks, finish, grid, titles
 from plasticity.report.style import Style
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 
 CATEGORY = "1 Loss of plasticity"
 TITLE = "earlier explanations, and where they fail"
 TABLES = ("counterexamples",)
-EXPLANATIONS = ("feature_rank", "dormant_fraction", "dead_fraction", "weight_norm", "update_norm")
 
 
 def draw(
     datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
 ) -> Figure:
     """Draw a row per explanation and a column per setting, with the verdict of the table."""
-    rows = {name: LABELS[name] for name in ("final_error", *EXPLANATIONS)}
+    rows = {name: describe(name).label for name in ("final_error", *EXPLANATIONS)}
     figure, panels = grid(rows, titles(datasets), style, height=0.85)
     draw_over_tasks(panels, datasets, rows, style)
     table = tables["counterexamples"]

@@ -9,6 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from plasticity.config.quantities import describe, main_measure, operator_name
 from plasticity.report.panels import (
     COMBINED_BLOCKS,
     curve,
@@ -16,7 +17,6 @@ from plasticity.report.panels import (
     grid,
     label_ends,
     main_operator,
-    operator_name,
     series,
     titles,
 )
@@ -37,8 +37,8 @@ def draw(
     Layers are drawn from dark (input) to light (output).
     """
     operator = main_operator(datasets)
-    measure = f"{operator}_effective_rank"
-    rows = {measure: f"effective rank of a layer's {operator_name(operator)}"}
+    measure = main_measure(operator)
+    rows = {measure: f"{describe(measure).label} of a layer's {operator_name(operator)}"}
     figure, panels = grid(rows, titles(datasets), style, HEIGHT)
     for setting, data in datasets.items():
         _draw_layers(panels[measure, setting], data, measure, style)

@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from plasticity.config.quantities import main_measure, one_line_name
 from plasticity.report.panels import (
     REFERENCES,
     Panels,
@@ -16,7 +17,6 @@ from plasticity.report.panels import (
     finish,
     label_ends,
     main_operator,
-    quantity_name,
     series,
     short,
     titles,
@@ -37,12 +37,8 @@ def draw(
 
     Settings without an intervention are left out if another setting has one.
     """
-    measure = f"{main_operator(datasets)}_effective_rank"
-    quantities = {
-        "final_error": "final error",
-        "final_error_gap": "gap to a fresh network",
-        measure: quantity_name(measure),
-    }
+    measure = main_measure(main_operator(datasets))
+    quantities = {name: one_line_name(name) for name in ("final_error", "final_error_gap", measure)}
     rows = _rows(datasets)
     size = (style.widths["page"], len(rows) * HEIGHT + 0.4)
     figure, axes = plt.subplots(len(rows), len(quantities), figsize=size, squeeze=False)

@@ -9,15 +9,14 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from plasticity.config.quantities import SPECTRUM_NUMBERS, operator_name, split_operator
 from plasticity.report.panels import (
     curve,
     finish,
     grid,
     make_logarithmic,
     measured_operators,
-    operator_name,
     series,
-    split_operator,
     titles,
 )
 from plasticity.report.style import Style
@@ -25,12 +24,7 @@ from plasticity.report.style import Style
 CATEGORY = "2 Curvature"
 TITLE = "agreement of operators"
 TABLES = ("redundancy",)
-NUMBERS = {
-    "effective_rank": "effective rank",
-    "entropy_rank": "entropy rank",
-    "top_eigenvalue": "top eigenvalue",
-    "negative_fraction": "negative\nfraction",
-}
+NUMBERS = ("effective_rank", "entropy_rank", "top_eigenvalue", "negative_fraction")
 AGREEMENT = "agreement"
 
 
@@ -41,7 +35,8 @@ def draw(
 
     All are of the arm without an intervention, of the whole network, on the next task's data.
     """
-    rows = NUMBERS | {AGREEMENT: "pairs of ranks"}
+    rows = {number: SPECTRUM_NUMBERS[number].label for number in NUMBERS}
+    rows[AGREEMENT] = "pairs of ranks"
     own_xlabels = {AGREEMENT: "Spearman's ρ"}
     figure, panels = grid(rows, titles(datasets), style, height=1.0, own_xlabels=own_xlabels)
     table = tables["redundancy"]

@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plasticity.config.models import BASELINE
+from plasticity.config.quantities import operator_name
 from plasticity.report.panels import (
     curve,
     finish,
     grid,
     measured_operators,
-    operator_name,
     series,
     titles,
 )

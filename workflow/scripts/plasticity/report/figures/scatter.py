@@ -10,7 +10,8 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from plasticity.report.panels import finish, grid, main_operator, quantity_name, series, titles
+from plasticity.config.quantities import EXPLANATION, main_measure, one_line_name
+from plasticity.report.panels import finish, grid, main_operator, series, titles
 from plasticity.report.style import Style
 
 CATEGORY = "3 Associations"
@@ -33,9 +34,9 @@ def draw(
 
     The panel's title states the correlation within runs, and the strongest null model it beats.
     """
-    measure = f"{main_operator(datasets)}_effective_rank"
+    measure = main_measure(main_operator(datasets))
     rows = {"final_error": "final error of\nthe next task"}
-    own_xlabels = {"final_error": quantity_name(measure)}
+    own_xlabels = {"final_error": one_line_name(measure)}
     figure, panels = grid(rows, titles(datasets), style, height=1.5, own_xlabels=own_xlabels)
     last_task = max(data.sizes["task"] for data in datasets.values()) - 1
     last_points = None
@@ -79,8 +80,7 @@ def _verdict(associations: pd.DataFrame, setting: str, measure: str) -> list[str
         "arm": "none",
         "outcome": "final_error",
         "measure": measure,
-        "evaluation_point": "next",
-        "block": "all",
+        **EXPLANATION,
     }
     rows = associations[(associations[list(wanted)] == pd.Series(wanted)).all(axis=1)]
     if rows.empty:

@@ -32,7 +32,7 @@ def draw(
     points = points[points["setting"].isin(datasets)]
     pairs = dict.fromkeys(zip(points["setting"], points["hyper"], strict=True))
     columns = {f"{setting} {hyper}": titles([setting])[setting] for setting, hyper in pairs}
-    row = "late_final_error"
+    row = "final_error"
     figure, panels = grid(
         {row: "final error, late"},
         columns or {"": "no hyperparameter has two values"},

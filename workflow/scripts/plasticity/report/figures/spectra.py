@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from scipy.ndimage import gaussian_filter1d
 
+from plasticity.config.quantities import operator_name
 from plasticity.report.panels import (
     Panels,
     finish,
     grid,
     make_logarithmic,
     measured_operators,
-    operator_name,
     series,
     titles,
 )

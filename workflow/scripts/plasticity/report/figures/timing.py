@@ -8,9 +8,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plasticity.report.panels import finish, grid, quantity_name, titles
+from plasticity.config import quantities
+from plasticity.config.quantities import one_line_name
+from plasticity.report.panels import finish, grid, titles
 from plasticity.report.style import Style
-from plasticity.statistics.meta_analysis import EXPLAINED_ARM, SIGNIFICANCE_LEVEL, claimed_sign
+from plasticity.statistics.meta_analysis import EXPLAINED_ARM, SIGNIFICANCE_LEVEL
 
 CATEGORY = "3 Associations"
 TITLE = "lead and lag"
@@ -37,7 +39,8 @@ def draw(
         & table["estimate"].notna()
         & table["setting"].isin(datasets)
     )
-    table = table[is_drawn & table["measure"].map(claimed_sign).astype(bool)]
+    has_claim = table["measure"].map(lambda name: quantities.describe(name).claimed_sign != 0)
+    table = table[is_drawn & has_claim.astype(bool)]
     measures = list(dict.fromkeys(table["measure"]))
     rows = {"lead": "", "p": ""}
     own_xlabels = {"lead": "tasks by which the\nmeasure is ahead", "p": "adjusted p"}
@@ -49,7 +52,7 @@ def draw(
         _draw_granger_tests(panels["p", setting], of_setting, measures, style)
         for row in rows:
             axis = panels[row, setting]
-            axis.set_yticks(range(len(measures)), [quantity_name(name) for name in measures])
+            axis.set_yticks(range(len(measures)), [one_line_name(name) for name in measures])
             axis.set_ylim(max(len(measures), 1) - 0.5, -0.5)
             axis.tick_params(labelleft=position % style.panels == 0)
     return finish(figure, panels, style)
