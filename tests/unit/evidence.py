@@ -189,7 +189,7 @@ def selected_arms_at_grid_ends() -> str:
     criterion = table("tuning").query("stage == 'all' and outcome == 'final_error'")
     at_end = []
     for _, rows in criterion.groupby(["setting", "method"]):
-        grid = pd.DataFrame([json.loads(text) for text in rows["hyper_parameters"]], rows.index)
+        grid = pd.DataFrame([json.loads(text) for text in rows["hyperparameters"]], rows.index)
         selected = grid[rows["chosen"]].iloc[0]
         varied = [key for key in grid if grid[key].nunique() > 1]
         at_end.append(any(selected[key] in (grid[key].min(), grid[key].max()) for key in varied))

@@ -34,7 +34,7 @@ TABLES = [
     "outcomes",
     "measures",
     "associations",
-    "nulls",
+    "null_models",
     "lead_lag",
     "consistency",
     "counterexamples",
@@ -64,7 +64,7 @@ PAGES = {
     },
     "methods": {
         "methods": "what became of each arm, late",
-        "comparisons": "methods beside each other",
+        "comparisons": "comparison of methods",
         "profiles": "performance profiles",
         "tuning": "scores of arms on the tuning seeds, and the chosen ones",
     },

@@ -166,15 +166,15 @@ MISTAKES = {
         [("methods.wasserstien", {"strength": 1})],
         ["methods", "'wasserstien'", "Did you mean 'wasserstein'?"],
     ),
-    "unknown hyper-parameter": (
+    "unknown hyperparameter": (
         [("methods.l2.strenght", 1)],
         ["methods.l2", "'strenght'", "Did you mean 'strength'?"],
     ),
-    "hyper-parameter of a method without": (
+    "hyperparameter of a method without": (
         [("methods.none.strength", 1)],
         ["methods.none", "'strength'", "Known: settings"],
     ),
-    "missing hyper-parameter": ([("methods.l2", {})], ["methods.l2", "lacks", "'strength'", "Add"]),
+    "missing hyperparameter": ([("methods.l2", {})], ["methods.l2", "lacks", "'strength'", "Add"]),
     "unknown setting of a method": (
         [("methods.l2.settings", ["rwo"])],
         ["methods.l2.settings", "'rwo'", "Did you mean 'row'?"],

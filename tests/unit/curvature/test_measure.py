@@ -804,7 +804,7 @@ def test_restarted_job_measures_only_the_remaining_tasks(checkpoints, data, monk
     expected, _ = measure.measure(checkpoints, setting(), config, data)
     store = TaskStore(capacity=2)
     with pytest.raises(KeyboardInterrupt):
-        measure.measure(checkpoints, setting(), config, data, kept=store)
+        measure.measure(checkpoints, setting(), config, data, saved_tasks=store)
     assert list(store) == [0, 1]
     store.capacity = math.inf
     tasks_read, at = [], Checkpoints.at
@@ -814,7 +814,7 @@ def test_restarted_job_measures_only_the_remaining_tasks(checkpoints, data, monk
         return at(self, task)
 
     monkeypatch.setattr(Checkpoints, "at", recorded_at)
-    found, _ = measure.measure(checkpoints, setting(), config, data, kept=store)
+    found, _ = measure.measure(checkpoints, setting(), config, data, saved_tasks=store)
     assert tasks_read == [2, 3]
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values)

@@ -131,10 +131,10 @@ def tables_of(datasets):
         Draws(49),
     )
     explanations = [panel.explanations() for panel in settings]
-    within, nulls = associations.associations(explanations, draws)
+    within, null_rows = associations.associations(explanations, draws)
     tested = {
         "associations": within,
-        "nulls": nulls,
+        "null_models": null_rows,
         "lead_lag": lead_lag.lead_lag(settings, draws),
         "consistency": meta_analysis.consistency(settings, draws),
         "comparisons": comparisons.comparisons(settings, draws),
@@ -470,7 +470,7 @@ def test_sensitivity_shows_tuning_seeds_and_no_bar_of_two_seeds(tables, seeds, b
             "arm": f"redo(threshold={threshold}, every=5)",
             "outcome": "final_error",
             "stage": "late",
-            "hyper_parameters": json.dumps({"threshold": threshold, "every": 5}),
+            "hyperparameters": json.dumps({"threshold": threshold, "every": 5}),
             "mean": threshold,
             "low": threshold - 0.01,
             "high": threshold + 0.01,
@@ -536,7 +536,7 @@ def test_association_has_its_cell_and_the_mark_of_its_strongest_null(tables):
         .query("setting == 'digits_labels_tanh' and measure == 'weight_norm'")
         .iloc[0]
     )
-    table.loc[row.name, "strongest_null"] = "mismatched"
+    table.loc[row.name, "strongest_null_model"] = "mismatched"
     figure = draw("associations", TWO_SETTINGS, tables | {"associations": table})
     cells = figure.axes[0]
     y = [label.get_text() for label in cells.get_yticklabels()].index("weight norm")

@@ -216,7 +216,7 @@ def test_block_that_an_arm_lacks_has_no_row_of_that_arm(data):
     assert set(rows["arm"]) == set(ARMS) - {"none"}
 
 
-@pytest.mark.parametrize("name", ["associations", "nulls", "lead_lag"])
+@pytest.mark.parametrize("name", ["associations", "null_models", "lead_lag"])
 def test_constant_measure_has_a_note_instead_of_numbers(data, name):
     data["weight_norm"][...] = 1.0
     table = build(data)[name]
@@ -328,7 +328,7 @@ def test_hypotheses_are_supported_or_contradicted_by_their_direction():
     table = all_tables["hypotheses"].set_index("hypothesis")
     assert list(table["verdict"]) == ["supported", "supported", "contradicted"]
     assert table.loc["H1", "p_adjusted"] >= table.loc["H1", "p"]
-    families = all_tables["nulls"]["family"]
+    families = all_tables["null_models"]["family"]
     assert (families == "confirmatory").sum() == 1
     assert set(families) == {"confirmatory", "exploratory", ""}
 
@@ -337,8 +337,8 @@ def test_hypothesis_without_a_block_uses_the_preferred_variant():
     data = random_dataset(seeds=12)
     hypothesis = H1 | {"measure": "feature_rank"}
     all_tables = build(data, hypotheses=[hypothesis])
-    nulls = all_tables["nulls"]
-    declared = nulls[nulls["family"] == "confirmatory"]
+    null_rows = all_tables["null_models"]
+    declared = null_rows[null_rows["family"] == "confirmatory"]
     assert declared["evaluation_point"].tolist() == ["next"]
 
 
@@ -395,8 +395,8 @@ def test_strongest_null_is_the_beaten_one_with_the_weakest_assumptions():
     table = build(data)["associations"]
     related = within_runs(table, measure="weight_norm", block="all")
     unrelated = within_runs(table, measure="weight_norm", block="hidden_1")
-    assert related["strongest_null"] == "mismatched"
-    assert unrelated["strongest_null"] == "none"
+    assert related["strongest_null_model"] == "mismatched"
+    assert unrelated["strongest_null_model"] == "none"
 
 
 def test_statements_contain_numbers_of_the_tables(all_tables):

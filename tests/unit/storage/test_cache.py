@@ -119,7 +119,7 @@ def test_stored_results_replace_former_ones_of_the_same_arm(ensemble):
     cache_of(ensemble, code="next").store()
     assert not cache_of(ensemble).restore()
     assert cache_of(ensemble, code="next").restore()
-    assert len(list((ensemble / "kept" / "train").iterdir())) == 1
+    assert len(list((ensemble / "cache" / "train").iterdir())) == 1
 
 
 def flip_first_bit(path):
@@ -155,7 +155,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_results_are_not_restored_and_the_log_tells_why(ensemble, caplog, damage):
     apply_damage, message = DAMAGES[damage]
-    apply_damage(next((ensemble / "kept" / "train").iterdir()))
+    apply_damage(next((ensemble / "cache" / "train").iterdir()))
     assert not cache_of(ensemble).restore()
     assert read_results(ensemble) == {}
     assert re.search(message, caplog.messages[-1])
@@ -163,7 +163,7 @@ def test_damaged_results_are_not_restored_and_the_log_tells_why(ensemble, caplog
 
 
 def test_job_killed_while_storing_has_stored_nothing(ensemble):
-    (next((ensemble / "kept" / "train").iterdir()) / "note.json").unlink()
+    (next((ensemble / "cache" / "train").iterdir()) / "note.json").unlink()
     assert not cache_of(ensemble).restore()
     write_results(ensemble)
     cache_of(ensemble).store()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from ensembles import ARMS, SETTING, changed, new_trainer, train_all
 
-from plasticity.config.models import hyper_parameters, parts
+from plasticity.config.models import hyperparameters, parts
 from plasticity.models.ensemble import QuadraticPenalty
 from plasticity.training.method import Intervention
 from plasticity.training.trainer import train
@@ -160,10 +160,10 @@ def test_state_of_each_method_is_prefixed_with_its_name(data):
     assert names == {"parameters", "alive", "hare_tortoise_slow"} | parts | spectral
 
 
-def test_hyper_parameters_of_a_part_are_prefixed_with_its_name():
+def test_hyperparameters_of_a_part_are_prefixed_with_its_name():
     arm = {"l2.strength": 1, "l2_init.strength": 2, "spectral.kernels": "flat"}
     found = {
-        part: hyper_parameters("l2 + l2_init+spectral", part, arm)
+        part: hyperparameters("l2 + l2_init+spectral", part, arm)
         for part in ("l2", "l2_init", "spectral")
     }
     assert found == {
@@ -171,11 +171,11 @@ def test_hyper_parameters_of_a_part_are_prefixed_with_its_name():
         "l2_init": {"strength": 2},
         "spectral": {"kernels": "flat"},
     }
-    assert hyper_parameters("l2", "l2", {"strength": 3}) == {"strength": 3}
+    assert hyperparameters("l2", "l2", {"strength": 3}) == {"strength": 3}
     assert parts("layer_norm + l2+redo") == ["layer_norm", "l2", "redo"]
 
 
-def test_hyper_parameters_are_set_per_run_with_defaults(data):
+def test_hyperparameters_are_set_per_run_with_defaults(data):
     trainer = new_trainer(
         data,
         "spectral",

@@ -245,7 +245,7 @@ def test_wasserstein_is_at_most_l2_init():
 
 
 @pytest.mark.parametrize("method", registry.names("methods"))
-def test_fields_of_a_method_are_its_hyper_parameters(method):
+def test_fields_of_a_method_are_its_hyperparameters(method):
     kind = registry.load("methods", method).Method
     assert issubclass(kind, Intervention)
     needed = {

@@ -1,4 +1,4 @@
-"""Methods with neutral hyper-parameters equal `none` to the bit."""
+"""Methods with neutral hyperparameters equal `none` to the bit."""
 
 import pytest
 import torch

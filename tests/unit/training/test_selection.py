@@ -138,9 +138,7 @@ def test_table_has_a_row_for_every_arm_outcome_and_stage(table):
     assert keys.is_unique
     assert set(found["setting"]) == {"row"}
     assert set(found["method"]) == {"l2"}
-    assert [
-        json.loads(text)["strength"] for text in found["hyper_parameters"].unique()
-    ] == STRENGTHS
+    assert [json.loads(text)["strength"] for text in found["hyperparameters"].unique()] == STRENGTHS
 
 
 def test_table_marks_criterion_and_selected_arm_with_its_score(

@@ -296,7 +296,7 @@ def parts(method: str) -> list[str]:
     return [part.strip() for part in method.split("+")]
 
 
-def hyper_parameters(method: str, part: str, arm: Mapping[str, Any]) -> dict[str, Any]:
+def hyperparameters(method: str, part: str, arm: Mapping[str, Any]) -> dict[str, Any]:
     """Select the hyperparameters of one part of a method, without the prefix of the part.
 
     In a composition, names have a prefix: ``l2.strength``.
@@ -357,7 +357,7 @@ class Hypothesis:
     @property
     def table(self) -> str:
         """The table that contains its test."""
-        return "nulls" if self.measure else "comparisons"
+        return "null_models" if self.measure else "comparisons"
 
     @property
     def row(self) -> dict[str, str]:
@@ -368,7 +368,7 @@ class Hypothesis:
                 "measure": self.measure,
                 "evaluation_point": self.evaluation_point,
                 "block": self.block,
-                "null": self.against,
+                "null_model": self.against,
             }
         else:
             columns |= {
@@ -385,7 +385,7 @@ class Hypothesis:
         if self.measure:
             return (
                 f"{words['measure']} and {words['outcome']} of {self.arm} go together "
-                f"({self.direction}), beside the null {self.against}"
+                f"({self.direction}), compared with the null model {self.against}"
             )
         side = "above" if self.direction == "positive" else "below"
         return f"{words['outcome']} ({self.stage}) of {self.arm} is {side} that of {self.versus}"

@@ -237,7 +237,7 @@ class SettingSection(Section):
     optimizer: OptimizerSection = Field(description="The optimizer.")
 
 
-HyperParameter = Annotated[
+Hyperparameter = Annotated[
     Annotated[NonNegative, Tag("<number>")]
     | Annotated[str, Tag("<text>")]
     | Annotated[Distinct[NonNegative], Tag("<list>")],
@@ -252,7 +252,7 @@ class MethodSection(Section):
     """The hyperparameters that the file of a method declares; a list makes one arm per value."""
 
     model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, HyperParameter]
+    __pydantic_extra__: dict[str, Hyperparameter]
 
     settings: Distinct[str] = optional(
         "Names of the settings that train the method (default: all)."

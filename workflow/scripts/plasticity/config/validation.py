@@ -323,14 +323,14 @@ def _check_methods(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"methods has an unknown method {part!r}. {_hint(part, known_methods)}"
         if not unknown:
             yield from _check_fields_of_method(name)
-            yield from _check_hyper_parameters(name, values)
+            yield from _check_hyperparameters(name, values)
         for setting in values.get("settings", []):
             if setting not in known_settings:
                 hint = _hint(setting, known_settings)
                 yield f"methods.{name}.settings names {setting!r}, which is unknown. {hint}"
 
 
-class HyperParameter(NamedTuple):
+class Hyperparameter(NamedTuple):
     """What a method's file declares about a hyperparameter.
 
     Attributes:
@@ -351,13 +351,13 @@ class HyperParameter(NamedTuple):
         return self.field.type == "str"
 
 
-def _hyper_parameters_of(part: str) -> dict[str, HyperParameter]:
+def _hyperparameters_of(part: str) -> dict[str, Hyperparameter]:
     """Read the hyperparameters that the file of a method declares."""
     maxima = registry.constant("methods", part, "AT_MOST") or {}
     choices = registry.constant("methods", part, "CHOICES") or {}
     whole = registry.constant("methods", part, "WHOLE") or []
     return {
-        key: HyperParameter(field, maxima.get(key, math.inf), choices.get(key), key in whole)
+        key: Hyperparameter(field, maxima.get(key, math.inf), choices.get(key), key in whole)
         for key, field in registry.fields("methods", part).items()
     }
 
@@ -365,7 +365,7 @@ def _hyper_parameters_of(part: str) -> dict[str, HyperParameter]:
 def _check_fields_of_method(name: str) -> Iterator[str]:
     """Check that a config can set every field of a method's class."""
     for part in parts(name):
-        for key, declared in _hyper_parameters_of(part).items():
+        for key, declared in _hyperparameters_of(part).items():
             if declared.field.type not in ("Tensor", "torch.Tensor", "str"):
                 yield (
                     f"methods/{part}.py: {key} is of type {declared.field.type}. Make it a Tensor "
@@ -378,22 +378,22 @@ def _check_fields_of_method(name: str) -> Iterator[str]:
                 )
 
 
-def _check_hyper_parameters(name: str, values: Mapping[str, Any]) -> Iterator[str]:
+def _check_hyperparameters(name: str, values: Mapping[str, Any]) -> Iterator[str]:
     """Check the names and values of a method's hyperparameters."""
-    known: dict[str, HyperParameter] = {}
+    known: dict[str, Hyperparameter] = {}
     for part in parts(name):
         prefix = f"{part}." if "+" in name else ""
-        known |= {prefix + key: item for key, item in _hyper_parameters_of(part).items()}
+        known |= {prefix + key: item for key, item in _hyperparameters_of(part).items()}
     for key in sorted(values.keys() - known.keys() - {"settings"}):
         yield f"methods.{name} has an unknown key {key!r}. {_hint(key, ['settings', *known])}"
     for key, declared in known.items():
         if key in values:
-            yield from _check_hyper_parameter(f"methods.{name}.{key}", values[key], declared)
+            yield from _check_hyperparameter(f"methods.{name}.{key}", values[key], declared)
         elif declared.field.required:
             yield f"methods.{name} lacks {key!r}, which {name} needs. Add it."
 
 
-def _check_hyper_parameter(key: str, values: Any, declared: HyperParameter) -> Iterator[str]:
+def _check_hyperparameter(key: str, values: Any, declared: Hyperparameter) -> Iterator[str]:
     """Check one value, or each of a list."""
     for value in values if isinstance(values, list) else [values]:
         if declared.is_text:

@@ -105,7 +105,7 @@ def measure(
     curvature: Curvature,
     data: xr.Dataset,
     progress: Callable[[list[int]], Iterable[int]] = iter,
-    kept: TaskStore | None = None,
+    saved_tasks: TaskStore | None = None,
     memory: float = float("inf"),
 ) -> tuple[dict[str, np.ndarray], dict[str, list[object]]]:
     """Measure an ensemble at the start of every measured task.
@@ -116,7 +116,7 @@ def measure(
         curvature: operators, sample counts, evaluation points and tasks to measure.
         data: the prepared dataset.
         progress: wraps the loop over tasks.
-        kept: where a restarted job finds the tasks that it has measured.
+        saved_tasks: where a restarted job finds the tasks that it has measured.
         memory: bytes for the matrix of an exact spectrum and its eigenvalues.
 
     Returns:
@@ -130,7 +130,7 @@ def measure(
     """
     measurer = CheckpointMeasurer(checkpoints, setting, curvature, data, memory)
     measured_tasks = [task for task in checkpoints.tasks if task % curvature.every == 0]
-    results = _measure_tasks(measurer, measured_tasks, progress, kept)
+    results = _measure_tasks(measurer, measured_tasks, progress, saved_tasks)
 
     described = table(curvature)
     variables = {
@@ -157,13 +157,13 @@ def _measure_tasks(
     measurer: "CheckpointMeasurer",
     measured_tasks: list[int],
     progress: Callable[[list[int]], Iterable[int]],
-    kept: TaskStore | None,
+    saved_tasks: TaskStore | None,
 ) -> list[dict[str, np.ndarray]]:
     """Measure every task that is not in the store yet."""
     results: list[dict[str, np.ndarray]] = []
     restored = 0
     for task in progress(measured_tasks):
-        values = None if kept is None else kept.load(task)
+        values = None if saved_tasks is None else saved_tasks.load(task)
         if values is not None:
             restored += 1
             results.append(values)
@@ -172,8 +172,8 @@ def _measure_tasks(
             log.info("resuming after task %d of %d", restored, len(measured_tasks))
         values = measurer.measure_task(task)
         _warn_of_diverged_runs(task, values["curvature_status"])
-        if kept is not None:
-            kept.save(task, values)
+        if saved_tasks is not None:
+            saved_tasks.save(task, values)
         results.append(values)
     return results
 

@@ -32,7 +32,7 @@ def _number_variables(operator: str, curvature: Curvature) -> dict[str, Variable
     """Describe the numbers of an operator's spectra."""
     suffix = _suffix(operator)
     numbers = meanings(curvature.levels) | {
-        "gradient_overlap": "share of the square of the coming task's gradient in the span of the "
+        "gradient_overlap": "share of the square of the next task's gradient in the span of the "
         f"top {curvature.top} eigenvectors"
     }
     return {

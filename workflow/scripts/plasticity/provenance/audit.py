@@ -21,7 +21,7 @@ STAGES = ("data", "tuning", "runs", "datasets", "tables", "figures", "checks.txt
 ASIDE = "aside"  # folder of a study to which outdated results are moved
 OUTDATED_INPUT = "an input does not match"
 # folders that jobs use for themselves
-INTERNAL_FOLDERS = {"kept", "resume", "resume_curvature"}
+INTERNAL_FOLDERS = {"cache", "resume", "resume_curvature"}
 
 
 def untracked_results(folder: Path) -> list[Path]:
@@ -53,7 +53,7 @@ def mark_cached_incomplete(results: Iterable[Path]) -> list[Path]:
     """
     others = []
     for path in results:
-        if not (ROOT / path).parent.joinpath("kept").is_dir():
+        if not (ROOT / path).parent.joinpath("cache").is_dir():
             others.append(path)
             continue
         mark = ROOT / ".snakemake" / "incomplete" / _key(path)

@@ -25,7 +25,7 @@ PROVENANCE = "made.json"
 # large tables, of which only the arm without an intervention is published
 TABLES_OF_ONE_ARM = ("associations", "lead_lag", "measures")
 # larger than all other tables together; the associations name the strongest null model beaten
-UNPUBLISHED_TABLE = "nulls"
+UNPUBLISHED_TABLE = "null_models"
 # variables of all arms, in addition to the rank of the main operator
 VARIABLES_OF_ALL_ARMS = ("final_error", "fresh_final_error")
 # variables of the arms without an intervention: none and the baseline

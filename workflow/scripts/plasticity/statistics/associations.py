@@ -79,7 +79,7 @@ NULL_COLUMNS = [
     "measure",
     "evaluation_point",
     "block",
-    "null",
+    "null_model",
     "estimate",
     "low",
     "high",
@@ -214,7 +214,7 @@ def _within_runs(
         spearman = replace(spearman, p=comparisons["mismatched"].p)
     note = join_notes(
         series.note,
-        "" if comparisons else "too few seeds for a null",
+        "" if comparisons else "too few seeds for a null model",
         "" if spearman.method else "too few seeds for an interval",
     )
     yield from _rows(series, outcome_names, Correlations(spearman, pearson), note)
@@ -230,7 +230,7 @@ def _null_model_rows(
     for name in NULL_MODELS:
         correlations = Correlations(comparisons[name]) if comparisons else None
         for row in _rows(series, outcome_names, correlations, note):
-            yield {"null": name, **row}
+            yield {"null_model": name, **row}
 
 
 def _missing_runs_note(series: CompleteSeries) -> str:

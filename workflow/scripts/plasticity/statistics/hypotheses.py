@@ -24,7 +24,7 @@ EXPLORATORY = "exploratory"
 # Tables with tests, and the column that tells kinds of tests apart.
 KINDS = {
     "associations": "level",
-    "nulls": "null",
+    "null_models": "null_model",
     "lead_lag": "question",
     "consistency": "association",
     "comparisons": "statistic",
@@ -83,7 +83,7 @@ def adjust_p_values(
 
     Returns:
         The same tables with the columns ``p_adjusted`` and ``family``. `associations` also has
-        ``strongest_null``, the null model with the weakest assumptions among those that the
+        ``strongest_null_model``, the null model with the weakest assumptions among those that the
         association beats. A further table, `hypotheses`, has one row per hypothesis and setting.
         Its ``verdict`` is `supported`, `contradicted` (significant in the other direction),
         `undecided`, or the reason why there is no test.
@@ -98,8 +98,8 @@ def adjust_p_values(
         declared += [DeclaredTest(hypothesis, index) for index in indices]
     _adjust_declared(tables, declared)
     _adjust_exploratory(tables)
-    tables["associations"]["strongest_null"] = _strongest_nulls(
-        tables["associations"], tables["nulls"]
+    tables["associations"]["strongest_null_model"] = _strongest_null_models(
+        tables["associations"], tables["null_models"]
     )
     rows = []
     for test in declared:
@@ -196,21 +196,21 @@ def _verdict(hypothesis: Hypothesis, test: pd.Series) -> str:
     return "supported" if np.sign(test["estimate"]) == claimed_sign else "contradicted"
 
 
-def _strongest_nulls(associations: pd.DataFrame, nulls: pd.DataFrame) -> pd.Series:
+def _strongest_null_models(associations: pd.DataFrame, null_rows: pd.DataFrame) -> pd.Series:
     """Find the null model with the weakest assumptions that each association beats.
 
     Args:
         associations: their table, with adjusted p values.
-        nulls: the table of null models, with adjusted p values.
+        null_rows: the table of null models, with adjusted p values.
 
     Returns:
         One text per association: the null model, `none` if it beats none, or empty if it was not
         tested within runs.
     """
     keys = ["setting", "arm", "outcome", "measure", "evaluation_point", "block"]
-    beaten = nulls[nulls["p_adjusted"] <= SIGNIFICANCE_LEVEL]
-    beaten = beaten.assign(order=beaten["null"].map(NULL_MODELS.index))
-    strongest = beaten.sort_values("order", kind="stable").groupby(keys)["null"].last()
+    beaten = null_rows[null_rows["p_adjusted"] <= SIGNIFICANCE_LEVEL]
+    beaten = beaten.assign(order=beaten["null_model"].map(NULL_MODELS.index))
+    strongest = beaten.sort_values("order", kind="stable").groupby(keys)["null_model"].last()
     is_tested = (associations["level"] == "within_run") & associations["p"].notna()
     names = pd.Series(np.where(is_tested, "none", ""), associations.index, dtype=object)
     matches = associations.loc[is_tested, keys].merge(

@@ -112,18 +112,18 @@ def _scatter(associations: pd.DataFrame) -> Iterator[Statement]:
         else:
             sentence = (
                 f"{setting}: ρ = {row['estimate']:.2f} ({_interval_words(row)}, "
-                f"{row['seeds']} seeds); {_null_words(row['strongest_null'])}."
+                f"{row['seeds']} seeds); {_null_model_words(row['strongest_null_model'])}."
             )
         yield _statement("scatter", sentence, row["measure"], setting)
 
 
-def _null_words(strongest_null: str) -> str:
+def _null_model_words(strongest_null_model: str) -> str:
     """Write the strongest null model that an association beats as words."""
-    if strongest_null == "none":
-        return "it beats no null"
-    if not strongest_null:
-        return "too few seeds for a null"
-    return f"the strongest null that it beats: {MEANINGS[strongest_null]}"
+    if strongest_null_model == "none":
+        return "it beats no null model"
+    if not strongest_null_model:
+        return "too few seeds for a null model"
+    return f"the strongest null model that it beats: {MEANINGS[strongest_null_model]}"
 
 
 def _consistency(consistency: pd.DataFrame) -> Iterator[Statement]:
@@ -245,8 +245,8 @@ def _comparisons(comparisons: pd.DataFrame) -> Iterator[Statement]:
         p = row["p_adjusted"]
         test = f"adjusted p = {p:.3g}" if np.isfinite(p) else "not tested"
         sentence = (
-            f"{place}: the final error of {row['arm']} is {row['estimate']:+.3f} beside none, late "
-            f"({_interval_words(row)}, {test})."
+            f"{place}: the final error of {row['arm']} is {row['estimate']:+.3f} compared with "
+            f"none, late ({_interval_words(row)}, {test})."
         )
         yield _statement("comparisons", sentence, setting=setting)
 

@@ -18,7 +18,7 @@ TUNING_COLUMNS = [
     "setting",
     "method",
     "arm",
-    "hyper_parameters",
+    "hyperparameters",
     "outcome",
     "stage",
     "criterion",
@@ -196,7 +196,7 @@ def tuning(
                 "setting": setting,
                 "method": method,
                 "arm": data.arm.values[index],
-                "hyper_parameters": json.dumps(compared["arm"], sort_keys=True),
+                "hyperparameters": json.dumps(compared["arm"], sort_keys=True),
                 "chosen": compared["arm"] == choice["arm"],
             }
             for outcome in names:

@@ -14,7 +14,7 @@ TEXT_COLUMNS = {
     "interval",
     "note",
     "family",
-    "strongest_null",
+    "strongest_null_model",
     "worst_setting",
     "about",
     "measure",

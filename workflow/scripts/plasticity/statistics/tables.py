@@ -37,13 +37,13 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
         "outcomes": summaries.outcomes(datasets),
         "measures": summaries.measures(datasets),
     }
-    all_associations, nulls = associations.associations(settings, draws)
+    all_associations, null_rows = associations.associations(settings, draws)
     declared_pairs = {
         (hypothesis.arm, hypothesis.versus) for hypothesis in config.hypotheses if hypothesis.versus
     }
     tests = {
         "associations": all_associations,
-        "nulls": nulls,
+        "null_models": null_rows,
         "lead_lag": lead_lag.lead_lag(settings, draws),
         "consistency": meta_analysis.consistency(settings, draws),
         "comparisons": comparisons.comparisons(settings, draws, declared_pairs),

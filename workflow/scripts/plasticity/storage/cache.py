@@ -1,6 +1,6 @@
 """Cache of finished results, so that no job computes the same results twice.
 
-The cache is the folder `kept` in an ensemble's folder. It holds hard links to the results, the
+The cache is the folder `cache` in an ensemble's folder. It holds hard links to the results, the
 stamp of the job and a digest of every file. Snakemake does not know the cache: it deletes the
 outputs that it knows before each attempt. It runs a finished job again in two cases:
 
@@ -22,7 +22,7 @@ from plasticity.errors import StudyError
 from plasticity.log import log
 from plasticity.provenance import record
 
-FOLDER = "kept"
+FOLDER = "cache"
 
 
 def open_cache(

@@ -19,7 +19,7 @@ from plasticity.provenance import code_digest
 COMPRESS_ABOVE = 2**20  # bytes; zlib makes smaller arrays larger
 
 COORDINATES = {
-    "arm": "method with one choice of its hyper-parameters",
+    "arm": "method with one choice of its hyperparameters",
     "seed": "seed of the run's draws",
     "task": "index of the task, from 0",
     "evaluation_point": (

@@ -19,7 +19,7 @@ from plasticity.storage.restart import RestartStates
 from plasticity.training import memory, outcomes
 from plasticity.training.trainer import Trainer, train
 
-Run = tuple[Mapping[str, float], int]  # hyper-parameters of the method, and a seed
+Run = tuple[Mapping[str, float], int]  # hyperparameters of the method, and a seed
 
 
 def train_ensemble(
@@ -40,7 +40,7 @@ def train_ensemble(
     Args:
         setting: problem, network and optimizer of all runs.
         method: name of the method.
-        arms: hyper-parameters by the name of the arm.
+        arms: hyperparameters by the name of the arm.
         seeds: each is combined with each arm.
         data: the prepared dataset.
         training: precision, and what is recorded.
@@ -96,7 +96,7 @@ def train_in_chunks(
     Args:
         setting: problem, network and optimizer of all runs.
         method: name of the method.
-        runs: hyper-parameters of the method, and the seed, of each run.
+        runs: hyperparameters of the method, and the seed, of each run.
         data: the prepared dataset.
         training: precision, and what is recorded.
         rows: stores the checkpoints.

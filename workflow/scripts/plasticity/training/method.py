@@ -1,7 +1,7 @@
 """The base class of methods: what a method can do during training.
 
 A method is one file in `methods/`. The file's name is its name in a config. The file has one class
-`Method`, whose fields are the hyper-parameters. For example, `methods/l2.py` without its imports::
+`Method`, whose fields are the hyperparameters. For example, `methods/l2.py` without its imports::
 
     @dataclass
     class Method(Intervention):
@@ -12,7 +12,7 @@ A method is one file in `methods/`. The file's name is its name in a config. The
 
 How to write one:
 
-1. Name the hyper-parameters as fields. A field of type `Tensor` has shape ``(run,)``, because arms
+1. Name the hyperparameters as fields. A field of type `Tensor` has shape ``(run,)``, because arms
    differ in it. A field of type `str` is an option that all arms share.
 2. Override the hooks that the method needs. All hooks are optional, and all runs are treated at
    once: the first dim of every tensor is the run.
@@ -43,7 +43,7 @@ import torch
 from torch import Tensor
 
 from plasticity.config import registry
-from plasticity.config.models import hyper_parameters, parts
+from plasticity.config.models import hyperparameters, parts
 from plasticity.errors import StudyError
 from plasticity.models.ensemble import QuadraticPenalty
 from plasticity.training.learner import Learner
@@ -59,8 +59,8 @@ class Intervention:
         NEEDS: kinds of network for which an option must be given, by option.
         CLAIM: what only one method of a composition can have. Methods with the same claim cannot be
             composed, and "everything" cannot be composed with any other method.
-        AT_MOST: upper bounds of hyper-parameters. The lower bound of all is 0.
-        WHOLE: hyper-parameters that are integers.
+        AT_MOST: upper bounds of hyperparameters. The lower bound of all is 0.
+        WHOLE: hyperparameters that are integers.
         CHOICES: allowed values of each option.
         USES_ACTIVATIONS: whether the method uses `masks` or `learner.hidden`.
         LAST: whether its hooks are called after those of other methods, which must not undo it.
@@ -127,7 +127,7 @@ def build(
 
     Args:
         method: name of a method, or several joined by ``+``.
-        arms: hyper-parameters of each run.
+        arms: hyperparameters of each run.
         learner: the runs.
 
     Returns:
@@ -138,15 +138,15 @@ def build(
     """
     methods = {}
     for part in parts(method):
-        values = [hyper_parameters(method, part, arm) for arm in arms]
+        values = [hyperparameters(method, part, arm) for arm in arms]
         intervention: Intervention = registry.build("methods", part, values[0])
-        _set_hyper_parameters(intervention, part, values, learner)
+        _set_hyperparameters(intervention, part, values, learner)
         intervention.setup(learner)
         methods[part] = intervention
     return dict(sorted(methods.items(), key=lambda item: item[1].LAST))
 
 
-def _set_hyper_parameters(
+def _set_hyperparameters(
     intervention: Intervention,
     name: str,
     values: Sequence[Mapping[str, float | str]],
@@ -169,5 +169,5 @@ def _set_hyper_parameters(
 
 
 def default(value: float) -> Tensor:
-    """Return the default of a hyper-parameter."""
+    """Return the default of a hyperparameter."""
     return torch.tensor(value, dtype=torch.float64)

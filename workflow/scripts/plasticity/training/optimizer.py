@@ -1,7 +1,7 @@
 """The base class of optimizers.
 
 An optimizer is one file in `optimizers/` with a class `Optimizer`. The file's name is its `kind` in
-a config, and the fields of the class are its hyper-parameters.
+a config, and the fields of the class are its hyperparameters.
 
 One call updates all runs, a row each. Optimizers use torch's fused kernels directly, because
 `torch.optim` imports the compiler, which takes seconds in every job. On a CPU such a kernel may

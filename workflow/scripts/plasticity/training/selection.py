@@ -38,7 +38,7 @@ def choose(blocks: Sequence[xr.Dataset], criterion: Criterion, setting: str) -> 
         setting: name of the setting, for messages.
 
     Returns:
-        For JSON: hyper-parameters and score of the selected arm, the criterion, the seeds, and
+        For JSON: hyperparameters and score of the selected arm, the criterion, the seeds, and
         every arm with its score (None if it diverged).
 
     Raises:

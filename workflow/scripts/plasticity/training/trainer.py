@@ -50,7 +50,7 @@ class Trainer:
         Args:
             setting: problem, network and optimizer of all runs.
             method: name of the method, or several joined by ``+``.
-            runs: hyper-parameters of the method, and the seed, of each run.
+            runs: hyperparameters of the method, and the seed, of each run.
             data: the prepared dataset.
             training: precision, and what is recorded.
             device: by default a GPU if there is one.

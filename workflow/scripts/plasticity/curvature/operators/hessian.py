@@ -9,11 +9,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from plasticity.curvature import operator as operators
+from plasticity.curvature import operator
 from plasticity.curvature.lanczos import Product
 
 
-class Operator(operators.Operator):
+class Operator(operator.Operator):
     """The Hessian of the mean loss."""
 
     NAME = "Hessian"

@@ -41,7 +41,7 @@ class Mark(NamedTuple):
 
 
 MARKS = {
-    "none": Mark("o", "white", "beats no null"),
+    "none": Mark("o", "white", "beats no null model"),
     "task": Mark("o", "black", "the curve that all seeds share"),
     "shifted": Mark("^", "black", "shifted tasks"),
     "differenced": Mark("s", "black", "innovations"),
@@ -148,7 +148,7 @@ def _draw_correlation(axis: Axes, x: int, y: int, row: pd.Series) -> None:
     """Draw a correlation and its interval in a cell, whose centre is zero."""
     interval = np.clip([row["low"], row["high"]], -1, 1) * UNIT + x
     axis.plot(interval, [y, y], color="black", linewidth=0.7)
-    mark = MARKS[str(row["strongest_null"]) or "none"]
+    mark = MARKS[str(row["strongest_null_model"]) or "none"]
     axis.plot(
         x + UNIT * row["estimate"],
         y,
@@ -235,6 +235,6 @@ def _add_legend(figure: Figure) -> None:
         handles=handles,
         loc="outside upper center",
         ncols=3 if figure.get_figwidth() > 5 else 2,
-        title="strongest null that it beats",
+        title="strongest null model that it beats",
         title_fontsize="small",
     )

@@ -17,9 +17,9 @@ from plasticity.report.style import Style
 CATEGORY = "3 Associations"
 TITLE = "rank against the error to come"
 TABLES = ("associations",)
-STRONGEST_NULL = {
-    "none": "beats no null",
-    "": "too few seeds for a null",
+STRONGEST_NULL_MODEL = {
+    "none": "beats no null model",
+    "": "too few seeds for a null model",
     "task": "beats: shared curve",
     "shifted": "beats: shifted tasks",
     "differenced": "beats: innovations",
@@ -89,4 +89,7 @@ def _verdict(associations: pd.DataFrame, setting: str, measure: str) -> list[str
     if np.isnan(row["estimate"]):
         return [f"ρ: {row['note']}"]
     interval = "one seed" if np.isnan(row["low"]) else f"[{row['low']:.2f}, {row['high']:.2f}]"
-    return [f"ρ = {row['estimate']:.2f} {interval}", STRONGEST_NULL[str(row["strongest_null"])]]
+    return [
+        f"ρ = {row['estimate']:.2f} {interval}",
+        STRONGEST_NULL_MODEL[str(row["strongest_null_model"])],
+    ]

@@ -62,7 +62,7 @@ def swept(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         is_wanted = (table["outcome"] == "final_error") & (table["stage"] == "late")
         for _, row in table[is_wanted].iterrows():
             if name == "tuning":
-                options = json.loads(row["hyper_parameters"])
+                options = json.loads(row["hyperparameters"])
             else:
                 options = _options(row["arm"])
             rows += _points(row, options)
