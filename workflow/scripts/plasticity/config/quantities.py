@@ -1,6 +1,6 @@
 """One table of outcomes and measures: how they are read, drawn, and claimed to change.
 
-What is stored with a quantity (dims, meaning, unit) is declared beside the function that computes
+What is stored with a quantity (dims, meaning, unit) is declared with the function that computes
 it: in `training/outcomes.py`, `curvature/unit_measures.py` and `curvature/spectrum.py`. This table
 has everything else. No job that trains or measures imports it, so a new row or another label reruns
 only tables and figures.
