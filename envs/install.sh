@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Install what envs/requirements.txt pins into .venv, unless it is there. Called by `make env`, in the repository's folder.
+# Install the packages of envs/requirements.txt into .venv, if they changed. `make env` calls it in
+# the repository's folder.
 #
-# The new environment is built in .venv.new and takes the place of the old one when it is complete, so an interrupted or failed
-# install changes nothing. What is installed is known by a hash of the lock file, not by a time: `git checkout` and `touch` install
-# nothing.
+# The new environment is built in .venv.new and replaces the old one when it is complete, so an
+# interrupted or failed installation changes nothing. The stamp is a hash of the lock file, not a
+# time, so `git checkout` and `touch` install nothing.
 set -euo pipefail
 
 lock=envs/requirements.txt
@@ -22,16 +23,19 @@ if [[ -f .venv/$stamp && $(< ".venv/$stamp") == "$wanted" ]]; then
 fi
 
 if [[ -L .venv ]]; then
-    fail ".venv is a symbolic link to $(readlink .venv), which does not hold what $lock pins. Another study may use it, so nothing was changed. \
-Remove the link (rm .venv), then run this command again: it makes an environment of this folder's own."
+    fail ".venv is a symbolic link to $(readlink .venv), which does not have the packages of $lock. \
+Another study may use it, so nothing was changed. Remove the link (rm .venv), then run this command \
+again: it creates an environment in this folder."
 fi
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-    || fail "'$python' is not Python 3.11 or newer. Install one, or name it: make env PYTHON=python3.12"
+    || fail "'$python' is not Python 3.11 or newer. Install one, or choose it: \
+make env PYTHON=python3.12"
 "$python" -c 'import ensurepip, venv' 2>/dev/null \
-    || fail "'$python' lacks venv or ensurepip. Install them (Debian, Ubuntu: python3-venv), or name another: make env PYTHON=…"
+    || fail "'$python' lacks venv or ensurepip. Install them (Debian, Ubuntu: python3-venv), or choose \
+another Python: make env PYTHON=…"
 
-# uv has an environment of its own inside the new one, because `uv pip sync` removes what the lock file does not name.
-# The environment is relocatable, because its folder is renamed at the end.
+# uv has its own environment inside the new one, because `uv pip sync` removes packages that the lock
+# file does not list. The environment is relocatable, because its folder is renamed at the end.
 rm -rf .venv.new
 "$python" -m venv .venv.new/uv
 .venv.new/uv/bin/pip install --quiet --disable-pip-version-check --only-binary :all: "uv==$uv_version"

@@ -139,5 +139,5 @@ def test_link_to_another_environment_is_not_replaced(installed, tmp_path):
 def test_python_that_cannot_create_environments_is_named(folder):
     done = folder.install("missing")
     assert done.returncode == 1
-    assert "is not Python 3.11 or newer. Install one, or name it: make env PYTHON=" in done.stderr
+    assert "is not Python 3.11 or newer. Install one, or choose it: make env PYTHON=" in done.stderr
     assert not list(folder.root.glob(".venv*"))
