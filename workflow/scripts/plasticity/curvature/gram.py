@@ -53,19 +53,22 @@ class GramMatrices(Mapping[str, Tensor]):
         rows: rows of each matrix, n·column.
     """
 
-    def __init__(self, columns: Columns, batch: BatchLoss) -> None:
+    def __init__(self, columns: Columns, batch: BatchLoss, *, check: bool = True) -> None:
         """Run the forward pass.
 
         Args:
             columns: S of the operator.
             batch: network, parameters and data. Each layer acts on each sample alone, as batch
                 norm does in eval mode.
+            check: whether to compare each identity with autograd.
         """
         self._batch = batch
+        self._is_checked = check
         with _record_calls(batch.network, list(batch.layers)) as calls:
             self._outputs = batch.outputs()
         self._recorded = calls
-        self._S = columns(self._outputs, batch.targets, batch.loss)
+        with torch.enable_grad():
+            self._S = columns(self._outputs, batch.targets, batch.flat_loss)
         self.samples = self._S.shape[-3]
         self.rows = self.samples * self._S.shape[-1]
 
@@ -113,19 +116,62 @@ class GramMatrices(Mapping[str, Tensor]):
     @functools.cached_property
     def _calls(self) -> dict[str, LayerCall]:
         """Run the backward passes and describe the call of each layer."""
-        covered = self._covered_layers()
-        deltas = self._output_gradients(covered)
-        self._warn_of_slow_layers([layer for layer in self if layer not in covered])
-        calls: dict[str, LayerCall] = {}
-        for name, parameters in self._batch.layers.items():
-            if name in covered:
-                layer = self._batch.network.get_submodule(name)
-                inputs = self._recorded[name][0].inputs
-                calls[name] = call_by_identity(layer, inputs, deltas[name], self._batch.sample_dim)
-            else:
-                tensors = [self._batch.tensors[parameter] for parameter in parameters]
-                calls[name] = call_by_backward_passes(tensors, self._outputs, self._S)
+        with torch.enable_grad():
+            calls = self._calls_by_identity(self._covered_layers())
+            if self._is_checked:
+                for name in self._refuted_layers(calls):
+                    del calls[name]
+            self._warn_of_slow_layers([layer for layer in self if layer not in calls])
+            for name, parameters in self._batch.layers.items():
+                if name not in calls:
+                    tensors = [self._batch.tensors[parameter] for parameter in parameters]
+                    calls[name] = call_by_backward_passes(tensors, self._outputs, self._S)
         return calls
+
+    def _calls_by_identity(self, layers: Sequence[str]) -> dict[str, LayerCall]:
+        """Describe the calls of layers that identities cover."""
+        deltas = self._output_gradients(layers)
+        calls: dict[str, LayerCall] = {}
+        for name in layers:
+            layer = self._batch.network.get_submodule(name)
+            inputs = self._recorded[name][0].inputs
+            calls[name] = call_by_identity(layer, inputs, deltas[name], self._batch.sample_dim)
+        return calls
+
+    def _refuted_layers(self, calls: Mapping[str, LayerCall]) -> list[str]:
+        """List the layers whose identity does not give their gradients.
+
+        An identity assumes that row i of a layer's inputs belongs to sample i. Shapes do not prove
+        that: tokens may come first, or samples in another order. So a random combination
+        Σ rᵢₖ gᵢₖ of all samples and columns is computed by autograd too, and its product with a
+        random vector is compared. If any gᵢₖ is wrong, the two differ almost surely.
+        """
+        if not calls:
+            return []
+        batch = self._batch
+        generator = torch.Generator().manual_seed(0)
+        weights = _normal_like(self._S[..., 0, :], generator)
+        combination = (self._outputs * (self._S @ weights[..., None]).squeeze(-1)).sum()
+        names = batch.parameters_in(calls)
+        gradients = torch.autograd.grad(
+            combination,
+            [batch.tensors[name] for name in names],
+            retain_graph=True,
+            materialize_grads=True,
+        )
+        gradient_of = dict(zip(names, gradients, strict=True))
+        refuted = []
+        for layer, call in calls.items():
+            rows = [gradient_of[name].flatten(batch.sample_dim) for name in batch.layers[layer]]
+            vectors = [_normal_like(row, generator) for row in rows]
+            expected = (torch.cat(rows, dim=-1) * torch.cat(vectors, dim=-1)).sum(dim=-1)
+            terms = weights * call.dot(vectors)
+            difference = (terms.sum(dim=(-2, -1)) - expected).abs()
+            scale = terms.abs().sum(dim=(-2, -1)) + expected.abs()
+            # Parameters that are not finite make both NaN, which refutes nothing.
+            if (difference > torch.finfo(scale.dtype).eps ** 0.5 * scale).any():
+                refuted.append(layer)
+        return refuted
 
     def _output_gradients(self, layers: Sequence[str]) -> dict[str, Tensor]:
         """Compute δ of some layers by one backward pass per column.
@@ -169,12 +215,22 @@ class GramMatrices(Mapping[str, Tensor]):
             layer = self._batch.network.get_submodule(name)
             if (
                 len(calls) == 1
-                and calls[0].output_shape[self._batch.sample_dim] == self.samples
+                and _has_samples(calls[0].output_shape, self._batch.sample_dim, self.samples)
                 and all(uses[id(self._batch.tensors[one])] <= 1 for one in parameters)
                 and has_identity(layer, {one.rpartition(".")[2] for one in parameters})
             ):
                 covered.append(name)
         return covered
+
+
+def _has_samples(shape: torch.Size, sample_dim: int, samples: int) -> bool:
+    """Check whether a shape has as many entries in the sample dimension as there are samples."""
+    return len(shape) > sample_dim and shape[sample_dim] == samples
+
+
+def _normal_like(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw normal numbers with the shape, dtype and device of a tensor."""
+    return torch.randn(values.shape, generator=generator, dtype=torch.float64).to(values)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Each file of `operators` holds one class `Operator`. It works on any `nn.Module`
 docs/curvature.md.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from plasticity.curvature.spectrum import Spectrum
 from plasticity.errors import StudyError
 from plasticity.log import warn_once
 from plasticity.models.ensemble import is_batchable
+from plasticity.models.normalization import BatchNorm
 
 VECTORS = 64  # vectors that a dense matrix is built from at a time
 ROUND_OFF = 1e3  # eigenvalues are equal within so many machine precisions of the largest
@@ -97,10 +99,12 @@ class Operator(ABC):
                 loss of one sample depends on others, or if the network cannot stack runs.
         """
         self.batch = BatchLoss(network, inputs, targets, loss, tensors)
+        self._is_checked = check
         if check:
             self._check_loss_shape()
             self._check_repeatability()
             self._check_independence_of_samples()
+            self._check_symmetry()
 
     @abstractmethod
     def product(self, layers: Iterable[str]) -> Product:
@@ -156,7 +160,8 @@ class Operator(ABC):
             StudyError: if a spectrum is too large and must not be estimated, or if an estimate
                 does not fit into memory.
         """
-        blocks = blocks or self.blocks()
+        blocks = self.blocks() if blocks is None else blocks
+        self._check_blocks(blocks)
         limits = Limits(exact_up_to, estimate, memory)
         grams = self.gram_matrices()
         plans = {
@@ -292,10 +297,9 @@ class Operator(ABC):
 
         An estimate's own error is far above the loss of precision (docs/curvature.md).
         """
-        batch = self.batch.to_float32()
-        return type(self)(
-            batch.network, batch.inputs, batch.targets, batch.loss, batch.stacked, check=False
-        )
+        single = copy.copy(self)
+        single.batch = self.batch.to_float32()
+        return single
 
     def _dense_matrix(self, layers: Sequence[str], size: int) -> Tensor:
         """Compute the operator as a matrix, shape ``(*run, d, d)``."""
@@ -351,6 +355,25 @@ class Operator(ABC):
             return [product[None] for product in products[0]]  # saves the copy that stacking makes
         return [torch.stack(of_input) for of_input in zip(*products, strict=True)]
 
+    def _check_blocks(self, blocks: Mapping[str, Sequence[str]]) -> None:
+        """Raise if a block is not a list of distinct layers of the network."""
+        known = ", ".join(self.batch.layers)
+        for block, layers in blocks.items():
+            if isinstance(layers, str):
+                raise StudyError(
+                    f"block {block!r} is the text {layers!r}: give a list of layers, [{layers!r}]"
+                )
+            if not layers or len(set(layers)) < len(layers):
+                raise StudyError(
+                    f"block {block!r} is {list(layers)}: give each layer once, and at least one"
+                )
+            for layer in layers:
+                if layer not in self.batch.layers:
+                    raise StudyError(
+                        f"block {block!r} has the layer {layer!r}, which is none of the trainable "
+                        f"layers: {known}"
+                    )
+
     def _check_loss_shape(self) -> None:
         """Check that the loss has one value per sample."""
         shape = self.batch.sample_losses(self.batch.outputs()).shape
@@ -397,21 +420,82 @@ class Operator(ABC):
                 ) from error
         return values
 
+    def _check_symmetry(self) -> None:
+        """Check that u·(A v) = v·(A u) for random u and v.
+
+        This fails where torch's second derivative of a function is wrong, as that of weight norm in
+        torch 2.15 is.
+        """
+        layers = list(self.batch.layers)
+        size = self.batch.size_of(layers)
+        vectors = self._draw_probes("all", 2, size).to(self.batch.vector_like).movedim(-2, 0)
+        try:
+            products = self.product(layers)(vectors).detach()
+        except RuntimeError as error:
+            if _is_missing_derivative(error):
+                return  # only Gram matrices are used
+            raise
+        forth = (vectors[0] * products[1]).sum(dim=-1)
+        back = (vectors[1] * products[0]).sum(dim=-1)
+        scale = (vectors.abs() * products.flip(0).abs()).sum(dim=-1).amax(dim=0)
+        tolerance = torch.finfo(scale.dtype).eps ** 0.5
+        # Parameters that are not finite make both NaN, which is no asymmetry.
+        if ((forth - back).abs() > tolerance * scale).any():
+            raise StudyError(
+                f"the {self.NAME} cannot be computed: it is not symmetric, so torch's second "
+                "derivative of some layer is wrong; write that layer in elementary operations"
+            )
+
     def _check_independence_of_samples(self) -> None:
-        """Check that the loss of the first sample does not depend on the inputs of others."""
-        if not self.batch.inputs.is_floating_point() or self.batch.samples == 1:
+        """Check that the loss of a sample does not depend on other samples."""
+        if self.batch.samples == 1:
             return
+        if self._has_constant_moments():
+            is_dependent = self._gradient_depends_on_others()
+        else:
+            is_dependent = self._losses_of_halves_differ()
+        if is_dependent:
+            raise StudyError(
+                f"the {self.NAME} cannot be computed: the loss of one sample depends on others, as "
+                "with batch norm, or with outputs and targets whose shapes broadcast"
+                f"{self._hint_on_training_mode()}"
+            )
+
+    def _has_constant_moments(self) -> bool:
+        """Check for `BatchNorm` in eval mode: its moments are of the batch, but constants."""
+        layers = self.batch.network.modules()
+        return any(isinstance(layer, BatchNorm) and not layer.training for layer in layers)
+
+    def _losses_of_halves_differ(self) -> bool:
+        """Check whether the losses of a random half of the samples change without the others."""
+        together = self.batch.sample_losses(self.batch.outputs()).detach()
+        order = torch.randperm(self.batch.samples, generator=torch.Generator().manual_seed(0))
+        tolerance = torch.finfo(together.dtype).eps ** 0.5
+        for half in order.to(self.batch.inputs.device).tensor_split(2):
+            try:
+                alone = self.batch.part_losses(half).detach()
+            except (IndexError, RuntimeError, ValueError) as error:
+                raise StudyError(
+                    f"the {self.NAME} cannot be computed: the network or the loss fails on a half "
+                    f"of the samples ({error}){self._hint_on_training_mode()}"
+                ) from error
+            expected = together[..., half]
+            scale = expected.abs().nan_to_num(0, 0, 0).amax(dim=-1, keepdim=True)
+            # Parameters that are not finite make losses NaN, which is no dependence.
+            if ((alone - expected).abs() > tolerance * scale).any():
+                return True
+        return False
+
+    def _gradient_depends_on_others(self) -> bool:
+        """Check whether the gradient of the first loss at the inputs reaches other samples."""
+        if not self.batch.inputs.is_floating_point():
+            return False
         inputs = self.batch.inputs.detach().requires_grad_()
         losses = self.batch.sample_losses(self.batch.outputs(inputs))
-        first_losses = losses[..., 0].sum()
-        gradients = torch.autograd.grad(first_losses, inputs, materialize_grads=True)[0]
+        gradients = torch.autograd.grad(losses[..., 0].sum(), inputs, materialize_grads=True)[0]
         others = gradients.movedim(self.batch.sample_dim, 0)[1:]
         # Parameters that are not finite make gradients NaN, which is no dependence.
-        if others.nan_to_num(0, 0, 0).any():
-            raise StudyError(
-                f"the {self.NAME} cannot be computed: the loss of one sample depends on others, "
-                f"as with batch norm{self._hint_on_training_mode()}"
-            )
+        return bool(others.nan_to_num(0, 0, 0).any())
 
     def _hint_on_training_mode(self) -> str:
         """Name the layers in training mode, as the end of a message."""
@@ -443,7 +527,7 @@ class OuterProducts(Operator):
 
     def gram_matrices(self) -> GramMatrices:
         """Return the products of all samples' Jᵀ S by layer, with n·column rows each."""
-        return GramMatrices(self.columns, self.batch)
+        return GramMatrices(self.columns, self.batch, check=self._is_checked)
 
     def product(self, layers: Iterable[str]) -> Product:
         """Return the product v → Jᵀ S Sᵀ J v / n.
@@ -453,7 +537,8 @@ class OuterProducts(Operator):
         names = self.batch.parameters_in(layers)
         parameters = [self.batch.tensors[name] for name in names]
         outputs = self.batch.outputs()
-        S = self.columns(outputs, self.batch.targets, self.batch.loss)
+        with torch.enable_grad():
+            S = self.columns(outputs, self.batch.targets, self.batch.flat_loss)
         start = torch.zeros_like(outputs, requires_grad=True)
         pulled = torch.autograd.grad(
             outputs, parameters, start, create_graph=True, materialize_grads=True
