@@ -52,8 +52,13 @@ test: env ## run the fast tests, without data, browser or cluster (9 min; fewer:
 test-slurm: env ## run the tests on a Slurm cluster that they start (6 min; needs root and Debian's Slurm)
 	pytest tests/slurm
 
-test-all: test-slurm ## run all tests; skip those whose data, Chromium or GPU is missing (33 min)
-	$(PYTEST) -m "not slurm" $(ARGS)
+# The tests on Slurm mostly wait, so they run next to the others; their output comes first.
+test-all: env ## run all tests; skip those whose data, Chromium, Slurm or GPU is missing (30 min)
+	@output=$$(mktemp); \
+	$(PYTEST) -m "not slurm" $(ARGS) >"$$output" 2>&1 & others=$$!; \
+	pytest tests/slurm && slurm=0 || slurm=$$?; \
+	tail --pid=$$others -n +1 -f "$$output"; rm "$$output"; \
+	wait $$others && exit $$slurm
 
 lint: env ## check style, types and the workflow
 	ruff check

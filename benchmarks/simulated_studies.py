@@ -207,12 +207,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few studies, in under a minute")
     is_quick = parser.parse_args().quick
     print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}")
-    studies = 20 if is_quick else 1000
+    studies = 10 if is_quick else 1000
     print_rejection_rates("No relation but a shared trend", NAIVE | TESTS, studies)
     print_rejection_rates(
         "A relation of 0.3 in what is a run's own",
         TESTS,
-        max(20, studies // 5),
+        10 if is_quick else 200,
         relation=0.3,
     )
 

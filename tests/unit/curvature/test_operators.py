@@ -31,9 +31,12 @@ def overlap(A, gradient, top):
     """Compute ‖P g‖² / ‖g‖² with P the projection on the top eigenvectors.
 
     Returns:
-        None where the next eigenvalue is too near to the last one to tell their spans apart.
+        0 for a zero matrix, which has no top eigenvector; None where the next eigenvalue is too
+        near to the last one to tell their spans apart.
     """
     values, vectors = spectrum.eigenvectors(A)
+    if not values.any():
+        return 0.0
     top = min(top, len(values))
     resolution = 1e-5 * values[0]
     if top < len(values) and values[top - 1] - values[top] < resolution:

@@ -1,7 +1,7 @@
 """The empirical Fisher matrix F = (1/n) Σ gᵢ gᵢᵀ.
 
 gᵢ is the gradient of the loss of sample i on its given label (Kunstner et al. 2019,
-arXiv 1905.12558, equation 4).
+arXiv 1905.12558).
 """
 
 import torch

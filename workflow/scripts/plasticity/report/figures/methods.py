@@ -47,6 +47,7 @@ def draw(
         for index in range(len(rows))
         for column, name in enumerate(quantities)
     }
+    _label_edges(axes, list(quantities.values()))  # before remarks are added to titles
     for index, (setting, arms) in enumerate(rows):
         continues_setting = index > 0 and rows[index - 1][0] == setting
         for name in quantities:
@@ -56,7 +57,6 @@ def draw(
         rightmost = axes[index, -1]
         label_ends(rightmost if rightmost.lines else axes[index, 0], HEIGHT)
         axes[index, 0].set_ylabel(titles([setting])[setting])
-    _label_edges(axes, list(quantities.values()))
     return finish(figure, panels, style, legend=False)
 
 
