@@ -26,7 +26,7 @@ env: ## install envs/requirements.txt into .venv, if it changed (2 min, 6 GB)
 	@PYTHON='$(PYTHON)' envs/install.sh
 
 run: env ## run the study in config.yaml (4 to 9 min; another study: ARGS="--configfile studies/….yaml")
-	snakemake --cores all --rerun-incomplete $(ARGS)
+	@python workflow/scripts/run.py $(ARGS)
 
 why: env ## list the jobs that would run, and why (another study: CONFIG=studies/….yaml)
 	@python workflow/scripts/why.py $(if $(CONFIG),--configfile $(CONFIG)) $(ARGS)

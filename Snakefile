@@ -14,12 +14,6 @@ min_version("9.27")
 report: "workflow/report/workflow.rst"
 
 
-if not workflow.overwrite_configfiles:
-
-    # one file defines a study: --configfile replaces the default study, and is not merged with it
-    configfile: "config.yaml"
-
-
 include: "workflow/rules/common.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/cost.smk"

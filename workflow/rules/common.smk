@@ -13,8 +13,8 @@ ROOT = Path(workflow.basedir)
 SCRIPTS = ROOT / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from plasticity import slurm
-from plasticity.config import registry
+from plasticity import launcher, slurm
+from plasticity.config import files, registry
 from plasticity.config.models import BASELINE, parts
 from plasticity.config.study import BLOCK, as_json, block_seeds, finished_blocks, read
 from plasticity.errors import StudyError
@@ -73,6 +73,15 @@ PAGES = {
 # Checks before anything runs
 
 
+def check_config_files(paths):
+    """Raise if a config file cannot be read as it is meant."""
+    for path in paths:
+        try:
+            files.check_config_file(Path(path))
+        except StudyError as error:
+            raise WorkflowError(str(error)) from None
+
+
 def check_working_folder():
     """Raise if Snakemake was not started in the folder of the repository."""
     if Path.cwd().resolve() != ROOT.resolve():
@@ -118,6 +127,13 @@ def read_site():
 
 
 check_working_folder()
+check_config_files(workflow.overwrite_configfiles or ["config.yaml"])
+if not workflow.overwrite_configfiles:
+
+    # one file defines a study: --configfile replaces the default study, and is not merged with it
+    configfile: "config.yaml"
+
+
 SITE = read_site()
 QUOTED = config.pop("quoted", {})  # what captions quote; no key of a study
 STUDY = read_study()
@@ -125,6 +141,8 @@ config["quoted"] = QUOTED
 RESULTS = Path("results") / STUDY.name
 check_writable(RESULTS.absolute())
 check_results_are_tracked(RESULTS)
+if workflow.is_main_process and not workflow.output_settings.dryrun:
+    launcher.claim(ROOT)
 STUDY = replace(STUDY, finished=finished_blocks(RESULTS))
 
 ENSEMBLES = [ensemble.folder for ensemble in STUDY.ensembles()]

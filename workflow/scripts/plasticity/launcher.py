@@ -1,0 +1,103 @@
+"""Know which Snakemake locked a folder, and remove the lock if that process is dead.
+
+Snakemake's lock has no owner. So every start of Snakemake that is about to lock the folder writes
+its host and its process id next to the lock. Standard library only.
+"""
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from plasticity.atomic import atomic_write
+from plasticity.errors import StudyError
+
+LOCKS = Path(".snakemake", "locks")
+OWNER = Path(".snakemake", "launcher.json")
+
+
+class Owner(NamedTuple):
+    """The process that locked a folder.
+
+    Attributes:
+        host: name of its machine.
+        pid: process id on that machine.
+    """
+
+    host: str
+    pid: int
+
+    @classmethod
+    def this_process(cls) -> Self:
+        """Describe the process that calls."""
+        return cls(socket.gethostname(), os.getpid())
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process is a Snakemake that still runs on this machine."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        command = Path(f"/proc/{self.pid}/cmdline")
+        # Without /proc, another program with the same process id looks like the owner.
+        return not command.exists() or b"snakemake" in command.read_bytes()
+
+
+def claim(folder: Path) -> None:
+    """Write this process as the owner of the lock that Snakemake is about to set.
+
+    Args:
+        folder: in which Snakemake runs.
+    """
+    if any((folder / LOCKS).glob("*")):
+        return  # Snakemake is about to refuse to start
+    path = folder / OWNER
+    path.parent.mkdir(exist_ok=True)
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(Owner.this_process()._asdict()), encoding="utf-8")
+
+
+def release_lock_of_dead_process(folder: Path) -> str:
+    """Remove Snakemake's lock if its owner is dead.
+
+    Args:
+        folder: in which Snakemake runs.
+
+    Returns:
+        What was done, or an empty text if the folder is not locked.
+
+    Raises:
+        StudyError: the owner is alive, or nobody can tell.
+    """
+    locks = list((folder / LOCKS).glob("*"))
+    if not locks:
+        return ""
+    owner = _read_owner(folder / OWNER)
+    advice = "If no snakemake is at work in this folder, run: snakemake --unlock"
+    if owner is None:
+        raise StudyError(f"{folder} is locked by an unknown process. {advice}")
+    if owner.host != socket.gethostname():
+        raise StudyError(
+            f"{folder} is locked by process {owner.pid} on {owner.host}, which cannot be seen from "
+            f"here. {advice}"
+        )
+    if owner.is_alive:
+        raise StudyError(
+            f"snakemake is at work in {folder}: process {owner.pid}. Wait until it ends, or stop "
+            f"it: kill {owner.pid}"
+        )
+    for lock in locks:
+        lock.unlink(missing_ok=True)
+    return f"Process {owner.pid}, which had locked {folder}, is dead. Its lock is removed."
+
+
+def _read_owner(path: Path) -> Owner | None:
+    """Read who locked the folder; None if that is not known."""
+    try:
+        return Owner(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError):
+        return None
