@@ -79,7 +79,7 @@ def test_lock_of_another_machine_stays(locked):
 def test_lock_of_an_unknown_process_stays(locked, text):
     if text is not None:
         (locked / launcher.OWNER).write_text(text, encoding="utf-8")
-    with pytest.raises(StudyError, match="unknown process.*snakemake --unlock"):
+    with pytest.raises(StudyError, match=r"unknown process.*snakemake --unlock"):
         launcher.release_lock_of_dead_process(locked)
     assert len(locks_of(locked)) == 2
 

@@ -58,12 +58,12 @@ def test_file_is_refused_with_its_place_within_a_second(name, tmp_path):
 def test_file_in_another_encoding_is_refused(encoding, tmp_path):
     path = tmp_path / "study.yaml"
     path.write_bytes("study: a\nname: größe\n".encode(encoding))
-    with pytest.raises(StudyError, match="the file is not UTF-8. Save it"):
+    with pytest.raises(StudyError, match=r"the file is not UTF-8\. Save it"):
         check_config_file(path)
 
 
 def test_file_that_cannot_be_opened_is_refused(tmp_path):
-    with pytest.raises(StudyError, match="does not exist. Correct the name"):
+    with pytest.raises(StudyError, match=r"does not exist\. Correct the name"):
         check_config_file(tmp_path / "missing.yaml")
     with pytest.raises(StudyError, match="cannot be read: Is a directory"):
         check_config_file(tmp_path)

@@ -89,17 +89,20 @@ def _compose(path: Path, text: str) -> yaml.Node | None:
 def _explain(path: Path, text: str, error: yaml.MarkedYAMLError) -> str:
     """Write an error of the YAML parser as a sentence with its place and advice."""
     mark = error.problem_mark or error.context_mark
-    line = text.splitlines()[mark.line] if mark.line < len(text.splitlines()) else ""
+    lines = text.splitlines()
+    line = lines[mark.line] if mark and mark.line < len(lines) else ""
+    if mark and "\t" in line[: mark.column + 1]:
+        return f"{_place(path, mark)}: a tab is in the indentation. Replace it by spaces."
     problem = error.problem or "it is not YAML"
-    if "\t" in line[: mark.column + 1]:
-        advice = "a tab is in the indentation. Replace it by spaces."
-    else:
-        advice = f"{problem}. Check the indentation, brackets and quotes of this line."
-    return f"{_place(path, mark)}: {advice}"
+    return (
+        f"{_place(path, mark)}: {problem}. Check the indentation, brackets and quotes of this line."
+    )
 
 
-def _place(path: Path, mark: yaml.Mark) -> str:
+def _place(path: Path, mark: yaml.Mark | None) -> str:
     """Name file, line and column."""
+    if mark is None:
+        return str(path)
     return f"{path}, line {mark.line + 1}, column {mark.column + 1}"
 
 
@@ -141,7 +144,7 @@ def _check_keys(path: Path, mapping: yaml.MappingNode) -> None:
                 f"{_place(path, key.start_mark)}: the key {key.value!r} occurs twice; the first is "
                 f"in line {first_lines[key.value]}. Rename or remove one of them."
             )
-        first_lines[key.value] = key.start_mark.line + 1
+        first_lines[key.value] = key.start_mark.line + 1 if key.start_mark else 0
 
 
 def _check_number(path: Path, scalar: yaml.ScalarNode) -> None:
