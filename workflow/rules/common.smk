@@ -267,7 +267,10 @@ def code(entry, *plugins):
     It covers the entry, the plug-ins that its settings name, and all that they import.
     """
     files = [registry.path(kind, name) for kind, name in plugins]
-    return as_json(code_digest.code_digest(SCRIPTS / f"{entry}.py", files))
+    try:
+        return as_json(code_digest.code_digest(SCRIPTS / f"{entry}.py", files))
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def code_of_checks():

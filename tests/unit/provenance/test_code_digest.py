@@ -203,6 +203,43 @@ def test_other_edits_change_the_digest_of_their_file_only(tree, before, after):
     }
 
 
+MESSAGE = 'raise StudyError(f"the task {task} has no image: {reason(1)}", 2)'
+
+
+@pytest.mark.parametrize(
+    ("text", "is_same"),
+    [
+        (MESSAGE.replace("has no image", "lacks images"), True),
+        (MESSAGE.replace("{task}", "{seed}"), False),
+        (MESSAGE.replace("reason(1)", "reason(2)"), False),
+        (MESSAGE.replace(", 2", ", 3"), False),
+        (MESSAGE.replace("StudyError", "KeyError"), False),
+    ],
+)
+def test_text_of_a_message_leaves_the_digest_but_its_values_stay(tree, text, is_same):
+    path = tree / "train.py"
+    path.write_text(MESSAGE, encoding="utf-8")
+    before = code_digest.file_digest(path)
+    path.write_text(text, encoding="utf-8")
+    assert (code_digest.file_digest(path) == before) == is_same
+
+
+def test_byte_order_mark_leaves_the_digest(tree):
+    path = tree / "train.py"
+    path.write_text("x = 1", encoding="utf-8")
+    before = code_digest.file_digest(path)
+    path.write_text("\ufeffx = 1", encoding="utf-8")
+    assert code_digest.file_digest(path) == before
+
+
+@pytest.mark.parametrize("content", [b"def broken(:", "größe = 1".encode("latin-1"), b"x = '\0'"])
+def test_file_that_is_not_python_is_named(tree, content):
+    path = tree / "train.py"
+    path.write_bytes(content)
+    with pytest.raises(StudyError, match=r"train\.py.*: Python cannot read this file.*Correct it"):
+        code_digest.code_digest(path)
+
+
 def test_file_that_is_not_imported_is_no_part_of_the_digest(tree):
     known = digest(tree)
     (tree / "plasticity/unrelated.py").write_text("X = 2\n")

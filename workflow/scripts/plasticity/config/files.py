@@ -8,6 +8,7 @@ values. Each of these, and each file that cannot be read, gives one sentence wit
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -99,7 +100,7 @@ def _explain(path: Path, text: str, error: yaml.MarkedYAMLError) -> str:
     )
 
 
-def _place(path: Path, mark: yaml.Mark | None) -> str:
+def _place(path: Path, mark: Any) -> str:
     """Name file, line and column."""
     if mark is None:
         return str(path)

@@ -25,6 +25,7 @@ FOLDERS = {
     "operators": "curvature/operators",
     "figures": "report/figures",
 }
+INIT = "__init__"
 CLASSES = {
     "datasets": "Dataset",
     "shifts": "Shift",
@@ -49,9 +50,12 @@ class Field(NamedTuple):
 
 
 def names(kind: str) -> list[str]:
-    """List the plug-ins of a kind by name. Kinds, such as ``methods``, are in `FOLDERS`."""
+    """List the plug-ins of a kind by name. Kinds, such as ``methods``, are in `FOLDERS`.
+
+    Files whose names are no Python names are left out, such as the locks of editors (``.#l2.py``).
+    """
     files = (LIBRARY / FOLDERS[kind]).glob("*.py")
-    return sorted(file.stem for file in files if file.stem != "__init__")
+    return sorted(file.stem for file in files if file.stem.isidentifier() and file.stem != INIT)
 
 
 def path(kind: str, name: str) -> Path:
@@ -130,12 +134,26 @@ def _literal(value: ast.expr, subject: str) -> Any:
 
 
 def _body(file: Path, class_name: str) -> list[ast.stmt]:
-    """Return the statements of a file's class, or of the file if it has no such class."""
-    statements = _parse(file.read_text(encoding="utf-8")).body
+    """Return the statements of a file's class, or of the file if it has no such class.
+
+    Raises:
+        StudyError: the file cannot be read as Python.
+    """
+    try:
+        statements = _parse(file.read_text(encoding="utf-8-sig")).body
+    except (OSError, SyntaxError, ValueError) as error:
+        raise StudyError(unreadable(file, error)) from error
     for statement in statements:
         if isinstance(statement, ast.ClassDef) and statement.name == class_name:
             return statement.body
     return statements
+
+
+def unreadable(file: Path, error: Exception) -> str:
+    """Say which Python file cannot be read, and why."""
+    line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+    reason = error.msg if isinstance(error, SyntaxError) else error
+    return f"{file}{line}: Python cannot read this file: {reason}. Correct it, or move it away."
 
 
 @functools.lru_cache(maxsize=256)  # a check of a config reads the same few files many times

@@ -3,8 +3,9 @@
 Snakemake tracks neither imported modules nor values inside a shell line. So every rule has a param
 `code`: a digest of each file that its entry imports, directly or not, and the version of each
 imported package that computes numbers or draws. The digest of a file is that of its syntax tree,
-without comments, docstrings, layout and type hints, so editing those reruns nothing. The param
-names the files and packages, so a reason for a rerun can name the one that changed.
+without comments, docstrings, text of messages, layout and type hints, so editing those reruns
+nothing. The param names the files and packages, so a reason for a rerun can name the one that
+changed.
 """
 
 import ast
@@ -20,12 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from plasticity.atomic import atomic_write
+from plasticity.config import registry
 from plasticity.errors import StudyError
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 ROOT = SCRIPTS.parents[1]
 PARSED = ROOT / ".snakemake" / "parsed"  # cache of `_parse`, since parsing all files takes a second
 PACKAGE = "plasticity"
+# What prints: the text of its arguments changes no result, so rewording a message reruns nothing.
+MESSAGES = {"StudyError", "log", "warn_once"}
 CONTRACT = "2"  # version of the contract of result files; files of version 1 do not name inputs
 # Packages that compute or draw, by the name under which they are imported, with the name under
 # which they are installed. Packages that only store or show (xarray, netCDF4, tqdm) are left out.
@@ -52,6 +56,9 @@ def code_digest(entry: Path, named: Iterable[Path] = ()) -> dict[str, str]:
     Returns:
         12 hex digits for each file, by its path relative to the repository, then the version of
         each package. The files are `entry`, `named` and all library modules that they import.
+
+    Raises:
+        StudyError: a file cannot be read as Python.
     """
     pending = [entry.resolve(), *(path.resolve() for path in named)]
     files: set[Path] = set()
@@ -61,7 +68,10 @@ def code_digest(entry: Path, named: Iterable[Path] = ()) -> dict[str, str]:
         if path in files:
             continue
         files.add(path)
-        imports = _read_and_parse(path)[1]
+        try:
+            imports = _read_and_parse(path)[1]
+        except (OSError, SyntaxError, ValueError) as error:
+            raise StudyError(registry.unreadable(path, error)) from error
         pending += _imported_files(path, imports)
         roots = {name.partition(".")[0] for name in imports}
         packages |= {COMPUTING_PACKAGES[root] for root in roots if root in COMPUTING_PACKAGES}
@@ -150,7 +160,7 @@ def stamp(source: str, settings: object, code: Mapping[str, str]) -> dict[str, s
 
 def _read_and_parse(path: Path) -> tuple[str, frozenset[str]]:
     """Return the digest of a file and the dotted names that it imports."""
-    return _parse_cached(path.read_text(encoding="utf-8"), str(path))
+    return _parse_cached(path.read_text(encoding="utf-8-sig"), str(path))
 
 
 @functools.cache  # the launcher asks for each file once per entry
@@ -236,6 +246,12 @@ class _DocumentationRemover(ast.NodeTransformer):
         node.returns = None
         return self.generic_visit(node)
 
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """Remove the text of messages, but not the values in it."""
+        if isinstance(node.func, ast.Name) and node.func.id in MESSAGES:
+            _TextRemover().visit(node)
+        return self.generic_visit(node)
+
     def visit_arg(self, node: ast.arg) -> ast.AST:
         """Remove the type of an argument."""
         node.annotation = None
@@ -246,6 +262,16 @@ class _DocumentationRemover(ast.NodeTransformer):
         if node.value is None:
             return None
         return ast.copy_location(ast.Assign([node.target], self.visit(node.value)), node)
+
+
+class _TextRemover(ast.NodeTransformer):
+    """Replace text by empty text."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        """Empty a text, also between the values of an f-string."""
+        if isinstance(node.value, str):
+            node.value = ""
+        return node
 
 
 def _remove_docstring(
