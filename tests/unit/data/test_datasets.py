@@ -17,6 +17,7 @@ import sys
 import tarfile
 import threading
 import time
+import unicodedata
 from functools import partial
 from pathlib import Path
 from urllib.error import URLError
@@ -1107,3 +1108,130 @@ def test_real_imagenet_classes_are_read_as_they_are(name):
             grey += mode == "L"
             assert np.array_equal(images[index], expected_image(file, 32)), path
     assert grey > 50
+
+
+# What images are found, and how they are read
+
+
+def load_tree_and_archive(root, tree, **options):
+    """Load a tree, and an archive of it, and check that they are equal."""
+    pack(tree, root / "packed.tar")
+    loaded = folder.Dataset(path=tree.name, side=8, **options).load(root)
+    packed = folder.Dataset(path="packed.tar", side=8, **options).load(root)
+    np.testing.assert_array_equal(loaded.images, packed.images)
+    assert list(loaded.classes) == list(packed.classes)
+    return loaded
+
+
+@pytest.mark.parametrize("hidden", [".ipynb_checkpoints", "__MACOSX", ".DS_Store"])
+def test_hidden_folder_is_no_class_and_is_reported(tmp_path, pets, caplog, hidden):
+    expected = folder.Dataset(path="pets", side=8).load(tmp_path)
+    random_image(20).save(pets / "ant" / "._a.png")
+    (pets / hidden).mkdir()
+    random_image(21).save(pets / hidden / "a.png")
+    loaded = load_tree_and_archive(tmp_path, pets)
+    assert list(loaded.classes) == ["ant", "bee", "cat"]
+    np.testing.assert_array_equal(loaded.images, expected.images)
+    assert f"not used of {pets}: 2 hidden files" in caplog.text
+    assert f"not used of {tmp_path / 'packed.tar'}: " in caplog.text
+
+
+def test_images_of_other_formats_are_counted(tmp_path, pets, caplog):
+    for name in ("a.gif", "b.GIF"):
+        random_image(20).save(pets / "ant" / name, format="gif")
+    random_image(21).save(pets / "bee" / "c.jfif", format="jpeg")
+    assert len(load_tree_and_archive(tmp_path, pets).images) == 12
+    assert caplog.text.count("2 .gif, 1 .jfif files; images need one of the extensions .jpg") == 2
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_link_to_a_folder_around_it_is_refused(tmp_path, pets, depth):
+    inside = pets / "bee" / "/".join(["deeper"] * depth)
+    inside.mkdir(parents=True, exist_ok=True)
+    (inside / "again").symlink_to(pets / "bee")
+    with pytest.raises(StudyError, match="is a link to a folder that contains it"):
+        folder.Dataset(path="pets", side=8).load(tmp_path)
+
+
+def test_two_links_to_one_folder_are_no_loop(tmp_path, pets):
+    for name in ("dog", "eel"):
+        (pets / name).symlink_to(pets / "ant")
+    assert len(folder.Dataset(path="pets", side=8).load(tmp_path).images) == 12 + 2 * 3
+
+
+def test_pipe_with_the_name_of_an_image_is_refused(tmp_path, pets):
+    os.mkfifo(pets / "ant" / "9.png")
+    with pytest.raises(StudyError, match=r"9\.png is no regular file"):
+        folder.Dataset(path="pets", side=8).load(tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["/", "//", "/./", "./", "/data/"])
+def test_archive_with_absolute_names_is_read_as_tar_unpacks_it(tmp_path, pets, prefix):
+    expected = folder.Dataset(path="pets", side=8).load(tmp_path)
+    with tarfile.open(tmp_path / "packed.tar", "w") as tar:
+        for path in sorted(pets.rglob("*.*")):
+            header = tar.gettarinfo(path)
+            header.name = f"{prefix}pets/{path.relative_to(pets)}"
+            if header.isreg():
+                with path.open("rb") as file:
+                    tar.addfile(header, file)
+    options = {"path": "packed.tar", "side": 8}
+    if prefix == "/data/":
+        with pytest.raises(StudyError):
+            folder.Dataset(**options, classes=["ant"]).load(tmp_path)
+        return
+    loaded = folder.Dataset(**options).load(tmp_path)
+    np.testing.assert_array_equal(loaded.images, expected.images)
+
+
+def test_folder_in_an_archive_keeps_its_ending(tmp_path, pets):
+    (pets / "cat").rename(pets / "cat.tar")
+    loaded = load_tree_and_archive(tmp_path, pets)
+    assert list(loaded.classes) == ["ant", "bee", "cat.tar"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_image_is_turned_as_its_exif_orientation_says(tmp_path, orientation):
+    upright = np.asarray(random_image(3, (8, 8)))
+    # How a camera stores an upright image, for each value of the tag (EXIF 2.3, section 4.6.4).
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: upright.transpose(1, 0, 2)[::-1],
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: upright.transpose(1, 0, 2)[:, ::-1],
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.png", exif=exif)
+    read = folder.resize_and_crop(tmp_path / "a.png", 8)
+    np.testing.assert_array_equal(read, upright.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("alpha", [0, 100, 255])
+def test_transparent_pixels_are_laid_on_black(tmp_path, alpha):
+    pixels = np.full((8, 8, 4), 200, np.uint8)
+    pixels[..., 3] = alpha
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    read = folder.resize_and_crop(tmp_path / "a.png", 8)
+    assert np.abs(read.astype(int) - round(200 * alpha / 255)).max() <= 1
+
+
+def test_transparent_colour_of_a_palette_is_black(tmp_path):
+    image = Image.new("P", (8, 8), 0)
+    image.putpalette([250, 240, 230, 10, 20, 30])
+    image.save(tmp_path / "a.png", transparency=0)
+    assert not folder.resize_and_crop(tmp_path / "a.png", 8).any()
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_of_classes_are_equal_in_any_unicode_form(tmp_path, form):
+    for name in ("cafe\u0301", "the"):
+        (tmp_path / "shops" / name).mkdir(parents=True)
+        random_image(1).save(tmp_path / "shops" / name / "a.png")
+    wanted = unicodedata.normalize(form, "café")
+    loaded = folder.Dataset(path="shops", side=8, classes=[wanted]).load(tmp_path)
+    assert len(loaded.images) == 1

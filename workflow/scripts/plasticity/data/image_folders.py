@@ -1,7 +1,8 @@
 """List and read the images of class folders, in a tree on disk or in a tar archive of such a tree.
 
 An archive is never unpacked to disk. Its images have the same bytes and the same order as those of
-the unpacked tree.
+the unpacked tree. Hidden files and folders are left out. Each tree or archive counts them, and the
+images of other formats, so that a message can report what is not used.
 """
 
 import lzma
@@ -9,19 +10,22 @@ import os
 import posixpath
 import tarfile
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, is_image_file, make_dataset
+from PIL import Image
+from torchvision.datasets.folder import is_image_file
 
 from plasticity.errors import StudyError
 
 # what reading a damaged archive can raise
 DAMAGE_ERRORS = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+MACOS_FOLDER = "__MACOSX"  # in archives that macOS packs
+HIDDEN = "hidden"
 
 
 class Entry(NamedTuple):
@@ -44,10 +48,13 @@ class ImageFolders(Protocol):
     Attributes:
         path: path of the tree or archive.
         top: folder in which class folders are searched first; empty for the root.
+        left_out: number of entries that are not used, by file extension, or under `HIDDEN`. It is
+            complete after `list_images`.
     """
 
     path: Path
     top: str
+    left_out: Counter[str]
 
     def list_folders(self, parent: str) -> list[str]:
         """List the names of the folders in a folder, sorted. A missing folder has none."""
@@ -69,29 +76,65 @@ class ImageFolders(Protocol):
 
 
 class Tree:
-    """Class folders on disk. Links are followed, as torchvision does."""
+    """Class folders on disk. Links are followed, as torchvision does.
+
+    Raises:
+        StudyError: from `list_images`, if a link leads to a folder that contains it, or if an image
+            is no regular file.
+    """
 
     top = ""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.left_out: Counter[str] = Counter()
 
     def list_folders(self, parent: str) -> list[str]:
         """List the names of the folders in a folder, sorted. A missing folder has none."""
         try:
-            names: list[str] = find_classes(self.path / parent)[0]
+            entries = list(os.scandir(self.path / parent))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return names
+        folders = [entry.name for entry in entries if entry.is_dir()]
+        return sorted(name for name in folders if not is_hidden(name))
 
     def list_images(self, parent: str, folders: Sequence[str]) -> dict[str, list[Entry]]:
         """List the images of some folders of `parent`, sorted by path in each folder."""
-        groups: dict[str, list[Entry]] = {name: [] for name in folders}
-        labels = {name: label for label, name in enumerate(folders)}
-        images = make_dataset(self.path / parent, labels, IMG_EXTENSIONS, allow_empty=True)
-        for path, label in images:
-            groups[folders[label]].append(Entry(os.path.relpath(path, self.path)))
+        self.left_out.clear()
+        siblings = (self.path / parent).iterdir()
+        self.left_out[HIDDEN] += sum(is_hidden(path.name) for path in siblings)
+        groups: dict[str, list[Entry]] = {}
+        for name in folders:
+            paths = list(self._walk(self.path / parent / name, ancestors=frozenset()))
+            entries = [Entry(os.path.relpath(path, self.path)) for path in paths]
+            groups[name] = sorted(entries, key=_path_order)
         return groups
+
+    def _walk(self, folder: Path, ancestors: frozenset[str]) -> Iterator[Path]:
+        """Yield the images in a folder and its subfolders.
+
+        Args:
+            folder: path of the folder.
+            ancestors: real paths of the folders around it, in which a link must not end.
+        """
+        real_path = os.path.realpath(folder)
+        if real_path in ancestors:
+            raise StudyError(
+                f"{folder} is a link to a folder that contains it, so its images never end. "
+                "Remove the link."
+            )
+        for entry in list(os.scandir(folder)):
+            path = folder / entry.name
+            if is_hidden(entry.name):
+                self.left_out[HIDDEN] += 1
+            elif entry.is_dir():
+                yield from self._walk(path, ancestors | {real_path})
+            elif not is_image_file(entry.name):
+                _count_other_format(self.left_out, entry.name)
+            elif entry.is_file() or not path.exists():  # a broken link is an unreadable image
+                yield path
+            else:
+                raise StudyError(f"{path} is no regular file, so it is no image. Remove it.")
 
     def open_images(self, entries: Sequence[Entry]) -> Iterator[tuple[int, Path | BytesIO]]:
         """Yield the index and the path of each image."""
@@ -111,6 +154,7 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.left_out: Counter[str] = Counter()
         self._offsets: dict[str, int] = {}  # of images and inner archives, by their path
         self._subfolders: dict[str, set[str]] = defaultdict(set)  # their names, by parent folder
         with _open_archive(path) as tar:
@@ -161,6 +205,9 @@ class Archive:
     def _index(self, header: tarfile.TarInfo) -> None:
         """Record an image or inner archive, and the folders that it is in."""
         name = _unpacked_path(header)
+        if any(map(is_hidden, name.split("/"))):
+            self.left_out[HIDDEN] += 1
+            return
         if header.issym() or header.islnk():
             raise StudyError(
                 f"{self.path} holds links ({name}). "
@@ -170,8 +217,12 @@ class Archive:
         is_image = header.isreg() and is_image_file(name)
         if is_archive or is_image:
             self._offsets[name] = header.offset
-        if is_archive or header.isdir():
+        elif header.isreg():
+            _count_other_format(self.left_out, name)
+        if is_archive:
             folder = name.removesuffix(".tar")
+        elif header.isdir():
+            folder = name
         else:
             folder = posixpath.dirname(name)
         while folder:
@@ -203,6 +254,18 @@ class _ArchivedFile(NamedTuple):
     offsets: tuple[int, ...]
     archive: tarfile.TarFile
     header: tarfile.TarInfo
+
+
+def is_hidden(name: str) -> bool:
+    """Check whether a file or folder is hidden, as those of Jupyter and macOS are."""
+    return name.startswith(".") or name == MACOS_FOLDER
+
+
+def _count_other_format(left_out: Counter[str], name: str) -> None:
+    """Count a file that is no image of the accepted formats, if Pillow knows its format."""
+    extension = Path(name).suffix.lower()
+    if extension in Image.registered_extensions():
+        left_out[extension] += 1
 
 
 def _path_order(entry: Entry) -> tuple[str, str]:
@@ -277,4 +340,4 @@ def _open_file(tar: tarfile.TarFile, header: tarfile.TarInfo) -> IO[bytes]:
 
 def _unpacked_path(header: tarfile.TarInfo) -> str:
     """Return a file's path without dots and without a leading slash; empty for the root."""
-    return posixpath.normpath(f"/{header.name}")[1:]
+    return posixpath.normpath(f"/{header.name}").lstrip("/")

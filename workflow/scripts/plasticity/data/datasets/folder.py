@@ -5,6 +5,7 @@ Every image is converted to RGB. Its shorter side is resized, and its centre is 
 
 import difflib
 import os
+import unicodedata
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.functional import center_crop, resize
 
@@ -57,6 +58,7 @@ class Dataset(Source):
         parent, available = self.find_class_folders(folders)
         classes = self._select_classes(available, path)
         entries, labels = self._select_images(folders.list_images(parent, classes), path)
+        _report_left_out(folders)
 
         images, flaws = self._decode(folders, entries)
         self._report_unreadable(entries, flaws, path)
@@ -128,14 +130,18 @@ class Dataset(Source):
                     f"{len(available)} classes. Lower classes."
                 )
             return available[: self.classes]
-        known = set(available)
+        # Two texts that look the same may differ in how they write accents.
+        by_normal_form = {unicodedata.normalize("NFC", name): name for name in available}
+        selected = []
         for name in self.classes:
-            if name not in known:
+            match = by_normal_form.get(unicodedata.normalize("NFC", name))
+            if match is None:
                 raise StudyError(
                     f"the dataset's option classes names {name!r}, which {path} does not hold. "
                     f"{_suggest_class(name, available)}"
                 )
-        return list(self.classes)
+            selected.append(match)
+        return selected
 
     def _select_images(
         self, images: Mapping[str, Sequence[Entry]], path: Path
@@ -253,6 +259,8 @@ class Dataset(Source):
 def resize_and_crop(file: Path | BytesIO, side: int) -> np.ndarray:
     """Read an image as RGB, resize its shorter side and crop its centre.
 
+    The image is turned as its EXIF orientation says, and transparent pixels are laid on black.
+
     Args:
         file: a path or file that Pillow can open.
         side: rows and columns of the result.
@@ -267,8 +275,28 @@ def resize_and_crop(file: Path | BytesIO, side: int) -> np.ndarray:
     with Image.open(file) as image:
         if image.mode.startswith(("I", "F")):  # Pillow would clip the values, not scale them
             raise ValueError("more than 8 bits per pixel")
-        square = center_crop(resize(image.convert("RGB"), side), side)
+        square = center_crop(resize(_to_rgb(ImageOps.exif_transpose(image)), side), side)
     return np.asarray(square).transpose(2, 0, 1)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image to RGB, on black where it is transparent."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+    return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
+
+
+def _report_left_out(folders: ImageFolders) -> None:
+    """Log how many files are not used, by kind."""
+    counts = [f"{count} {kind}" for kind, count in sorted(folders.left_out.items()) if count]
+    if counts:
+        log.log.warning(
+            "not used of %s: %s files; images need one of the extensions %s",
+            folders.path,
+            ", ".join(counts),
+            " ".join(IMG_EXTENSIONS),
+        )
 
 
 def _suggest_class(name: str, available: Sequence[str]) -> str:
