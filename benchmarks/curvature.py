@@ -117,7 +117,7 @@ def ratios(seconds: Mapping[str, Sequence[float]]) -> list[list[object]]:
 
 def deviation(value: Tensor, reference: Tensor) -> str:
     """Format the relative difference between two numbers."""
-    return f"{abs(float(value / reference) - 1):.0e}"
+    return f"{abs((value / reference).item() - 1):.0e}"
 
 
 # 1, 2: exact spectra
