@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
-# When a job with a code digest exits, this module records what the job imported beyond its digest.
+# At the exit of a job that has a code digest, this module records imports that the digest lacks.
 RECORD_IMPORTS = """
 import atexit, json, os, sys
 
@@ -64,7 +64,7 @@ atexit.register(record)
 def shared(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str, Callable[[Path], object]], Path]:
-    """Return `shared(name, fill)`: a path that the first worker fills by calling `fill(path)`."""
+    """Return `shared(name, fill)`, which calls `fill(path)` in one worker and returns the path."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
@@ -101,7 +101,7 @@ def import_recorder(shared):
 
 @pytest.fixture(scope="session")
 def read_imports(import_recorder):
-    """Return a function that lists, for each job so far, its entry and what its digest lacks."""
+    """Return a function that lists each finished job with the imports that its digest lacks."""
 
     def read_records() -> list[tuple[str, list[str]]]:
         lines = (import_recorder / "records").read_text().splitlines()
@@ -150,7 +150,7 @@ def env(shared, import_recorder):
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory, env):
-    """Yield `clone()`: create a project of the tiny study without results, until the tests end."""
+    """Yield `clone()`, which creates a project of the tiny study without results."""
     roots = []
 
     def create() -> Project:
@@ -166,7 +166,7 @@ def clone(tmp_path_factory, env):
 
 @pytest.fixture(scope="session")
 def study(shared, env):
-    """Return `study(name, change, target)`: build a changed tiny study once, to read only."""
+    """Return `study(name, change, target)`, which builds a changed tiny study once, to read."""
 
     def build_once(
         name: str,

@@ -101,7 +101,7 @@ class Project:
         return jobs
 
     def config(self, change: Callable[[dict[str, Any]], object]) -> None:
-        """Change the config of the project by a function that changes it in place."""
+        """Apply a function to the config of the project, which it changes in place."""
         path = self.root / "config.yaml"
         config = yaml.safe_load(path.read_text())
         change(config)

@@ -1,4 +1,4 @@
-"""The tools of the workflow tests: forked commands equal new interpreters, and failures explain."""
+"""Forked commands behave like new interpreters, and failed builds show their errors."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def print_later():
 
 threading.Thread(target=print_later).start()
 """
-ENDS = {  # how a script ends, its last lines, and its exit status
+ENDS = {  # last lines of a script, and its exit status
     "last line": ("", 0),
     "exit status": ("sys.exit(3)", 3),
     "exit message": ("sys.exit('a message')", 1),
