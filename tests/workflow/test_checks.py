@@ -124,10 +124,8 @@ def damage_dataset(path, damage):
 
 def run_checks(project, datasets, verdict):
     """Run the checks with the command of the rule `check`."""
-    tables = []
-    for path in sorted((project.results / "tables").glob("*.csv")):
-        if path.name not in TABLES_AFTER_CHECKS:
-            tables.append(path)
+    paths = sorted((project.results / "tables").glob("*.csv"))
+    tables = [path for path in paths if path.name not in TABLES_AFTER_CHECKS]
     command = ["python", "-m", "pytest", "-p", "no:cacheprovider", "-q", "tests/results"]
     return project.run(*command, "--datasets", *datasets, "--tables", *tables, "--verdict", verdict)
 
