@@ -1,4 +1,4 @@
-"""Mistakes and failures give one sentence without a traceback, and leave all results unchanged."""
+"""Mistakes and failures give a message without a traceback, and leave results unchanged."""
 
 import fcntl
 import json
@@ -55,7 +55,7 @@ def put(key, value):
 
 
 def measure_unsaved_checkpoints(config):
-    """Save a checkpoint after every third task, but measure every second one."""
+    """Save a checkpoint at every third task, but measure every second task."""
     config["training"] = {"checkpoint_every": 3}
     config["curvature"]["every"] = 2
 

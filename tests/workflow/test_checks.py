@@ -112,7 +112,7 @@ QUICK_CASES = [set_negative_error, drop_seed, double_trace]
 
 
 def damage_dataset(path, damage):
-    """Replace a dataset by what a function returns for it."""
+    """Apply a function to a dataset, and write the result to the same file."""
     with xr.open_dataset(path) as data:
         damaged = damage(data.load().copy(deep=True))
     path.unlink()

@@ -282,6 +282,7 @@ def test_another_criterion_computes_only_an_arm_that_was_not_selected_before(tun
     inodes = read_inodes(tuned_copy, FILES_OF_TUNED_METHOD)
     inodes_of_others = read_inodes(tuned_copy, FILES_OF_OTHER_METHODS)
     contents = tuned_copy.contents(FOLDER)
+    # The criterion final_loss then selects the same arm, and online_error the other arm.
     favor_arm(tuned_copy, "final_loss", first_index)
     favor_arm(tuned_copy, "online_error", 1 - first_index)
 
@@ -297,6 +298,7 @@ def test_another_criterion_computes_only_an_arm_that_was_not_selected_before(tun
 def test_additional_tuning_seed_trains_only_this_seed(tuned_copy):
     selected_arm = read_choice(tuned_copy)["arm"]
     favor_arm(tuned_copy, "final_loss", STRENGTHS.index(selected_arm["strength"]))
+    # With these losses, the new seed does not change which arm is selected.
     tuned_copy.config(set_criterion("final_loss"))
     tuned_copy.config(lambda config: config["seeds"].update(tune=3))
     before = read_inodes(tuned_copy, FILES_OF_ALL_RUNS)
