@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from importlib.util import cache_from_source
@@ -14,7 +15,7 @@ from typing import Any
 import hypothesis
 import pytest
 import yaml
-from projects import Project, copy_repository, fork_server, pack
+from projects import Project, copy_repository, fork_server, use_packed_study
 
 MEMORY = Path("/dev/shm")
 MIN_FREE_BYTES = 4 * 2**30  # in this folder; all tests together use about a quarter of it
@@ -26,7 +27,13 @@ hypothesis.settings.register_profile("quick", deadline=None, derandomize=True, m
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load the default Hypothesis profile, and write temporary files to memory if it has room."""
+    """Load the default Hypothesis profile, and write temporary files to memory if it has room.
+
+    A background job of a shell ignores SIGINT, and its child processes inherit that. Tests that
+    interrupt a process need the default.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     hypothesis.settings.load_profile(config.getoption("--hypothesis-profile") or "full")
     if not os.access(MEMORY, os.W_OK) or not MEMORY.is_dir():
         return
@@ -53,7 +60,7 @@ def record():
         return
     digest = json.loads(sys.argv[sys.argv.index("--code") + 1])
     missing = sorted(imported_files() - set(digest))
-    with open(os.environ["NOTED_IMPORTS"], "a") as records:
+    with open(os.environ["IMPORT_RECORDS"], "a") as records:
         records.write(json.dumps([sys.argv[0], missing]) + "\\n")
 
 atexit.register(record)
@@ -141,7 +148,7 @@ def env(shared, import_recorder):
         "no_proxy": "",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(import_recorder),
-        "NOTED_IMPORTS": str(import_recorder / "records"),
+        "IMPORT_RECORDS": str(import_recorder / "records"),
         "MPLCONFIGDIR": str(cache / "matplotlib"),
     }
     with TemporaryDirectory() as folder, fork_server(Path(folder), variables) as with_server:
@@ -149,7 +156,7 @@ def env(shared, import_recorder):
 
 
 @pytest.fixture(scope="session")
-def clone(tmp_path_factory, env):
+def new_project(tmp_path_factory, env):
     """Yield `clone()`, which creates a project of the tiny study without results."""
     roots = []
 
@@ -165,7 +172,7 @@ def clone(tmp_path_factory, env):
 
 
 @pytest.fixture(scope="session")
-def study(shared, env):
+def build_study(shared, env):
     """Return `study(name, change, target)`, which builds a changed tiny study once, to read."""
 
     def build_once(
@@ -185,18 +192,18 @@ def study(shared, env):
 
 
 @pytest.fixture(scope="session")
-def unbuilt(clone):
+def project_without_results(new_project):
     """Create a project of the tiny study without results, to read only."""
-    return clone()
+    return new_project()
 
 
 @pytest.fixture(scope="session")
-def built(study):
+def tiny_study(build_study):
     """Build the tiny study once, to read only."""
-    return study("built")
+    return build_study("built")
 
 
 @pytest.fixture(scope="session")
-def packed(study):
+def packed_study(build_study):
     """Build the study that `pack` configures once, to read only."""
-    return study("packed", pack)
+    return build_study("packed", use_packed_study)

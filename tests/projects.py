@@ -107,7 +107,7 @@ class Project:
         change(config)
         path.write_text(yaml.safe_dump(config, sort_keys=False))
 
-    def contents(self, folder: str = "results/tiny") -> dict[str, str]:
+    def digests(self, folder: str = "results/tiny") -> dict[str, str]:
         """Return the digest of every file in a folder, by its path relative to the folder."""
         root = self.root / folder
         files = sorted(path for path in root.rglob("*") if path.is_file())
@@ -116,14 +116,14 @@ class Project:
             for path in files
         }
 
-    def lasting(self) -> dict[str, str]:
+    def reproducible_digests(self) -> dict[str, str]:
         """Return the digest of every result that does not depend on where or when it is computed.
 
         The cost estimate is left out, since it depends on the machine.
         """
         return {
             name: digest
-            for name, digest in self.contents().items()
+            for name, digest in self.digests().items()
             if Path(name).suffix in REPRODUCIBLE_SUFFIXES and Path(name).stem != "cost"
         }
 
@@ -233,7 +233,7 @@ def copy_repository(root: Path) -> None:
     shutil.copy(STUDY, root / "config.yaml")
 
 
-def pack(config: dict[str, Any]) -> None:
+def use_packed_study(config: dict[str, Any]) -> None:
     """Change the tiny study to one setting, two seeds per job, and one more arm that diverges."""
     config["seeds_per_job"] = 2
     del config["settings"]["digits_labels_tanh"]
@@ -241,7 +241,7 @@ def pack(config: dict[str, Any]) -> None:
 
 
 @contextmanager
-def copied(project: Project, root: Path) -> Iterator[Project]:
+def copy_project(project: Project, root: Path) -> Iterator[Project]:
     """Yield a copy of a project, and delete it at the end."""
     # three times as fast as shutil.copytree
     subprocess.run(["cp", "-a", project.root, root], check=True)

@@ -73,7 +73,7 @@ class Project:
         wrapper_folder = self.fork_env["PATH"].partition(os.pathsep)[0]
         env = self.env
         env["PATH"] = f"{wrapper_folder}{os.pathsep}{env['PATH']}"
-        for name in ("FORK_SERVER", "NOTED_IMPORTS"):
+        for name in ("FORK_SERVER", "IMPORT_RECORDS"):
             env[name] = self.fork_env[name]
         options = ("--cores", "2", "--rerun-incomplete")
         done = self.run("python", "-m", "snakemake", *options, *targets, env=env)
@@ -95,10 +95,7 @@ class Project:
 
     def launch(self, *targets: str) -> subprocess.Popen[str]:
         """Start Snakemake on the cluster in the background, in its own session."""
-        # A background job of a shell ignores SIGINT, and its child processes inherit that. If
-        # pytest is such a job, the launcher would not receive SIGINT without this command.
-        restore_sigint = ["env", "--default-signal=INT"]
-        command = [*restore_sigint, *SNAKEMAKE, "--profile", "slurm", *SHORT_WAITS, *targets]
+        command = [*SNAKEMAKE, "--profile", "slurm", *SHORT_WAITS, *targets]
         with (self.root / "launcher.out").open("w") as out:
             launcher = subprocess.Popen(
                 command,

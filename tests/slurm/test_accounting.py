@@ -3,7 +3,7 @@
 import pytest
 from cluster import wait
 from on_cluster import TIMEOUT, portable_digests
-from projects import pack
+from projects import use_packed_study
 
 pytestmark = pytest.mark.slurm
 ACCOUNTING = True
@@ -23,8 +23,10 @@ def record_jobs(project, launcher):
     return jobs_by_rule
 
 
-def test_study_on_a_cluster_equals_the_study_without_a_cluster(create_project, cluster, packed):
-    project = create_project(pack, account="lab")
+def test_study_on_a_cluster_equals_the_study_without_a_cluster(
+    create_project, cluster, packed_study
+):
+    project = create_project(use_packed_study, account="lab")
     launcher = project.launch("tables")
     jobs_by_rule = record_jobs(project, launcher)
     assert launcher.returncode == 0, project.launcher_output[-8000:]
@@ -36,6 +38,6 @@ def test_study_on_a_cluster_equals_the_study_without_a_cluster(create_project, c
     }
     states = cluster.output("sacct", "-n", "-P", "-X", "-A", "lab", "-o", "State").splitlines()
     assert states == ["COMPLETED"] * 8
-    without_cluster = packed.lasting()
+    without_cluster = packed_study.reproducible_digests()
     expected = {name: digest for name, digest in without_cluster.items() if "figures" not in name}
     assert portable_digests(project.root / "results/tiny") == expected

@@ -4,25 +4,25 @@ import json
 from pathlib import Path
 
 import pytest
-from projects import Project, copied, copy_repository, kill_in_training
+from projects import Project, copy_project, copy_repository, kill_in_training
 
 
 @pytest.fixture
-def copy(built, tmp_path):
+def built_copy(tiny_study, tmp_path):
     """Copy the built study for one test, which may change it."""
-    with copied(built, tmp_path / "copy") as project:
+    with copy_project(tiny_study, tmp_path / "copy") as project:
         yield project
 
 
 @pytest.fixture(scope="module")
-def another(built, tmp_path_factory):
+def changed_copy(tiny_study, tmp_path_factory):
     """Copy the built study for the tests of one file, which may change it."""
-    with copied(built, tmp_path_factory.mktemp("another") / "copy") as project:
+    with copy_project(tiny_study, tmp_path_factory.mktemp("another") / "copy") as project:
         yield project
 
 
 @pytest.fixture(scope="session")
-def killed(shared, env):
+def killed_study(shared, env):
     """Kill the tiny study while it trains, once; also return the last task of each killed job."""
 
     def kill(root: Path) -> None:
@@ -35,9 +35,9 @@ def killed(shared, env):
 
 
 @pytest.fixture(scope="session")
-def again(killed, shared):
+def resumed_study(killed_study, shared):
     """Resume the killed study until its datasets are complete, once, to read only."""
-    project, _ = killed
+    project, _ = killed_study
 
     def resume(marker: Path) -> None:
         project.build("--rerun-incomplete", "datasets")

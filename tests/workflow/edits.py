@@ -52,24 +52,24 @@ def jobs_of(part: str, jobs: Iterable[str]) -> set[str]:
 
 ENSEMBLES = ensembles(METHODS, SEEDS)
 
-PREPARE = {"prepare digits"}
-TRAIN = {f"train_ensemble {ensemble}" for ensemble in ENSEMBLES}
-MEASURE = {f"measure_ensemble {ensemble}" for ensemble in ENSEMBLES}
-GATHER = {f"gather {setting}" for setting in METHODS}
-DRAW = {f"figure_{figure}" for figure in FIGURES}
-SHOW = {f"page_{page}" for page in PAGES}
+PREPARE_JOBS = {"prepare digits"}
+TRAIN_JOBS = {f"train_ensemble {ensemble}" for ensemble in ENSEMBLES}
+MEASURE_JOBS = {f"measure_ensemble {ensemble}" for ensemble in ENSEMBLES}
+GATHER_JOBS = {f"gather {setting}" for setting in METHODS}
+FIGURE_JOBS = {f"figure_{figure}" for figure in FIGURES}
+PAGE_JOBS = {f"page_{page}" for page in PAGES}
 LAST = {"report", "all"}
 
 # the jobs that rerun if a stage or a part of the study changes
-RECONFIGURED = {*SHOW, *LAST}  # captions quote the config
-ANALYSED = {"analyse", "typeset", *SHOW, "check", *DRAW, *LAST}
-GATHERED = GATHER | ANALYSED
-MEASURED = MEASURE | GATHERED
-RETRAINED = TRAIN | MEASURED
-EVERYTHING = PREPARE | RETRAINED
-RELU_CHANGED = jobs_of(RELU, TRAIN | MEASURE | GATHER) | ANALYSED
-TANH_CHANGED = jobs_of(TANH, TRAIN | MEASURE | GATHER) | ANALYSED
-L2_CHANGED = jobs_of("/l2/", TRAIN | MEASURE) | jobs_of(RELU, GATHER) | ANALYSED
+RECONFIGURED = {*PAGE_JOBS, *LAST}  # captions quote the config
+ANALYSED = {"analyse", "typeset", *PAGE_JOBS, "check", *FIGURE_JOBS, *LAST}
+GATHERED = GATHER_JOBS | ANALYSED
+MEASURED = MEASURE_JOBS | GATHERED
+RETRAINED = TRAIN_JOBS | MEASURED
+EVERYTHING = PREPARE_JOBS | RETRAINED
+RELU_CHANGED = jobs_of(RELU, TRAIN_JOBS | MEASURE_JOBS | GATHER_JOBS) | ANALYSED
+TANH_CHANGED = jobs_of(TANH, TRAIN_JOBS | MEASURE_JOBS | GATHER_JOBS) | ANALYSED
+L2_CHANGED = jobs_of("/l2/", TRAIN_JOBS | MEASURE_JOBS) | jobs_of(RELU, GATHER_JOBS) | ANALYSED
 L2_TUNED = {f"tune_ensemble {RELU}/l2/1000", f"choose_arm {RELU}/l2"} | L2_CHANGED
 
 
@@ -319,9 +319,11 @@ CODE: dict[str, Edit] = {
     "LaTeX tables": Edit(
         add_code(f"{LIBRARY}/report/latex.py"), {"typeset", "page_outcomes", "page_methods", *LAST}
     ),
-    "a check": Edit(add_code("tests/results/test_results.py"), {"check", *DRAW, *LAST}),
+    "a check": Edit(add_code("tests/results/test_results.py"), {"check", *FIGURE_JOBS, *LAST}),
     "one figure": Edit(add_code(f"{LIBRARY}/report/figures/scatter.py"), {"figure_scatter", *LAST}),
-    "the parts that figures share": Edit(add_code(f"{LIBRARY}/report/panels.py"), {*DRAW, *LAST}),
+    "the parts that figures share": Edit(
+        add_code(f"{LIBRARY}/report/panels.py"), {*FIGURE_JOBS, *LAST}
+    ),
     "a new figure": Edit(
         copy_files(
             {
@@ -337,7 +339,7 @@ CODE: dict[str, Edit] = {
     ),
     "the style": Edit(
         replace_text("workflow/style.yaml", "lines.linewidth: 1.2", "lines.linewidth: 1.3"),
-        {*DRAW, *LAST},
+        {*FIGURE_JOBS, *LAST},
     ),
     "a figure's caption": Edit(
         append("workflow/report/figure_scatter.rst", "\nOne more sentence.\n"),
@@ -357,7 +359,7 @@ CODE: dict[str, Edit] = {
     ),
 }
 PACKAGES: dict[str, Edit] = {
-    "a newer matplotlib": Edit(upgrade("matplotlib"), {*DRAW, *LAST}),
+    "a newer matplotlib": Edit(upgrade("matplotlib"), {*FIGURE_JOBS, *LAST}),
     "a newer statsmodels": Edit(upgrade("statsmodels"), ANALYSED),
     "a newer scipy": Edit(upgrade("scipy"), MEASURED),
     "a newer torch": Edit(upgrade("torch"), RETRAINED),
@@ -386,9 +388,9 @@ SETTINGS_METHODS_SEEDS: dict[str, Edit] = {
     ),
     "a method in one more setting": Edit(
         put("methods.l2.settings", [RELU, TANH]),
-        ensemble_jobs(ensembles({TANH: ["l2"]}, SEEDS)) | jobs_of(TANH, GATHER) | ANALYSED,
+        ensemble_jobs(ensembles({TANH: ["l2"]}, SEEDS)) | jobs_of(TANH, GATHER_JOBS) | ANALYSED,
     ),
-    "one method fewer": Edit(drop("methods", "l2"), jobs_of(RELU, GATHER) | ANALYSED),
+    "one method fewer": Edit(drop("methods", "l2"), jobs_of(RELU, GATHER_JOBS) | ANALYSED),
     "one more setting": Edit(
         edit_config(add_setting),
         ensemble_jobs(ensembles({SIN: METHODS[TANH]}, SEEDS)) | {f"gather {SIN}"} | ANALYSED,
@@ -470,7 +472,7 @@ RESULTS: dict[str, Edit] = {
         delete("results/tiny/figures/scatter.pdf"), {"figure_scatter", *LAST}
     ),
     "a deleted dataset": Edit(
-        delete(f"results/tiny/datasets/{RELU}.nc"), jobs_of(RELU, GATHER) | ANALYSED
+        delete(f"results/tiny/datasets/{RELU}.nc"), jobs_of(RELU, GATHER_JOBS) | ANALYSED
     ),
     "deleted checkpoints": Edit(
         delete(*(f"results/tiny/runs/{ensemble}/checkpoints.nc" for ensemble in ENSEMBLES)),
@@ -513,8 +515,8 @@ COLUMNS = {
     "gather": ("gather",),
     "analyse": ("analyse",),
     "check": ("check",),
-    "figures": (*DRAW, "figure_cloud"),
-    "typeset": ("typeset", *SHOW),
+    "figures": (*FIGURE_JOBS, "figure_cloud"),
+    "typeset": ("typeset", *PAGE_JOBS),
     "report": ("report",),
 }
 ENTRIES = {  # the script of each column, whose code digest its jobs have

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 import yaml
-from projects import copied
+from projects import copy_project
 
 pytestmark = pytest.mark.slow
 
@@ -26,21 +26,21 @@ EXACT_LAYERS = ["hidden_2", "output"]  # 72 and 90 parameters, less than exact_u
 
 
 @pytest.fixture(scope="module")
-def project(study):
+def project(build_study):
     """Build the figures of operators.yaml once, to read only."""
 
     def use_operators_study(config):
         config.clear()
         config |= yaml.safe_load(STUDY.read_text(encoding="utf-8"))
 
-    return study("operators", use_operators_study, "figures")
+    return build_study("operators", use_operators_study, "figures")
 
 
 @pytest.fixture
 def project_copy(project, tmp_path):
     """Copy the built project, to change it."""
-    with copied(project, tmp_path / "copy") as copy:
-        yield copy
+    with copy_project(project, tmp_path / "copy") as built_copy:
+        yield built_copy
 
 
 @pytest.fixture(scope="module")

@@ -135,12 +135,12 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_config_with_a_mistake_is_refused_before_any_job_runs(copy, built, name):
+def test_config_with_a_mistake_is_refused_before_any_job_runs(built_copy, tiny_study, name):
     change, parts = MISTAKES[name]
-    copy.config(change)
-    message = check_refusal(copy.snakemake(), "config.yaml: ", *parts)
+    built_copy.config(change)
+    message = check_refusal(built_copy.snakemake(), "config.yaml: ", *parts)
     assert not re.search(r"<class|NoneType|OrderedDict", message)
-    assert copy.contents() == built.contents()
+    assert built_copy.digests() == tiny_study.digests()
 
 
 INVALID_FILES = {
@@ -152,22 +152,22 @@ INVALID_FILES = {
 
 
 @pytest.mark.parametrize("name", INVALID_FILES)
-def test_file_that_is_not_a_config_is_refused(copy, built, name):
-    (copy.root / "config.yaml").write_text(INVALID_FILES[name])
-    check_refusal(copy.snakemake(), "Config file")
-    assert copy.contents() == built.contents()
+def test_file_that_is_not_a_config_is_refused(built_copy, tiny_study, name):
+    (built_copy.root / "config.yaml").write_text(INVALID_FILES[name])
+    check_refusal(built_copy.snakemake(), "Config file")
+    assert built_copy.digests() == tiny_study.digests()
 
 
-def test_study_without_settings_is_refused_and_not_merged_with_the_default(copy, built):
-    (copy.root / "part.yaml").write_text("study: tiny\nseeds: {report: 1}\n")
-    process = copy.snakemake("--configfile", "part.yaml")
+def test_study_without_settings_is_refused_and_not_merged_with_the_default(built_copy, tiny_study):
+    (built_copy.root / "part.yaml").write_text("study: tiny\nseeds: {report: 1}\n")
+    process = built_copy.snakemake("--configfile", "part.yaml")
     check_refusal(process, "part.yaml: ", "'settings'", "Add them")
-    assert copy.contents() == built.contents()
+    assert built_copy.digests() == tiny_study.digests()
 
 
-def test_more_samples_than_the_dataset_has_are_refused(copy):
-    copy.config(put(f"{SETTING}.problem.samples", 1798))
-    check_refusal(copy.snakemake(OUTCOMES), "samples", "1798", "1797", "lower it")
+def test_more_samples_than_the_dataset_has_are_refused(built_copy):
+    built_copy.config(put(f"{SETTING}.problem.samples", 1798))
+    check_refusal(built_copy.snakemake(OUTCOMES), "samples", "1798", "1797", "lower it")
 
 
 # Data
@@ -185,28 +185,30 @@ def has_mnist_results(project):
     return any(path.suffix in {".nc", ".part"} for path in paths)
 
 
-def test_missing_data_root_is_refused(unbuilt, tmp_path):
+def test_missing_data_root_is_refused(project_without_results, tmp_path):
     root = tmp_path / "away"
-    process = prepare_mnist(unbuilt, root)
+    process = prepare_mnist(project_without_results, root)
     check_refusal(process, str(root), "data_root", "PLASTICITY_DATA", MNIST_IMAGES)
-    assert not has_mnist_results(unbuilt)
+    assert not has_mnist_results(project_without_results)
 
 
-def test_message_without_data_and_network_names_the_files_and_their_folder(unbuilt, tmp_path):
-    process = prepare_mnist(unbuilt, tmp_path)
+def test_message_without_data_and_network_names_the_files_and_their_folder(
+    project_without_results, tmp_path
+):
+    process = prepare_mnist(project_without_results, tmp_path)
     check_refusal(process, MNIST_IMAGES, MNIST_LABELS, str(tmp_path / "MNIST/raw"))
-    assert not has_mnist_results(unbuilt)
+    assert not has_mnist_results(project_without_results)
     assert not list(tmp_path.rglob("*.gz"))
 
 
-def test_invalid_mnist_files_are_refused(unbuilt, tmp_path):
+def test_invalid_mnist_files_are_refused(project_without_results, tmp_path):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name in (MNIST_IMAGES, MNIST_LABELS):
         (raw / name).write_bytes(GZIP_MAGIC + bytes(100))
-    process = prepare_mnist(unbuilt, tmp_path)
+    process = prepare_mnist(project_without_results, tmp_path)
     check_refusal(process, str(raw / MNIST_IMAGES), "truncated or altered", "replace it")
-    assert not has_mnist_results(unbuilt)
+    assert not has_mnist_results(project_without_results)
     assert len(list(raw.iterdir())) == 2
 
 
@@ -221,7 +223,9 @@ def original_mnist_folder():
 
 @pytest.mark.data
 @pytest.mark.parametrize("damage", ["truncated", "altered"])
-def test_damaged_original_mnist_file_is_refused(unbuilt, original_mnist_folder, tmp_path, damage):
+def test_damaged_original_mnist_file_is_refused(
+    project_without_results, original_mnist_folder, tmp_path, damage
+):
     raw = tmp_path / "MNIST" / "raw"
     shutil.copytree(original_mnist_folder, raw, copy_function=shutil.copyfile)
     content = bytearray((raw / MNIST_LABELS).read_bytes())
@@ -230,9 +234,9 @@ def test_damaged_original_mnist_file_is_refused(unbuilt, original_mnist_folder, 
     else:
         content[len(content) // 2] ^= 1
     (raw / MNIST_LABELS).write_bytes(content)
-    process = prepare_mnist(unbuilt, tmp_path)
+    process = prepare_mnist(project_without_results, tmp_path)
     check_refusal(process, str(raw / MNIST_LABELS), "truncated or altered")
-    assert not has_mnist_results(unbuilt)
+    assert not has_mnist_results(project_without_results)
 
 
 # Results that are damaged or read-only
@@ -266,8 +270,8 @@ def read_only(folder):
             folder.chmod(0o755)
 
 
-def test_file_in_place_of_the_results_folder_is_refused(clone):
-    project = clone()
+def test_file_in_place_of_the_results_folder_is_refused(new_project):
+    project = new_project()
     results = project.root / "results"
     shutil.rmtree(results)
     results.write_text("in the way")
@@ -275,65 +279,67 @@ def test_file_in_place_of_the_results_folder_is_refused(clone):
     assert results.read_text() == "in the way"
 
 
-def test_read_only_results_folder_is_refused_before_any_job_runs(clone):
-    project = clone()
+def test_read_only_results_folder_is_refused_before_any_job_runs(new_project):
+    project = new_project()
     results = project.root / "results"
     with read_only(results):
         check_refusal(project.snakemake(), str(results), "cannot be written to", "permissions")
         assert {path.name for path in results.iterdir()} <= {"README.md"}
 
 
-def test_truncated_dataset_is_refused_until_it_is_deleted(copy):
-    shutil.rmtree(copy.results / "runs")
-    dataset = copy.results / "data" / "digits.nc"
+def test_truncated_dataset_is_refused_until_it_is_deleted(built_copy):
+    shutil.rmtree(built_copy.results / "runs")
+    dataset = built_copy.results / "data" / "digits.nc"
     dataset.write_bytes(dataset.read_bytes()[:5000])
-    tables = copy.contents("results/tiny/tables")
-    figures = copy.contents("results/tiny/figures")
+    tables = built_copy.digests("results/tiny/tables")
+    figures = built_copy.digests("results/tiny/figures")
     check_refusal(
-        copy.snakemake(OUTCOMES),
+        built_copy.snakemake(OUTCOMES),
         "results/tiny/data/digits.nc differs from the file that prepare wrote",
         "copied incompletely",
         "delete it",
     )
-    assert not list(copy.results.glob("runs/**/*.nc*"))
-    assert copy.contents("results/tiny/tables") == tables
-    assert copy.contents("results/tiny/figures") == figures
+    assert not list(built_copy.results.glob("runs/**/*.nc*"))
+    assert built_copy.digests("results/tiny/tables") == tables
+    assert built_copy.digests("results/tiny/figures") == figures
     dataset.unlink()
-    copy.build(OUTCOMES)
+    built_copy.build(OUTCOMES)
 
 
-def test_truncated_checkpoints_are_refused_and_equal_the_original_once_recomputed(copy, built):
-    checkpoints = copy.results / ENSEMBLE / "checkpoints.nc"
-    measures = copy.root / MEASURES
+def test_truncated_checkpoints_are_refused_and_equal_the_original_once_recomputed(
+    built_copy, tiny_study
+):
+    checkpoints = built_copy.results / ENSEMBLE / "checkpoints.nc"
+    measures = built_copy.root / MEASURES
     measures.unlink()
     content = checkpoints.read_bytes()
     checkpoints.write_bytes(content[: len(content) // 2])
     check_refusal(
-        copy.snakemake(MEASURES),
+        built_copy.snakemake(MEASURES),
         f"results/tiny/{ENSEMBLE}/checkpoints.nc differs from the file that train wrote",
         "delete it",
     )
     assert not measures.exists()
     checkpoints.unlink()
-    copy.build(MEASURES)
+    built_copy.build(MEASURES)
     folder = f"results/tiny/{ENSEMBLE}"
-    assert copy.contents(folder) == built.contents(folder)
+    assert built_copy.digests(folder) == tiny_study.digests(folder)
 
 
-def test_spectrum_too_large_for_the_exact_method_is_refused_by_its_job(copy):
+def test_spectrum_too_large_for_the_exact_method_is_refused_by_its_job(built_copy):
     operators = {"hessian": {"estimate": False, "exact_up_to": 90}}
-    copy.config(put("curvature.operators", operators))
+    built_copy.config(put("curvature.operators", operators))
     sentence = (
         "the exact spectrum of the Hessian on hidden_1 takes a matrix of 520 rows, more than 90: "
         "set curvature.estimate to true"
     )
-    process = copy.snakemake(MEASURES)
+    process = built_copy.snakemake(MEASURES)
     check_refusal(process, sentence)
     log = f"results/tiny/logs/{ENSEMBLE}/curvature.log"
-    assert sentence in (copy.root / log).read_text()
+    assert sentence in (built_copy.root / log).read_text()
     summary = process.stdout.partition(f"failed. {log} ends:\n")[2]
     assert sentence in summary, "the end of the output does not repeat the message"
-    assert not (copy.root / MEASURES).exists()
+    assert not (built_copy.root / MEASURES).exists()
 
 
 # Training without Snakemake
@@ -364,11 +370,11 @@ def train_by_hand(project, folder, changed_code=None, **network_options):
     )
 
 
-def test_training_by_hand_writes_the_same_bytes_as_snakemake(built, tmp_path):
-    process = train_by_hand(built, tmp_path)
+def test_training_by_hand_writes_the_same_bytes_as_snakemake(tiny_study, tmp_path):
+    process = train_by_hand(tiny_study, tmp_path)
     assert process.returncode == 0, process.stdout
     for name in ("outcomes.nc", "checkpoints.nc"):
-        expected = (built.results / ENSEMBLE / name).read_bytes()
+        expected = (tiny_study.results / ENSEMBLE / name).read_bytes()
         assert (tmp_path / name).read_bytes() == expected, name
 
 
@@ -379,8 +385,8 @@ def test_training_by_hand_writes_the_same_bytes_as_snakemake(built, tmp_path):
         "workflow/scripts/plasticity/gone.py",
     ],
 )
-def test_job_stops_if_its_code_was_edited_after_it_was_planned(built, tmp_path, name):
-    process = train_by_hand(built, tmp_path, changed_code={name: "0" * 12})
+def test_job_stops_if_its_code_was_edited_after_it_was_planned(tiny_study, tmp_path, name):
+    process = train_by_hand(tiny_study, tmp_path, changed_code={name: "0" * 12})
     check_refusal(process, name, "was edited after this job was planned", "start snakemake again")
     assert process.returncode == 1
     assert not list(tmp_path.iterdir())
@@ -388,12 +394,12 @@ def test_job_stops_if_its_code_was_edited_after_it_was_planned(built, tmp_path, 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 @pytest.mark.parametrize("kilobytes", [4, 16, 128])
-def test_full_disk_is_reported_and_no_partial_file_remains(built, tmp_path, kilobytes):
+def test_full_disk_is_reported_and_no_partial_file_remains(tiny_study, tmp_path, kilobytes):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount_tmpfs(disk, f"size={kilobytes}k")
     try:
-        process = train_by_hand(built, disk, width=64)
+        process = train_by_hand(tiny_study, disk, width=64)
         check_refusal(process, str(disk), "could not be written", "free space")
         assert not list(disk.rglob("*.part"))
         assert not (disk / "checkpoints.nc").exists()
@@ -404,53 +410,55 @@ def test_full_disk_is_reported_and_no_partial_file_remains(built, tmp_path, kilo
 # Killed and locked studies
 
 
-def test_resumed_study_equals_uninterrupted_study(again, built):
+def test_resumed_study_equals_uninterrupted_study(resumed_study, tiny_study):
     for folder in ("data", "runs", "datasets"):
         path = f"results/tiny/{folder}"
-        assert again.contents(path) == built.contents(path), "a file differs, is missing or remains"
-    assert again.plan("datasets") == set()
+        assert resumed_study.digests(path) == tiny_study.digests(path), (
+            "a file differs, is missing or remains"
+        )
+    assert resumed_study.plan("datasets") == set()
 
 
-def test_resumed_run_continues_after_the_last_finished_task(killed, again):
-    _, last_tasks = killed
+def test_resumed_run_continues_after_the_last_finished_task(killed_study, resumed_study):
+    _, last_tasks = killed_study
     for ensemble, task in last_tasks.items():
         assert 1 <= task <= TASKS
-        log = (again.results / "logs" / ensemble / "train.log").read_text()
+        log = (resumed_study.results / "logs" / ensemble / "train.log").read_text()
         assert f"going on after task {task} of {TASKS}" in log, ensemble
 
 
-def test_ensemble_that_another_process_trains_is_refused(copy, built):
-    outcomes = copy.root / OUTCOMES
+def test_ensemble_that_another_process_trains_is_refused(built_copy, tiny_study):
+    outcomes = built_copy.root / OUTCOMES
     outcomes.unlink()
-    lock = copy.results / ENSEMBLE / "resume" / "lock"
+    lock = built_copy.results / ENSEMBLE / "resume" / "lock"
     lock.parent.mkdir()
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write("process 1 on another, slurm job 2")
         file.flush()
         message = f"{ENSEMBLE} is being worked on by process 1 on another, slurm job 2: wait"
-        check_refusal(copy.snakemake(OUTCOMES), message)
+        check_refusal(built_copy.snakemake(OUTCOMES), message)
         assert not outcomes.exists()
-    copy.build(OUTCOMES)
+    built_copy.build(OUTCOMES)
     folder = f"results/tiny/{ENSEMBLE}"
-    assert copy.contents(folder) == built.contents(folder)
+    assert built_copy.digests(folder) == tiny_study.digests(folder)
 
 
-def test_message_for_a_locked_folder_names_the_option_that_unlocks_it(copy):
-    locks = copy.root / ".snakemake" / "locks"
+def test_message_for_a_locked_folder_names_the_option_that_unlocks_it(built_copy):
+    locks = built_copy.root / ".snakemake" / "locks"
     locks.mkdir(exist_ok=True)
     (locks / "0.output.lock").write_text("results/tiny/report.html\n")
-    copy.append("workflow/scripts/plasticity/report/figures/scatter.py", "\nADDED = 1\n")
-    before = copy.contents()
-    check_refusal(copy.snakemake(), "--unlock")
-    assert copy.contents() == before
+    built_copy.append("workflow/scripts/plasticity/report/figures/scatter.py", "\nADDED = 1\n")
+    before = built_copy.digests()
+    check_refusal(built_copy.snakemake(), "--unlock")
+    assert built_copy.digests() == before
 
 
 # Shipped configs
 
 
-def test_shipped_configs_have_a_relative_data_root(unbuilt):
-    studies = (unbuilt.root / "studies").glob("*.yaml")
-    for path in [unbuilt.root / "config.yaml", *studies]:
+def test_shipped_configs_have_a_relative_data_root(project_without_results):
+    studies = (project_without_results.root / "studies").glob("*.yaml")
+    for path in [project_without_results.root / "config.yaml", *studies]:
         data_root = yaml.safe_load(path.read_text())["data_root"]
         assert not Path(data_root).is_absolute(), path

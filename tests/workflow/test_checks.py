@@ -130,13 +130,13 @@ def run_checks(project, datasets, verdict):
     return project.run(*command, "--datasets", *datasets, "--tables", *tables, "--verdict", verdict)
 
 
-def test_unchanged_results_pass_every_check(built, tmp_path):
+def test_unchanged_results_pass_every_check(tiny_study, tmp_path):
     verdict = tmp_path / "checks.txt"
-    datasets = sorted((built.results / "datasets").glob("*.nc"))
-    process = run_checks(built, datasets, verdict)
+    datasets = sorted((tiny_study.results / "datasets").glob("*.nc"))
+    process = run_checks(tiny_study, datasets, verdict)
     assert process.returncode == 0, process.stdout
     passed = verdict.read_text().splitlines()
-    passed_in_study = (built.results / "checks.txt").read_text().splitlines()
+    passed_in_study = (tiny_study.results / "checks.txt").read_text().splitlines()
     assert sorted(passed) == sorted(passed_in_study)
     assert len(passed) == len(set(passed))
     assert len(passed) > 10
@@ -145,26 +145,26 @@ def test_unchanged_results_pass_every_check(built, tmp_path):
 @pytest.mark.parametrize(
     "damage", slow_except(QUICK_CASES, MESSAGES), ids=lambda damage: damage.__name__
 )
-def test_damaged_dataset_fails_a_check_and_gets_no_verdict(built, tmp_path, damage):
+def test_damaged_dataset_fails_a_check_and_gets_no_verdict(tiny_study, tmp_path, damage):
     path = tmp_path / f"{RELU}.nc"
     verdict = tmp_path / "checks.txt"
-    shutil.copy(built.results / "datasets" / path.name, path)
+    shutil.copy(tiny_study.results / "datasets" / path.name, path)
     damage_dataset(path, damage)
-    process = run_checks(built, [path], verdict)
+    process = run_checks(tiny_study, [path], verdict)
     assert process.returncode == 1
     error_lines = [line for line in process.stdout.splitlines() if line.startswith("E ")]
     assert any(MESSAGES[damage] in line for line in error_lines), process.stdout
     assert not verdict.exists()
 
 
-def test_snakemake_names_the_failed_check_and_draws_no_figure(copy):
-    results = copy.results
+def test_snakemake_names_the_failed_check_and_draws_no_figure(built_copy):
+    results = built_copy.results
     shutil.rmtree(results / "figures")
     (results / "report.html").unlink()
     damage_dataset(results / "datasets" / f"{RELU}.nc", set_negative_error)
     # With its record, the dataset would be refused because of its checksum.
     (results / "provenance" / "datasets" / f"{RELU}.nc.json").unlink()
-    process = copy.snakemake()
+    process = built_copy.snakemake()
     assert process.returncode != 0
     lines = process.stdout.splitlines()
     assert any("final_error leaves [0, 1]" in line for line in lines), process.stdout[-3000:]

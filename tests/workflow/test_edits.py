@@ -55,9 +55,9 @@ QUICK = [
 
 
 @pytest.mark.parametrize("name", slow_except(QUICK, EDITS))
-def test_edit_reruns_exactly_the_jobs_that_depend_on_it(copy, name):
-    EDITS[name].change(copy)
-    assert copy.plan() == EDITS[name].jobs
+def test_edit_reruns_exactly_the_jobs_that_depend_on_it(built_copy, name):
+    EDITS[name].change(built_copy)
+    assert built_copy.plan() == EDITS[name].jobs
 
 
 def test_documentation_page_lists_these_edits():
@@ -109,7 +109,7 @@ def test_every_key_of_the_config_has_an_edit():
     assert known - edited - UNEDITED_KEYS == set()
 
 
-def test_code_digest_of_each_job_has_all_modules_that_the_job_imports(built, read_imports):
+def test_code_digest_of_each_job_has_all_modules_that_the_job_imports(tiny_study, read_imports):
     """The jobs are those of the tiny study, and of all other studies so far."""
     records = read_imports()
     scripts = {"prepare", "train", "curvature", "gather", "analyse"}
@@ -121,17 +121,17 @@ def test_code_digest_of_each_job_has_all_modules_that_the_job_imports(built, rea
 # Explanations of reruns
 
 
-def test_each_job_is_explained_with_its_cause_and_its_last_time(copy):
-    add_code(L2_METHOD)(copy)
-    copy.config(lambda config: config["curvature"].update(samples=64))
-    copy.append("workflow/style.yaml", "\n# a comment\n")
-    before = copy.contents()
+def test_each_job_is_explained_with_its_cause_and_its_last_time(built_copy):
+    add_code(L2_METHOD)(built_copy)
+    built_copy.config(lambda config: config["curvature"].update(samples=64))
+    built_copy.append("workflow/style.yaml", "\n# a comment\n")
+    before = built_copy.digests()
 
-    done = copy.run("python", "workflow/scripts/why.py")
+    done = built_copy.run("python", "workflow/scripts/why.py")
     assert done.returncode == 0, done.stdout
     *lines, summary = done.stdout.splitlines()
     reasons = {re.sub(r" {2,}.*", "", line): line for line in lines}
-    assert set(reasons) == copy.plan() - {"all"}
+    assert set(reasons) == built_copy.plan() - {"all"}
     samples = "operators.fisher.samples: 32 → 64"
     gather_jobs = f"gather {RELU}, gather {TANH}"
     assert reasons[f"train_ensemble {RELU}/l2/0"].endswith(f"{L2_METHOD} changed")
@@ -146,28 +146,30 @@ def test_each_job_is_explained_with_its_cause_and_its_last_time(copy):
         rf"{len(lines)} jobs, about \d+\.\d minutes of one core, as they took the last time",
         summary,
     )
-    assert copy.contents() == before
+    assert built_copy.digests() == before
 
 
-def test_new_and_missing_results_have_a_cause_and_a_finished_study_has_none(copy, unbuilt):
-    finished = copy.run("python", "workflow/scripts/why.py")
+def test_new_and_missing_results_have_a_cause_and_a_finished_study_has_none(
+    built_copy, project_without_results
+):
+    finished = built_copy.run("python", "workflow/scripts/why.py")
     assert finished.stdout.startswith("Nothing would run")
 
-    (copy.results / "figures/scatter.pdf").unlink()
-    missing = copy.run("python", "workflow/scripts/why.py", "figures")
+    (built_copy.results / "figures/scatter.pdf").unlink()
+    missing = built_copy.run("python", "workflow/scripts/why.py", "figures")
     expected = r"figure_scatter +\d+ s  scatter\.pdf is missing\n1 jobs, "
     assert re.match(expected, missing.stdout), missing.stdout
 
-    new = unbuilt.run("python", "workflow/scripts/why.py", "train")
+    new = project_without_results.run("python", "workflow/scripts/why.py", "train")
     expected = rf"^train_ensemble {RELU}/l2/0 +new  outcomes\.nc is missing$"
     assert re.search(expected, new.stdout, re.MULTILINE), new.stdout
     assert new.stdout.endswith("none of which ran before\n")
 
 
-def test_why_and_audit_report_an_error_in_the_config(copy):
-    copy.config(lambda config: config.update(seed=1))
+def test_why_and_audit_report_an_error_in_the_config(built_copy):
+    built_copy.config(lambda config: config.update(seed=1))
     for entry in ("why", "audit"):
-        done = copy.run("python", f"workflow/scripts/{entry}.py")
+        done = built_copy.run("python", f"workflow/scripts/{entry}.py")
         assert done.returncode == 1
         assert "'seed'" in done.stdout
         assert "Traceback" not in done.stdout
@@ -176,24 +178,24 @@ def test_why_and_audit_report_an_error_in_the_config(copy):
 # Copied results
 
 
-def test_results_without_snakemake_metadata_are_refused_until_they_are_adopted(copy):
-    shutil.rmtree(copy.root / ".snakemake")
-    before = copy.contents()
+def test_results_without_snakemake_metadata_are_refused_until_they_are_adopted(built_copy):
+    shutil.rmtree(built_copy.root / ".snakemake")
+    before = built_copy.digests()
     refusal = (
         r"results, such as results/tiny/data/digits\.nc, came without .* make audit ARGS=--adopt"
     )
     for options in ((), ("--dry-run",)):
-        done = copy.snakemake(*options)
+        done = built_copy.snakemake(*options)
         assert done.returncode == 1
         assert re.search(refusal, done.stdout)
 
-    done = copy.run("python", "workflow/scripts/audit.py")
+    done = built_copy.run("python", "workflow/scripts/audit.py")
     assert done.returncode == 0, done.stdout
     assert re.fullmatch(r"(\d+) results, of which \1 fit this config and this code\n", done.stdout)
 
-    adopt(copy)
-    assert copy.contents() == before
-    assert copy.plan() == set()
+    adopt(built_copy)
+    assert built_copy.digests() == before
+    assert built_copy.plan() == set()
 
 
 def damage(project):
@@ -207,10 +209,10 @@ def damage(project):
 
 
 @pytest.mark.slow
-def test_damaged_results_are_moved_aside_and_recomputed_to_the_same_bytes(copy, built):
-    top_level = {path.name for path in copy.root.iterdir()}
-    damage(copy)
-    done = copy.run("python", "workflow/scripts/audit.py", "--adopt")
+def test_damaged_results_are_moved_aside_and_recomputed_to_the_same_bytes(built_copy, tiny_study):
+    top_level = {path.name for path in built_copy.root.iterdir()}
+    damage(built_copy)
+    done = built_copy.run("python", "workflow/scripts/audit.py", "--adopt")
     assert done.returncode == 0, done.stdout
     ensemble = f"{RELU}/none/0"
     for fault in (
@@ -224,16 +226,16 @@ def test_damaged_results_are_moved_aside_and_recomputed_to_the_same_bytes(copy, 
     summary = r"^\d+ results, of which \d+ fit this .*, and \d+ with inputs that do not$"
     assert re.search(summary, done.stdout, re.MULTILINE)
 
-    aside = copy.results / "aside"
+    aside = built_copy.results / "aside"
     assert (aside / "runs" / ensemble / "checkpoints.nc").stat().st_size == 5000
     names = sorted(path.name for path in (aside / "datasets").iterdir())
     assert names == [f"{RELU}.nc", f"{RELU}.nc.json"]
-    assert {path.name for path in copy.root.iterdir()} == top_level
+    assert {path.name for path in built_copy.root.iterdir()} == top_level
 
-    copy.build()
-    assert copy.plan() == set()
+    built_copy.build()
+    assert built_copy.plan() == set()
     shutil.rmtree(aside)
-    assert copy.lasting() == built.lasting()
+    assert built_copy.reproducible_digests() == tiny_study.reproducible_digests()
 
 
 def remove_metadata(project, path):
@@ -241,27 +243,27 @@ def remove_metadata(project, path):
     (project.root / ".snakemake/metadata" / audit._key(Path(path))).unlink()
 
 
-def test_results_of_a_cluster_job_whose_launcher_was_killed_are_restored(copy, built):
+def test_results_of_a_cluster_job_whose_launcher_was_killed_are_restored(built_copy, tiny_study):
     folder = f"results/tiny/runs/{RELU}/none/0"
     outcomes, checkpoints = f"{folder}/outcomes.nc", f"{folder}/checkpoints.nc"
-    cache = copy.root / folder / "kept"
-    log = copy.root / f"results/tiny/logs/runs/{RELU}/none/0/train.log"
-    (copy.root / outcomes).unlink()
-    copy.build(outcomes, env={"SLURM_JOB_ID": "7"})
+    cache = built_copy.root / folder / "cache"
+    log = built_copy.root / f"results/tiny/logs/runs/{RELU}/none/0/train.log"
+    (built_copy.root / outcomes).unlink()
+    built_copy.build(outcomes, env={"SLURM_JOB_ID": "7"})
     assert cache.exists()
 
-    remove_metadata(copy, outcomes)
-    remove_metadata(copy, checkpoints)
-    done = copy.snakemake("--dry-run")
+    remove_metadata(built_copy, outcomes)
+    remove_metadata(built_copy, checkpoints)
+    done = built_copy.snakemake("--dry-run")
     assert "rerun-incomplete" in done.stdout
     assert "Traceback" not in done.stdout
-    assert f"train_ensemble {RELU}/none/0" in copy.plan("--rerun-incomplete")
+    assert f"train_ensemble {RELU}/none/0" in built_copy.plan("--rerun-incomplete")
 
-    copy.build("--rerun-incomplete", "datasets")
+    built_copy.build("--rerun-incomplete", "datasets")
     assert "restored from" in log.read_text()
-    assert copy.plan("datasets") == set()
+    assert built_copy.plan("datasets") == set()
     shutil.rmtree(cache)
-    assert copy.lasting() == built.lasting()
+    assert built_copy.reproducible_digests() == tiny_study.reproducible_digests()
 
 
 # Edits while jobs run
@@ -279,8 +281,8 @@ def start_training(project, log):
 
 
 @pytest.mark.slow
-def test_edit_while_jobs_run_stops_the_waiting_jobs_that_depend_on_it(clone):
-    project = clone()
+def test_edit_while_jobs_run_stops_the_waiting_jobs_that_depend_on_it(new_project):
+    project = new_project()
     log = project.root / "train.out"
     launcher = start_training(project, log)
     add_code(L2_METHOD)(project)

@@ -21,9 +21,9 @@ def use_every_study(config):
 
 
 @pytest.fixture(scope="module")
-def results(study):
+def results(build_study):
     """Build the study once, to read only; return the folder of its results."""
-    return study("every", use_every_study).root / "results/every"
+    return build_study("every", use_every_study).root / "results/every"
 
 
 def check_measures(data):
@@ -63,8 +63,8 @@ def test_table_of_outcomes_has_the_test_error_of_settings_with_test_samples(resu
     assert settings == {"bits_flip_relu_sgd", "digits_incremental_vit_adamw"}
 
 
-def test_ensemble_built_in_another_folder_has_the_same_bytes(results, clone):
-    project = clone()
+def test_ensemble_built_in_another_folder_has_the_same_bytes(results, new_project):
+    project = new_project()
     project.config(use_every_study)
     project.build(f"results/every/{ENSEMBLE}/measures.nc")
     other_results = project.root / "results/every"

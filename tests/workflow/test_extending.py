@@ -60,16 +60,16 @@ def add_page_config(config):
 
 
 @pytest.fixture(scope="module")
-def extended(another):
+def extended(changed_copy):
     """Add the files and the config of the page to a built study, and plan its jobs."""
     for path, text in FILES.items():
-        (another.root / path).write_text(text, encoding="utf-8")
-    data_root = another.root / "data"
+        (changed_copy.root / path).write_text(text, encoding="utf-8")
+    data_root = changed_copy.root / "data"
     data_root.mkdir()
     write_images(data_root / "mine.npz")
-    jobs_for_files = another.plan()
-    another.config(add_page_config)
-    return ExtendedStudy(another, jobs_for_files, another.plan("train"))
+    jobs_for_files = changed_copy.plan()
+    changed_copy.config(add_page_config)
+    return ExtendedStudy(changed_copy, jobs_for_files, changed_copy.plan("train"))
 
 
 def test_new_files_rerun_no_run_and_a_new_config_adds_only_its_runs(extended):
@@ -151,11 +151,11 @@ def test_missing_option_of_the_new_architecture_is_refused(extended):
     assert message in process.stdout, process.stdout[-3000:]
 
 
-def test_new_figure_is_in_the_report_with_its_caption(copy):
+def test_new_figure_is_in_the_report_with_its_caption(built_copy):
     for path in FIGURE_FILES:
-        (copy.root / path).write_text(FILES[path], encoding="utf-8")
-    copy.build()
-    assert (copy.results / "figures/norms.svg").stat().st_size > 5000
-    report = (copy.results / "report.html").read_text()
+        (built_copy.root / path).write_text(FILES[path], encoding="utf-8")
+    built_copy.build()
+    assert (built_copy.results / "figures/norms.svg").stat().st_size > 5000
+    report = (built_copy.results / "report.html").read_text()
     assert '"results/tiny/figures/norms.svg": ' in report
     assert "<strong>Weight norms</strong>, every arm. Line: mean over 2 seeds" in report

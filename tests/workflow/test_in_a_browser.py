@@ -28,7 +28,7 @@ FIGURES = {name: registry.constant("figures", name, "TITLE") for name in registr
 PAGES = {  # the title of one table of each page, and the column to sort it by
     "outcomes": ("outcomes of every arm", "stage"),
     "explanations": ("where an explanation fails", "verdict"),
-    "methods": ("methods beside each other", "statistic"),
+    "methods": ("comparison of methods", "statistic"),
 }
 START_SECONDS = 60  # limit for the start of a server
 DRAW_MILLISECONDS = 30_000  # limit for the drawing of plots
@@ -84,9 +84,9 @@ def open_page(browser, address, *home):
 
 
 @pytest.fixture
-def report(browser, built):
+def report(browser, tiny_study):
     """Open the report of the tiny study."""
-    with open_page(browser, (built.results / "report.html").as_uri()) as page:
+    with open_page(browser, (tiny_study.results / "report.html").as_uri()) as page:
         yield page
 
 
@@ -181,13 +181,15 @@ def wait_for_server(server, address):
 
 
 @pytest.fixture(scope="module")
-def address(built):
+def address(tiny_study):
     """Start the server of the explorer, and return its address."""
     port = find_free_port()
-    env = {key: value for key, value in built.env.items() if not key.lower().endswith("_proxy")}
+    env = {
+        key: value for key, value in tiny_study.env.items() if not key.lower().endswith("_proxy")
+    }
     server = subprocess.Popen(
-        [sys.executable, "workflow/scripts/explore.py", built.results, "--port", str(port)],
-        cwd=built.root,
+        [sys.executable, "workflow/scripts/explore.py", tiny_study.results, "--port", str(port)],
+        cwd=tiny_study.root,
         env=env,
     )
     address = f"http://localhost:{port}"
@@ -226,8 +228,10 @@ def test_choices_in_the_explorer_change_its_plots(browser, address):
         sync_api.expect(page.get_by_label("setting")).to_have_value("digits_labels_tanh")
 
 
-def test_explorer_of_a_folder_without_results_is_refused(unbuilt):
-    process = unbuilt.run("python", "workflow/scripts/explore.py", "results/nothing")
+def test_explorer_of_a_folder_without_results_is_refused(project_without_results):
+    process = project_without_results.run(
+        "python", "workflow/scripts/explore.py", "results/nothing"
+    )
     assert process.returncode == 2
     assert "results/nothing/datasets has no setting. Run the study first" in process.stdout
     assert "Traceback" not in process.stdout

@@ -30,8 +30,8 @@ def file_names(output):
     return re.findall(r"^[0-9a-f]{12}  (.*)$", output, re.MULTILINE)
 
 
-def test_figure_leads_back_to_every_run_and_to_the_checksum_of_the_data(built):
-    output = run_origin(built, "results/tiny/figures/scatter.svg")
+def test_figure_leads_back_to_every_run_and_to_the_checksum_of_the_data(tiny_study):
+    output = run_origin(tiny_study, "results/tiny/figures/scatter.svg")
     names = file_names(output)
     assert names[0] == "figures/scatter.svg"
     assert {"tables/associations.csv", "workflow/style.yaml", "data/digits.nc"} <= set(names)
@@ -39,15 +39,15 @@ def test_figure_leads_back_to_every_run_and_to_the_checksum_of_the_data(built):
     run_files = itertools.product(ENSEMBLES, stages)
     expected_runs = {f"runs/{ensemble}/{stage}.nc" for ensemble, stage in run_files}
     assert {name for name in names if name.startswith("runs/")} == expected_runs
-    digest = read_digest(built.results / "data/digits.nc")
+    digest = read_digest(tiny_study.results / "data/digits.nc")
     source = rf"^{digest[:12]}  data/digits\.nc\n +made by prepare, commit .*scikit-learn \d"
     assert re.search(source, output, re.MULTILINE)
     assert "!" not in output
 
 
-def test_number_leads_back_to_its_setting_its_arm_and_the_baseline(built):
+def test_number_leads_back_to_its_setting_its_arm_and_the_baseline(tiny_study):
     output = run_origin(
-        built,
+        tiny_study,
         "results/tiny/tables/outcomes.csv",
         f"setting={RELU}",
         "arm=none",
@@ -64,9 +64,9 @@ def test_number_leads_back_to_its_setting_its_arm_and_the_baseline(built):
     assert [name for name in names if name.startswith("datasets/")] == [f"datasets/{RELU}.nc"]
 
 
-def test_edited_file_and_the_file_computed_from_it_are_marked(copy):
-    copy.append(f"results/tiny/runs/{RELU}/l2/0/outcomes.nc", " ")
-    output = run_origin(copy, "results/tiny/tables/outcomes.csv")
+def test_edited_file_and_the_file_computed_from_it_are_marked(built_copy):
+    built_copy.append(f"results/tiny/runs/{RELU}/l2/0/outcomes.nc", " ")
+    output = run_origin(built_copy, "results/tiny/tables/outcomes.csv")
     run_file = rf"runs/{RELU}/l2/0/outcomes\.nc"
     assert re.search(rf"{run_file}\n +! its checksum differs from its record", output)
     dataset = rf"datasets/{RELU}\.nc"
@@ -87,8 +87,8 @@ def test_edited_file_and_the_file_computed_from_it_are_marked(copy):
         (["results/tiny/figures/scatter.png", "arm=none"], "has no column 'arm'"),
     ],
 )
-def test_file_or_row_without_an_origin_is_refused(built, arguments, message):
-    process = built.run("python", "workflow/scripts/origin.py", *arguments)
+def test_file_or_row_without_an_origin_is_refused(tiny_study, arguments, message):
+    process = tiny_study.run("python", "workflow/scripts/origin.py", *arguments)
     assert process.returncode == 1
     assert message in process.stdout
     assert "Traceback" not in process.stdout
@@ -102,10 +102,10 @@ def check_inputs(project, record):
         assert read_digest(path) == digest, name
 
 
-def test_every_result_has_a_record_of_the_config_the_code_and_its_inputs(built):
+def test_every_result_has_a_record_of_the_config_the_code_and_its_inputs(tiny_study):
     results = set()
     recorded = set()
-    for name in built.contents():
+    for name in tiny_study.digests():
         folder = name.split("/")[0]
         if folder == "provenance":
             recorded.add(name.removeprefix("provenance/").removesuffix(".json"))
@@ -113,11 +113,11 @@ def test_every_result_has_a_record_of_the_config_the_code_and_its_inputs(built):
             results.add(name)
     assert recorded == results
     for name in results:
-        record = json.loads((built.results / "provenance" / f"{name}.json").read_text())
-        assert record["sha256"] == read_digest(built.results / name), name
+        record = json.loads((tiny_study.results / "provenance" / f"{name}.json").read_text())
+        assert record["sha256"] == read_digest(tiny_study.results / name), name
         assert record["commit"] == "", "a project of the tests is not a git repository"
         assert bool(record["inputs"]) == (record["source"] != "prepare"), name
-        check_inputs(built, record)
+        check_inputs(tiny_study, record)
 
 
 def inflated_streams(pdf):
@@ -129,13 +129,15 @@ def inflated_streams(pdf):
             continue
 
 
-def test_figure_names_its_inputs_in_every_format(built):
+def test_figure_names_its_inputs_in_every_format(tiny_study):
     for figure in registry.names("figures"):
-        record = json.loads((built.results / f"provenance/figures/{figure}.svg.json").read_text())
-        svg = (built.results / f"figures/{figure}.svg").read_text()
+        record = json.loads(
+            (tiny_study.results / f"provenance/figures/{figure}.svg.json").read_text()
+        )
+        svg = (tiny_study.results / f"figures/{figure}.svg").read_text()
         assert f"{figure}&quot;" in svg or f'{figure}"' in svg
-        pdf = (built.results / f"figures/{figure}.pdf").read_bytes()
-        png = (built.results / f"figures/{figure}.png").read_bytes()
+        pdf = (tiny_study.results / f"figures/{figure}.pdf").read_bytes()
+        png = (tiny_study.results / f"figures/{figure}.png").read_bytes()
         pdf_text = pdf + b"".join(inflated_streams(pdf))
         for digest in record["inputs"].values():
             assert digest in svg
@@ -147,20 +149,20 @@ def test_figure_names_its_inputs_in_every_format(built):
 
 
 @pytest.mark.slow
-def test_edited_result_stops_jobs_that_read_it_until_it_is_deleted(copy, built):
-    table = copy.results / "tables/outcomes.csv"
+def test_edited_result_stops_jobs_that_read_it_until_it_is_deleted(built_copy, tiny_study):
+    table = built_copy.results / "tables/outcomes.csv"
     edited = table.read_text().replace("0.", "0.0", 1)
     os.utime(table)
     table.write_text(edited)
-    process = copy.snakemake("--keep-going", "tables")
+    process = built_copy.snakemake("--keep-going", "tables")
     assert process.returncode == 1
     message = "results/tiny/tables/outcomes.csv differs from the file that analyse wrote"
     assert message in process.stdout
     assert "Traceback" not in process.stdout
     assert table.read_text() == edited, "a job has overwritten the edited table"
     table.unlink()
-    copy.build("tables")
-    assert copy.lasting() == built.lasting()
+    built_copy.build("tables")
+    assert built_copy.reproducible_digests() == tiny_study.reproducible_digests()
 
 
 # The reference
@@ -177,13 +179,13 @@ def use_fewer_draws(config):
 
 
 @pytest.mark.slow
-def test_study_that_differs_from_its_reference_fails_on_the_same_machine(copy):
-    without_reference = reproduce(copy)
+def test_study_that_differs_from_its_reference_fails_on_the_same_machine(built_copy):
+    without_reference = reproduce(built_copy)
     assert without_reference.returncode == 1
-    assert reproduce(copy, "--publish").returncode == 0
-    assert reproduce(copy).returncode == 0
-    copy.config(use_fewer_draws)
-    changed = reproduce(copy)
+    assert reproduce(built_copy, "--publish").returncode == 0
+    assert reproduce(built_copy).returncode == 0
+    built_copy.config(use_fewer_draws)
+    changed = reproduce(built_copy)
     assert changed.returncode == 1
     assert "on this kind of machine they should be the same" in changed.stdout
     difference = r"^tables/comparisons\.csv: p differs in \d+ of \d+ rows, at most by 0\."

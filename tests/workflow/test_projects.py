@@ -53,14 +53,16 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_forked_script_behaves_like_one_of_a_new_interpreter(unbuilt, tmp_path, end):
+def test_forked_script_behaves_like_one_of_a_new_interpreter(
+    project_without_results, tmp_path, end
+):
     last_lines, status = ENDS[end]
     script = tmp_path / "script.py"
     script.write_text(f"{REPORT}{last_lines}\n")
     arguments = ["--option", "a value with spaces and ü"]
     forked, new = (
         project.run("python", script, *arguments, env={"VARIABLE": "a\nb"}, input="text")
-        for project in (unbuilt, unbuilt.unforked)
+        for project in (project_without_results, project_without_results.unforked)
     )
     assert forked.returncode == new.returncode == status
     lines = forked.stdout.splitlines()
@@ -68,25 +70,27 @@ def test_forked_script_behaves_like_one_of_a_new_interpreter(unbuilt, tmp_path, 
     assert sorted(lines)[-3:] == sorted(new.stdout.splitlines())[-3:]
     state = next(json.loads(line) for line in lines if line.startswith("{"))
     assert state["argv"][1:] == arguments
-    assert state["folder"] == str(unbuilt.root)
+    assert state["folder"] == str(project_without_results.root)
     assert state["variable"] == "a\nb"
     assert state["stdin"] == "text"
 
 
-def test_forked_module_and_line_of_code_behave_like_those_of_a_new_interpreter(unbuilt):
+def test_forked_module_and_line_of_code_behave_like_those_of_a_new_interpreter(
+    project_without_results,
+):
     code = "import sys; print(sys.flags.isolated, sys.argv)"
     for arguments in (["-m", "json.tool", "--help"], ["-c", code, "x"]):
-        forked = unbuilt.run("python", *arguments)
-        new = unbuilt.unforked.run("python", *arguments)
+        forked = project_without_results.run("python", *arguments)
+        new = project_without_results.unforked.run("python", *arguments)
         assert forked.returncode == new.returncode
         assert forked.stdout == new.stdout
 
 
-def test_fork_server_imports_no_module_of_the_project(unbuilt, tmp_path):
+def test_fork_server_imports_no_module_of_the_project(project_without_results, tmp_path):
     """Otherwise commands would not see a changed module of a copy."""
     script = tmp_path / "script.py"
     script.write_text(PRINT_PROJECT_MODULES)
-    assert unbuilt.run("python", script).stdout == "[]\n"
+    assert project_without_results.run("python", script).stdout == "[]\n"
 
 
 def wait_for_end(pid, seconds=30):
@@ -101,10 +105,10 @@ def wait_for_end(pid, seconds=30):
     pytest.fail("the command still runs")
 
 
-def test_forked_command_ends_when_its_sender_is_killed(unbuilt, tmp_path):
+def test_forked_command_ends_when_its_sender_is_killed(project_without_results, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SLEEP)
-    sender = subprocess.Popen(["python", script], cwd=tmp_path, env=unbuilt.env)
+    sender = subprocess.Popen(["python", script], cwd=tmp_path, env=project_without_results.env)
     pid_file = tmp_path / "pid"
     wait_for(lambda: pid_file.exists() and pid_file.read_text() != "", sender)
     os.kill(sender.pid, signal.SIGKILL)
@@ -112,11 +116,11 @@ def test_forked_command_ends_when_its_sender_is_killed(unbuilt, tmp_path):
     wait_for_end(int(pid_file.read_text()))
 
 
-def test_failed_build_shows_the_failed_job_and_the_end_of_its_log(copy):
+def test_failed_build_shows_the_failed_job_and_the_end_of_its_log(built_copy):
     method = "workflow/scripts/plasticity/training/methods/l2.py"
-    copy.append(method, "\nraise RuntimeError('broken here')\n")
+    built_copy.append(method, "\nraise RuntimeError('broken here')\n")
     with pytest.raises(pytest.fail.Exception) as failure:
-        copy.build()
+        built_copy.build()
     message = str(failure.value)
     assert (
         "train_ensemble digits_labels_relu l2 0 failed. "
@@ -127,7 +131,7 @@ def test_failed_build_shows_the_failed_job_and_the_end_of_its_log(copy):
     assert len(message) < 2500
 
 
-def test_failed_plan_shows_the_error_in_the_config(copy):
-    copy.config(lambda config: config["seeds"].update(report=-2))
+def test_failed_plan_shows_the_error_in_the_config(built_copy):
+    built_copy.config(lambda config: config["seeds"].update(report=-2))
     with pytest.raises(pytest.fail.Exception, match=r"seeds\.report"):
-        copy.plan()
+        built_copy.plan()

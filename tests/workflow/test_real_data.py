@@ -59,9 +59,9 @@ def read_sizes_and_times(root):
 
 
 @pytest.fixture(scope="module")
-def results(clone, data_root):
+def results(new_project, data_root):
     """Build the tables and one figure of the study; return the folder of its results."""
-    project = clone()
+    project = new_project()
     before = read_sizes_and_times(data_root)
     process = project.snakemake(
         *("tables", "figure_explanations", "--configfile", CONFIG_FILE, "--quiet", "all"),

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from projects import copied
+from projects import copy_project
 
 from plasticity.storage import netcdf
 
@@ -43,15 +43,15 @@ def add_tuning(config):
 
 
 @pytest.fixture(scope="module")
-def tuned_study(study):
+def tuned_study(build_study):
     """Build the tables of the tuned study once, to read only."""
-    return study("tuned", add_tuning, "tables")
+    return build_study("tuned", add_tuning, "tables")
 
 
 @pytest.fixture
 def tuned_copy(tuned_study, tmp_path):
     """Copy the tuned study with its hard links, to change it."""
-    with copied(tuned_study, tmp_path / "copy") as project:
+    with copy_project(tuned_study, tmp_path / "copy") as project:
         yield project
 
 
@@ -102,7 +102,7 @@ def test_tuned_study_has_the_files_of_its_stages(tuned_study):
     folder = results(tuned_study)
     paths = [path for path in folder.rglob("*.*") if path.is_file()]
     names = {str(path.relative_to(folder)) for path in paths}
-    of_earlier_arms = {name for name in names if "/kept/" in name}
+    of_earlier_arms = {name for name in names if "/cache/" in name}
     of_stages = {name for name in names if name.partition("/")[0] in {"tuning", "runs"}}
 
     expected = {f"tuning/{TUNED}/choice.json"}
@@ -112,7 +112,7 @@ def test_tuned_study_has_the_files_of_its_stages(tuned_study):
             expected |= {f"runs/{SETTING}/{method}/{seed}/{name}" for name in RUN_FILES}
     assert of_stages - of_earlier_arms == expected
 
-    folders_with_earlier_arms = {name.partition("/kept/")[0] for name in of_earlier_arms}
+    folders_with_earlier_arms = {name.partition("/cache/")[0] for name in of_earlier_arms}
     assert folders_with_earlier_arms == {f"runs/{TUNED}/{seed}" for seed in REPORTING_SEEDS}
     assert "tables/tuning.csv" in names
     assert f"logs/tuning/{TUNED}/1000/tune.log" in names
@@ -229,7 +229,7 @@ def check_same_arm_computes_nothing(project, first_arm, first_inodes, first_cont
     assert computed_seeds(project) == set()
     assert computed_seeds(project, "curvature") == set()
     assert read_inodes(project, FILES_OF_TUNED_METHOD) == first_inodes
-    assert project.contents(FOLDER) == first_contents
+    assert project.digests(FOLDER) == first_contents
     assert project.plan("curvature") == set()
 
 
@@ -249,7 +249,7 @@ def check_other_arm_is_computed(project, first_arm):
 
 def flip_bit_of_stored_file(project, inode):
     """Alter the stored outcomes of the arm that was selected before, for seed 0."""
-    stored_paths = results(project).glob(f"runs/{TUNED}/0/kept/train/*/outcomes.nc")
+    stored_paths = results(project).glob(f"runs/{TUNED}/0/cache/train/*/outcomes.nc")
     (path,) = (path for path in stored_paths if path.stat().st_ino == inode)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -269,9 +269,9 @@ def check_altered_file_alone_is_computed(project, first_arm, first_inodes, first
     inodes = read_inodes(project, FILES_OF_TUNED_METHOD)
     changed = {name for name, inode in first_inodes.items() if inodes[name] != inode}
     assert changed == {f"runs/{TUNED}/0/outcomes.nc", f"runs/{TUNED}/0/checkpoints.nc"}
-    contents = project.contents(FOLDER)
+    contents = project.digests(FOLDER)
     for name, digest in first_contents.items():
-        assert "/kept/" in name or contents[name] == digest, name
+        assert "/cache/" in name or contents[name] == digest, name
     assert project.plan("curvature") == set()
 
 
@@ -281,7 +281,7 @@ def test_another_criterion_computes_only_an_arm_that_was_not_selected_before(tun
     first_index = STRENGTHS.index(first_arm["strength"])
     inodes = read_inodes(tuned_copy, FILES_OF_TUNED_METHOD)
     inodes_of_others = read_inodes(tuned_copy, FILES_OF_OTHER_METHODS)
-    contents = tuned_copy.contents(FOLDER)
+    contents = tuned_copy.digests(FOLDER)
     # The criterion final_loss then selects the same arm, and online_error the other arm.
     favor_arm(tuned_copy, "final_loss", first_index)
     favor_arm(tuned_copy, "online_error", 1 - first_index)

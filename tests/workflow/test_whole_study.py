@@ -17,19 +17,19 @@ import pytest
 import xarray as xr
 import yaml
 from edits import (
-    DRAW,
     ENSEMBLES,
+    FIGURE_JOBS,
     FIGURES,
-    GATHER,
-    MEASURE,
+    GATHER_JOBS,
+    MEASURE_JOBS,
     METHODS,
+    PAGE_JOBS,
     PAGES,
-    PREPARE,
+    PREPARE_JOBS,
     RELU,
     SEEDS,
-    SHOW,
     TANH,
-    TRAIN,
+    TRAIN_JOBS,
 )
 from tiers import slow_except
 
@@ -45,7 +45,7 @@ TABLES = [
     "consistency",
     "counterexamples",
     "associations",
-    "nulls",
+    "null_models",
     "lead_lag",
     "prediction",
     "redundancy",
@@ -56,7 +56,12 @@ TABLES = [
     "tuning",
 ]
 TYPESET = ["settings", "methods", "cost"]
-LONG_TABLES = {"associations", "nulls", "lead_lag", "measures"}  # the report does not show them
+LONG_TABLES = {
+    "associations",
+    "null_models",
+    "lead_lag",
+    "measures",
+}  # the report does not show them
 ARMS = {
     RELU: ["none", "l2(strength=0.001)", "l2(strength=0.01)", "l2_init(strength=0.001)", "fresh"],
     TANH: ["none", "l2_init(strength=0.001)", "fresh"],
@@ -114,14 +119,14 @@ MAX_ADDRESS_LENGTH = 2**21  # characters of a data address that a browser accept
 # Files
 
 
-def test_study_has_exactly_the_files_of_the_design(built):
+def test_study_has_exactly_the_files_of_the_design(tiny_study):
     records = [f"provenance/{name}.json" for name in FILES]
     logs = [f"logs/{job}.log" for job in JOBS]
     benchmarks = [f"benchmarks/{job}.tsv" for job in JOBS]
     names = [*FILES, *records, *logs, *benchmarks]
-    assert sorted(built.contents()) == sorted(names)
+    assert sorted(tiny_study.digests()) == sorted(names)
     for name in names:
-        assert (built.results / name).stat().st_size, name
+        assert (tiny_study.results / name).stat().st_size, name
 
 
 def netcdf_paths(project):
@@ -148,18 +153,18 @@ def check_variable(file, name):
     assert filters is None or filters["zlib"] == is_large, label
 
 
-def test_variables_are_described_and_coordinates_have_no_fill_value(built):
-    for path in netcdf_paths(built):
+def test_variables_are_described_and_coordinates_have_no_fill_value(tiny_study):
+    for path in netcdf_paths(tiny_study):
         with netCDF4.Dataset(path) as file:
             for name in file.variables:
                 check_variable(file, name)
 
 
-def test_netcdf_files_record_their_source_but_no_machine_path_or_time(built):
-    for path in netcdf_paths(built):
+def test_netcdf_files_record_their_source_but_no_machine_path_or_time(tiny_study):
+    for path in netcdf_paths(tiny_study):
         with netCDF4.Dataset(path) as file:
-            check_source(built, path, file)
-            check_no_machine_path_or_time(built, path, file)
+            check_source(tiny_study, path, file)
+            check_no_machine_path_or_time(tiny_study, path, file)
 
 
 def check_source(project, path, file):
@@ -207,12 +212,12 @@ def check_no_machine_path_or_time(project, path, file):
     assert match is None, (path, match)
 
 
-def test_run_files_record_their_settings_and_only_the_code_of_their_method(built):
-    config = yaml.safe_load((built.root / "config.yaml").read_text())
+def test_run_files_record_their_settings_and_only_the_code_of_their_method(tiny_study):
+    config = yaml.safe_load((tiny_study.root / "config.yaml").read_text())
     curvature = json.loads(json.dumps(asdict(Curvature.of(config["curvature"]))))
     for ensemble in ENSEMBLES:
         setting, method, seed = ensemble.split("/")
-        with xr.open_dataset(built.results / "runs" / ensemble / "outcomes.nc") as outcomes:
+        with xr.open_dataset(tiny_study.results / "runs" / ensemble / "outcomes.nc") as outcomes:
             assert json.loads(outcomes.settings) == {
                 "setting": asdict(Setting.of(config["settings"][setting])),
                 "training": {"checkpoint_every": 1, "curve_points": 10, "precision": "float32"},
@@ -224,7 +229,7 @@ def test_run_files_record_their_settings_and_only_the_code_of_their_method(built
             other_methods = {"none", "l2", "l2_init", "fresh", "wasserstein"} - {method}
             for other_method in other_methods:
                 assert f"methods/{other_method}.py" not in outcomes.code, ensemble
-        with xr.open_dataset(built.results / "runs" / ensemble / "measures.nc") as measures:
+        with xr.open_dataset(tiny_study.results / "runs" / ensemble / "measures.nc") as measures:
             assert json.loads(measures.settings) == curvature
 
 
@@ -269,10 +274,10 @@ def check_checkpoints(path):
 
 
 @pytest.mark.parametrize("ensemble", [f"{RELU}/l2/1", f"{TANH}/fresh/0"])
-def test_run_files_have_the_dims_of_the_contract(built, ensemble):
+def test_run_files_have_the_dims_of_the_contract(tiny_study, ensemble):
     setting, method, seed = ensemble.split("/")
     arms = [arm for arm in ARMS[setting] if arm.partition("(")[0] == method]
-    folder = built.results / "runs" / ensemble
+    folder = tiny_study.results / "runs" / ensemble
     with xr.open_dataset(folder / "outcomes.nc") as outcomes:
         check_outcomes(outcomes, len(arms))
     with xr.open_dataset(folder / "measures.nc") as measures:
@@ -294,8 +299,8 @@ def check_values_of_ensemble(dataset, path):
 
 
 @pytest.mark.parametrize("setting", METHODS)
-def test_dataset_has_the_values_of_every_run(built, setting):
-    with xr.open_dataset(built.results / "datasets" / f"{setting}.nc") as dataset:
+def test_dataset_has_the_values_of_every_run(tiny_study, setting):
+    with xr.open_dataset(tiny_study.results / "datasets" / f"{setting}.nc") as dataset:
         assert list(dataset.arm.values) == ARMS[setting]
         assert list(dataset.seed.values) == [0, 1]
         for outcome in ("final_error", "online_error", "final_loss"):
@@ -304,16 +309,16 @@ def test_dataset_has_the_values_of_every_run(built, setting):
             assert np.array_equal(baseline, dataset[outcome].sel(arm="fresh"))
         final_error = dataset.final_error
         assert not final_error.sel(arm="none").equals(final_error.sel(arm="fresh"))
-        runs = built.results / "runs" / setting
+        runs = tiny_study.results / "runs" / setting
         for method, seed in itertools.product(METHODS[setting], SEEDS):
             check_values_of_ensemble(dataset, runs / method / seed / "outcomes.nc")
             check_values_of_ensemble(dataset, runs / method / seed / "measures.nc")
 
 
-def test_prepared_digits_equal_those_of_scikit_learn(built):
+def test_prepared_digits_equal_those_of_scikit_learn(tiny_study):
     datasets = pytest.importorskip("sklearn.datasets")
     digits = datasets.load_digits()
-    with xr.open_dataset(built.results / "data" / "digits.nc") as data:
+    with xr.open_dataset(tiny_study.results / "data" / "digits.nc") as data:
         assert np.array_equal(data.image[:, 0], digits.images)
         assert np.array_equal(data.label, digits.target)
 
@@ -324,8 +329,8 @@ def losses_of_runs(dataset):
     return [tuple(values) for values in losses.values]
 
 
-def test_eigenvalues_descend_and_no_two_runs_have_the_same_losses(built):
-    folder = built.results / "datasets"
+def test_eigenvalues_descend_and_no_two_runs_have_the_same_losses(tiny_study):
+    folder = tiny_study.results / "datasets"
     with (
         xr.open_dataset(folder / f"{RELU}.nc") as relu,
         xr.open_dataset(folder / f"{TANH}.nc") as tanh,
@@ -361,25 +366,25 @@ def check_report_entry(project, page, name, caption):
     assert words_of_html(entry["caption"]) == words_of_html(caption), name
 
 
-def test_report_has_every_figure_and_page_of_tables_with_its_caption(built):
-    page = (built.results / "report.html").read_text()
-    config = yaml.safe_load((built.root / "config.yaml").read_text())
-    statements = read_table(built.results / "tables/statements.csv")
+def test_report_has_every_figure_and_page_of_tables_with_its_caption(tiny_study):
+    page = (tiny_study.results / "report.html").read_text()
+    config = yaml.safe_load((tiny_study.root / "config.yaml").read_text())
+    statements = read_table(tiny_study.results / "tables/statements.csv")
     assert {"loss", "scatter", "comparisons"} <= set(statements["about"])
     config["quoted"] = captions.quoted(config, statements)
     caption_files = {f"figures/{name}.svg": f"figure_{name}.rst" for name in FIGURES}
     caption_files |= {f"tables/{name}.html": "tables.rst" for name in PAGES}
     for name, caption_file in caption_files.items():
-        caption = captions.html(built.root / "workflow/report" / caption_file, config)
-        check_report_entry(built, page, name, caption)
+        caption = captions.html(tiny_study.root / "workflow/report" / caption_file, config)
+        check_report_entry(tiny_study, page, name, caption)
     description = read_json_after(page, "var workflow_desc = ")
     first_page = " ".join(words_of_html(description))
     for sentence in statements[statements["about"] == "loss"]["statement"]:
         assert " ".join(sentence.split()) in first_page, sentence
 
 
-def test_pages_of_tables_have_every_table_except_the_longest(built):
-    pages = [(built.results / f"tables/{name}.html").read_text() for name in PAGES]
+def test_pages_of_tables_have_every_table_except_the_longest(tiny_study):
+    pages = [(tiny_study.results / f"tables/{name}.html").read_text() for name in PAGES]
     shown_tables = []
     for page in pages:
         shown_tables += re.findall(r'<section id="(\w+)">', page)
@@ -387,8 +392,8 @@ def test_pages_of_tables_have_every_table_except_the_longest(built):
     assert sorted(shown_tables) == sorted({*TABLES, *TYPESET} - LONG_TABLES)
 
 
-def test_table_of_costs_counts_the_jobs(built):
-    table = pd.read_csv(built.results / "tables/cost.csv").set_index("stage")
+def test_table_of_costs_counts_the_jobs(tiny_study):
+    table = pd.read_csv(tiny_study.results / "tables/cost.csv").set_index("stage")
     assert table.loc["train", "jobs"] == len(ENSEMBLES)
     assert table.loc["curvature", "jobs"] == len(ENSEMBLES)
     assert table.loc["gather", "jobs"] == len(METHODS)
@@ -398,62 +403,62 @@ def test_table_of_costs_counts_the_jobs(built):
 # Second builds
 
 
-def test_second_build_has_no_jobs(copy):
-    assert copy.plan() == set()
+def test_second_build_has_no_jobs(built_copy):
+    assert built_copy.plan() == set()
 
 
 @pytest.mark.slow
-def test_study_built_in_another_folder_has_the_same_bytes(built, again):
-    again.build()
-    digests = built.lasting()
+def test_study_built_in_another_folder_has_the_same_bytes(tiny_study, resumed_study):
+    resumed_study.build()
+    digests = tiny_study.reproducible_digests()
     netcdf_count = 1 + 3 * len(ENSEMBLES) + len(METHODS)
     table_count = len(TABLES) + len(TYPESET) - 1  # the table of costs differs in every build
     assert len(digests) == netcdf_count + table_count + 3 * len(FIGURES)
-    assert again.lasting() == digests
+    assert resumed_study.reproducible_digests() == digests
 
 
-def test_moved_study_has_no_jobs(copy):
-    moved = copy.root.with_name("moved")
-    copy.root.rename(moved)
-    copy.root = moved
-    assert copy.plan() == set()
+def test_moved_study_has_no_jobs(built_copy):
+    moved = built_copy.root.with_name("moved")
+    built_copy.root.rename(moved)
+    built_copy.root = moved
+    assert built_copy.plan() == set()
 
 
-def test_another_data_root_reruns_nothing(copy):
-    assert copy.plan(env={"PLASTICITY_DATA": "/nowhere"}) == set()
+def test_another_data_root_reruns_nothing(built_copy):
+    assert built_copy.plan(env={"PLASTICITY_DATA": "/nowhere"}) == set()
 
 
 @pytest.mark.parametrize(
     "options", [["--attempt", "2"], ["--set-resources", "train_ensemble:mem_mb=1234"]], ids=" ".join
 )
-def test_another_memory_limit_reruns_nothing(copy, options):
-    assert copy.plan(*options) == set()
+def test_another_memory_limit_reruns_nothing(built_copy, options):
+    assert built_copy.plan(*options) == set()
 
 
 # Targets
 
-RUN_JOBS = PREPARE | TRAIN | MEASURE
-ANALYSIS_JOBS = RUN_JOBS | GATHER | {"analyse"}
+RUN_JOBS = PREPARE_JOBS | TRAIN_JOBS | MEASURE_JOBS
+ANALYSIS_JOBS = RUN_JOBS | GATHER_JOBS | {"analyse"}
 CHECK_JOBS = ANALYSIS_JOBS | {"check"}
-TABLE_JOBS = {"typeset", *SHOW}
+TABLE_JOBS = {"typeset", *PAGE_JOBS}
 TARGETS = {
-    "data": PREPARE,
-    "cost": PREPARE,
+    "data": PREPARE_JOBS,
+    "cost": PREPARE_JOBS,
     "tune": set(),
-    "train": PREPARE | TRAIN,
+    "train": PREPARE_JOBS | TRAIN_JOBS,
     "curvature": RUN_JOBS,
-    "datasets": RUN_JOBS | GATHER,
+    "datasets": RUN_JOBS | GATHER_JOBS,
     "tables": ANALYSIS_JOBS | TABLE_JOBS,
     "checks": CHECK_JOBS,
     "figure_scatter": CHECK_JOBS,
-    "figures": CHECK_JOBS | DRAW,
-    "report": CHECK_JOBS | TABLE_JOBS | DRAW,
+    "figures": CHECK_JOBS | FIGURE_JOBS,
+    "report": CHECK_JOBS | TABLE_JOBS | FIGURE_JOBS,
 }
 
 
 @pytest.mark.parametrize("target", slow_except(["train", "figure_scatter", "report"], TARGETS))
-def test_target_plans_only_its_jobs(unbuilt, target):
-    assert unbuilt.plan(target) == TARGETS[target] | {target}
+def test_target_plans_only_its_jobs(project_without_results, target):
+    assert project_without_results.plan(target) == TARGETS[target] | {target}
 
 
 RULES_OF_RUNS = ["train_ensemble", "measure_ensemble"]
@@ -471,11 +476,13 @@ def planned_resources(project, *options):
     return resources
 
 
-def test_cluster_profile_requests_a_gpu_for_training_and_more_memory_and_time_for_a_retry(unbuilt):
-    first = planned_resources(unbuilt, "--profile", "slurm", "--attempt", "1")
-    second = planned_resources(unbuilt, "--profile", "slurm", "--attempt", "2")
-    assert len(first["train_ensemble"]) == len(TRAIN)
-    assert len(first["measure_ensemble"]) == len(MEASURE)
+def test_cluster_profile_requests_a_gpu_for_training_and_more_memory_and_time_for_a_retry(
+    project_without_results,
+):
+    first = planned_resources(project_without_results, "--profile", "slurm", "--attempt", "1")
+    second = planned_resources(project_without_results, "--profile", "slurm", "--attempt", "2")
+    assert len(first["train_ensemble"]) == len(TRAIN_JOBS)
+    assert len(first["measure_ensemble"]) == len(MEASURE_JOBS)
     assert all(job["gres"].strip("'") == "gpu:1" for job in first["train_ensemble"])
     assert not any("gres" in job for job in first["measure_ensemble"])
     for rule in RULES_OF_RUNS:
@@ -487,27 +494,29 @@ def test_cluster_profile_requests_a_gpu_for_training_and_more_memory_and_time_fo
 @pytest.mark.parametrize(
     ("options", "megabytes"), [((), 3000), (("--attempt", "2"), 6000)], ids=str
 )
-def test_command_of_a_training_job_has_its_memory_limit(unbuilt, options, megabytes):
-    process = unbuilt.snakemake("--dry-run", "--printshellcmds", "train", *options)
+def test_command_of_a_training_job_has_its_memory_limit(
+    project_without_results, options, megabytes
+):
+    process = project_without_results.snakemake("--dry-run", "--printshellcmds", "train", *options)
     command = rf"train\.py .* --memory {megabytes}$"
     commands = re.findall(command, process.stdout, re.MULTILINE)
-    assert len(commands) == len(TRAIN)
+    assert len(commands) == len(TRAIN_JOBS)
 
 
-def test_cost_lists_every_method_and_writes_only_its_log(copy, built):
-    process = copy.snakemake("cost")
+def test_cost_lists_every_method_and_writes_only_its_log(built_copy, tiny_study):
+    process = built_copy.snakemake("cost")
     assert process.returncode == 0, process.stdout
     for setting, methods in METHODS.items():
         for method in methods:
             assert re.search(rf"\b{setting}\b.*\b{method}\b", process.stdout), process.stdout
-    contents = copy.contents()
-    assert (copy.results / "logs" / "cost.log").exists()
+    contents = built_copy.digests()
+    assert (built_copy.results / "logs" / "cost.log").exists()
     del contents["logs/cost.log"]
-    assert contents == built.contents()
+    assert contents == tiny_study.digests()
 
 
-def test_configfile_replaces_the_default_study(unbuilt):
-    jobs = unbuilt.plan("--configfile", "studies/mnist.yaml")
+def test_configfile_replaces_the_default_study(project_without_results):
+    jobs = project_without_results.plan("--configfile", "studies/mnist.yaml")
     mnist_jobs = {
         "prepare mnist",
         "train_ensemble mnist_labels_relu/none/0-9",
@@ -524,12 +533,12 @@ DIVERGED_ARM = "l2_init(strength=1e+39)"
 
 
 @pytest.mark.slow
-def test_run_does_not_depend_on_the_other_runs_of_its_ensemble(built, packed):
-    ensembles = (packed.results / "runs").glob("*/*/*")
+def test_run_does_not_depend_on_the_other_runs_of_its_ensemble(tiny_study, packed_study):
+    ensembles = (packed_study.results / "runs").glob("*/*/*")
     assert [path.name for path in ensembles] == ["0-1"] * 4
     with (
-        xr.open_dataset(built.results / f"datasets/{RELU}.nc") as separate,
-        xr.open_dataset(packed.results / f"datasets/{RELU}.nc") as together,
+        xr.open_dataset(tiny_study.results / f"datasets/{RELU}.nc") as separate,
+        xr.open_dataset(packed_study.results / f"datasets/{RELU}.nc") as together,
     ):
         assert set(together.arm.values) == {*ARMS[RELU], DIVERGED_ARM}
         assert set(together.data_vars) == set(separate.data_vars)
@@ -547,9 +556,9 @@ def read_text_table(project, name):
 # The p-values of the other tables are adjusted over the study, so they depend on its settings.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["summary", "outcomes", "measures", "tuning"])
-def test_table_does_not_depend_on_the_number_of_seeds_per_job(built, packed, name):
-    separate = read_text_table(built, name)
-    together = read_text_table(packed, name)
+def test_table_does_not_depend_on_the_number_of_seeds_per_job(tiny_study, packed_study, name):
+    separate = read_text_table(tiny_study, name)
+    together = read_text_table(packed_study, name)
     separate = separate[separate["setting"] == RELU]
     together = together[together["arm"] != DIVERGED_ARM]
     assert len(separate) == len(together)
@@ -559,8 +568,8 @@ def test_table_does_not_depend_on_the_number_of_seeds_per_job(built, packed, nam
 
 
 @pytest.mark.slow
-def test_diverged_runs_are_marked_and_the_study_has_its_report(packed):
-    results = packed.results
+def test_diverged_runs_are_marked_and_the_study_has_its_report(packed_study):
+    results = packed_study.results
     with xr.open_dataset(results / f"datasets/{RELU}.nc") as data:
         assert (data.status.sel(arm=DIVERGED_ARM) == 1).all()
         assert (data.status.drop_sel(arm=DIVERGED_ARM) == 0).all()
@@ -582,7 +591,7 @@ def test_diverged_runs_are_marked_and_the_study_has_its_report(packed):
 
 
 @pytest.fixture(scope="module")
-def sparse(study):
+def sparse(build_study):
     """Build a study with fewer checkpoints and curve points and with bfloat16, to read only."""
 
     def record_less(config):
@@ -592,7 +601,7 @@ def sparse(study):
         config["training"] = {"checkpoint_every": 2, "curve_points": 2, "precision": "bfloat16"}
         config["curvature"]["every"] = 2
 
-    return study("sparse", record_less)
+    return build_study("sparse", record_less)
 
 
 @pytest.mark.slow
@@ -619,9 +628,9 @@ def test_learning_curves_have_the_number_of_points_of_the_config(sparse):
 
 
 @pytest.mark.slow
-def test_products_in_bfloat16_change_the_losses_by_less_than_five_percent(built, sparse):
+def test_products_in_bfloat16_change_the_losses_by_less_than_five_percent(tiny_study, sparse):
     with (
-        xr.open_dataset(built.results / f"datasets/{RELU}.nc") as in_float32,
+        xr.open_dataset(tiny_study.results / f"datasets/{RELU}.nc") as in_float32,
         xr.open_dataset(sparse.results / f"datasets/{RELU}.nc") as in_bfloat16,
     ):
         expected = in_float32.final_loss.sel(arm="none")
