@@ -1,9 +1,9 @@
-"""Compare curvature with other implementations: time, error at equal cost, memory.
+"""Compare curvature with other implementations: time, error at equal cost, and memory.
 
     python benchmarks/curvature.py [--quick] [--threads N]
 
-Needs torch and scipy only. It uses one thread by default, as a job of the pipeline does. The
-implementations of a part take turns, equally often. Times are the best of all turns, ratios the
+It needs torch and scipy only, and uses one thread by default, as a job of the pipeline does. The
+implementations of a part take turns, equally often. A time is the best of all turns, a ratio the
 median over turns. Parts:
 
 1. All eigenvalues of the Fisher. Others: per-sample gradients by vmap and their Gram matrix; a loop
@@ -53,6 +53,7 @@ from plasticity.models.losses import cross_entropy
 
 WIDTHS = [784, 128, 128, 128, 10]
 STEPS = 100
+QUANTITIES = ("trace", "stable rank", "density")
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:
@@ -74,13 +75,13 @@ def time_in_turns(
 ) -> dict[str, list[float]]:
     """Measure the seconds of each function in each turn.
 
-    A turn calls every function once; every other turn is in reverse order, and the first does not
+    A turn calls every function once. Every other turn is in reverse order. The first turn does not
     count. On a busy machine, the best of many turns is lower than the best of a few, so all
-    functions have equally many.
+    functions have equally many turns.
     """
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     least_turns = 2 if quick else 5
-    budget = 2 if quick else 40
+    budget = 2 if quick else 40  # seconds
     start = time.perf_counter()
     turn = 0
     while turn <= least_turns or time.perf_counter() - start <= budget:
@@ -97,20 +98,26 @@ def median_ratio(times: Sequence[float], other_times: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(times, other_times, strict=True))
 
 
-def show(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table, with names left-aligned and numbers right-aligned."""
-    print(f"\n{title}\n{head[0]:48}" + "".join(f"{column:>13}" for column in head[1:]))
-    for name, *cells in rows:
+    print(f"\n{title}")
+    for name, *cells in [head, *rows]:
         print(f"{name:48}" + "".join(f"{cell:>13}" for cell in cells), flush=True)
 
 
 def ratios(seconds: Mapping[str, Sequence[float]]) -> list[list[object]]:
     """Format rows of name, best milliseconds, and ratio to the first function."""
-    first = next(iter(seconds.values()))
-    return [
-        [name, f"{1e3 * min(times):.1f}", f"{median_ratio(times, first):.2f}"]
-        for name, times in seconds.items()
-    ]
+    times_of_first = next(iter(seconds.values()))
+    rows = []
+    for name, times in seconds.items():
+        ratio = median_ratio(times, times_of_first)
+        rows.append([name, f"{1e3 * min(times):.1f}", f"{ratio:.2f}"])
+    return rows
+
+
+def deviation(value: Tensor, reference: Tensor) -> str:
+    """Format the relative difference between two numbers."""
+    return f"{abs((value / reference).item() - 1):.0e}"
 
 
 # 1, 2: exact spectra
@@ -160,7 +167,8 @@ def by_jacobians(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     return spectrum.eigenvalues(K / len(inputs))
 
 
-def exact_fisher(quick: bool) -> None:
+def print_exact_fisher(quick: bool) -> None:
+    """Print the times of all eigenvalues of the Fisher."""
     n = 128 if quick else 512
     network, inputs, labels = random_batch(n)
 
@@ -168,29 +176,34 @@ def exact_fisher(quick: bool) -> None:
         grams = fisher.Operator(network, inputs, labels, cross_entropy, check=False).gram_matrices()
         return spectrum.eigenvalues(grams.over(grams))
 
+    def by_vmapped_gradients() -> Tensor:
+        return by_vmap(network, inputs, labels)
+
     functions = {
         "Gram identity (ours)": ours,
-        "vmapped per-sample gradients": lambda: by_vmap(network, inputs, labels),
+        "vmapped per-sample gradients": by_vmapped_gradients,
         "loop over samples + SVD": lambda: by_loop(network, inputs, labels),
     }
     seconds = time_in_turns(functions, quick)
     largest = ours()[0]
     deviations = [
-        f"{abs(function()[0] / largest - 1):.0e}" for function in list(functions.values())[:2]
+        deviation(ours()[0], largest),
+        deviation(by_vmapped_gradients()[0], largest),
+        "",
     ]
-    deviations.append("")
     rows = [
-        [name, ms, deviation, ratio]
-        for (name, ms, ratio), deviation in zip(ratios(seconds), deviations, strict=True)
+        [name, ms, difference, ratio]
+        for (name, ms, ratio), difference in zip(ratios(seconds), deviations, strict=True)
     ]
-    show(
+    print_table(
         f"1. all eigenvalues of the Fisher, n = {n} (targets: 20, 100)",
         ["implementation", "ms", "λ₁ off by", "ratio"],
         rows,
     )
 
 
-def exact_ggn(quick: bool) -> None:
+def print_exact_ggn(quick: bool) -> None:
+    """Print the times of all eigenvalues of the GGN."""
     n = 64 if quick else 256
     network, inputs, labels = random_batch(n)
 
@@ -199,15 +212,14 @@ def exact_ggn(quick: bool) -> None:
         return grams.over(grams)
 
     K = gram()
-    peer = "vmapped Jacobians, n·C rows"
     functions = {
         "ours": lambda: spectrum.eigenvalues(gram()),
         "  of which the Gram matrix, n·(C−1) rows": gram,
         "  of which its eigenvalues": lambda: spectrum.eigenvalues(K),
-        peer: lambda: by_jacobians(network, inputs, labels),
+        "vmapped Jacobians, n·C rows": lambda: by_jacobians(network, inputs, labels),
     }
     seconds = time_in_turns(functions, quick)
-    show(
+    print_table(
         f"2. all eigenvalues of the GGN, n = {n} (target: 600 ms at n = 256)",
         ["implementation", "ms", "ratio"],
         ratios(seconds),
@@ -222,7 +234,7 @@ def by_pyhessian(
 ) -> tuple[Tensor, Tensor]:
     """Repeat `hessian(…).density(iter=steps, n_v=1)` of PyHessian 0.1.
 
-    It keeps vectors as lists of tensors, and orthogonalizes against all earlier ones one by one.
+    Its vectors are lists of tensors. It orthogonalizes against all earlier vectors one by one.
     """
 
     def dot(xs: list[Tensor], ys: list[Tensor]) -> Tensor:
@@ -244,71 +256,84 @@ def by_pyhessian(
 
     network.zero_grad()
     parameters = list(network.parameters())
-    slopes = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         cross_entropy(network(inputs), labels).mean(), parameters, create_graph=True
     )
-    slopes = [slope + 0.0 for slope in slopes]
+    gradients = [gradient + 0.0 for gradient in gradients]
     v = normal([2.0 * torch.randint_like(parameter, high=2) - 1 for parameter in parameters])
-    found, alphas, betas, w = [v], [], [], []
+    basis = [v]
+    alphas = []
+    betas = []
+    w: list[Tensor] = []
     for step in range(steps):
         network.zero_grad()
         if step:
             beta = torch.sqrt(dot(w, w))
             betas.append(beta.cpu().item())
-            v = orthonormal(w, found)
-            found.append(v)
+            v = orthonormal(w, basis)
+            basis.append(v)
         product = [torch.zeros(parameter.size()) for parameter in parameters]
-        product = torch.autograd.grad(slopes, parameters, grad_outputs=v, retain_graph=True)
+        product = torch.autograd.grad(gradients, parameters, grad_outputs=v, retain_graph=True)
         alpha = dot(product, v)
         alphas.append(alpha.cpu().item())
         w = add(list(product), v, -alpha)
         if step:
-            w = add(w, found[-2], -beta)
-    T = (
-        torch.diag(torch.tensor(alphas))
-        + torch.diag(torch.tensor(betas), 1)
-        + torch.diag(torch.tensor(betas), -1)
-    )
-    values, vectors = torch.linalg.eigh(T)
-    return values, vectors[0].square()
+            w = add(w, basis[-2], -beta)
+    return nodes_and_weights(torch.tensor(alphas), torch.tensor(betas))
 
 
-def by_curvlinops(product: Product, starts: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Repeat `fast_lanczos` of curvlinops 3.0.1, which does not reorthogonalize.
+def nodes_and_weights(alphas: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the nodes and weights of Gauss quadrature from tridiagonal matrices.
 
     Args:
-        product: with vectors.
-        starts: shape ``(probe, d)``.
-        steps: number of steps.
+        alphas: diagonals, shape ``(…, step)``.
+        betas: off-diagonals, shape ``(…, step − 1)``.
 
     Returns:
-        Nodes and weights, shapes ``(probe, step)``.
+        Nodes and weights, shapes ``(…, step)``.
     """
-    alphas, betas = starts.new_zeros(len(starts), steps), starts.new_zeros(len(starts), steps - 1)
-    v, former = starts / torch.linalg.vector_norm(starts, dim=-1, keepdim=True), None
-    for m in range(steps):
-        further = product(v)
-        if former is not None:
-            further = further - betas[:, m - 1, None] * former
-        alphas[:, m] = (further * v).sum(dim=-1)
-        further -= alphas[:, m, None] * v
-        if m < steps - 1:
-            betas[:, m] = torch.linalg.vector_norm(further, dim=-1)
-            further /= betas[:, m, None]
-            former, v = v, further
     T = (
         torch.diag_embed(alphas)
         + torch.diag_embed(betas, offset=1)
         + torch.diag_embed(betas, offset=-1)
     )
     values, vectors = torch.linalg.eigh(T)
-    return values, vectors[:, 0].square()
+    return values, vectors[..., 0, :].square()
+
+
+def by_curvlinops(product: Product, starts: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Repeat `fast_lanczos` of curvlinops 3.0.1, which does not reorthogonalize.
+
+    Args:
+        product: multiplies vectors by the operator.
+        starts: shape ``(probe, d)``.
+        steps: number of steps.
+
+    Returns:
+        Nodes and weights, shapes ``(probe, step)``.
+    """
+    alphas = starts.new_zeros(len(starts), steps)
+    betas = starts.new_zeros(len(starts), steps - 1)
+    v = starts / torch.linalg.vector_norm(starts, dim=-1, keepdim=True)
+    previous = None
+    for m in range(steps):
+        w = product(v)
+        if previous is not None:
+            w = w - betas[:, m - 1, None] * previous
+        alphas[:, m] = (w * v).sum(dim=-1)
+        w -= alphas[:, m, None] * v
+        if m < steps - 1:
+            betas[:, m] = torch.linalg.vector_norm(w, dim=-1)
+            w /= betas[:, m, None]
+            previous = v
+            v = w
+    return nodes_and_weights(alphas, betas)
 
 
 def products_of_curvlinops(network: nn.Module, inputs: Tensor, labels: Tensor) -> Product:
     """Build the Hessian–vector product of curvlinops: jvp of jacrev, vmapped over the vectors.
 
-    It keeps nothing between products.
+    It stores nothing between products.
     """
     parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
 
@@ -316,12 +341,10 @@ def products_of_curvlinops(network: nn.Module, inputs: Tensor, labels: Tensor) -
         return cross_entropy(functional_call(network, parameters, (inputs,)), labels).mean()
 
     @torch.no_grad()
-    def along(*vector: Tensor) -> tuple[Tensor, ...]:
-        return tuple(
-            jvp(jacrev(loss), (parameters,), (dict(zip(parameters, vector, strict=True)),))[
-                1
-            ].values()
-        )
+    def multiply_one(*vector: Tensor) -> tuple[Tensor, ...]:
+        tangent = dict(zip(parameters, vector, strict=True))
+        _, derivative = jvp(jacrev(loss), (parameters,), (tangent,))
+        return tuple(derivative.values())
 
     def product(vectors: Tensor) -> Tensor:
         parts = vectors.split([parameter.numel() for parameter in parameters.values()], dim=1)
@@ -329,59 +352,61 @@ def products_of_curvlinops(network: nn.Module, inputs: Tensor, labels: Tensor) -
             part.unflatten(1, parameter.shape)
             for part, parameter in zip(parts, parameters.values(), strict=True)
         ]
-        return torch.cat([part.flatten(1) for part in vmap(along)(*shaped)], dim=1)
+        return torch.cat([part.flatten(1) for part in vmap(multiply_one)(*shaped)], dim=1)
 
     return product
 
 
-def lanczos(quick: bool) -> None:
-    n, steps = 128 if quick else 512, 50 if quick else STEPS
+def print_lanczos(quick: bool) -> None:
+    """Print the times of Lanczos steps on the Hessian."""
+    n = 128 if quick else 512
+    steps = 50 if quick else STEPS
     network, inputs, labels = random_batch(n)
     operator = hessian.Operator(network, inputs, labels, cross_entropy, check=False)
     names = operator.blocks()["all"]
     start = torch.randn(1, 1, sum(parameter.numel() for parameter in network.parameters()))
 
-    def bare() -> None:
-        product, v = operator.product(names), start[0]
-        for _ in range(steps):
-            product(v)
+    def ours() -> Tensor:
+        return block_lanczos(operator.product(names), start, steps).matrix
 
-    def theirs() -> tuple[Tensor, Tensor]:
+    def bare() -> None:
+        product = operator.product(names)
+        for _ in range(steps):
+            product(start[0])
+
+    def curvlinops_with_our_products() -> tuple[Tensor, Tensor]:
+        return by_curvlinops(operator.product(names), start[0], steps)
+
+    def curvlinops() -> tuple[Tensor, Tensor]:
         return by_curvlinops(products_of_curvlinops(network, inputs, labels), start[0], steps)
 
-    peer, other = "PyHessian's density, patched", "curvlinops' Lanczos, its own products"
-    functions = {
-        "block_lanczos (ours)": lambda: block_lanczos(operator.product(names), start, steps),
+    def pyhessian() -> tuple[Tensor, Tensor]:
+        return by_pyhessian(network, inputs, labels, steps)
+
+    functions: dict[str, Callable[[], object]] = {
+        "block_lanczos (ours)": ours,
         "bare Hessian–vector products": bare,
-        "curvlinops' Lanczos, our products": lambda: by_curvlinops(
-            operator.product(names), start[0], steps
-        ),
-        other: theirs,
-        peer: lambda: by_pyhessian(network, inputs, labels, steps),
+        "curvlinops' Lanczos, our products": curvlinops_with_our_products,
+        "curvlinops' Lanczos, its own products": curvlinops,
+        "PyHessian's density, patched": pyhessian,
     }
-    largest = [
-        torch.linalg.eigvalsh(block_lanczos(operator.product(names), start, steps).matrix)[0, -1],
-        None,
-        by_curvlinops(operator.product(names), start[0], steps)[0][0, -1],
-        None,
-        by_pyhessian(network, inputs, labels, steps)[0][-1],
+    our_largest = torch.linalg.eigvalsh(ours())[0, -1]
+    deviations = [
+        deviation(our_largest, our_largest),
+        "",
+        deviation(curvlinops_with_our_products()[0][0, -1], our_largest),
+        "",
+        deviation(pyhessian()[0][-1], our_largest),
     ]
     seconds = time_in_turns(functions, quick)
-    rows = [
-        [
-            name,
-            ms,
-            "" if one is None else f"{abs(float(one / largest[0]) - 1):.0e}",
-            f"{median_ratio(seconds[name], seconds['bare Hessian–vector products']):.2f}",
-            ratio,
-        ]
-        for (name, ms, ratio), one in zip(ratios(seconds), largest, strict=True)
-    ]
-    head = ["implementation", "ms", "λ₁ off by", "× bare", "ratio"]
-    show(
+    rows = []
+    for (name, ms, ratio), difference in zip(ratios(seconds), deviations, strict=True):
+        bare_ratio = median_ratio(seconds[name], seconds["bare Hessian–vector products"])
+        rows.append([name, ms, difference, f"{bare_ratio:.2f}", ratio])
+    print_table(
         f"3. {steps} Lanczos steps on the Hessian, one probe, n = {n} "
         "(targets: PyHessian ≥ 2, ours ≤ 1.5 × bare)",
-        head,
+        ["implementation", "ms", "λ₁ off by", "× bare", "ratio"],
         rows,
     )
 
@@ -389,10 +414,11 @@ def lanczos(quick: bool) -> None:
 # 4: equal error
 
 
-def trained() -> tuple[nn.Module, Tensor, Tensor]:
+def train_small_network() -> tuple[nn.Module, Tensor, Tensor]:
     """Train a small network until a few eigenvalues hold most of the trace, as in larger ones."""
     torch.manual_seed(0)
-    network, inputs = mlp([32, 24, 24, 10]), torch.randn(256, 32)
+    network = mlp([32, 24, 24, 10])
+    inputs = torch.randn(256, 32)
     labels = (inputs @ torch.randn(32, 10)).argmax(dim=1)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     for _ in range(60):
@@ -418,17 +444,20 @@ class Truth(NamedTuple):
         return [*relative, float(distances.sum() * spacing)]
 
 
-def rms(rows: Iterable[Sequence[float]]) -> np.ndarray:
+def root_mean_squares(rows: Iterable[Sequence[float]]) -> np.ndarray:
+    """Compute the root mean square of each column."""
     return np.sqrt(np.square(np.array(list(rows))).mean(axis=0))
 
 
 def plain_quadrature(starts: Tensor, product: Product, steps: int) -> Spectrum:
     """Estimate a spectrum without deflation, from starts of shape ``(probe, d)``."""
+    d = starts.shape[-1]
     values, weights = by_curvlinops(product, starts, steps)
-    return plain_spectrum(values.double(), weights.double() * starts.shape[-1], starts.shape[-1])
+    return plain_spectrum(values.double(), d * weights.double(), d)
 
 
 def plain_spectrum(values: Tensor, weights: Tensor, d: int) -> Spectrum:
+    """Describe a quadrature without removed eigenvalues as a spectrum."""
     return Spectrum(values, d, weights, (values, weights))
 
 
@@ -444,39 +473,87 @@ def plain_errors(product: Product, truth: Truth, probes: int, steps: int) -> dic
         estimates = [
             plain_spectrum(values, weights, truth.d)
             for values, weights in groups
-            if len(values) == count
+            if len(values) == count  # the last group can be smaller
         ]
-        errors[count] = rms(truth.errors(estimate) for estimate in estimates)
+        errors[count] = root_mean_squares(truth.errors(estimate) for estimate in estimates)
     return errors
 
 
-def equal_error(quick: bool) -> None:
-    """Compare errors over many repeats on the dense matrix, and times on the operator itself."""
-    network, inputs, labels = trained()
-    quadrature = Quadrature()
-    probes, steps = quadrature.probes, quadrature.steps
-    pool, repeats = (160, 8) if quick else (640, 32)
+class Hessians(NamedTuple):
+    """The Hessian of the trained network.
+
+    Attributes:
+        product: multiplies vectors by it, from the network.
+        dense_product: multiplies vectors by it, from the dense matrix.
+        truth: its exact spectrum.
+    """
+
+    product: Product
+    dense_product: Product
+    truth: Truth
+
+
+def build_hessians(network: nn.Module, inputs: Tensor, labels: Tensor) -> Hessians:
+    """Compute the Hessian as an operator and as a dense matrix, and its exact spectrum."""
     operator = hessian.Operator(network, inputs, labels, cross_entropy, check=False)
     layers = operator.blocks()["all"]
     double = operator_in_double(network, inputs, labels)
     exact = double.spectra({"all": layers}, exact_up_to=10**4)["all"]
-    d = exact.size
     numbers, _ = spectrum.summary(exact)
     known = {name: float(numbers[name]) for name in ("trace", "stable_rank")}
-    truth = Truth(known, spectrum.density(exact)[0], d)
-    H = double.product(layers)(torch.eye(d, dtype=torch.float64)).float()
+    truth = Truth(known, spectrum.density(exact)[0], exact.size)
+    H = double.product(layers)(torch.eye(truth.d, dtype=torch.float64)).float()
 
     def dense_product(vectors: Tensor) -> Tensor:
         return vectors @ H
 
+    return Hessians(operator.product(layers), dense_product, truth)
+
+
+def operator_in_double(network: nn.Module, inputs: Tensor, labels: Tensor) -> Operator:
+    """Build the Hessian of a copy of the network in float64."""
+    widths = [layer.in_features for layer in network if isinstance(layer, nn.Linear)]
+    copy = mlp([*widths, network[-1].out_features])
+    copy.load_state_dict(network.state_dict())
+    return hessian.Operator(copy.double(), inputs.double(), labels, cross_entropy, check=False)
+
+
+class Estimate(NamedTuple):
+    """A row of the table of equal error.
+
+    Attributes:
+        name: of the implementation.
+        vectors: number of start vectors, drawn or extrapolated.
+        seconds: that it takes.
+        errors: of trace, stable rank and density.
+    """
+
+    name: str
+    vectors: float
+    seconds: float
+    errors: np.ndarray
+
+
+def print_equal_error(quick: bool) -> None:
+    """Print the cost of equal error.
+
+    Errors are over many repeats on the dense matrix, times on the operator itself.
+    """
+    quadrature = Quadrature()
+    steps = quadrature.steps
+    count = 1 + quadrature.probes
+    pool, repeats = (160, 8) if quick else (640, 32)
+    product, dense_product, truth = build_hessians(*train_small_network())
+
     def estimate(product: Product, starts: Tensor) -> Spectrum:
         return stochastic_lanczos_quadrature(product, starts, steps, 10)
 
-    our_errors = rms(
-        truth.errors(estimate(dense_product, torch.randn(1 + probes, 1, d))) for _ in range(repeats)
+    our_errors = root_mean_squares(
+        truth.errors(estimate(dense_product, torch.randn(count, 1, truth.d)))
+        for _ in range(repeats)
     )
     errors = plain_errors(dense_product, truth, pool, steps)
-    starts, product = torch.randn(1 + probes, 1, d), operator.product(layers)
+    starts = torch.randn(count, 1, truth.d)
     seconds = time_in_turns(
         {
             "ours": lambda: estimate(product, starts),
@@ -485,58 +562,61 @@ def equal_error(quick: bool) -> None:
         quick,
     )
     our_seconds = min(seconds["ours"])
-    probe_seconds = median_ratio(seconds["plain"], seconds["ours"]) * our_seconds / len(starts)
-
-    def row(name: str, count: float, duration: float, errors: Sequence[float]) -> list[object]:
-        return [
+    plain_seconds = median_ratio(seconds["plain"], seconds["ours"]) * our_seconds
+    name = f"ours: {quadrature.probes} probes and one to deflate"
+    ours = Estimate(name, count, our_seconds, our_errors)
+    estimates = [
+        ours,
+        Estimate("plain, as many products", count, plain_seconds, errors[count]),
+        *plain_to_our_errors(errors, ours, plain_seconds / count),
+    ]
+    rows = [
+        [
             name,
-            f"{count * steps:.0f}",
+            f"{vectors * steps:.0f}",
             f"{1e3 * duration:.0f}",
-            *(f"{error:.4f}" for error in errors),
-            f"{count / len(starts):.1f}",
+            *(f"{error:.4f}" for error in errors_of_row),
+            f"{vectors / count:.1f}",
             f"{duration / our_seconds:.1f}",
         ]
-
-    rows = [
-        row(f"ours: {probes} probes and one to deflate", len(starts), our_seconds, our_errors),
-        row(
-            "plain, as many products",
-            len(starts),
-            probe_seconds * len(starts),
-            errors[len(starts)],
-        ),
+        for name, vectors, duration, errors_of_row in estimates
     ]
-    for index, name in enumerate(("trace", "stable rank", "density")):
-        reached = [count for count in errors if errors[count][index] <= our_errors[index]]
-        count = reached[0] if reached else max(errors)
+    head = ["implementation", "products", "ms", *QUANTITIES, "× products", "× time"]
+    title = (
+        f"4. errors (root mean squares of {repeats} repeats) on a Hessian of {truth.d} known "
+        f"eigenvalues, {steps} steps (target: 2)"
+    )
+    print_table(title, head, rows)
+
+
+def plain_to_our_errors(
+    errors: Mapping[int, np.ndarray], ours: Estimate, probe_seconds: float
+) -> list[Estimate]:
+    """Estimate the cost of plain probes with our error of each quantity.
+
+    Args:
+        errors: of plain quadratures, by the number of their probes.
+        ours: our estimate.
+        probe_seconds: seconds of one plain probe.
+    """
+    estimates = []
+    for index, name in enumerate(QUANTITIES):
+        our_error = ours.errors[index]
+        sufficient = [count for count in errors if errors[count][index] <= our_error]
+        count = sufficient[0] if sufficient else max(errors)
         # Errors of more probes than were drawn are extrapolated by 1/√probes.
-        factor = max(1, (errors[count][index] / our_errors[index]) ** 2)
-        note = "" if reached else ", by 1/√probes"
-        rows.append(
-            row(
+        factor = max(1, (errors[count][index] / our_error) ** 2)
+        note = "" if sufficient else ", by 1/√probes"
+        vectors = factor * count
+        estimates.append(
+            Estimate(
                 f"plain, to our error of {name}{note}",
-                factor * count,
-                factor * count * probe_seconds,
+                vectors,
+                vectors * probe_seconds,
                 errors[count] * (1 / factor) ** 0.5,
             )
         )
-    quantities = ["trace", "stable rank", "density"]
-    head = ["implementation", "products", "ms", *quantities, "× products", "× time"]
-    title = (
-        f"4. errors (root mean squares of {repeats} repeats) on a Hessian of {d} known "
-        f"eigenvalues, {steps} steps (target: 2)"
-    )
-    show(title, head, rows)
-
-
-def operator_in_double(network: nn.Module, inputs: Tensor, labels: Tensor) -> Operator:
-    """Build the Hessian of a copy of the network in float64."""
-    copy = mlp(
-        [layer.in_features for layer in network if isinstance(layer, nn.Linear)]
-        + [network[-1].out_features]
-    )
-    copy.load_state_dict(network.state_dict())
-    return hessian.Operator(copy.double(), inputs.double(), labels, cross_entropy, check=False)
+    return estimates
 
 
 # 5: memory
@@ -547,7 +627,8 @@ class PeakMemory(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.peak, self._alive = 0, dict[int, tuple[StorageWeakRef, int]]()
+        self.peak = 0
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(
         self,
@@ -575,12 +656,14 @@ def storages(tree: Any) -> list[torch.UntypedStorage]:
     return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def gram_memory(quick: bool) -> None:
+def print_gram_memory(quick: bool) -> None:
+    """Print the peak memory while Gram matrices are computed."""
     rows = []
     for kind, n in ((fisher, 128 if quick else 512), (ggn, 64 if quick else 256)):
         network, inputs, labels = random_batch(n)
         outputs = 1 if kind is fisher else WIDTHS[-1]
-        network, inputs = network.double(), inputs.double()
+        network = network.double()
+        inputs = inputs.double()
         with PeakMemory() as memory:
             grams = kind.Operator(
                 network, inputs, labels, cross_entropy, check=False
@@ -592,7 +675,7 @@ def gram_memory(quick: bool) -> None:
         cells = [f"{number / 1e6:.1f}" for number in (memory.peak, matrix, activations)]
         rows.append([f"{kind.Operator.NAME}, n = {n}", *cells, f"{memory.peak / allowed:.2f}"])
     head = ["operator", "peak, MB", "n²·C²·8", "activations", "ratio"]
-    show(
+    print_table(
         "5. live bytes while K is computed, float64, over n²·C²·8 + twice the activations "
         "(C = 1 for the Fisher)",
         head,
@@ -603,14 +686,15 @@ def gram_memory(quick: bool) -> None:
 # 6: ensembles
 
 
-def ensemble(quick: bool) -> None:
-    widths, runs, n = [64, 64, 64, 64, 10], 5, 128
+def print_ensemble(quick: bool) -> None:
+    """Print the times of a checkpoint of several runs, together and one by one."""
+    widths = [64, 64, 64, 64, 10]
+    runs = 5
+    n = 128
     torch.manual_seed(0)
     networks = [mlp(widths).double() for _ in range(runs)]
-    inputs, labels = (
-        torch.randn(runs, n, widths[0], dtype=torch.float64),
-        torch.randint(widths[-1], (runs, n)),
-    )
+    inputs = torch.randn(runs, n, widths[0], dtype=torch.float64)
+    labels = torch.randint(widths[-1], (runs, n))
     states = [dict(network.named_parameters()) for network in networks]
     tensors = {
         name: torch.stack([state[name].detach() for state in states]).requires_grad_()
@@ -635,7 +719,7 @@ def ensemble(quick: bool) -> None:
         f"6. a checkpoint of {runs} × {network_name}: Fisher on all blocks with overlaps, n = {n}, "
         "float64"
     )
-    show(title, ["implementation", "ms", "ratio"], ratios(seconds))
+    print_table(title, ["implementation", "ms", "ratio"], ratios(seconds))
 
 
 def main() -> None:
@@ -643,17 +727,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="fewer samples, steps and runs")
-    parser.add_argument("--threads", type=int, default=1, help="1, as a job of the pipeline has")
-    asked = parser.parse_args()
-    quick, threads = asked.quick, asked.threads
+    parser.add_argument(
+        "--threads", type=int, default=1, help="default: 1, as in a job of the pipeline"
+    )
+    arguments = parser.parse_args()
+    threads = arguments.threads
     torch.set_num_threads(threads)
     load = f"{os.getloadavg()[0]:.0f} on {len(os.sched_getaffinity(0))} cores"
-    where = f"{platform.machine()}, {threads} thread{'s' * (threads > 1)}, CPU, load {load}"
-    print(
-        f"torch {torch.__version__} on {where}; MLP {'-'.join(map(str, WIDTHS))} with ReLU, float32"
+    plural = "s" if threads > 1 else ""
+    machine = f"{platform.machine()}, {threads} thread{plural}, CPU, load {load}"
+    network = f"MLP {'-'.join(map(str, WIDTHS))} with ReLU, float32"
+    print(f"torch {torch.__version__} on {machine}; {network}")
+    parts = (
+        print_exact_fisher,
+        print_exact_ggn,
+        print_lanczos,
+        print_equal_error,
+        print_gram_memory,
+        print_ensemble,
     )
-    for part in (exact_fisher, exact_ggn, lanczos, equal_error, gram_memory, ensemble):
-        part(quick)
+    for print_part in parts:
+        print_part(arguments.quick)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""What planning a large study takes: a dry run of the paper study at one seed per job, beside a bare Snakefile of as many jobs.
+"""Compare a dry run of a large study with a dry run of a bare Snakefile with as many jobs.
 
     python benchmarks/planning.py [--quick]
 
-Nothing is trained. Time and peak of memory are those of one `snakemake --dry-run`; the two take turns, the best of three counts.
+The study is `studies/paper.yaml` with one seed per job. Nothing is trained. Time and peak memory
+are those of one `snakemake --dry-run`. The two take turns. The best time and the highest peak of
+three turns count, and the ratio of times is the median over turns.
 """
 
 import argparse
@@ -14,12 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-MEASURED = """
+# run Snakemake, then print the peak memory of the process in kB
+SNAKEMAKE = """
 import resource
 from snakemake.cli import main
 
@@ -28,7 +33,7 @@ try:
 finally:
     print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
-BARE = """
+BARE_SNAKEFILE = """
 SEEDS = range({seeds})
 
 rule all:
@@ -50,66 +55,87 @@ rule train:
 """
 
 
-def dry_run(*options: str | Path, at: Path) -> tuple[float, float, int]:
-    """Seconds, GB and jobs of a dry run."""
-    command = [
-        sys.executable,
-        "-c",
-        MEASURED,
-        "--dry-run",
-        "--quiet",
-        "rules",
-        "reason",
-        "--cores",
-        "2",
-        *map(str, options),
-    ]
-    begun = time.perf_counter()
+class DryRun(NamedTuple):
+    """Cost of a dry run.
+
+    Attributes:
+        seconds: that it took.
+        gigabytes: peak memory.
+        jobs: number of planned jobs.
+    """
+
+    seconds: float
+    gigabytes: float
+    jobs: int
+
+
+def dry_run(folder: Path, *options: str | Path) -> DryRun:
+    """Measure a dry run of Snakemake in a folder."""
+    command = [sys.executable, "-c", SNAKEMAKE, "--dry-run", "--quiet", "rules", "reason"]
+    command += ["--cores", "2", *map(str, options)]
+    start = time.perf_counter()
     done = subprocess.run(
-        command, cwd=at, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
-    took = time.perf_counter() - begun
-    jobs, peak = (
-        re.search(r"^total +(\d+)$", done.stdout, re.MULTILINE),
-        re.search(r"^peak (\d+)$", done.stdout, re.MULTILINE),
-    )
+    seconds = time.perf_counter() - start
+    jobs = re.search(r"^total +(\d+)$", done.stdout, re.MULTILINE)
+    peak = re.search(r"^peak (\d+)$", done.stdout, re.MULTILINE)
     if not jobs or not peak:
         sys.exit(done.stdout)
-    return took, int(peak[1]) / 1e6, int(jobs[1])
+    return DryRun(seconds, int(peak[1]) / 1e6, int(jobs[1]))
 
 
-if __name__ == "__main__":
+def write_study(path: Path, seeds: int) -> None:
+    """Write the config of the paper study with some seeds, one per job."""
+    config = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())
+    config["study"] = "planning"
+    config["seeds"] = {"tune": 0, "report": seeds}
+    config["seeds_per_job"] = 1
+    path.write_text(yaml.safe_dump(config))
+
+
+def print_comparison(seeds: int, turns: int) -> None:
+    """Print the costs of both dry runs for a number of seeds."""
+    ours = []
+    bare = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_study(folder / "study.yaml", seeds)
+        for _ in range(turns):
+            ours.append(dry_run(ROOT, "--configfile", folder / "study.yaml"))
+            # two jobs per seed, and the jobs of gather and all
+            bare_seeds = ours[0].jobs // 2 - 1
+            (folder / "Snakefile").write_text(BARE_SNAKEFILE.format(seeds=bare_seeds))
+            bare.append(dry_run(folder))
+    ratio = statistics.median(a.seconds / b.seconds for a, b in zip(ours, bare, strict=True))
+    print_row(f"paper.yaml, {seeds} seeds", ours, ratio)
+    print_row("  a bare Snakefile", bare, 1)
+
+
+def print_row(name: str, runs: Sequence[DryRun], ratio: float) -> None:
+    """Print the jobs, the best time and the highest peak of some dry runs."""
+    seconds = min(run.seconds for run in runs)
+    gigabytes = max(run.gigabytes for run in runs)
+    numbers = f"{runs[0].jobs:9}{seconds:9.1f}{gigabytes:9.2f}{ratio:9.2f}"
+    print(f"{name:36}{numbers}", flush=True)
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="one turn, three seeds")
-    quick = parser.parse_args().quick
+    is_quick = parser.parse_args().quick
     print(f"{platform.platform()}, {os.cpu_count()} cores")
     print(f"\n{'a dry run of':36}{'jobs':>9}{'s':>9}{'GB':>9}{'ratio':>9}")
-    for seeds in (3,) if quick else (30, 75):
-        with tempfile.TemporaryDirectory() as folder:
-            here = Path(folder)
-            config = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())
-            config |= {
-                "study": "planning",
-                "seeds": {"tune": 0, "report": seeds},
-                "seeds_per_job": 1,
-            }
-            (here / "study.yaml").write_text(yaml.safe_dump(config))
-            took: dict[str, list[tuple[float, float, int]]] = {
-                f"paper.yaml, {seeds} seeds": [],
-                "  a bare Snakefile": [],
-            }
-            ours, bare = took.values()
-            for _ in range(1 if quick else 3):
-                ours.append(dry_run("--configfile", here / "study.yaml", at=ROOT))
-                (here / "Snakefile").write_text(BARE.format(seeds=ours[0][2] // 2 - 1))
-                bare.append(dry_run(at=here))
-            ratio = statistics.median(
-                one[0] / other[0] for one, other in zip(ours, bare, strict=True)
-            )
-            for (name, runs), times in zip(took.items(), (ratio, 1), strict=True):
-                print(
-                    f"{name:36}{runs[0][2]:9}{min(run[0] for run in runs):9.1f}{max(run[1] for run in runs):9.2f}{times:9.2f}",
-                    flush=True,
-                )
+    for seeds in (3,) if is_quick else (30, 75):
+        print_comparison(seeds, turns=1 if is_quick else 3)
+
+
+if __name__ == "__main__":
+    main()

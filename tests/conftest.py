@@ -1,9 +1,10 @@
-"""Shared by all tests: what is built once for all workers, and the environment of commands."""
+"""Fixtures of all tests: projects that are built once, and the environment of their commands."""
 
 import fcntl
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from importlib.util import cache_from_source
@@ -14,43 +15,55 @@ from typing import Any
 import hypothesis
 import pytest
 import yaml
-from projects import Project, copy_repository, fork_server, pack
+from projects import Project, copy_repository, fork_server, use_packed_study
 
-IN_MEMORY, ROOM = (
-    Path("/dev/shm"),
-    4 * 2**30,
-)  # bytes that must be free there; all tests together take about one quarter of it
-NOWHERE = "http://127.0.0.1:9"  # nothing listens there, so a test that needs a network fails
+MEMORY = Path("/dev/shm")
+MIN_FREE_BYTES = 4 * 2**30  # in this folder; all tests together use about a quarter of it
+NO_NETWORK = "http://127.0.0.1:9"  # no server listens, so a test that uses the network fails
+DROPPED_VARIABLES = {"PLASTICITY_DATA", "PYTHONDONTWRITEBYTECODE", "SNAKEMAKE_PROFILE"}
 
 hypothesis.settings.register_profile("full", deadline=None, derandomize=True, max_examples=40)
 hypothesis.settings.register_profile("quick", deadline=None, derandomize=True, max_examples=5)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Draw all examples, unless another profile was asked for; keep the tests' files in memory, where copies of studies cost least."""
+    """Load the default Hypothesis profile, and write temporary files to memory if it has room.
+
+    A background job of a shell ignores SIGINT, and its child processes inherit that. Tests that
+    interrupt a process need the default.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     hypothesis.settings.load_profile(config.getoption("--hypothesis-profile") or "full")
-    if (
-        IN_MEMORY.is_dir()
-        and os.access(IN_MEMORY, os.W_OK)
-        and shutil.disk_usage(IN_MEMORY).free >= ROOM
-    ):
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+    if not os.access(MEMORY, os.W_OK) or not MEMORY.is_dir():
+        return
+    if shutil.disk_usage(MEMORY).free >= MIN_FREE_BYTES:
+        # copies of studies are fastest in memory
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
-# At its end, every Python process that was told a digest of code notes what it has loaded beyond it.
-NOTE_IMPORTS = """
+# At the exit of a job that has a code digest, this module records imports that the digest lacks.
+RECORD_IMPORTS = """
 import atexit, json, os, sys
 
-def note():
-    if "--code" in sys.argv[:-1]:
-        known = json.loads(sys.argv[sys.argv.index("--code") + 1])
-        root = os.getcwd() + os.sep
-        files = {getattr(module, "__file__", None) or "" for name, module in list(sys.modules.items()) if name.startswith("plasticity")}
-        missing = sorted(name for name in (file.removeprefix(root) for file in files if file.startswith(root)) if name not in known)
-        with open(os.environ["NOTED_IMPORTS"], "a") as noted:
-            noted.write(json.dumps([sys.argv[0], missing]) + "\\n")
+def imported_files():
+    root = os.getcwd() + os.sep
+    files = set()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        if name.startswith("plasticity") and file.startswith(root):
+            files.add(file.removeprefix(root))
+    return files
 
-atexit.register(note)
+def record():
+    if "--code" not in sys.argv[:-1]:
+        return
+    digest = json.loads(sys.argv[sys.argv.index("--code") + 1])
+    missing = sorted(imported_files() - set(digest))
+    with open(os.environ["IMPORT_RECORDS"], "a") as records:
+        records.write(json.dumps([sys.argv[0], missing]) + "\\n")
+
+atexit.register(record)
 """
 
 
@@ -58,122 +71,139 @@ atexit.register(note)
 def shared(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str, Callable[[Path], object]], Path]:
-    """``shared(name, make)`` is a path that ``make(path)`` filled, called by the first worker that asks for this name."""
+    """Return `shared(name, fill)`, which calls `fill(path)` in one worker and returns the path."""
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
 
-    def path_of(name: str, make: Callable[[Path], object]) -> Path:
-        path, failure = root / name, root / f"{name}.failed"
+    def fill_once(name: str, fill: Callable[[Path], object]) -> Path:
+        path = root / name
+        failure = root / f"{name}.failed"
         with (root / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if failure.exists():
                 pytest.fail(failure.read_text(), pytrace=False)
-            if not path.exists():
-                try:
-                    make(path)
-                except BaseException as reason:
-                    failure.write_text(f"{name} could not be made: {reason}")
-                    raise
+            if path.exists():
+                return path
+            try:
+                fill(path)
+            except BaseException as error:
+                failure.write_text(f"the shared fixture {name} failed: {error}")
+                raise
         return path
 
-    return path_of
+    return fill_once
 
 
 @pytest.fixture(scope="session")
-def notes(shared):
-    """A folder whose sitecustomize has jobs note what they import."""
+def import_recorder(shared):
+    """Return a folder for PYTHONPATH, whose module `sitecustomize` records imports of jobs."""
 
-    def make(folder: Path) -> None:
+    def write_recorder(folder: Path) -> None:
         folder.mkdir()
-        (folder / "sitecustomize.py").write_text(NOTE_IMPORTS)
+        (folder / "sitecustomize.py").write_text(RECORD_IMPORTS)
 
-    return shared("notes", make)
-
-
-@pytest.fixture(scope="session")
-def imports(notes):
-    """``imports()`` is what jobs so far have noted: each its entry, and the modules that its digest lacks."""
-    return lambda: [json.loads(line) for line in (notes / "noted").read_text().splitlines()]
+    return shared("import_recorder", write_recorder)
 
 
 @pytest.fixture(scope="session")
-def env(shared, notes):
-    """Environment of commands: `python` is forked, modules and caches are shared, there is no data root and no network."""
-    cache = shared("cache", Path.mkdir)
-    # if the environment was installed without compiled modules, compile torch once instead of in every job
-    modules = (
-        {}
-        if Path(cache_from_source(yaml.__file__)).exists()
-        else {"PYTHONPYCACHEPREFIX": str(cache / "modules")}
-    )
-    left_out = {"PLASTICITY_DATA", "PYTHONDONTWRITEBYTECODE", "SNAKEMAKE_PROFILE"}
-    env = {
+def read_imports(import_recorder):
+    """Return a function that lists each finished job with the imports that its digest lacks."""
+
+    def read_records() -> list[tuple[str, list[str]]]:
+        lines = (import_recorder / "records").read_text().splitlines()
+        return [tuple(json.loads(line)) for line in lines]
+
+    return read_records
+
+
+def inherited_environment() -> dict[str, str]:
+    """Return the environment of the tests, without settings of the user and of pytest."""
+    return {
         key: value
         for key, value in os.environ.items()
-        if key not in left_out and not key.startswith("PYTEST_")
+        if key not in DROPPED_VARIABLES and not key.startswith("PYTEST_")
     }
-    env |= {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        **modules,
-        "PYTHONPATH": str(notes),
-        "NOTED_IMPORTS": str(notes / "noted"),
-        "MPLCONFIGDIR": str(cache / "matplotlib"),
-        **{f"{scheme}_proxy": NOWHERE for scheme in ("http", "https", "HTTP", "HTTPS", "all")},
-        "no_proxy": "",
-    }
-    with TemporaryDirectory() as folder, fork_server(Path(folder), env) as forked:
-        yield forked
+
+
+def module_cache(folder: Path) -> dict[str, str]:
+    """Return the variable that caches compiled modules in a folder, if packages have none.
+
+    Otherwise each job would compile torch.
+    """
+    if Path(cache_from_source(yaml.__file__)).exists():
+        return {}
+    return {"PYTHONPYCACHEPREFIX": str(folder)}
 
 
 @pytest.fixture(scope="session")
-def clone(tmp_path_factory, env):
-    """``clone()`` is a new project with nothing built, whose config is the tiny study; it is removed when the session ends."""
-    made = []
+def env(shared, import_recorder):
+    """Yield the environment of commands: a forked `python`, caches, no data and no network."""
+    cache = shared("cache", Path.mkdir)
+    schemes = ("http", "https", "HTTP", "HTTPS", "all")
+    variables = {
+        **inherited_environment(),
+        **module_cache(cache / "modules"),
+        **{f"{scheme}_proxy": NO_NETWORK for scheme in schemes},
+        "no_proxy": "",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(import_recorder),
+        "IMPORT_RECORDS": str(import_recorder / "records"),
+        "MPLCONFIGDIR": str(cache / "matplotlib"),
+    }
+    with TemporaryDirectory() as folder, fork_server(Path(folder), variables) as with_server:
+        yield with_server
 
-    def make() -> Project:
-        made.append(tmp_path_factory.mktemp("project"))
-        copy_repository(made[-1])
-        return Project(made[-1], env)
 
-    yield make
-    for root in made:
+@pytest.fixture(scope="session")
+def new_project(tmp_path_factory, env):
+    """Yield `clone()`, which creates a project of the tiny study without results."""
+    roots = []
+
+    def create() -> Project:
+        root = tmp_path_factory.mktemp("project")
+        roots.append(root)
+        copy_repository(root)
+        return Project(root, env)
+
+    yield create
+    for root in roots:
         shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def study(shared, env):
-    """``study(name, change)`` is a project whose config was changed and whose study was built, once for all workers; only read it."""
+def build_study(shared, env):
+    """Return `study(name, change, target)`, which builds a changed tiny study once, to read."""
 
-    def project(
+    def build_once(
         name: str,
         change: Callable[[dict[str, Any]], object] = lambda config: None,
         target: str = "all",
     ) -> Project:
-        def make(root: Path) -> None:
+        def build(root: Path) -> None:
             copy_repository(root)
-            made = Project(root, env)
-            made.config(change)
-            made.build(target)
+            project = Project(root, env)
+            project.config(change)
+            project.build(target)
 
-        return Project(shared(name, make), env)
+        return Project(shared(name, build), env)
 
-    return project
-
-
-@pytest.fixture(scope="session")
-def unbuilt(clone):
-    """A project with no results: to look at, not to change."""
-    return clone()
+    return build_once
 
 
 @pytest.fixture(scope="session")
-def built(study):
-    """The tiny study, built from nothing: to look at, not to change."""
-    return study("built")
+def project_without_results(new_project):
+    """Create a project of the tiny study without results, to read only."""
+    return new_project()
 
 
 @pytest.fixture(scope="session")
-def packed(study):
-    """The study that `pack` makes, built from nothing: to look at, not to change."""
-    return study("packed", pack)
+def tiny_study(build_study):
+    """Build the tiny study once, to read only."""
+    return build_study("built")
+
+
+@pytest.fixture(scope="session")
+def packed_study(build_study):
+    """Build the study that `pack` configures once, to read only."""
+    return build_study("packed", use_packed_study)

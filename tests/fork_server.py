@@ -1,9 +1,12 @@
-"""Run Python commands in processes that are forked from one which has imported the environment's packages.
+"""Run Python commands in processes that are forked from one with all packages imported.
 
-A job of the tiny study works for a fraction of a second, but needs several seconds to import torch, Snakemake or matplotlib. This
-server imports them once. `forked_python.py` takes the place of `python` in the tests: it sends a command to the server, which forks a
-process that runs the command with the arguments, environment, folder and streams of its sender. The server imports nothing of the
-project, so each process imports the project's own modules as a fresh interpreter would.
+A job of the tiny study works for a fraction of a second, but it needs several seconds to import
+torch, Snakemake or matplotlib. This server imports them once.
+
+In the tests, `forked_python.py` runs in place of `python` and sends its command to the server. The
+server forks a process that runs the command with the arguments, environment, folder and streams of
+the sender. The server imports no module of the project, so each process imports these modules like
+a new interpreter.
 
     python fork_server.py SOCKET
 """
@@ -52,7 +55,8 @@ def serve(address: str) -> None:
     """Fork a process for each command, until the server is terminated."""
     for package in PACKAGES:
         importlib.import_module(package)
-    gc.freeze()  # a collection in a forked process would visit, and so copy, all that was imported
+    # a collection in a forked process would write to all imported objects, and so copy them
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel removes processes that ended
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
@@ -71,8 +75,9 @@ def serve(address: str) -> None:
 def receive(connection: socket.socket) -> tuple[list[int], dict[str, Any]]:
     """Receive the three standard streams of a sender, and its command."""
     size, streams, _, _ = socket.recv_fds(connection, 8, 3)
-    with connection.makefile("rb") as text:
-        return streams, json.loads(text.read(int.from_bytes(size, "big")))
+    with connection.makefile("rb") as stream:
+        request = stream.read(int.from_bytes(size, "big"))
+    return streams, json.loads(request)
 
 
 def run(
@@ -82,20 +87,16 @@ def run(
     folder: str,
     env: dict[str, str],
 ) -> None:
-    """Become the process of a command: run it, send its exit status, and end."""
+    """Turn this process into that of a command: run it, send its exit status, and exit."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for stream, standard in zip(streams, (0, 1, 2), strict=True):
         os.dup2(stream, standard)
         os.close(stream)
     threading.Thread(target=end_with_sender, args=[connection], daemon=True).start()
-    own = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(env)
-    given = env.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:] = [*filter(None, given), *(path for path in sys.path[1:] if path not in own)]
+    enter(folder, env)
     status = execute(arguments)
-    threading._shutdown()  # type: ignore[attr-defined] # as an interpreter does: wait for threads, then call exit functions
+    # like an interpreter, wait for threads, and then call the exit functions
+    threading._shutdown()  # type: ignore[attr-defined]
     with contextlib.suppress(Exception):
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -105,14 +106,25 @@ def run(
     os._exit(status)
 
 
+def enter(folder: str, env: dict[str, str]) -> None:
+    """Change to the folder and the environment of a command, and search its PYTHONPATH."""
+    server_paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    command_paths = env.get("PYTHONPATH", "").split(os.pathsep)
+    other_paths = [path for path in sys.path[1:] if path not in server_paths]
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.path[:] = [*filter(None, command_paths), *other_paths]
+
+
 def end_with_sender(connection: socket.socket) -> None:
-    """Kill this process as soon as its sender has ended, for example because a test killed it."""
+    """Kill this process when its sender ends, for example because a test kills the sender."""
     connection.recv(1)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def execute(arguments: list[str]) -> int:
-    """Run a script, or a module after ``-m``; return its exit status."""
+    """Run a script, or a module after `-m`, and return its exit status."""
     try:
         if arguments[0] == "-m":
             sys.argv = arguments[1:]
@@ -122,14 +134,21 @@ def execute(arguments: list[str]) -> int:
             sys.argv = list(arguments)
             sys.path.insert(0, str(Path(arguments[0]).absolute().parent))
             runpy.run_path(arguments[0], run_name="__main__")
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001 - an interpreter prints any exception, and ends with status 1
+    except SystemExit as error:
+        return exit_status(error.code)
+    except BaseException:  # noqa: BLE001 - an interpreter prints any exception and exits with 1
         traceback.print_exc()
         return 1
     return 0
+
+
+def exit_status(code: object) -> int:
+    """Convert the argument of `sys.exit` to an exit status, and print it if it is text."""
+    if isinstance(code, int):
+        return code
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    return 0 if code is None else 1
 
 
 if __name__ == "__main__":

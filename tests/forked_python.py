@@ -1,6 +1,6 @@
-"""Take the place of `python`: send the command to the fork server, wait for its end, and exit with its status.
+"""Run in place of `python`: send the command to the fork server, and exit with its status.
 
-Commands that the server does not run, such as ``python -c``, are run by the interpreter itself.
+The interpreter itself runs commands that the server does not support, such as `python -c`.
 """
 
 import json
@@ -8,16 +8,16 @@ import os
 import socket
 import sys
 
-KILLED = 137  # a shell's exit status of a process that SIGKILL ended
+KILLED = 137  # the exit status that a shell reports after SIGKILL
 
 
 def main() -> None:
-    """Run the command that is given as arguments."""
+    """Run the command that the arguments give."""
     arguments = sys.argv[1:]
     if not arguments or (arguments[0].startswith("-") and arguments[0] != "-m"):
         os.execv(sys.executable, [sys.executable, *arguments])
     env = dict(os.environ)
-    folder = os.getcwd()  # noqa: PTH109 - importing pathlib would take longer than all else here
+    folder = os.getcwd()  # noqa: PTH109 - the import of pathlib takes longer than all other steps
     request = json.dumps({"arguments": arguments, "folder": folder, "env": env}).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(env["FORK_SERVER"])

@@ -1,14 +1,14 @@
-"""Plant one fault at a time into a copy of the repository, and check that the tests of `make test` find it.
+"""Plant one fault at a time in a copy of the repository, and check that `make test` finds it.
 
     PYTHONPATH=tests python tests/planted_faults.py [--jobs 2] [--only NAME …]
 
-The faults are in planted_faults.yaml. Each is a change that somebody could make by mistake: a wrong sign, a dropped bias, swapped seeds.
-Only the test files that are named with a fault are run, because a fault that these find is found by the whole suite.
+The faults are in planted_faults.yaml. Each is a change that a person could make by mistake: a wrong
+sign, a missing bias, swapped seeds. The script runs only the test files that the fault names,
+because the whole suite includes them.
 """
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import yaml
-from projects import ROOT, repository_files
+from projects import ROOT, copy_files
 
 QUICK = ["-m", "not (slow or data or browser or slurm or gpu)", "--hypothesis-profile", "quick"]
 
@@ -27,10 +27,10 @@ class Fault(NamedTuple):
     """A change of one file, and the test files that must find it.
 
     Attributes:
-        file: in the repository.
-        old: text that is in it exactly once.
-        new: text in its place.
-        tests: files in the repository.
+        file: path in the repository.
+        old: text that the file has exactly once.
+        new: text that replaces it.
+        tests: paths in the repository.
     """
 
     file: str
@@ -39,19 +39,20 @@ class Fault(NamedTuple):
     tests: list[str]
 
 
-FAULTS = {
-    name: Fault(**fault)
-    for name, fault in yaml.safe_load(
-        Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
-    ).items()
-}
+def read_faults() -> dict[str, Fault]:
+    """Read the table of faults."""
+    table = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
+    return {name: Fault(**fields) for name, fields in yaml.safe_load(table).items()}
+
+
+FAULTS = read_faults()
 
 
 def plant(fault: Fault, root: Path) -> None:
-    """Change the file of a copy.
+    """Change the file in a copy of the repository.
 
     Raises:
-        ValueError: the old text is not there exactly once.
+        ValueError: the file does not have the old text exactly once.
     """
     path = root / fault.file
     text = path.read_text(encoding="utf-8")
@@ -60,48 +61,51 @@ def plant(fault: Fault, root: Path) -> None:
     path.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
 
 
-def finder(fault: Fault, source: Path, options: list[str]) -> str:
-    """Return the first test that fails with a fault, or nothing."""
+def first_failure(fault: Fault, source: Path, options: list[str]) -> str:
+    """Return the first test that fails with a fault, or an empty text.
+
+    Args:
+        fault: to plant.
+        source: repository to copy.
+        options: of pytest.
+    """
     with TemporaryDirectory() as folder:
         root = Path(folder) / "copy"
-        for name in repository_files(source):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source / name, root / name)
-        subprocess.run(
-            ["git", "init", "-q"], cwd=root, check=True
-        )  # the tests of the workflow list the files of a repository
+        copy_files(source, root)
+        # the tests of the workflow list the files of a git repository
+        subprocess.run(["git", "init", "-q"], cwd=root, check=True)
         plant(fault, root)
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:xdist",
-            *options,
-        ]
-        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
-            "OMP_NUM_THREADS": "1"
-        }
-        done = subprocess.run(
-            [*command, *fault.tests], cwd=root, env=env, capture_output=True, text=True, check=False
-        )
-        failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        return failed[0] if done.returncode == 1 and failed else ""
+        return run_tests(fault.tests, root, options)
 
 
-def report(faults: Iterable[str], jobs: int, source: Path, options: list[str]) -> int:
-    """Print by what each fault is found; return how many are not."""
+def run_tests(tests: list[str], root: Path, options: list[str]) -> str:
+    """Return the line of the first test that fails in a repository, or an empty text."""
+    plugins = ["-p", "no:cacheprovider", "-p", "no:xdist"]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", *plugins, *options, *tests]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    env.pop("PYTHONPATH", None)
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+    if done.returncode != 1:
+        return ""
+    for line in done.stdout.splitlines():
+        if line.startswith(("FAILED", "ERROR")):
+            return line
+    return ""
+
+
+def try_faults(names: Iterable[str], jobs: int, source: Path, options: list[str]) -> int:
+    """Print the test that finds each fault, and return how many faults no test finds."""
     with ThreadPoolExecutor(jobs) as pool:
-        found = {name: pool.submit(finder, FAULTS[name], source, options) for name in faults}
+        failures = {
+            name: pool.submit(first_failure, FAULTS[name], source, options) for name in names
+        }
         missed = 0
-        for name, test in found.items():
-            print(f"{name}: {test.result()[:120] or 'NOT FOUND'}", flush=True)
-            missed += not test.result()
-    print(f"{len(found) - missed} of {len(found)} faults were found")
+        for name, failure in failures.items():
+            test = failure.result()
+            print(f"{name}: {test[:120] or 'NOT FOUND'}", flush=True)
+            if not test:
+                missed += 1
+    print(f"{len(failures) - missed} of {len(failures)} faults were found")
     return missed
 
 
@@ -109,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--jobs", type=int, default=2, help="how many faults are tried at a time")
+    parser.add_argument("--jobs", type=int, default=2, help="how many faults to try at a time")
     parser.add_argument(
         "--only",
         nargs="+",
@@ -119,11 +123,13 @@ def main() -> None:
         help="try only these faults",
     )
     parser.add_argument(
-        "--source", type=Path, default=ROOT, help="another checkout, whose tests are tried"
+        "--source", type=Path, default=ROOT, help="checkout to copy (default: this one)"
     )
     parser.add_argument("--all", action="store_true", help="run the tests of `make test-all`")
-    given = parser.parse_args()
-    sys.exit(report(given.only, given.jobs, given.source, [] if given.all else QUICK) > 0)
+    arguments = parser.parse_args()
+    options = [] if arguments.all else QUICK
+    missed = try_faults(arguments.only, arguments.jobs, arguments.source, options)
+    sys.exit(missed > 0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Copies of the repository in which Snakemake runs, and the fork server that starts their Python commands."""
+"""Copies of the repository in which Snakemake runs, and a fork server for their commands."""
 
 import hashlib
 import os
@@ -22,11 +22,13 @@ ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "tests/workflow/study.yaml"
 FORK_SERVER = Path(__file__).with_name("fork_server.py")
 FORKED_PYTHON = Path(__file__).with_name("forked_python.py")
+REPRODUCIBLE_SUFFIXES = {".nc", ".csv", ".svg", ".pdf", ".png"}
+RESTART_STATES = "runs/*/*/*/resume/state_0.npz"  # relative to the results
 
 
 @dataclass
 class Project:
-    """A copy of the repository in which snakemake can run.
+    """A copy of the repository in which Snakemake can run.
 
     Attributes:
         root: of the copy.
@@ -38,26 +40,39 @@ class Project:
 
     @property
     def results(self) -> Path:
-        """Where the tiny study's results lie."""
+        """Folder with the results of the tiny study."""
         return self.root / "results" / "tiny"
 
-    def run(self, *command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        """A command in the project; stderr follows stdout in `stdout`."""
-        env, timeout = self.env | options.pop("env", {}), options.pop("timeout", 300)
-        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    def run(
+        self,
+        *command: str | Path,
+        env: dict[str, str] | None = None,
+        timeout: float = 300,
+        **options: Any,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project, with its stderr in its stdout.
+
+        Args:
+            command: program and arguments.
+            env: variables in addition to those of the project.
+            timeout: in seconds.
+            options: of `subprocess.run`.
+        """
         return subprocess.run(
             list(map(str, command)),
             cwd=self.root,
-            env=env,
+            env=self.env | (env or {}),
             check=False,
             timeout=timeout,
-            **output,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
             **options,
         )
 
     @property
     def unforked(self) -> "Project":
-        """The same project, whose Python commands are new interpreters: to kill them, or to look at all that they import."""
+        """The same project, but `python` is a new interpreter, for tests of kills and imports."""
         _, *path = self.env["PATH"].split(os.pathsep)
         return replace(self, env=self.env | {"PATH": os.pathsep.join(path)})
 
@@ -66,37 +81,34 @@ class Project:
         return self.run("python", "-m", "snakemake", "--cores", "2", *options, **more)
 
     def build(self, *options: str, **more: Any) -> None:
-        """Run Snakemake, and fail the test with the failed jobs and the ends of their logs if Snakemake fails."""
+        """Run Snakemake. If it fails, fail the test with the failed jobs and the end of logs."""
         done = self.snakemake(*options, **more)
         if done.returncode:
-            pytest.fail(why_it_failed(done.stdout), pytrace=False)
+            pytest.fail(failure_summary(done.stdout), pytrace=False)
 
     def plan(self, *options: str, **more: Any) -> set[str]:
-        """The jobs that snakemake would run: a rule's name and its wildcards, such as ``train_ensemble digits_labels_relu/l2/0``."""
+        """List the jobs that Snakemake would run.
+
+        Returns:
+            Rule and wildcards of each job, such as `train_ensemble digits_labels_relu/l2/0`.
+        """
         done = self.snakemake("--dry-run", *options, **more)
         if done.returncode:
-            pytest.fail(why_it_failed(done.stdout), pytrace=False)
-        jobs = set()
-        for rule, body in re.findall(
-            r"^(?:local)?rule (\w+):\n((?: {4}.*\n)*)", done.stdout, re.MULTILINE
-        ):
-            wildcards = re.search(r"^ {4}wildcards: (.*)$", body, re.MULTILINE)
-            values = (
-                [pair.partition("=")[2] for pair in wildcards[1].split(", ")] if wildcards else []
-            )
-            jobs.add(f"{rule} {'/'.join(values)}".strip())
-        assert bool(jobs) != ("Nothing to be done" in done.stdout), done.stdout[-1000:]
+            pytest.fail(failure_summary(done.stdout), pytrace=False)
+        jobs = planned_jobs(done.stdout)
+        is_complete = "Nothing to be done" in done.stdout
+        assert is_complete != bool(jobs), done.stdout[-1000:]
         return jobs
 
     def config(self, change: Callable[[dict[str, Any]], object]) -> None:
-        """Change the project's config, in place."""
+        """Apply a function to the config of the project, which it changes in place."""
         path = self.root / "config.yaml"
         config = yaml.safe_load(path.read_text())
         change(config)
         path.write_text(yaml.safe_dump(config, sort_keys=False))
 
-    def contents(self, folder: str = "results/tiny") -> dict[str, str]:
-        """Digest of every file below a folder of the project, by its path there."""
+    def digests(self, folder: str = "results/tiny") -> dict[str, str]:
+        """Return the digest of every file in a folder, by its path relative to the folder."""
         root = self.root / folder
         files = sorted(path for path in root.rglob("*") if path.is_file())
         return {
@@ -104,112 +116,167 @@ class Project:
             for path in files
         }
 
-    def lasting(self) -> dict[str, str]:
-        """Digest of every result that must be the same wherever and whenever it is made."""
-        kinds = {".nc", ".csv", ".svg", ".pdf", ".png"}
+    def reproducible_digests(self) -> dict[str, str]:
+        """Return the digest of every result that does not depend on where or when it is computed.
+
+        The cost estimate is left out, since it depends on the machine.
+        """
         return {
             name: digest
-            for name, digest in self.contents().items()
-            if Path(name).suffix in kinds and Path(name).stem != "cost"
+            for name, digest in self.digests().items()
+            if Path(name).suffix in REPRODUCIBLE_SUFFIXES and Path(name).stem != "cost"
         }
 
     def append(self, path: str, text: str) -> None:
-        """Add lines to a file of the project."""
+        """Append text to a file of the project."""
         with (self.root / path).open("a") as file:
             file.write(text)
 
 
-def why_it_failed(output: str) -> str:
-    """Return the end of Snakemake's output: the failed jobs with the ends of their logs, or its last lines if no job failed."""
+def planned_jobs(output: str) -> set[str]:
+    """Parse the output of a dry run into rule and wildcards of each job."""
+    pattern = r"^(?:local)?rule (\w+):\n((?: {4}.*\n)*)"
+    jobs = set()
+    for rule, body in re.findall(pattern, output, re.MULTILINE):
+        wildcards = re.search(r"^ {4}wildcards: (.*)$", body, re.MULTILINE)
+        pairs = wildcards[1].split(", ") if wildcards else []
+        values = "/".join(pair.partition("=")[2] for pair in pairs)
+        jobs.add(f"{rule} {values}".strip())
+    return jobs
+
+
+def failure_summary(output: str) -> str:
+    """Return the failed jobs and the ends of their logs from the output of Snakemake.
+
+    If no job failed, return the last lines of the output.
+    """
     report = re.search(r"^\w+( \S+)* failed\. .* ends:$", output, re.MULTILINE)
-    return output[report.start() :][:4000] if report else "\n".join(output.splitlines()[-15:])
+    if report:
+        return output[report.start() :][:4000]
+    return "\n".join(output.splitlines()[-15:])
+
+
+def wait_for(
+    condition: Callable[[], bool],
+    process: subprocess.Popen[Any],
+    log: Path | None = None,
+    pause: float = 0.01,
+) -> None:
+    """Wait until a condition holds, for at most two minutes.
+
+    Args:
+        condition: is called again after each pause.
+        process: must not end before the condition holds.
+        log: file of the process, for the message of an error.
+        pause: in seconds.
+    """
+    deadline = time.monotonic() + 120
+    while not condition():
+        message = log.read_text() if log else ""
+        assert process.poll() is None, f"the process ended: {message}"
+        assert time.monotonic() < deadline, f"the process is too slow: {message}"
+        time.sleep(pause)
 
 
 @contextmanager
 def fork_server(folder: Path, env: dict[str, str]) -> Iterator[dict[str, str]]:
-    """Start a fork server; return the environment of commands whose `python` is forked by it."""
+    """Run a fork server.
+
+    Args:
+        folder: for the files of the server.
+        env: environment of the server.
+
+    Yields:
+        The same environment, but the server forks `python`.
+    """
     address = folder / "socket"
+    log_path = folder / "log"
     wrapper = folder / "bin" / "python"
     wrapper.parent.mkdir()
     wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -SE {FORKED_PYTHON} "$@"\n')
     wrapper.chmod(0o755)
     threads = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            [sys.executable, FORK_SERVER, address], env=env | threads, stdout=log, stderr=log
-        )
-    deadline = time.monotonic() + 120
-    while not address.exists():
-        assert server.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < deadline, (folder / "log").read_text()
-        time.sleep(0.05)
+    command = [sys.executable, FORK_SERVER, address]
+    with log_path.open("w") as log:
+        server = subprocess.Popen(command, env=env | threads, stdout=log, stderr=log)
+    wait_for(address.exists, server, log_path, pause=0.05)
     try:
-        yield env | {
-            "PATH": f"{wrapper.parent}{os.pathsep}{env['PATH']}",
-            "FORK_SERVER": str(address),
-        }
+        path = f"{wrapper.parent}{os.pathsep}{env['PATH']}"
+        yield env | {"PATH": path, "FORK_SERVER": str(address)}
     finally:
         server.terminate()
         server.wait()
 
 
 def repository_files(root: Path = ROOT) -> list[Path]:
-    """List the files of the repository as they are now, but for those that git ignores and published results, relative to its folder."""
-    listing = ["git", "ls-files", "-coz", "--exclude-standard", "--", ":!docs/*/**"]
-    listed = subprocess.run(listing, cwd=root, capture_output=True, text=True, check=True)
-    return [Path(name) for name in listed.stdout.split("\0") if name and (root / name).is_file()]
+    """List the present files of a repository, without ignored files and published results.
+
+    Returns:
+        Paths relative to the repository.
+    """
+    command = ["git", "ls-files", "-coz", "--exclude-standard", "--", ":!docs/*/**"]
+    listing = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    names = filter(None, listing.stdout.split("\0"))
+    return [Path(name) for name in names if (root / name).is_file()]
+
+
+def copy_files(source: Path, root: Path) -> None:
+    """Copy the files of a repository, without ignored files and published results."""
+    for name in repository_files(source):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source / name, root / name)
 
 
 def copy_repository(root: Path) -> None:
-    """Copy the files of the repository, without published results, and make the tiny study its default one."""
-    for name in repository_files():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, root / name)
+    """Copy the repository, and make the tiny study the default one of the copy."""
+    copy_files(ROOT, root)
     shutil.copy(STUDY, root / "config.yaml")
 
 
-def pack(config: dict[str, Any]) -> None:
-    """Make a study of one setting with both seeds in each job, and with an arm that diverges next to one that does not."""
+def use_packed_study(config: dict[str, Any]) -> None:
+    """Change the tiny study to one setting, two seeds per job, and one more arm that diverges."""
     config["seeds_per_job"] = 2
     del config["settings"]["digits_labels_tanh"]
     config["methods"]["l2_init"]["strength"] = [0.001, 1.0e39]
 
 
 @contextmanager
-def copied(project: Project, root: Path) -> Iterator[Project]:
-    """The project in another folder, for as long as it is needed."""
-    subprocess.run(
-        ["cp", "-a", project.root, root], check=True
-    )  # a third of the time that shutil.copytree takes
+def copy_project(project: Project, root: Path) -> Iterator[Project]:
+    """Yield a copy of a project, and delete it at the end."""
+    # three times as fast as shutil.copytree
+    subprocess.run(["cp", "-a", project.root, root], check=True)
     yield replace(project, root=root)
     shutil.rmtree(root, ignore_errors=True)
 
 
 def kill_in_training(project: Project) -> dict[str, int]:
-    """Kill Snakemake and its jobs as soon as a training job has finished a task; return the last finished task of each such job."""
-    command, output = (
-        ["python", "-m", "snakemake", "--cores", "2", "--rerun-incomplete"],
-        project.root / "killed.out",
-    )
-    left: dict[str, int] = {}
-    while not left:  # if a job ended before it was killed, kill the next one
-        with output.open("w") as out:
-            running = subprocess.Popen(
-                command,
-                cwd=project.root,
-                env=project.env,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-        limit = time.monotonic() + 120
-        while not any(project.results.glob("runs/*/*/*/resume/state_0.npz")):
-            assert running.poll() is None, output.read_text()
-            assert time.monotonic() < limit, output.read_text()
-            time.sleep(0.001)
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
+    """Kill Snakemake and its jobs when a training job has finished a task.
+
+    Returns:
+        The last finished task of each interrupted job, by its folder in the results.
+    """
+    last_tasks: dict[str, int] = {}
+    while not last_tasks:  # if the job ended before it was killed, kill the next one
+        kill_after_a_task(project)
         project.build("--unlock")
-        for state in project.results.glob("runs/*/*/*/resume/state_0.npz"):
-            left[str(state.parents[1].relative_to(project.results))] = int(np.load(state)["task"])
-    return left
+        for state in project.results.glob(RESTART_STATES):
+            folder = state.parents[1].relative_to(project.results)
+            last_tasks[str(folder)] = int(np.load(state)["task"])
+    return last_tasks
+
+
+def kill_after_a_task(project: Project) -> None:
+    """Start Snakemake, and kill it and its jobs when there is restart state of a finished task."""
+    log = project.root / "killed.out"
+    with log.open("w") as output:
+        launcher = subprocess.Popen(
+            ["python", "-m", "snakemake", "--cores", "2", "--rerun-incomplete"],
+            cwd=project.root,
+            env=project.env,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    wait_for(lambda: any(project.results.glob(RESTART_STATES)), launcher, log, pause=0.001)
+    os.killpg(launcher.pid, signal.SIGKILL)
+    launcher.wait()

@@ -1,4 +1,4 @@
-"""Options and fixtures of the checks, which the rule `check` runs on the results of a study."""
+"""Options and fixtures of the checks that the rule `check` runs on the results of a study."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,8 @@ from plasticity.provenance import code_digest, record
 from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 
-INPUTS = pytest.StashKey[dict[str, str]]()  # checksums by name
+CHECKSUMS = pytest.StashKey[dict[str, str]]()  # of the inputs, by name
+PARAMETERS = {"data": "datasets", "table": "tables"}  # fixture → option with its files
 
 
 def pytest_addoption(parser):
@@ -20,42 +21,42 @@ def pytest_addoption(parser):
     )
     parser.addoption("--tables", nargs="+", type=Path, default=[], help="tables of the study")
     parser.addoption(
-        "--verdict", type=Path, help="file for the names of the checks, written if all pass"
+        "--verdict", type=Path, help="file for the names of the checks; written if all pass"
     )
     parser.addoption(
         "--code",
         type=json.loads,
         default={},
-        help="digest of the code with which the job was planned, as JSON",
+        help="JSON with the digest of the code when the job was planned",
     )
 
 
 def pytest_configure(config):
     inputs = [*config.getoption("datasets"), *config.getoption("tables")]
     try:
-        digests = {record.portable_name(path): record.checked_digest(path) for path in inputs}
+        checksums = {record.portable_name(path): record.checked_digest(path) for path in inputs}
     except StudyError as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[INPUTS] = digests
+    config.stash[CHECKSUMS] = checksums
 
 
 def pytest_generate_tests(metafunc):
-    for name, option in (("data", "datasets"), ("table", "tables")):
-        if name in metafunc.fixturenames:
+    for fixture, option in PARAMETERS.items():
+        if fixture in metafunc.fixturenames:
             paths = metafunc.config.getoption(option)
             ids = [path.stem for path in paths]
-            metafunc.parametrize(name, paths, ids=ids, indirect=True, scope="session")
+            metafunc.parametrize(fixture, paths, ids=ids, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
 def data(request):
-    """The dataset of one setting."""
+    """Read the dataset of one setting."""
     return netcdf.read(request.param)
 
 
 @pytest.fixture(scope="session")
 def table(request):
-    """One table of the study."""
+    """Read one table of the study."""
     return read_table(request.param)
 
 
@@ -63,7 +64,8 @@ def pytest_sessionfinish(session, exitstatus):
     verdict = session.config.getoption("verdict")
     if not verdict or exitstatus != 0:
         return
-    with atomic_write(verdict) as part:
-        part.write_text("".join(f"passed {item.name}\n" for item in session.items))
+    lines = [f"passed {item.name}\n" for item in session.items]
+    with atomic_write(verdict) as path:
+        path.write_text("".join(lines))
     stamp = code_digest.stamp("check", {}, session.config.getoption("code"))
-    record.write([verdict], stamp, session.config.stash[INPUTS])
+    record.write([verdict], stamp, session.config.stash[CHECKSUMS])

@@ -4,9 +4,9 @@
     python tests/slurm/cluster.py down FOLDER
     python tests/slurm/cluster.py why-not
 
-It has six nodes, five of them with fake GPUs, and uses no systemd and no cgroups. It stops only the
-processes that it started. It needs root and Debian's packages munge, slurm-wlm and slurm-client,
-and for accounting slurmdbd and mariadb-server.
+The cluster has six nodes, five of them with fake GPUs. It uses neither systemd nor cgroups, and
+stops only processes that it started. It needs root and Debian's packages munge, slurm-wlm and
+slurm-client. Accounting also needs slurmdbd and mariadb-server.
 """
 
 import argparse
@@ -18,15 +18,15 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 # srun inside a job reads only this file, because the job-step plugin removes SLURM_CONF
 LINK = Path("/etc/slurm/slurm.conf")
-DAEMONS = ("munged", "slurmctld", "slurmd")
-ACCOUNTING = ("slurmdbd", "mariadbd")
-GPU_NODES, GPUS = ("g1", "g2", "g3", "g4", "g5"), 8
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+ACCOUNTING_PROGRAMS = ("slurmdbd", "mariadbd")
+GPU_NODES = ("g1", "g2", "g3", "g4", "g5")
 NODES = (*GPU_NODES, "c1")
 PARTITIONS = {
     "gpu": "Nodes=g1,g2",
@@ -35,26 +35,30 @@ PARTITIONS = {
     "urgent": "Nodes=g5 PriorityTier=9",  # its jobs preempt those of low
     "cpu": "Nodes=c1",
 }
-# of a node, in the configuration: more than the machine has, because the jobs of tests mostly wait
-CPUS, MEMORY = 16, 64_000
+# Resources of a node in slurm.conf, memory in MB. The machine may have less, because most jobs of
+# tests only wait.
+GPUS = 8
+CPUS = 16
+MEMORY = 64_000
 PATH = os.pathsep.join(["/usr/sbin", "/sbin", os.environ["PATH"]])
 
 
-def missing(accounting: bool = False) -> str:
-    """Explain why no cluster can run here; empty if one can."""
-    programs = (*DAEMONS, "sbatch", *(ACCOUNTING if accounting else ()))
+def missing_requirements(accounting: bool = False) -> str:
+    """Explain why this machine cannot run a cluster; empty if it can."""
+    programs = PROGRAMS + ACCOUNTING_PROGRAMS if accounting else PROGRAMS
+    missing = [program for program in programs if shutil.which(program, path=PATH) is None]
     reasons = []
-    if absent := [program for program in programs if shutil.which(program, path=PATH) is None]:
-        reasons.append(f"no Slurm here ({', '.join(absent)})")
+    if missing:
+        reasons.append(f"Slurm is not installed ({', '.join(missing)})")
     if os.geteuid():
-        reasons.append("not root")
+        reasons.append("the user is not root")
     if LINK.exists():
         reasons.append(f"{LINK} belongs to another cluster")
     return " and ".join(reasons)
 
 
 class Job(NamedTuple):
-    """A queued or running job; the comment has the rule and wildcards, from Snakemake."""
+    """A queued or running job. Snakemake writes the rule and the wildcards to its comment."""
 
     number: str
     state: str
@@ -69,7 +73,7 @@ class Cluster:
     """A cluster with its state in one folder.
 
     Attributes:
-        folder: of its state.
+        folder: has the state.
         accounting: whether slurmdbd runs.
         env: environment of commands that use the cluster.
     """
@@ -84,7 +88,7 @@ class Cluster:
             "MYSQL_UNIX_PORT": str(folder / "mysql.sock"),
         }
 
-    def up(self) -> None:
+    def start(self) -> None:
         """Start all daemons, and wait until every node is idle."""
         self._configure()
         self._start_munge()
@@ -93,13 +97,14 @@ class Cluster:
         LINK.parent.mkdir(exist_ok=True)
         LINK.unlink(missing_ok=True)
         LINK.symlink_to(self.folder / "slurm.conf")
-        self._start("slurmctld", "-D", "-f", str(self.folder / "slurm.conf"))
-        wait("slurmctld", lambda: "UP" in self.output("scontrol", "ping"))
+        configuration = str(self.folder / "slurm.conf")
+        self._start_daemon("slurmctld", "-D", "-f", configuration)
+        wait("the start of slurmctld", lambda: "UP" in self.output("scontrol", "ping"))
         for node in NODES:
             (self.folder / "spool" / node).mkdir(parents=True, exist_ok=True)
-            configuration = str(self.folder / "slurm.conf")
-            self._start("slurmd", "-D", "-N", node, "-f", configuration, name=f"slurmd.{node}")
-        wait("all nodes", lambda: set(self._node_states()) == {"idle"})
+            arguments = ("-D", "-N", node, "-f", configuration)
+            self._start_daemon("slurmd", *arguments, name=f"slurmd.{node}")
+        wait("the start of all nodes", lambda: set(self._node_states()) == {"idle"})
 
     def _node_states(self) -> list[str]:
         """Return the state of each node."""
@@ -107,8 +112,9 @@ class Cluster:
 
     def _start_munge(self) -> None:
         """Start munged, with which the daemons authenticate each other."""
-        folder, socket_path = self.folder / "munge", str(self.folder / "munge.sock")
-        self._start(
+        folder = self.folder / "munge"
+        socket_path = str(self.folder / "munge.sock")
+        self._start_daemon(
             "munged",
             "-F",
             "--force",
@@ -118,14 +124,19 @@ class Cluster:
             f"--log-file={folder / 'log'}",
             f"--seed-file={folder / 'seed'}",
         )
-        wait("munged", lambda: self.output("munge", "-n", "-S", socket_path).startswith("MUNGE:"))
 
-    def down(self) -> None:
-        """Cancel all jobs, and stop the daemons, the last one first."""
+        def is_ready() -> bool:
+            return self.output("munge", "-n", "-S", socket_path).startswith("MUNGE:")
+
+        wait("the start of munged", is_ready)
+
+    def stop(self) -> None:
+        """Cancel all jobs, and stop the daemons in reverse order of their starts."""
         self.output("scancel", "-u", "root")
         wait("the end of all jobs", lambda: not self.output("squeue", "-h"), 60)
-        for record in sorted(self.folder.glob("*.pid"), key=lambda path: -path.stat().st_mtime_ns):
-            self.stop(record.stem)
+        pid_files = sorted(self.folder.glob("*.pid"), key=lambda path: path.stat().st_mtime_ns)
+        for pid_file in reversed(pid_files):
+            self._stop_daemon(pid_file.stem)
         for daemon in self._started:
             daemon.wait(20)
         if LINK.is_symlink() and LINK.readlink() == self.folder / "slurm.conf":
@@ -140,23 +151,22 @@ class Cluster:
 
     def jobs(self) -> list[Job]:
         """Return the queued and running jobs."""
-        rows = [
-            line.split("|")
-            for line in self.output("squeue", "-h", "-o", "%i|%T|%Z|%P|%N|%b|%k").splitlines()
-        ]
-        return [Job(*row) for row in rows if row[1] not in ("COMPLETING", "COMPLETED")]
+        table = self.output("squeue", "-h", "-o", "%i|%T|%Z|%P|%N|%b|%k")
+        jobs = [Job(*line.split("|")) for line in table.splitlines()]
+        return [job for job in jobs if job.state not in ("COMPLETING", "COMPLETED")]
 
-    def lose(self, node: str) -> None:
+    def kill_node(self, node: str) -> None:
         """Kill the daemon of a node and all processes of its jobs, as a power failure does."""
         numbers = {job.number for job in self.jobs() if job.node == node}
-        self.stop(f"slurmd.{node}", signal.SIGKILL)
+        self._stop_daemon(f"slurmd.{node}", signal.SIGKILL)
         # first the daemons of job steps, which would report the end of the other processes
-        self._kill_processes("cmdline", lambda text: text.startswith(_prefixes(numbers)))
+        prefixes = tuple(f"slurmstepd: [{number}." for number in numbers)
+        self._kill_processes("cmdline", lambda text: text.startswith(prefixes))
         variables = {f"SLURM_JOB_ID={number}" for number in numbers}
         self._kill_processes("environ", lambda text: not variables.isdisjoint(text.split("\0")))
 
     def _kill_processes(self, file: str, is_wanted: Callable[[str], bool]) -> None:
-        """Kill all processes whose file in /proc has the wanted text."""
+        """Kill all processes whose file in /proc has a wanted text."""
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 text = (process / file).read_text(errors="replace")
@@ -165,21 +175,21 @@ class Cluster:
             if is_wanted(text):
                 os.kill(int(process.name), signal.SIGKILL)
 
-    def stop(self, name: str, number: int = signal.SIGTERM) -> None:
+    def _stop_daemon(self, name: str, signal_number: int = signal.SIGTERM) -> None:
         """Stop a daemon that this cluster started, if the recorded process is still that daemon."""
-        record = self.folder / f"{name}.pid"
-        pid = int(record.read_text())
+        pid_file = self.folder / f"{name}.pid"
+        pid = int(pid_file.read_text())
         if self._is_running(name):
-            os.kill(pid, number)
+            os.kill(pid, signal_number)
             deadline = time.monotonic() + 20
             while self._is_running(name):
                 if time.monotonic() > deadline:
                     os.kill(pid, signal.SIGKILL)
                 time.sleep(0.05)
-        record.unlink()
+        pid_file.unlink()
 
     def _is_running(self, name: str) -> bool:
-        """Answer whether the recorded process is still the daemon; a zombie has no executable."""
+        """Check whether the recorded process is still the daemon. A zombie has no executable."""
         try:
             pid = int((self.folder / f"{name}.pid").read_text())
             executable = Path(f"/proc/{pid}/exe").readlink()
@@ -187,7 +197,7 @@ class Cluster:
             return False
         return name.partition(".")[0] in executable.name
 
-    def _start(self, program: str, *arguments: str, name: str = "") -> None:
+    def _start_daemon(self, program: str, *arguments: str, name: str = "") -> None:
         """Start a daemon in its own session, and record its process id."""
         name = name or program
         with (self.folder / f"{name}.out").open("a") as out:
@@ -205,24 +215,40 @@ class Cluster:
 
     def _configure(self) -> None:
         """Write the files that the daemons read."""
-        for part in ("munge", "spool", "state", "dev"):
-            (self.folder / part).mkdir(parents=True, exist_ok=True)
+        for name in ("munge", "spool", "state", "dev"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "munge").chmod(0o700)
         key = self.folder / "munge" / "key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
-        for number in range(
-            GPUS
-        ):  # Slurm wants character devices, so these are copies of /dev/null
-            os.mknod(self.folder / "dev" / f"gpu{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        for number in range(GPUS):
+            # Slurm requires character devices, so these are copies of /dev/null.
+            device = self.folder / "dev" / f"gpu{number}"
+            os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        controller_port, database_port, *node_ports = _free_ports(2 + len(NODES))
         host = socket.gethostname().partition(".")[0]
-        controller, database, *node_ports = _free_ports(2 + len(NODES))
-        common = f"AuthType=auth/munge\nAuthInfo=socket={self.folder}/munge.sock\nSlurmUser=root\n"
+        self._write_slurm_conf(host, controller_port, database_port, node_ports)
+        self._write_slurmdbd_conf(host, database_port)
+        (self.folder / "gres.conf").write_text(
+            f"NodeName={','.join(GPU_NODES)} Name=gpu File={self.folder}/dev/gpu[0-{GPUS - 1}]\n"
+        )
+        (self.folder / "cgroup.conf").write_text(
+            "CgroupPlugin=cgroup/v1\nConstrainCores=no\nConstrainRAMSpace=no\nConstrainDevices=no\n"
+        )
+
+    def _common_lines(self) -> str:
+        """Return the lines that slurm.conf and slurmdbd.conf share."""
+        return f"AuthType=auth/munge\nAuthInfo=socket={self.folder}/munge.sock\nSlurmUser=root\n"
+
+    def _write_slurm_conf(
+        self, host: str, controller_port: int, database_port: int, node_ports: Sequence[int]
+    ) -> None:
+        """Write the configuration of the controller and the nodes."""
         storage = "AccountingStorageType=accounting_storage/none\n"
         if self.accounting:
             storage = f"""AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
-AccountingStoragePort={database}
+AccountingStoragePort={database_port}
 AccountingStoragePass=socket={self.folder}/munge.sock
 AccountingStoreFlags=job_comment
 """
@@ -236,8 +262,8 @@ AccountingStoreFlags=job_comment
         (self.folder / "slurm.conf").write_text(f"""ClusterName=lab
 SlurmctldHost={host}(127.0.0.1)
 SlurmdUser=root
-{common}CredType=cred/munge
-SlurmctldPort={controller}
+{self._common_lines()}CredType=cred/munge
+SlurmctldPort={controller_port}
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 StateSaveLocation={self.folder}/state
 SlurmdSpoolDir={self.folder}/spool/%n
@@ -270,16 +296,13 @@ GresTypes=gpu
 {storage}{nodes}
 {partitions}
 """)
-        (self.folder / "gres.conf").write_text(
-            f"NodeName={','.join(GPU_NODES)} Name=gpu File={self.folder}/dev/gpu[0-{GPUS - 1}]\n"
-        )
-        (self.folder / "cgroup.conf").write_text(
-            "CgroupPlugin=cgroup/v1\nConstrainCores=no\nConstrainRAMSpace=no\nConstrainDevices=no\n"
-        )
-        accounts = self.folder / "slurmdbd.conf"
-        accounts.write_text(f"""{common}DbdHost={host}
+
+    def _write_slurmdbd_conf(self, host: str, port: int) -> None:
+        """Write the configuration of the accounting daemon, which only its user may read."""
+        path = self.folder / "slurmdbd.conf"
+        path.write_text(f"""{self._common_lines()}DbdHost={host}
 DbdAddr=127.0.0.1
-DbdPort={database}
+DbdPort={port}
 CommunicationParameters=NoInAddrAny
 PidFile={self.folder}/state/slurmdbd
 StorageType=accounting_storage/mysql
@@ -288,11 +311,12 @@ StorageUser=slurm
 StoragePass=lab
 StorageLoc=accounts
 """)
-        accounts.chmod(0o600)
+        path.chmod(0o600)
 
     def _start_accounting(self) -> None:
         """Start MariaDB and slurmdbd, and create an account for root."""
-        data, at = self.folder / "mysql", f"--socket={self.folder}/mysql.sock"
+        data = self.folder / "mysql"
+        socket_option = f"--socket={self.folder}/mysql.sock"
         if not data.exists():
             command = [
                 "mariadb-install-db",
@@ -300,41 +324,34 @@ StorageLoc=accounts
                 "--user=root",
                 f"--datadir={data}",
                 "--skip-test-db",
+                "--auth-root-authentication-method=normal",
             ]
-            subprocess.run(
-                [*command, "--auth-root-authentication-method=normal"],
-                env=self.env,
-                check=True,
-                capture_output=True,
-            )
-        self._start(
+            subprocess.run(command, env=self.env, check=True, capture_output=True)
+        self._start_daemon(
             "mariadbd",
             "--no-defaults",
             "--user=root",
             f"--datadir={data}",
-            at,
+            socket_option,
             "--skip-networking",
             "--innodb-buffer-pool-size=64M",
         )
+        options = ("--no-defaults", socket_option, "-uroot")
         wait(
-            "mariadbd",
-            lambda: "alive" in self.output("mariadb-admin", "--no-defaults", at, "-uroot", "ping"),
+            "the start of mariadbd",
+            lambda: "alive" in self.output("mariadb-admin", *options, "ping"),
         )
         statements = (
             "CREATE DATABASE IF NOT EXISTS accounts; "
             "CREATE USER IF NOT EXISTS slurm@localhost IDENTIFIED BY 'lab'; "
             "GRANT ALL ON accounts.* TO slurm@localhost;"
         )
-        self.output(
-            "mariadb",
-            "--no-defaults",
-            at,
-            "-uroot",
-            "-e",
-            statements,
+        self.output("mariadb", *options, "-e", statements)
+        self._start_daemon("slurmdbd", "-D")
+        wait(
+            "the start of slurmdbd",
+            lambda: "root" in self.output("sacctmgr", "-n", "list", "user"),
         )
-        self._start("slurmdbd", "-D")
-        wait("slurmdbd", lambda: "root" in self.output("sacctmgr", "-n", "list", "user"))
         for entity in (
             "cluster lab",
             "account lab Description=lab Organization=lab",
@@ -348,8 +365,14 @@ def wait(
 ) -> None:
     """Wait for an event.
 
+    Args:
+        event: its name, for the error message.
+        is_ready: returns a true value after the event.
+        seconds: longest time to wait.
+        every: seconds between two calls of `is_ready`.
+
     Raises:
-        TimeoutError: it did not happen in time.
+        TimeoutError: the event did not happen in time.
     """
     deadline = time.monotonic() + seconds
     while not is_ready():
@@ -378,12 +401,7 @@ def _node_line(node: str, host: str, port: int) -> str:
     )
 
 
-def _prefixes(numbers: set[str]) -> tuple[str, ...]:
-    """Return how the command lines of the daemons of job steps start."""
-    return tuple(f"slurmstepd: [{number}." for number in numbers)
-
-
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -391,13 +409,20 @@ if __name__ == "__main__":
     for name in ("up", "down"):
         commands.add_parser(name).add_argument("folder", type=Path)
     commands.choices["up"].add_argument("--accounting", action="store_true")
-    commands.add_parser("why-not", help="explain why no cluster can run here; empty if one can")
+    commands.add_parser(
+        "why-not", help="explain why this machine cannot run a cluster; empty if it can"
+    )
     arguments = parser.parse_args()
     if arguments.command == "why-not":
-        print(missing())
+        print(missing_requirements())
     elif arguments.command == "down":
-        Cluster(arguments.folder.absolute()).down()
-    elif reason := missing(arguments.accounting):
-        sys.exit(f"no cluster: {reason}")
+        Cluster(arguments.folder.absolute()).stop()
     else:
-        Cluster(arguments.folder.absolute(), arguments.accounting).up()
+        reason = missing_requirements(arguments.accounting)
+        if reason:
+            sys.exit(f"This machine cannot run a cluster: {reason}.")
+        Cluster(arguments.folder.absolute(), arguments.accounting).start()
+
+
+if __name__ == "__main__":
+    main()

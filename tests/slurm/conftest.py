@@ -12,22 +12,25 @@ import yaml
 from on_cluster import Project
 from projects import copy_repository
 
+SITE = {"partition": "gpu", "cpu_partition": "cpu", "account": "none"}
+
 
 @pytest.fixture(scope="module")
 def cluster(request, tmp_path_factory):
-    """A cluster for the tests of one file, with accounting if the file sets `ACCOUNTING`."""
+    """Start a cluster for the tests of one file, with accounting if the file sets `ACCOUNTING`."""
     accounting = getattr(request.module, "ACCOUNTING", False)
-    if reason := lab.missing(accounting):
+    reason = lab.missing_requirements(accounting)
+    if reason:
         pytest.skip(reason)
     cluster = lab.Cluster(tmp_path_factory.mktemp("cluster"), accounting)
-    cluster.up()
+    cluster.start()
     yield cluster
-    cluster.down()
+    cluster.stop()
 
 
 @pytest.fixture(scope="module")
-def copied(tmp_path_factory, cluster, env):
-    """``copied(change, **site)`` creates a project with a changed config and site settings."""
+def create_project(tmp_path_factory, cluster, env):
+    """Return ``create_project(change, **site)``, which changes the config and the site settings."""
     projects: list[Project] = []
 
     def create(
@@ -38,16 +41,14 @@ def copied(tmp_path_factory, cluster, env):
         config = yaml.safe_load((root / "config.yaml").read_text())
         change(config)
         (root / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        (root / "slurm/site.yaml").write_text(
-            yaml.safe_dump({"partition": "gpu", "cpu_partition": "cpu", "account": "none"} | site)
-        )
+        (root / "slurm/site.yaml").write_text(yaml.safe_dump(SITE | site))
         project = Project(root, cluster, env)
         projects.append(project)
         return project
 
     yield create
     for project in projects:
-        for launcher in project.launched:
+        for launcher in project.launchers:
             if launcher.poll() is None:
                 os.killpg(launcher.pid, signal.SIGKILL)
         shutil.rmtree(project.root, ignore_errors=True)

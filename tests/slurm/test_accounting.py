@@ -2,16 +2,15 @@
 
 import pytest
 from cluster import wait
-from on_cluster import lasting
-from projects import pack
+from on_cluster import TIMEOUT, portable_digests
+from projects import use_packed_study
 
 pytestmark = pytest.mark.slurm
 ACCOUNTING = True
 
 
-def test_a_study_on_a_cluster_equals_one_without_a_cluster(copied, cluster, packed):
-    project = copied(pack, account="lab")
-    launcher = project.launch("tables")
+def record_jobs(project, launcher):
+    """Return one job of each rule, after the launcher has ended."""
     jobs_by_rule = {}
 
     def has_ended():
@@ -20,16 +19,25 @@ def test_a_study_on_a_cluster_equals_one_without_a_cluster(copied, cluster, pack
             jobs_by_rule[rule] = job
         return launcher.poll() is not None
 
-    wait("the end of the study", has_ended, 900, every=1)
+    wait("the end of the study", has_ended, TIMEOUT, every=1)
+    return jobs_by_rule
+
+
+def test_study_on_a_cluster_equals_the_study_without_a_cluster(
+    create_project, cluster, packed_study
+):
+    project = create_project(use_packed_study, account="lab")
+    launcher = project.launch("tables")
+    jobs_by_rule = record_jobs(project, launcher)
     assert launcher.returncode == 0, project.launcher_output[-8000:]
     assert not project.jobs()
-    places = {rule: (job.partition, "gpu:1" in job.gres) for rule, job in jobs_by_rule.items()}
-    assert places == {
+    resources = {rule: (job.partition, "gpu:1" in job.gres) for rule, job in jobs_by_rule.items()}
+    assert resources == {
         "rule_train_ensemble": ("gpu", True),
         "rule_measure_ensemble": ("cpu", False),
     }
     states = cluster.output("sacct", "-n", "-P", "-X", "-A", "lab", "-o", "State").splitlines()
     assert states == ["COMPLETED"] * 8
-    without_cluster = packed.lasting()
+    without_cluster = packed_study.reproducible_digests()
     expected = {name: digest for name, digest in without_cluster.items() if "figures" not in name}
-    assert lasting(project.root / "results/tiny") == expected
+    assert portable_digests(project.root / "results/tiny") == expected

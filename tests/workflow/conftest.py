@@ -1,46 +1,47 @@
-"""Shared by the tests of the workflow: the tiny study, copied to be changed, or killed while it trains."""
+"""Fixtures of the workflow tests: copies of the tiny study, and one whose training was killed."""
 
 import json
 from pathlib import Path
 
 import pytest
-from projects import Project, copied, copy_repository, kill_in_training
+from projects import Project, copy_project, copy_repository, kill_in_training
 
 
 @pytest.fixture
-def copy(built, tmp_path):
-    """The built study in another folder, to be changed."""
-    with copied(built, tmp_path / "copy") as project:
+def built_copy(tiny_study, tmp_path):
+    """Copy the built study for one test, which may change it."""
+    with copy_project(tiny_study, tmp_path / "copy") as project:
         yield project
 
 
 @pytest.fixture(scope="module")
-def another(built, tmp_path_factory):
-    """The built study in another folder, to be changed by the tests of one file."""
-    with copied(built, tmp_path_factory.mktemp("another") / "copy") as project:
+def changed_copy(tiny_study, tmp_path_factory):
+    """Copy the built study for the tests of one file, which may change it."""
+    with copy_project(tiny_study, tmp_path_factory.mktemp("another") / "copy") as project:
         yield project
 
 
 @pytest.fixture(scope="session")
-def killed(shared, env):
-    """The tiny study, killed in the midst of training with all its jobs, and after which task each was; not yet built again."""
+def killed_study(shared, env):
+    """Kill the tiny study while it trains, once; also return the last task of each killed job."""
 
-    def make(root: Path) -> None:
+    def kill(root: Path) -> None:
         copy_repository(root)
-        (root / "left.json").write_text(json.dumps(kill_in_training(Project(root, env).unforked)))
+        last_tasks = kill_in_training(Project(root, env).unforked)
+        (root / "last_tasks.json").write_text(json.dumps(last_tasks))
 
-    root = shared("killed", make)
-    return Project(root, env), json.loads((root / "left.json").read_text())
+    root = shared("killed", kill)
+    return Project(root, env), json.loads((root / "last_tasks.json").read_text())
 
 
 @pytest.fixture(scope="session")
-def again(killed, shared):
-    """The tiny study's datasets from nothing once more, in another folder, though it was killed while it trained."""
-    project, _ = killed
+def resumed_study(killed_study, shared):
+    """Resume the killed study until its datasets are complete, once, to read only."""
+    project, _ = killed_study
 
-    def make(done: Path) -> None:
+    def resume(marker: Path) -> None:
         project.build("--rerun-incomplete", "datasets")
-        done.touch()
+        marker.touch()
 
-    shared("again", make)
+    shared("again", resume)
     return project

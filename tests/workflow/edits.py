@@ -1,4 +1,4 @@
-"""Edits of a finished study and the jobs that each reruns: the source of incremental.md.
+"""Edits of a finished study, and the jobs that each reruns: the source of incremental.md.
 
 PYTHONPATH=workflow/scripts python tests/workflow/edits.py > docs/development/incremental.md
 """
@@ -6,7 +6,7 @@ PYTHONPATH=workflow/scripts python tests/workflow/edits.py > docs/development/in
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,30 +15,62 @@ import yaml
 from plasticity.config import registry
 from plasticity.provenance import code_digest
 
-RELU, TANH = "digits_labels_relu", "digits_labels_tanh"
+LIBRARY = "workflow/scripts/plasticity"
+RELU, TANH, SIN = "digits_labels_relu", "digits_labels_tanh", "digits_labels_sin"
 METHODS = {RELU: ["none", "l2", "l2_init", "fresh"], TANH: ["none", "l2_init", "fresh"]}
 SEEDS = ["0", "1"]
-ENSEMBLES = [
-    f"{setting}/{method}/{seed}"
-    for setting in METHODS
-    for method in METHODS[setting]
-    for seed in SEEDS
-]
 FIGURES = registry.names("figures")
 PAGES = ["outcomes", "explanations", "methods"]
 
-PREPARE = {"prepare digits"}
-TRAIN = {f"train_ensemble {ensemble}" for ensemble in ENSEMBLES}
-MEASURE = {f"measure_ensemble {ensemble}" for ensemble in ENSEMBLES}
-GATHER = {f"gather {setting}" for setting in METHODS}
-DRAW = {f"figure_{figure}" for figure in FIGURES}
-SHOW = {f"page_{page}" for page in PAGES}
-LAST = {"report", "all"}
-RECONFIGURED = {*SHOW, *LAST}  # captions quote the config
-END = {"analyse", "typeset", *SHOW, "check", *DRAW, *LAST}
-EVERYTHING = PREPARE | TRAIN | MEASURE | GATHER | END
 
-LIBRARY = "workflow/scripts/plasticity"
+def ensembles(methods: Mapping[str, Iterable[str]], seeds: Iterable[str]) -> list[str]:
+    """List ensembles, one for each seed.
+
+    Args:
+        methods: of each setting.
+        seeds: of each method.
+    """
+    names = []
+    for setting, setting_methods in methods.items():
+        for method in setting_methods:
+            names += [f"{setting}/{method}/{seed}" for seed in seeds]
+    return names
+
+
+def ensemble_jobs(names: Iterable[str]) -> set[str]:
+    """Return the jobs that train some ensembles and measure their curvature."""
+    jobs = set()
+    for name in names:
+        jobs |= {f"train_ensemble {name}", f"measure_ensemble {name}"}
+    return jobs
+
+
+def jobs_of(part: str, jobs: Iterable[str]) -> set[str]:
+    """Return the jobs whose wildcards contain a text, such as a setting."""
+    return {job for job in jobs if part in job}
+
+
+ENSEMBLES = ensembles(METHODS, SEEDS)
+
+PREPARE_JOBS = {"prepare digits"}
+TRAIN_JOBS = {f"train_ensemble {ensemble}" for ensemble in ENSEMBLES}
+MEASURE_JOBS = {f"measure_ensemble {ensemble}" for ensemble in ENSEMBLES}
+GATHER_JOBS = {f"gather {setting}" for setting in METHODS}
+FIGURE_JOBS = {f"figure_{figure}" for figure in FIGURES}
+PAGE_JOBS = {f"page_{page}" for page in PAGES}
+LAST = {"report", "all"}
+
+# the jobs that rerun if a stage or a part of the study changes
+RECONFIGURED = {*PAGE_JOBS, *LAST}  # captions quote the config
+ANALYSED = {"analyse", "typeset", *PAGE_JOBS, "check", *FIGURE_JOBS, *LAST}
+GATHERED = GATHER_JOBS | ANALYSED
+MEASURED = MEASURE_JOBS | GATHERED
+RETRAINED = TRAIN_JOBS | MEASURED
+EVERYTHING = PREPARE_JOBS | RETRAINED
+RELU_CHANGED = jobs_of(RELU, TRAIN_JOBS | MEASURE_JOBS | GATHER_JOBS) | ANALYSED
+TANH_CHANGED = jobs_of(TANH, TRAIN_JOBS | MEASURE_JOBS | GATHER_JOBS) | ANALYSED
+L2_CHANGED = jobs_of("/l2/", TRAIN_JOBS | MEASURE_JOBS) | jobs_of(RELU, GATHER_JOBS) | ANALYSED
+L2_TUNED = {f"tune_ensemble {RELU}/l2/1000", f"choose_arm {RELU}/l2"} | L2_CHANGED
 
 
 class Edit(NamedTuple):
@@ -53,83 +85,59 @@ class Edit(NamedTuple):
     jobs: set[str]
 
 
-def of(jobs: set[str], part: str) -> set[str]:
-    """Those of the jobs whose wildcards hold `part`."""
-    return {job for job in jobs if part in job}
-
-
-def of_ensembles(*ensembles: str) -> set[str]:
-    """Training and curvature of some ensembles."""
-    return {
-        f"{rule} {ensemble}"
-        for rule in ("train_ensemble", "measure_ensemble")
-        for ensemble in ensembles
-    }
-
-
-OF_RELU = of(TRAIN | MEASURE | GATHER, RELU) | END
-OF_L2 = of(TRAIN | MEASURE, "/l2/") | of(GATHER, RELU) | END
-RETRAINED = TRAIN | MEASURE | GATHER | END
-MEASURED = MEASURE | GATHER | END
+# Edits of files
 
 
 def modules(project: Any) -> list[Path]:
-    """All Python files that jobs may use."""
-    return sorted(
-        [
-            *(project.root / "workflow/scripts").rglob("*.py"),
-            *(project.root / "tests/results").glob("*.py"),
-        ]
-    )
+    """List all Python files that jobs may use."""
+    scripts = (project.root / "workflow/scripts").rglob("*.py")
+    checks = (project.root / "tests/results").glob("*.py")
+    return sorted([*scripts, *checks])
 
 
-def comment(project: Any) -> None:
-    """A comment in every module, and in every file of rules."""
-    for path in [*modules(project), *(project.root / "workflow/rules").glob("*.smk")]:
-        path.write_text(path.read_text() + "\n\n# a word more\n")
+def add_comments(project: Any) -> None:
+    """Add a comment to every module, and to every file of rules."""
+    rules = (project.root / "workflow/rules").glob("*.smk")
+    for path in [*modules(project), *rules]:
+        path.write_text(path.read_text() + "\n\n# another comment\n")
 
 
-def document(project: Any) -> None:
-    """Another docstring in every module."""
+def change_docstrings(project: Any) -> None:
+    """Change the docstring of every module."""
     for path in modules(project):
-        path.write_text(path.read_text().replace('"""', '"""Now: ', 1))
+        path.write_text(path.read_text().replace('"""', '"""Changed: ', 1))
 
 
-def respell(project: Any) -> None:
-    """Other quotes, blank lines and hints of types."""
+def reformat(project: Any) -> None:
+    """Change blank lines, quotes and type hints of a module."""
     path = project.root / LIBRARY / "training/trainer.py"
-    path.write_text(
-        "\n\n\n" + path.read_text().replace(": Tensor,", ': "Tensor",').replace(" -> None:", ":")
-    )
+    text = path.read_text().replace(": Tensor,", ': "Tensor",').replace(" -> None:", ":")
+    path.write_text("\n\n\n" + text)
 
 
-def touch(project: Any) -> None:
-    """Other times of all files, results among them."""
+def touch_files(project: Any) -> None:
+    """Change the times of all files, including results."""
     for time, path in enumerate(sorted(project.root.rglob("*")), start=1_000_000_000):
         if path.is_file() and ".snakemake" not in path.parts:
             os.utime(path, (time, time))
 
 
-def turned(value: Any) -> Any:
-    """A mapping with its keys in the opposite order, at all depths."""
-    return (
-        {key: turned(inner) for key, inner in reversed(value.items())}
-        if isinstance(value, dict)
-        else value
-    )
+def append(path: str, text: str) -> Callable[[Any], None]:
+    """Return a change that appends text to a file."""
+    return lambda project: project.append(path, text)
 
 
-def reorder(project: Any) -> None:
-    path = project.root / "config.yaml"
-    path.write_text(yaml.safe_dump(turned(yaml.safe_load(path.read_text())), sort_keys=False))
+def add_code(path: str) -> Callable[[Any], None]:
+    """Return a change that adds a line of code to a module."""
+    return append(path, "\nADDED = 1\n")
 
 
-def edit(path: str) -> Callable[[Any], None]:
-    """A line of code more."""
-    return lambda project: project.append(path, "\nADDED = 1\n")
+def replace_text(path: str, old: str, new: str) -> Callable[[Any], None]:
+    """Return a change that replaces text in a file.
 
+    The change raises AssertionError if the file does not have the old text.
+    """
 
-def replaced(path: str, old: str, new: str) -> Callable[[Any], None]:
     def change(project: Any) -> None:
         text = (project.root / path).read_text()
         assert old in text, (path, old)
@@ -138,69 +146,19 @@ def replaced(path: str, old: str, new: str) -> Callable[[Any], None]:
     return change
 
 
-def config(change: Callable[[dict[str, Any]], object]) -> Callable[[Any], None]:
-    return lambda project: project.config(change)
+def copy_files(copies: Mapping[str, str]) -> Callable[[Any], None]:
+    """Return a change that copies files; `copies` has the source of each new file."""
+
+    def change(project: Any) -> None:
+        for target, source in copies.items():
+            shutil.copy(project.root / source, project.root / target)
+
+    return change
 
 
-def put(key: str, value: Any) -> Callable[[Any], None]:
-    """The value at a dotted key of the config; None takes it out."""
+def delete(*paths: str) -> Callable[[Any], None]:
+    """Return a change that deletes files."""
 
-    def change(values: dict[str, Any]) -> None:
-        *path, last = key.split(".")
-        for name in path:
-            values = values.setdefault(name, {})
-        if value is None:
-            del values[last]
-        else:
-            values[last] = value
-
-    return config(change)
-
-
-def of_setting(key: str, value: Any, setting: str = RELU) -> Callable[[Any], None]:
-    return put(f"settings.{setting}.{key}", value)
-
-
-def swap(part: str, one: str, other: str) -> Callable[[Any], None]:
-    def change(values: dict[str, Any]) -> None:
-        inner = values["settings"][RELU][part]
-        inner[one], inner[other] = inner[other], inner[one]
-
-    return config(change)
-
-
-def in_steps(values: dict[str, Any]) -> None:
-    problem = values["settings"][RELU]["problem"]
-    problem["steps_per_task"] = 4
-    del problem["epochs"]
-
-
-def third_setting(values: dict[str, Any]) -> None:
-    setting = values["settings"][TANH]
-    values["settings"]["digits_labels_sin"] = setting | {
-        "network": setting["network"] | {"activation": "sin"}
-    }
-
-
-def add_a_method(project: Any) -> None:
-    shutil.copy(
-        project.root / LIBRARY / "training/methods/l2.py",
-        project.root / LIBRARY / "training/methods/lasso.py",
-    )
-
-
-def add_a_figure(project: Any) -> None:
-    shutil.copy(
-        project.root / LIBRARY / "report/figures/scatter.py",
-        project.root / LIBRARY / "report/figures/cloud.py",
-    )
-    shutil.copy(
-        project.root / "workflow/report/figure_scatter.rst",
-        project.root / "workflow/report/figure_cloud.rst",
-    )
-
-
-def remove(*paths: str) -> Callable[[Any], None]:
     def change(project: Any) -> None:
         for path in paths:
             (project.root / path).unlink()
@@ -209,19 +167,15 @@ def remove(*paths: str) -> Callable[[Any], None]:
 
 
 def upgrade(package: str) -> Callable[[Any], None]:
-    """Another version of a package, as far as those who ask for versions can see."""
+    """Return a change that makes a package report another version to those who ask for it."""
 
     def change(project: Any) -> None:
-        about = (
-            project.root / ".snakemake" / "upgraded" / f"{package.replace('-', '_')}-99.0.dist-info"
-        )
-        about.mkdir(parents=True)
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 99.0\n")
-        project.env = project.env | {
-            "PYTHONPATH": os.pathsep.join(
-                filter(None, [str(about.parent), project.env.get("PYTHONPATH")])
-            )
-        }
+        folder = project.root / ".snakemake" / "upgraded"
+        metadata = folder / f"{package.replace('-', '_')}-99.0.dist-info" / "METADATA"
+        metadata.parent.mkdir(parents=True)
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 99.0\n")
+        paths = filter(None, [str(folder), project.env.get("PYTHONPATH")])
+        project.env = project.env | {"PYTHONPATH": os.pathsep.join(paths)}
 
     return change
 
@@ -233,12 +187,82 @@ def adopt(project: Any) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def both(*changes: Callable[[Any], object]) -> Callable[[Any], None]:
+def in_sequence(*changes: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Return a change that applies several changes one after another."""
+
     def change(project: Any) -> None:
-        for one in changes:
-            one(project)
+        for apply in changes:
+            apply(project)
 
     return change
+
+
+# Edits of the config
+
+
+def edit_config(change: Callable[[dict[str, Any]], object]) -> Callable[[Any], None]:
+    """Return a change that applies a function to the config."""
+    return lambda project: project.config(change)
+
+
+def with_reversed_keys(value: Any) -> Any:
+    """Return a mapping with its keys in reverse order, at all depths."""
+    if not isinstance(value, dict):
+        return value
+    return {key: with_reversed_keys(child) for key, child in reversed(value.items())}
+
+
+def reverse_keys(project: Any) -> None:
+    """Write the keys of the config in reverse order."""
+    path = project.root / "config.yaml"
+    config = with_reversed_keys(yaml.safe_load(path.read_text()))
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def put(key: str, value: Any) -> Callable[[Any], None]:
+    """Return a change that sets a dotted key of the config."""
+
+    def change(config: dict[str, Any]) -> None:
+        *sections, name = key.split(".")
+        for section in sections:
+            config = config.setdefault(section, {})
+        config[name] = value
+
+    return edit_config(change)
+
+
+def put_in_setting(key: str, value: Any, setting: str = RELU) -> Callable[[Any], None]:
+    """Return a change that sets a dotted key of a setting."""
+    return put(f"settings.{setting}.{key}", value)
+
+
+def drop(section: str, name: str) -> Callable[[Any], None]:
+    """Return a change that removes an entry from a section of the config."""
+    return edit_config(lambda config: config[section].pop(name))
+
+
+def swap(section: str, first: str, second: str) -> Callable[[Any], None]:
+    """Return a change that exchanges two values in a section of a setting."""
+
+    def change(config: dict[str, Any]) -> None:
+        values = config["settings"][RELU][section]
+        values[first], values[second] = values[second], values[first]
+
+    return edit_config(change)
+
+
+def count_steps(config: dict[str, Any]) -> None:
+    """Write the budget of a setting in steps instead of epochs."""
+    problem = config["settings"][RELU]["problem"]
+    problem["steps_per_task"] = 4
+    del problem["epochs"]
+
+
+def add_setting(config: dict[str, Any]) -> None:
+    """Add a setting with another activation."""
+    setting = config["settings"][TANH]
+    network = setting["network"] | {"activation": "sin"}
+    config["settings"][SIN] = setting | {"network": network}
 
 
 HYPOTHESIS = {
@@ -247,230 +271,236 @@ HYPOTHESIS = {
     "outcome": "final_error",
     "direction": "positive",
 }
-NEW_SEED = of_ensembles(
-    *(f"{setting}/{method}/2" for setting in METHODS for method in METHODS[setting])
-)
+
+# Edits, by the sections of the page
+
+WITHOUT_MEANING: dict[str, Edit] = {
+    "a comment in every module and every file of rules": Edit(add_comments, set()),
+    "a docstring in every module": Edit(change_docstrings, set()),
+    "blank lines, quotes and type hints": Edit(reformat, set()),
+    "all files touched, including results": Edit(touch_files, set()),
+    "config keys in reverse order": Edit(reverse_keys, set()),
+    "another data_root": Edit(put("data_root", "elsewhere"), set()),
+    "another description in the schema": Edit(
+        replace_text(f"{LIBRARY}/config/schema.py", "Name of the study", "Another description"),
+        set(),
+    ),
+    "a line in the README": Edit(append("README.md", "\nOne more sentence.\n"), set()),
+    "a newer xarray, which only stores data": Edit(upgrade("xarray"), set()),
+}
+CODE: dict[str, Edit] = {
+    "a new method that is not used": Edit(
+        copy_files({f"{LIBRARY}/training/methods/lasso.py": f"{LIBRARY}/training/methods/l2.py"}),
+        set(),
+    ),
+    "a method that is used": Edit(add_code(f"{LIBRARY}/training/methods/l2.py"), L2_CHANGED),
+    "a method that is not used": Edit(add_code(f"{LIBRARY}/training/methods/redo.py"), set()),
+    "the base of all methods": Edit(add_code(f"{LIBRARY}/training/method.py"), RETRAINED),
+    "the dataset": Edit(add_code(f"{LIBRARY}/data/datasets/digits.py"), EVERYTHING),
+    "a dataset that is not used": Edit(add_code(f"{LIBRARY}/data/datasets/mnist.py"), set()),
+    "the shift": Edit(add_code(f"{LIBRARY}/data/shifts/shuffle_labels.py"), RETRAINED),
+    "a shift that is not used": Edit(add_code(f"{LIBRARY}/data/shifts/class_pairs.py"), set()),
+    "the architecture": Edit(add_code(f"{LIBRARY}/models/architectures/mlp.py"), RETRAINED),
+    "an architecture that is not used": Edit(
+        add_code(f"{LIBRARY}/models/architectures/cnn.py"), set()
+    ),
+    "the base of all architectures": Edit(add_code(f"{LIBRARY}/models/architecture.py"), RETRAINED),
+    "the optimizer": Edit(add_code(f"{LIBRARY}/training/optimizers/adam.py"), RETRAINED),
+    "an optimizer that is not used": Edit(add_code(f"{LIBRARY}/training/optimizers/sgd.py"), set()),
+    "the training loop": Edit(add_code(f"{LIBRARY}/training/trainer.py"), RETRAINED),
+    "the operator": Edit(add_code(f"{LIBRARY}/curvature/operators/fisher.py"), MEASURED),
+    "an operator that is not used": Edit(
+        add_code(f"{LIBRARY}/curvature/operators/hessian.py"), set()
+    ),
+    "the measures": Edit(add_code(f"{LIBRARY}/curvature/measure.py"), MEASURED),
+    "the numbers of a spectrum": Edit(add_code(f"{LIBRARY}/curvature/spectrum.py"), MEASURED),
+    "the merge of ensembles": Edit(add_code(f"{LIBRARY}/statistics/merge.py"), GATHERED),
+    "a test of the statistics": Edit(add_code(f"{LIBRARY}/statistics/lead_lag.py"), ANALYSED),
+    "LaTeX tables": Edit(
+        add_code(f"{LIBRARY}/report/latex.py"), {"typeset", "page_outcomes", "page_methods", *LAST}
+    ),
+    "a check": Edit(add_code("tests/results/test_results.py"), {"check", *FIGURE_JOBS, *LAST}),
+    "one figure": Edit(add_code(f"{LIBRARY}/report/figures/scatter.py"), {"figure_scatter", *LAST}),
+    "the parts that figures share": Edit(
+        add_code(f"{LIBRARY}/report/panels.py"), {*FIGURE_JOBS, *LAST}
+    ),
+    "a new figure": Edit(
+        copy_files(
+            {
+                f"{LIBRARY}/report/figures/cloud.py": f"{LIBRARY}/report/figures/scatter.py",
+                "workflow/report/figure_cloud.rst": "workflow/report/figure_scatter.rst",
+            }
+        ),
+        {"figure_cloud", *LAST},
+    ),
+    "a deleted figure": Edit(
+        delete(f"{LIBRARY}/report/figures/overlap.py", "workflow/report/figure_overlap.rst"),
+        LAST,
+    ),
+    "the style": Edit(
+        replace_text("workflow/style.yaml", "lines.linewidth: 1.2", "lines.linewidth: 1.3"),
+        {*FIGURE_JOBS, *LAST},
+    ),
+    "a figure's caption": Edit(
+        append("workflow/report/figure_scatter.rst", "\nOne more sentence.\n"),
+        LAST,
+    ),
+    "a table's caption": Edit(
+        append("workflow/report/table_profiles.rst", "\nOne more sentence.\n"),
+        {"page_methods", *LAST},
+    ),
+    "the interactive page": Edit(add_code(f"{LIBRARY}/report/explorer.py"), set()),
+    "a rule's command": Edit(
+        replace_text("workflow/rules/gather.smk", "python workflow", "nice python workflow"),
+        GATHERED,
+    ),
+    "a rule's memory": Edit(
+        replace_text("workflow/rules/train.smk", "memory=3000", "memory=3500"), set()
+    ),
+}
+PACKAGES: dict[str, Edit] = {
+    "a newer matplotlib": Edit(upgrade("matplotlib"), {*FIGURE_JOBS, *LAST}),
+    "a newer statsmodels": Edit(upgrade("statsmodels"), ANALYSED),
+    "a newer scipy": Edit(upgrade("scipy"), MEASURED),
+    "a newer torch": Edit(upgrade("torch"), RETRAINED),
+    "a newer scikit-learn, which contains the digits": Edit(upgrade("scikit-learn"), EVERYTHING),
+}
+SETTINGS_METHODS_SEEDS: dict[str, Edit] = {
+    "one more seed": Edit(
+        put("seeds.report", 3), ensemble_jobs(ensembles(METHODS, ["2"])) | GATHERED
+    ),
+    "one seed fewer": Edit(put("seeds.report", 1), GATHERED),
+    "another seeds_per_job": Edit(put("seeds_per_job", 2), RECONFIGURED),
+    "a tuning seed": Edit(put("seeds.tune", 1), L2_TUNED),
+    "a tuning seed and another criterion": Edit(
+        in_sequence(
+            put("seeds.tune", 1), put("tuning", {"outcome": "online_error", "stage": "late"})
+        ),
+        L2_TUNED,
+    ),
+    "one more arm": Edit(put("methods.l2.strength", [0.001, 0.01, 0.1]), L2_CHANGED),
+    "one arm fewer": Edit(put("methods.l2.strength", [0.001]), L2_CHANGED),
+    "arms in another order": Edit(put("methods.l2.strength", [0.01, 0.001]), RECONFIGURED),
+    "another value of an arm": Edit(put("methods.l2.strength", [0.001, 0.02]), L2_CHANGED),
+    "one more method": Edit(
+        put("methods.parseval", {"strength": 0.001}),
+        ensemble_jobs(ensembles({RELU: ["parseval"], TANH: ["parseval"]}, SEEDS)) | GATHERED,
+    ),
+    "a method in one more setting": Edit(
+        put("methods.l2.settings", [RELU, TANH]),
+        ensemble_jobs(ensembles({TANH: ["l2"]}, SEEDS)) | jobs_of(TANH, GATHER_JOBS) | ANALYSED,
+    ),
+    "one method fewer": Edit(drop("methods", "l2"), jobs_of(RELU, GATHER_JOBS) | ANALYSED),
+    "one more setting": Edit(
+        edit_config(add_setting),
+        ensemble_jobs(ensembles({SIN: METHODS[TANH]}, SEEDS)) | {f"gather {SIN}"} | ANALYSED,
+    ),
+    "one setting fewer": Edit(drop("settings", TANH), ANALYSED),
+    "one more operator": Edit(put("curvature.operators", ["fisher", "ggn"]), MEASURED),
+    "another name of the study": Edit(put("study", "other"), EVERYTHING),
+    "a figure of fewer settings": Edit(
+        put("figures.scatter", [TANH]), {"figure_scatter", *RECONFIGURED}
+    ),
+    "an option of a dataset that no setting names": Edit(put("datasets.cifar10", {}), RECONFIGURED),
+}
+ONE_SETTING: dict[str, Edit] = {
+    "another dataset": Edit(
+        put_in_setting("problem.dataset", "mnist"), {"prepare mnist"} | RELU_CHANGED
+    ),
+    "another shift": Edit(put_in_setting("problem.shift", "permute_pixels"), RELU_CHANGED),
+    "samples": Edit(put_in_setting("problem.samples", 192), RELU_CHANGED),
+    "test samples": Edit(put_in_setting("problem.test_samples", 64), RELU_CHANGED),
+    "separable": Edit(put_in_setting("problem.separable", True), RELU_CHANGED),
+    "batch": Edit(put_in_setting("problem.batch", 32), RELU_CHANGED),
+    "epochs and tasks swapped": Edit(swap("problem", "epochs", "tasks"), RELU_CHANGED),
+    "the same budget, in steps": Edit(edit_config(count_steps), RELU_CHANGED),
+    "head": Edit(put_in_setting("problem.head", "fresh"), RELU_CHANGED),
+    "width and depth swapped": Edit(swap("network", "width", "depth"), RELU_CHANGED),
+    "activation": Edit(
+        put_in_setting("network.activation", "identity", TANH),
+        TANH_CHANGED,
+    ),
+    "initialization": Edit(put_in_setting("network.initialization", "xavier"), RELU_CHANGED),
+    "matched": Edit(put_in_setting("network.matched", True), RELU_CHANGED),
+    "step size": Edit(put_in_setting("optimizer.lr", 0.002), RELU_CHANGED),
+    "an optimizer that resets at task boundaries": Edit(
+        put_in_setting("optimizer.at_task_boundary", "reset"), RELU_CHANGED
+    ),
+    "another optimizer": Edit(put_in_setting("optimizer.kind", "sgd"), RELU_CHANGED),
+}
+TRAINING_CURVATURE_STATISTICS: dict[str, Edit] = {
+    "fewer checkpoints": Edit(
+        in_sequence(put("training.checkpoint_every", 2), put("curvature.every", 4)), RETRAINED
+    ),
+    "fewer points in learning curves": Edit(put("training.curve_points", 2), RETRAINED),
+    "the default number of points, written out": Edit(
+        put("training.curve_points", 10), RECONFIGURED
+    ),
+    "precision": Edit(put("training.precision", "bfloat16"), RETRAINED),
+    "curvature at fewer tasks": Edit(put("curvature.every", 2), MEASURED),
+    "curvature on more samples": Edit(put("curvature.samples", 64), MEASURED),
+    "one evaluation point fewer": Edit(put("curvature.evaluation_points", ["next"]), MEASURED),
+    "evaluation points in another order": Edit(
+        put("curvature.evaluation_points", ["next", "previous"]), RECONFIGURED
+    ),
+    "fewer blocks": Edit(put("curvature.blocks", ["all"]), MEASURED),
+    "largest exact matrix": Edit(put("curvature.exact_up_to", 1000), MEASURED),
+    "no estimates": Edit(put("curvature.estimate", False), MEASURED),
+    "steps of an estimate": Edit(put("curvature.steps", 9), MEASURED),
+    "probes of an estimate": Edit(put("curvature.probes", 9), MEASURED),
+    "probes at a time": Edit(put("curvature.probe_block", 2), MEASURED),
+    "levels of the effective rank": Edit(put("curvature.levels", [0.9]), MEASURED),
+    "top directions": Edit(put("curvature.top", 5), MEASURED),
+    "the same operators, as a mapping": Edit(
+        put("curvature.operators", {"fisher": {}}), RECONFIGURED
+    ),
+    "the defaults of curvature, written out": Edit(
+        in_sequence(
+            put("curvature.steps", 64),
+            put("curvature.levels", [0.99]),
+            put("curvature.estimate", True),
+        ),
+        RECONFIGURED,
+    ),
+    "a hypothesis": Edit(put("statistics.hypotheses", [HYPOTHESIS]), ANALYSED),
+    "number of draws": Edit(put("statistics.draws", 999), ANALYSED),
+    "margin of lost plasticity": Edit(put("statistics.lost", 0.1), ANALYSED),
+    "margin of a moved measure": Edit(put("statistics.moved", 0.1), ANALYSED),
+}
+RESULTS: dict[str, Edit] = {
+    "a deleted figure file": Edit(
+        delete("results/tiny/figures/scatter.pdf"), {"figure_scatter", *LAST}
+    ),
+    "a deleted dataset": Edit(
+        delete(f"results/tiny/datasets/{RELU}.nc"), jobs_of(RELU, GATHER_JOBS) | ANALYSED
+    ),
+    "deleted checkpoints": Edit(
+        delete(*(f"results/tiny/runs/{ensemble}/checkpoints.nc" for ensemble in ENSEMBLES)),
+        set(),
+    ),
+    "deleted checkpoints, then another operator": Edit(
+        in_sequence(
+            delete(f"results/tiny/runs/{RELU}/l2/0/checkpoints.nc"),
+            put("curvature.operators", ["ggn"]),
+        ),
+        {f"train_ensemble {RELU}/l2/0"} | MEASURED,
+    ),
+    "all results copied into another clone and adopted": Edit(adopt, set()),
+    "the same, after an edit of a method": Edit(
+        in_sequence(add_code(f"{LIBRARY}/training/methods/l2.py"), adopt), L2_CHANGED
+    ),
+}
 
 SECTIONS: dict[str, dict[str, Edit]] = {
-    "Edits without meaning": {
-        "a comment in every module and every file of rules": Edit(comment, set()),
-        "a docstring in every module": Edit(document, set()),
-        "blank lines, quotes and type hints": Edit(respell, set()),
-        "all files touched, including results": Edit(touch, set()),
-        "config keys in reverse order": Edit(reorder, set()),
-        "another data_root": Edit(put("data_root", "elsewhere"), set()),
-        "another description in the schema": Edit(
-            replaced(f"{LIBRARY}/config/schema.py", "Name of the study", "Its name"), set()
-        ),
-        "a line in the README": Edit(
-            lambda project: project.append("README.md", "\nOne word more.\n"), set()
-        ),
-        "a newer xarray, which only stores data": Edit(upgrade("xarray"), set()),
-    },
-    "Code": {
-        "a new method that is not used": Edit(add_a_method, set()),
-        "a method that is used": Edit(edit(f"{LIBRARY}/training/methods/l2.py"), OF_L2),
-        "a method that is not used": Edit(edit(f"{LIBRARY}/training/methods/redo.py"), set()),
-        "the base of all methods": Edit(edit(f"{LIBRARY}/training/method.py"), RETRAINED),
-        "the dataset": Edit(edit(f"{LIBRARY}/data/datasets/digits.py"), EVERYTHING),
-        "a dataset that is not used": Edit(edit(f"{LIBRARY}/data/datasets/mnist.py"), set()),
-        "the shift": Edit(edit(f"{LIBRARY}/data/shifts/shuffle_labels.py"), RETRAINED),
-        "a shift that is not used": Edit(edit(f"{LIBRARY}/data/shifts/class_pairs.py"), set()),
-        "the architecture": Edit(edit(f"{LIBRARY}/models/architectures/mlp.py"), RETRAINED),
-        "an architecture that is not used": Edit(
-            edit(f"{LIBRARY}/models/architectures/cnn.py"), set()
-        ),
-        "the base of all architectures": Edit(edit(f"{LIBRARY}/models/architecture.py"), RETRAINED),
-        "the optimizer": Edit(edit(f"{LIBRARY}/training/optimizers/adam.py"), RETRAINED),
-        "an optimizer that is not used": Edit(edit(f"{LIBRARY}/training/optimizers/sgd.py"), set()),
-        "the training loop": Edit(edit(f"{LIBRARY}/training/trainer.py"), RETRAINED),
-        "the operator": Edit(edit(f"{LIBRARY}/curvature/operators/fisher.py"), MEASURED),
-        "an operator that is not used": Edit(
-            edit(f"{LIBRARY}/curvature/operators/hessian.py"), set()
-        ),
-        "the measures": Edit(edit(f"{LIBRARY}/curvature/measure.py"), MEASURED),
-        "the numbers of a spectrum": Edit(edit(f"{LIBRARY}/curvature/spectrum.py"), MEASURED),
-        "the merge of ensembles": Edit(edit(f"{LIBRARY}/statistics/merge.py"), GATHER | END),
-        "a test of the statistics": Edit(edit(f"{LIBRARY}/statistics/lead_lag.py"), END),
-        "LaTeX tables": Edit(
-            edit(f"{LIBRARY}/report/latex.py"), {"typeset", "page_outcomes", "page_methods", *LAST}
-        ),
-        "a check": Edit(edit("tests/results/test_results.py"), {"check", *DRAW, *LAST}),
-        "one figure": Edit(edit(f"{LIBRARY}/report/figures/scatter.py"), {"figure_scatter", *LAST}),
-        "the parts that figures share": Edit(edit(f"{LIBRARY}/report/panels.py"), {*DRAW, *LAST}),
-        "a new figure": Edit(add_a_figure, {"figure_cloud", *LAST}),
-        "a deleted figure": Edit(
-            remove(f"{LIBRARY}/report/figures/overlap.py", "workflow/report/figure_overlap.rst"),
-            LAST,
-        ),
-        "the style": Edit(
-            replaced("workflow/style.yaml", "lines.linewidth: 1.2", "lines.linewidth: 1.3"),
-            {*DRAW, *LAST},
-        ),
-        "a figure's caption": Edit(
-            lambda project: project.append(
-                "workflow/report/figure_scatter.rst", "\nOne word more.\n"
-            ),
-            LAST,
-        ),
-        "a table's caption": Edit(
-            lambda project: project.append(
-                "workflow/report/table_profiles.rst", "\nOne word more.\n"
-            ),
-            {"page_methods", *LAST},
-        ),
-        "the interactive page": Edit(edit(f"{LIBRARY}/report/explorer.py"), set()),
-        "a rule's command": Edit(
-            replaced("workflow/rules/gather.smk", "python workflow", "nice python workflow"),
-            GATHER | END,
-        ),
-        "a rule's memory": Edit(
-            replaced("workflow/rules/train.smk", "memory=3000", "memory=3500"), set()
-        ),
-    },
-    "Packages": {
-        "a newer matplotlib": Edit(upgrade("matplotlib"), {*DRAW, *LAST}),
-        "a newer statsmodels": Edit(upgrade("statsmodels"), END),
-        "a newer scipy": Edit(upgrade("scipy"), MEASURED),
-        "a newer torch": Edit(upgrade("torch"), RETRAINED),
-        "a newer scikit-learn, which has the digits": Edit(upgrade("scikit-learn"), EVERYTHING),
-    },
-    "Config: settings, methods and seeds": {
-        "one more seed": Edit(put("seeds.report", 3), NEW_SEED | GATHER | END),
-        "one seed less": Edit(put("seeds.report", 1), GATHER | END),
-        "another seeds_per_job": Edit(put("seeds_per_job", 2), RECONFIGURED),
-        "a tuning seed": Edit(
-            put("seeds.tune", 1), {f"tune_ensemble {RELU}/l2/1000", f"choose_arm {RELU}/l2"} | OF_L2
-        ),
-        "a tuning seed and another criterion": Edit(
-            both(put("seeds.tune", 1), put("tuning", {"outcome": "online_error", "stage": "late"})),
-            {f"tune_ensemble {RELU}/l2/1000", f"choose_arm {RELU}/l2"} | OF_L2,
-        ),
-        "one more arm": Edit(put("methods.l2.strength", [0.001, 0.01, 0.1]), OF_L2),
-        "one arm less": Edit(put("methods.l2.strength", [0.001]), OF_L2),
-        "arms in another order": Edit(put("methods.l2.strength", [0.01, 0.001]), RECONFIGURED),
-        "another value of an arm": Edit(put("methods.l2.strength", [0.001, 0.02]), OF_L2),
-        "one more method": Edit(
-            put("methods.parseval", {"strength": 0.001}),
-            of_ensembles(*(f"{setting}/parseval/{seed}" for setting in METHODS for seed in SEEDS))
-            | GATHER
-            | END,
-        ),
-        "a method in one setting more": Edit(
-            put("methods.l2.settings", [RELU, TANH]),
-            of_ensembles(*(f"{TANH}/l2/{seed}" for seed in SEEDS)) | of(GATHER, TANH) | END,
-        ),
-        "one method less": Edit(put("methods.l2", None), of(GATHER, RELU) | END),
-        "one more setting": Edit(
-            config(third_setting),
-            of_ensembles(
-                *(
-                    f"digits_labels_sin/{method}/{seed}"
-                    for method in METHODS[TANH]
-                    for seed in SEEDS
-                )
-            )
-            | {"gather digits_labels_sin"}
-            | END,
-        ),
-        "one setting less": Edit(put(f"settings.{TANH}", None), END),
-        "one more operator": Edit(put("curvature.operators", ["fisher", "ggn"]), MEASURED),
-        "another name of the study": Edit(put("study", "other"), EVERYTHING),
-        "a figure of fewer settings": Edit(
-            put("figures.scatter", [TANH]), {"figure_scatter", *RECONFIGURED}
-        ),
-        "an option of a dataset that no setting names": Edit(
-            put("datasets.cifar10", {}), RECONFIGURED
-        ),
-    },
-    "Config: one setting": {
-        "another dataset": Edit(
-            of_setting("problem.dataset", "mnist"), {"prepare mnist"} | OF_RELU
-        ),
-        "another shift": Edit(of_setting("problem.shift", "permute_pixels"), OF_RELU),
-        "samples": Edit(of_setting("problem.samples", 192), OF_RELU),
-        "test samples": Edit(of_setting("problem.test_samples", 64), OF_RELU),
-        "separable": Edit(of_setting("problem.separable", True), OF_RELU),
-        "batch": Edit(of_setting("problem.batch", 32), OF_RELU),
-        "epochs and tasks swapped": Edit(swap("problem", "epochs", "tasks"), OF_RELU),
-        "the same budget, written in steps": Edit(config(in_steps), OF_RELU),
-        "head": Edit(of_setting("problem.head", "fresh"), OF_RELU),
-        "width and depth swapped": Edit(swap("network", "width", "depth"), OF_RELU),
-        "activation": Edit(
-            of_setting("network.activation", "identity", TANH),
-            of(TRAIN | MEASURE | GATHER, TANH) | END,
-        ),
-        "initialization": Edit(of_setting("network.initialization", "xavier"), OF_RELU),
-        "matched": Edit(of_setting("network.matched", True), OF_RELU),
-        "step size": Edit(of_setting("optimizer.lr", 0.002), OF_RELU),
-        "an optimizer that resets at task boundaries": Edit(
-            of_setting("optimizer.at_task_boundary", "reset"), OF_RELU
-        ),
-        "another optimizer": Edit(of_setting("optimizer.kind", "sgd"), OF_RELU),
-    },
-    "Config: training, curvature and statistics": {
-        "fewer checkpoints": Edit(
-            both(put("training.checkpoint_every", 2), put("curvature.every", 4)), RETRAINED
-        ),
-        "fewer points in learning curves": Edit(put("training.curve_points", 2), RETRAINED),
-        "the default number of points, written": Edit(
-            put("training.curve_points", 10), RECONFIGURED
-        ),
-        "precision": Edit(put("training.precision", "bfloat16"), RETRAINED),
-        "curvature at fewer tasks": Edit(put("curvature.every", 2), MEASURED),
-        "curvature on more samples": Edit(put("curvature.samples", 64), MEASURED),
-        "one evaluation point fewer": Edit(put("curvature.evaluation_points", ["next"]), MEASURED),
-        "evaluation points in another order": Edit(
-            put("curvature.evaluation_points", ["next", "previous"]), RECONFIGURED
-        ),
-        "fewer blocks": Edit(put("curvature.blocks", ["all"]), MEASURED),
-        "largest exact matrix": Edit(put("curvature.exact_up_to", 1000), MEASURED),
-        "no estimates": Edit(put("curvature.estimate", False), MEASURED),
-        "steps of an estimate": Edit(put("curvature.steps", 9), MEASURED),
-        "probes of an estimate": Edit(put("curvature.probes", 9), MEASURED),
-        "probes at a time": Edit(put("curvature.probe_block", 2), MEASURED),
-        "levels of the effective rank": Edit(put("curvature.levels", [0.9]), MEASURED),
-        "top directions": Edit(put("curvature.top", 5), MEASURED),
-        "the same operators, as a mapping": Edit(
-            put("curvature.operators", {"fisher": {}}), RECONFIGURED
-        ),
-        "defaults of curvature, written": Edit(
-            both(
-                put("curvature.steps", 64),
-                put("curvature.levels", [0.99]),
-                put("curvature.estimate", True),
-            ),
-            RECONFIGURED,
-        ),
-        "a hypothesis": Edit(put("statistics.hypotheses", [HYPOTHESIS]), END),
-        "number of draws": Edit(put("statistics.draws", 999), END),
-        "margin of lost plasticity": Edit(put("statistics.lost", 0.1), END),
-        "margin of a moved measure": Edit(put("statistics.moved", 0.1), END),
-    },
-    "Results": {
-        "a deleted figure file": Edit(
-            remove("results/tiny/figures/scatter.pdf"), {"figure_scatter", *LAST}
-        ),
-        "a deleted dataset": Edit(
-            remove(f"results/tiny/datasets/{RELU}.nc"), of(GATHER, RELU) | END
-        ),
-        "deleted checkpoints": Edit(
-            remove(*(f"results/tiny/runs/{ensemble}/checkpoints.nc" for ensemble in ENSEMBLES)),
-            set(),
-        ),
-        "deleted checkpoints, then another operator": Edit(
-            both(
-                remove(f"results/tiny/runs/{RELU}/l2/0/checkpoints.nc"),
-                put("curvature.operators", ["ggn"]),
-            ),
-            {f"train_ensemble {RELU}/l2/0"} | MEASURED,
-        ),
-        "all results copied into another clone and adopted": Edit(adopt, set()),
-        "the same after an edit of a method": Edit(
-            both(edit(f"{LIBRARY}/training/methods/l2.py"), adopt), OF_L2
-        ),
-    },
+    "Edits without meaning": WITHOUT_MEANING,
+    "Code": CODE,
+    "Packages": PACKAGES,
+    "Config: settings, methods and seeds": SETTINGS_METHODS_SEEDS,
+    "Config: one setting": ONE_SETTING,
+    "Config: training, curvature and statistics": TRAINING_CURVATURE_STATISTICS,
+    "Results": RESULTS,
 }
+
 EDITS = {
     f"{section}: {name}": edit
     for section, edits in SECTIONS.items()
@@ -485,11 +515,11 @@ COLUMNS = {
     "gather": ("gather",),
     "analyse": ("analyse",),
     "check": ("check",),
-    "figures": (*DRAW, "figure_cloud"),
-    "tables to read": ("typeset", *SHOW),
+    "figures": (*FIGURE_JOBS, "figure_cloud"),
+    "typeset": ("typeset", *PAGE_JOBS),
     "report": ("report",),
 }
-ENTRIES = {  # of each column, the code whose digest its jobs carry
+ENTRIES = {  # the script of each column, whose code digest its jobs have
     "prepare": "prepare",
     "tune": "tune",
     "train": "train",
@@ -497,40 +527,53 @@ ENTRIES = {  # of each column, the code whose digest its jobs carry
     "gather": "gather",
     "analyse": "analyse",
     "figures": "draw",
-    "tables to read": "typeset",
+    "typeset": "typeset",
     "report": "report",
 }
 PLUG_INS = tuple(registry.FOLDERS.values())
 
 
-def stages_by_module() -> dict[str, list[str]]:
-    """Return the stages whose code digest includes a module, whatever the settings name."""
+def digests_by_stage() -> dict[str, set[str]]:
+    """Return the files in the code digest of each stage, whatever the settings name."""
     digests = {
-        stage: code_digest.code_digest(code_digest.SCRIPTS / f"{entry}.py")
+        stage: set(code_digest.code_digest(code_digest.SCRIPTS / f"{entry}.py"))
         for stage, entry in ENTRIES.items()
     }
     checks = code_digest.ROOT / "tests/results"
-    digests["check"] = code_digest.code_digest(checks / "test_results.py", [checks / "conftest.py"])
-    digests["tables to read"] |= code_digest.code_digest(code_digest.SCRIPTS / "page.py")
+    check_digest = code_digest.code_digest(checks / "test_results.py", [checks / "conftest.py"])
+    digests["check"] = set(check_digest)
+    digests["typeset"] |= set(code_digest.code_digest(code_digest.SCRIPTS / "page.py"))
+    return digests
+
+
+def stages_by_module() -> dict[str, list[str]]:
+    """Return the stages whose code digest includes each module of the library."""
+    digests = digests_by_stage()
     library = code_digest.ROOT / LIBRARY
-    modules = sorted(str(path.relative_to(library)) for path in library.rglob("*.py"))
-    return {
-        module: [stage for stage in COLUMNS if f"{LIBRARY}/{module}" in digests[stage]]
-        for module in modules
-    }
+    stages = {}
+    for module in sorted(str(path.relative_to(library)) for path in library.rglob("*.py")):
+        file = f"{LIBRARY}/{module}"
+        stages[module] = [stage for stage in COLUMNS if file in digests[stage]]
+    return stages
+
+
+def table_row(name: str, jobs: set[str]) -> str:
+    """Return a row with the number of jobs in each column; zeros are left out."""
+    jobs_per_rule = Counter(job.split()[0] for job in jobs)
+    cells = []
+    for rules in COLUMNS.values():
+        count = sum(jobs_per_rule[rule] for rule in rules)
+        cells.append(str(count) if count else "")
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 def edits_tables() -> str:
-    """Return a table for each section, with the number of jobs that rerun after each edit."""
+    """Return a table for each section, with the number of jobs that each edit reruns."""
     head = [f"| | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
     lines = []
-    for section, section_edits in SECTIONS.items():
-        lines += [f"### {section}", "", *head]
-        for name, one_edit in section_edits.items():
-            counts = Counter(job.split()[0] for job in one_edit.jobs)
-            cells = [str(sum(counts[rule] for rule in rules) or "") for rules in COLUMNS.values()]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-        lines.append("")
+    for section, edits in SECTIONS.items():
+        rows = [table_row(name, edit.jobs) for name, edit in edits.items()]
+        lines += [f"### {section}", "", *head, *rows, ""]
     return "\n".join(lines).strip()
 
 
@@ -552,7 +595,7 @@ def page() -> str:
     """Return docs/development/incremental.md."""
     return TEXT.format(
         edits=len(EDITS),
-        jobs=len(EVERYTHING) - 1,
+        jobs=len(EVERYTHING - {"all"}),
         tables=edits_tables(),
         modules=modules_table(),
     )
@@ -577,9 +620,8 @@ byte.
 ## Which stage uses which module?
 
 A stage reruns if one of its modules changes in more than comments, docstrings, layout and type
-hints. Plug-in files (methods, datasets, shifts, …) are not listed: only jobs that name them use
-them.
-Modules in the row `none` are used by plug-in files, or outside of jobs.
+hints. The table leaves out plug-in files (methods, datasets, shifts, …), because only the jobs that
+name them use them. Plug-in files, or commands outside of jobs, use the modules in the row `none`.
 
 | modules | stages |
 |---|---|
@@ -590,14 +632,16 @@ Modules in the row `none` are used by plug-in files, or outside of jobs.
 - **Code and settings are parameters of a job.** `code` has a digest of each file that the job may
   import, and the versions of packages that compute or draw. `settings` has only the keys that the
   job uses. Snakemake compares both with those of the result. A test compares the digests with the
-  modules that jobs really import.
-- **Files are compared by content.** A file that is only newer reruns nothing, up to a gigabyte.
-- **Trained seeds stay.** You can increase `seeds` or change `seeds_per_job` without training a seed
-  twice.
-- **You can delete intermediate files.** Only those that are needed again are made again. Missing
-  datasets, tables, figures and reports are made again.
-- **You can edit code while jobs run.** A waiting job with changed code refuses to start and runs at
-  the next start. A running job keeps its code in memory, and the next start runs it again.
+  modules that jobs import.
+- **Snakemake compares files by content.** A newer file with the same content reruns nothing. This
+  holds for files of up to a gigabyte.
+- **Snakemake reuses trained seeds.** You can increase `seeds` or change `seeds_per_job`, and no
+  seed is trained twice.
+- **You can delete intermediate files.** Snakemake recreates them only if a job needs them. It
+  always recreates missing datasets, tables, figures and reports.
+- **You can edit code while jobs run.** A waiting job with changed code refuses to start, and runs
+  at the next start of Snakemake. A running job continues with the old code, and the next start runs
+  it again.
 """
 
 

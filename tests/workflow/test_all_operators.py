@@ -1,4 +1,4 @@
-"""All curvature operators, exact and estimated, from nothing to tables and figures."""
+"""All curvature operators, exact and estimated, from an empty folder to tables and figures."""
 
 from pathlib import Path
 
@@ -7,141 +7,152 @@ import pandas as pd
 import pytest
 import xarray as xr
 import yaml
-from projects import copied
+from projects import copy_project
 
 pytestmark = pytest.mark.slow
 
 STUDY = Path(__file__).with_name("operators.yaml")
 SETTING = "digits_labels_tanh"
+ARMS = ["none", "layer_norm", "fresh"]
 OPERATORS = ["fisher", "ggn", "hessian", "ntk"]
+ESTIMATED_OPERATORS = ["ggn", "hessian", "ntk"]
 LAYERS = ["hidden_1", "norm_1", "hidden_2", "norm_2", "output"]
+NORM_LAYERS = ["norm_1", "norm_2"]
+FISHER_SAMPLES = 32
+GGN_SAMPLES = 8
+RANK_PER_SAMPLE = 9  # ten classes, whose probabilities add up to 1
+OUTPUT_PARAMETERS = 90  # eight inputs and a bias for each of ten classes
+EXACT_LAYERS = ["hidden_2", "output"]  # 72 and 90 parameters, less than exact_up_to
 
 
 @pytest.fixture(scope="module")
-def project(study):
-    """The study, built to its figures: to look at, not to change."""
+def project(build_study):
+    """Build the figures of operators.yaml once, to read only."""
 
-    def change(config):
+    def use_operators_study(config):
         config.clear()
         config |= yaml.safe_load(STUDY.read_text(encoding="utf-8"))
 
-    return study("operators", change, "figures")
+    return build_study("operators", use_operators_study, "figures")
+
+
+@pytest.fixture
+def project_copy(project, tmp_path):
+    """Copy the built project, to change it."""
+    with copy_project(project, tmp_path / "copy") as built_copy:
+        yield built_copy
 
 
 @pytest.fixture(scope="module")
 def dataset(project):
-    """Of its setting."""
+    """Load the dataset of the only setting."""
     with xr.open_dataset(project.root / "results/operators/datasets" / f"{SETTING}.nc") as data:
         return data.load()
 
 
-def test_every_operator_is_in_the_dataset_where_it_was_asked_for(dataset):
-    assert dataset.arm.values.tolist() == ["none", "layer_norm", "fresh"]
-    assert dataset.block.values.tolist() == [*LAYERS, "last_two", "all"]
-    assert dataset.evaluation_point.values.tolist() == ["previous", "next", "fresh"]
-    assert dataset.curvature_status.dtype == np.int8
-    assert (
-        dataset.curvature_status.sel(task=0) == xr.DataArray([2, 0, 0], dims="evaluation_point")
-    ).all()
-    assert (dataset.curvature_status.sel(task=1) == 0).all()
-    layer_norm = xr.DataArray(
+def requested_entries(dataset, operator):
+    """Return a mask of the entries that the config requests of an operator."""
+    is_layer_norm = xr.DataArray(
         dataset.arm.values == "layer_norm", dims="arm", coords={"arm": dataset.arm}
     )
-    has = layer_norm | ~dataset.block.isin(["norm_1", "norm_2"])
+    has_block = is_layer_norm | ~dataset.block.isin(NORM_LAYERS)
+    requested = (dataset.curvature_status == 0) & has_block
+    if operator == "ntk":
+        requested = requested & (dataset.task == 0)
+        requested = requested & (dataset.evaluation_point != "previous")
+        requested = requested & (dataset.block != "last_two")
+    return requested
+
+
+def check_coordinates_and_status(dataset):
+    """Check the arms, blocks and evaluation points, and where curvature has no data."""
+    assert dataset.arm.values.tolist() == ARMS
+    assert dataset.block.values.tolist() == [*LAYERS, "last_two", "all"]
+    assert dataset.evaluation_point.values.tolist() == ["previous", "next", "fresh"]
+    status = dataset.curvature_status
+    assert status.dtype == np.int8
+    no_previous_task = xr.DataArray([2, 0, 0], dims="evaluation_point")
+    assert (status.sel(task=0) == no_previous_task).all()
+    assert (status.sel(task=1) == 0).all()
+
+
+def test_dataset_has_every_operator_exactly_where_the_config_requests_it(dataset):
+    check_coordinates_and_status(dataset)
     for operator in OPERATORS:
-        asked = (dataset.curvature_status == 0) & has
-        if operator == "ntk":
-            asked = (
-                asked
-                & (dataset.task == 0)
-                & (dataset.evaluation_point != "previous")
-                & (dataset.block != "last_two")
-            )
-        for name in ("trace", "effective_rank_at_0_9", "gradient_overlap"):
-            there = dataset[f"{operator}_{name}"].notnull()
-            assert (there == asked).all(), (operator, name)
+        requested = requested_entries(dataset, operator)
+        for quantity in ("trace", "effective_rank_at_0_9", "gradient_overlap"):
+            has_number = dataset[f"{operator}_{quantity}"].notnull()
+            assert (has_number == requested).all(), (operator, quantity)
 
 
-def test_what_is_estimated_has_errors_and_what_is_exact_has_none(dataset):
+def test_only_estimated_numbers_have_standard_errors(dataset):
     assert "fisher_trace_standard_error" not in dataset
-    errors = {
-        operator: dataset[f"{operator}_trace_standard_error"].sel(task=0, evaluation_point="next")
-        for operator in OPERATORS[1:]
-    }
+    errors = {}
+    for operator in ESTIMATED_OPERATORS:
+        variable = dataset[f"{operator}_trace_standard_error"]
+        errors[operator] = variable.sel(task=0, evaluation_point="next")
     assert (errors["ggn"].fillna(0) == 0).all()
     assert (errors["hessian"].sel(block=["hidden_1", "all", "last_two"]) > 0).all()
-    assert (errors["hessian"].sel(block=["hidden_2", "output"]) == 0).all(), (
-        "they have 72 and 90 parameters"
-    )
+    assert (errors["hessian"].sel(block=EXACT_LAYERS) == 0).all()
     assert (errors["ntk"].sel(block=["hidden_1", "all"]) > 0).all()
-    assert (errors["ntk"].sel(block=["hidden_2", "output"]) == 0).all()
-    for operator in OPERATORS[1:]:
-        assert (
-            dataset[f"{operator}_density"].sel(task=0, evaluation_point="next", block="all") >= 0
-        ).all()
+    assert (errors["ntk"].sel(block=EXACT_LAYERS) == 0).all()
+    for operator in ESTIMATED_OPERATORS:
+        density = dataset[f"{operator}_density"]
+        assert (density.sel(task=0, evaluation_point="next", block="all") >= 0).all(), operator
 
 
-def test_the_rank_of_the_ggn_is_bounded_by_its_samples_and_outputs_and_spectra_are_padded_to_the_longest(
-    dataset,
-):
-    lengths = {
-        operator: dataset[f"{operator}_eigenvalue"].notnull().sum("rank") for operator in OPERATORS
-    }
-    assert lengths["fisher"].max() == 32
-    assert lengths["ggn"].max() == 8 * 9
-    assert (
-        lengths["hessian"].sel(block="output").max()
-        == lengths["hessian"].max()
-        == dataset.sizes["rank"]
-        == 90
-    )
-
-
-def test_fresh_is_what_the_fresh_networks_have(dataset):
-    fresh = dataset.sel(arm="fresh")
+def test_spectra_are_as_long_as_the_rank_and_padded_to_the_longest(dataset):
+    lengths = {}
     for operator in OPERATORS:
-        for name in (f"{operator}_trace", f"{operator}_effective_rank", f"{operator}_eigenvalue"):
-            of_evaluation_points = [
-                dataset[name].sel(arm="none", evaluation_point="fresh", drop=True),
-                fresh[name].sel(evaluation_point="next", drop=True),
-            ]
-            np.testing.assert_array_equal(*of_evaluation_points)
-    assert not fresh["fisher_trace"].equals(dataset["fisher_trace"].sel(arm="layer_norm")), (
-        "that has a network of its own"
-    )
+        lengths[operator] = dataset[f"{operator}_eigenvalue"].notnull().sum("rank")
+    assert lengths["fisher"].max() == FISHER_SAMPLES
+    assert lengths["ggn"].max() == GGN_SAMPLES * RANK_PER_SAMPLE
+    assert lengths["hessian"].sel(block="output").max() == OUTPUT_PARAMETERS
+    assert lengths["hessian"].max() == OUTPUT_PARAMETERS
+    assert dataset.sizes["rank"] == OUTPUT_PARAMETERS
 
 
-def test_tables_and_figures_are_made_of_it(project):
+def test_evaluation_point_fresh_has_the_numbers_of_the_arm_fresh(dataset):
+    baseline = dataset.sel(arm="fresh")
+    for operator in OPERATORS:
+        for quantity in ("trace", "effective_rank", "eigenvalue"):
+            name = f"{operator}_{quantity}"
+            at_fresh_point = dataset[name].sel(arm="none", evaluation_point="fresh", drop=True)
+            of_fresh_arm = baseline[name].sel(evaluation_point="next", drop=True)
+            np.testing.assert_array_equal(at_fresh_point, of_fresh_arm, err_msg=name)
+    layer_norm_trace = dataset["fisher_trace"].sel(arm="layer_norm")
+    assert not baseline["fisher_trace"].equals(layer_norm_trace), "layer_norm has other layers"
+
+
+def check_rows_of_operator(measures, operator):
+    """Check that the table of measures has the trace of an operator for every arm."""
+    rows = measures[measures["measure"] == f"{operator}_trace"]
+    assert set(rows["arm"]) == set(ARMS)
+    early = rows.query("block == 'all' and evaluation_point == 'next' and stage == 'early'")
+    assert len(early) == len(ARMS)
+    assert (early["mean"] != "").all()
+
+
+def test_tables_and_figures_have_every_operator(project):
     results = project.root / "results/operators"
     measures = pd.read_csv(results / "tables/measures.csv", keep_default_na=False)
     for operator in OPERATORS:
-        rows = measures[measures["measure"] == f"{operator}_trace"]
-        assert set(rows["arm"]) == {"none", "layer_norm", "fresh"}
-        early = rows.query("block == 'all' and evaluation_point == 'next' and stage == 'early'")
-        assert len(early) == 3
-        assert (early["mean"] != "").all()
-    assert (
-        len(list((results / "figures").glob("*.svg")))
-        == len(list((results / "figures").glob("*.png")))
-        > 3
-    )
-    assert (
-        "test_top_eigenvalue_is_the_first_of_the_spectrum" in (results / "checks.txt").read_text()
-    )
+        check_rows_of_operator(measures, operator)
+    svg_files = list((results / "figures").glob("*.svg"))
+    png_files = list((results / "figures").glob("*.png"))
+    assert len(svg_files) == len(png_files)
+    assert len(png_files) > 3
+    passed_checks = (results / "checks.txt").read_text()
+    assert "test_top_eigenvalue_is_the_first_of_the_spectrum" in passed_checks
 
 
-def test_another_operator_is_measured_without_training(project, tmp_path):
-    with copied(project, tmp_path / "copy") as copy:
-        copy.config(lambda config: config["curvature"]["operators"].pop("ntk"))
-        assert {job.split()[0] for job in copy.plan("datasets")} == {
-            "measure_ensemble",
-            "gather",
-            "datasets",
-        }
+def test_change_of_operators_trains_nothing(project_copy):
+    project_copy.config(lambda config: config["curvature"]["operators"].pop("ntk"))
+    rules = {job.split()[0] for job in project_copy.plan("datasets")}
+    assert rules == {"measure_ensemble", "gather", "datasets"}
 
 
-def test_what_a_study_of_all_operators_costs_is_said(project, tmp_path):
-    with copied(project, tmp_path / "copy") as copy:
-        done = copy.snakemake("cost")
-    assert done.returncode == 0, done.stdout
-    assert "layer_norm" in done.stdout
+def test_cost_of_a_study_with_all_operators_is_estimated(project_copy):
+    process = project_copy.snakemake("cost")
+    assert process.returncode == 0, process.stdout
+    assert "layer_norm" in process.stdout

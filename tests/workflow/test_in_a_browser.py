@@ -1,4 +1,4 @@
-"""The report and the page to explore work in a real, headless Chromium."""
+"""The report and the explorer work in headless Chromium."""
 
 import re
 import shutil
@@ -20,18 +20,18 @@ CHROMIUM = (
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(
-        CHROMIUM is None, reason="there is no Chromium (Debian, Ubuntu: apt install chromium)"
+        CHROMIUM is None, reason="Chromium is not installed (Debian, Ubuntu: apt install chromium)"
     ),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 FIGURES = {name: registry.constant("figures", name, "TITLE") for name in registry.names("figures")}
-PAGES = {  # the title of a table on each page, and a column to sort it by
+PAGES = {  # the title of one table of each page, and the column to sort it by
     "outcomes": ("outcomes of every arm", "stage"),
     "explanations": ("where an explanation fails", "verdict"),
-    "methods": ("methods beside each other", "statistic"),
+    "methods": ("comparison of methods", "statistic"),
 }
-START_SECONDS = 60  # to wait for a server
-DRAW_MILLISECONDS = 30_000  # to wait for plots
+START_SECONDS = 60  # limit for the start of a server
+DRAW_MILLISECONDS = 30_000  # limit for the drawing of plots
 
 
 class WatchedPage:
@@ -39,8 +39,9 @@ class WatchedPage:
 
     Attributes:
         page: the page.
+        home: beginnings of the addresses that it may request.
         errors: messages of errors in its console.
-        requests: addresses outside `home` that it asked for.
+        requests: addresses that it requested outside `home`.
     """
 
     def __init__(self, page, home):
@@ -63,6 +64,7 @@ class WatchedPage:
 
 @pytest.fixture(scope="module")
 def browser():
+    """Start Chromium once."""
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -71,7 +73,7 @@ def browser():
 
 @contextmanager
 def open_page(browser, address, *home):
-    """Open a page, and check at the end that it had no errors and loaded nothing from elsewhere."""
+    """Open a page; at the end check that it had no errors and requested nothing outside `home`."""
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     watched = WatchedPage(page, (*home, "data:", "blob:", "file:"))
     page.goto(address)
@@ -82,8 +84,9 @@ def open_page(browser, address, *home):
 
 
 @pytest.fixture
-def report(browser, built):
-    with open_page(browser, (built.results / "report.html").as_uri()) as page:
+def report(browser, tiny_study):
+    """Open the report of the tiny study."""
+    with open_page(browser, (tiny_study.results / "report.html").as_uri()) as page:
         yield page
 
 
@@ -101,16 +104,15 @@ def show(row):
 def test_first_page_states_the_result_and_starts_at_its_top(report):
     text = report.locator(".prose")
     assert text.bounding_box()["y"] >= 0
-    sentence = (
+    result = (
         r"digits_labels_relu: without an intervention the final error is 0\.\d{3}"
         r" on the first eighth"
     )
-    assert re.search(sentence, text.inner_text())
+    assert re.search(result, text.inner_text())
     assert "torch" in text.inner_text()
-    assert (
-        report.get_by_text("figure_scatter").count()
-        or report.locator("#rulegraph svg, #rulegraph canvas").count()
-    )
+    rule_name = report.get_by_text("figure_scatter")
+    rule_graph = report.locator("#rulegraph svg, #rulegraph canvas")
+    assert rule_name.count() or rule_graph.count()
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -157,13 +159,14 @@ def test_run_times_of_rules_are_shown(report):
 
 
 def find_free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """Return a port that no server uses."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def wait_for_server(server, address):
-    """Wait until a server answers; fail if it stops or takes too long."""
+    """Wait until a server answers; fail if it stops or needs too long."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     limit = time.monotonic() + START_SECONDS
     while True:
@@ -178,13 +181,15 @@ def wait_for_server(server, address):
 
 
 @pytest.fixture(scope="module")
-def address(built):
-    """Serve the page to explore, and return its address."""
+def address(tiny_study):
+    """Start the server of the explorer, and return its address."""
     port = find_free_port()
-    env = {key: value for key, value in built.env.items() if not key.lower().endswith("_proxy")}
+    env = {
+        key: value for key, value in tiny_study.env.items() if not key.lower().endswith("_proxy")
+    }
     server = subprocess.Popen(
-        [sys.executable, "workflow/scripts/explore.py", built.results, "--port", str(port)],
-        cwd=built.root,
+        [sys.executable, "workflow/scripts/explore.py", tiny_study.results, "--port", str(port)],
+        cwd=tiny_study.root,
         env=env,
     )
     address = f"http://localhost:{port}"
@@ -195,7 +200,7 @@ def address(built):
 
 
 def wait_for_axis(page, label):
-    """Wait until a plot has an axis with this label; plots are canvases, so ask Bokeh."""
+    """Wait until a plot has an axis with this label; ask Bokeh, because plots are canvases."""
     models = "Bokeh.documents.flatMap(document => [...document._all_models.values()])"
     page.wait_for_function(
         f"label => window.Bokeh && {models}.some(model => model.axis_label === label)",
@@ -204,7 +209,7 @@ def wait_for_axis(page, label):
     )
 
 
-def test_choices_in_the_page_to_explore_change_its_plots(browser, address):
+def test_choices_in_the_explorer_change_its_plots(browser, address):
     websocket = f"ws://{address.partition('//')[2]}"
     with open_page(browser, address, address, websocket) as page:
         figures = page.locator(".bk-Figure")
@@ -215,7 +220,7 @@ def test_choices_in_the_page_to_explore_change_its_plots(browser, address):
         wait_for_axis(page, "weight_norm")
         outcome_of_first_setting = page.get_by_label("outcome").element_handle()
         page.get_by_label("setting").select_option("digits_labels_tanh")
-        # the other setting has widgets of its own
+        # The widgets belong to a setting, so those of the first setting disappear.
         outcome_of_first_setting.wait_for_element_state("hidden")
         page.get_by_label("outcome").select_option("online_error_gap")
         wait_for_axis(page, "online_error_gap")
@@ -223,8 +228,10 @@ def test_choices_in_the_page_to_explore_change_its_plots(browser, address):
         sync_api.expect(page.get_by_label("setting")).to_have_value("digits_labels_tanh")
 
 
-def test_exploring_a_folder_without_results_is_refused(unbuilt):
-    process = unbuilt.run("python", "workflow/scripts/explore.py", "results/nothing")
+def test_explorer_of_a_folder_without_results_is_refused(project_without_results):
+    process = project_without_results.run(
+        "python", "workflow/scripts/explore.py", "results/nothing"
+    )
     assert process.returncode == 2
     assert "results/nothing/datasets has no setting. Run the study first" in process.stdout
     assert "Traceback" not in process.stdout

@@ -1,9 +1,7 @@
-"""Trace figures and numbers back to the data, and compare a study with its reference.
-
-All tests use the whole tiny study.
-"""
+"""Trace figures and numbers of the tiny study to its data, and compare it with its reference."""
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -15,66 +13,65 @@ from edits import ENSEMBLES, RELU
 from plasticity.config import registry
 
 
-def print_origin(project, *arguments):
-    """Return what `origin.py` prints."""
-    done = project.run("python", "workflow/scripts/origin.py", *arguments)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+def read_digest(path):
+    """Return the SHA-256 digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def file_names(report):
-    """Return the names of the files in a report of `origin.py`."""
-    return re.findall(r"^[0-9a-f]{12}  (.*)$", report, re.MULTILINE)
+def run_origin(project, *arguments):
+    """Run `origin.py`, and return its output."""
+    process = project.run("python", "workflow/scripts/origin.py", *arguments)
+    assert process.returncode == 0, process.stdout
+    return process.stdout
 
 
-def test_figure_leads_back_to_every_run_and_to_the_checksum_of_the_data(built):
-    report = print_origin(built, "results/tiny/figures/scatter.svg")
-    names = file_names(report)
+def file_names(output):
+    """Return the names of the files in the output of `origin.py`."""
+    return re.findall(r"^[0-9a-f]{12}  (.*)$", output, re.MULTILINE)
+
+
+def test_figure_leads_back_to_every_run_and_to_the_checksum_of_the_data(tiny_study):
+    output = run_origin(tiny_study, "results/tiny/figures/scatter.svg")
+    names = file_names(output)
     assert names[0] == "figures/scatter.svg"
     assert {"tables/associations.csv", "workflow/style.yaml", "data/digits.nc"} <= set(names)
-    assert {name for name in names if name.startswith("runs/")} == {
-        f"runs/{ensemble}/{file}.nc"
-        for ensemble in ENSEMBLES
-        for file in ("outcomes", "measures", "checkpoints")
-    }
-    data = hashlib.sha256((built.results / "data/digits.nc").read_bytes()).hexdigest()
-    assert re.search(
-        rf"^{data[:12]}  data/digits\.nc\n +made by prepare, commit .*scikit-learn \d",
-        report,
-        re.MULTILINE,
-    )
-    assert "!" not in report
+    stages = ("outcomes", "measures", "checkpoints")
+    run_files = itertools.product(ENSEMBLES, stages)
+    expected_runs = {f"runs/{ensemble}/{stage}.nc" for ensemble, stage in run_files}
+    assert {name for name in names if name.startswith("runs/")} == expected_runs
+    digest = read_digest(tiny_study.results / "data/digits.nc")
+    source = rf"^{digest[:12]}  data/digits\.nc\n +made by prepare, commit .*scikit-learn \d"
+    assert re.search(source, output, re.MULTILINE)
+    assert "!" not in output
 
 
-def test_number_leads_back_to_its_own_setting_and_arm(built):
-    report = print_origin(
-        built,
+def test_number_leads_back_to_its_setting_its_arm_and_the_baseline(tiny_study):
+    output = run_origin(
+        tiny_study,
         "results/tiny/tables/outcomes.csv",
         f"setting={RELU}",
         "arm=none",
         "outcome=final_error",
         "stage=late",
     )
-    row, *_ = report.splitlines()
+    row = output.splitlines()[0]
     assert row.startswith(f"setting {RELU}, arm none, outcome final_error, stage late, mean 0.")
-    names = file_names(report)
+    names = file_names(output)
     runs = {name.rsplit("/", 1)[0] for name in names if name.startswith("runs/")}
-    assert runs == {
-        f"runs/{RELU}/{method}/{seed}" for method in ("none", "fresh") for seed in (0, 1)
-    }
+    expected_runs = {f"runs/{RELU}/none/0", f"runs/{RELU}/none/1"}
+    expected_runs |= {f"runs/{RELU}/fresh/0", f"runs/{RELU}/fresh/1"}
+    assert runs == expected_runs
     assert [name for name in names if name.startswith("datasets/")] == [f"datasets/{RELU}.nc"]
 
 
-def test_edited_file_is_marked_where_it_is_and_where_it_was_used(copy):
-    copy.append(f"results/tiny/runs/{RELU}/l2/0/outcomes.nc", " ")
-    report = print_origin(copy, "results/tiny/tables/outcomes.csv")
-    assert re.search(
-        rf"runs/{RELU}/l2/0/outcomes\.nc\n +! its checksum differs from its record", report
-    )
-    assert re.search(
-        rf"datasets/{RELU}\.nc\n +! its input runs/{RELU}/l2/0/outcomes\.nc has changed", report
-    )
-    assert report.count("!") == 2
+def test_edited_file_and_the_file_computed_from_it_are_marked(built_copy):
+    built_copy.append(f"results/tiny/runs/{RELU}/l2/0/outcomes.nc", " ")
+    output = run_origin(built_copy, "results/tiny/tables/outcomes.csv")
+    run_file = rf"runs/{RELU}/l2/0/outcomes\.nc"
+    assert re.search(rf"{run_file}\n +! its checksum differs from its record", output)
+    dataset = rf"datasets/{RELU}\.nc"
+    assert re.search(rf"{dataset}\n +! its input {run_file} has changed", output)
+    assert output.count("!") == 2
 
 
 @pytest.mark.parametrize(
@@ -90,49 +87,37 @@ def test_edited_file_is_marked_where_it_is_and_where_it_was_used(copy):
         (["results/tiny/figures/scatter.png", "arm=none"], "has no column 'arm'"),
     ],
 )
-def test_file_without_origin_is_refused_in_one_sentence(built, arguments, message):
-    done = built.run("python", "workflow/scripts/origin.py", *arguments)
-    assert done.returncode == 1
-    assert message in done.stdout
-    assert "Traceback" not in done.stdout
+def test_file_or_row_without_an_origin_is_refused(tiny_study, arguments, message):
+    process = tiny_study.run("python", "workflow/scripts/origin.py", *arguments)
+    assert process.returncode == 1
+    assert message in process.stdout
+    assert "Traceback" not in process.stdout
 
 
-def test_every_result_has_a_record_of_the_config_the_code_and_its_inputs(built):
-    results = {
-        name
-        for name in built.contents()
-        if name.split("/")[0] not in ("provenance", "logs", "benchmarks")
-    }
-    recorded = {
-        name.removeprefix("provenance/").removesuffix(".json")
-        for name in built.contents()
-        if name.startswith("provenance/")
-    }
+def check_inputs(project, record):
+    """Check that the digests of a provenance record equal those of its inputs."""
+    for name, digest in record["inputs"].items():
+        result = project.results / name
+        path = result if result.exists() else project.root / name
+        assert read_digest(path) == digest, name
+
+
+def test_every_result_has_a_record_of_the_config_the_code_and_its_inputs(tiny_study):
+    results = set()
+    recorded = set()
+    for name in tiny_study.digests():
+        folder = name.split("/")[0]
+        if folder == "provenance":
+            recorded.add(name.removeprefix("provenance/").removesuffix(".json"))
+        elif folder not in ("logs", "benchmarks"):
+            results.add(name)
     assert recorded == results
     for name in results:
-        record = json.loads((built.results / "provenance" / f"{name}.json").read_text())
-        assert record["sha256"] == hashlib.sha256((built.results / name).read_bytes()).hexdigest()
-        assert record["commit"] == "", "the copy is no git repository"
-        assert bool(record["inputs"]) == (record["source"] != "prepare")
-        for input_name, digest in record["inputs"].items():
-            path = built.results / input_name
-            if not path.exists():
-                path = built.root / input_name
-            content = path.read_bytes()
-            assert hashlib.sha256(content).hexdigest() == digest, (name, input_name)
-
-
-def test_figure_names_its_inputs_in_every_format(built):
-    for figure in registry.names("figures"):
-        record = json.loads((built.results / f"provenance/figures/{figure}.svg.json").read_text())
-        svg = (built.results / f"figures/{figure}.svg").read_text()
-        assert f"{figure}&quot;" in svg or f'{figure}"' in svg
-        pdf = (built.results / f"figures/{figure}.pdf").read_bytes()
-        png = (built.results / f"figures/{figure}.png").read_bytes()
-        for digest in record["inputs"].values():
-            assert digest in svg
-            assert digest.encode() in pdf or digest.encode() in b"".join(inflated_streams(pdf))
-            assert digest.encode() in png
+        record = json.loads((tiny_study.results / "provenance" / f"{name}.json").read_text())
+        assert record["sha256"] == read_digest(tiny_study.results / name), name
+        assert record["commit"] == "", "a project of the tests is not a git repository"
+        assert bool(record["inputs"]) == (record["source"] != "prepare"), name
+        check_inputs(tiny_study, record)
 
 
 def inflated_streams(pdf):
@@ -144,42 +129,64 @@ def inflated_streams(pdf):
             continue
 
 
+def test_figure_names_its_inputs_in_every_format(tiny_study):
+    for figure in registry.names("figures"):
+        record = json.loads(
+            (tiny_study.results / f"provenance/figures/{figure}.svg.json").read_text()
+        )
+        svg = (tiny_study.results / f"figures/{figure}.svg").read_text()
+        assert f"{figure}&quot;" in svg or f'{figure}"' in svg
+        pdf = (tiny_study.results / f"figures/{figure}.pdf").read_bytes()
+        png = (tiny_study.results / f"figures/{figure}.png").read_bytes()
+        pdf_text = pdf + b"".join(inflated_streams(pdf))
+        for digest in record["inputs"].values():
+            assert digest in svg
+            assert digest.encode() in pdf_text
+            assert digest.encode() in png
+
+
 # Results edited by hand
 
 
 @pytest.mark.slow
-def test_edited_result_stops_its_readers_and_is_computed_again_once_deleted(copy, built):
-    table = copy.results / "tables/outcomes.csv"
+def test_edited_result_stops_jobs_that_read_it_until_it_is_deleted(built_copy, tiny_study):
+    table = built_copy.results / "tables/outcomes.csv"
     edited = table.read_text().replace("0.", "0.0", 1)
     os.utime(table)
     table.write_text(edited)
-    done = copy.snakemake("--keep-going", "tables")
-    assert done.returncode == 1
-    assert (
-        "results/tiny/tables/outcomes.csv differs from the file that analyse wrote" in done.stdout
-    )
-    assert "Traceback" not in done.stdout
-    assert table.read_text() == edited, "nothing is overwritten"
+    process = built_copy.snakemake("--keep-going", "tables")
+    assert process.returncode == 1
+    message = "results/tiny/tables/outcomes.csv differs from the file that analyse wrote"
+    assert message in process.stdout
+    assert "Traceback" not in process.stdout
+    assert table.read_text() == edited, "a job has overwritten the edited table"
     table.unlink()
-    copy.build("tables")
-    assert copy.lasting() == built.lasting()
+    built_copy.build("tables")
+    assert built_copy.reproducible_digests() == tiny_study.reproducible_digests()
 
 
 # The reference
 
 
+def reproduce(project, *options):
+    """Compare the tiny study with its reference."""
+    return project.run("python", "workflow/scripts/reproduce.py", "tiny", *options)
+
+
+def use_fewer_draws(config):
+    """Lower the number of permutations, so that the p-values change."""
+    config.setdefault("statistics", {}).update(draws=499)
+
+
 @pytest.mark.slow
-def test_study_that_differs_from_its_reference_fails_on_the_same_machine(copy):
-    missing_reference = copy.run("python", "workflow/scripts/reproduce.py", "tiny")
-    assert missing_reference.returncode == 1
-    assert copy.run("python", "workflow/scripts/reproduce.py", "tiny", "--publish").returncode == 0
-    assert copy.run("python", "workflow/scripts/reproduce.py", "tiny").returncode == 0
-    copy.config(lambda config: config.setdefault("statistics", {}).update(draws=499))
-    done = copy.run("python", "workflow/scripts/reproduce.py", "tiny")
-    assert done.returncode == 1
-    assert "on this kind of machine they should be the same" in done.stdout
-    assert re.search(
-        r"^tables/comparisons\.csv: p differs in \d+ of \d+ rows, at most by 0\.",
-        done.stdout,
-        re.MULTILINE,
-    ), done.stdout[-2000:]
+def test_study_that_differs_from_its_reference_fails_on_the_same_machine(built_copy):
+    without_reference = reproduce(built_copy)
+    assert without_reference.returncode == 1
+    assert reproduce(built_copy, "--publish").returncode == 0
+    assert reproduce(built_copy).returncode == 0
+    built_copy.config(use_fewer_draws)
+    changed = reproduce(built_copy)
+    assert changed.returncode == 1
+    assert "on this kind of machine they should be the same" in changed.stdout
+    difference = r"^tables/comparisons\.csv: p differs in \d+ of \d+ rows, at most by 0\."
+    assert re.search(difference, changed.stdout, re.MULTILINE), changed.stdout[-2000:]

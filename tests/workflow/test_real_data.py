@@ -1,4 +1,4 @@
-"""The settings of the paper on the original files of MNIST, CIFAR-10 and ImageNet, at a small budget, from the files to the tables."""
+"""The settings of the paper at a small budget, from original files of images to the tables."""
 
 import gzip
 import os
@@ -12,27 +12,34 @@ import xarray as xr
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = yaml.safe_load((ROOT / "studies" / "small" / "paper.yaml").read_text(encoding="utf-8"))
-GIVEN = Path(os.environ.get("PLASTICITY_DATA", "")).resolve()
-MNIST, CIFAR10, IMAGENET = (
-    GIVEN / "MNIST",
-    GIVEN / "cifar-10-batches-py",
-    GIVEN / "tiny-imagenet-20-classes.tar.gz",
-)
+CONFIG_FILE = "studies/small/paper.yaml"
+CONFIG = yaml.safe_load((ROOT / CONFIG_FILE).read_text(encoding="utf-8"))
+DATA = Path(os.environ.get("PLASTICITY_DATA", "")).resolve()
+MNIST = DATA / "MNIST"
+CIFAR10 = DATA / "cifar-10-batches-py"
+IMAGENET = DATA / "tiny-imagenet-20-classes.tar.gz"
+TIMEOUT_SECONDS = 1800
+
+IMAGES_MAGIC = 2051
+LABELS_MAGIC = 2049
+TRAINING_IMAGES = 60_000
 
 pytestmark = [
     pytest.mark.data,
     pytest.mark.skipif(
         "PLASTICITY_DATA" not in os.environ
         or not all(path.exists() for path in (MNIST, CIFAR10, IMAGENET)),
-        reason="PLASTICITY_DATA does not name a folder with MNIST, cifar-10-batches-py and tiny-imagenet-20-classes.tar.gz",
+        reason=(
+            "PLASTICITY_DATA does not name a folder with MNIST, cifar-10-batches-py and "
+            "tiny-imagenet-20-classes.tar.gz"
+        ),
     ),
 ]
 
 
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory):
-    """MNIST and CIFAR-10 as they were given, ImageNet unpacked."""
+    """Link the folders of MNIST and CIFAR-10, and unpack ImageNet."""
     root = tmp_path_factory.mktemp("data")
     for folder in (MNIST, CIFAR10):
         (root / folder.name).symlink_to(folder)
@@ -41,86 +48,98 @@ def data_root(tmp_path_factory):
     return root
 
 
-def state(root):
-    """Every file of the data root, with its size and when it was last changed."""
-    found = [path for folder in root.iterdir() for path in folder.resolve().rglob("*")]
-    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in found}
+def read_sizes_and_times(root):
+    """Return the size and the modification time of every file below the data root."""
+    states = {}
+    for folder in root.iterdir():
+        for path in folder.resolve().rglob("*"):
+            status = path.stat()
+            states[str(path)] = (status.st_size, status.st_mtime_ns)
+    return states
 
 
 @pytest.fixture(scope="module")
-def paper(clone, data_root):
-    """The study's tables, and the one figure that the study asks for, built on a data root that stays as it is."""
-    project, before = clone(), state(data_root)
-    targets = ["tables", "figure_explanations", "--configfile", "studies/small/paper.yaml"]
-    built = project.snakemake(
-        *targets, "--quiet", "all", env={"PLASTICITY_DATA": str(data_root)}, timeout=1800
+def results(new_project, data_root):
+    """Build the tables and one figure of the study; return the folder of its results."""
+    project = new_project()
+    before = read_sizes_and_times(data_root)
+    process = project.snakemake(
+        *("tables", "figure_explanations", "--configfile", CONFIG_FILE, "--quiet", "all"),
+        env={"PLASTICITY_DATA": str(data_root)},
+        timeout=TIMEOUT_SECONDS,
     )
-    assert built.returncode == 0, built.stdout[-6000:]
-    assert state(data_root) == before, "the data root was written to"
-    return project
+    assert process.returncode == 0, process.stdout[-6000:]
+    assert read_sizes_and_times(data_root) == before, "a job has written to the data root"
+    return project.root / "results" / "paper_small"
 
 
-def test_the_prepared_dataset_is_what_the_original_files_hold(paper):
-    images_file, labels_file = (
-        MNIST / "raw" / f"train-{name}-ubyte.gz" for name in ("images-idx3", "labels-idx1")
-    )
-    with gzip.open(images_file) as file:
-        magic, count, rows, columns = struct.unpack(">IIII", file.read(16))
-        images = np.frombuffer(file.read(), np.uint8).reshape(count, rows, columns)
-    with gzip.open(labels_file) as file:
-        assert struct.unpack(">II", file.read(8)) == (2049, count)
-        labels = np.frombuffer(file.read(), np.uint8)
-    assert (magic, count, rows, columns) == (2051, 60_000, 28, 28)
-    with xr.open_dataset(paper.root / "results/paper_small/data/mnist.nc") as data:
+def read_original_images():
+    """Read the training images of MNIST from the original file."""
+    with gzip.open(MNIST / "raw" / "train-images-idx3-ubyte.gz") as file:
+        magic, *shape = struct.unpack(">IIII", file.read(16))
+        images = np.frombuffer(file.read(), np.uint8).reshape(shape)
+    assert magic == IMAGES_MAGIC
+    assert images.shape == (TRAINING_IMAGES, 28, 28)
+    return images
+
+
+def read_original_labels():
+    """Read the training labels of MNIST from the original file."""
+    with gzip.open(MNIST / "raw" / "train-labels-idx1-ubyte.gz") as file:
+        assert struct.unpack(">II", file.read(8)) == (LABELS_MAGIC, TRAINING_IMAGES)
+        return np.frombuffer(file.read(), np.uint8)
+
+
+def test_prepared_mnist_equals_the_original_files(results):
+    images = read_original_images()
+    labels = read_original_labels()
+    with xr.open_dataset(results / "data/mnist.nc") as data:
         assert data.image.dims == ("sample", "channel", "row", "column")
         assert data.image.dtype == np.uint8
         assert np.array_equal(data.image[:, 0], images)
         assert np.array_equal(data.label, labels)
         assert np.isclose(data.channel_mean, images.mean() / 255, rtol=1e-6)
         assert np.isclose(data.channel_std, images.std() / 255, rtol=1e-6)
-        assert data.image.encoding["zlib"], "more than a megabyte is compressed"
-        assert [str(name) for name in data.class_name.values][:2] == ["0 - zero", "1 - one"]
+        assert data.image.encoding["zlib"], "a variable of more than a megabyte is not compressed"
+        class_names = [str(name) for name in data.class_name.values]
+        assert class_names[:2] == ["0 - zero", "1 - one"]
 
 
-def test_the_prepared_datasets_are_those_that_the_config_describes(paper):
-    folder = paper.root / "results/paper_small/data"
-    with xr.open_dataset(folder / "cifar10.nc") as data:
-        assert (data.sizes["sample"], data.sizes["class"]) == (10_000, 10)
-    with xr.open_dataset(folder / "imagenet.nc") as data:
+def test_prepared_color_images_have_the_sizes_and_classes_of_the_config(results):
+    with xr.open_dataset(results / "data/cifar10.nc") as data:
+        assert data.sizes["sample"] == 10_000
+        assert data.sizes["class"] == 10
+    with xr.open_dataset(results / "data/imagenet.nc") as data:
         assert data.image.shape == (2_000, 3, 32, 32)
         assert np.bincount(data.label).tolist() == [100] * 20
         assert all(str(name).startswith("n0") for name in data.class_name.values)
 
 
-def test_the_study_has_its_tables_and_its_figure(paper):
-    results = paper.root / "results" / "paper_small"
-    assert {"associations.csv", "comparisons.csv", "outcomes.csv"} <= {
-        path.name for path in (results / "tables").iterdir()
-    }
+def test_study_has_its_tables_and_its_figure(results):
+    tables = {path.name for path in (results / "tables").iterdir()}
+    assert {"associations.csv", "comparisons.csv", "outcomes.csv"} <= tables
     assert (results / "figures" / "explanations.svg").stat().st_size > 5000
-    assert {path.name for path in (paper.root / "results").iterdir()} == {
-        "README.md",
-        "paper_small",
-    }
+    results_of_all_studies = {path.name for path in results.parent.iterdir()}
+    assert results_of_all_studies == {"README.md", "paper_small"}
 
 
 @pytest.mark.parametrize("setting", CONFIG["settings"])
-def test_every_setting_is_trained_and_measured(paper, setting):
-    with xr.open_dataset(paper.root / "results/paper_small/datasets" / f"{setting}.nc") as data:
+def test_every_setting_is_trained_and_measured(results, setting):
+    with xr.open_dataset(results / "datasets" / f"{setting}.nc") as data:
         assert {"none", "fresh"} <= set(data.arm.values)
         assert (data.status == 0).all()
         assert data.final_error.notnull().all()
         assert ((data.final_error >= 0) & (data.final_error <= 1)).all()
-        new = data.sel(evaluation_point="next")
-        assert new.fisher_eigenvalue.sizes["rank"] == 64
-        assert (new.fisher_eigenvalue.notnull().all("rank")).all()
-        assert (new.fisher_top_eigenvalue.sel(block="all") > 0).all()
-        assert new.feature_rank.notnull().any("block").all()
+        on_next_task = data.sel(evaluation_point="next")
+        assert on_next_task.fisher_eigenvalue.sizes["rank"] == 64
+        assert on_next_task.fisher_eigenvalue.notnull().all()
+        assert (on_next_task.fisher_top_eigenvalue.sel(block="all") > 0).all()
+        assert on_next_task.feature_rank.notnull().any("block").all()
 
 
-def test_no_result_names_the_place_of_the_data(paper, data_root):
-    for path in (paper.root / "results" / "paper_small").rglob("*"):
+def test_results_do_not_contain_the_path_of_the_data(results, data_root):
+    for path in results.rglob("*"):
         if path.is_file() and path.suffix in {".nc", ".csv", ".svg"}:
             content = path.read_bytes()
-            assert str(GIVEN).encode() not in content, path
+            assert str(DATA).encode() not in content, path
             assert str(data_root).encode() not in content, path

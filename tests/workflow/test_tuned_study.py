@@ -1,345 +1,375 @@
-"""Tuned arms, with real runs: stages and files, what a criterion retrains, and that nobody is tuned on the seeds that report."""
+"""Studies with tuning seeds: their files, the selected arm, and what a new criterion reruns."""
 
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from projects import copy_project
 
 from plasticity.storage import netcdf
 
 SETTING = "digits_labels_relu"
 TUNED = f"{SETTING}/l2_init"
 STRENGTHS = [0.001, 0.1]
-RESULTS = ("outcomes.nc", "checkpoints.nc", "measures.nc")
+TASKS = 3
+TUNING_SEEDS = [1000, 1001]
+REPORTING_SEEDS = [0, 1]
+RUN_FILES = ("outcomes.nc", "checkpoints.nc", "measures.nc")
+FOLDER = f"results/tuned/runs/{TUNED}"
+
+# Patterns of files in the results of the study
+FILES_OF_TUNED_METHOD = f"runs/{TUNED}/*/*.nc"
+FILES_OF_OTHER_METHODS = f"runs/{SETTING}/[nf]*/*/*.nc"
+FILES_OF_ALL_RUNS = "[rt]un*/**/*.nc"
+
+START_SECONDS = 120  # limit for the first task of a job
+LONG_RUN_TASKS = 600
 
 
-def tuning(config):
-    """The tiny study with one setting, and a method of two arms to choose from."""
+def add_tuning(config):
+    """Reduce the tiny study to one setting, and tune a method with two arms."""
     config["study"] = "tuned"
-    config["seeds"] = {"tune": 2, "report": 2}
+    config["seeds"] = {"tune": len(TUNING_SEEDS), "report": len(REPORTING_SEEDS)}
     del config["settings"]["digits_labels_tanh"]
-    config["settings"][SETTING]["problem"]["tasks"] = 3
+    config["settings"][SETTING]["problem"]["tasks"] = TASKS
     config["methods"] = {"none": {}, "l2_init": {"strength": STRENGTHS}}
 
 
 @pytest.fixture(scope="module")
-def tuned_study(study):
-    """The tuned study, from nothing to its tables: to look at, not to change."""
-    return study("tuned", tuning, "tables")
+def tuned_study(build_study):
+    """Build the tables of the tuned study once, to read only."""
+    return build_study("tuned", add_tuning, "tables")
 
 
 @pytest.fixture
-def changing(tuned_study, tmp_path):
-    """The same in another folder, to be changed, with its hard links."""
-    subprocess.run(["cp", "-a", tuned_study.root, tmp_path / "copy"], check=True)
-    yield replace(tuned_study, root=tmp_path / "copy")
-    shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+def tuned_copy(tuned_study, tmp_path):
+    """Copy the tuned study with its hard links, to change it."""
+    with copy_project(tuned_study, tmp_path / "copy") as project:
+        yield project
 
 
 def results(project):
+    """Return the folder of the results."""
     return project.root / "results" / "tuned"
 
 
-def choice(project):
+def read_choice(project):
+    """Read which arm was selected, by which criterion."""
     return json.loads((results(project) / "tuning" / TUNED / "choice.json").read_text())
 
 
-def by(outcome, stage="all"):
-    return lambda config: config.update(tuning={"outcome": outcome, "stage": stage})
+def tuning_outcomes(project, seed):
+    """Return the path of the outcomes of a tuning seed."""
+    return results(project) / "tuning" / TUNED / str(seed) / "outcomes.nc"
 
 
-def inodes(project, pattern):
-    """Which files lie where: a file that was made anew is another one."""
-    return {
-        str(path.relative_to(results(project))): path.stat().st_ino
-        for path in results(project).glob(pattern)
-    }
+def read_inodes(project, pattern):
+    """Return the inodes of files; a file that a job has written again has another inode."""
+    folder = results(project)
+    return {str(path.relative_to(folder)): path.stat().st_ino for path in folder.glob(pattern)}
 
 
-def log(project, seed, stage="train"):
-    return (results(project) / "logs" / "runs" / TUNED / seed / f"{stage}.log").read_text()
+def read_log(project, seed, stage):
+    """Read the log of the last job of the tuned method for a reporting seed."""
+    return (results(project) / "logs" / "runs" / TUNED / str(seed) / f"{stage}.log").read_text()
 
 
-def computed(project, stage="train"):
-    """The seeds for which the last job of the tuned method computed something; for the others it took back what was made before."""
-    said = {seed: log(project, seed, stage) for seed in ("0", "1")}
-    taken = {
-        seed
-        for seed, text in said.items()
-        if "restored from" in text and "nothing is computed" in text
-    }
-    assert not any(": 3 of 3, " in said[seed] for seed in taken)
-    assert all(": 3 of 3, " in said[seed] for seed in set(said) - taken)
-    return set(said) - taken
+def was_computed(project, seed, stage):
+    """Return whether the last job computed all tasks; otherwise it restored an earlier result."""
+    log = read_log(project, seed, stage)
+    was_restored = "restored from" in log and "nothing is computed" in log
+    has_computed = f": {TASKS} of {TASKS}, " in log
+    assert was_restored != has_computed, log
+    return has_computed
 
 
-def prefer(project, outcome, place):
-    """Alter an outcome in the files of the tuning seeds so that one arm has least of it."""
-    for seed in ("1000", "1001"):
-        path = results(project) / "tuning" / TUNED / seed / "outcomes.nc"
-        data = netcdf.read(path)
-        data[outcome].values[...] = 1
-        data[outcome].values[place] = 0
-        netcdf.write(data, path)
-        (results(project) / "provenance/tuning" / TUNED / seed / "outcomes.nc.json").unlink(
-            missing_ok=True
-        )  # else it is refused for its checksum
+def computed_seeds(project, stage="train"):
+    """Return the reporting seeds for which the last job of the tuned method computed a result."""
+    return {seed for seed in REPORTING_SEEDS if was_computed(project, seed, stage)}
 
 
-def test_a_tuned_study_leaves_the_files_of_its_stages(tuned_study):
-    files = {
-        str(path.relative_to(results(tuned_study)))
-        for path in results(tuned_study).rglob("*.*")
-        if path.is_file()
-    }
-    made = {
-        name
-        for name in files
-        if name.partition("/")[0] in {"tuning", "runs"} and "/kept/" not in name
-    }
-    ensembles = [
-        f"runs/{SETTING}/{method}/{seed}"
-        for method in ("none", "l2_init", "fresh")
-        for seed in (0, 1)
-    ]
-    assert made == {
-        *(f"tuning/{TUNED}/{seed}/outcomes.nc" for seed in (1000, 1001)),
-        f"tuning/{TUNED}/choice.json",
-        *(f"{ensemble}/{name}" for ensemble in ensembles for name in RESULTS),
-    }
-    assert {name.partition("/kept/")[0] for name in files if "/kept/" in name} == {
-        f"runs/{TUNED}/{seed}" for seed in (0, 1)
-    }
-    assert {
-        "tables/tuning.csv",
-        f"logs/tuning/{TUNED}/1000/tune.log",
-        f"logs/tuning/{TUNED}/choose.log",
-    } <= files
-    assert '<section id="tuning">' in (results(tuned_study) / "tables/methods.html").read_text()
+# Files and arms
+
+
+def test_tuned_study_has_the_files_of_its_stages(tuned_study):
+    folder = results(tuned_study)
+    paths = [path for path in folder.rglob("*.*") if path.is_file()]
+    names = {str(path.relative_to(folder)) for path in paths}
+    of_earlier_arms = {name for name in names if "/cache/" in name}
+    of_stages = {name for name in names if name.partition("/")[0] in {"tuning", "runs"}}
+
+    expected = {f"tuning/{TUNED}/choice.json"}
+    expected |= {f"tuning/{TUNED}/{seed}/outcomes.nc" for seed in TUNING_SEEDS}
+    for method in ("none", "l2_init", "fresh"):
+        for seed in REPORTING_SEEDS:
+            expected |= {f"runs/{SETTING}/{method}/{seed}/{name}" for name in RUN_FILES}
+    assert of_stages - of_earlier_arms == expected
+
+    folders_with_earlier_arms = {name.partition("/cache/")[0] for name in of_earlier_arms}
+    assert folders_with_earlier_arms == {f"runs/{TUNED}/{seed}" for seed in REPORTING_SEEDS}
+    assert "tables/tuning.csv" in names
+    assert f"logs/tuning/{TUNED}/1000/tune.log" in names
+    assert f"logs/tuning/{TUNED}/choose.log" in names
+    assert '<section id="tuning">' in (folder / "tables/methods.html").read_text()
     assert tuned_study.plan("tables") == set()
 
 
-def test_all_arms_are_trained_on_tuning_seeds_and_the_chosen_one_alone_reports(tuned_study):
-    for seed in (1000, 1001):
-        with xr.open_dataset(
-            results(tuned_study) / "tuning" / TUNED / str(seed) / "outcomes.nc"
-        ) as data:
-            assert list(data.arm.values) == [
-                f"l2_init(strength={strength})" for strength in STRENGTHS
-            ]
+def test_tuning_seeds_train_all_arms_and_reporting_seeds_the_selected_arm(tuned_study):
+    for seed in TUNING_SEEDS:
+        with xr.open_dataset(tuning_outcomes(tuned_study, seed)) as data:
+            arms = [f"l2_init(strength={strength})" for strength in STRENGTHS]
+            assert list(data.arm.values) == arms
             assert list(data.seed.values) == [seed]
     with xr.open_dataset(results(tuned_study) / "datasets" / f"{SETTING}.nc") as data:
-        assert (
-            list(data.arm.values)
-            == json.loads(data.settings)["arms"]
-            == ["none", "l2_init", "fresh"]
-        )
-        assert list(data.seed.values) == [0, 1]
-    for seed in ("0", "1"):
+        arms = ["none", "l2_init", "fresh"]
+        assert list(data.arm.values) == arms
+        assert json.loads(data.settings)["arms"] == arms
+        assert list(data.seed.values) == REPORTING_SEEDS
+    selected_arm = read_choice(tuned_study)["arm"]
+    for seed in REPORTING_SEEDS:
         for name in ("outcomes.nc", "checkpoints.nc"):
-            with xr.open_dataset(results(tuned_study) / "runs" / TUNED / seed / name) as data:
+            with xr.open_dataset(tuned_study.root / FOLDER / str(seed) / name) as data:
                 assert list(data.arm.values) == ["l2_init"]
-                assert json.loads(data.settings)["arms"] == [choice(tuned_study)["arm"]]
+                assert json.loads(data.settings)["arms"] == [selected_arm]
 
 
-def test_the_choice_is_the_least_mean_over_the_tuning_seeds_and_the_table_says_so(tuned_study):
-    errors = [
-        netcdf.read(results(tuned_study) / "tuning" / TUNED / seed / "outcomes.nc").final_error
-        for seed in ("1000", "1001")
-    ]
-    scores = np.mean([error.astype(float).mean("task").values[:, 0] for error in errors], axis=0)
-    assert choice(tuned_study)["arm"] == {"strength": STRENGTHS[int(scores.argmin())]}
+def test_selected_arm_has_the_smallest_mean_error_and_is_marked_in_the_table(tuned_study):
+    errors = []
+    for seed in TUNING_SEEDS:
+        error = netcdf.read(tuning_outcomes(tuned_study, seed)).final_error
+        errors.append(error.astype(float).mean("task").values[:, 0])
+    scores = np.mean(errors, axis=0)
+    selected_strength = STRENGTHS[int(scores.argmin())]
+    assert read_choice(tuned_study)["arm"] == {"strength": selected_strength}
+
     table = pd.read_csv(results(tuned_study) / "tables" / "tuning.csv")
-    assert len(table) == 2 * 3 * 3
+    assert len(table) == 2 * 3 * 3, "not a row for every arm, outcome and stage"
     criterion = table[table["criterion"]]
-    assert set(zip(criterion["outcome"], criterion["stage"], strict=True)) == {
-        ("final_error", "all")
-    }
+    outcomes_and_stages = set(zip(criterion["outcome"], criterion["stage"], strict=True))
+    assert outcomes_and_stages == {("final_error", "all")}
     np.testing.assert_allclose(criterion["mean"], scores, rtol=1e-5)
-    assert list(criterion["chosen"]) == [
-        strength == choice(tuned_study)["arm"]["strength"] for strength in STRENGTHS
-    ]
+    is_selected = [strength == selected_strength for strength in STRENGTHS]
+    assert list(criterion["chosen"]) == is_selected
 
 
 @pytest.mark.slow
-def test_reporting_members_are_those_of_a_study_of_that_arm_alone(changing):
-    def alone(config):
-        config["study"], config["seeds"]["tune"] = "alone", 0
-        config["methods"]["l2_init"] = choice(changing)["arm"]
+def test_reporting_runs_equal_those_of_a_study_of_the_selected_arm(tuned_copy):
+    selected_arm = read_choice(tuned_copy)["arm"]
 
-    changing.config(alone)
-    paths = [
-        f"runs/{TUNED}/{name}"
-        for name in ("0/outcomes.nc", "1/outcomes.nc", "1/checkpoints.nc", "1/measures.nc")
-    ]
-    changing.build(*(f"results/alone/{path}" for path in paths))
+    def use_selected_arm(config):
+        config["study"] = "single_arm"
+        config["seeds"]["tune"] = 0
+        config["methods"]["l2_init"] = selected_arm
+
+    tuned_copy.config(use_selected_arm)
+    names = ("0/outcomes.nc", "1/outcomes.nc", "1/checkpoints.nc", "1/measures.nc")
+    paths = [f"runs/{TUNED}/{name}" for name in names]
+    tuned_copy.build(*(f"results/single_arm/{path}" for path in paths))
     for path in paths:
-        one, other = (
-            xr.load_dataset(changing.root / "results" / study / path)
-            for study in ("tuned", "alone")
-        )
-        assert list(other.arm.values) == [
-            f"l2_init(strength={choice(changing)['arm']['strength']:g})"
-        ]
-        assert one.identical(other.assign_coords(arm=one.arm).assign_attrs(inputs=one.inputs)), (
-            path
-        )  # an arm's name is in checkpoints
+        tuned = xr.load_dataset(results(tuned_copy) / path)
+        untuned = xr.load_dataset(tuned_copy.root / "results/single_arm" / path)
+        assert list(untuned.arm.values) == [f"l2_init(strength={selected_arm['strength']:g})"]
+        # `inputs` has the digest of the checkpoints, which contain the name of the arm.
+        renamed = untuned.assign_coords(arm=tuned.arm).assign_attrs(inputs=tuned.inputs)
+        assert tuned.identical(renamed), path
 
 
-def test_members_on_tuning_seeds_are_none_that_report(tuned_study):
-    tuned_on, reported = (
-        np.concatenate(
-            [
-                netcdf.read(
-                    results(tuned_study) / path / TUNED / seed / "outcomes.nc"
-                ).final_loss.values.ravel()
-                for seed in seeds
-            ]
-        )
-        for path, seeds in (("tuning", ("1000", "1001")), ("runs", ("0", "1")))
-    )
-    assert len(np.unique(tuned_on)) == 2 * 2 * 3
-    assert not np.isin(tuned_on, reported).any()
+def read_losses(paths):
+    """Return the losses of all arms, seeds and tasks of some outcomes files."""
+    return np.concatenate([netcdf.read(path).final_loss.values.ravel() for path in paths])
 
 
-@pytest.mark.slow
-def test_a_criterion_retrains_nothing_but_an_arm_that_was_not_chosen_before(changing):
-    first = choice(changing)["arm"]
-    before, others = (
-        inodes(changing, f"runs/{TUNED}/*/*.nc"),
-        inodes(changing, f"runs/{SETTING}/[nf]*/*/*.nc"),
-    )
-    prefer(changing, "final_loss", STRENGTHS.index(first["strength"]))
-    prefer(changing, "online_error", 1 - STRENGTHS.index(first["strength"]))
-    kept = changing.contents(f"results/tuned/runs/{TUNED}")
+def test_runs_of_tuning_seeds_differ_from_reporting_runs(tuned_study):
+    tuning_paths = [tuning_outcomes(tuned_study, seed) for seed in TUNING_SEEDS]
+    folder = tuned_study.root / FOLDER
+    reporting_paths = [folder / str(seed) / "outcomes.nc" for seed in REPORTING_SEEDS]
+    tuning_losses = read_losses(tuning_paths)
+    reporting_losses = read_losses(reporting_paths)
+    assert len(np.unique(tuning_losses)) == len(STRENGTHS) * len(TUNING_SEEDS) * TASKS
+    assert not np.isin(tuning_losses, reporting_losses).any()
 
-    # another criterion that chooses the same arm
-    changing.config(by("final_loss"))
-    planned = changing.plan("train")
-    assert planned == {
-        f"choose_arm {TUNED}",
-        *(f"train_ensemble {TUNED}/{seed}" for seed in (0, 1)),
-        "train",
-    }
-    changing.build("curvature")
-    assert (choice(changing)["arm"], choice(changing)["criterion"]["outcome"]) == (
-        first,
-        "final_loss",
-    )
-    assert computed(changing) == computed(changing, "curvature") == set()
-    assert inodes(changing, f"runs/{TUNED}/*/*.nc") == before
-    assert changing.contents(f"results/tuned/runs/{TUNED}") == kept
-    assert changing.plan("curvature") == set()
 
-    # one that chooses the other arm
-    changing.config(by("online_error"))
-    changing.build("curvature")
-    assert choice(changing)["arm"] != first
-    assert computed(changing) == computed(changing, "curvature") == {"0", "1"}
-    for seed in ("0", "1"):
-        with xr.open_dataset(results(changing) / "runs" / TUNED / seed / "outcomes.nc") as data:
-            assert json.loads(data.settings)["arms"] == [choice(changing)["arm"]]
-    assert inodes(changing, f"runs/{SETTING}/[nf]*/*/*.nc") == others
-    assert changing.plan("curvature") == set()
+# Criteria
 
-    # back to the first, of which a file was altered meanwhile
-    kept_there = results(changing).glob(f"runs/{TUNED}/0/kept/train/*/outcomes.nc")
-    (altered,) = (
-        path for path in kept_there if path.stat().st_ino == before[f"runs/{TUNED}/0/outcomes.nc"]
-    )
-    content = bytearray(altered.read_bytes())
+
+def set_criterion(outcome, stage="all"):
+    """Return a change of the config that selects by an outcome at a stage of training."""
+    return lambda config: config.update(tuning={"outcome": outcome, "stage": stage})
+
+
+def favor_arm(project, outcome, arm_index):
+    """Change an outcome of the tuning seeds so that one arm has the smallest values."""
+    for seed in TUNING_SEEDS:
+        path = tuning_outcomes(project, seed)
+        data = netcdf.read(path)
+        data[outcome].values[...] = 1
+        data[outcome].values[arm_index] = 0
+        netcdf.write(data, path)
+        # With its record, the file would be refused because of its checksum.
+        record = results(project) / "provenance/tuning" / TUNED / str(seed) / "outcomes.nc.json"
+        record.unlink(missing_ok=True)
+
+
+def check_same_arm_computes_nothing(project, first_arm, first_inodes, first_contents):
+    """Select the same arm by another criterion, and check that its files stay."""
+    project.config(set_criterion("final_loss"))
+    train_jobs = {f"train_ensemble {TUNED}/{seed}" for seed in REPORTING_SEEDS}
+    assert project.plan("train") == {f"choose_arm {TUNED}", *train_jobs, "train"}
+    project.build("curvature")
+    choice = read_choice(project)
+    assert choice["arm"] == first_arm
+    assert choice["criterion"]["outcome"] == "final_loss"
+    assert computed_seeds(project) == set()
+    assert computed_seeds(project, "curvature") == set()
+    assert read_inodes(project, FILES_OF_TUNED_METHOD) == first_inodes
+    assert project.digests(FOLDER) == first_contents
+    assert project.plan("curvature") == set()
+
+
+def check_other_arm_is_computed(project, first_arm):
+    """Select the other arm, and check that jobs train and measure it."""
+    project.config(set_criterion("online_error"))
+    project.build("curvature")
+    other_arm = read_choice(project)["arm"]
+    assert other_arm != first_arm
+    assert computed_seeds(project) == set(REPORTING_SEEDS)
+    assert computed_seeds(project, "curvature") == set(REPORTING_SEEDS)
+    for seed in REPORTING_SEEDS:
+        with xr.open_dataset(project.root / FOLDER / str(seed) / "outcomes.nc") as data:
+            assert json.loads(data.settings)["arms"] == [other_arm]
+    assert project.plan("curvature") == set()
+
+
+def flip_bit_of_stored_file(project, inode):
+    """Alter the stored outcomes of the arm that was selected before, for seed 0."""
+    stored_paths = results(project).glob(f"runs/{TUNED}/0/cache/train/*/outcomes.nc")
+    (path,) = (path for path in stored_paths if path.stat().st_ino == inode)
+    content = bytearray(path.read_bytes())
     content[-1] ^= 1
-    altered.write_bytes(content)
-    changing.config(lambda config: config.pop("tuning"))
-    changing.build("curvature")
-    assert choice(changing)["arm"] == first
-    assert computed(changing) == {"0"}
-    assert re.search(r"WARNING .*outcomes\.nc was altered", log(changing, "0"))
-    assert computed(changing, "curvature") == set(), "the same checkpoints were made once more"
-    after = inodes(changing, f"runs/{TUNED}/*/*.nc")
-    assert {name for name in before if after[name] != before[name]} == {
-        f"runs/{TUNED}/0/{name}" for name in ("outcomes.nc", "checkpoints.nc")
-    }
-    made = changing.contents(f"results/tuned/runs/{TUNED}")
-    assert all(made[name] == digest for name, digest in kept.items() if "/kept/" not in name)
-    assert changing.plan("curvature") == set()
+    path.write_bytes(content)
 
 
-def test_one_more_tuning_seed_trains_itself_alone(changing):
-    prefer(changing, "final_loss", STRENGTHS.index(choice(changing)["arm"]["strength"]))
-    changing.config(by("final_loss"))
-    changing.config(lambda config: config["seeds"].update(tune=3))
-    before = inodes(changing, "[rt]un*/**/*.nc")
-    assert changing.plan("tune") == {f"tune_ensemble {TUNED}/1002", f"choose_arm {TUNED}", "tune"}
-    changing.build("train")
-    assert choice(changing)["seeds"] == [1000, 1001, 1002]
-    assert computed(changing) == set()
-    assert {
-        name: inode
-        for name, inode in inodes(changing, "[rt]un*/**/*.nc").items()
-        if before.get(name) != inode
-    }.keys() == {f"tuning/{TUNED}/1002/outcomes.nc"}
+def check_altered_file_alone_is_computed(project, first_arm, first_inodes, first_contents):
+    """Alter a stored file of the first arm, select this arm again, and check what is computed."""
+    flip_bit_of_stored_file(project, first_inodes[f"runs/{TUNED}/0/outcomes.nc"])
+    project.config(lambda config: config.pop("tuning"))
+    project.build("curvature")
+    assert read_choice(project)["arm"] == first_arm
+    assert computed_seeds(project) == {0}
+    assert re.search(r"WARNING .*outcomes\.nc was altered", read_log(project, 0, "train"))
+    assert computed_seeds(project, "curvature") == set(), "the new checkpoints differ"
 
-
-def test_one_more_reporting_seed_tunes_nothing(changing):
-    changing.config(lambda config: config["seeds"].update(report=3))
-    assert changing.plan("train") == {
-        f"train_ensemble {SETTING}/{method}/2" for method in ("none", "l2_init", "fresh")
-    } | {"train"}
+    inodes = read_inodes(project, FILES_OF_TUNED_METHOD)
+    changed = {name for name, inode in first_inodes.items() if inodes[name] != inode}
+    assert changed == {f"runs/{TUNED}/0/outcomes.nc", f"runs/{TUNED}/0/checkpoints.nc"}
+    contents = project.digests(FOLDER)
+    for name, digest in first_contents.items():
+        assert "/cache/" in name or contents[name] == digest, name
+    assert project.plan("curvature") == set()
 
 
 @pytest.mark.slow
-def test_a_tuning_job_that_was_killed_goes_on(changing):
-    changing.config(lambda config: config["settings"][SETTING]["problem"].update(tasks=600))
-    path = results(changing) / "tuning" / TUNED / "1000"
-    job = [
-        "python",
-        "-m",
-        "snakemake",
-        "--cores",
-        "1",
-        "--rerun-incomplete",
-        str((path / "outcomes.nc").relative_to(changing.root)),
-    ]
-    running = subprocess.Popen(
-        job,
-        cwd=changing.root,
-        env=changing.unforked.env,
+def test_another_criterion_computes_only_an_arm_that_was_not_selected_before(tuned_copy):
+    first_arm = read_choice(tuned_copy)["arm"]
+    first_index = STRENGTHS.index(first_arm["strength"])
+    inodes = read_inodes(tuned_copy, FILES_OF_TUNED_METHOD)
+    inodes_of_others = read_inodes(tuned_copy, FILES_OF_OTHER_METHODS)
+    contents = tuned_copy.digests(FOLDER)
+    # The criterion final_loss then selects the same arm, and online_error the other arm.
+    favor_arm(tuned_copy, "final_loss", first_index)
+    favor_arm(tuned_copy, "online_error", 1 - first_index)
+
+    check_same_arm_computes_nothing(tuned_copy, first_arm, inodes, contents)
+    check_other_arm_is_computed(tuned_copy, first_arm)
+    assert read_inodes(tuned_copy, FILES_OF_OTHER_METHODS) == inodes_of_others
+    check_altered_file_alone_is_computed(tuned_copy, first_arm, inodes, contents)
+
+
+# Seeds
+
+
+def test_additional_tuning_seed_trains_only_this_seed(tuned_copy):
+    selected_arm = read_choice(tuned_copy)["arm"]
+    favor_arm(tuned_copy, "final_loss", STRENGTHS.index(selected_arm["strength"]))
+    # With these losses, the new seed does not change which arm is selected.
+    tuned_copy.config(set_criterion("final_loss"))
+    tuned_copy.config(lambda config: config["seeds"].update(tune=3))
+    before = read_inodes(tuned_copy, FILES_OF_ALL_RUNS)
+    jobs = {f"tune_ensemble {TUNED}/1002", f"choose_arm {TUNED}", "tune"}
+    assert tuned_copy.plan("tune") == jobs
+    tuned_copy.build("train")
+    assert read_choice(tuned_copy)["seeds"] == [1000, 1001, 1002]
+    assert computed_seeds(tuned_copy) == set()
+    after = read_inodes(tuned_copy, FILES_OF_ALL_RUNS)
+    changed = {name for name, inode in after.items() if before.get(name) != inode}
+    assert changed == {f"tuning/{TUNED}/1002/outcomes.nc"}
+
+
+def test_additional_reporting_seed_tunes_nothing(tuned_copy):
+    tuned_copy.config(lambda config: config["seeds"].update(report=3))
+    methods = ("none", "l2_init", "fresh")
+    jobs = {f"train_ensemble {SETTING}/{method}/2" for method in methods}
+    assert tuned_copy.plan("train") == {*jobs, "train"}
+
+
+def start_snakemake(project, options):
+    """Start Snakemake in a process group, which can be killed with its jobs."""
+    return subprocess.Popen(
+        ["python", "-m", "snakemake", *options],
+        cwd=project.root,
+        env=project.unforked.env,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    limit = time.monotonic() + 120
-    while not (path / "resume" / "state_0.npz").exists():
-        assert running.poll() is None
+
+
+def wait_for_file(path, process):
+    """Wait until a file exists; fail if the process ends first or needs too long."""
+    limit = time.monotonic() + START_SECONDS
+    while not path.exists():
+        assert process.poll() is None
         assert time.monotonic() < limit
         time.sleep(0.01)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
-    changing.build("--unlock")
-    changing.build(*job[3:])
-    said = (results(changing) / "logs" / "tuning" / TUNED / "1000" / "tune.log").read_text()
-    assert re.search(r"going on after task [1-9]\d* of 600", said)
-    assert netcdf.read(path / "outcomes.nc").final_error.notnull().all()
-    assert [file.name for file in path.iterdir()] == ["outcomes.nc"], (
-        "no checkpoints, and the resume folder is gone"
-    )
+
+
+@pytest.mark.slow
+def test_killed_tuning_job_continues_after_its_last_finished_task(tuned_copy):
+    problem = {"tasks": LONG_RUN_TASKS}
+    tuned_copy.config(lambda config: config["settings"][SETTING]["problem"].update(problem))
+    outcomes = tuning_outcomes(tuned_copy, 1000)
+    target = str(outcomes.relative_to(tuned_copy.root))
+    options = ["--cores", "1", "--rerun-incomplete", target]
+
+    process = start_snakemake(tuned_copy, options)
+    wait_for_file(outcomes.parent / "resume" / "state_0.npz", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    tuned_copy.build("--unlock")
+    tuned_copy.build(*options)
+
+    log = (results(tuned_copy) / "logs" / "tuning" / TUNED / "1000" / "tune.log").read_text()
+    assert re.search(rf"going on after task [1-9]\d* of {LONG_RUN_TASKS}", log)
+    assert netcdf.read(outcomes).final_error.notnull().all()
+    names = [path.name for path in outcomes.parent.iterdir()]
+    assert names == ["outcomes.nc"], "checkpoints or files for a restart remain"
+
+
+# Messages, cost and cluster
 
 
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
         (
-            by("final_eror"),
+            set_criterion("final_eror"),
             [
                 "tuning.outcome",
                 "Did you mean 'final_error'?",
@@ -347,56 +377,50 @@ def test_a_tuning_job_that_was_killed_goes_on(changing):
             ],
         ),
         (
-            by("final_error", "last"),
+            set_criterion("final_error", "last"),
             ["tuning.stage", "Did you mean 'late'? Known: all, early, late"],
         ),
         (
-            by("test_error"),
+            set_criterion("test_error"),
             ["tuning.outcome is test_error", f"settings.{SETTING}.problem has no test_samples"],
         ),
     ],
 )
-def test_a_wrong_criterion_is_refused_in_a_sentence(changing, change, parts):
-    changing.config(change)
-    done = changing.snakemake("--dry-run")
-    assert done.returncode != 0
-    assert "Traceback" not in done.stdout
-    assert any(
-        all(part in line for part in ["config.yaml: ", *parts]) for line in done.stdout.splitlines()
-    ), done.stdout
+def test_invalid_criterion_is_refused(tuned_copy, change, parts):
+    tuned_copy.config(change)
+    process = tuned_copy.snakemake("--dry-run")
+    assert process.returncode != 0
+    assert "Traceback" not in process.stdout
+    messages = [line for line in process.stdout.splitlines() if "config.yaml: " in line]
+    assert any(all(part in line for part in parts) for line in messages), process.stdout
 
 
-def test_where_every_arm_diverged_it_is_said_in_a_sentence_and_nothing_reports(changing):
-    changing.config(lambda config: config["methods"]["l2_init"].update(strength=[1.0e38, 1.0e39]))
-    done = changing.snakemake("train")
-    assert done.returncode != 0
-    assert (
+def test_study_whose_arms_all_diverge_is_refused(tuned_copy):
+    strengths = [1.0e38, 1.0e39]
+    tuned_copy.config(lambda config: config["methods"]["l2_init"].update(strength=strengths))
+    process = tuned_copy.snakemake("train")
+    assert process.returncode != 0
+    message = (
         f"every arm of l2_init diverged on some tuning seed of {SETTING}, so none can be chosen"
-        in done.stdout
     )
-    assert "Traceback" not in done.stdout
+    assert message in process.stdout
+    assert "Traceback" not in process.stdout
 
 
 @pytest.mark.slow
-def test_the_cost_of_a_study_counts_its_tuning(changing):
-    done = changing.snakemake("cost")
-    assert done.returncode == 0, done.stdout
-    rows = {
-        method: re.search(rf"^{SETTING} +{method} +(\d+) +(\d+) ", done.stdout, re.MULTILINE)
-        for method in ("l2_init", "l2_init tuning")
-    }
-    assert {method: tuple(map(int, found.groups())) for method, found in rows.items()} == {
-        "l2_init": (2, 2),
-        "l2_init tuning": (2, 4),
-    }
+def test_cost_of_a_study_includes_its_tuning(tuned_copy):
+    process = tuned_copy.snakemake("cost")
+    assert process.returncode == 0, process.stdout
+    jobs_and_runs = {}
+    for method in ("l2_init", "l2_init tuning"):
+        row = re.search(rf"^{SETTING} +{method} +(\d+) +(\d+) ", process.stdout, re.MULTILINE)
+        jobs_and_runs[method] = (int(row[1]), int(row[2]))
+    assert jobs_and_runs == {"l2_init": (2, 2), "l2_init tuning": (2, 4)}
 
 
-def test_the_cluster_profile_asks_for_a_gpu_to_tune(changing):
-    changing.config(lambda config: config["seeds"].update(tune=3))
-    done = changing.snakemake("--dry-run", "--profile", "slurm", "tune")
-    assert done.returncode == 0, done.stdout
-    assert re.search(
-        r"^rule tune_ensemble:\n(?: {4}.*\n)*? {4}resources: .*gres='?gpu:1",
-        done.stdout,
-        re.MULTILINE,
-    ), done.stdout
+def test_cluster_profile_requests_a_gpu_for_tuning(tuned_copy):
+    tuned_copy.config(lambda config: config["seeds"].update(tune=3))
+    process = tuned_copy.snakemake("--dry-run", "--profile", "slurm", "tune")
+    assert process.returncode == 0, process.stdout
+    request = r"^rule tune_ensemble:\n(?: {4}.*\n)*? {4}resources: .*gres='?gpu:1"
+    assert re.search(request, process.stdout, re.MULTILINE), process.stdout

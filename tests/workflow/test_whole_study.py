@@ -1,8 +1,9 @@
-"""A whole study from nothing to its report: what it leaves, what its files promise, and what runs again after a change."""
+"""The tiny study from an empty folder to its report: its files, their contract, and its targets."""
 
 import base64
 import hashlib
 import html
+import itertools
 import json
 import platform
 import re
@@ -16,19 +17,19 @@ import pytest
 import xarray as xr
 import yaml
 from edits import (
-    DRAW,
     ENSEMBLES,
+    FIGURE_JOBS,
     FIGURES,
-    GATHER,
-    MEASURE,
+    GATHER_JOBS,
+    MEASURE_JOBS,
     METHODS,
+    PAGE_JOBS,
     PAGES,
-    PREPARE,
+    PREPARE_JOBS,
     RELU,
     SEEDS,
-    SHOW,
     TANH,
-    TRAIN,
+    TRAIN_JOBS,
 )
 from tiers import slow_except
 
@@ -44,33 +45,59 @@ TABLES = [
     "consistency",
     "counterexamples",
     "associations",
-    "nulls",
+    "null_models",
     "lead_lag",
     "prediction",
     "redundancy",
+    "comparisons",
+    "profiles",
+    "outcomes",
+    "measures",
+    "tuning",
 ]
-TABLES += ["comparisons", "profiles", "outcomes", "measures", "tuning"]
 TYPESET = ["settings", "methods", "cost"]
-LONG = {"associations", "nulls", "lead_lag", "measures"}  # the report leaves them out
+LONG_TABLES = {
+    "associations",
+    "null_models",
+    "lead_lag",
+    "measures",
+}  # the report does not show them
 ARMS = {
     RELU: ["none", "l2(strength=0.001)", "l2(strength=0.01)", "l2_init(strength=0.001)", "fresh"],
     TANH: ["none", "l2_init(strength=0.001)", "fresh"],
 }
-STAGES = {"outcomes.nc": "train", "checkpoints.nc": "train", "measures.nc": "curvature"}
+ARM_OPTIONS = {
+    "none": [{}],
+    "l2": [{"strength": 0.001}, {"strength": 0.01}],
+    "l2_init": [{"strength": 0.001}],
+    "fresh": [{}],
+}
+SOURCE_OF_RUN_FILE = {"outcomes.nc": "train", "checkpoints.nc": "train", "measures.nc": "curvature"}
+SOURCE_OF_FOLDER = {"data": "prepare", "datasets": "gather"}
+
+RUN_FILES = [
+    f"runs/{ensemble}/{name}" for ensemble, name in itertools.product(ENSEMBLES, SOURCE_OF_RUN_FILE)
+]
+DATASET_FILES = [f"datasets/{setting}.nc" for setting in METHODS]
+FIGURE_FILES = [
+    f"figures/{figure}.{suffix}"
+    for figure, suffix in itertools.product(FIGURES, ("svg", "pdf", "png"))
+]
 FILES = [
     "data/digits.nc",
-    *(f"runs/{ensemble}/{name}" for ensemble in ENSEMBLES for name in STAGES),
-    *(f"datasets/{setting}.nc" for setting in METHODS),
+    *RUN_FILES,
+    *DATASET_FILES,
     *(f"tables/{table}.csv" for table in TABLES + TYPESET),
     *(f"tables/{table}.tex" for table in TYPESET),
     *(f"tables/{page}.html" for page in PAGES),
     "checks.txt",
-    *(f"figures/{figure}.{suffix}" for figure in FIGURES for suffix in ("svg", "pdf", "png")),
+    *FIGURE_FILES,
     "report.html",
 ]
 JOBS = [
     "data/digits",
-    *(f"runs/{ensemble}/{stage}" for ensemble in ENSEMBLES for stage in ("train", "curvature")),
+    *(f"runs/{ensemble}/train" for ensemble in ENSEMBLES),
+    *(f"runs/{ensemble}/curvature" for ensemble in ENSEMBLES),
     *(f"datasets/{setting}" for setting in METHODS),
     "tables",
     "typeset",
@@ -79,468 +106,506 @@ JOBS = [
     *(f"figures/{figure}" for figure in FIGURES),
     "report",
 ]
-ORDER = ["arm", "seed", "task", "evaluation_point", "block", "rank", "step"]
+TASKS = 5
+STEPS_PER_TASK = 4
+PARAMETERS = 64 * 8 + 8 + 8 * 8 + 8 + 8 * 10 + 10
+DIM_ORDER = ["arm", "seed", "task", "evaluation_point", "block", "rank", "step"]
 CURVES = {"error_curve", "loss_curve"}
-
-# What is there
-
-
-def test_a_study_leaves_just_the_files_of_the_design(built):
-    files = [*FILES, *(f"provenance/{name}.json" for name in FILES)]
-    files += [
-        f"{folder}/{job}.{suffix}"
-        for folder, suffix in (("logs", "log"), ("benchmarks", "tsv"))
-        for job in JOBS
-    ]
-    assert sorted(built.contents()) == sorted(files)
-    assert all((built.results / name).stat().st_size for name in files)
+DATA_TYPES = {"float32", "float64", "int64", "int8", "uint8"}
+COMPRESSED_ABOVE = 2**20  # bytes
+MAX_ADDRESS_LENGTH = 2**21  # characters of a data address that a browser accepts
 
 
-def every_file(built):
-    paths = sorted(built.results.rglob("*.nc"))
+# Files
+
+
+def test_study_has_exactly_the_files_of_the_design(tiny_study):
+    records = [f"provenance/{name}.json" for name in FILES]
+    logs = [f"logs/{job}.log" for job in JOBS]
+    benchmarks = [f"benchmarks/{job}.tsv" for job in JOBS]
+    names = [*FILES, *records, *logs, *benchmarks]
+    assert sorted(tiny_study.digests()) == sorted(names)
+    for name in names:
+        assert (tiny_study.results / name).stat().st_size, name
+
+
+def netcdf_paths(project):
+    """Return the paths of all netCDF files of the study."""
+    paths = sorted(project.results.rglob("*.nc"))
     assert len(paths) == 1 + 3 * len(ENSEMBLES) + len(METHODS)
     return paths
 
 
-def test_every_variable_and_coordinate_says_what_it_is_and_no_coordinate_has_a_fill_value(built):
-    for path in every_file(built):
+def check_variable(file, name):
+    """Check the attributes, the type and the compression of a variable of a netCDF file."""
+    variable = file.variables[name]
+    attributes = variable.ncattrs()
+    label = (file.filepath(), name)
+    assert len(variable.long_name.split()) >= 1, label
+    assert variable.units == "1", label
+    assert "standard_name" not in attributes, label
+    is_coordinate = name in file.dimensions
+    assert not (is_coordinate and "_FillValue" in attributes), label
+    is_text = variable.dtype is str
+    assert is_text or variable.dtype.name in DATA_TYPES, label
+    is_large = not is_text and variable.size * variable.dtype.itemsize > COMPRESSED_ABOVE
+    filters = variable.filters()
+    assert filters is None or filters["zlib"] == is_large, label
+
+
+def test_variables_are_described_and_coordinates_have_no_fill_value(tiny_study):
+    for path in netcdf_paths(tiny_study):
         with netCDF4.Dataset(path) as file:
-            for name, values in file.variables.items():
-                assert len(values.long_name.split()) >= 1, (path, name)
-                assert values.units == "1", (path, name)
-                assert "standard_name" not in values.ncattrs(), (path, name)
-                assert not (name in file.dimensions and "_FillValue" in values.ncattrs()), (
-                    path,
-                    name,
-                )
-                assert values.dtype is str or values.dtype.name in {
-                    "float32",
-                    "float64",
-                    "int64",
-                    "int8",
-                    "uint8",
-                }, (path, name)
-                large = values.dtype is not str and values.size * values.dtype.itemsize > 2**20
-                assert values.filters() is None or values.filters()["zlib"] == large, (path, name)
+            for name in file.variables:
+                check_variable(file, name)
 
 
-def test_every_file_says_what_it_was_made_of_and_nothing_of_where_or_when(built):
-    told = re.compile(
-        rf"\b{re.escape(platform.node())}\b|{re.escape(str(built.root))}|\d{{4}}-\d\d-\d\d|\d\d:\d\d:\d\d|slurm|job_?id",
-        re.IGNORECASE,
-    )
-    for path in every_file(built):
+def test_netcdf_files_record_their_source_but_no_machine_path_or_time(tiny_study):
+    for path in netcdf_paths(tiny_study):
         with netCDF4.Dataset(path) as file:
-            assert {"title", "source", "contract", "settings", "code", "versions", "inputs"} == set(
-                file.ncattrs()
-            ), path
-            settings, code, versions = (
-                json.loads(file.getncattr(name)) for name in ("settings", "code", "versions")
-            )
-            source = STAGES.get(
-                path.name, {"data": "prepare", "datasets": "gather"}.get(path.parent.name)
-            )
-            assert file.source == source, path
-            assert f"workflow/scripts/{source}.py" in code, path
-            files = {
-                name: digest
-                for name, digest in code.items()
-                if name not in code_digest.COMPUTING_PACKAGES.values()
-            }
-            assert all(
-                (built.root / name).is_file() and re.fullmatch("[0-9a-f]{12}", digest)
-                for name, digest in files.items()
-            ), path
-            assert all(
-                digest == version(name) for name, digest in code.items() if name not in files
-            ), path
-            assert set(code) > set(files), path
-            for name, digest in json.loads(file.inputs).items():
-                assert hashlib.sha256((built.results / name).read_bytes()).hexdigest() == digest, (
-                    path,
-                    name,
-                )
-            assert bool(json.loads(file.inputs)) != (source == "prepare"), path
-            assert {"python", "numpy", "torch", "xarray"} <= set(versions), path
-            texts = [file.getncattr(name) for name in file.ncattrs()]
-            texts += [
-                str(values.getncattr(name))
-                for values in file.variables.values()
-                for name in values.ncattrs()
-            ]
-            assert not told.search("\n".join(texts)), (path, told.search("\n".join(texts)))
-            assert isinstance(settings, dict), path
+            check_source(tiny_study, path, file)
+            check_no_machine_path_or_time(tiny_study, path, file)
 
 
-def test_the_settings_in_a_ensembles_files_are_those_of_the_config(built):
-    config = yaml.safe_load((built.root / "config.yaml").read_text())
+def check_source(project, path, file):
+    """Check the attributes that record the job, code, versions and inputs of a netCDF file."""
+    names = {"title", "source", "contract", "settings", "code", "versions", "inputs"}
+    assert set(file.ncattrs()) == names, path
+    source = SOURCE_OF_RUN_FILE.get(path.name) or SOURCE_OF_FOLDER[path.parent.name]
+    assert file.source == source, path
+    assert isinstance(json.loads(file.settings), dict), path
+    check_code(project, path, json.loads(file.code), source)
+    for name, digest in json.loads(file.inputs).items():
+        content = (project.results / name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digest, (path, name)
+    assert bool(json.loads(file.inputs)) != (source == "prepare"), path
+    assert {"python", "numpy", "torch", "xarray"} <= set(json.loads(file.versions)), path
+
+
+def check_code(project, path, code, source):
+    """Check the digests of code files and the versions of packages of a netCDF file."""
+    assert f"workflow/scripts/{source}.py" in code, path
+    packages = set(code) & set(code_digest.COMPUTING_PACKAGES.values())
+    assert packages, path
+    for name, digest in code.items():
+        if name in packages:
+            assert digest == version(name), (path, name)
+        else:
+            assert (project.root / name).is_file(), (path, name)
+            assert re.fullmatch("[0-9a-f]{12}", digest), (path, name)
+
+
+def check_no_machine_path_or_time(project, path, file):
+    """Check that no attribute of a netCDF file names the machine, a path, a job or a time."""
+    names = [
+        rf"\b{re.escape(platform.node())}\b",
+        re.escape(str(project.root)),
+        r"\d{4}-\d\d-\d\d",
+        r"\d\d:\d\d:\d\d",
+        "slurm",
+        "job_?id",
+    ]
+    texts = [file.getncattr(name) for name in file.ncattrs()]
+    for variable in file.variables.values():
+        texts += [str(variable.getncattr(name)) for name in variable.ncattrs()]
+    match = re.search("|".join(names), "\n".join(texts), re.IGNORECASE)
+    assert match is None, (path, match)
+
+
+def test_run_files_record_their_settings_and_only_the_code_of_their_method(tiny_study):
+    config = yaml.safe_load((tiny_study.root / "config.yaml").read_text())
+    curvature = json.loads(json.dumps(asdict(Curvature.of(config["curvature"]))))
     for ensemble in ENSEMBLES:
         setting, method, seed = ensemble.split("/")
-        strengths = {"l2": [0.001, 0.01], "l2_init": [0.001]}.get(method)
-        arms = [{"strength": strength} for strength in strengths] if strengths else [{}]
-        with xr.open_dataset(built.results / "runs" / ensemble / "outcomes.nc") as outcomes:
+        with xr.open_dataset(tiny_study.results / "runs" / ensemble / "outcomes.nc") as outcomes:
             assert json.loads(outcomes.settings) == {
                 "setting": asdict(Setting.of(config["settings"][setting])),
                 "training": {"checkpoint_every": 1, "curve_points": 10, "precision": "float32"},
                 "method": method,
-                "arms": arms,
+                "arms": ARM_OPTIONS[method],
                 "seeds": [int(seed)],
             }
             assert f"workflow/scripts/plasticity/training/methods/{method}.py" in outcomes.code
-            others = {"none", "l2", "l2_init", "fresh", "wasserstein"} - {method}
-            assert not any(f"methods/{other}.py" in outcomes.code for other in others)
-        with xr.open_dataset(built.results / "runs" / ensemble / "measures.nc") as measures:
-            assert json.loads(measures.settings) == json.loads(
-                json.dumps(asdict(Curvature.of(config["curvature"])))
-            )
+            other_methods = {"none", "l2", "l2_init", "fresh", "wasserstein"} - {method}
+            for other_method in other_methods:
+                assert f"methods/{other_method}.py" not in outcomes.code, ensemble
+        with xr.open_dataset(tiny_study.results / "runs" / ensemble / "measures.nc") as measures:
+            assert json.loads(measures.settings) == curvature
+
+
+def check_outcomes(outcomes, arm_count):
+    """Check the variables, dims and sizes of an outcomes file."""
+    of_tasks = {"final_error", "final_loss", "online_error", "update_norm", "status"}
+    assert set(outcomes.data_vars) == of_tasks | CURVES
+    for name in of_tasks:
+        assert outcomes[name].dims == ("arm", "seed", "task"), name
+    for name in CURVES:
+        assert outcomes[name].dims == ("arm", "seed", "task", "step"), name
+    sizes = {"arm": arm_count, "seed": 1, "task": TASKS, "step": STEPS_PER_TASK}
+    assert dict(outcomes.sizes) == sizes
+    assert list(outcomes.step.values) == [1, 2, 3, 4], "not every step of a task has a point"
+    mean_error = outcomes.error_curve.mean("step")
+    np.testing.assert_allclose(mean_error, outcomes.online_error, rtol=1e-6)
+    assert list(outcomes.status.flag_values) == [0, 1]
+    assert outcomes.status.flag_meanings.split() == ["trained", "diverged"]
+
+
+def check_measures(measures, arm_count):
+    """Check the dims and sizes of a measures file."""
+    sizes = {"arm": arm_count, "seed": 1, "task": TASKS}
+    sizes |= {"evaluation_point": 2, "block": 5, "rank": 32}
+    assert dict(measures.sizes) == sizes
+    for name, variable in measures.data_vars.items():
+        assert list(variable.dims) == [dim for dim in DIM_ORDER if dim in variable.dims], name
+        assert {"arm", "seed", "task"} <= set(variable.dims), name
+        assert "block" in variable.dims or name == "curvature_status", name
+    assert list(measures.evaluation_point.values) == ["previous", "next"]
+    assert list(measures.block.values) == ["hidden_1", "hidden_2", "output", "last_two", "all"]
+
+
+def check_checkpoints(path):
+    """Check the parameters of a checkpoints file, and that one task can be read alone."""
+    with netCDF4.Dataset(path) as checkpoints:
+        parameters = [values for values in checkpoints.variables.values() if values.ndim > 1]
+        assert sum(np.prod(values.shape[3:]) for values in parameters) == PARAMETERS
+        for values in parameters:
+            assert values.dimensions[:3] == ("arm", "seed", "task")
+            assert values.chunking()[2] == 1, "a chunk has more than one task"
 
 
 @pytest.mark.parametrize("ensemble", [f"{RELU}/l2/1", f"{TANH}/fresh/0"])
-def test_a_ensembles_files_have_the_dims_of_the_contract(built, ensemble):
-    arms = [
-        arm
-        for arm in ARMS[ensemble.split("/")[0]]
-        if arm.partition("(")[0] == ensemble.split("/")[1]
-    ]
-    sizes = {"arm": len(arms), "seed": 1, "task": 5}
-    folder = built.results / "runs" / ensemble
+def test_run_files_have_the_dims_of_the_contract(tiny_study, ensemble):
+    setting, method, seed = ensemble.split("/")
+    arms = [arm for arm in ARMS[setting] if arm.partition("(")[0] == method]
+    folder = tiny_study.results / "runs" / ensemble
     with xr.open_dataset(folder / "outcomes.nc") as outcomes:
-        assert set(outcomes.data_vars) == {
-            "final_error",
-            "final_loss",
-            "online_error",
-            "update_norm",
-            "status",
-            *CURVES,
-        }
-        for name, values in outcomes.data_vars.items():
-            assert values.dims == (
-                ("arm", "seed", "task", "step") if name in CURVES else ("arm", "seed", "task")
-            ), name
-        assert dict(outcomes.sizes) == {**sizes, "step": 4}
-        assert list(outcomes.step.values) == [1, 2, 3, 4], "a task has no more steps than that"
-        np.testing.assert_allclose(
-            outcomes.error_curve.mean("step"), outcomes.online_error, rtol=1e-6
-        )
-        assert list(outcomes.status.flag_values) == [0, 1]
-        assert outcomes.status.flag_meanings.split() == ["trained", "diverged"]
+        check_outcomes(outcomes, len(arms))
     with xr.open_dataset(folder / "measures.nc") as measures:
-        assert dict(measures.sizes) == {**sizes, "evaluation_point": 2, "block": 5, "rank": 32}
-        for name, values in measures.data_vars.items():
-            assert list(values.dims) == [dim for dim in ORDER if dim in values.dims], name
-            assert {"arm", "seed", "task"} <= set(values.dims), name
-            assert "block" in values.dims or name == "curvature_status", name
-        assert list(measures.evaluation_point.values) == ["previous", "next"]
-        assert list(measures.block.values) == ["hidden_1", "hidden_2", "output", "last_two", "all"]
-    with netCDF4.Dataset(folder / "checkpoints.nc") as checkpoints:
-        parameters = [values for values in checkpoints.variables.values() if values.ndim > 1]
-        assert (
-            sum(np.prod(values.shape[3:]) for values in parameters)
-            == 64 * 8 + 8 + 8 * 8 + 8 + 8 * 10 + 10
-        )
-        for values in parameters:
-            assert values.dimensions[:3] == ("arm", "seed", "task")
-            assert values.chunking()[2] == 1, "a chunk is one task"
-    for name in STAGES:
+        check_measures(measures, len(arms))
+    check_checkpoints(folder / "checkpoints.nc")
+    for name in SOURCE_OF_RUN_FILE:
         with xr.open_dataset(folder / name) as data:
             assert list(data.arm.values) == arms
-            assert list(data.seed.values) == [int(ensemble.split("/")[2])]
-            assert list(data.task.values) == [0, 1, 2, 3, 4]
+            assert list(data.seed.values) == [int(seed)]
+            assert list(data.task.values) == list(range(TASKS))
+
+
+def check_values_of_ensemble(dataset, path):
+    """Check that a dataset has the values of all variables of an outcomes or measures file."""
+    with xr.open_dataset(path) as ensemble:
+        for name, values in ensemble.data_vars.items():
+            gathered = dataset[name].sel(arm=ensemble.arm, seed=ensemble.seed)
+            assert gathered.equals(values), (path, name)
 
 
 @pytest.mark.parametrize("setting", METHODS)
-def test_a_dataset_holds_every_member_as_its_ensemble_has_it(built, setting):
-    with xr.open_dataset(built.results / "datasets" / f"{setting}.nc") as data:
-        assert list(data.arm.values) == ARMS[setting]
-        assert list(data.seed.values) == [0, 1]
+def test_dataset_has_the_values_of_every_run(tiny_study, setting):
+    with xr.open_dataset(tiny_study.results / "datasets" / f"{setting}.nc") as dataset:
+        assert list(dataset.arm.values) == ARMS[setting]
+        assert list(dataset.seed.values) == [0, 1]
         for outcome in ("final_error", "online_error", "final_loss"):
-            assert data[f"fresh_{outcome}"].dims == ("seed", "task")
-            assert np.array_equal(data[f"fresh_{outcome}"], data[outcome].sel(arm="fresh"))
-        assert not data.final_error.sel(arm="none").equals(data.final_error.sel(arm="fresh"))
-        for method in METHODS[setting]:
-            for seed in SEEDS:
-                for name in ("outcomes.nc", "measures.nc"):
-                    with xr.open_dataset(
-                        built.results / "runs" / setting / method / seed / name
-                    ) as ensemble:
-                        for variable, values in ensemble.data_vars.items():
-                            assert (
-                                data[variable]
-                                .sel(arm=ensemble.arm, seed=ensemble.seed)
-                                .equals(values)
-                            ), (method, seed, variable)
+            baseline = dataset[f"fresh_{outcome}"]
+            assert baseline.dims == ("seed", "task")
+            assert np.array_equal(baseline, dataset[outcome].sel(arm="fresh"))
+        final_error = dataset.final_error
+        assert not final_error.sel(arm="none").equals(final_error.sel(arm="fresh"))
+        runs = tiny_study.results / "runs" / setting
+        for method, seed in itertools.product(METHODS[setting], SEEDS):
+            check_values_of_ensemble(dataset, runs / method / seed / "outcomes.nc")
+            check_values_of_ensemble(dataset, runs / method / seed / "measures.nc")
 
 
-def test_the_prepared_dataset_is_the_one_that_scikit_learn_ships(built):
-    sklearn = pytest.importorskip("sklearn.datasets")
-    digits = sklearn.load_digits()
-    with xr.open_dataset(built.results / "data" / "digits.nc") as data:
+def test_prepared_digits_equal_those_of_scikit_learn(tiny_study):
+    datasets = pytest.importorskip("sklearn.datasets")
+    digits = datasets.load_digits()
+    with xr.open_dataset(tiny_study.results / "data" / "digits.nc") as data:
         assert np.array_equal(data.image[:, 0], digits.images)
         assert np.array_equal(data.label, digits.target)
 
 
-def test_eigenvalues_descend_and_seeds_arms_and_settings_differ(built):
+def losses_of_runs(dataset):
+    """Return the losses over tasks of each run, one tuple per run."""
+    losses = dataset.final_loss.stack(run=["arm", "seed"]).transpose("run", "task")
+    return [tuple(values) for values in losses.values]
+
+
+def test_eigenvalues_descend_and_no_two_runs_have_the_same_losses(tiny_study):
+    folder = tiny_study.results / "datasets"
     with (
-        xr.open_dataset(built.results / "datasets" / f"{RELU}.nc") as data,
-        xr.open_dataset(built.results / "datasets" / f"{TANH}.nc") as tanh,
+        xr.open_dataset(folder / f"{RELU}.nc") as relu,
+        xr.open_dataset(folder / f"{TANH}.nc") as tanh,
     ):
-        assert (data.fisher_eigenvalue.diff("rank").fillna(-1) <= 0).all()
-        losses = [
-            *data.final_loss.stack(run=["arm", "seed"]).T.values,
-            *tanh.final_loss.stack(run=["arm", "seed"]).T.values,
-        ]
-        assert len({tuple(run) for run in losses}) == 2 * (5 + 3)
+        assert (relu.fisher_eigenvalue.diff("rank").fillna(-1) <= 0).all()
+        losses = [*losses_of_runs(relu), *losses_of_runs(tanh)]
+    run_count = len(SEEDS) * (len(ARMS[RELU]) + len(ARMS[TANH]))
+    assert len(set(losses)) == run_count
 
 
-def test_the_report_holds_every_figure_and_page_of_tables_with_its_caption(built):
-    page, config = (
-        (built.root / name).read_text() for name in ("results/tiny/report.html", "config.yaml")
-    )
-    statements = read_table(built.results / "tables/statements.csv")
-    assert {"loss", "scatter", "comparisons"} <= set(statements["about"])
-    config = yaml.safe_load(config)
-    config |= {"quoted": captions.quoted(config, statements)}
-    held = {f"figures/{name}.svg": f"figure_{name}.rst" for name in FIGURES} | {
-        f"tables/{name}.html": "tables.rst" for name in PAGES
-    }
-    for name, source in held.items():
-        key = f'"results/tiny/{name}": '
-        assert key in page, f"{name} is not in the report"
-        entry, _ = json.JSONDecoder().raw_decode(page, page.index(key) + len(key))
-        data = base64.b64decode(entry["data_uri"].partition("base64,")[2])
-        assert data == (built.results / name).read_bytes(), f"{name} is not the file that was made"
-        caption = captions.html(built.root / "workflow" / "report" / source, config)
-        assert "{" not in caption
-        assert words(entry["caption"]) == words(caption), name
-    first = json.JSONDecoder().raw_decode(
-        page, page.index("var workflow_desc = ") + len("var workflow_desc = ")
-    )[0]
-    for sentence in statements[statements["about"] == "loss"]["statement"]:
-        assert " ".join(sentence.split()) in " ".join(words(first)), sentence
+# Report
 
 
-def words(text):
-    """Of a piece of HTML."""
+def words_of_html(text):
+    """Return the words of a piece of HTML without its tags."""
     return html.unescape(re.sub(r"<[^>]+>", " ", text)).split()
 
 
-def test_pages_of_tables_hold_every_table_but_the_longest(built):
-    pages = {name: (built.results / f"tables/{name}.html").read_text() for name in PAGES}
-    shown = [
-        table for page in pages.values() for table in re.findall(r'<section id="(\w+)">', page)
-    ]
-    assert sorted(shown) == sorted({*TABLES, *TYPESET} - LONG)
-    for page in pages.values():
-        assert len(page) * 4 / 3 < 2**21, "what a browser takes as an address"
+def read_json_after(page, key):
+    """Read the JSON value that follows a key in the report."""
+    assert key in page, f"{key} is not in the report"
+    value, _ = json.JSONDecoder().raw_decode(page, page.index(key) + len(key))
+    return value
 
 
-def test_the_table_of_costs_counts_the_jobs(built):
-    table = pd.read_csv(built.results / "tables/cost.csv").set_index("stage")
-    assert table.loc["train", "jobs"] == table.loc["curvature", "jobs"] == len(ENSEMBLES)
+def check_report_entry(project, page, name, caption):
+    """Check that the report has a result with all its bytes and its caption."""
+    entry = read_json_after(page, f'"results/tiny/{name}": ')
+    encoded = entry["data_uri"].partition("base64,")[2]
+    content = (project.results / name).read_bytes()
+    assert base64.b64decode(encoded) == content, f"{name} in the report differs from the file"
+    assert "{" not in caption, name
+    assert words_of_html(entry["caption"]) == words_of_html(caption), name
+
+
+def test_report_has_every_figure_and_page_of_tables_with_its_caption(tiny_study):
+    page = (tiny_study.results / "report.html").read_text()
+    config = yaml.safe_load((tiny_study.root / "config.yaml").read_text())
+    statements = read_table(tiny_study.results / "tables/statements.csv")
+    assert {"loss", "scatter", "comparisons"} <= set(statements["about"])
+    config["quoted"] = captions.quoted(config, statements)
+    caption_files = {f"figures/{name}.svg": f"figure_{name}.rst" for name in FIGURES}
+    caption_files |= {f"tables/{name}.html": "tables.rst" for name in PAGES}
+    for name, caption_file in caption_files.items():
+        caption = captions.html(tiny_study.root / "workflow/report" / caption_file, config)
+        check_report_entry(tiny_study, page, name, caption)
+    description = read_json_after(page, "var workflow_desc = ")
+    first_page = " ".join(words_of_html(description))
+    for sentence in statements[statements["about"] == "loss"]["statement"]:
+        assert " ".join(sentence.split()) in first_page, sentence
+
+
+def test_pages_of_tables_have_every_table_except_the_longest(tiny_study):
+    pages = [(tiny_study.results / f"tables/{name}.html").read_text() for name in PAGES]
+    shown_tables = []
+    for page in pages:
+        shown_tables += re.findall(r'<section id="(\w+)">', page)
+        assert len(page) * 4 / 3 < MAX_ADDRESS_LENGTH, "the encoded page is too long"
+    assert sorted(shown_tables) == sorted({*TABLES, *TYPESET} - LONG_TABLES)
+
+
+def test_table_of_costs_counts_the_jobs(tiny_study):
+    table = pd.read_csv(tiny_study.results / "tables/cost.csv").set_index("stage")
+    assert table.loc["train", "jobs"] == len(ENSEMBLES)
+    assert table.loc["curvature", "jobs"] == len(ENSEMBLES)
     assert table.loc["gather", "jobs"] == len(METHODS)
     assert (table["longest seconds"] >= table["median seconds"]).all()
 
 
-# The same again
+# Second builds
 
 
-def test_a_second_call_has_nothing_to_do(copy):
-    assert copy.plan() == set()
+def test_second_build_has_no_jobs(built_copy):
+    assert built_copy.plan() == set()
 
 
 @pytest.mark.slow
-def test_a_study_built_elsewhere_has_the_same_bytes(built, again):
-    again.build()
-    assert len(built.lasting()) == 1 + 3 * len(ENSEMBLES) + len(METHODS) + len(
-        TABLES
-    ) + 2 + 3 * len(FIGURES)
-    assert again.lasting() == built.lasting()
+def test_study_built_in_another_folder_has_the_same_bytes(tiny_study, resumed_study):
+    resumed_study.build()
+    digests = tiny_study.reproducible_digests()
+    netcdf_count = 1 + 3 * len(ENSEMBLES) + len(METHODS)
+    table_count = len(TABLES) + len(TYPESET) - 1  # the table of costs differs in every build
+    assert len(digests) == netcdf_count + table_count + 3 * len(FIGURES)
+    assert resumed_study.reproducible_digests() == digests
 
 
-def test_a_study_that_moved_has_nothing_to_do(copy):
-    moved = copy.root.with_name("moved")
-    copy.root.rename(moved)
-    copy.root = moved
-    assert copy.plan() == set()
+def test_moved_study_has_no_jobs(built_copy):
+    moved = built_copy.root.with_name("moved")
+    built_copy.root.rename(moved)
+    built_copy.root = moved
+    assert built_copy.plan() == set()
 
 
-# What runs again
-
-
-def test_another_place_of_the_data_runs_nothing_again(copy):
-    assert copy.plan(env={"PLASTICITY_DATA": "/nowhere"}) == set()
+def test_another_data_root_reruns_nothing(built_copy):
+    assert built_copy.plan(env={"PLASTICITY_DATA": "/nowhere"}) == set()
 
 
 @pytest.mark.parametrize(
     "options", [["--attempt", "2"], ["--set-resources", "train_ensemble:mem_mb=1234"]], ids=" ".join
 )
-def test_another_memory_runs_nothing_again(copy, options):
-    assert copy.plan(*options) == set()
+def test_another_memory_limit_reruns_nothing(built_copy, options):
+    assert built_copy.plan(*options) == set()
 
 
 # Targets
 
-
+RUN_JOBS = PREPARE_JOBS | TRAIN_JOBS | MEASURE_JOBS
+ANALYSIS_JOBS = RUN_JOBS | GATHER_JOBS | {"analyse"}
+CHECK_JOBS = ANALYSIS_JOBS | {"check"}
+TABLE_JOBS = {"typeset", *PAGE_JOBS}
 TARGETS = {
-    "data": PREPARE,
-    "cost": PREPARE,
+    "data": PREPARE_JOBS,
+    "cost": PREPARE_JOBS,
     "tune": set(),
-    "train": PREPARE | TRAIN,
-    "curvature": PREPARE | TRAIN | MEASURE,
-    "datasets": PREPARE | TRAIN | MEASURE | GATHER,
-    "tables": PREPARE | TRAIN | MEASURE | GATHER | {"analyse", "typeset", *SHOW},
-    "checks": PREPARE | TRAIN | MEASURE | GATHER | {"analyse", "check"},
-    "figure_scatter": PREPARE | TRAIN | MEASURE | GATHER | {"analyse", "check"},
-    "figures": PREPARE | TRAIN | MEASURE | GATHER | {"analyse", "check", *DRAW},
-    "report": PREPARE | TRAIN | MEASURE | GATHER | {"analyse", "typeset", *SHOW, "check", *DRAW},
+    "train": PREPARE_JOBS | TRAIN_JOBS,
+    "curvature": RUN_JOBS,
+    "datasets": RUN_JOBS | GATHER_JOBS,
+    "tables": ANALYSIS_JOBS | TABLE_JOBS,
+    "checks": CHECK_JOBS,
+    "figure_scatter": CHECK_JOBS,
+    "figures": CHECK_JOBS | FIGURE_JOBS,
+    "report": CHECK_JOBS | TABLE_JOBS | FIGURE_JOBS,
 }
 
 
 @pytest.mark.parametrize("target", slow_except(["train", "figure_scatter", "report"], TARGETS))
-def test_a_target_plans_just_its_part(unbuilt, target):
-    assert unbuilt.plan(target) == TARGETS[target] | {target}
+def test_target_plans_only_its_jobs(project_without_results, target):
+    assert project_without_results.plan(target) == TARGETS[target] | {target}
 
 
-RULES = ["train_ensemble", "measure_ensemble"]
+RULES_OF_RUNS = ["train_ensemble", "measure_ensemble"]
 
 
-def resources(project, *options):
-    """What each planned job of training and of curvature asks for, by rule."""
-    done = project.snakemake("--dry-run", "curvature", *options)
-    assert done.returncode == 0, done.stdout[-6000:]
-    found = {}
-    for rule, values in re.findall(
-        r"^rule (\w+):\n(?: {4}.*\n)*? {4}resources: (.*)\n", done.stdout, re.MULTILINE
-    ):
-        found.setdefault(rule, []).append(dict(pair.split("=", 1) for pair in values.split(", ")))
-    return found
+def planned_resources(project, *options):
+    """Return the resources of each planned job of training and curvature, by rule."""
+    process = project.snakemake("--dry-run", "curvature", *options)
+    assert process.returncode == 0, process.stdout[-6000:]
+    job = re.compile(r"^rule (\w+):\n(?: {4}.*\n)*? {4}resources: (.*)\n", re.MULTILINE)
+    resources = {}
+    for rule, text in job.findall(process.stdout):
+        pairs = [pair.split("=", 1) for pair in text.split(", ")]
+        resources.setdefault(rule, []).append(dict(pairs))
+    return resources
 
 
-def test_the_cluster_profile_asks_for_a_gpu_to_train_and_for_more_memory_and_time_at_each_attempt(
-    unbuilt,
+def test_cluster_profile_requests_a_gpu_for_training_and_more_memory_and_time_for_a_retry(
+    project_without_results,
 ):
-    first, second = (
-        resources(unbuilt, "--profile", "slurm", "--attempt", attempt) for attempt in ("1", "2")
-    )
-    assert {rule: len(first[rule]) for rule in RULES} == {
-        "train_ensemble": len(TRAIN),
-        "measure_ensemble": len(MEASURE),
-    }
+    first = planned_resources(project_without_results, "--profile", "slurm", "--attempt", "1")
+    second = planned_resources(project_without_results, "--profile", "slurm", "--attempt", "2")
+    assert len(first["train_ensemble"]) == len(TRAIN_JOBS)
+    assert len(first["measure_ensemble"]) == len(MEASURE_JOBS)
     assert all(job["gres"].strip("'") == "gpu:1" for job in first["train_ensemble"])
     assert not any("gres" in job for job in first["measure_ensemble"])
-    for rule in RULES:
-        for one, other in zip(first[rule], second[rule], strict=True):
-            assert int(other["mem_mb"]) == 2 * int(one["mem_mb"])
-            assert int(other["runtime"]) == 2 * int(one["runtime"])
+    for rule in RULES_OF_RUNS:
+        for job, retry in zip(first[rule], second[rule], strict=True):
+            assert int(retry["mem_mb"]) == 2 * int(job["mem_mb"])
+            assert int(retry["runtime"]) == 2 * int(job["runtime"])
 
 
 @pytest.mark.parametrize(
-    ("options", "memory"), {(): 3000, ("--attempt", "2"): 6000}.items(), ids=str
+    ("options", "megabytes"), [((), 3000), (("--attempt", "2"), 6000)], ids=str
 )
-def test_a_training_job_is_told_the_memory_that_it_asked_for(unbuilt, options, memory):
-    done = unbuilt.snakemake("--dry-run", "--printshellcmds", "train", *options)
-    assert len(re.findall(rf"train\.py .* --memory {memory}$", done.stdout, re.MULTILINE)) == len(
-        TRAIN
-    )
+def test_command_of_a_training_job_has_its_memory_limit(
+    project_without_results, options, megabytes
+):
+    process = project_without_results.snakemake("--dry-run", "--printshellcmds", "train", *options)
+    command = rf"train\.py .* --memory {megabytes}$"
+    commands = re.findall(command, process.stdout, re.MULTILINE)
+    assert len(commands) == len(TRAIN_JOBS)
 
 
-def test_what_a_study_costs_is_said_and_nothing_is_made(copy, built):
-    done = copy.snakemake("cost")
-    assert done.returncode == 0, done.stdout
+def test_cost_lists_every_method_and_writes_only_its_log(built_copy, tiny_study):
+    process = built_copy.snakemake("cost")
+    assert process.returncode == 0, process.stdout
     for setting, methods in METHODS.items():
         for method in methods:
-            assert re.search(rf"\b{setting}\b.*\b{method}\b", done.stdout), done.stdout
-    after = copy.contents()
-    assert (copy.results / "logs" / "cost.log").exists()
-    del after["logs/cost.log"]
-    assert after == built.contents()
+            assert re.search(rf"\b{setting}\b.*\b{method}\b", process.stdout), process.stdout
+    contents = built_copy.digests()
+    assert (built_copy.results / "logs" / "cost.log").exists()
+    del contents["logs/cost.log"]
+    assert contents == tiny_study.digests()
 
 
-def test_a_configfile_takes_the_place_of_the_default_study(unbuilt):
-    jobs = unbuilt.plan("--configfile", "studies/mnist.yaml")
-    assert {
+def test_configfile_replaces_the_default_study(project_without_results):
+    jobs = project_without_results.plan("--configfile", "studies/mnist.yaml")
+    mnist_jobs = {
         "prepare mnist",
         "train_ensemble mnist_labels_relu/none/0-9",
         "gather mnist_labels_relu",
         "all",
-    } < jobs
+    }
+    assert mnist_jobs < jobs
     assert not any("digits" in job for job in jobs)
 
 
-# Packed otherwise, and a run that diverges
+# Both seeds in one job, and an arm that diverges
 
-
-DIVERGED = "l2_init(strength=1e+39)"
+DIVERGED_ARM = "l2_init(strength=1e+39)"
 
 
 @pytest.mark.slow
-def test_a_members_numbers_do_not_depend_on_the_members_beside_it(built, packed):
-    assert sorted(path.name for path in (packed.results / "runs").glob("*/*/*")) == ["0-1"] * 4
+def test_run_does_not_depend_on_the_other_runs_of_its_ensemble(tiny_study, packed_study):
+    ensembles = (packed_study.results / "runs").glob("*/*/*")
+    assert [path.name for path in ensembles] == ["0-1"] * 4
     with (
-        xr.open_dataset(built.results / f"datasets/{RELU}.nc") as one,
-        xr.open_dataset(packed.results / f"datasets/{RELU}.nc") as two,
+        xr.open_dataset(tiny_study.results / f"datasets/{RELU}.nc") as separate,
+        xr.open_dataset(packed_study.results / f"datasets/{RELU}.nc") as together,
     ):
-        assert set(two.arm.values) == {*ARMS[RELU], DIVERGED}
-        two = two.sel(arm=one.arm)
-        assert set(two.data_vars) == set(one.data_vars)
-        for name, values in one.data_vars.items():
-            assert two[name].equals(values), name
+        assert set(together.arm.values) == {*ARMS[RELU], DIVERGED_ARM}
+        assert set(together.data_vars) == set(separate.data_vars)
+        same_arms = together.sel(arm=separate.arm)
+        for name, values in separate.data_vars.items():
+            assert same_arms[name].equals(values), name
+
+
+def read_text_table(project, name):
+    """Read a table without a conversion of its numbers."""
+    path = project.results / f"tables/{name}.csv"
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+# The p-values of the other tables are adjusted over the study, so they depend on its settings.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["summary", "outcomes", "measures", "tuning"])
+def test_table_does_not_depend_on_the_number_of_seeds_per_job(tiny_study, packed_study, name):
+    separate = read_text_table(tiny_study, name)
+    together = read_text_table(packed_study, name)
+    separate = separate[separate["setting"] == RELU]
+    together = together[together["arm"] != DIVERGED_ARM]
+    assert len(separate) == len(together)
+    assert len(separate) or name == "tuning"
+    rows = sorted(map(tuple, separate.values))
+    assert rows == sorted(map(tuple, together.values))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "table", ["summary", "outcomes", "measures", "tuning"]
-)  # others are adjusted over all of the study
-def test_tables_do_not_depend_on_how_seeds_are_packed(built, packed, table):
-    one, two = (
-        pd.read_csv(project.results / f"tables/{table}.csv", dtype=str, keep_default_na=False)
-        for project in (built, packed)
-    )
-    one, two = one[one["setting"] == RELU], two[two["arm"] != DIVERGED]
-    assert len(one) == len(two)
-    assert len(one) or table == "tuning"
-    assert sorted(map(tuple, one.values)) == sorted(map(tuple, two.values))
-
-
-@pytest.mark.slow
-def test_a_member_that_diverges_is_flagged_and_the_study_is_finished(packed):
-    with xr.open_dataset(packed.results / f"datasets/{RELU}.nc") as data:
-        assert (data.status.sel(arm=DIVERGED) == 1).all()
-        assert (data.status.drop_sel(arm=DIVERGED) == 0).all()
+def test_diverged_runs_are_marked_and_the_study_has_its_report(packed_study):
+    results = packed_study.results
+    with xr.open_dataset(results / f"datasets/{RELU}.nc") as data:
+        assert (data.status.sel(arm=DIVERGED_ARM) == 1).all()
+        assert (data.status.drop_sel(arm=DIVERGED_ARM) == 0).all()
         for name in ("final_error", "final_loss", "online_error", "update_norm", *CURVES):
-            assert data[name].sel(arm=DIVERGED).isnull().all()
-            assert data[name].drop_sel(arm=DIVERGED).notnull().all()
-    table = pd.read_csv(packed.results / "tables/outcomes.csv", keep_default_na=False)
-    assert table.loc[table["arm"] == DIVERGED, "note"].str.contains("diverged").all()
-    assert not table.loc[table["arm"] != DIVERGED, "note"].str.contains("diverged").any()
-    assert (table.loc[table["arm"] == DIVERGED, "mean"] == "").all()
+            assert data[name].sel(arm=DIVERGED_ARM).isnull().all(), name
+            assert data[name].drop_sel(arm=DIVERGED_ARM).notnull().all(), name
+    table = pd.read_csv(results / "tables/outcomes.csv", keep_default_na=False)
+    is_diverged = table["arm"] == DIVERGED_ARM
+    has_note = table["note"].str.contains("diverged")
+    assert (has_note == is_diverged).all()
+    assert (table.loc[is_diverged, "mean"] == "").all()
     for figure in FIGURES:
-        assert (packed.results / f"figures/{figure}.svg").stat().st_size > 5000
-    assert DIVERGED in (packed.results / "tables/associations.csv").read_text()
-    assert (packed.results / "report.html").exists()
+        assert (results / f"figures/{figure}.svg").stat().st_size > 5000, figure
+    assert DIVERGED_ARM in (results / "tables/associations.csv").read_text()
+    assert (results / "report.html").exists()
 
 
-# Less recorded
+# Fewer checkpoints and curve points, and bfloat16
 
 
 @pytest.fixture(scope="module")
-def sparse(study):
-    """A study with a checkpoint at every second task, two points a learning curve, and products in bfloat16."""
+def sparse(build_study):
+    """Build a study with fewer checkpoints and curve points and with bfloat16, to read only."""
 
-    def change(config):
+    def record_less(config):
         del config["settings"][TANH]
-        config |= {
-            "seeds_per_job": 2,
-            "methods": {"none": {}},
-            "training": {"checkpoint_every": 2, "curve_points": 2, "precision": "bfloat16"},
-        }
+        config["seeds_per_job"] = 2
+        config["methods"] = {"none": {}}
+        config["training"] = {"checkpoint_every": 2, "curve_points": 2, "precision": "bfloat16"}
         config["curvature"]["every"] = 2
 
-    return study("sparse", change)
+    return build_study("sparse", record_less)
 
 
 @pytest.mark.slow
-def test_checkpoints_at_every_second_task_come_to_the_report(sparse):
+def test_study_with_a_checkpoint_at_every_second_task_has_its_report(sparse):
     assert (sparse.results / "report.html").exists()
     for path in sparse.results.glob("runs/*/*/*/checkpoints.nc"):
         with xr.open_dataset(path) as checkpoints:
@@ -548,14 +613,13 @@ def test_checkpoints_at_every_second_task_come_to_the_report(sparse):
     with xr.open_dataset(sparse.results / f"datasets/{RELU}.nc") as data:
         assert list(data.task.values) == [0, 1, 2, 3, 4]
         assert data.final_error.notnull().all()
-        measured = (
-            data.fisher_trace.sel(evaluation_point="next").notnull().all(["arm", "seed", "block"])
-        )
-        assert list(measured.values) == [True, False, True, False, True]
+        has_trace = data.fisher_trace.sel(evaluation_point="next").notnull()
+        is_measured = has_trace.all(["arm", "seed", "block"])
+        assert list(is_measured.values) == [True, False, True, False, True]
 
 
 @pytest.mark.slow
-def test_learning_curves_have_as_many_points_as_asked_for(sparse):
+def test_learning_curves_have_the_number_of_points_of_the_config(sparse):
     with xr.open_dataset(sparse.results / f"datasets/{RELU}.nc") as data:
         assert list(data.step.values) == [2, 4]
         for name in CURVES:
@@ -564,11 +628,12 @@ def test_learning_curves_have_as_many_points_as_asked_for(sparse):
 
 
 @pytest.mark.slow
-def test_products_in_bfloat16_change_numbers_but_little(built, sparse):
+def test_products_in_bfloat16_change_the_losses_by_less_than_five_percent(tiny_study, sparse):
     with (
-        xr.open_dataset(built.results / f"datasets/{RELU}.nc") as one,
-        xr.open_dataset(sparse.results / f"datasets/{RELU}.nc") as two,
+        xr.open_dataset(tiny_study.results / f"datasets/{RELU}.nc") as in_float32,
+        xr.open_dataset(sparse.results / f"datasets/{RELU}.nc") as in_bfloat16,
     ):
-        one, two = one.final_loss.sel(arm="none"), two.final_loss.sel(arm="none")
-        assert not one.equals(two)
-        np.testing.assert_allclose(two, one, rtol=0.05)
+        expected = in_float32.final_loss.sel(arm="none")
+        losses = in_bfloat16.final_loss.sel(arm="none")
+        assert not losses.equals(expected)
+        np.testing.assert_allclose(losses, expected, rtol=0.05)

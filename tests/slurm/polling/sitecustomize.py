@@ -1,6 +1,6 @@
-"""Make a launcher ask Slurm every two seconds.
+"""Make a launcher query Slurm every two seconds.
 
-Otherwise the plugin adds ten seconds to the interval after each query, until a job ends.
+By default the plugin waits ten seconds longer after each query, until a job ends.
 """
 
 import sys
@@ -10,5 +10,5 @@ SECONDS = 2
 if "--profile" in sys.orig_argv:
     from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
-    always = property(lambda executor: SECONDS, lambda executor, seconds: None)
-    RemoteExecutor.next_seconds_between_status_checks = always
+    constant = property(lambda executor: SECONDS, lambda executor, seconds: None)
+    RemoteExecutor.next_seconds_between_status_checks = constant
