@@ -153,7 +153,8 @@ TUNED_ENSEMBLES = [
     for seeds in STUDY.tuning_blocks(setting, method)
 ]
 # an environment variable, not a param, because the folder of the data changes no result
-os.environ.update(PLASTICITY_DATA=os.environ.get("PLASTICITY_DATA") or config["data_root"])
+DATA_ROOT = Path(os.environ.get("PLASTICITY_DATA") or config["data_root"]).expanduser()
+os.environ.update(PLASTICITY_DATA=str(DATA_ROOT))
 
 
 wildcard_constraints:

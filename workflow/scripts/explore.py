@@ -8,6 +8,7 @@ The page shows the study's netCDF files. It is served to this machine only; stop
 import argparse
 from pathlib import Path
 
+from plasticity.errors import StudyError
 from plasticity.report import explorer
 from plasticity.report.style import Style
 from plasticity.storage import netcdf
@@ -43,7 +44,10 @@ def main() -> None:
             f"{results}/datasets has no setting. Run the study first, or name another folder below"
             " results/."
         )
-    explorer.serve(results.name, datasets, Style.read(STYLE), arguments.port)
+    try:
+        explorer.serve(results.name, datasets, Style.read(STYLE), arguments.port)
+    except StudyError as error:
+        parser().error(str(error))
 
 
 if __name__ == "__main__":

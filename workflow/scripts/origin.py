@@ -97,7 +97,14 @@ def print_record(record: Record) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    selection = dict(text.partition("=")[::2] for text in arguments.row)
+    if arguments.file is None:
+        raise StudyError("name a result: make origin FILE=results/digits/figures/scatter.svg")
+    selection = {}
+    for text in arguments.row:
+        column, sign, value = text.partition("=")
+        if not sign:
+            raise StudyError(f"{text!r} selects no row: write COLUMN=VALUE, such as arm=none")
+        selection[column] = value
     if selection:
         for row in select_rows(arguments.file, selection):
             print(", ".join(f"{column} {value}" for column, value in row.items() if value))
@@ -109,7 +116,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", type=Path, help="a result")
+    parser.add_argument("file", nargs="?", type=Path, help="a result")
     parser.add_argument("row", nargs="*", help="COLUMN=VALUE of a table")
     try:
         main(parser.parse_args())

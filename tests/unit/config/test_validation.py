@@ -18,7 +18,7 @@ from configs import (
     refusals,
 )
 
-from plasticity.config import registry, study
+from plasticity.config import registry, study, validation
 from plasticity.errors import StudyError
 
 MISTAKES = {
@@ -603,6 +603,12 @@ def test_option_needed_for_convolutions_is_optional_elsewhere():
         ({"direction": "down"}, ["statistics.hypotheses.0.direction", '"down"', "positive"]),
         ({"against": "trend"}, ["statistics.hypotheses.0.against", '"trend"', "task"]),
         ({"versus": "none"}, ["statistics.hypotheses.0"]),
+        (
+            {"measure": "fisher_efective_rank"},
+            ["statistics.hypotheses.0.measure", "does not measure", "'fisher_effective_rank'"],
+        ),
+        ({"measure": "ntk_trace"}, ["statistics.hypotheses.0.measure", "does not measure"]),
+        ({"measure": "accuracy"}, ["statistics.hypotheses.0.measure", "Known: dead_fraction"]),
         ({"stgae": "late"}, ["statistics.hypotheses.0", "unknown key 'stgae'", "stage"]),
     ],
 )
@@ -868,3 +874,27 @@ def test_message_quotes_description_of_key():
         "config.yaml: settings.row.problem.batch is 0. It must be at least 1. "
         "Meaning: Images per step. The last partial batch of an epoch is dropped."
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "fragments"),
+    [
+        (("settings.row.problem.tasks", 10**18), ["settings.row.problem.tasks", "at most"]),
+        (("settings.row.problem.epochs", 10**18), ["settings.row.problem.epochs", "at most"]),
+        (("study", "s" * 300), ["study", "100"]),
+        (("study", "mine\n"), ["study"]),
+        (("study", "../mine"), ["study"]),
+        (("study", "mine; rm -r x"), ["study"]),
+    ],
+)
+def test_value_that_no_study_needs_is_refused(change, fragments):
+    (line,) = refusals(change)
+    for fragment in fragments:
+        assert fragment in line, line
+
+
+@pytest.mark.parametrize("name", ["row\n", "row 2", "$(row)", "r" * 300])
+def test_name_that_a_shell_could_read_in_another_way_is_refused(name):
+    config = changed()
+    config["settings"] = {name: config["settings"]["row"]}
+    assert any("settings" in line for line in validation.mistakes(config))

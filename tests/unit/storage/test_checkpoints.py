@@ -90,19 +90,47 @@ def test_view_into_padded_parameters_is_written_without_the_padding(tmp_path):
     assert_rows_equal(written_rows(tmp_path, padded[..., :21]), parameters)
 
 
-def test_reach_tells_how_far_the_file_was_written(tmp_path):
-    parameters, rows = random_parameters(), empty_rows(tmp_path)
-    assert rows.reach(RUNS, task=0), "there is no checkpoint before task 0"
-    assert not rows.reach(RUNS, task=1)
-    rows.write(0, 0, parameters[0, :4])
-    assert rows.reach(4, task=1)
-    assert rows.reach(4, task=2)
-    assert not rows.reach(5, task=1)
-    assert not rows.reach(4, task=3)
-    rows.write(0, 2, parameters[2, :4])
-    assert rows.reach(4, task=4)
+def rows_of_one_chunk(folder):
+    """Write the checkpoints of tasks 0 and 2 for the first four runs; return rows and checksums."""
+    parameters, rows = random_parameters(), empty_rows(folder)
+    for task in (0, 1, 2):
+        rows.write(0, task, parameters[task, :4])
+    return rows, rows.checksums(0).copy()
+
+
+def test_rows_continue_where_the_file_holds_what_was_written(tmp_path):
+    _, checksums = rows_of_one_chunk(tmp_path)
+    restarted = empty_rows(tmp_path)
+    for task in range(7):
+        assert restarted.restore(0, 4, task, checksums) == (task <= 4), task
+    np.testing.assert_array_equal(restarted.checksums(0), checksums)
+
+
+def test_new_job_needs_no_file(tmp_path):
+    rows = empty_rows(tmp_path)
+    assert rows.restore(0, 4, 0, rows.checksums(0)), "there is no checkpoint before task 0"
+    assert not rows.restore(0, 4, 1, rows.checksums(0))
+
+
+@pytest.mark.parametrize("position", [0, 101, -1])
+def test_rows_with_one_altered_byte_are_refused(tmp_path, position):
+    rows, checksums = rows_of_one_chunk(tmp_path)
+    content = bytearray(rows.path.read_bytes())
+    content[position] ^= 1
+    rows.path.write_bytes(content)
+    assert not empty_rows(tmp_path).restore(0, 4, 3, checksums)
+
+
+def test_truncated_rows_are_refused(tmp_path):
+    rows, checksums = rows_of_one_chunk(tmp_path)
     os.truncate(rows.path, rows.path.stat().st_size - 1)
-    assert not rows.reach(4, task=3)
+    assert not empty_rows(tmp_path).restore(0, 4, 3, checksums)
+
+
+def test_rows_of_another_chunk_may_be_altered(tmp_path):
+    rows, checksums = rows_of_one_chunk(tmp_path)
+    rows.write(4, 0, random_parameters()[1, 4:])
+    assert empty_rows(tmp_path).restore(0, 4, 1, checksums)
 
 
 # netCDF files

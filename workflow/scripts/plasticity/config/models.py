@@ -25,7 +25,7 @@ def check_distinct(values: tuple[Value, ...]) -> tuple[Value, ...]:
     return values
 
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -102,7 +102,7 @@ class Problem(Choice):
     samples: Annotated[int, Field(ge=2)]
     batch: Count
     epochs: Count | None = None
-    tasks: Count = 1
+    tasks: Annotated[int, Field(ge=1, le=10**6)] = 1
     steps_per_task: Count | None = None
     test_samples: Annotated[int, Field(ge=0)] = 0
     separable: bool = False

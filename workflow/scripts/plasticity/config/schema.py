@@ -42,8 +42,9 @@ from plasticity.config.models import (
 FILE = Path(__file__).resolve().parents[3] / "schemas" / "config.schema.json"
 FIRST_TUNING_SEED = 1000  # more seeds of either kind never change the numbers of the other kind
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
-StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+MAX_NAME = 100  # letters; file systems allow 255
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=MAX_NAME)]
+StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=MAX_NAME)]
 AnySection = TypeVar("AnySection", bound="Section")
 
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from plasticity.config import registry
+from plasticity.config import quantities, registry
 from plasticity.config.models import BASELINE, Dataset, Network, Optimizer, Problem, parts
-from plasticity.config.schema import StudyConfig, schemas_at
+from plasticity.config.schema import MAX_NAME, StudyConfig, schemas_at
 
 KeyPath = tuple[str | int, ...]
 
@@ -174,6 +174,10 @@ def _describe_error(path: KeyPath, value: Any, details: ErrorDetails) -> str:
         if details["loc"][-1] == "[key]":
             key, written = f"A name in {_dotted(path[:-1])}", repr(path[-1])
         return f"{key} is {written}. It must match {context['pattern']}. Rename it."
+    if kind == "string_too_long":
+        if details["loc"][-1] == "[key]":
+            key, written = f"A name in {_dotted(path[:-1])}", repr(path[-1])
+        return f"{key} is {written[:40]} …. It must have at most {MAX_NAME} letters. Rename it."
     if kind == "duplicate":
         return f"{key} is {written}. A value occurs twice. Remove one."
     if kind == "too_short" and not value:
@@ -502,6 +506,37 @@ def _check_hypotheses(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} has both measure and versus. Remove one of them."
         if "measure" not in hypothesis and "versus" not in hypothesis:
             yield f"{key} has neither measure nor versus. Add one of them."
+        if "measure" in hypothesis:
+            yield from _check_measure(key, hypothesis, config["curvature"])
+
+
+def _check_measure(
+    key: str, hypothesis: Mapping[str, Any], curvature: Mapping[str, Any]
+) -> Iterator[str]:
+    """Check that the study takes the measure of a hypothesis, where the hypothesis needs it.
+
+    Args:
+        key: of the hypothesis.
+        hypothesis: with a measure.
+        curvature: the section of the config.
+    """
+    measure = hypothesis["measure"]
+    measured = {*quantities.MEASURES}
+    for operator in curvature["operators"]:
+        measured.update(f"{operator}_{number}" for number in quantities.SPECTRUM_NUMBERS)
+        if measure.startswith(f"{operator}_effective_rank_at_"):
+            measured.add(measure)  # a further level of the effective rank
+    if measure not in measured:
+        yield (
+            f"{key}.measure is {measure!r}, which this study does not measure. "
+            f"{_hint(measure, sorted(measured))}"
+        )
+    point = hypothesis.get("evaluation_point")
+    if point and point not in curvature["evaluation_points"]:
+        yield (
+            f"{key}.evaluation_point is {point}, which curvature.evaluation_points lacks. Add it "
+            "there."
+        )
 
 
 # Combinations of methods

@@ -1,5 +1,6 @@
 """Serve a page that shows a study's datasets: choices on the left, plots on the right."""
 
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import panel as pn
 import xarray as xr
 
 from plasticity.config import quantities
+from plasticity.errors import StudyError
 from plasticity.report import panels
 from plasticity.report.style import Style
 from plasticity.statistics.summaries import add_gaps
@@ -24,14 +26,42 @@ DEFAULTS = {
 
 
 def serve(study: str, datasets: Mapping[str, xr.Dataset], style: Style, port: int) -> None:
-    """Serve the page to this machine only, until the process ends."""
+    """Serve the page to this machine only, until the process ends.
+
+    Pages of other sites cannot connect: only the page's own address is an allowed origin.
+
+    Args:
+        study: its name.
+        datasets: by setting.
+        style: the style of figures.
+        port: to serve on; 0 takes any free one.
+
+    Raises:
+        StudyError: another program uses the port.
+    """
+    port = _check_port(port)
     pn.serve(
         lambda: page(study, datasets, style),
         port=port,
         address="localhost",
+        websocket_origin=[f"localhost:{port}"],
         show=False,
         title=f"Study {study}",
     )
+
+
+def _check_port(port: int) -> int:
+    """Return a port that is free now: the given one, or any if it is 0."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("localhost", port))
+        except OSError as error:
+            raise StudyError(
+                f"port {port} cannot be used ({error.strerror}). Choose another: "
+                "make explore ARGS=--port=0"
+            ) from error
+        return int(probe.getsockname()[1])
 
 
 def page(study: str, datasets: Mapping[str, xr.Dataset], style: Style) -> pn.Column:

@@ -5,6 +5,8 @@ package. A chunk of the file is one task, so a task is read without the others.
 """
 
 import math
+import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +26,8 @@ class CheckpointRows:
     """Checkpoints of an ensemble while it trains, as raw float32 in one file.
 
     The file holds an array of shape ``(task, run, parameter)``. Rows may be written in any order,
-    and more than once. So a job that restarts writes over the rows of the job that was killed.
+    and more than once. So a job that restarts writes over the rows of the job that was killed. A
+    checksum of each checkpoint shows whether the file was altered in the meantime.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class CheckpointRows:
         self.runs = runs
         self.shapes = shapes
         self.width = sum(math.prod(shape) for shape in shapes.values())
+        self._checksums: dict[int, np.ndarray] = {}  # by the first run of a chunk
 
     def write(self, first: int, task: int, parameters: Tensor) -> None:
         """Write the rows of some runs; do nothing if the task has no checkpoint.
@@ -57,27 +61,57 @@ class CheckpointRows:
         """
         if task not in self.tasks:
             return
-        row = self.tasks.index(task) * self.runs + first
+        index = self.tasks.index(task)
+        row = index * self.runs + first
         values = parameters.to("cpu", torch.float32).contiguous().numpy()
         with explain_write_errors(self.path):
             mode = "r+b" if self.path.exists() else "wb"
             with self.path.open(mode) as file:
                 file.seek(BYTES_PER_NUMBER * self.width * row)
                 file.write(values.data)
+                file.flush()
+                os.fsync(file.fileno())  # before the restart state that relies on it
+        self.checksums(first)[index] = zlib.crc32(values.data)
 
-    def reach(self, end: int, task: int) -> bool:
-        """Check that the file is long enough for what was written before a task.
+    def checksums(self, first: int) -> np.ndarray:
+        """Return a checksum of what a chunk wrote for each checkpoint; 0 where it wrote nothing.
 
         Args:
-            end: the runs before this index have written their rows.
-            task: all checkpoints before this task were written.
+            first: index of the chunk's first run.
+
+        Returns:
+            CRC-32, shape ``(checkpoint,)``.
         """
-        checkpoints = sum(checkpoint < task for checkpoint in self.tasks)
-        if checkpoints == 0:
-            return True
-        rows = (checkpoints - 1) * self.runs + end
-        size = self.path.stat().st_size if self.path.exists() else 0
-        return BYTES_PER_NUMBER * self.width * rows <= size
+        return self._checksums.setdefault(first, np.zeros(len(self.tasks), np.uint32))
+
+    def restore(self, first: int, runs: int, task: int, checksums: np.ndarray) -> bool:
+        """Continue after a restart, if the file still holds what a chunk wrote before a task.
+
+        Args:
+            first: index of the chunk's first run.
+            runs: number of the chunk's runs.
+            task: all checkpoints before this task were written.
+            checksums: from `checksums`, when these checkpoints were written.
+
+        Returns:
+            Whether the file is complete and unaltered.
+        """
+        self._checksums[first] = checksums.copy()
+        for index, checkpoint in enumerate(self.tasks):
+            if checkpoint < task and self._checksum_in_file(first, runs, index) != checksums[index]:
+                return False
+        return True
+
+    def _checksum_in_file(self, first: int, runs: int, index: int) -> int | None:
+        """Compute the checksum of a chunk's rows of a checkpoint; None if they are missing."""
+        size = BYTES_PER_NUMBER * self.width * runs
+        try:
+            with self.path.open("rb") as file:
+                file.seek(BYTES_PER_NUMBER * self.width * (index * self.runs + first))
+                content = file.read(size)
+        except OSError:
+            return None
+        return zlib.crc32(content) if len(content) == size else None
 
     def read(self, task: int) -> np.ndarray:
         """Read the rows of all runs at a task, shape ``(run, parameter)``."""

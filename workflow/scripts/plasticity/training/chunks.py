@@ -19,6 +19,7 @@ from plasticity.storage.restart import RestartStates
 from plasticity.training import memory, outcomes
 from plasticity.training.trainer import Trainer, train
 
+CHECKSUMS = "checkpoint_checksums"  # in a restart state
 Run = tuple[Mapping[str, float], int]  # hyperparameters of the method, and a seed
 
 
@@ -176,7 +177,7 @@ def load_state(
 
     Args:
         restart: states by the first run of a chunk.
-        rows: checkpoints, which must reach as far as the state.
+        rows: checkpoints, which must be those that the state was saved with.
         first: index of the chunk's first run.
 
     Returns:
@@ -185,9 +186,11 @@ def load_state(
     state = restart.load(first)
     if state is None:
         return None
-    end = first + len(state["alive"])
-    if not rows.reach(end, int(state["task"])):
-        log.log.warning("%s is truncated, so it is ignored and training starts over", rows.path)
+    checksums = state.pop(CHECKSUMS)
+    if not rows.restore(first, len(state["alive"]), int(state["task"]), checksums):
+        log.log.warning(
+            "%s is truncated or altered, so it is ignored and training starts over", rows.path
+        )
         return None
     return state
 
@@ -217,5 +220,9 @@ def train_chunk(
         log.log.info("going on after task %d of %d", trainer.learner.task, total)
     last = first + len(trainer.recorder.alive) - 1
     label = f"train {restart.folder.parent}, runs {first} to {last}"
-    train(trainer, partial(rows.write, first), partial(restart.save, first), log.progress(label))
+
+    def save(state: Mapping[str, np.ndarray]) -> None:
+        restart.save(first, {**state, CHECKSUMS: rows.checksums(first)})
+
+    train(trainer, partial(rows.write, first), save, log.progress(label))
     return {name: values.numpy() for name, values in trainer.recorder.outcomes.items()}
