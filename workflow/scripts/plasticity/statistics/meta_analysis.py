@@ -191,6 +191,9 @@ def _random_effects(known: pd.DataFrame, note: str) -> Row:
     """Fit the random-effects model to at least two settings."""
     settings = len(known)
     z = known["z"].to_numpy()
+    if np.ptp(z) == 0:
+        # Without any variation over settings, the interval would have no width.
+        return Estimate(np.tanh(z[0]), note=join_notes(note, "the same in all settings")).row()
     variances = known["error"].to_numpy() ** 2
     fit = combine_effects(z, variances, method_re="iterated", use_t=True)
     low, high = fit.conf_int(use_t=True)[3]
@@ -285,7 +288,7 @@ def _counterexample_rows(
 def _mean_estimate(values: np.ndarray, draws: Draws) -> Estimate:
     """Average over seeds, shape ``(seed,)``."""
     low, high, method = interval(values, draws)
-    return Estimate(values.mean(), low, high, method)
+    return Estimate(values.mean(), low, high, method).at()
 
 
 def _verdict(loss: Estimate, change: Estimate, lost: float, moved: float) -> str:

@@ -431,8 +431,14 @@ def _nested_models_of_operator(
         checkpoints = left_out.checkpoints
         seeds = checkpoints.seed_count
         outcome_signs = difference_signs(checkpoints.outcomes)
-        others = [other for name, other in ranked.items() if name != setting]
         for o, outcome in enumerate(left_out.outcome_names):
+            others = [
+                other
+                for name, other in ranked.items()
+                if name != setting and outcome in other.outcome_names
+            ]
+            if not others:
+                continue  # only this setting has the outcome
             keys: Row = {
                 "setting": setting,
                 "outcome": outcome,
@@ -440,8 +446,8 @@ def _nested_models_of_operator(
                 "tasks": len(checkpoints.scores[0]),
             }
             signs = outcome_signs[o : o + 1]
-            simple = _left_out_sums(left_out, others, simple_features, o, signs)
-            full = _left_out_sums(left_out, others, slice(None), o, signs)
+            simple = _left_out_sums(left_out, others, simple_features, outcome, signs)
+            full = _left_out_sums(left_out, others, slice(None), outcome, signs)
             for measure, sums in ((simple_name, simple), (full_name, full)):
                 auc = _resample(sums.auc, seeds, draws, "constant")
                 yield {**keys, "measure": measure, "statistic": "auc_left_out", **auc.row()}
@@ -462,23 +468,24 @@ def _left_out_sums(
     left_out: RankedCheckpoints,
     others: Sequence[RankedCheckpoints],
     features: slice,
-    outcome: int,
+    outcome: str,
     outcome_signs: np.ndarray,
 ) -> PairSums:
     """Fit weights in other settings, and compute the sums of the resulting score.
 
     Args:
         left_out: checkpoints of the setting that is left out of the fit.
-        others: checkpoints of the other settings.
+        others: checkpoints of the other settings that have the outcome.
         features: which features to use.
-        outcome: index.
+        outcome: its name.
         outcome_signs: of this outcome in the left-out setting, shape ``(1, task, run, run)``.
     """
     gram, products = np.zeros(()), np.zeros(())
     for other in others:
         used = other.features[features]
         x = used.reshape(len(used), -1)
-        y = _centred_ranks(other.checkpoints.outcomes[outcome]).ravel()
+        o = other.outcome_names.index(outcome)
+        y = _centred_ranks(other.checkpoints.outcomes[o]).ravel()
         gram = gram + x @ x.T / y.size
         products = products + x @ y / y.size
     weights = np.linalg.lstsq(gram, products, rcond=1e-9)[0]

@@ -30,6 +30,20 @@ TUNING_COLUMNS = [
     "chosen",
     "note",
 ]
+MEASURE_COLUMNS = [
+    "setting",
+    "arm",
+    "measure",
+    "evaluation_point",
+    "block",
+    "stage",
+    "mean",
+    "low",
+    "high",
+    "seeds",
+    "tasks",
+    "note",
+]
 OUTCOMES = tuple(outcome for name in LOWER_IS_BETTER for outcome in (name, f"{name}_gap"))
 
 
@@ -142,12 +156,13 @@ def _early_and_late(name: str, values: np.ndarray) -> Row:
         values: shape ``(seed, task)``.
     """
     row: Row = {}
-    for mean in stage_means(values):
-        if mean.stage in ("early", "late"):
-            column = f"{name}_{mean.stage}"
-            row[column] = mean.estimate.value
-            row[f"{column}_low"] = mean.estimate.low
-            row[f"{column}_high"] = mean.estimate.high
+    estimates = {mean.stage: mean.estimate for mean in stage_means(values)}
+    for stage in ("early", "late"):
+        column = f"{name}_{stage}"
+        estimate = estimates.get(stage, Estimate())
+        row[column] = estimate.value
+        row[f"{column}_low"] = estimate.low
+        row[f"{column}_high"] = estimate.high
     return row
 
 
@@ -168,7 +183,7 @@ def measures(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
                 values = measure.sel(arm=arm).dropna("task", how="all").values
                 keys: Row = {"setting": setting, "arm": arm, **variant}
                 rows += [{**keys, **mean.row()} for mean in stage_means(values)]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=MEASURE_COLUMNS)
 
 
 def tuning(
