@@ -34,7 +34,7 @@ why: env ## list the jobs that would run, and why (another study: CONFIG=studies
 origin: env ## trace a result back to the data: make origin FILE=results/digits/figures/scatter.svg
 	@python workflow/scripts/origin.py $(FILE) $(ARGS)
 
-audit: env ## check that results match their checksums, the config and the code (after a copy: ARGS=--adopt)
+audit: env ## check that results match their checksums, the config and the code (after a copy: ARGS=--adopt; altered: ARGS=--repair)
 	@python workflow/scripts/audit.py $(if $(CONFIG),--configfile $(CONFIG)) $(ARGS)
 
 reproduce: env ## run a study and compare every number with the published one: make reproduce STUDY=digits

@@ -13,12 +13,12 @@ ROOT = Path(workflow.basedir)
 SCRIPTS = ROOT / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from plasticity import launcher, slurm
+from plasticity import slurm
 from plasticity.config import files, registry
 from plasticity.config.models import BASELINE, parts
 from plasticity.config.study import BLOCK, as_json, block_seeds, finished_blocks, read
 from plasticity.errors import StudyError
-from plasticity.provenance import audit, code_digest
+from plasticity.provenance import audit, code_digest, launcher
 
 ENVIRONMENT = "../../envs/environment.yaml"  # relative to the rule files
 STYLE = "workflow/style.yaml"

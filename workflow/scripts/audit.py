@@ -1,6 +1,9 @@
 """List the results of a study that differ from their records, or from this config and this code.
 
-    python workflow/scripts/audit.py [--configfile studies/mnist.yaml] [--adopt]
+    python workflow/scripts/audit.py [--configfile studies/mnist.yaml] [--adopt | --repair]
+
+Use --repair after results were altered. It moves them to the folder aside/ of the study, so that
+the next run computes them again.
 
 Use --adopt after results were copied. It registers the results that match with Snakemake, and moves
 the others to the folder aside/ of the study.
@@ -38,14 +41,30 @@ def adopt(dag: Any, verdicts: list[Verdict], outdated_jobs: set[Any]) -> None:
     """Register the outputs of all other jobs with Snakemake, and move those of these jobs away."""
     for job in {job for job, _, _ in verdicts} - outdated_jobs:
         dag.workflow.async_run(dag.workflow.persistence.finished(job))
-    for job, path, _ in verdicts:
-        if job in outdated_jobs:
-            study = Path(*path.parts[:2])
-            audit.move_aside(study, path)
+    move_aside(verdicts, outdated_jobs)
     print(
         "Snakemake now knows the results that match. The others, and all outputs of the same jobs, "
         f"are in the folder {audit.ASIDE}/ of the study."
     )
+
+
+def repair(verdicts: list[Verdict]) -> None:
+    """Move the outputs of jobs whose results do not match by themselves."""
+    faulty_jobs = {
+        job for job, _, faults in verdicts if faults and faults != [audit.OUTDATED_INPUT]
+    }
+    move_aside(verdicts, faulty_jobs)
+    print(
+        f"The results of {len(faulty_jobs)} jobs are in the folder {audit.ASIDE}/ of the study. To "
+        "compute them again: make run"
+    )
+
+
+def move_aside(verdicts: list[Verdict], jobs: set[Any]) -> None:
+    """Move all outputs of some jobs to the folder aside of their study."""
+    for job, path, _ in verdicts:
+        if job in jobs:
+            audit.move_aside(Path(*path.parts[:2]), path)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -56,10 +75,12 @@ def main(arguments: argparse.Namespace) -> None:
         outdated_jobs = {job for job, _, faults in verdicts if faults}
         if arguments.adopt:
             adopt(dag, verdicts, outdated_jobs)
+        elif arguments.repair:
+            repair(verdicts)
         elif outdated_jobs:
             sys.exit(
-                "start snakemake to recompute the others; if they were copied, first move them "
-                "aside: make audit ARGS=--adopt"
+                "to compute the others again: make audit ARGS=--repair, then make run; if the "
+                "results were copied here: make audit ARGS=--adopt"
             )
 
 
@@ -74,10 +95,16 @@ if __name__ == "__main__":
         default=[],
         help="config of the study (default: config.yaml)",
     )
-    parser.add_argument(
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument(
         "--adopt",
         action="store_true",
         help="register the results that match with Snakemake, and move the others aside",
+    )
+    action.add_argument(
+        "--repair",
+        action="store_true",
+        help="move altered results aside, so that the next run computes them again",
     )
     try:
         main(parser.parse_args())

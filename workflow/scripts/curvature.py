@@ -26,7 +26,7 @@ def main(job: Job) -> None:
         selected = json.loads(job.path("choice").read_text(encoding="utf-8"))["arm"]
     cache = open_cache(output.parent, selected, job.label, [output])
     with restart.lock_folder(output.parent / "resume_curvature", job.label) as state:
-        if cache and cache.restore():
+        if cache.restore():
             return
         checkpoints = Checkpoints(job.path("checkpoints"))
         curvature = Curvature.of(job.settings)
@@ -44,8 +44,7 @@ def main(job: Job) -> None:
         title = "measures of an ensemble"
         measures = netcdf.dataset(table, variables, coordinates, title, job.label)
         netcdf.write(measures, output)
-        if cache:
-            cache.store()
+        cache.store()
 
 
 if __name__ == "__main__":

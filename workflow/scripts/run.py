@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from plasticity import launcher
 from plasticity.config.files import check_config_file
 from plasticity.errors import StudyError
+from plasticity.provenance import launcher
 
 COMMAND = ("snakemake", "--cores", "all", "--rerun-incomplete")
 

@@ -28,7 +28,7 @@ def main(job: Job) -> None:
         arms = {method: selected}
     cache = open_cache(folder, selected, job.label, results)
     with restart.lock_folder(folder / "resume", job.label) as state:
-        if cache and cache.restore():
+        if cache.restore():
             return
         rows, outcomes = chunks.train_ensemble(
             Setting.of(job.settings["setting"]),
@@ -46,8 +46,7 @@ def main(job: Job) -> None:
             job.path("checkpoints"), rows, list(arms), job.settings["seeds"], job.label
         )
         netcdf.write(outcomes, job.path("outcomes"))
-        if cache:
-            cache.store()
+        cache.store()
 
 
 if __name__ == "__main__":

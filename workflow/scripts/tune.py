@@ -17,7 +17,7 @@ def main(job: Job) -> None:
     folder = job.path("outcomes").parent
     cache = open_cache(folder, None, job.label, job.paths["outcomes"])
     with restart.lock_folder(folder / "resume", job.label) as state:
-        if cache and cache.restore():
+        if cache.restore():
             return
         _, outcomes = chunks.train_ensemble(
             Setting.of(job.settings["setting"]),
@@ -32,8 +32,7 @@ def main(job: Job) -> None:
             attributes=job.label,
         )
         netcdf.write(outcomes, job.path("outcomes"))
-        if cache:
-            cache.store()
+        cache.store()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from plasticity.provenance import launcher
 from plasticity.storage.cache import ResultCache, open_cache
 
 STAMP = {
@@ -186,11 +187,26 @@ def test_nothing_is_restored_without_hard_links(ensemble, monkeypatch, caplog):
     assert read_results(ensemble) == {}
 
 
-def test_only_tuned_arms_and_cluster_jobs_have_a_cache(tmp_path, monkeypatch):
-    results = [tmp_path / name for name in CONTENT]
+@pytest.mark.parametrize(
+    ("launcher_is_alive", "arm", "is_stored"),
+    [(True, None, False), (True, ARM, True), (False, None, True)],
+)
+def test_results_are_stored_if_an_arm_is_selected_or_the_launcher_is_dead(
+    tmp_path, monkeypatch, launcher_is_alive, arm, is_stored
+):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert open_cache(tmp_path, None, STAMP, results) is None
-    assert open_cache(tmp_path, ARM, STAMP, results)
+    launcher.claim(tmp_path)
+    monkeypatch.setattr(launcher.Owner, "is_alive", launcher_is_alive)
+    write_results(tmp_path)
+    cache = open_cache(tmp_path, arm, STAMP, [tmp_path / name for name in CONTENT])
+    cache.store()
+    assert cache.restore() == is_stored
+
+
+def test_cluster_jobs_store_their_results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = [tmp_path / name for name in CONTENT]
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     write_results(tmp_path)
     open_cache(tmp_path, None, STAMP, results).store()

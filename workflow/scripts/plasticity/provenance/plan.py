@@ -67,6 +67,7 @@ def planned(
             settings = DAGSettings(
                 targets=frozenset(targets),
                 forceall=everything,
+                force_incomplete=True,  # as `make run` does; otherwise a killed run is an error
                 max_checksum_file_size=profile["max-checksum-file-size"],
             )
             workflow.dag(settings).execute_workflow("dryrun")

@@ -6,8 +6,9 @@ outputs that it knows before each attempt. It runs a finished job again in two c
 
 - The choice of an arm is recomputed, and every job that depends on the choice is planned. The cache
   holds the last results of each arm.
-- The launcher died before the job finished. Snakemake then takes the results for incomplete. On a
-  cluster, the cache holds the last results of every job.
+- The launcher died before the job finished. Snakemake then takes the results for incomplete. So a
+  job stores its results if its launcher is dead when it ends. On a cluster, where a job cannot see
+  its launcher, every job stores its last results.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from pathlib import Path
 from plasticity.atomic import atomic_write
 from plasticity.errors import StudyError
 from plasticity.log import log
-from plasticity.provenance import record
+from plasticity.provenance import launcher, record
 
 FOLDER = "cache"
 
@@ -30,7 +31,7 @@ def open_cache(
     arm: Mapping[str, object] | None,
     stamp: Mapping[str, str],
     results: Sequence[Path],
-) -> "ResultCache | None":
+) -> "ResultCache":
     """Open the cache of a job.
 
     Args:
@@ -38,14 +39,10 @@ def open_cache(
         arm: the selected arm. None: the method is not tuned.
         stamp: that results must have to be restored.
         results: paths of the job's results.
-
-    Returns:
-        None for an untuned method outside a cluster, unless an earlier job created a cache.
     """
     is_on_cluster = "SLURM_JOB_ID" in os.environ
-    if arm is None and not is_on_cluster and not (ensemble / FOLDER).exists():
-        return None
-    return ResultCache(ensemble, arm, stamp, results)
+    is_needed = arm is not None or is_on_cluster or (ensemble / FOLDER).exists()
+    return ResultCache(ensemble, arm, stamp, results, is_needed=is_needed)
 
 
 class ResultCache:
@@ -55,6 +52,7 @@ class ResultCache:
         folder: of the links.
         stamp: that the cached results must have to be restored.
         results: paths to which they are restored.
+        is_needed: whether results are stored even if the launcher is alive.
     """
 
     def __init__(
@@ -63,7 +61,10 @@ class ResultCache:
         arm: Mapping[str, object] | None,
         stamp: Mapping[str, str],
         results: Sequence[Path],
+        *,
+        is_needed: bool = True,
     ) -> None:
+        self.is_needed = is_needed
         name = "last"
         if arm is not None:
             name = hashlib.sha256(json.dumps(arm, sort_keys=True).encode()).hexdigest()[:12]
@@ -117,6 +118,8 @@ class ResultCache:
 
     def store(self) -> None:
         """Link the results into the cache, in place of former ones; do nothing if links fail."""
+        if not self.is_needed and not launcher.is_dead(Path.cwd()):
+            return
         try:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True)

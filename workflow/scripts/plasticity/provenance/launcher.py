@@ -95,6 +95,12 @@ def release_lock_of_dead_process(folder: Path) -> str:
     return f"Process {owner.pid}, which had locked {folder}, is dead. Its lock is removed."
 
 
+def is_dead(folder: Path) -> bool:
+    """Check whether the Snakemake that locked a folder on this machine is dead."""
+    owner = _read_owner(folder / OWNER)
+    return owner is not None and owner.host == socket.gethostname() and not owner.is_alive
+
+
 def _read_owner(path: Path) -> Owner | None:
     """Read who locked the folder; None if that is not known."""
     try:

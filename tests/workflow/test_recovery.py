@@ -1,0 +1,122 @@
+"""After a killed launcher, an altered file or a wrong config, one command continues the study."""
+
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+from projects import wait_for
+
+ENSEMBLE = "digits_labels_relu/none/0"
+OUTCOMES = f"results/tiny/runs/{ENSEMBLE}/outcomes.nc"
+RUN = ("python", "workflow/scripts/run.py")
+
+
+def launch(project, *options):
+    """Start Snakemake in the background, in its own session."""
+    command = ["python", "-m", "snakemake", "--cores", "1", *options]
+    return subprocess.Popen(
+        command,
+        cwd=project.root,
+        env=project.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture
+def interrupted(built_copy):
+    """A study whose launcher was killed while an ensemble trained; the job went on to its end."""
+    folder = built_copy.root / f"results/tiny/runs/{ENSEMBLE}"
+    shutil.rmtree(folder)
+    launcher = launch(built_copy.unforked, OUTCOMES)
+    wait_for((folder / "resume").exists, launcher)
+    os.kill(launcher.pid, signal.SIGKILL)
+    job = subprocess.Popen(["sleep", "120"])
+    wait_for(lambda: not (folder / "resume").exists(), job, pause=0.1)
+    job.kill()
+    return built_copy
+
+
+def test_job_that_outlives_its_launcher_is_not_trained_again(interrupted, tiny_study):
+    done = interrupted.run(*RUN, OUTCOMES)
+    assert done.returncode == 0, done.stdout
+    assert "is dead. Its lock is removed." in done.stdout
+    log = interrupted.root / f"results/tiny/logs/runs/{ENSEMBLE}/train.log"
+    assert "restored from" in log.read_text()
+    assert (
+        interrupted.digests(f"results/tiny/runs/{ENSEMBLE}").items()
+        >= {
+            name: digest
+            for name, digest in tiny_study.digests(f"results/tiny/runs/{ENSEMBLE}").items()
+            if name in ("outcomes.nc", "checkpoints.nc")
+        }.items()
+    )
+
+
+def test_commands_that_only_read_work_after_a_kill(interrupted):
+    for entry in ("why", "audit"):
+        done = interrupted.run("python", f"workflow/scripts/{entry}.py")
+        assert "Traceback" not in done.stdout, done.stdout
+        assert "IncompleteFiles" not in done.stdout, done.stdout
+    assert (
+        f"train_ensemble {ENSEMBLE}"
+        in interrupted.run("python", "workflow/scripts/why.py", OUTCOMES).stdout
+    )
+
+
+def test_altered_figure_is_computed_again_by_the_commands_that_audit_names(built_copy, tiny_study):
+    figure = built_copy.results / "figures/scatter.png"
+    shutil.copy(built_copy.results / "figures/timing.png", figure)
+    done = built_copy.run("python", "workflow/scripts/audit.py")
+    assert done.returncode == 1
+    assert "figures/scatter.png: its checksum differs from its record" in done.stdout
+    assert "make audit ARGS=--repair, then make run" in done.stdout
+
+    done = built_copy.run("python", "workflow/scripts/audit.py", "--repair")
+    assert done.returncode == 0, done.stdout
+    assert not figure.exists()
+    done = built_copy.run(*RUN, "figures")
+    assert done.returncode == 0, done.stdout
+    assert figure.read_bytes() == (tiny_study.results / "figures/scatter.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("study: a\n\tseeds: 3\n", "line 2, column 1: a tab is in the indentation"),
+        ("study: a\nstudy: b\n", "line 2, column 1: the key 'study' occurs twice"),
+        ("a: &a\n  b: *a\n", "an alias refers to what contains it"),
+    ],
+)
+def test_config_file_that_cannot_be_meant_is_refused(built_copy, text, words):
+    (built_copy.root / "wrong.yaml").write_text(text)
+    done = built_copy.run(*RUN, "--configfile", "wrong.yaml")
+    assert done.returncode == 1
+    assert done.stdout.count("\n") == 1
+    assert f"wrong.yaml, {words}" in done.stdout or words in done.stdout
+
+
+def test_config_yaml_with_a_repeated_key_is_refused_by_snakemake(built_copy):
+    built_copy.append("config.yaml", "study: other\n")
+    done = built_copy.snakemake("--dry-run")
+    assert done.returncode == 1
+    assert "the key 'study' occurs twice; the first is in line 1" in done.stdout
+
+
+def test_missing_config_file_is_refused(built_copy):
+    done = built_copy.run(*RUN, "--configfile", "missing.yaml")
+    assert done.stdout == "missing.yaml does not exist. Correct the name of the config file.\n"
+
+
+@pytest.mark.slow
+def test_study_with_one_seed_is_finished(built_copy):
+    def use_one_seed(config):
+        config["seeds"] = {"tune": 0, "report": 1}
+
+    built_copy.config(use_one_seed)
+    built_copy.build()
+    report = (built_copy.results / "report.html").read_text()
+    assert "too few seeds" in report
