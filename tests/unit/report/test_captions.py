@@ -1,5 +1,7 @@
 """Captions and the first page of the report match the config and the statements of the study."""
 
+import html
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -110,26 +112,55 @@ def test_first_page_states_the_loss_first_and_explanations_after_it():
 def test_first_page_leaves_out_other_measures_and_figures():
     text = render("workflow")
     assert "So is the norm." not in text
-    assert "a_b_c: ρ" not in text
-    assert "- a_b_c: ρ = -0.50." in render("figure_scatter")
+    sentence = "ρ = -0.50."
+    assert sentence not in text
+    assert sentence in render("figure_scatter")
 
 
 def test_sentences_become_a_list_in_html():
-    html = captions.html(REPORT / "figure_scatter.rst", with_quotes(CONFIG))
-    assert "<li>" in html
-    assert "ρ = -0.50." in html
+    page = captions.html(REPORT / "figure_scatter.rst", with_quotes(CONFIG))
+    assert "<li>" in page
+    assert "a_b_c: ρ = -0.50." in page
 
 
 def test_small_table_becomes_a_table_in_html(tmp_path):
     template = "**Cost**:\n{{ snakemake.config['quoted']['cost'] }}\nThe end.\n"
     (tmp_path / "a.rst").write_text(template)
     cost = captions.format_table(pd.DataFrame({"stage": ["train"], "largest MB": [1234.5678]}))
-    html = captions.html(tmp_path / "a.rst", {"quoted": {"cost": cost}})
-    assert "<table" in html
-    assert "1.23e+03" in html
-    assert "The end." in html
+    page = captions.html(tmp_path / "a.rst", {"quoted": {"cost": cost}})
+    assert "<table" in page
+    assert "1.23e+03" in page
+    assert "The end." in page
 
 
 def test_different_versions_are_all_named():
     text = captions.versions([{"torch": "1"}, {"torch": "2"}, {"torch": "1"}], {"scipy": "3"})
     assert text == "Trained and measured with torch 1; or torch 2; tested and drawn with scipy 3."
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "`click <javascript:alert(1)>`_",
+    "javascript:alert(1)",
+    ".. raw:: html\n\n   <b>bold</b>",
+    "x\n\n.. include:: /etc/passwd\n",
+    ":raw-html:`<b>`",
+    "|substitution| *emphasis* **strong** ``literal`` link_ [1]_ \\ {{ config }} {% if %}",
+    "- a list",
+    "http://example.org/",
+    "ρ = -0.92 (95 % interval -0.97 to -0.88, 5 seeds)",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_of_a_user_is_shown_as_it_is(text, tmp_path):
+    rows = pd.DataFrame([("loss", "", "", text)], columns=STATEMENTS.columns)
+    quoted = captions.quoted(CONFIG, rows)
+    template = tmp_path / "caption.rst"
+    template.write_text('{{ snakemake.config["quoted"]["result"] }}')
+    page = captions.html(template, {"quoted": quoted})
+    shown = html.unescape(re.sub(r"<[^>]*>", "", page))
+    assert " ".join(shown.split()) == " ".join(text.split())
+    tags = set(re.findall(r"<(\w+)", page))
+    assert tags <= {"main", "ul", "li", "p"}, page

@@ -3,6 +3,7 @@
 They are the study's sentences, its budget, and the meaning of lines, bands and operators.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -121,7 +122,15 @@ def operators(config: Mapping[str, Any]) -> str:
 
 def _bullet_list(sentences: pd.Series) -> str:
     """Format sentences as a list that is a paragraph of its own."""
-    return "\n\n" + "\n".join(f"- {sentence}" for sentence in sentences) + "\n\n"
+    return "\n\n" + "\n".join(f"- {as_plain_text(text)}" for text in sentences) + "\n\n"
+
+
+def as_plain_text(text: str) -> str:
+    """Escape a text, so that reStructuredText shows it as it is: no links, roles or directives."""
+    one_line = " ".join(text.split())
+    escaped = re.sub(r"([^\w\s.,;()%=+-]|_)", r"\\\1", one_line)
+    # An escaped space is not shown, and what follows it begins no list and no directive.
+    return f"\\ {escaped}"
 
 
 def html(path: Path, config: Mapping[str, Any]) -> str:
@@ -134,4 +143,5 @@ def html(path: Path, config: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
     template = environment.from_string(path.read_text(encoding="utf-8"))
     text = template.render(snakemake=SimpleNamespace(config=config))
-    return str(publish_parts(text, writer="html5", settings_overrides={"report_level": 5})["body"])
+    settings = {"report_level": 5, "raw_enabled": False, "file_insertion_enabled": False}
+    return str(publish_parts(text, writer="html5", settings_overrides=settings)["body"])
