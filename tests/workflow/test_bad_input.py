@@ -144,17 +144,18 @@ def test_config_with_a_mistake_is_refused_before_any_job_runs(built_copy, tiny_s
 
 
 INVALID_FILES = {
-    "syntax error": "study: tiny\nseeds: {report: 2\nmethods: [\n",
-    "empty file": "",
-    "only comments": "# nothing yet\n",
-    "list": "- study\n- seeds\n",
+    "syntax error": ("study: tiny\nseeds: {report: 2\nmethods: [\n", "line 3, column 8"),
+    "empty file": ("", "config.yaml is empty"),
+    "only comments": ("# nothing yet\n", "config.yaml is empty"),
+    "list": ("- study\n- seeds\n", "the file has a list"),
 }
 
 
 @pytest.mark.parametrize("name", INVALID_FILES)
 def test_file_that_is_not_a_config_is_refused(built_copy, tiny_study, name):
-    (built_copy.root / "config.yaml").write_text(INVALID_FILES[name])
-    check_refusal(built_copy.snakemake(), "Config file")
+    text, words = INVALID_FILES[name]
+    (built_copy.root / "config.yaml").write_text(text)
+    check_refusal(built_copy.snakemake(), words)
     assert built_copy.digests() == tiny_study.digests()
 
 

@@ -10,7 +10,11 @@ from projects import wait_for
 
 ENSEMBLE = "digits_labels_relu/none/0"
 OUTCOMES = f"results/tiny/runs/{ENSEMBLE}/outcomes.nc"
-RUN = ("python", "workflow/scripts/run.py")
+
+
+def run(project, *options):
+    """Run a study as `make run` does. Its Python is replaced by Snakemake, so it is not forked."""
+    return project.unforked.run("python", "workflow/scripts/run.py", *options)
 
 
 def launch(project, *options):
@@ -31,17 +35,17 @@ def interrupted(built_copy):
     """A study whose launcher was killed while an ensemble trained; the job went on to its end."""
     folder = built_copy.root / f"results/tiny/runs/{ENSEMBLE}"
     shutil.rmtree(folder)
-    launcher = launch(built_copy.unforked, OUTCOMES)
-    wait_for((folder / "resume").exists, launcher)
-    os.kill(launcher.pid, signal.SIGKILL)
-    job = subprocess.Popen(["sleep", "120"])
-    wait_for(lambda: not (folder / "resume").exists(), job, pause=0.1)
-    job.kill()
+    with launch(built_copy.unforked, OUTCOMES) as launcher:
+        wait_for((folder / "resume").exists, launcher)
+        os.kill(launcher.pid, signal.SIGKILL)
+    with subprocess.Popen(["sleep", "120"]) as clock:
+        wait_for(lambda: not (folder / "resume").exists(), clock, pause=0.1)
+        clock.kill()
     return built_copy
 
 
 def test_job_that_outlives_its_launcher_is_not_trained_again(interrupted, tiny_study):
-    done = interrupted.run(*RUN, OUTCOMES)
+    done = run(interrupted, OUTCOMES)
     assert done.returncode == 0, done.stdout
     assert "is dead. Its lock is removed." in done.stdout
     log = interrupted.root / f"results/tiny/logs/runs/{ENSEMBLE}/train.log"
@@ -78,7 +82,7 @@ def test_altered_figure_is_computed_again_by_the_commands_that_audit_names(built
     done = built_copy.run("python", "workflow/scripts/audit.py", "--repair")
     assert done.returncode == 0, done.stdout
     assert not figure.exists()
-    done = built_copy.run(*RUN, "figures")
+    done = run(built_copy, "figures")
     assert done.returncode == 0, done.stdout
     assert figure.read_bytes() == (tiny_study.results / "figures/scatter.png").read_bytes()
 
@@ -93,7 +97,7 @@ def test_altered_figure_is_computed_again_by_the_commands_that_audit_names(built
 )
 def test_config_file_that_cannot_be_meant_is_refused(built_copy, text, words):
     (built_copy.root / "wrong.yaml").write_text(text)
-    done = built_copy.run(*RUN, "--configfile", "wrong.yaml")
+    done = run(built_copy, "--configfile", "wrong.yaml")
     assert done.returncode == 1
     assert done.stdout.count("\n") == 1
     assert f"wrong.yaml, {words}" in done.stdout or words in done.stdout
@@ -107,7 +111,7 @@ def test_config_yaml_with_a_repeated_key_is_refused_by_snakemake(built_copy):
 
 
 def test_missing_config_file_is_refused(built_copy):
-    done = built_copy.run(*RUN, "--configfile", "missing.yaml")
+    done = run(built_copy, "--configfile", "missing.yaml")
     assert done.stdout == "missing.yaml does not exist. Correct the name of the config file.\n"
 
 

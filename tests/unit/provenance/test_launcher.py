@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,8 +23,9 @@ def locked(tmp_path):
     return tmp_path
 
 
-def write_owner(folder, host, pid):
-    (folder / launcher.OWNER).write_text(json.dumps({"host": host, "pid": pid}), encoding="utf-8")
+def write_owner(folder, host, pid, started="1"):
+    owner = {"host": host, "pid": pid, "started": started}
+    (folder / launcher.OWNER).write_text(json.dumps(owner), encoding="utf-8")
 
 
 def run_and_wait(*code):
@@ -48,21 +50,26 @@ def test_lock_of_a_dead_process_is_removed(locked):
     assert not locks_of(locked)
 
 
-def test_lock_of_a_process_id_that_another_program_has_now_is_removed(locked):
+def test_lock_of_an_earlier_process_with_the_same_id_is_removed(locked):
     with subprocess.Popen(["sleep", "60"]) as sleeper:
-        write_owner(locked, socket.gethostname(), sleeper.pid)
+        write_owner(locked, socket.gethostname(), sleeper.pid, started="1")
         launcher.release_lock_of_dead_process(locked)
         sleeper.kill()
     assert not locks_of(locked)
 
 
-def test_lock_of_a_live_snakemake_stays_and_the_process_is_named(locked):
-    program = [sys.executable, "-c", "print(flush=True); input()", "snakemake"]
+def test_lock_of_a_live_process_stays_and_the_process_is_named(locked):
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+        "from plasticity.provenance import launcher\n"
+        "launcher._write_owner(Path(sys.argv[2])); print(flush=True); input()"
+    )
+    scripts = str(Path(launcher.__file__).parents[2])
+    command = [sys.executable, "-c", program, scripts, str(locked)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(program, **pipes) as process:
-        process.stdout.readline()  # its command line is complete
-        write_owner(locked, socket.gethostname(), process.pid)
-        with pytest.raises(StudyError, match=f"process {process.pid}. Wait until it ends"):
+    with subprocess.Popen(command, **pipes) as process:
+        process.stdout.readline()
+        with pytest.raises(StudyError, match=rf"process {process.pid}\. Wait until it ends"):
             launcher.release_lock_of_dead_process(locked)
         process.kill()
     assert len(locks_of(locked)) == 2
@@ -87,7 +94,9 @@ def test_lock_of_an_unknown_process_stays(locked, text):
 def test_start_claims_a_folder_that_is_not_locked(tmp_path):
     launcher.claim(tmp_path)
     owner = json.loads((tmp_path / launcher.OWNER).read_text(encoding="utf-8"))
-    assert owner == {"host": socket.gethostname(), "pid": os.getpid()}
+    assert owner["host"] == socket.gethostname()
+    assert owner["pid"] == os.getpid()
+    assert launcher.Owner(**owner).is_alive
 
 
 def test_second_start_does_not_claim_a_locked_folder(locked):

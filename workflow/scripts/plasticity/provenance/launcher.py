@@ -23,28 +23,29 @@ class Owner(NamedTuple):
     Attributes:
         host: name of its machine.
         pid: process id on that machine.
+        started: when the process started, as Linux counts it; empty elsewhere. It tells apart two
+            processes that have the same id one after the other.
     """
 
     host: str
     pid: int
+    started: str
 
     @classmethod
     def this_process(cls) -> Self:
         """Describe the process that calls."""
-        return cls(socket.gethostname(), os.getpid())
+        return cls(socket.gethostname(), os.getpid(), _start_time(os.getpid()))
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process is a Snakemake that still runs on this machine."""
+        """Whether the process still runs on this machine."""
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return False
         except PermissionError:
-            return True
-        command = Path(f"/proc/{self.pid}/cmdline")
-        # Without /proc, another program with the same process id looks like the owner.
-        return not command.exists() or b"snakemake" in command.read_bytes()
+            pass
+        return _start_time(self.pid) == self.started
 
 
 def claim(folder: Path) -> None:
@@ -55,6 +56,11 @@ def claim(folder: Path) -> None:
     """
     if any((folder / LOCKS).glob("*")):
         return  # Snakemake is about to refuse to start
+    _write_owner(folder)
+
+
+def _write_owner(folder: Path) -> None:
+    """Write this process as the owner of the lock."""
     path = folder / OWNER
     path.parent.mkdir(exist_ok=True)
     with atomic_write(path) as part:
@@ -93,6 +99,16 @@ def release_lock_of_dead_process(folder: Path) -> str:
     for lock in locks:
         lock.unlink(missing_ok=True)
     return f"Process {owner.pid}, which had locked {folder}, is dead. Its lock is removed."
+
+
+def _start_time(pid: int) -> str:
+    """Return when a process started, in clock ticks after the boot; empty if that is not known."""
+    try:
+        line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    # The second field is the name of the program in parentheses, which may contain spaces.
+    return line.rpartition(")")[2].split()[19]
 
 
 def is_dead(folder: Path) -> bool:
