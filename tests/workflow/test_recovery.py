@@ -60,6 +60,7 @@ def test_job_that_outlives_its_launcher_is_not_trained_again(interrupted, tiny_s
     )
 
 
+@pytest.mark.slow
 def test_commands_that_only_read_work_after_a_kill(interrupted):
     for entry in ("why", "audit"):
         done = interrupted.run("python", f"workflow/scripts/{entry}.py")
