@@ -105,10 +105,12 @@ def test_second_start_does_not_claim_a_locked_folder(locked):
     assert json.loads((locked / launcher.OWNER).read_text(encoding="utf-8"))["pid"] == 1
 
 
-def test_launcher_is_dead_only_if_its_process_on_this_machine_ended(tmp_path):
-    assert not launcher.is_dead(tmp_path), "nobody knows"
-    (tmp_path / ".snakemake").mkdir()
-    write_owner(tmp_path, "elsewhere", 1)
-    assert not launcher.is_dead(tmp_path)
-    write_owner(tmp_path, socket.gethostname(), run_and_wait("pass"))
-    assert launcher.is_dead(tmp_path)
+def test_launcher_is_dead_only_if_its_process_ended_and_left_its_lock(locked):
+    assert not launcher.is_dead(locked), "nobody knows"
+    write_owner(locked, "elsewhere", 1)
+    assert not launcher.is_dead(locked)
+    write_owner(locked, socket.gethostname(), run_and_wait("pass"))
+    assert launcher.is_dead(locked)
+    for lock in locks_of(locked):
+        lock.unlink()
+    assert not launcher.is_dead(locked), "it ended by itself"

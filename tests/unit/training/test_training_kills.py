@@ -209,16 +209,13 @@ def test_job_killed_at_every_second_task_finishes(make, expected):
     assert continued_after(job) == [1, 2, *[2, 1], *[2, 2], *[2, 2, 1]]
 
 
-@pytest.mark.parametrize("position", [0, 0.5, 0.999])
 @pytest.mark.parametrize("chunks", [1, 3])
-def test_job_starts_a_chunk_over_if_its_saved_checkpoints_were_altered(
-    make, expected, chunks, position
-):
+def test_job_starts_a_chunk_over_if_its_saved_checkpoints_were_altered(make, expected, chunks):
     job = make(chunks)
     assert job.run(at=("learn", chunks * TASKS - 1)) == -signal.SIGKILL
     path = job.folder / "resume" / "checkpoints.f4"
     content = bytearray(path.read_bytes())
-    content[int(position * len(content))] ^= 1
+    content[0] ^= 1  # in the first run's checkpoint of task 0, which is not written again
     path.write_bytes(content)
     assert job.run() == 0, job.text("said")
     assert f"{path} is truncated or altered, so it is ignored" in job.text("log")

@@ -112,7 +112,9 @@ def _start_time(pid: int) -> str:
 
 
 def is_dead(folder: Path) -> bool:
-    """Check whether the Snakemake that locked a folder on this machine is dead."""
+    """Check whether a folder is locked by a Snakemake on this machine that is dead."""
+    if not any((folder / LOCKS).glob("*")):
+        return False  # the last Snakemake ended by itself
     owner = _read_owner(folder / OWNER)
     return owner is not None and owner.host == socket.gethostname() and not owner.is_alive
 
