@@ -224,6 +224,25 @@ def test_text_of_a_message_leaves_the_digest_but_its_values_stay(tree, text, is_
     assert (code_digest.file_digest(path) == before) == is_same
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "is_same"),
+    [
+        ('log.log.info("task %d", task)', 'log.log.info("task number %d", task)', True),
+        ('log.warning("low on memory")', 'log.warning("little memory")', True),
+        ('log.warn_once("slow")', 'log.warn_once("slower")', True),
+        ('log.log.info("task %d", task)', 'log.log.info("task %d", seed)', False),
+        ('values.log("a")', 'values.log("b")', False),
+        ('table.info("a")', 'table.info("b")', False),
+    ],
+)
+def test_text_of_a_log_line_leaves_the_digest(tree, before, after, is_same):
+    path = tree / "train.py"
+    path.write_text(before, encoding="utf-8")
+    digest_before = code_digest.file_digest(path)
+    path.write_text(after, encoding="utf-8")
+    assert (code_digest.file_digest(path) == digest_before) == is_same
+
+
 def test_byte_order_mark_leaves_the_digest(tree):
     path = tree / "train.py"
     path.write_text("x = 1", encoding="utf-8")

@@ -29,7 +29,8 @@ ROOT = SCRIPTS.parents[1]
 PARSED = ROOT / ".snakemake" / "parsed"  # cache of `_parse`, since parsing all files takes a second
 PACKAGE = "plasticity"
 # What prints: the text of its arguments changes no result, so rewording a message reruns nothing.
-MESSAGES = {"StudyError", "log", "warn_once"}
+MESSAGES = {"StudyError", "warn_once"}
+LOG_LEVELS = {"debug", "info", "warning", "error", "exception"}  # methods of a logger named `log`
 CONTRACT = "2"  # version of the contract of result files; files of version 1 do not name inputs
 # Packages that compute or draw, by the name under which they are imported, with the name under
 # which they are installed. Packages that only store or show (xarray, netCDF4, tqdm) are left out.
@@ -248,7 +249,7 @@ class _DocumentationRemover(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """Remove the text of messages, but not the values in it."""
-        if isinstance(node.func, ast.Name) and node.func.id in MESSAGES:
+        if _is_message(node.func):
             _TextRemover().visit(node)
         return self.generic_visit(node)
 
@@ -262,6 +263,16 @@ class _DocumentationRemover(ast.NodeTransformer):
         if node.value is None:
             return None
         return ast.copy_location(ast.Assign([node.target], self.visit(node.value)), node)
+
+
+def _is_message(function: ast.expr) -> bool:
+    """Check whether a function only prints: `StudyError`, `warn_once`, or `log.log.warning`."""
+    match function:
+        case ast.Name(name):
+            return name in MESSAGES
+        case ast.Attribute(ast.Name("log") | ast.Attribute(attr="log"), method):
+            return method in LOG_LEVELS | MESSAGES
+    return False
 
 
 class _TextRemover(ast.NodeTransformer):
