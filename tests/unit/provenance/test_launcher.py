@@ -25,7 +25,9 @@ def locked(tmp_path):
 
 def write_owner(folder, host, pid, started="1"):
     owner = {"host": host, "pid": pid, "started": started}
-    (folder / launcher.OWNER).write_text(json.dumps(owner), encoding="utf-8")
+    path = folder / launcher.OWNERS / f"{host}-{pid}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(owner), encoding="utf-8")
 
 
 def run_and_wait(*code):
@@ -46,7 +48,7 @@ def test_folder_without_a_lock_needs_nothing(tmp_path):
 def test_lock_of_a_dead_process_is_removed(locked):
     pid = run_and_wait("pass")
     write_owner(locked, socket.gethostname(), pid)
-    assert f"Process {pid}" in launcher.release_lock_of_dead_process(locked)
+    assert "Its lock is removed" in launcher.release_lock_of_dead_process(locked)
     assert not locks_of(locked)
 
 
@@ -62,7 +64,7 @@ def test_lock_of_a_live_process_stays_and_the_process_is_named(locked):
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
         "from plasticity.provenance import launcher\n"
-        "launcher._write_owner(Path(sys.argv[2])); print(flush=True); input()"
+        "launcher.claim(Path(sys.argv[2])); print(flush=True); input()"
     )
     scripts = str(Path(launcher.__file__).parents[2])
     command = [sys.executable, "-c", program, scripts, str(locked)]
@@ -85,32 +87,45 @@ def test_lock_of_another_machine_stays(locked):
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"pid": 3}'])
 def test_lock_of_an_unknown_process_stays(locked, text):
     if text is not None:
-        (locked / launcher.OWNER).write_text(text, encoding="utf-8")
+        (locked / launcher.OWNERS).mkdir()
+        (locked / launcher.OWNERS / "vm-1.json").write_text(text, encoding="utf-8")
     with pytest.raises(StudyError, match=r"unknown process.*snakemake --unlock"):
         launcher.release_lock_of_dead_process(locked)
     assert len(locks_of(locked)) == 2
 
 
-def test_start_claims_a_folder_that_is_not_locked(tmp_path):
+def test_start_writes_its_process(tmp_path):
     launcher.claim(tmp_path)
-    owner = json.loads((tmp_path / launcher.OWNER).read_text(encoding="utf-8"))
-    assert owner["host"] == socket.gethostname()
-    assert owner["pid"] == os.getpid()
-    assert launcher.Owner(**owner).is_alive
+    (path,) = (tmp_path / launcher.OWNERS).iterdir()
+    owner = launcher.Owner(**json.loads(path.read_text(encoding="utf-8")))
+    assert owner[:2] == (socket.gethostname(), os.getpid())
+    assert owner.is_alive
 
 
-def test_second_start_does_not_claim_a_locked_folder(locked):
-    write_owner(locked, "elsewhere", 1)
-    launcher.claim(locked)
-    assert json.loads((locked / launcher.OWNER).read_text(encoding="utf-8"))["pid"] == 1
+def test_second_start_that_is_refused_does_not_hide_the_live_holder(locked):
+    launcher.claim(locked)  # the holder is this process, which is alive
+    write_owner(locked, socket.gethostname(), run_and_wait("pass"))
+    with pytest.raises(StudyError, match=f"process {os.getpid()}"):
+        launcher.release_lock_of_dead_process(locked)
+    assert not launcher.is_dead(locked)
+    assert len(locks_of(locked)) == 2
+
+
+def test_files_of_dead_processes_are_removed(tmp_path):
+    write_owner(tmp_path, socket.gethostname(), run_and_wait("pass"))
+    launcher.claim(tmp_path)
+    launcher.release_lock_of_dead_process(tmp_path)
+    (path,) = (tmp_path / launcher.OWNERS).iterdir()
+    assert str(os.getpid()) in path.name
 
 
 def test_launcher_is_dead_only_if_its_process_ended_and_left_its_lock(locked):
     assert not launcher.is_dead(locked), "nobody knows"
-    write_owner(locked, "elsewhere", 1)
-    assert not launcher.is_dead(locked)
     write_owner(locked, socket.gethostname(), run_and_wait("pass"))
     assert launcher.is_dead(locked)
+    write_owner(locked, "elsewhere", 1)
+    assert not launcher.is_dead(locked), "another machine may hold it"
+    (locked / launcher.OWNERS / "elsewhere-1.json").unlink()
     for lock in locks_of(locked):
         lock.unlink()
     assert not launcher.is_dead(locked), "it ended by itself"

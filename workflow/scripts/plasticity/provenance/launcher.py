@@ -1,12 +1,14 @@
-"""Know which Snakemake locked a folder, and remove the lock if that process is dead.
+"""Know which Snakemake may have locked a folder, and remove the lock if all of these are dead.
 
-Snakemake's lock has no owner. So every start of Snakemake that is about to lock the folder writes
-its host and its process id next to the lock. Standard library only.
+Snakemake's lock has no owner. So every Snakemake writes its host and its process id into a file of
+its own before it locks the folder. Whoever holds the lock is one of them. Standard library only.
 """
 
 import json
 import os
 import socket
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -14,11 +16,11 @@ from plasticity.atomic import atomic_write
 from plasticity.errors import StudyError
 
 LOCKS = Path(".snakemake", "locks")
-OWNER = Path(".snakemake", "launcher.json")
+OWNERS = Path(".snakemake", "launchers")
 
 
 class Owner(NamedTuple):
-    """The process that locked a folder.
+    """A process that may have locked a folder.
 
     Attributes:
         host: name of its machine.
@@ -49,26 +51,20 @@ class Owner(NamedTuple):
 
 
 def claim(folder: Path) -> None:
-    """Write this process as the owner of the lock that Snakemake is about to set.
+    """Write this process as one that may lock a folder.
 
     Args:
         folder: in which Snakemake runs.
     """
-    if any((folder / LOCKS).glob("*")):
-        return  # Snakemake is about to refuse to start
-    _write_owner(folder)
-
-
-def _write_owner(folder: Path) -> None:
-    """Write this process as the owner of the lock."""
-    path = folder / OWNER
-    path.parent.mkdir(exist_ok=True)
+    owner = Owner.this_process()
+    path = folder / OWNERS / f"{owner.host}-{owner.pid}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as part:
-        part.write_text(json.dumps(Owner.this_process()._asdict()), encoding="utf-8")
+        part.write_text(json.dumps(owner._asdict()), encoding="utf-8")
 
 
 def release_lock_of_dead_process(folder: Path) -> str:
-    """Remove Snakemake's lock if its owner is dead.
+    """Remove Snakemake's lock if no process that may hold it is alive.
 
     Args:
         folder: in which Snakemake runs.
@@ -77,28 +73,46 @@ def release_lock_of_dead_process(folder: Path) -> str:
         What was done, or an empty text if the folder is not locked.
 
     Raises:
-        StudyError: the owner is alive, or nobody can tell.
+        StudyError: a process that may hold the lock is alive, or nobody can tell.
     """
     locks = list((folder / LOCKS).glob("*"))
-    if not locks:
-        return ""
-    owner = _read_owner(folder / OWNER)
+    owners = _read_owners(folder)
+    if locks:
+        _check_all_dead(folder, owners)
+    for path in [*locks, *(path for path, owner in owners.items() if _is_dead_here(owner))]:
+        path.unlink(missing_ok=True)
+    return f"The process that had locked {folder} is dead. Its lock is removed." if locks else ""
+
+
+def _check_all_dead(folder: Path, owners: Mapping[Path, Owner]) -> None:
+    """Raise if a process that may hold the lock is alive, or if that cannot be known."""
     advice = "If no snakemake is at work in this folder, run: snakemake --unlock"
-    if owner is None:
+    if not owners:
         raise StudyError(f"{folder} is locked by an unknown process. {advice}")
-    if owner.host != socket.gethostname():
-        raise StudyError(
-            f"{folder} is locked by process {owner.pid} on {owner.host}, which cannot be seen from "
-            f"here. {advice}"
-        )
-    if owner.is_alive:
-        raise StudyError(
-            f"snakemake is at work in {folder}: process {owner.pid}. Wait until it ends, or stop "
-            f"it: kill {owner.pid}"
-        )
-    for lock in locks:
-        lock.unlink(missing_ok=True)
-    return f"Process {owner.pid}, which had locked {folder}, is dead. Its lock is removed."
+    for owner in owners.values():
+        if owner.host != socket.gethostname():
+            raise StudyError(
+                f"{folder} is locked, perhaps by process {owner.pid} on {owner.host}, which cannot "
+                f"be seen from here. {advice}"
+            )
+        if owner.is_alive:
+            raise StudyError(
+                f"snakemake is at work in {folder}: process {owner.pid}. Wait until it ends, or "
+                f"stop it: kill {owner.pid}"
+            )
+
+
+def is_dead(folder: Path) -> bool:
+    """Check whether a folder is locked, and every process that may hold the lock is dead."""
+    if not any((folder / LOCKS).glob("*")):
+        return False  # the last Snakemake ended by itself
+    owners = _read_owners(folder).values()
+    return bool(owners) and all(map(_is_dead_here, owners))
+
+
+def _is_dead_here(owner: Owner) -> bool:
+    """Check whether a process of this machine is dead."""
+    return owner.host == socket.gethostname() and not owner.is_alive
 
 
 def _start_time(pid: int) -> str:
@@ -111,17 +125,10 @@ def _start_time(pid: int) -> str:
     return line.rpartition(")")[2].split()[19]
 
 
-def is_dead(folder: Path) -> bool:
-    """Check whether a folder is locked by a Snakemake on this machine that is dead."""
-    if not any((folder / LOCKS).glob("*")):
-        return False  # the last Snakemake ended by itself
-    owner = _read_owner(folder / OWNER)
-    return owner is not None and owner.host == socket.gethostname() and not owner.is_alive
-
-
-def _read_owner(path: Path) -> Owner | None:
-    """Read who locked the folder; None if that is not known."""
-    try:
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError):
-        return None
+def _read_owners(folder: Path) -> dict[Path, Owner]:
+    """Read the processes that may hold the lock, by the path of their file."""
+    owners = {}
+    for path in sorted((folder / OWNERS).glob("*.json")):
+        with suppress(OSError, TypeError, ValueError):
+            owners[path] = Owner(**json.loads(path.read_text(encoding="utf-8")))
+    return owners
