@@ -67,7 +67,7 @@ lint: env ## check style, types and the workflow
 	snakefmt --check Snakefile workflow/rules
 	snakemake --lint
 
-bench: env ## compare the speed with other code (under a minute: ARGS=--quick)
+bench: env ## compare the speed with other code (3 min: ARGS=--quick)
 	@shopt -s nullglob; scripts=(benchmarks/*.py); \
 	(($${#scripts[@]})) || echo "There are no benchmarks in benchmarks/*.py."; \
 	for script in "$${scripts[@]}"; do echo "== $$script"; python "$$script" $(ARGS); done

@@ -430,10 +430,6 @@ def check_operators(network, x, y, loss):
         torch.testing.assert_close(torch.cat(flat), gradient, rtol=1e-9, atol=1e-12)
 
 
-def test_there_are_enough_cases_with_coinciding_sizes():
-    assert len(CASES) >= 40
-
-
 @pytest.mark.parametrize("name", ["tokens first", "learned queries", "sorted samples"])
 def test_layer_whose_rows_are_not_samples_is_named_in_a_warning(name, caplog):
     warn_once.cache_clear()
