@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Forks:
 
 
 @dataclass
-class Forked:
+class Forked(ABC):
     """A job, the files of its processes, and their output.
 
     Attributes:
@@ -43,9 +44,9 @@ class Forked:
     root: Path
     forks: Forks
 
+    @abstractmethod
     def argv(self):
         """Return the entry and its arguments, without the log."""
-        raise NotImplementedError
 
     def start(
         self,
@@ -80,7 +81,7 @@ class Forked:
         limited = {"size": largest, "fatal": amid_a_write} if largest else None
         return self.forks.ask(
             argv=[str(word) for word in argv],
-            said=str(self.root / "said"),
+            said=str(self.root / "printed"),
             watched=watched,
             limited=limited,
         )
@@ -97,7 +98,7 @@ class Forked:
     def paused(self, at):
         """Start a process that stops before an event, until it is sent SIGCONT."""
         pid = self.start(at=at, number=signal.SIGSTOP)
-        assert self.forks.ask(pause=pid) == signal.SIGSTOP, self.text("said")
+        assert self.forks.ask(pause=pid) == signal.SIGSTOP, self.text("printed")
         return pid
 
     def run(self, **options):

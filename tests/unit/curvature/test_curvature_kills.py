@@ -118,7 +118,7 @@ def make(forks, data, tmp_path_factory):
 def undisturbed(make):
     """Run a job without interruption."""
     job = make()
-    assert job.run() == 0, job.text("said")
+    assert job.run() == 0, job.text("printed")
     return job
 
 
@@ -158,7 +158,7 @@ def test_job_killed_before_any_file_event_ends_in_equal_bytes_and_repeats_at_mos
         killed_before = f"killed before {events[index]} ({index})"
         job = make()
         assert job.run(at=("", index)) == -signal.SIGKILL
-        assert job.run() == 0, job.text("said")
+        assert job.run() == 0, job.text("printed")
         assert job.results == expected, killed_before
         if index <= first_removal:
             assert job.moments.count("spectra") <= (TASKS + 1) * SPECTRA, killed_before
@@ -174,7 +174,7 @@ def test_job_killed_at_random_times_ends_in_equal_bytes(make, expected, seed):
         if job.end(pid) == 0:
             break
     else:
-        assert job.run() == 0, job.text("said")
+        assert job.run() == 0, job.text("printed")
     assert job.results == expected
 
 
@@ -194,10 +194,10 @@ def test_stopped_job_logs_the_signal_and_resumes_after_its_last_finished_task(
             in job.text("log")
         )
         assert not list(job.root.rglob("*.part"))
-        assert not job.text("said"), "no traceback and no other message"
+        assert not job.text("printed"), "no traceback and no other message"
         states = [f"{STATE}/state_{task}.npz" for task in range(tasks)]
         assert sorted(job.results) == sorted([f"{STATE}/lock", *states])
-        assert job.run() == 0, job.text("said")
+        assert job.run() == 0, job.text("printed")
         assert resumed_after(job) == [tasks] * bool(tasks)
         assert job.moments.count("spectra") == spectra + 1 + (TASKS - tasks) * SPECTRA
         assert job.results == expected
@@ -208,7 +208,7 @@ def test_truncated_state_is_measured_again(make, expected):
     assert job.run(at=("spectra", 2 * SPECTRA)) == -signal.SIGKILL
     path = job.folder / STATE / "state_0.npz"
     path.write_bytes(path.read_bytes()[:-100])
-    assert job.run() == 0, job.text("said")
+    assert job.run() == 0, job.text("printed")
     assert f"{path} is truncated" in job.text("log")
     assert job.moments.count("spectra") == 2 * SPECTRA + 1 + 2 * SPECTRA
     assert job.results == expected
@@ -233,10 +233,10 @@ def test_state_of_other_inputs_is_discarded_with_a_warning(make, change):
         name: value() if callable(value) else value for name, value in CHANGES[change].items()
     }
     undisturbed, job, changed = make(**options), make(), make(**options)
-    assert undisturbed.run() == 0, undisturbed.text("said")
+    assert undisturbed.run() == 0, undisturbed.text("printed")
     assert job.run(at=("spectra", 2 * SPECTRA)) == -signal.SIGKILL
     changed.root = job.root
-    assert changed.run() == 0, changed.text("said")
+    assert changed.run() == 0, changed.text("printed")
     stamp = change if change in ("settings", "code") else "inputs"
     warning = f"state_0.npz was saved with other {stamp}, so the job starts over"
     assert warning in changed.text("log")
@@ -247,10 +247,10 @@ def test_second_process_names_the_holder_of_the_lock_and_the_first_is_not_distur
     job = make()
     first = job.paused(at=("spectra", SPECTRA))
     assert job.run(log="other.log") == 1
-    assert job.text("said").startswith(
+    assert job.text("printed").startswith(
         f"{job.folder} is being worked on by process {first} on {platform.node()}, slurm job "
     )
-    assert job.text("said").endswith(": wait for it, or end it\n"), "and no traceback"
+    assert job.text("printed").endswith(": wait for it, or end it\n"), "and no traceback"
     os.kill(first, signal.SIGCONT)
     assert job.end(first) == 0
     assert job.results == expected
@@ -264,8 +264,8 @@ def test_full_disk_gives_one_message_and_the_job_resumes_once_there_is_space(mak
     path = job.folder / STATE / "state_2.npz"
     assert re.fullmatch(
         rf"{path} could not be written \(.+\): free space or give yourself write permission.*\n",
-        job.text("said"),
+        job.text("printed"),
     )
-    assert job.run() == 0, job.text("said")
+    assert job.run() == 0, job.text("printed")
     assert resumed_after(job) == [2, 2]
     assert job.results == expected

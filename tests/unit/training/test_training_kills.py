@@ -102,7 +102,7 @@ def alone(make):
     def train(chunks=1, **problem):
         job = make(chunks, **problem)
         pid, start = job.start(), time.monotonic()
-        assert job.end(pid) == 0, job.text("said")
+        assert job.end(pid) == 0, job.text("printed")
         assert sorted(job.results) == RESULTS
         return job, time.monotonic() - start
 
@@ -154,7 +154,7 @@ def test_job_killed_at_random_times_ends_in_the_same_bytes(make, alone, expected
         if job.end(pid) == 0:  # it was faster than the undisturbed job
             break
     else:
-        assert job.run() == 0, job.text("said")
+        assert job.run() == 0, job.text("printed")
     assert job.results == expected(**LONGER)
 
 
@@ -171,7 +171,7 @@ def test_job_killed_before_any_file_change_repeats_at_most_one_task(make, alone,
             assert {name: job.results[name] for name in RESULTS} == expected(), (
                 f"killed before {moment} ({at})"
             )
-        assert job.run() == 0, job.text("said")
+        assert job.run() == 0, job.text("printed")
         assert job.results == expected(), f"killed before {moment} ({at})"
         assert at > first_removed or learned(job) <= 3 * TASKS + 1, f"killed before {moment} ({at})"
 
@@ -195,7 +195,7 @@ def test_job_killed_during_a_write_ends_in_the_same_bytes(make, expected, chunks
     job = make(chunks)
     assert job.run(largest=byte, amid_a_write=True) == -signal.SIGXFSZ
     assert len(job.results[AMID[chunks, byte]]) == byte
-    assert job.run() == 0, job.text("said")
+    assert job.run() == 0, job.text("printed")
     assert job.results == expected()
 
 
@@ -217,7 +217,7 @@ def test_job_starts_a_chunk_over_if_its_saved_checkpoints_were_altered(make, exp
     content = bytearray(path.read_bytes())
     content[0] ^= 1  # in the first run's checkpoint of task 0, which is not written again
     path.write_bytes(content)
-    assert job.run() == 0, job.text("said")
+    assert job.run() == 0, job.text("printed")
     assert f"{path} is truncated or altered, so it is ignored" in job.text("log")
     assert job.results == expected()
 
@@ -236,8 +236,8 @@ def test_stopped_job_logs_it_leaves_no_partial_file_and_continues(make, alone, e
             "log"
         )
         assert not list(job.root.rglob("*.part")), f"stopped before {moment} ({at})"
-        assert not job.text("said"), "no traceback, and no second word"
-        assert job.run() == 0, job.text("said")
+        assert not job.text("printed"), "no traceback, and no second word"
+        assert job.run() == 0, job.text("printed")
         assert job.results == expected(), f"stopped before {moment} ({at})"
 
 
@@ -272,7 +272,7 @@ def test_job_stopped_repeatedly_still_cleans_up(make, alone):
         )
         assert not list(job.root.rglob("*.part"))
         assert job.text("log").count("stopped by") == 1
-        assert not job.text("said"), "and no traceback"
+        assert not job.text("printed"), "and no traceback"
 
 
 # Two at once
@@ -285,8 +285,8 @@ def test_second_process_names_the_first_and_does_not_disturb_it(make, expected):
     sentence = (
         f"{job.folder} is being worked on by process {first} on {platform.node()}, slurm job "
     )
-    assert job.text("said").startswith(sentence), "and no traceback"
-    assert job.text("said").endswith(": wait for it, or end it\n")
+    assert job.text("printed").startswith(sentence), "and no traceback"
+    assert job.text("printed").endswith(": wait for it, or end it\n")
     assert sentence in job.text("other.log")
     os.kill(first, signal.SIGCONT)
     assert job.end(first) == 0
@@ -326,10 +326,10 @@ def test_many_processes_at_once_train_or_refuse_and_results_are_right(make, expe
     refusals = re.findall(
         "is being worked on by process|is being worked on by another process|"
         "was finished by another process just now",
-        job.text("said"),
+        job.text("printed"),
     )
     assert len(refusals) == statuses.count(1)
-    assert "Traceback" not in job.text("said")
+    assert "Traceback" not in job.text("printed")
     assert job.results == expected()
 
 
@@ -343,11 +343,11 @@ def test_full_disk_is_reported_and_the_job_can_continue_later(make, expected, ch
     path = job.folder / AMID[chunks, byte].removesuffix(".part")
     assert re.fullmatch(
         rf"{path} could not be written \(.+\): free space or give yourself write permission.*\n",
-        job.text("said"),
+        job.text("printed"),
     )
     assert not list(job.root.rglob("*.part"))
     assert not set(RESULTS) & job.results.keys()
-    assert job.run() == 0, job.text("said")
+    assert job.run() == 0, job.text("printed")
     assert job.results == expected()
 
 
@@ -367,5 +367,5 @@ def test_full_disk_is_reported_even_if_the_log_cannot_be_written(make):
     path = job.folder / "resume" / "checkpoints.f4"
     assert re.fullmatch(
         rf"{path} could not be written \(.+\): free space or give yourself write permission.*\n",
-        job.text("said"),
+        job.text("printed"),
     )
