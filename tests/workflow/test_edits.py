@@ -286,7 +286,7 @@ def test_edit_while_jobs_run_stops_the_waiting_jobs_that_depend_on_it(new_projec
     log = project.root / "train.out"
     launcher = start_training(project, log)
     add_code(L2_METHOD)(project)
-    launcher.wait(timeout=300)
+    launcher.wait(timeout=900)
     assert launcher.returncode == 1
 
     output = log.read_text()

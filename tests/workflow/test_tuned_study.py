@@ -5,13 +5,12 @@ import os
 import re
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from projects import copy_project
+from projects import copy_project, wait_for
 
 from plasticity.storage import netcdf
 
@@ -29,7 +28,6 @@ FILES_OF_TUNED_METHOD = f"runs/{TUNED}/*/*.nc"
 FILES_OF_OTHER_METHODS = f"runs/{SETTING}/[nf]*/*/*.nc"
 FILES_OF_ALL_RUNS = "[rt]un*/**/*.nc"
 
-START_SECONDS = 120  # limit for the first task of a job
 LONG_RUN_TASKS = 600
 
 
@@ -331,15 +329,6 @@ def start_snakemake(project, options):
     )
 
 
-def wait_for_file(path, process):
-    """Wait until a file exists; fail if the process ends first or needs too long."""
-    limit = time.monotonic() + START_SECONDS
-    while not path.exists():
-        assert process.poll() is None
-        assert time.monotonic() < limit
-        time.sleep(0.01)
-
-
 @pytest.mark.slow
 def test_killed_tuning_job_continues_after_its_last_finished_task(tuned_copy):
     problem = {"tasks": LONG_RUN_TASKS}
@@ -349,7 +338,7 @@ def test_killed_tuning_job_continues_after_its_last_finished_task(tuned_copy):
     options = ["--cores", "1", "--rerun-incomplete", target]
 
     process = start_snakemake(tuned_copy, options)
-    wait_for_file(outcomes.parent / "resume" / "state_0.npz", process)
+    wait_for((outcomes.parent / "resume" / "state_0.npz").exists, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     tuned_copy.build("--unlock")
