@@ -211,6 +211,7 @@ def arrays_of(tensors, run):
 # standard deviation of initial weights by gain, outputs, inputs and places of a kernel
 DEVIATIONS = {
     "he": lambda gain, outputs, inputs, places: gain / math.sqrt(inputs * places),
+    "he_uniform": lambda gain, outputs, inputs, places: gain / math.sqrt(inputs * places),
     "xavier": lambda gain, outputs, inputs, places: (
         gain * math.sqrt(2 / ((outputs + inputs) * places))
     ),

@@ -85,11 +85,11 @@ def test_dataset_has_every_operator_exactly_where_the_config_requests_it(dataset
             assert (has_number == requested).all(), (operator, quantity)
 
 
-def test_only_estimated_numbers_have_standard_errors(dataset):
-    assert "fisher_trace_standard_error" not in dataset
+def test_only_estimated_numbers_have_margins_of_error(dataset):
+    assert "fisher_trace_margin" not in dataset
     errors = {}
     for operator in ESTIMATED_OPERATORS:
-        variable = dataset[f"{operator}_trace_standard_error"]
+        variable = dataset[f"{operator}_trace_margin"]
         errors[operator] = variable.sel(task=0, evaluation_point="next")
     assert (errors["ggn"].fillna(0) == 0).all()
     assert (errors["hessian"].sel(block=["hidden_1", "all", "last_two"]) > 0).all()

@@ -5,7 +5,6 @@ Draws of the starts are runs of one batch. The operator is diagonal and the same
 
 import pytest
 import torch
-from scipy.stats import t as t_distribution
 from tiers import slow_except
 
 from plasticity.curvature import lanczos, spectrum
@@ -131,38 +130,43 @@ def estimated(values, steps=64, probes=4, block=1, dtype=torch.float64, draws=DR
     )
 
 
-ESTIMATES = [(64, 4, 1, torch.float64), (32, 4, 1, torch.float32), (12, 4, 3, torch.float32)]
+ESTIMATES = [
+    (64, 4, 1, torch.float64),
+    (32, 4, 1, torch.float32),
+    (12, 4, 3, torch.float32),
+    (24, 4, 1, torch.float64),
+    (16, 10, 1, torch.float64),
+    (24, 2, 1, torch.float64),
+]
 
 
 @pytest.mark.parametrize(
     ("steps", "probes", "block", "dtype"), slow_except([ESTIMATES[2]], ESTIMATES)
 )
 @pytest.mark.parametrize("kind", SPECTRA)
-def test_estimates_lie_within_their_stated_errors(kind, steps, probes, block, dtype):
+def test_margins_of_error_hold_the_true_numbers(kind, steps, probes, block, dtype):
     values = SPECTRA[kind]
     estimate = estimated(values, steps, probes, block, dtype)
-    numbers, errors = spectrum.summary(estimate)
-    # An error from few probes is itself uncertain: with four probes, Student's t has 95 % within
-    # 3.2 standard errors.
-    quantile = t_distribution.ppf(0.975, probes - 1)
+    numbers, margins = spectrum.summary(estimate)
     for name, true in spectrum.numbers(values).items():
         scale = values.abs().sum() if name == "trace" else true.abs()
         round_off = 1e-5 * scale + 1e-6 * (name == "negative_fraction")
-        within = (numbers[name] - true).abs() <= quantile * errors[name] + round_off
-        assert within.sum() >= 90, name
+        within = (numbers[name] - true).abs() <= margins[name] + round_off
+        # nominal: 95 %; the lowest share over 400 draws was 92 %
+        assert within.sum() >= 87, name
     density, bound = spectrum.density(estimate)
     true_density = spectrum.density(Spectrum(values, len(values)))[0]
     assert ((density - true_density).abs().amax(dim=-1) <= bound).sum() >= 95
 
 
-def test_stated_error_covers_what_few_steps_cannot_resolve():
+def test_margin_covers_what_few_steps_cannot_resolve():
     """Sixteen nodes cannot count the zeros below a bulk over five decades."""
     values = torch.cat([torch.zeros(300), torch.logspace(0, -5, 100)]).double()
-    numbers, errors = spectrum.summary(estimated(values, steps=16))
+    numbers, margins = spectrum.summary(estimated(values, steps=16))
     for name in ("effective_rank", "epsilon_rank", "absolute_epsilon_rank"):
         deviation = (numbers[name] - spectrum.numbers(values)[name]).abs()
-        assert (deviation <= 2 * errors[name]).sum() >= 95
-    assert (errors["epsilon_rank"] > 10).all()
+        assert (deviation <= margins[name]).sum() >= 95
+    assert (margins["epsilon_rank"] > 10).all()
 
 
 @pytest.mark.parametrize(
@@ -199,9 +203,9 @@ def test_each_of_five_equal_eigenvalues_counts(steps, block, bulk):
         is_near = (estimate.values - level).abs() < 0.01 * level
         counts = (estimate.weights * is_near).sum(dim=-1).mean(dim=0)
         assert (counts - 5).abs().max() <= tolerance
-    numbers, errors = spectrum.summary(estimate)
+    numbers, margins = spectrum.summary(estimate)
     for name, true in spectrum.numbers(values).items():
-        bound = t_distribution.ppf(0.975, 3) * errors[name] + 1e-9 * true.abs() + 1e-12
+        bound = margins[name] + 1e-9 * true.abs() + 1e-12
         assert ((numbers[name] - true).abs() <= bound).sum() >= 18, name
 
 
@@ -214,12 +218,12 @@ def test_numbers_of_a_low_rank_operator_are_exact(dtype):
     estimate = stochastic_lanczos_quadrature(
         lambda vectors: vectors @ A, torch.randn(5, 1, 200).to(dtype), 32, 4
     )
-    numbers, errors = spectrum.summary(estimate)
+    numbers, margins = spectrum.summary(estimate)
     tolerance = 1e-12 if dtype is torch.float64 else 1e-4
     for name, true in spectrum.numbers(values).items():
         assert numbers[name].item() == pytest.approx(true.item(), rel=tolerance)
         if name in ("stable_rank", "entropy_rank", "trace", "negative_fraction", "top_eigenvalue"):
-            assert errors[name] <= 1e-4
+            assert margins[name] <= 1e-4
     density = spectrum.density(estimate)[0]
     expected = spectrum.density(Spectrum(values, 200))[0]
     torch.testing.assert_close(density, expected, rtol=1e-5, atol=1e-5)
@@ -227,13 +231,13 @@ def test_numbers_of_a_low_rank_operator_are_exact(dtype):
 
 def test_zero_operator_has_zero_counts_and_trace_and_nan_ratios():
     estimate = stochastic_lanczos_quadrature(torch.zeros_like, torch.randn(3, 1, 40), 8, 4)
-    numbers, errors = spectrum.summary(estimate)
+    numbers, margins = spectrum.summary(estimate)
     counts = ("effective_rank", "epsilon_rank", "absolute_epsilon_rank")
     for name in (*counts, "trace", "top_eigenvalue"):
         assert numbers[name] == 0
     assert numbers["stable_rank"].isnan()
     assert numbers["negative_fraction"].isnan()
-    assert errors["trace"] == 0
+    assert margins["trace"] == 0
 
 
 def test_ends_are_within_residuals_and_overlap_is_that_of_dense_eigenvectors():
@@ -251,7 +255,7 @@ def test_ends_are_within_residuals_and_overlap_is_that_of_dense_eigenvectors():
     torch.testing.assert_close(ends[[0, 1, 2, 3, 6, 7]], outermost, rtol=1e-6, atol=0)
     share = (vectors[:, :4].T @ gradient).square().sum() / gradient.square().sum()
     assert estimate.overlap.item() == pytest.approx(share.item(), rel=1e-6)
-    assert estimate.overlap_error < 0.01
+    assert estimate.overlap_margin < 0.01
 
 
 def test_batched_runs_and_split_probes_equal_single_runs(monkeypatch):
@@ -267,20 +271,20 @@ def test_batched_runs_and_split_probes_equal_single_runs(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(lanczos, "AT_ONCE", 1)
         probe_by_probe = stochastic_lanczos_quadrature(product, starts, 10, 3, gradient)
-    numbers, errors = spectrum.summary(together)
-    numbers_by_probe, errors_by_probe = spectrum.summary(probe_by_probe)
+    numbers, margins = spectrum.summary(together)
+    numbers_by_probe, margins_by_probe = spectrum.summary(probe_by_probe)
     for name in numbers:
         torch.testing.assert_close(numbers[name], numbers_by_probe[name], rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(errors[name], errors_by_probe[name], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(margins[name], margins_by_probe[name], rtol=1e-9, atol=1e-9)
     for run in range(3):
         single = stochastic_lanczos_quadrature(
             lambda vectors, A=A[run]: vectors @ A, starts[:, run], 10, 3, gradient[run]
         )
-        numbers_of_run, errors_of_run = spectrum.summary(single)
+        numbers_of_run, margins_of_run = spectrum.summary(single)
         close = {"rtol": 1e-6, "atol": 1e-6}
         for name in numbers:
             torch.testing.assert_close(numbers[name][run], numbers_of_run[name], **close)
-            torch.testing.assert_close(errors[name][run], errors_of_run[name], **close)
+            torch.testing.assert_close(margins[name][run], margins_of_run[name], **close)
         torch.testing.assert_close(together.overlap[run], single.overlap, rtol=1e-6, atol=1e-9)
 
 

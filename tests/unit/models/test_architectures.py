@@ -322,7 +322,7 @@ def test_pytorch_initialization_has_the_distribution_of_torchs_default(kind):
             assert abs(mean - default.pow(power).mean()) < 1.5 * tolerance, name
 
 
-INITIALIZATIONS = ["xavier", "orthogonal", "pytorch"]
+INITIALIZATIONS = ["he_uniform", "xavier", "orthogonal", "pytorch"]
 
 
 @pytest.mark.parametrize("initialization", INITIALIZATIONS)

@@ -164,7 +164,7 @@ def test_shrink_perturb_noise_has_initial_deviation_and_norms_do_not_change(kind
         assert len(np.unique(values.round(9))) > 0.99 * values.size  # another draw at each step
         distribution = (
             stats.uniform(-math.sqrt(3), 2 * math.sqrt(3))
-            if initialization == "pytorch"
+            if initialization in ("he_uniform", "pytorch")
             else stats.norm()
         )
         assert stats.kstest(values[:20000], distribution.cdf).pvalue > 1e-3

@@ -299,22 +299,25 @@ def test_vmapped_hidden_activations_equal_sequential_ones():
         for layer, shape in learner.hidden_shapes().items()
     }
     network, tensors = learner.network.double(), learner.parameters.tensors
-    one = Watch(masks)
+    one = Watch(masks, with_slopes=True)
     expected = forward(network, tensors, inputs, one)
 
     def run(tensors, inputs, masks):
-        with ensemble.record_activations(network, masks) as hidden:
-            return functional_call(network, tensors, (inputs,)), dict(hidden)
+        slopes = {}
+        with ensemble.record_activations(network, masks, slopes) as hidden:
+            return functional_call(network, tensors, (inputs,)), dict(hidden), slopes
 
-    outputs, hidden = torch.vmap(run)(tensors, inputs, masks)
+    outputs, hidden, slopes = torch.vmap(run)(tensors, inputs, masks)
     torch.testing.assert_close(outputs, expected, rtol=1e-11, atol=1e-12)
-    for layer, values in hidden.items():
-        torch.testing.assert_close(
-            ensemble._as_units(values), one.hidden[layer], rtol=1e-11, atol=1e-12
-        )
+    for recorded, of_watch in ((hidden, one.hidden), (slopes, one.slopes)):
+        assert recorded.keys() == of_watch.keys()
+        for layer, values in recorded.items():
+            torch.testing.assert_close(
+                ensemble._as_units(values), of_watch[layer], rtol=1e-11, atol=1e-12
+            )
 
 
-@pytest.mark.parametrize("initialization", ["he", "xavier", "orthogonal", "pytorch"])
+@pytest.mark.parametrize("initialization", ["he", "he_uniform", "xavier", "orthogonal", "pytorch"])
 @pytest.mark.parametrize("kind", [*KINDS, "deep fourier"])
 def test_deviations_equal_those_of_drawn_parameters(kind, initialization):
     setting, size = KINDS.get(

@@ -1,5 +1,6 @@
 """Unit resets against plain loops over the units of one run: which units, and new values."""
 
+import importlib
 import math
 
 import numpy as np
@@ -25,6 +26,7 @@ from plasticity.training import hidden_units
 from plasticity.training.hidden_units import UnitResetter
 
 GAIN = math.sqrt(2)  # of relu
+UNIFORM = stats.uniform(-math.sqrt(3), 2 * math.sqrt(3))  # with variance 1
 LEARNING = {"problem": {"tasks": 2, "epochs": 6}}
 SETTINGS = {
     "mlp": (changed(**LEARNING), 4),
@@ -245,6 +247,82 @@ def learner_and_resetter(
     return trainer.learner, UnitResetter(trainer.learner)
 
 
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_new_weights_may_be_he_uniform_whatever_the_network_starts_with(kind):
+    """As in the code of continual backprop: Kaiming-uniform with the gain, and biases of 0."""
+    learner = learner_and_resetter("pytorch", seeds=range(20), arms=1, kind=kind)[0]
+    resetter = UnitResetter(learner, "he_uniform")
+    with torch.no_grad():
+        resetter.reinitialize(learner, everywhere(learner, resetter))
+    for units in resetter.units:
+        weight, bias = (learner.parameters.tensors[name].detach() for name in units.incoming)
+        fan_in = math.prod(weight.shape[2:])
+        values = weight.numpy().ravel() / (GAIN / math.sqrt(fan_in))
+        assert stats.kstest(values, UNIFORM.cdf).pvalue > 1e-3
+        assert not bias.any()
+
+
+@pytest.mark.parametrize("initialization", ["he", "pytorch"])
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_new_weights_may_be_the_units_own_initial_ones(kind, initialization):
+    """As in the code of L2 Init."""
+    learner = learner_and_resetter(initialization, kind=kind)[0]
+    initial = {name: values.detach().clone() for name, values in learner.parameters.tensors.items()}
+    resetter = UnitResetter(learner, "stored")
+    draw = torch.Generator().manual_seed(0)
+    chosen = {
+        units.layer: torch.rand(4, units.width, generator=draw) < 0.5 for units in resetter.units
+    }
+    with torch.no_grad():
+        learner.parameters.flat.add_(1)
+        resetter.reinitialize(learner, chosen)
+    for units in resetter.units:
+        where = chosen[units.layer]
+        for name in units.incoming:
+            now = learner.parameters.tensors[name]
+            assert torch.equal(now[where], initial[name][where])
+    first = resetter.units[0]
+    kept = learner.parameters.tensors[first.incoming[0]][~chosen[first.layer]]
+    assert torch.equal(kept, (initial[first.incoming[0]] + 1)[~chosen[first.layer]])
+
+
+def test_means_of_reset_weights_may_be_kept():
+    learner = learner_and_resetter()[0]
+    learner.optimizer.step(learner.parameters.padded, torch.ones_like(learner.parameters.padded))
+    before = {name: mean.clone() for name, mean in learner.optimizer.means.items()}
+    for clears_means in (False, True):
+        resetter = UnitResetter(learner, clears_means=clears_means)
+        with torch.no_grad():
+            resetter.reinitialize(learner, everywhere(learner, resetter))
+        are_equal = [
+            torch.equal(mean, before[name]) for name, mean in learner.optimizer.means.items()
+        ]
+        assert are_equal == [not clears_means] * len(before)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "expected"),
+    [
+        ("continual_backprop", {}, ("he_uniform", True)),
+        ("continual_backprop", {"new_weights": "drawn"}, ("drawn", True)),
+        ("redo", {}, ("drawn", True)),
+        ("redo", {"new_weights": "stored", "means": "kept"}, ("stored", False)),
+    ],
+)
+def test_options_reach_the_resetter(monkeypatch, method, options, expected):
+    calls = []
+
+    class Recorder(UnitResetter):
+        def __init__(self, learner, new_weights="drawn", *, clears_means=True):
+            calls.append((new_weights, clears_means))
+            super().__init__(learner, new_weights, clears_means=clears_means)
+
+    module = importlib.import_module(f"plasticity.training.methods.{method}")
+    monkeypatch.setattr(module, "UnitResetter", Recorder)
+    new_trainer(images(4), method, [ARMS[method][0] | options], [0], SETTING)
+    assert calls == [expected]
+
+
 def everywhere(learner, resetter, which=slice(None)):
     """Choose all units of some runs."""
     chosen = {
@@ -280,7 +358,8 @@ def test_new_incoming_weights_follow_the_initial_distribution_and_never_repeat(
         rows = torch.cat(found[weight]).flatten(0, 1).flatten(1)
         assert len(rows.unique(dim=0)) == len(rows)
         distribution = {
-            "pytorch": stats.uniform(-math.sqrt(3), 2 * math.sqrt(3)),
+            "he_uniform": UNIFORM,
+            "pytorch": UNIFORM,
             "orthogonal": None,
         }.get(initialization, stats.norm())
         if distribution is None:

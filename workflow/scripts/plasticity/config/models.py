@@ -134,7 +134,7 @@ class Network(Choice):
 
     kind: str
     activation: Literal["relu", "leaky_relu", "tanh", "identity", "gelu", "sin", "crelu", "fourier"]
-    initialization: Literal["he", "xavier", "orthogonal", "pytorch"] = "he"
+    initialization: Literal["he", "he_uniform", "xavier", "orthogonal", "pytorch"] = "he"
     matched: bool = False
 
 

@@ -52,6 +52,7 @@ MEASURES = {
     "feature_rank": Quantity(
         "feature rank\n(last hidden)", claimed_sign=-1, is_explanation=True, on_first_page=True
     ),
+    "flattened_feature_rank": Quantity("feature rank\n(per image)", claimed_sign=-1),
     "dormant_fraction": Quantity(
         "dormant units\n(share)",
         claimed_sign=1,
@@ -66,6 +67,7 @@ MEASURES = {
         is_explanation=True,
         on_first_page=True,
     ),
+    "saturated_fraction": Quantity("saturated units\n(share)", claimed_sign=1, is_share=True),
     "weight_norm": Quantity("weight norm", claimed_sign=1, is_explanation=True, on_first_page=True),
     "update_norm": Quantity("update norm", is_explanation=True),
 }

@@ -34,7 +34,7 @@ class Quadrature(NamedTuple):
     Attributes:
         steps: Lanczos steps of each Krylov space.
         probes: random starts whose quadratures are averaged, at least 2. Their differences give
-            the standard error.
+            the margin of error.
         block: vectors per start, which share a Krylov space. A space separates as many equal
             eigenvalues.
     """
@@ -298,6 +298,7 @@ def stochastic_lanczos_quadrature(
         coarse,
         ends=ritz.values[..., ends],
         residuals=ritz.residuals[..., ends].maximum(noise),
+        block=block,
     )
     if gradient is None:
         return spectrum
@@ -305,7 +306,7 @@ def stochastic_lanczos_quadrature(
     half_vectors = eigenvectors(space.matrix[..., : rows // 2, : rows // 2])[1]
     overlap = _overlap(coordinates, ritz.vectors[..., :top], gradient)
     coarse_overlap = _overlap(coordinates[..., : rows // 2], half_vectors[..., :top], gradient)
-    return spectrum._replace(overlap=overlap, overlap_error=(overlap - coarse_overlap).abs())
+    return spectrum._replace(overlap=overlap, overlap_margin=(overlap - coarse_overlap).abs())
 
 
 class RitzPairs(NamedTuple):

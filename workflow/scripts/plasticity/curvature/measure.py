@@ -304,10 +304,9 @@ class CheckpointMeasurer:
             alive = rows_of_arm.isfinite().all(dim=-1)
             finite_rows = rows_of_arm.where(alive[:, None], 0)
             tensors = Parameters(finite_rows, self._checkpoints.shapes).tensors
-            activations = unit_measures.hidden_activations(
-                self._network, tensors, point.data.inputs
-            )
-            measures = unit_measures.unit_measures(activations, self.blocks)
+            inputs = point.data.inputs
+            watch = unit_measures.hidden_units(self._network, tensors, inputs)
+            measures = unit_measures.unit_measures(watch, inputs.shape[1], self.blocks)
             measures |= self._measure_operators(due, point, seeds, tensors)
             results.append(_mask(measures, alive, has_data))
         return _stack_tensors(results)

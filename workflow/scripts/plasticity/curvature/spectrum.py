@@ -52,7 +52,8 @@ class Spectrum(NamedTuple):
             of the products.
         overlap: ‖P g‖² / ‖g‖² of a gradient g, with P the projection on the top eigenvectors,
             shape ``(*run,)``.
-        overlap_error: how much the second half of the steps changed the overlap; None if exact.
+        overlap_margin: how much the second half of the steps changed the overlap; None if exact.
+        block: of an estimate, neighbouring nodes that a Krylov space cannot tell apart.
     """
 
     values: Tensor
@@ -62,7 +63,8 @@ class Spectrum(NamedTuple):
     ends: Tensor | None = None
     residuals: Tensor | None = None
     overlap: Tensor | None = None
-    overlap_error: Tensor | None = None
+    overlap_margin: Tensor | None = None
+    block: int = 1
 
 
 def eigenvalues(matrices: Tensor) -> Tensor:
@@ -280,24 +282,26 @@ def numbers(
 def summary(
     spectrum: Spectrum, levels: Sequence[float] = (0.99,)
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Compute the numbers of a spectrum and their standard errors.
+    """Compute the numbers of a spectrum and their margins of error.
 
-    Errors are 0 where all eigenvalues are known. The error of an estimate is the root of the sum of
-    squares of three parts:
+    A number ± its margin is a 95 % interval over draws of the probes. The margin is 0 where all
+    eigenvalues are known. That of an estimate is the sum of three parts:
 
-    - the spread over probes, by the jackknife (Efron & Tibshirani 1993, equation 11.5);
+    - the spread over probes: the standard error by the jackknife (Efron & Tibshirani 1993,
+      equation 11.5), times Student's quantile for so few probes;
     - how much the second half of the steps changed the number;
-    - for a rank that counts, half the weight of the node at the cut: the number of eigenvalues
-      beyond a node is known up to its weight (inequalities of Chebyshev, Markov and Stieltjes).
+    - for a rank that counts, the weight of the nodes at the cut: the number of eigenvalues beyond a
+      node is known up to its weight (inequalities of Chebyshev, Markov and Stieltjes). Vectors that
+      share a Krylov space give so many nodes in one place.
 
-    The error of the top eigenvalue is at least its residual.
+    The margin of the top eigenvalue is at least its residual.
 
     Args:
         spectrum: leading shape ``(*run,)``.
         levels: of the effective ranks.
 
     Returns:
-        Numbers and errors by name, shapes ``(*run,)``.
+        Numbers and margins by name, shapes ``(*run,)``.
     """
     if spectrum.weights is None or spectrum.coarse is None:
         exact = numbers(spectrum.values, levels=levels)
@@ -305,16 +309,26 @@ def summary(
     estimates = numbers(*_pool_probes(spectrum.values, spectrum.weights), levels)
     coarse = numbers(*_pool_probes(*spectrum.coarse), levels)
     variances = _jackknife_variances(spectrum.values, spectrum.weights, levels)
-    half_weights = _half_weights_at_cut(spectrum.values, spectrum.weights, levels)
-    errors = {}
+    weights_at_cut = _weights_at_cut(spectrum.values, spectrum.weights, spectrum.block, levels)
+    quantile = _student_quantile(probes=len(spectrum.values), places=1)
+    margins = {}
     for name, number in estimates.items():
-        square = variances[name] + (number - coarse[name]).square()
-        half_weight = half_weights.get(name, torch.zeros_like(number))
-        errors[name] = (square + half_weight.square()).sqrt()
+        margin = quantile * variances[name].sqrt() + (number - coarse[name]).abs()
+        margins[name] = margin + weights_at_cut.get(name, 0)
     if spectrum.residuals is not None:
         top_residual = spectrum.residuals[..., 0]
-        errors["top_eigenvalue"] = errors["top_eigenvalue"].maximum(top_residual)
-    return estimates, errors
+        margins["top_eigenvalue"] = margins["top_eigenvalue"].maximum(top_residual)
+    return estimates, margins
+
+
+def _student_quantile(probes: int, places: int) -> float:
+    """Return the factor from a standard error to a margin that holds with `CONFIDENCE`.
+
+    Args:
+        probes: whose spread gives the standard error.
+        places: number of intervals that hold together (Bonferroni).
+    """
+    return float(stdtrit(probes - 1, 1 - (1 - CONFIDENCE) / 2 / places))
 
 
 def _jackknife_variances(
@@ -334,14 +348,17 @@ def _jackknife_variances(
     return variances
 
 
-def _half_weights_at_cut(
-    values: Tensor, weights: Tensor, levels: Sequence[float]
+def _weights_at_cut(
+    values: Tensor, weights: Tensor, block: int, levels: Sequence[float]
 ) -> dict[str, Tensor]:
-    """Compute half the weight of the heavier node next to the cut of each counting rank.
+    """Compute the weight of the nodes next to the cut of each counting rank.
+
+    It is that of the heavier side of the cut.
 
     Args:
         values: nodes, shape ``(probe, *run, node)``.
         weights: of the nodes, same shape.
+        block: nodes on each side of the cut that are added up.
         levels: of the effective ranks.
 
     Returns:
@@ -355,12 +372,13 @@ def _half_weights_at_cut(
     }
     is_counted["epsilon_rank"] = magnitudes > EPSILON * magnitudes[..., :1]
     is_counted["absolute_epsilon_rank"] = magnitudes > EPSILON
-    heavier_neighbors = nn.functional.pad(counts, (1, 1)).unfold(-1, 2, 1).amax(dim=-1)
-    half_weights = {}
+    sides = nn.functional.pad(counts, (block, block)).unfold(-1, block, 1).sum(dim=-1)
+    heavier_sides = torch.maximum(sides[..., :-block], sides[..., block:])
+    weights_at_cut = {}
     for name, counted in is_counted.items():
         cut = counted.sum(dim=-1, keepdim=True)
-        half_weights[name] = heavier_neighbors.gather(-1, cut).squeeze(-1).mean(dim=0) / 2
-    return half_weights
+        weights_at_cut[name] = heavier_sides.gather(-1, cut).squeeze(-1).mean(dim=0)
+    return weights_at_cut
 
 
 def _pool_probes(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -389,8 +407,7 @@ def density(spectrum: Spectrum) -> tuple[Tensor, Tensor]:
     scale = spectrum.values.abs().amax(dim=(0, -1)).unsqueeze(-1)
     fine = _smooth(spectrum.values, spectrum.weights, scale, spectrum.size)
     coarse = _smooth(*spectrum.coarse, scale, spectrum.size)
-    # Bonferroni: all points lie within the bound together.
-    quantile = float(stdtrit(probes - 1, 1 - (1 - CONFIDENCE) / 2 / PLACES))
+    quantile = _student_quantile(probes, PLACES)
     error_of_probes = quantile * fine.std(dim=0).amax(dim=-1) / probes**0.5
     error_of_steps = (fine - coarse).mean(dim=0).abs().amax(dim=-1)
     return fine.mean(dim=0), error_of_probes + error_of_steps

@@ -53,7 +53,7 @@ def _error_variables(operator: str, numbers: Mapping[str, Variable]) -> dict[str
     """Describe what estimates have in addition: errors, and a density."""
     suffix = _suffix(operator)
     variables = {
-        f"{name}_standard_error": Variable(_DATA, f"standard error: {number.meaning}")
+        f"{name}_margin": Variable(_DATA, f"95 % margin of error: {number.meaning}")
         for name, number in numbers.items()
     }
     variables[f"{operator}_eigenvalue_error"] = Variable(
@@ -135,11 +135,11 @@ def _spectrum_variables(
     spectrum: Spectrum, levels: Sequence[float], estimated: bool
 ) -> dict[str, Tensor]:
     """Compute the variables of one spectrum, leading shape ``(*run,)``."""
-    numbers, errors = summary(spectrum, levels)
+    numbers, margins = summary(spectrum, levels)
     overlap = cast(Tensor, spectrum.overlap)
     numbers["gradient_overlap"] = overlap
-    errors["gradient_overlap"] = _or_zeros(spectrum.overlap_error, overlap)
-    variables = numbers | {f"{name}_standard_error": error for name, error in errors.items()}
+    margins["gradient_overlap"] = _or_zeros(spectrum.overlap_margin, overlap)
+    variables = numbers | {f"{name}_margin": margin for name, margin in margins.items()}
     eigenvalues = spectrum.values if spectrum.ends is None else spectrum.ends
     variables["eigenvalue"] = eigenvalues
     variables["eigenvalue_error"] = _or_zeros(spectrum.residuals, eigenvalues)

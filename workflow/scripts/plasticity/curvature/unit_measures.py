@@ -4,7 +4,7 @@ A block has NaN where a measure is not defined: the output layer has no hidden u
 layers have no common feature matrix.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,23 +15,33 @@ from plasticity.models.ensemble import Parameters, Watch, forward
 from plasticity.storage.netcdf import RUN, Variable
 
 DORMANT = 0.025  # Sokar et al. 2023 (ReDo), arXiv 2302.12902
+# A slope at most this large is flat. That of tanh is so where its magnitude is at least 0.99.
+FLAT = 1 - 0.99**2
+SATURATED = 0.95  # share of the data on which a saturated unit is flat
 
 _DATA, _BLOCK = (*RUN, "evaluation_point", "block"), (*RUN, "block")
 TABLE = {
     "weight_norm": Variable(_BLOCK, "Euclidean norm of the parameters at the task's start"),
     "feature_rank": Variable(
-        _DATA, "effective rank (0.99) of the layer's activations on the task's data"
+        _DATA,
+        "effective rank (0.99) of the layer's activations on the task's data, a row per sample and "
+        "place or token",
+    ),
+    "flattened_feature_rank": Variable(
+        _DATA,
+        "effective rank (0.99) of the layer's activations on the task's data, a row per sample",
     ),
     "dead_fraction": Variable(_DATA, "share of units that are zero on all of the task's data"),
     "dormant_fraction": Variable(_DATA, "share of units with a ReDo score of at most 0.025"),
+    "saturated_fraction": Variable(
+        _DATA, "share of units whose slope is at most 0.0199 on 95 % of the task's data"
+    ),
 }
 
 
 @torch.no_grad()
-def hidden_activations(
-    network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor
-) -> dict[str, Tensor]:
-    """Compute the activations of each hidden layer, one column per unit.
+def hidden_units(network: nn.Module, tensors: dict[str, Tensor], inputs: Tensor) -> Watch:
+    """Compute the activations of each hidden layer, and their slopes.
 
     Args:
         network: a plain module.
@@ -39,64 +49,73 @@ def hidden_activations(
         inputs: shape ``(run, n, …)``.
 
     Returns:
-        By the name of the layer before the activation, shapes ``(run, row, unit)``. A row is a
-        sample, or a position of a sample.
+        Activations and slopes by the name of the layer before the activation, shapes
+        ``(run, row, unit)``. A row is a sample, or a position of a sample.
     """
-    watch = Watch()
+    watch = Watch(with_slopes=True)
     forward(network, tensors, inputs, watch)
-    return watch.hidden
+    return watch
 
 
 def unit_measures(
-    activations: dict[str, Tensor], blocks: Mapping[str, Sequence[str]]
+    watch: Watch, samples: int, blocks: Mapping[str, Sequence[str]]
 ) -> dict[str, Tensor]:
-    """Compute feature rank, dead fraction and dormant fraction of each block.
+    """Compute the measures of each block's units.
 
     Over several layers, the fractions are of all hidden units; there is no feature rank.
 
     Args:
-        activations: by layer, shapes ``(run, row, unit)``.
+        watch: activations and slopes by layer, shapes ``(run, row, unit)``.
+        samples: number of samples.
         blocks: layers of each block.
 
     Returns:
         By name, shapes ``(run, block)``; NaN for a block without hidden units.
     """
-    ranks = {layer: feature_rank(values) for layer, values in activations.items()}
-    magnitudes = {layer: values.abs().mean(dim=1) for layer, values in activations.items()}
-    missing = torch.full_like(next(iter(ranks.values())), torch.nan)
-    block_ranks = [ranks.get(block, missing) for block in blocks]
-    dead_fractions, dormant_fractions = [], []
-    for layers in blocks.values():
-        in_block = [values for layer, values in magnitudes.items() if layer in layers]
-        if in_block:
-            dead_fractions.append(_fraction(dead, in_block, missing.dtype))
-            dormant_fractions.append(_fraction(dormant, in_block, missing.dtype))
-        else:
-            dead_fractions.append(missing)
-            dormant_fractions.append(missing)
-    return {
-        "feature_rank": torch.stack(block_ranks, dim=1),
-        "dead_fraction": torch.stack(dead_fractions, dim=1),
-        "dormant_fraction": torch.stack(dormant_fractions, dim=1),
+    magnitudes = {layer: values.abs().mean(dim=1) for layer, values in watch.hidden.items()}
+    units = {
+        "dead_fraction": {layer: dead(values) for layer, values in magnitudes.items()},
+        "dormant_fraction": {layer: dormant(values) for layer, values in magnitudes.items()},
+        "saturated_fraction": {layer: saturated(values) for layer, values in watch.slopes.items()},
     }
+    ranks = {layer: feature_rank(values) for layer, values in watch.hidden.items()}
+    flattened_ranks = {
+        layer: flattened_feature_rank(values, samples) for layer, values in watch.hidden.items()
+    }
+    missing = torch.full_like(next(iter(ranks.values())), torch.nan)
+    measures = {
+        "feature_rank": [ranks.get(block, missing) for block in blocks],
+        "flattened_feature_rank": [flattened_ranks.get(block, missing) for block in blocks],
+    }
+    is_finite = {layer: values.isfinite().all(dim=1) for layer, values in magnitudes.items()}
+    for name, counted in units.items():
+        measures[name] = [
+            _fraction(layers, counted, is_finite).to(missing) for layers in blocks.values()
+        ]
+    return {name: torch.stack(values, dim=1) for name, values in measures.items()}
 
 
 def _fraction(
-    is_counted: Callable[[Tensor], Tensor], magnitudes: Sequence[Tensor], dtype: torch.dtype
+    layers: Sequence[str], counted: Mapping[str, Tensor], is_finite: Mapping[str, Tensor]
 ) -> Tensor:
     """Compute the share of units that are counted, over some layers.
 
     Args:
-        is_counted: maps the mean magnitudes of one layer's units to booleans.
-        magnitudes: by layer, shapes ``(run, unit)``.
-        dtype: of the result.
+        layers: names of layers; those without hidden units do not count.
+        counted: booleans by layer, shapes ``(run, unit)``.
+        is_finite: whether a run's activations are finite, by layer, shapes ``(run,)``.
 
     Returns:
-        Shape ``(run,)``; NaN for a run with magnitudes that are not finite.
+        Shape ``(run,)``, float64; NaN for a run with activations that are not finite, or if there
+        are no hidden units.
     """
-    counted = torch.cat([is_counted(values) for values in magnitudes], dim=1)
-    is_finite = torch.cat(list(magnitudes), dim=1).isfinite().all(dim=1)
-    return counted.to(dtype).mean(dim=1).where(is_finite, torch.nan)
+    hidden = [layer for layer in counted if layer in layers]
+    if not hidden:
+        runs = len(next(iter(is_finite.values())))
+        return torch.full((runs,), torch.nan, dtype=torch.float64)
+    shares = torch.cat([counted[layer] for layer in hidden], dim=1).double().mean(dim=1)
+    are_finite = torch.stack([is_finite[layer] for layer in hidden]).all(dim=0)
+    return shares.where(are_finite, torch.nan)
 
 
 def dead(magnitudes: Tensor) -> Tensor:
@@ -123,6 +142,38 @@ def dormant(magnitudes: Tensor) -> Tensor:
         Booleans of the same shape; true for all units of a silent layer.
     """
     return magnitudes <= DORMANT * magnitudes.mean(dim=1, keepdim=True)
+
+
+def saturated(slopes: Tensor) -> Tensor:
+    """Find the units that are flat on almost all data, so that no gradient passes them.
+
+    A unit is flat where the magnitude of its activation's derivative is at most 1 − 0.99². For tanh
+    this is a magnitude of at least 0.99, the usual definition. For relu it is an input below 0.
+
+    Args:
+        slopes: derivatives of a layer's activations by their inputs, shape ``(run, row, unit)``.
+
+    Returns:
+        Booleans of shape ``(run, unit)``.
+    """
+    shares = (slopes.abs() <= FLAT).double().mean(dim=1)
+    return shares >= SATURATED
+
+
+def flattened_feature_rank(activations: Tensor, samples: int) -> Tensor:
+    """Compute the feature rank with a row per sample, as in the code of L2 Init.
+
+    A sample's row has all units at all places of an image, or of all tokens. Without places and
+    tokens this is the feature rank.
+
+    Args:
+        activations: shape ``(run, row, unit)``, a sample's rows next to each other.
+        samples: number of samples.
+
+    Returns:
+        Shape ``(run,)``.
+    """
+    return feature_rank(activations.unflatten(1, (samples, -1)).flatten(2))
 
 
 def feature_rank(activations: Tensor) -> Tensor:

@@ -102,3 +102,26 @@ ACTIVATIONS = {
     "fourier": Activation(Fourier, math.sqrt(2), expansion=2),
 }
 ACTIVATION_CLASSES = tuple(activation.module for activation in ACTIVATIONS.values())
+
+
+def slopes(activation: nn.Module, inputs: Tensor) -> Tensor:
+    """Compute the derivative of each output of an activation by the number it is computed from.
+
+    Args:
+        activation: of one of `ACTIVATION_CLASSES`.
+        inputs: any shape.
+
+    Returns:
+        The shape of the outputs.
+    """
+    dim = getattr(activation, "dim", -1)
+    expansion = next(
+        kind.expansion for kind in ACTIVATIONS.values() if isinstance(activation, kind.module)
+    )
+
+    def total(inputs: Tensor, part: int) -> Tensor:
+        # not the module itself, because a call would run its hooks
+        outputs: Tensor = activation.forward(inputs)
+        return outputs.chunk(expansion, dim)[part].sum()
+
+    return torch.cat([torch.func.grad(total)(inputs, part) for part in range(expansion)], dim)

@@ -25,6 +25,7 @@ from plasticity.models.activations import Activation
 from plasticity.models.normalization import BatchNorm
 from plasticity.rng import generator
 
+UNIFORM = ("he_uniform", "pytorch")  # initializations; the others are normal or orthogonal
 POSITION_STD = 0.02  # of the initial position embeddings
 
 
@@ -120,6 +121,7 @@ def draw_initial(
     Biases are 0 unless noted.
 
     - he: normal with variance gain² / fan-in (He et al. 2015, arXiv 1502.01852).
+    - he_uniform: uniform with the same variance, which torch calls Kaiming-uniform.
     - xavier: normal with variance gain² · 2 / (fan-in + fan-out) (Glorot & Bengio 2010,
       equation 12).
     - orthogonal: gain times a matrix with one row per output. Its rows or columns, whichever are
@@ -246,10 +248,10 @@ def _draw_parameter(
         return np.full(shape, float(parameter is layer.weight))
     if isinstance(layer, Positions):
         return draw.normal(0, std, shape)
-    if initialization == "pytorch":
-        return draw.uniform(-1, 1, shape) * (math.sqrt(3) * std)
-    if parameter is layer.bias:
+    if parameter is layer.bias and initialization != "pytorch":
         return np.zeros(shape)
+    if initialization in UNIFORM:
+        return draw.uniform(-1, 1, shape) * (math.sqrt(3) * std)
     if initialization == "orthogonal":
         return _draw_orthogonal(draw, shape, std)
     return draw.normal(0, std, shape)
@@ -290,6 +292,7 @@ def _weight_std(initialization: str, shape: Sequence[int], gain: float) -> float
     fan_out = outputs * math.prod(shape[2:])
     stds = {
         "he": gain / math.sqrt(fan_in),
+        "he_uniform": gain / math.sqrt(fan_in),
         "xavier": gain * math.sqrt(2 / (fan_in + fan_out)),
         "orthogonal": gain / math.sqrt(max(outputs, fan_in)),
         "pytorch": 1 / math.sqrt(3 * fan_in),

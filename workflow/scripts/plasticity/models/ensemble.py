@@ -277,13 +277,17 @@ class Watch:
 
     Attributes:
         masks: multiplied with a layer's activations, by layer, shapes ``(run, n, …)``.
+        with_slopes: whether to compute the slopes, too.
         hidden: the masked activations, by layer, shapes ``(run, row, unit)``. Units of a
             convolution are its channels, with a row for every place of every image. Tokens are
             rows, too.
+        slopes: derivatives of the activations by their inputs, in the same shapes.
     """
 
     masks: Mapping[str, Tensor] = field(default_factory=dict)
+    with_slopes: bool = False
     hidden: dict[str, Tensor] = field(default_factory=dict)
+    slopes: dict[str, Tensor] = field(default_factory=dict)
 
 
 def forward(
@@ -299,7 +303,7 @@ def forward(
         network: a plain module.
         tensors: parameters by name, shapes ``(run, …)``.
         inputs: shape ``(run, n, …)``.
-        watch: its masks are applied, and its hidden activations are replaced.
+        watch: its masks are applied, and what it recorded is replaced.
 
     Returns:
         Shape ``(run, n, …)``.
@@ -307,36 +311,41 @@ def forward(
 
     def compute(
         tensors: dict[str, Tensor], inputs: Tensor, masks: dict[str, Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
         if watch is None:
-            return functional_call(network, tensors, (inputs,)), {}
-        with record_activations(network, masks) as hidden:
-            return functional_call(network, tensors, (inputs,)), hidden
+            return functional_call(network, tensors, (inputs,)), {}, {}
+        slopes: dict[str, Tensor] = {}
+        with record_activations(network, masks, slopes if watch.with_slopes else None) as hidden:
+            return functional_call(network, tensors, (inputs,)), hidden, slopes
 
     masks = {} if watch is None else dict(watch.masks)
     hidden: dict[str, Tensor]
     if is_batchable(network):
         with _StackedFunctions():
-            outputs, hidden = compute(tensors, inputs, masks)
+            outputs, hidden, slopes = compute(tensors, inputs, masks)
     elif inputs.device.type != "cpu":
-        outputs, hidden = torch.vmap(compute)(tensors, inputs, masks)
+        outputs, hidden, slopes = torch.vmap(compute)(tensors, inputs, masks)
     else:
         runs = len(inputs)
         arguments = zip(_unbind(tensors, runs), inputs.unbind(), _unbind(masks, runs), strict=True)
         results = [compute(*run) for run in arguments]
-        outputs = torch.stack([run_outputs for run_outputs, _ in results])
-        hidden = {
-            layer: torch.stack([run_hidden[layer] for _, run_hidden in results])
-            for layer in results[0][1]
-        }
+        outputs = torch.stack([run_outputs for run_outputs, _, _ in results])
+        hidden = _stack_by_layer([run_hidden for _, run_hidden, _ in results])
+        slopes = _stack_by_layer([run_slopes for _, _, run_slopes in results])
     if watch is not None:
         watch.hidden = {layer: _as_units(values) for layer, values in hidden.items()}
+        watch.slopes = {layer: _as_units(values) for layer, values in slopes.items()}
     return outputs
+
+
+def _stack_by_layer(runs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Stack the tensors of each run, given by layer."""
+    return {layer: torch.stack([run[layer] for run in runs]) for layer in runs[0]}
 
 
 @contextmanager
 def record_activations(
-    network: nn.Module, masks: Mapping[str, Tensor]
+    network: nn.Module, masks: Mapping[str, Tensor], slopes: dict[str, Tensor] | None = None
 ) -> Iterator[dict[str, Tensor]]:
     """Record the outputs of the network's activations while it is called.
 
@@ -345,6 +354,7 @@ def record_activations(
     Args:
         network: a plain module.
         masks: multiplied with the activations, by the same keys.
+        slopes: is filled with the activations' derivatives by their inputs, by the same keys.
 
     Yields:
         The masked activations; a call of the network fills the dictionary.
@@ -352,9 +362,11 @@ def record_activations(
     hidden: dict[str, Tensor] = {}
     last_layer = ""
 
-    def record(name: str, module: nn.Module, outputs: Tensor) -> Tensor | None:
+    def record(name: str, module: nn.Module, inputs: Tensor, outputs: Tensor) -> Tensor | None:
         nonlocal last_layer
         if isinstance(module, activations.ACTIVATION_CLASSES):
+            if slopes is not None:
+                slopes[last_layer] = activations.slopes(module, inputs)
             mask = masks.get(last_layer)
             hidden[last_layer] = outputs if mask is None else outputs * mask
             return hidden[last_layer]
@@ -365,7 +377,7 @@ def record_activations(
 
     hooks = [
         module.register_forward_hook(
-            lambda module, _, outputs, name=name: record(name, module, outputs)
+            lambda module, inputs, outputs, name=name: record(name, module, inputs[0], outputs)
         )
         for name, module in network.named_modules()
     ]

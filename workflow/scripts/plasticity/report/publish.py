@@ -99,7 +99,7 @@ def reduced(data: xr.Dataset, main_operator: str, has_spectra: bool) -> xr.Datas
         f"{operator}_{number}{ending}"
         for operator in operators
         for number in SPECTRUM_NUMBERS
-        for ending in ("", "_standard_error")
+        for ending in ("", "_margin")
     }
     spectra = set()
     if has_spectra:

@@ -293,7 +293,7 @@ def series(data: xr.Dataset) -> Iterator[tuple[dict[str, str], xr.DataArray]]:
 def _is_measure(name: str, values: xr.DataArray) -> bool:
     """Check whether a variable has one number per block and is not an estimate of an error."""
     has_spectrum = bool({"rank", "grid"} & set(values.dims))
-    return "block" in values.dims and not has_spectrum and not name.endswith("_error")
+    return "block" in values.dims and not has_spectrum and not name.endswith(("_error", "_margin"))
 
 
 def _note(seeds: int, complete: int) -> str:

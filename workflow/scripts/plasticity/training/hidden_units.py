@@ -5,6 +5,7 @@ A unit can be reset if one layer computes it and only layers use it. Methods use
 
 import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -119,22 +120,40 @@ def _units_of(node: fx.Node, module_of: Mapping[fx.Node, nn.Module]) -> list[Uni
 
 
 class UnitResetter:
-    """Resets units: incoming weights get new initial values, outgoing weights become zero.
+    """Resets units: incoming weights get new values, outgoing weights become zero.
 
-    A weight between two units that are reset together gets a new initial value. The optimizer's
-    means of all these weights are cleared.
+    A weight between two units that are reset together gets a new value. The optimizer's means of
+    all these weights are cleared. Where incoming weights come from depends on `new_weights`:
+
+    - drawn: a new draw from the distribution that the setting's network starts with;
+    - he_uniform: a new draw from He's uniform distribution, with biases of 0;
+    - stored: the unit's own initial values.
 
     Attributes:
         units: the units of each layer.
     """
 
-    def __init__(self, learner: Learner) -> None:
+    def __init__(
+        self, learner: Learner, new_weights: str = "drawn", *, clears_means: bool = True
+    ) -> None:
         """Find the units of the learner's network.
 
+        Args:
+            learner: has its initial parameters.
+            new_weights: drawn, he_uniform or stored.
+            clears_means: whether the optimizer's means of the reset weights are cleared.
+
         Raises:
-            StudyError: there are none.
+            StudyError: there are no such units.
         """
         self.units = find_hidden_units(learner.network)
+        self._clears_means = clears_means
+        self._network = learner.setting.network
+        if new_weights == "he_uniform":
+            self._network = replace(self._network, initialization="he_uniform")
+        self._stored: dict[str, Tensor] = {}
+        if new_weights == "stored":
+            self._stored = learner.parameters.split(learner.parameters.flat.detach().clone())
         self._draws: dict[tuple[int, str], Iterator[list[Tensor]]] = {}
         self._task = -1
 
@@ -155,36 +174,37 @@ class UnitResetter:
         tensors = learner.parameters.split(values)
         for units in self.units:
             for run, unit in chosen[units.layer].nonzero().tolist():
-                rows = next(self._draw(learner, run, units))
+                rows = self._new_rows(learner, run, units, unit)
                 for name, row in zip(units.incoming, rows, strict=True):
                     tensors[name][run, unit] = row
                     masks[name][run, unit] = True
                 for name in units.outgoing:
                     units.columns(masks[name])[run, :, :, unit] = True
         if mask.any():
-            learner.reinitialize(mask, values)
+            learner.reinitialize(mask, values, clears_means=self._clears_means)
 
-    def _draw(self, learner: Learner, run: int, units: Units) -> Iterator[list[Tensor]]:
-        """Return the iterator over new rows of a run's layer in the current task."""
+    def _new_rows(self, learner: Learner, run: int, units: Units, unit: int) -> list[Tensor]:
+        """Return new rows of a unit's incoming parameters, in their order."""
+        if self._stored:
+            return [self._stored[name][run, unit] for name in units.incoming]
         key = (run, units.layer)
         if key not in self._draws:
-            self._draws[key] = _new_rows(learner, run, units)
-        return self._draws[key]
+            self._draws[key] = self._draw_rows(learner, run, units)
+        return next(self._draws[key])
 
+    def _draw_rows(self, learner: Learner, run: int, units: Units) -> Iterator[list[Tensor]]:
+        """Yield new rows for one unit after the other, from new initial values of the layer.
 
-def _new_rows(learner: Learner, run: int, units: Units) -> Iterator[list[Tensor]]:
-    """Yield new incoming rows for one unit after the other, from new initial values of the layer.
-
-    All arms of a seed get the same rows.
-    """
-    seed = learner.seeds[int(learner.seed_of[run])]
-    for draw in itertools.count():
-        purpose = f"units of {units.layer}, draw {draw}"
-        tensors = architecture.draw_initial(
-            learner.network, learner.setting.network, seed, learner.task, purpose
-        )
-        for unit in range(units.width):
-            yield [tensors[name][unit] for name in units.incoming]
+        All arms of a seed get the same rows.
+        """
+        seed = learner.seeds[int(learner.seed_of[run])]
+        for draw in itertools.count():
+            purpose = f"units of {units.layer}, draw {draw}"
+            tensors = architecture.draw_initial(
+                learner.network, self._network, seed, learner.task, purpose
+            )
+            for unit in range(units.width):
+                yield [tensors[name][unit] for name in units.incoming]
 
 
 class _Tracer(fx.Tracer):

@@ -108,16 +108,18 @@ class Learner:
         starts = [int(generator(seed, purpose, self.task).integers(2**63)) for seed in self.seeds]
         return [torch.Generator(self.device).manual_seed(start) for start in starts]
 
-    def reinitialize(self, mask: Tensor, values: Tensor) -> None:
-        """Set some parameters and clear their optimizer state.
+    def reinitialize(self, mask: Tensor, values: Tensor, *, clears_means: bool = True) -> None:
+        """Set some parameters.
 
         Args:
             mask: booleans of shape ``(parameter,)`` or ``(run, parameter)``.
             values: shape ``(run, parameter)``.
+            clears_means: whether the optimizer's state for these parameters is cleared.
         """
         flat = self.parameters.flat.detach()
         flat.copy_(values.where(mask, flat))
-        self.optimizer.reset_state(mask)
+        if clears_means:
+            self.optimizer.reset_state(mask)
 
     def layer_mask(self, *layers: str) -> Tensor:
         """Select the parameters of some layers, booleans of shape ``(parameter,)``."""

@@ -57,19 +57,19 @@ def draw(
 
 
 def _draw_operator(axis: Axes, data: xr.Dataset, operator: str, number: str, style: Style) -> None:
-    """Draw the mean over seeds with its interval, and bars for the errors of the estimates."""
+    """Draw the mean over seeds with its interval, and bars for the margins of error."""
     line_options = style.of_operator(operator)
     values = series(data, f"{operator}_{number}", "none", block="all")
     curve(axis, values, style, operator_name(operator), **line_options)
 
-    errors = series(data, f"{operator}_{number}_standard_error", "none", block="all")
-    mean_errors = errors.mean("seed").dropna("task")
-    mean_errors = mean_errors[mean_errors > 0]
-    if mean_errors.size:
+    margins = series(data, f"{operator}_{number}_margin", "none", block="all")
+    mean_margins = margins.mean("seed").dropna("task")
+    mean_margins = mean_margins[mean_margins > 0]
+    if mean_margins.size:
         axis.errorbar(
-            mean_errors.task,
-            values.mean("seed").sel(task=mean_errors.task),
-            mean_errors,
+            mean_margins.task,
+            values.mean("seed").sel(task=mean_margins.task),
+            mean_margins,
             fmt="none",
             ecolor=line_options["color"],
             elinewidth=0.7,

@@ -86,7 +86,7 @@ def _draw_operator(
 
 def _is_estimated(datasets: Mapping[str, xr.Dataset], operator: str) -> bool:
     """Check whether some setting has only estimates of an operator's spectrum."""
-    name = f"{operator}_trace_standard_error"
+    name = f"{operator}_trace_margin"
     return any(
         bool(series(data, name, "none", block="all").max() > 0) for data in datasets.values()
     )

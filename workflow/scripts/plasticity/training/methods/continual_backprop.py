@@ -9,7 +9,9 @@ This is their algorithm 1. After each step, for each unit of a layer:
 
 `rate` times the number of mature units adds up over steps. For each whole unit in this sum, the
 mature unit of lowest û is reset: incoming weights are drawn again, and outgoing weights, age and u
-become 0.
+become 0. As in the authors' code, new weights have He's uniform distribution, whatever the network
+started with, and biases become 0. With the option `new_weights: drawn` they have the network's own
+initial distribution.
 
 Our choices: one step uses one batch (in the paper, one sample). The optimizer counts steps per run,
 so Adam's bias correction does not restart for a unit. The next layer's bias does not change, as in
@@ -36,14 +38,16 @@ class Method(Intervention):
     CLAIM = "which units are reset"
     AT_MOST = {"rate": 1, "decay": 0.9999}
     WHOLE = ["maturity"]
+    CHOICES = {"new_weights": ["he_uniform", "drawn", "stored"]}
     USES_ACTIVATIONS = True
 
     rate: Tensor
     maturity: Tensor = default(100)
     decay: Tensor = default(0.99)
+    new_weights: str = "he_uniform"
 
     def setup(self, learner: Learner) -> None:
-        self._resetter = UnitResetter(learner)
+        self._resetter = UnitResetter(learner, self.new_weights)
         flat = learner.parameters.flat.detach()
         runs = len(flat)
         self.utility = {

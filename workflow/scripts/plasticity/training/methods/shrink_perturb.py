@@ -4,10 +4,10 @@ From Ash & Adams 2020, arXiv 1910.08475; at every step as in Kumar et al. 2023, 
 where ε is a newly initialised network.
 
 Our choices: ε has the standard deviation of each tensor's initial values. It is uniform with
-initialization `pytorch`, and normal otherwise. This is the initial distribution itself, with two
-exceptions: `orthogonal`, and a vit's positions with `pytorch`, which are initially normal. Tensors
-that are initially constant 0 are not perturbed. Norm layers and the optimizer's means do not
-change.
+initializations `he_uniform` and `pytorch`, and normal otherwise. This is the initial distribution
+itself, with two exceptions: `orthogonal`, and a vit's positions, which are initially normal.
+Tensors that are initially constant 0 are not perturbed. Norm layers and the optimizer's means do
+not change.
 """
 
 import math
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from plasticity.models import architecture
 from plasticity.training.learner import Learner
 from plasticity.training.method import Intervention
 
@@ -39,7 +40,7 @@ class Method(Intervention):
         self._generators = learner.generators("shrink and perturb")
 
     def after_step(self, learner: Learner) -> None:
-        is_uniform = learner.setting.network.initialization == "pytorch"
+        is_uniform = learner.setting.network.initialization in architecture.UNIFORM
         for noise, generator in zip(self._noise, self._generators, strict=True):
             if is_uniform:
                 noise.uniform_(-math.sqrt(3), math.sqrt(3), generator=generator)
