@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 STUDY = Path(__file__).with_name("operators.yaml")
 SETTING = "digits_labels_tanh"
-ARMS = ["none", "layer_norm", "fresh"]
+ARMS = ["none", "layer_norm", "fresh", "fresh+layer_norm"]
 OPERATORS = ["fisher", "ggn", "hessian", "ntk"]
 ESTIMATED_OPERATORS = ["ggn", "hessian", "ntk"]
 LAYERS = ["hidden_1", "norm_1", "hidden_2", "norm_2", "output"]
@@ -53,7 +53,7 @@ def dataset(project):
 def requested_entries(dataset, operator):
     """Return a mask of the entries that the config requests of an operator."""
     is_layer_norm = xr.DataArray(
-        dataset.arm.values == "layer_norm", dims="arm", coords={"arm": dataset.arm}
+        ["layer_norm" in arm for arm in dataset.arm.values], dims="arm", coords={"arm": dataset.arm}
     )
     has_block = is_layer_norm | ~dataset.block.isin(NORM_LAYERS)
     requested = (dataset.curvature_status == 0) & has_block

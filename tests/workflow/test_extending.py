@@ -75,7 +75,12 @@ def extended(changed_copy):
 def test_new_files_rerun_no_run_and_a_new_config_adds_only_its_runs(extended):
     assert extended.jobs_for_files == {"figure_norms", "report", "all"}
     methods = {f"{SETTING}/{method}" for method in ("none", "l2_init", "fresh", "l1")}
-    methods |= {f"{RELU}/l1", "digits_labels_tanh/l1", f"{RELU}/layer_norm+l1"}
+    methods |= {
+        f"{RELU}/l1",
+        "digits_labels_tanh/l1",
+        f"{RELU}/layer_norm+l1",
+        f"{RELU}/fresh+layer_norm",
+    }
     jobs = {"prepare mine"}
     for method in methods:
         jobs |= {f"train_ensemble {method}/0", f"train_ensemble {method}/1"}

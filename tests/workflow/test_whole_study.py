@@ -305,8 +305,9 @@ def test_dataset_has_the_values_of_every_run(tiny_study, setting):
         assert list(dataset.seed.values) == [0, 1]
         for outcome in ("final_error", "online_error", "final_loss"):
             baseline = dataset[f"fresh_{outcome}"]
-            assert baseline.dims == ("seed", "task")
-            assert np.array_equal(baseline, dataset[outcome].sel(arm="fresh"))
+            assert baseline.dims == ("arm", "seed", "task")
+            for arm in ARMS[setting]:
+                assert np.array_equal(baseline.sel(arm=arm), dataset[outcome].sel(arm="fresh"))
         final_error = dataset.final_error
         assert not final_error.sel(arm="none").equals(final_error.sel(arm="fresh"))
         runs = tiny_study.results / "runs" / setting

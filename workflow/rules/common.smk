@@ -15,7 +15,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from plasticity import slurm
 from plasticity.config import files, registry
-from plasticity.config.models import BASELINE, parts
+from plasticity.config.models import parts
 from plasticity.config.study import BLOCK, as_json, block_seeds, finished_blocks, read
 from plasticity.errors import StudyError
 from plasticity.provenance import audit, code_digest, launcher
@@ -160,7 +160,7 @@ os.environ.update(PLASTICITY_DATA=str(DATA_ROOT))
 wildcard_constraints:
     dataset="|".join(STUDY.datasets),
     setting="|".join(STUDY.settings),
-    method="|".join(re.escape(method) for method in [*STUDY.methods, BASELINE]),
+    method="|".join(re.escape(method) for method in STUDY.trained_methods()),
     seeds=BLOCK,
 
 

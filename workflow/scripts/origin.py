@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from plasticity.config.models import BASELINE
+from plasticity.config.models import is_baseline, method_of
 from plasticity.errors import StudyError
 from plasticity.provenance import lineage
 from plasticity.provenance.record import Record, digest
@@ -59,9 +59,8 @@ def is_relevant(name: str, selection: Mapping[str, str]) -> bool:
     if stage == "datasets" and "setting" in selection:
         return parts == [f"{selection['setting']}.nc"]
     if stage in ("runs", "tuning") and len(parts) > 1 and "arm" in selection:
-        method = selection["arm"].partition("(")[0]
-        # the baseline is part of every gap
-        return parts[1] in (method, BASELINE)
+        # baselines are part of every gap
+        return parts[1] == method_of(selection["arm"]) or is_baseline(parts[1])
     return True
 
 

@@ -30,6 +30,7 @@ from plasticity.config.models import (
     Statistics,
     Training,
     arm_name,
+    baseline_of,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -189,18 +190,22 @@ def test_method_refused_in_one_setting_can_be_limited_to_another():
     }
     read = study.read(changed(("methods", resets), ("settings.row.network", VIT)))
     assert read.methods_of("row") == ["self_normalized_resets", "fresh"]
-    assert read.methods_of("other") == ["layer_norm", "fresh"]
+    assert read.methods_of("other") == ["layer_norm", "fresh", "fresh+layer_norm"]
 
 
 def test_composed_method_ignores_spaces_and_changes_only_its_own_networks():
     composed = {"layer_norm + crelu+l2": {"l2.strength": [0.1, 0.2]}, "l2": {"strength": 0.1}}
     read = study.read(changed(("methods", composed)))
-    assert read.methods_of("row") == ["l2", "layer_norm+crelu+l2", "fresh"]
+    methods = ["l2", "layer_norm+crelu+l2", "fresh", "fresh+layer_norm+crelu"]
+    assert read.methods_of("row") == methods
     row = read.settings["row"]
     assert read.setting("row", "l2") == read.setting("row") == row
     network = read.setting("row", "layer_norm+crelu+l2").network
     assert network == replace(
-        row.network, activation="crelu", options=row.network.options | {"norm": "layer"}
+        row.network,
+        activation="crelu",
+        matched=True,
+        options=row.network.options | {"norm": "layer"},
     )
     assert read.arms("layer_norm+crelu+l2") == [{"l2.strength": 0.1}, {"l2.strength": 0.2}]
     job = json.loads(read.training_job("row", "layer_norm+crelu+l2", "0"))
@@ -360,6 +365,32 @@ def test_arms_that_differ_in_fourteenth_decimal_have_different_names():
 def with_methods(methods):
     """Build a study whose methods have several hyperparameters, without a check of their names."""
     return replace(study.read(CONFIG), methods=methods)
+
+
+@pytest.mark.parametrize(
+    ("arm", "baseline"),
+    [
+        ("none", "fresh"),
+        ("l2(strength=0.1)", "fresh"),
+        ("crelu", "fresh+crelu"),
+        ("crelu+l2(l2.strength=0.1)", "fresh+crelu"),
+        ("l2+crelu(l2.strength=0.1)", "fresh+crelu"),
+        ("layer_norm+crelu", "fresh+layer_norm+crelu"),
+        ("fresh", "fresh"),
+        ("fresh+crelu", "fresh+crelu"),
+    ],
+)
+def test_baseline_of_an_arm_has_its_architecture(arm, baseline):
+    assert baseline_of(arm, ["fresh", "fresh+crelu", "fresh+layer_norm+crelu", arm]) == baseline
+
+
+def test_baselines_of_changed_networks_are_trained_once_with_that_network():
+    read = with_methods({"crelu": {}, "crelu+l2": {"l2.strength": [0.1, 0.2]}, "l2": {}})
+    assert read.methods_of("row") == ["crelu", "crelu+l2", "l2", "fresh", "fresh+crelu"]
+    assert read.trained_methods() == read.methods_of("row")
+    job = json.loads(read.training_job("row", "fresh+crelu", "0"))
+    assert job["setting"] == json.loads(read.training_job("row", "crelu", "0"))["setting"]
+    assert job["arms"] == [{}]
 
 
 def test_several_lists_make_one_arm_per_combination():

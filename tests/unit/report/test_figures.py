@@ -69,7 +69,6 @@ def setting(
     seed=0, arms=ARMS, seeds=4, tasks=6, evaluation_points=("previous", "next"), blocks=BLOCKS
 ):
     """Make a setting's dataset with all variables of the contract and random numbers."""
-    generator = np.random.default_rng(seed)
     coordinates = {
         "arm": arms,
         "seed": range(seeds),
@@ -82,15 +81,18 @@ def setting(
     }
     table = outcomes.TABLE | measure.table(CURVATURE)
     del table["test_error"]
-    values = {
-        name: generator.uniform(0.1, 0.9, [len(coordinates[dim]) for dim in variable.dims])
-        for name, variable in table.items()
-    }
+    values = {}
+    for name, variable in table.items():
+        # each has its own draw, so that a new variable changes no picture
+        draw = np.random.default_rng([seed, *name.encode()])
+        shape = [len(coordinates[dim]) for dim in variable.dims]
+        values[name] = draw.uniform(0.1, 0.9, shape)
     values["fisher_eigenvalue"][:] = -np.sort(-values["fisher_eigenvalue"], axis=-1)
     values["feature_rank"][..., 2:] = np.nan
     data = netcdf.dataset(table, values, coordinates, "random", {})
+    of_baseline = data.sel(arm=["fresh"] * len(arms)).assign_coords(arm=arms)
     baseline = {
-        name: data[name.removeprefix("fresh_")].sel(arm="fresh", drop=True)
+        name: of_baseline[name.removeprefix("fresh_")]
         for name in outcomes.FRESH
         if name != "fresh_test_error"
     }

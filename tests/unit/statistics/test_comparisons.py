@@ -1,5 +1,7 @@
 """Comparisons of arms: compare with scipy and loops, and simulate levels and coverage."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -151,3 +153,18 @@ def test_profile_is_the_share_of_runs_below_each_threshold():
         shares = [(of_setting <= row["threshold"] + 1e-12).mean() for of_setting in scores]
         assert row["estimate"] == pytest.approx(np.mean(shares))
         assert row["low"] <= row["estimate"] <= row["high"]
+
+
+def test_arm_is_compared_with_none_and_with_the_baseline_of_its_architecture():
+    setting = random_setting()
+    arms = ["none", "l2", "crelu", "fresh", "fresh+crelu"]
+    errors = np.concatenate([setting.outcomes, setting.outcomes[:, :2]], axis=1)
+    table = comparisons.comparisons([replace(setting, arms=arms, outcomes=errors)], DRAWS)
+    pairs = table[table["versus"] != ""][["arm", "versus"]].drop_duplicates()
+    assert sorted(pairs.itertuples(index=False, name=None)) == [
+        ("crelu", "fresh+crelu"),
+        ("crelu", "none"),
+        ("l2", "fresh"),
+        ("l2", "none"),
+        ("none", "fresh"),
+    ]

@@ -10,7 +10,7 @@ from plasticity.statistics.merge import merge_ensembles
 from plasticity.storage import netcdf
 
 TASKS = 4
-ARM_NUMBERS = {"none": 1, "a": 2, "b": 3, "fresh": 4}
+ARM_NUMBERS = {"none": 1, "a": 2, "b": 3, "fresh": 4, "c(x=1)": 5, "a+c": 6, "fresh+c": 7}
 
 
 def run_numbers(arms, seeds, tasks):
@@ -80,10 +80,21 @@ def test_outcomes_of_the_baseline_are_repeated_as_variables(outcome):
         none = none.assign(test_error=none["final_error"] + 7)
         fresh = fresh.assign(test_error=fresh["final_error"] + 7)
     data = merge((none, none_measures), (fresh, fresh_measures))
-    assert data[f"fresh_{outcome}"].dims == ("seed", "task")
-    np.testing.assert_array_equal(data[f"fresh_{outcome}"], fresh[outcome].sel(arm="fresh"))
+    assert data[f"fresh_{outcome}"].dims == ("arm", "seed", "task")
+    for arm in ("none", "fresh"):
+        repeated = data[f"fresh_{outcome}"].sel(arm=arm)
+        np.testing.assert_array_equal(repeated, fresh[outcome].sel(arm="fresh"))
     assert "fresh" in data[f"fresh_{outcome}"].attrs["long_name"]
     assert ("fresh_test_error" in data) == (outcome == "test_error")
+
+
+def test_arms_with_another_architecture_have_a_baseline_of_their_own():
+    arms = ["none", "a", "c(x=1)", "a+c", "fresh", "fresh+c"]
+    data = merge(*(ensemble([arm], [0, 1]) for arm in arms))
+    baselines = {"c(x=1)": "fresh+c", "a+c": "fresh+c", "fresh+c": "fresh+c"}
+    for arm in arms:
+        expected = data["final_error"].sel(arm=baselines.get(arm, "fresh"), drop=True)
+        assert data["fresh_final_error"].sel(arm=arm, drop=True).equals(expected), arm
 
 
 def test_measures_of_unmeasured_tasks_are_nan():

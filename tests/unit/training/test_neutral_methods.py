@@ -89,6 +89,14 @@ def test_boundary_methods_change_nothing_before_the_first_boundary(data, method)
 
 
 @pytest.mark.parametrize("method", CHANGE_NETWORK)
+def test_baseline_of_a_changed_network_is_fresh_on_that_network(data, method):
+    assert_same_training(
+        train_all(data, f"fresh+{method}", [{}], [0, 1]),
+        train_all(data, "fresh", [{}], [0, 1], with_network_of(SETTING, method)),
+    )
+
+
+@pytest.mark.parametrize("method", CHANGE_NETWORK)
 def test_network_methods_equal_none_on_the_changed_network(data, method):
     none = train_all(data, "none", [{}], [0, 1], with_network_of(SETTING, method), torch.float32)
     assert_same_training(train_all(data, method, [{}], [0, 1], dtype=torch.float32), none)

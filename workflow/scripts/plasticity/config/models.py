@@ -5,14 +5,14 @@ The fields of a class are the keys of a section, with their types, ranges and de
 whole file from both, so nothing is described twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-BASELINE = "fresh"  # the method that every arm is compared to
+BASELINE = "fresh"  # a network initialised from scratch for every task
 EVALUATION_POINTS = ("previous", "next", "fresh")  # in the order of results
 
 Value = TypeVar("Value")
@@ -294,6 +294,33 @@ class Criterion:
 def parts(method: str) -> list[str]:
     """Split a name into the methods that it composes: ``layer_norm+l2`` → two names."""
     return [part.strip() for part in method.split("+")]
+
+
+def method_of(arm: str) -> str:
+    """Return the method of an arm, without its hyperparameters: ``l2(strength=0.1)`` → ``l2``."""
+    return arm.partition("(")[0]
+
+
+def is_baseline(method: str) -> bool:
+    """Tell whether a method is a baseline.
+
+    A method that changes the network has its own, such as ``fresh+layer_norm``.
+    """
+    return parts(method)[0] == BASELINE
+
+
+def baseline_of(arm: str, arms: Sequence[str]) -> str:
+    """Return the baseline of an arm: networks of the same architecture, initialised from scratch.
+
+    Args:
+        arm: its name.
+        arms: all arms of the setting, with the baselines.
+    """
+    own_parts = parts(method_of(arm))
+    fitting = [
+        other for other in arms if is_baseline(other) and set(parts(other)[1:]) <= set(own_parts)
+    ]
+    return max(fitting, key=lambda other: len(parts(other)), default=BASELINE)
 
 
 def hyperparameters(method: str, part: str, arm: Mapping[str, Any]) -> dict[str, Any]:

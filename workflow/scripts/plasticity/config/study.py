@@ -20,6 +20,7 @@ from plasticity.config.models import (
     Statistics,
     Training,
     arm_name,
+    is_baseline,
     parts,
 )
 from plasticity.config.schema import FIRST_TUNING_SEED
@@ -68,12 +69,20 @@ class Study:
     finished: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def methods_of(self, setting: str) -> list[str]:
-        """List the methods that a setting trains: none first, then by name, the baseline last."""
+        """List the methods that a setting trains: none first, then by name, baselines last.
+
+        Each architecture has its own baseline.
+        """
         methods = {BASELINE}
         for name, options in self.methods.items():
             if setting in options.get("settings", self.settings):
-                methods.add(name)
-        return sorted(methods, key=lambda name: (name == BASELINE, name != "none", name))
+                methods |= {name, _baseline_of_method(name)}
+        return sorted(methods, key=lambda name: (is_baseline(name), name != "none", name))
+
+    def trained_methods(self) -> list[str]:
+        """List the methods of all settings."""
+        methods = itertools.chain.from_iterable(map(self.methods_of, self.settings))
+        return list(dict.fromkeys(methods))
 
     def setting(self, name: str, method: str = "none") -> Setting:
         """Return a setting with the changes that a method makes to the network."""
@@ -267,6 +276,13 @@ class Study:
                         f"Write one of {', '.join(known)}, or limit the hypothesis by settings."
                     )
                     break
+
+
+def _baseline_of_method(method: str) -> str:
+    """Name the baseline of a method: ``layer_norm+l2`` → ``fresh+layer_norm``."""
+    if is_baseline(method):
+        return method
+    return "+".join([BASELINE, *(part for part in parts(method) if registry.network_of(part))])
 
 
 def _sorted_values(value: Any) -> list[Any]:

@@ -190,7 +190,7 @@ def series(
     Returns:
         Values with dims ``(seed, task, …)``; all NaN if the study did not measure them.
     """
-    missing = data["fresh_final_error"] * np.nan
+    missing = data["final_error"].isel(arm=0, drop=True) * np.nan
     if name not in data or arm not in data.arm:
         return missing
     values = data[name].sel(arm=arm)

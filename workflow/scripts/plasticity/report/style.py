@@ -16,6 +16,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from plasticity.atomic import atomic_write
+from plasticity.config.models import method_of
 from plasticity.errors import StudyError
 
 mpl.use("Agg")
@@ -102,11 +103,6 @@ class Style:
     def _fallback(self, name: str) -> Look:
         """Choose a look by the letters of a name, so that the name always has the same one."""
         return self.others[sum(name.encode()) % len(self.others)]
-
-
-def method_of(arm: str) -> str:
-    """Return the method of an arm: ``l2(strength=0.001)`` → ``l2``."""
-    return arm.partition("(")[0]
 
 
 def as_line_options(colour_and_line: Look) -> dict[str, Any]:

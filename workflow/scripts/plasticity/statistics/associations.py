@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from plasticity.config.models import BASELINE
+from plasticity.config.models import is_baseline
 from plasticity.statistics import mixed_model
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.null_models import (
@@ -450,10 +450,10 @@ def _weighted_mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _pooled(arrays: SettingArrays) -> Iterator[Row]:
-    """Fit the mixed model to all arms but the baseline, whose networks do not continue to learn."""
+    """Fit the mixed model to all arms but baselines, whose networks do not continue to learn."""
     groups: dict[tuple[Variant, bytes], list[CompleteSeries]] = {}
     for arm, name in enumerate(arrays.arms):
-        if name == BASELINE:
+        if is_baseline(name):
             continue
         for series in arrays.complete_series(arm):
             for index, variant in enumerate(series.variants):

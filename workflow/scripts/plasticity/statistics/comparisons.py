@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from plasticity.config.models import BASELINE
+from plasticity.config.models import baseline_of, is_baseline
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.resampling import (
     BCA,
@@ -63,7 +63,7 @@ Scores = dict[str, np.ndarray]  # score of each seed, by the name of the arm
 def comparisons(
     settings: Sequence[SettingArrays], draws: Draws, declared: Collection[tuple[str, str]] = ()
 ) -> pd.DataFrame:
-    """Summarize every arm, and compare it with `none` and with the baseline.
+    """Summarize every arm, and compare it with `none` and with its baseline.
 
     This is done in each setting, and over all settings for the arms that all settings have.
 
@@ -165,11 +165,6 @@ def _common_arms(scores: Sequence[Scores]) -> list[str]:
     return [arm for arm in scores[0] if all(arm in of_setting for of_setting in scores)]
 
 
-def _is_default_pair(arm: str, versus: str) -> bool:
-    """Check whether an arm is compared with another without a declaration."""
-    return arm not in (versus, BASELINE) and versus in ("none", BASELINE)
-
-
 def _window_length(arrays: SettingArrays, stage: str) -> int:
     """Count the tasks of a stage."""
     window = stages(arrays.outcomes.shape[-1])[stage]
@@ -205,7 +200,8 @@ def _compare_arms(
         for row in _summaries([of_setting[arm] for of_setting in scores], draws):
             yield {"arm": arm, "versus": "", **row}
         for versus in arms:
-            if (arm, versus) in declared or _is_default_pair(arm, versus):
+            is_default = not is_baseline(arm) and versus in ("none", baseline_of(arm, arms))
+            if (arm, versus) in declared or (is_default and arm != versus):
                 pairs = [(of_setting[arm], of_setting[versus]) for of_setting in scores]
                 for row in _paired_comparisons(pairs, draws):
                     yield {"arm": arm, "versus": versus, **row}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from plasticity.config.models import BASELINE
+from plasticity.config.models import baseline_of
 from plasticity.errors import StudyError
 from plasticity.training.outcomes import FRESH
 
@@ -15,7 +15,7 @@ FILL_VALUES = {"curvature_status": np.int8(3)}
 
 
 def merge_ensembles(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Dataset]) -> xr.Dataset:
-    """Join all ensembles of a setting, and repeat the baseline's outcomes for every arm.
+    """Join all ensembles of a setting, and add to every arm the outcomes of its baseline.
 
     Args:
         outcomes: of each ensemble, dims ``(arm, seed, task)``.
@@ -24,7 +24,7 @@ def merge_ensembles(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Datase
 
     Returns:
         All arms and seeds in the order of the ensembles. Missing measurements are NaN.
-        ``fresh_{outcome}`` has dims ``(seed, task)``.
+        ``fresh_{outcome}`` is the outcome of the arm's baseline on the same seed and task.
 
     Raises:
         StudyError: the arms do not have the same seeds and tasks.
@@ -63,8 +63,10 @@ def _common_coordinates(measures: Sequence[xr.Dataset]) -> dict[str, object]:
 
 
 def _with_baseline(data: xr.Dataset) -> xr.Dataset:
-    """Add ``fresh_{outcome}``, the outcomes of the baseline."""
-    baseline = data.sel(arm=BASELINE, drop=True)
+    """Add ``fresh_{outcome}``, the outcomes of each arm's baseline."""
+    arms = [str(arm) for arm in data.arm.values]
+    baselines = [baseline_of(arm, arms) for arm in arms]
+    baseline = data.sel(arm=baselines).assign_coords(arm=data.arm)
     baseline_outcomes = {}
     for name, variable in FRESH.items():
         outcome = name.removeprefix("fresh_")

@@ -43,7 +43,7 @@ import torch
 from torch import Tensor
 
 from plasticity.config import registry
-from plasticity.config.models import hyperparameters, parts
+from plasticity.config.models import BASELINE, hyperparameters, is_baseline, parts
 from plasticity.errors import StudyError
 from plasticity.models.ensemble import QuadraticPenalty
 from plasticity.training.learner import Learner
@@ -128,7 +128,8 @@ def build(
     Args:
         method: name of a method, or several joined by ``+``.
         arms: hyperparameters of each run.
-        learner: the runs.
+        learner: the runs. Of a baseline such as ``fresh+layer_norm``, the other parts only change
+            the network, which the learner already has.
 
     Returns:
         Methods by name, in the order in which they act.
@@ -137,7 +138,7 @@ def build(
         StudyError: a method does not work with the network, or a field has another type.
     """
     methods = {}
-    for part in parts(method):
+    for part in [BASELINE] if is_baseline(method) else parts(method):
         values = [hyperparameters(method, part, arm) for arm in arms]
         intervention: Intervention = registry.build("methods", part, values[0])
         _set_hyperparameters(intervention, part, values, learner)

@@ -33,8 +33,9 @@ LOWER_IS_BETTER = ("final_error", "online_error", "final_loss", "test_error")
 
 FRESH = {
     f"fresh_{name}": Variable(
-        ("seed", "task"),
-        f"that of a freshly initialised network, same budget: {TABLE[name].meaning}",
+        RUN,
+        "that of a freshly initialised network of the same architecture, same budget: "
+        f"{TABLE[name].meaning}",
     )
     for name in LOWER_IS_BETTER
 }

@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from plasticity.config.models import method_of
 from plasticity.config.quantities import main_measure, one_line_name
 from plasticity.report.panels import (
     REFERENCES,
@@ -21,7 +22,7 @@ from plasticity.report.panels import (
     short,
     titles,
 )
-from plasticity.report.style import Style, method_of
+from plasticity.report.style import Style
 
 CATEGORY = "4 Methods"
 TITLE = "methods over tasks"

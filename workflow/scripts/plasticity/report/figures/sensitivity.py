@@ -9,8 +9,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from plasticity.config.models import method_of
 from plasticity.report.panels import REFERENCES, finish, grid, titles
-from plasticity.report.style import Style, method_of
+from plasticity.report.style import Style
 
 CATEGORY = "4 Methods"
 TITLE = "sensitivity to hyperparameters"
