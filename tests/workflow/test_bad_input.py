@@ -168,7 +168,8 @@ def test_study_without_settings_is_refused_and_not_merged_with_the_default(built
 
 def test_more_samples_than_the_dataset_has_are_refused(built_copy):
     built_copy.config(put(f"{SETTING}.problem.samples", 1798))
-    check_refusal(built_copy.snakemake(OUTCOMES), "samples", "1798", "1797", "lower it")
+    key = f"{SETTING}.problem.samples is 1798"
+    check_refusal(built_copy.snakemake(OUTCOMES), key, "1797 images", "Lower it")
 
 
 # Data
@@ -191,6 +192,22 @@ def test_missing_data_root_is_refused(project_without_results, tmp_path):
     process = prepare_mnist(project_without_results, root)
     check_refusal(process, str(root), "data_root", "PLASTICITY_DATA", MNIST_IMAGES)
     assert not has_mnist_results(project_without_results)
+
+
+def test_missing_data_root_of_one_dataset_is_refused_before_any_job(
+    project_without_results, tmp_path
+):
+    """The study also has digits, whose job could start."""
+    config = yaml.safe_load((project_without_results.root / "config.yaml").read_text())
+    relu = config["settings"][RELU]
+    config["settings"]["mnist_relu"] = relu | {"problem": relu["problem"] | {"dataset": "mnist"}}
+    root = tmp_path / "away"
+    (project_without_results.root / "two.yaml").write_text(yaml.safe_dump(config))
+    environment = {"PLASTICITY_DATA": str(root)}
+    process = project_without_results.snakemake("--configfile", "two.yaml", env=environment)
+    check_refusal(process, str(root), "data_root", MNIST_IMAGES)
+    assert "Finished jobid" not in process.stdout
+    assert not list(project_without_results.results.rglob("*.nc"))
 
 
 def test_message_without_data_and_network_names_the_files_and_their_folder(

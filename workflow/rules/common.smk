@@ -109,6 +109,21 @@ def check_results_are_tracked(folder):
         raise WorkflowError(audit.untracked_message(untracked))
 
 
+def check_data_root_exists(results):
+    """Raise now, not after other jobs, if a dataset is missing and there is no data root."""
+    if workflow.output_settings.dryrun or not workflow.is_main_process:
+        return
+    missing = []
+    for name, dataset in STUDY.datasets.items():
+        if not (results / f"data/{name}.nc").exists():
+            missing += registry.files_of({"kind": dataset.kind} | dataset.options)
+    if missing:
+        try:
+            files.check_data_root(DATA_ROOT, missing)
+        except StudyError as error:
+            raise WorkflowError(str(error)) from None
+
+
 def read_study():
     """Read and check the config; a mistake in it ends the workflow before anything runs."""
     file = str(workflow.configfiles[-1]) if workflow.configfiles else "--config"
@@ -155,6 +170,7 @@ TUNED_ENSEMBLES = [
 # an environment variable, not a param, because the folder of the data changes no result
 DATA_ROOT = Path(os.environ.get("PLASTICITY_DATA") or config["data_root"]).expanduser()
 os.environ.update(PLASTICITY_DATA=str(DATA_ROOT))
+check_data_root_exists(RESULTS)
 
 
 wildcard_constraints:

@@ -273,7 +273,7 @@ MISTAKES = {
     ),
     "unknown initialisation": (
         [("settings.row.network.initialization", "kaiming")],
-        ["row.network.initialization", "he, xavier, orthogonal, pytorch"],
+        ["row.network.initialization", "he, he_uniform, xavier, orthogonal, pytorch"],
     ),
     "unknown optimizer": (
         [(f"{OPTIMIZER}.kind", "adamm")],
@@ -730,6 +730,42 @@ def test_too_many_samples_are_reported_at_key_that_sets_them():
         (OPERATORS, {"ggn": {"probes": 3}}), ("settings.other", ABSENT), ("curvature.samples", 70)
     )
     assert "curvature.samples is 70" in line
+
+
+def with_dataset(name, options, problem):
+    """Return the changes that let the setting `row` use a dataset."""
+    changes = [(f"{PROBLEM}.{key}", value) for key, value in problem.items()]
+    return [("datasets", {name: {"kind": name, **options}}), (f"{PROBLEM}.dataset", name), *changes]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "problem", "message"),
+    [
+        ("mnist", {}, {"samples": 60_001}, "samples is 60001, but mnist has only 60000 images"),
+        (
+            "digits",
+            {},
+            {"samples": 1700, "test_samples": 98},
+            "samples + test_samples is 1798, but digits has only 1797 images",
+        ),
+        (
+            "cifar10",
+            {"files": ["data_batch_1"]},
+            {"samples": 10_001},
+            "samples is 10001, but cifar10 has only 10000 images",
+        ),
+    ],
+)
+def test_more_images_than_the_dataset_has_are_refused(dataset, options, problem, message):
+    lines = refusals(*with_dataset(dataset, options, problem))
+    assert lines == [f"config.yaml: settings.row.problem.{message}. Lower it."]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "samples"), [("mnist", 60_000), ("cifar10", 50_000), ("bits", 10**6)]
+)
+def test_all_images_of_a_dataset_may_be_used(dataset, samples):
+    study.read(changed(*with_dataset(dataset, {}, {"samples": samples})))
 
 
 def test_config_that_is_not_mapping_is_refused():

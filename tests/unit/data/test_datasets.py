@@ -377,8 +377,9 @@ def test_message_for_missing_data_root_names_the_cifar_folder(tmp_path, offline)
 
 
 def test_failed_download_does_not_remove_an_existing_archive(tmp_path, offline):
-    (tmp_path / CIFAR10.filename).write_text("somebody's")
-    assert_refused(["could not be downloaded"], "cifar10", tmp_path)
+    archive = tmp_path / CIFAR10.filename
+    archive.write_text("somebody's")
+    assert_refused([str(archive), "truncated or altered", "replace it"], "cifar10", tmp_path)
     assert (tmp_path / CIFAR10.filename).read_text() == "somebody's"
 
 

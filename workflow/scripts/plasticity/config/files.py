@@ -1,4 +1,4 @@
-"""Check that a config file can be read as it is meant, before Snakemake reads it.
+"""Check files that a user names: configs before Snakemake reads them, and the data root.
 
 YAML accepts files that nobody means: a key that occurs twice, of which the last one wins; numbers
 such as ``0400`` and ``1:30``, which are octal and base 60; aliases that multiply into millions of
@@ -6,7 +6,7 @@ values. Each of these, and each file that cannot be read, gives one sentence wit
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,24 @@ def check_config_file(path: Path) -> None:
             _check_number(path, node)
         _check_tag(path, node)
     _check_size(path, root)
+
+
+def check_data_root(root: Path, needed: Sequence[str]) -> None:
+    """Check that the data root is a folder.
+
+    Args:
+        root: the data root.
+        needed: what is read below the data root, for the message.
+
+    Raises:
+        StudyError: if there is no such folder.
+    """
+    if not root.is_dir():
+        raise StudyError(
+            f"data_root is {str(root)!r}, which is not a folder. Create it, or set data_root in "
+            "the config or the environment variable PLASTICITY_DATA to the folder that holds "
+            f"{' and '.join(needed)}."
+        )
 
 
 def _read(path: Path) -> str:

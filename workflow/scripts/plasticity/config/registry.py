@@ -8,7 +8,7 @@ lists and checks plug-ins by their syntax tree, without importing torch.
 import ast
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -112,6 +112,32 @@ def constant(kind: str, name: str, target: str) -> Any:
 def network_of(method: str) -> dict[str, Any]:
     """Return the keys of a setting's network that a method sets."""
     return constant("methods", method, "NETWORK") or {}
+
+
+def images_of(dataset: Mapping[str, Any]) -> int | None:
+    """Return the number of images of a dataset, or None if it is not known without its files.
+
+    Args:
+        dataset: its section of a config, with `kind`.
+    """
+    kind = dataset["kind"]
+    images: int | None = constant("datasets", kind, "IMAGES")
+    for option, images_per_item in (constant("datasets", kind, "IMAGES_PER") or {}).items():
+        if isinstance(dataset.get(option), list):
+            images = images_per_item * len(dataset[option])
+    return images
+
+
+def files_of(dataset: Mapping[str, Any]) -> Sequence[str]:
+    """Return what a dataset reads below the data root; nothing, if it reads no files.
+
+    Args:
+        dataset: its section of a config, with `kind`.
+    """
+    files: Sequence[str] | None = constant("datasets", dataset["kind"], "FILES")
+    if files is not None:
+        return files
+    return [str(dataset.get("path", f"the files of {dataset['kind']}"))]
 
 
 def _assigned_value(statement: ast.stmt, target: str) -> ast.expr | None:

@@ -51,8 +51,8 @@ def mistakes(config: Any) -> list[str]:
     """Find the mistakes in a config.
 
     Checks run in stages: old names, types and ranges, names of files and combinations of values,
-    combinations of methods. A stage runs only if the earlier ones found nothing, because it relies
-    on them.
+    sizes of datasets, combinations of methods. A stage runs only if the earlier ones found nothing,
+    because it relies on them.
 
     Args:
         config: as YAML returns it; any type.
@@ -64,6 +64,7 @@ def mistakes(config: Any) -> list[str]:
         _check_old_names,
         _check_types_and_ranges,
         _check_names_and_values,
+        _check_samples,
         _check_combinations_of_methods,
     ]
     for stage in stages:
@@ -537,6 +538,26 @@ def _check_measure(
             f"{key}.evaluation_point is {point}, which curvature.evaluation_points lacks. Add it "
             "there."
         )
+
+
+# Sizes of datasets
+
+
+def _check_samples(config: Mapping[str, Any]) -> Iterator[str]:
+    """Check that datasets of a known size have enough images."""
+    for name, setting in config["settings"].items():
+        problem = setting["problem"]
+        dataset = {"kind": problem["dataset"]} | config.get("datasets", {}).get(
+            problem["dataset"], {}
+        )
+        images = registry.images_of(dataset)
+        needed = problem["samples"] + problem.get("test_samples", 0)
+        if images is not None and needed > images:
+            keys = "samples" + (" + test_samples" if problem.get("test_samples") else "")
+            yield (
+                f"settings.{name}.problem.{keys} is {needed}, but {problem['dataset']} has only "
+                f"{images} images. Lower it."
+            )
 
 
 # Combinations of methods

@@ -6,10 +6,10 @@ original files.
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -39,7 +39,20 @@ class Images(NamedTuple):
 
 
 class Source(ABC):
-    """Base class of every `Dataset`."""
+    """Base class of every `Dataset`.
+
+    The constants tell the config check what it can know before anything runs. They must be
+    literals in the class of the file.
+
+    Attributes:
+        IMAGES: number of images, if it is always the same.
+        IMAGES_PER: for an option that is a list, number of images per item.
+        FILES: original files below the data root, if they always have the same names.
+    """
+
+    IMAGES: ClassVar[int | None] = None
+    IMAGES_PER: ClassVar[Mapping[str, int]] = {}
+    FILES: ClassVar[Sequence[str] | None] = None
 
     @abstractmethod
     def load(self, root: Path) -> Images:
@@ -94,24 +107,6 @@ def describe(name: str, loaded: Images, stamp: dict[str, str]) -> xr.Dataset:
     data = netcdf.dataset(TABLE, variables, {}, f"dataset {name}", stamp)
     data["image"].attrs["valid_max"] = loaded.maximum
     return data
-
-
-def check_data_root(root: Path, *needed: str) -> None:
-    """Check that the data root is a folder.
-
-    Args:
-        root: the data root.
-        needed: paths below the data root that the dataset reads, for the message.
-
-    Raises:
-        StudyError: if there is no such folder.
-    """
-    if not root.is_dir():
-        raise StudyError(
-            f"data_root is {str(root)!r}, which is not a folder. Create it, or set data_root in "
-            "the config or the environment variable PLASTICITY_DATA to the folder that holds "
-            f"{' and '.join(needed)}."
-        )
 
 
 def check_md5(path: Path, md5: str) -> None:

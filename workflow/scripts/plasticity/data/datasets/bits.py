@@ -21,6 +21,8 @@ class Dataset(Source):
         images: number of images.
     """
 
+    FILES = ()
+
     inputs: int = 20
     images: int = 10_000
 

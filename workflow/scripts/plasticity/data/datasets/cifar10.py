@@ -10,6 +10,7 @@ import numpy as np
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import download_and_extract_archive
 
+from plasticity.config.files import check_data_root
 from plasticity.data import dataset
 from plasticity.data.dataset import Images, Source
 from plasticity.errors import StudyError
@@ -28,6 +29,10 @@ class Dataset(Source):
         files: names of the files, in the order in which they are read.
     """
 
+    IMAGES = 50_000
+    FILES = ("cifar-10-batches-py/batches.meta",)
+    IMAGES_PER = {"files": 10_000}
+
     files: Sequence[str] = tuple(name for name, _ in CIFAR10.train_list)
 
     def load(self, root: Path) -> Images:
@@ -35,7 +40,7 @@ class Dataset(Source):
         folder = root / CIFAR10.base_folder
         expected = {name: MD5_OF_FILE[name] for name in self.files}
         expected[CIFAR10.meta["filename"]] = CIFAR10.meta["md5"]
-        dataset.check_data_root(root, f"{CIFAR10.base_folder}/{CIFAR10.meta['filename']}")
+        check_data_root(root, self.FILES)
         missing = [name for name in expected if not (folder / name).exists()]
         if missing:
             _download(missing, root)
@@ -80,10 +85,12 @@ def _download(missing: Sequence[str], root: Path) -> None:
         root: the data root.
 
     Raises:
-        StudyError: if there is no network or no permission, or if the md5 is wrong.
+        StudyError: if there is no network or no permission, or if the archive is truncated.
     """
     archive = root / CIFAR10.filename
     archive_existed = archive.exists()
+    if archive_existed:
+        dataset.check_md5(archive, CIFAR10.tgz_md5)
     socket.setdefaulttimeout(dataset.DOWNLOAD_TIMEOUT)
     try:
         if not os.access(root, os.W_OK):

@@ -14,6 +14,9 @@ from plasticity.data.dataset import Images, Source
 class Dataset(Source):
     """All images. No file below the data root is read."""
 
+    IMAGES = 1797
+    FILES = ()
+
     def load(self, root: Path) -> Images:
         digits = sklearn.datasets.load_digits()
         images = digits.images.astype(np.uint8)[:, None]

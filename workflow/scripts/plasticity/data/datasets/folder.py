@@ -20,6 +20,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.functional import center_crop, resize
 
 from plasticity import log
+from plasticity.config.files import check_data_root
 from plasticity.data import dataset
 from plasticity.data.dataset import Images, Source
 from plasticity.data.image_folders import Archive, Entry, ImageFolders, Tree
@@ -51,7 +52,7 @@ class Dataset(Source):
     md5: str | None = None
 
     def load(self, root: Path) -> Images:
-        dataset.check_data_root(root, self.path)
+        check_data_root(root, [self.path])
         path = self.locate(root)
         self._check_md5(path)
         folders: ImageFolders = Tree(path) if path.is_dir() else Archive(path)

@@ -10,6 +10,7 @@ import numpy as np
 from torchvision.datasets import MNIST
 from torchvision.datasets.utils import download_url
 
+from plasticity.config.files import check_data_root
 from plasticity.data import dataset
 from plasticity.data.dataset import Images, Source
 from plasticity.errors import StudyError
@@ -18,13 +19,15 @@ from plasticity.errors import StudyError
 class Dataset(Source):
     """Training images and labels of the original idx files, in `MNIST/raw/` below the data root."""
 
+    IMAGES = 60_000
+    FILES = ("MNIST/raw/train-images-idx3-ubyte.gz", "MNIST/raw/train-labels-idx1-ubyte.gz")
     torchvision_class = MNIST
 
     def load(self, root: Path) -> Images:
         folder = root / self.torchvision_class.__name__ / "raw"
         resources = self.torchvision_class.resources
         files = {name: md5 for name, md5 in resources if name.startswith("train-")}
-        dataset.check_data_root(root, *(str((folder / name).relative_to(root)) for name in files))
+        check_data_root(root, self.FILES)
         missing = {name: md5 for name, md5 in files.items() if not (folder / name).exists()}
         if missing:
             self._download(missing, folder)
