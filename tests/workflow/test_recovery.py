@@ -38,7 +38,7 @@ def interrupted(built_copy):
     with launch(built_copy.unforked, OUTCOMES) as launcher:
         wait_for((folder / "resume").exists, launcher)
         os.kill(launcher.pid, signal.SIGKILL)
-    with subprocess.Popen(["sleep", "120"]) as clock:
+    with subprocess.Popen(["sleep", "600"]) as clock:
         wait_for(lambda: not (folder / "resume").exists(), clock, pause=0.1)
         clock.kill()
     return built_copy

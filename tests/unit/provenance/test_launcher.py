@@ -13,6 +13,12 @@ from plasticity.errors import StudyError
 from plasticity.provenance import launcher
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """Restore the variable after each test."""
+    monkeypatch.setenv(launcher.VARIABLE, "")
+
+
 @pytest.fixture
 def locked(tmp_path):
     """A folder with Snakemake's locks."""
@@ -107,7 +113,6 @@ def test_second_start_that_is_refused_does_not_hide_the_live_holder(locked):
     write_owner(locked, socket.gethostname(), run_and_wait("pass"))
     with pytest.raises(StudyError, match=f"process {os.getpid()}"):
         launcher.release_lock_of_dead_process(locked)
-    assert not launcher.is_dead(locked)
     assert len(locks_of(locked)) == 2
 
 
@@ -119,13 +124,20 @@ def test_files_of_dead_processes_are_removed(tmp_path):
     assert str(os.getpid()) in path.name
 
 
-def test_launcher_is_dead_only_if_its_process_ended_and_left_its_lock(locked):
-    assert not launcher.is_dead(locked), "nobody knows"
-    write_owner(locked, socket.gethostname(), run_and_wait("pass"))
-    assert launcher.is_dead(locked)
-    write_owner(locked, "elsewhere", 1)
-    assert not launcher.is_dead(locked), "another machine may hold it"
-    (locked / launcher.OWNERS / "elsewhere-1.json").unlink()
-    for lock in locks_of(locked):
-        lock.unlink()
-    assert not launcher.is_dead(locked), "it ended by itself"
+def described(host, pid, started="1"):
+    return json.dumps({"host": host, "pid": pid, "started": started})
+
+
+def test_job_knows_whether_its_launcher_has_died(tmp_path, monkeypatch):
+    monkeypatch.delenv(launcher.VARIABLE, raising=False)
+    assert not launcher.has_died(), "it was started by hand"
+    launcher.claim(tmp_path)
+    assert not launcher.has_died()
+    for text, has_died in {
+        described(socket.gethostname(), run_and_wait("pass")): True,
+        described(socket.gethostname(), os.getpid(), started="1"): True,
+        described("elsewhere", 1): False,
+        "{": False,
+    }.items():
+        monkeypatch.setenv(launcher.VARIABLE, text)
+        assert launcher.has_died() == has_died, text

@@ -196,10 +196,7 @@ def test_results_are_stored_if_an_arm_is_selected_or_the_launcher_is_dead(
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    launcher.claim(tmp_path)
-    (tmp_path / launcher.LOCKS).mkdir()
-    (tmp_path / launcher.LOCKS / "0.output.lock").touch()
-    monkeypatch.setattr(launcher.Owner, "is_alive", launcher_is_alive)
+    monkeypatch.setattr(launcher, "has_died", lambda: not launcher_is_alive)
     write_results(tmp_path)
     cache = open_cache(tmp_path, arm, STAMP, [tmp_path / name for name in CONTENT])
     cache.store()

@@ -1,7 +1,8 @@
 """Know which Snakemake may have locked a folder, and remove the lock if all of these are dead.
 
 Snakemake's lock has no owner. So every Snakemake writes its host and its process id into a file of
-its own before it locks the folder. Whoever holds the lock is one of them. Standard library only.
+its own before it locks the folder. Whoever holds the lock is one of them. Its jobs find both in
+their environment. Standard library only.
 """
 
 import json
@@ -17,6 +18,7 @@ from plasticity.errors import StudyError
 
 LOCKS = Path(".snakemake", "locks")
 OWNERS = Path(".snakemake", "launchers")
+VARIABLE = "PLASTICITY_LAUNCHER"  # of the environment of jobs
 
 
 class Owner(NamedTuple):
@@ -51,12 +53,13 @@ class Owner(NamedTuple):
 
 
 def claim(folder: Path) -> None:
-    """Write this process as one that may lock a folder.
+    """Write this process as one that may lock a folder, and as the launcher of its jobs.
 
     Args:
         folder: in which Snakemake runs.
     """
     owner = Owner.this_process()
+    os.environ[VARIABLE] = json.dumps(owner._asdict())
     path = folder / OWNERS / f"{owner.host}-{owner.pid}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as part:
@@ -102,12 +105,13 @@ def _check_all_dead(folder: Path, owners: Mapping[Path, Owner]) -> None:
             )
 
 
-def is_dead(folder: Path) -> bool:
-    """Check whether a folder is locked, and every process that may hold the lock is dead."""
-    if not any((folder / LOCKS).glob("*")):
-        return False  # the last Snakemake ended by itself
-    owners = _read_owners(folder).values()
-    return bool(owners) and all(map(_is_dead_here, owners))
+def has_died() -> bool:
+    """Check whether the launcher of this job has died, so that nobody will know of its end.
+
+    A job that was started by hand has no launcher, and that of another machine cannot be seen.
+    """
+    owner = _parse(os.environ.get(VARIABLE, ""))
+    return owner is not None and _is_dead_here(owner)
 
 
 def _is_dead_here(owner: Owner) -> bool:
@@ -129,6 +133,15 @@ def _read_owners(folder: Path) -> dict[Path, Owner]:
     """Read the processes that may hold the lock, by the path of their file."""
     owners = {}
     for path in sorted((folder / OWNERS).glob("*.json")):
-        with suppress(OSError, TypeError, ValueError):
-            owners[path] = Owner(**json.loads(path.read_text(encoding="utf-8")))
+        with suppress(OSError, UnicodeError):
+            if owner := _parse(path.read_text(encoding="utf-8")):
+                owners[path] = owner
     return owners
+
+
+def _parse(text: str) -> Owner | None:
+    """Read a process; None if the text describes none."""
+    try:
+        return Owner(**json.loads(text))
+    except (TypeError, ValueError):
+        return None

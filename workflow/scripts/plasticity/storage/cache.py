@@ -118,7 +118,7 @@ class ResultCache:
 
     def store(self) -> None:
         """Link the results into the cache, in place of former ones; do nothing if links fail."""
-        if not self.is_needed and not launcher.is_dead(Path.cwd()):
+        if not self.is_needed and not launcher.has_died():
             return
         try:
             shutil.rmtree(self.folder, ignore_errors=True)
