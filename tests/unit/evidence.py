@@ -459,9 +459,13 @@ Late error, and whether plasticity is lost:
 {methods_table()}
 
 {", ".join(f"`{method}`" for method in methods_that_keep_plasticity())} keep plasticity in all
-three settings. `crelu` has more parameters than the others. The selected arm lies at an end of its
-grid for {selected_arms_at_grid_ends()} methods, and two seeds selected it. So the order of methods
-may change with a larger grid.
+three settings. The selected arm lies at an end of its grid for {selected_arms_at_grid_ends()}
+methods, and two seeds selected it. So the order of methods may change with a larger grid.
+
+Three methods have changed since these runs. `layer_norm` and `crelu` were compared with a plain
+network from scratch; now each has a baseline of its own architecture. `crelu` had more parameters
+than the others; now its layers are narrower. `continual_backprop` drew new weights from the
+network's own initial distribution, not from He's uniform one (`new_weights: drawn`).
 
 ## What was not tested?
 
