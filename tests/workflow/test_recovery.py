@@ -116,6 +116,17 @@ def test_missing_config_file_is_refused(built_copy):
     assert done.stdout == "missing.yaml does not exist. Correct the name of the config file.\n"
 
 
+def test_missing_folder_of_temporary_files_is_refused(built_copy):
+    folder = {"TMPDIR": str(built_copy.root / "away")}
+    message = f"temporary files cannot be written to {folder['TMPDIR']} (No such file or directory)"
+    done = built_copy.unforked.run("python", "workflow/scripts/run.py", env=folder)
+    assert done.stdout.startswith(message)
+    assert done.stdout.count("\n") == 1
+    done = built_copy.unforked.snakemake(env=folder)
+    assert message in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 @pytest.mark.slow
 def test_study_with_one_seed_is_finished(built_copy):
     def use_one_seed(config):

@@ -17,6 +17,7 @@ from plasticity import slurm
 from plasticity.config import files, registry
 from plasticity.config.models import parts
 from plasticity.config.study import BLOCK, as_json, block_seeds, finished_blocks, read
+from plasticity.data.data_root import check_data_root
 from plasticity.errors import StudyError
 from plasticity.provenance import audit, code_digest, launcher
 
@@ -73,13 +74,14 @@ PAGES = {
 # Checks before anything runs
 
 
-def check_config_files(paths):
-    """Raise if a config file cannot be read as it is meant."""
-    for path in paths:
-        try:
+def check_files(paths):
+    """Raise if a config file cannot be read as it is meant, or if there is no room in /tmp."""
+    try:
+        files.check_temporary_folder()
+        for path in paths:
             files.check_config_file(Path(path))
-        except StudyError as error:
-            raise WorkflowError(str(error)) from None
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def check_working_folder():
@@ -119,7 +121,7 @@ def check_data_root_exists(results):
             missing += registry.files_of({"kind": dataset.kind} | dataset.options)
     if missing:
         try:
-            files.check_data_root(DATA_ROOT, missing)
+            check_data_root(DATA_ROOT, missing)
         except StudyError as error:
             raise WorkflowError(str(error)) from None
 
@@ -142,7 +144,7 @@ def read_site():
 
 
 check_working_folder()
-check_config_files(workflow.overwrite_configfiles or ["config.yaml"])
+check_files(workflow.overwrite_configfiles or ["config.yaml"])
 if not workflow.overwrite_configfiles:
 
     # one file defines a study: --configfile replaces the default study, and is not merged with it

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from plasticity.config.files import check_config_file
+from plasticity.config.files import check_config_file, check_temporary_folder
 from plasticity.errors import StudyError
 from plasticity.provenance import launcher
 
@@ -25,6 +25,7 @@ def config_files(arguments: Sequence[str]) -> list[Path]:
 
 
 def main(arguments: Sequence[str]) -> None:
+    check_temporary_folder()
     for path in config_files(arguments):
         check_config_file(path)
     message = launcher.release_lock_of_dead_process(Path.cwd())

@@ -1,12 +1,15 @@
 """A config file that YAML would read in another way than it is meant gives one sentence."""
 
+import errno
+import os
 import re
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from plasticity.config.files import check_config_file
+from plasticity.config.files import check_config_file, check_temporary_folder
 from plasticity.errors import StudyError
 
 ROOT = Path(__file__).parents[3]
@@ -89,3 +92,15 @@ def test_file_that_means_what_it_says_is_accepted(text, tmp_path):
 )
 def test_shipped_study_is_accepted(path):
     check_config_file(path)
+
+
+def test_full_folder_of_temporary_files_is_refused(monkeypatch, tmp_path):
+    def fail(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    check_temporary_folder()
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+    with pytest.raises(StudyError, match=f"{tmp_path} .No space left on device.*Free some space"):
+        check_temporary_folder()
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """Datasets return the contents of their files, and refuse files and options that are wrong."""
 
+import errno
 import gzip
 import hashlib
 import http.server
@@ -270,6 +271,21 @@ def test_message_for_missing_data_root_names_an_idx_file(tmp_path, offline, kind
     name = TORCHVISION_CLASSES[kind].__name__
     phrases = ["data_root", "PLASTICITY_DATA", f"{name}/raw/train-images-idx3-ubyte.gz"]
     assert_refused(phrases, kind, tmp_path / "away")
+
+
+def test_full_temporary_folder_is_named(tmp_path, monkeypatch, offline):
+    write_idx_files(tmp_path, MNIST, monkeypatch)
+    write, first = Path.open, []
+
+    def fail_to_write(path, mode="r", *arguments, **options):
+        if mode == "wb":
+            first.append(path)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, mode, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail_to_write)
+    assert_refused(["could not be written (No space left on device)"], "mnist", tmp_path)
+    assert not first[0].exists()
 
 
 @pytest.mark.parametrize("kind", TORCHVISION_CLASSES)

@@ -1,12 +1,14 @@
-"""Check files that a user names: configs before Snakemake reads them, and the data root.
+"""Check configs before Snakemake reads them, and the folder of temporary files.
 
 YAML accepts files that nobody means: a key that occurs twice, of which the last one wins; numbers
 such as ``0400`` and ``1:30``, which are octal and base 60; aliases that multiply into millions of
 values. Each of these, and each file that cannot be read, gives one sentence with its place.
 """
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import yaml
 from plasticity.errors import StudyError
 
 MAX_BYTES = 2**20
+TEMPORARY_BYTES = 10**6  # more than Snakemake's scheduler writes
 MAX_DEPTH = 50  # lists and mappings inside each other
 MAX_VALUES = 10**5  # after aliases are replaced by what they stand for
 OCTAL = re.compile(r"[-+]?0[0-7_]*[0-7][0-7_]*")
@@ -54,22 +57,22 @@ def check_config_file(path: Path) -> None:
     _check_size(path, root)
 
 
-def check_data_root(root: Path, needed: Sequence[str]) -> None:
-    """Check that the data root is a folder.
-
-    Args:
-        root: the data root.
-        needed: what is read below the data root, for the message.
+def check_temporary_folder() -> None:
+    """Check that there is room for temporary files, which Snakemake and some jobs write.
 
     Raises:
-        StudyError: if there is no such folder.
+        StudyError: if there is not.
     """
-    if not root.is_dir():
+    # not what `tempfile` chooses, because it would look for another folder
+    folder = os.environ.get("TMPDIR") or "/tmp"
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(TEMPORARY_BYTES))
+    except OSError as error:
         raise StudyError(
-            f"data_root is {str(root)!r}, which is not a folder. Create it, or set data_root in "
-            "the config or the environment variable PLASTICITY_DATA to the folder that holds "
-            f"{' and '.join(needed)}."
-        )
+            f"temporary files cannot be written to {folder} ({error.strerror}). Free some space "
+            "there, or set the environment variable TMPDIR to a folder with space."
+        ) from error
 
 
 def _read(path: Path) -> str:

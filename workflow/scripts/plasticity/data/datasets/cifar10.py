@@ -10,8 +10,8 @@ import numpy as np
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import download_and_extract_archive
 
-from plasticity.config.files import check_data_root
 from plasticity.data import dataset
+from plasticity.data.data_root import check_data_root
 from plasticity.data.dataset import Images, Source
 from plasticity.errors import StudyError
 

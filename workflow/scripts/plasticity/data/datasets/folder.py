@@ -20,8 +20,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.functional import center_crop, resize
 
 from plasticity import log
-from plasticity.config.files import check_data_root
 from plasticity.data import dataset
+from plasticity.data.data_root import check_data_root
 from plasticity.data.dataset import Images, Source
 from plasticity.data.image_folders import Archive, Entry, ImageFolders, Tree
 from plasticity.errors import StudyError

@@ -1,7 +1,6 @@
 """Training images of MNIST (LeCun, Cortes & Burges 1998): 60,000 handwritten digits."""
 
 import gzip
-import shutil
 import socket
 import tempfile
 from pathlib import Path
@@ -10,8 +9,9 @@ import numpy as np
 from torchvision.datasets import MNIST
 from torchvision.datasets.utils import download_url
 
-from plasticity.config.files import check_data_root
+from plasticity.atomic import explain_write_errors
 from plasticity.data import dataset
+from plasticity.data.data_root import check_data_root
 from plasticity.data.dataset import Images, Source
 from plasticity.errors import StudyError
 
@@ -79,8 +79,8 @@ class Dataset(Source):
         unpacked.mkdir(parents=True)
         for name in names:
             path = unpacked / name.removesuffix(".gz")
-            with gzip.open(folder / name) as packed, path.open("wb") as file:
-                shutil.copyfileobj(packed, file)
+            with explain_write_errors(path), path.open("wb") as file:
+                file.write(gzip.decompress((folder / name).read_bytes()))
         # torchvision refuses a folder without the test files, even if it does not read them
         for name, _ in self.torchvision_class.resources:
             (unpacked / name.removesuffix(".gz")).touch()
