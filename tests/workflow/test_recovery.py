@@ -116,6 +116,16 @@ def test_missing_config_file_is_refused(built_copy):
     assert done.stdout == "missing.yaml does not exist. Correct the name of the config file.\n"
 
 
+@pytest.mark.parametrize("script", ["run", "why"])
+def test_misspelt_target_is_refused_with_the_closest_one(built_copy, script):
+    done = built_copy.unforked.run("python", f"workflow/scripts/{script}.py", "figurs")
+    assert done.returncode == 1
+    assert done.stdout.startswith(
+        "'figurs' is neither a target nor a file. Did you mean 'figures'?"
+    )
+    assert done.stdout.count("\n") == 1
+
+
 def test_missing_folder_of_temporary_files_is_refused(built_copy):
     folder = {"TMPDIR": str(built_copy.root / "away")}
     message = f"temporary files cannot be written to {folder['TMPDIR']} (No such file or directory)"

@@ -3,31 +3,35 @@
 python workflow/scripts/run.py [options and targets of snakemake]
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from plasticity.config.files import check_config_file, check_temporary_folder
+from plasticity.config.targets import check_targets
 from plasticity.errors import StudyError
 from plasticity.provenance import launcher
 
 COMMAND = ("snakemake", "--cores", "all", "--rerun-incomplete")
 
 
-def config_files(arguments: Sequence[str]) -> list[Path]:
-    """Find the config files among the arguments of snakemake; by default config.yaml."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--configfile", "--configfiles", nargs="+", type=Path, default=[])
-    known, _ = parser.parse_known_args(arguments)
-    return known.configfile or [Path("config.yaml")]
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Check the config files and the targets among the arguments of snakemake."""
+    config_files, targets = [Path("config.yaml")], []
+    if arguments:
+        from snakemake.cli import parse_args  # it takes a second
+
+        _, options = parse_args([*arguments, "--workflow-profile", "none"])  # else it says which
+        config_files, targets = options.configfile or config_files, options.targets
+    for path in config_files:
+        check_config_file(path)
+    check_targets(targets)
 
 
 def main(arguments: Sequence[str]) -> None:
     check_temporary_folder()
-    for path in config_files(arguments):
-        check_config_file(path)
+    check_arguments(arguments)
     message = launcher.release_lock_of_dead_process(Path.cwd())
     if message:
         print(message, file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 from snakemake.api import SnakemakeApi
-from snakemake.exceptions import ApiError, WorkflowError
+from snakemake.exceptions import ApiError, RuleException, WorkflowError
 from snakemake.settings.types import (
     ConfigSettings,
     DAGSettings,
@@ -20,6 +20,7 @@ from snakemake.settings.types import (
     StorageSettings,
 )
 
+from plasticity.config.targets import check_targets
 from plasticity.errors import StudyError
 from plasticity.provenance.code_digest import ROOT
 
@@ -52,8 +53,9 @@ def planned(
         everything: also plan jobs whose results exist and are up to date.
 
     Raises:
-        StudyError: Snakemake cannot plan the jobs; the message is Snakemake's.
+        StudyError: a target is unknown, or Snakemake cannot plan the jobs; that message is its own.
     """
+    check_targets(targets)
     profile = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
     with SnakemakeApi(OutputSettings(dryrun=True, log_level_override=logging.ERROR)) as api:
         try:
@@ -71,6 +73,6 @@ def planned(
                 max_checksum_file_size=profile["max-checksum-file-size"],
             )
             workflow.dag(settings).execute_workflow("dryrun")
-        except (WorkflowError, ApiError) as error:
+        except (WorkflowError, ApiError, RuleException) as error:
             raise StudyError(str(error)) from error
         yield workflow._workflow.dag
