@@ -2,6 +2,7 @@
 
     PYTHONPATH=tests python tests/reliability.py kills --count 100
     PYTHONPATH=tests python tests/reliability.py alterations
+    PYTHONPATH=tests python tests/reliability.py edit
     PYTHONPATH=tests python tests/reliability.py memory  # needs root and cgroups
     PYTHONPATH=tests python tests/reliability.py file_system
 
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from projects import Project, copy_repository
+from projects import Project, copy_repository, wait_for
 
 RUN = ("python", "workflow/scripts/run.py")
 AUDIT = ("python", "workflow/scripts/audit.py")
@@ -86,12 +87,13 @@ def kills(root: Path, reference: dict[str, str], count: int) -> None:
             if not is_finished:
                 done += 1
             outcomes[outcome] += 1
+            print(f"{done} kills: {outcome}", flush=True)
         finish(project)
         assert project.reproducible_digests() == reference, f"study {study} differs"
         outcomes["studies equal to the undisturbed one"] += 1
         study += 1
         shutil.rmtree(project.root)
-        print(f"{done} kills: {dict(outcomes)}", flush=True)
+        print(f"{done} kills, study {study} is equal: {dict(outcomes)}", flush=True)
 
 
 def run_until_kill(project: Project, target: str, seconds: float) -> str:
@@ -271,6 +273,31 @@ def alterations(root: Path, reference: dict[str, str]) -> None:
         print(f"found and repaired: {name}", flush=True)
 
 
+# Edits
+
+
+def edit(root: Path, reference: dict[str, str]) -> None:
+    """Edit the config while jobs run: first the old study is finished, then the new one."""
+
+    def strengthen(config: dict[str, dict[str, dict[str, float]]]) -> None:
+        config["methods"]["l2_init"]["strength"] = 0.002
+
+    project = new_project(root, "edit")
+    launcher = subprocess.Popen(RUN, cwd=project.root, env=project.env)
+    wait_for(lambda: any(project.results.glob("runs/*/*/*/outcomes.nc")), launcher)
+    project.config(strengthen)
+    assert launcher.wait() == 0
+    assert project.reproducible_digests() == reference
+    print("the edit did not disturb the study that ran", flush=True)
+
+    build(project)
+    expected = new_project(root, "edited_before")
+    expected.config(strengthen)
+    build(expected)
+    assert project.reproducible_digests() == expected.reproducible_digests()
+    print("the next run equals a study that was edited before")
+
+
 # Surroundings
 
 
@@ -312,10 +339,18 @@ def file_system(root: Path, reference: dict[str, str]) -> None:
     print("equal without links and locks, and the logs say so")
 
 
+MEASUREMENTS = {
+    "alterations": alterations,
+    "edit": edit,
+    "memory": memory,
+    "file_system": file_system,
+}
+
+
 def main() -> None:
     """Run one of the measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["kills", "alterations", "memory", "file_system"])
+    parser.add_argument("what", choices=["kills", *MEASUREMENTS])
     parser.add_argument("--count", type=int, default=100, help="number of kills")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -326,9 +361,7 @@ def main() -> None:
         if arguments.what == "kills":
             kills(root, reference, arguments.count)
         else:
-            {"alterations": alterations, "memory": memory, "file_system": file_system}[
-                arguments.what
-            ](root, reference)
+            MEASUREMENTS[arguments.what](root, reference)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,8 @@ def unit_measures(
         blocks: layers of each block.
 
     Returns:
-        By name, shapes ``(run, block)``; NaN for a block without hidden units.
+        By name, shapes ``(run, block)``; NaN for a block without hidden units. The flattened
+        feature rank is NaN for layers without places and tokens, too.
     """
     magnitudes = {layer: values.abs().mean(dim=1) for layer, values in watch.hidden.items()}
     units = {
@@ -80,7 +81,9 @@ def unit_measures(
     }
     ranks = {layer: feature_rank(values) for layer, values in watch.hidden.items()}
     flattened_ranks = {
-        layer: flattened_feature_rank(values, samples) for layer, values in watch.hidden.items()
+        layer: flattened_feature_rank(values, samples)
+        for layer, values in watch.hidden.items()
+        if values.shape[1] > samples  # else it would be the feature rank again
     }
     missing = torch.full_like(next(iter(ranks.values())), torch.nan)
     measures = {
@@ -163,8 +166,7 @@ def saturated(slopes: Tensor) -> Tensor:
 def flattened_feature_rank(activations: Tensor, samples: int) -> Tensor:
     """Compute the feature rank with a row per sample, as in the code of L2 Init.
 
-    A sample's row has all units at all places of an image, or of all tokens. Without places and
-    tokens this is the feature rank.
+    A sample's row has all units at all places of an image, or of all tokens.
 
     Args:
         activations: shape ``(run, row, unit)``, a sample's rows next to each other.
