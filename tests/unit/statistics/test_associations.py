@@ -73,8 +73,8 @@ def test_association_between_runs_is_the_correlation_of_means_over_tasks(table):
 
 def test_association_between_arms_is_the_correlation_of_means_over_seeds_and_tasks(table):
     setting = random_setting()
-    x = setting.measures[0].mean(axis=(1, 2))
-    y = setting.outcomes[0].mean(axis=(1, 2))
+    x = setting.measures[0, :-1].mean(axis=(1, 2))  # without the baseline
+    y = setting.outcomes[0, :-1].mean(axis=(1, 2))
     row = only_row(table, level="between_arms", measure="weight_norm")
     assert row["estimate"] == pytest.approx(scipy.stats.spearmanr(x, y).statistic)
     assert row["pearson"] == pytest.approx(scipy.stats.pearsonr(x, y).statistic)
@@ -84,8 +84,8 @@ def test_seed_that_diverged_in_one_arm_is_left_out_of_all_between_arms():
     setting = random_setting()
     setting.outcomes[0, 2, 4, 3:] = np.nan
     row = only_row(associations_of(setting), level="between_arms", measure="weight_norm")
-    x = np.delete(setting.measures[0], 4, axis=1).mean(axis=(1, 2))
-    y = np.delete(setting.outcomes[0], 4, axis=1).mean(axis=(1, 2))
+    x = np.delete(setting.measures[0, :-1], 4, axis=1).mean(axis=(1, 2))
+    y = np.delete(setting.outcomes[0, :-1], 4, axis=1).mean(axis=(1, 2))
     assert row["estimate"] == pytest.approx(scipy.stats.spearmanr(x, y).statistic)
     assert row["seeds"] == SEEDS - 1
 

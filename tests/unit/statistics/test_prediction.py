@@ -1,6 +1,7 @@
 """Ranking of checkpoints: compare with scipy and loops."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,23 @@ def test_resample_weighs_pairs_by_the_counts_of_both_seeds():
 def test_sum_of_300_products_does_not_overflow_eight_bits():
     ones = np.ones((300, 2, 2), np.int8)
     assert (prediction._sum_products(ones, ones) == 300).all()
+
+
+def with_unrelated_arms_and_a_baseline(name, seed):
+    """Draw a setting in which a rank knows new networks, and nothing about those that learn on."""
+    setting = random_setting(name, seed)
+    measures, outcomes = setting.measures.copy(), setting.outcomes.copy()
+    measures[3, 2] += 20
+    outcomes[0, 2] = 0
+    outcomes[0, :2] += 5
+    return replace(setting, measures=measures, outcomes=outcomes)
+
+
+def test_baseline_is_no_checkpoint_that_a_measure_can_rank():
+    settings = [with_unrelated_arms_and_a_baseline(name, seed) for seed, name in enumerate("abc")]
+    table = prediction.prediction(settings, DRAWS)
+    row = only_row(table, setting="all", measure="fisher_effective_rank", statistic="auc")
+    assert row["estimate"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_direction_is_taken_from_the_other_settings():

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from plasticity.config.models import is_baseline
 from plasticity.statistics import mixed_model
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.null_models import (
@@ -144,10 +143,11 @@ def associations(
                     for row in _between_runs(series, names, draws)
                 ]
         no_arm: Row = {"setting": arrays.setting, "arm": ""}
+        continuing = explanations.without_baselines()
         rows += [
-            {**no_arm, "level": "between_arms", **row} for row in _between_arms(explanations, draws)
+            {**no_arm, "level": "between_arms", **row} for row in _between_arms(continuing, draws)
         ]
-        rows += [{**no_arm, "level": "pooled", **row} for row in _pooled(explanations)]
+        rows += [{**no_arm, "level": "pooled", **row} for row in _pooled(continuing)]
     return pd.DataFrame(rows, columns=COLUMNS), pd.DataFrame(null_rows, columns=NULL_COLUMNS)
 
 
@@ -450,11 +450,9 @@ def _weighted_mean(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _pooled(arrays: SettingArrays) -> Iterator[Row]:
-    """Fit the mixed model to all arms but baselines, whose networks do not continue to learn."""
+    """Fit the mixed model to all arms."""
     groups: dict[tuple[Variant, bytes], list[CompleteSeries]] = {}
-    for arm, name in enumerate(arrays.arms):
-        if is_baseline(name):
-            continue
+    for arm in range(len(arrays.arms)):
         for series in arrays.complete_series(arm):
             for index, variant in enumerate(series.variants):
                 one_measure = replace(series, variants=[variant], x=series.x[index : index + 1])

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from plasticity.config.models import is_baseline
 from plasticity.config.quantities import OUTCOMES, preference
 from plasticity.statistics.summaries import add_gaps, series
 
@@ -118,6 +119,16 @@ class SettingArrays:
         indices = sorted(index for _, _, index in best.values())
         variants = [self.variants[index] for index in indices]
         return replace(self, variants=variants, measures=self.measures[indices])
+
+    def without_baselines(self) -> Self:
+        """Leave out the baselines: their networks do not continue to learn, and their gap is 0."""
+        indices = [index for index, arm in enumerate(self.arms) if not is_baseline(arm)]
+        return replace(
+            self,
+            arms=[self.arms[index] for index in indices],
+            measures=self.measures[:, indices],
+            outcomes=self.outcomes[:, indices],
+        )
 
     def complete_series(self, arm: int) -> Iterator[CompleteSeries]:
         """Group the measures of an arm that have the same tasks and the same complete seeds.
