@@ -106,7 +106,7 @@ def test_first_page_states_the_result_and_starts_at_its_top(report):
     assert text.bounding_box()["y"] >= 0
     result = (
         r"digits_labels_relu: without an intervention the final error is 0\.\d{3}"
-        r" on the first eighth"
+        r" on early tasks"
     )
     assert re.search(result, text.inner_text())
     assert "torch" in text.inner_text()

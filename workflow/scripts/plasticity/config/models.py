@@ -283,8 +283,8 @@ class Criterion:
 
     Attributes:
         outcome: The outcome that is averaged.
-        stage: The tasks that it is averaged over: all, the first eighth (early) or the last eighth
-            (late).
+        stage: The tasks that it is averaged over: all, late (the last eighth) or early (as many
+            tasks, from the second one on).
     """
 
     outcome: Literal["final_error", "online_error", "final_loss", "test_error"] = "final_error"
@@ -426,8 +426,8 @@ class Statistics:
         hypotheses: Claims made before the data are seen. Each is one test per setting. Everything
             else in the tables is exploratory.
         draws: Number of resamples and of permutations of seeds.
-        lost: Plasticity is lost if the gap to the baseline grows by more than this from the first
-            to the last eighth of the tasks, with confidence.
+        lost: Plasticity is lost if the gap to the baseline grows by more than this from early to
+            late tasks, with confidence.
         moved: A measure moves if it changes by more than this, with confidence: absolutely for a
             share, otherwise relative to the larger of early and late.
     """

@@ -6,7 +6,7 @@ expect of the next setting. Counterexamples are settings and arms in which only 
 changes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from plasticity.statistics.null_models import (
 )
 from plasticity.statistics.resampling import TAILS, Draws, interval, permutation_test
 from plasticity.statistics.setting_arrays import MIN_TASKS, CompleteSeries, SettingArrays
-from plasticity.training.outcomes import stages
+from plasticity.training.outcomes import stage_masks
 
 EXPLAINED_ARM = "none"  # the arm whose loss of plasticity is to be explained
 SIGNIFICANCE_LEVEL = 0.05  # significance level
@@ -251,19 +251,21 @@ def _counterexample_rows(
     arrays: SettingArrays, draws: Draws, lost: float, moved: float
 ) -> Iterator[Row]:
     """Build the rows of one setting."""
-    gap = arrays.outcomes[arrays.outcome_names.index("final_error_gap")]
+    gap = arrays.outcome_names.index("final_error_gap")
     for arm, name in enumerate(arrays.arms):
         for series in arrays.complete_series(arm):
             if not len(series.seeds):
                 continue
-            loss = _mean_estimate(_late_minus_early(gap[arm][series.seeds]), draws)
+            masks = stage_masks(series.tasks, arrays.outcomes.shape[-1])
+            loss = _mean_estimate(_late_minus_early(series.y[gap], masks), draws)
             for variant, values in zip(series.variants, series.x, strict=True):
                 measure = variant.measure
                 quantity = quantities.describe(measure)
                 sign = quantity.claimed_sign
                 if not sign:
                     continue
-                changes = sign * _late_minus_early(values, is_relative=not quantity.is_share)
+                is_relative = not quantity.is_share
+                changes = sign * _late_minus_early(values, masks, is_relative=is_relative)
                 change = _mean_estimate(changes, draws)
                 verdict = _verdict(loss, change, lost, moved)
                 yield {
@@ -286,7 +288,9 @@ def _counterexample_rows(
 
 
 def _mean_estimate(values: np.ndarray, draws: Draws) -> Estimate:
-    """Average over seeds, shape ``(seed,)``."""
+    """Average over seeds, shape ``(seed,)``; no estimate if nothing was measured."""
+    if np.isnan(values).all():
+        return Estimate()
     low, high, method = interval(values, draws)
     return Estimate(values.mean(), low, high, method).at()
 
@@ -300,6 +304,8 @@ def _verdict(loss: Estimate, change: Estimate, lost: float, moved: float) -> str
         lost: see `find_counterexamples`.
         moved: see `find_counterexamples`.
     """
+    if np.isnan(loss.value):
+        return "not measured early and late"
     if not loss.method:
         return "too few seeds"
     if loss.low > lost:
@@ -317,19 +323,23 @@ def _verdict(loss: Estimate, change: Estimate, lost: float, moved: float) -> str
     return "unclear"
 
 
-def _late_minus_early(values: np.ndarray, is_relative: bool = False) -> np.ndarray:
-    """Subtract the mean over the first eighth of the tasks from that over the last eighth.
+def _late_minus_early(
+    values: np.ndarray, masks: Mapping[str, np.ndarray], is_relative: bool = False
+) -> np.ndarray:
+    """Subtract the mean over the early tasks from that over the late ones.
 
     Args:
         values: shape ``(seed, task)``.
+        masks: from `stage_masks`.
         is_relative: whether to divide by the larger magnitude of the two means.
 
     Returns:
-        Shape ``(seed,)``.
+        Shape ``(seed,)``; NaN if no early or no late task was measured.
     """
-    windows = stages(values.shape[-1])
-    early = values[:, windows["early"]].mean(axis=-1)
-    late = values[:, windows["late"]].mean(axis=-1)
+    if not (masks["early"].any() and masks["late"].any()):
+        return np.full(len(values), np.nan)
+    early = values[:, masks["early"]].mean(axis=-1)
+    late = values[:, masks["late"]].mean(axis=-1)
     difference = late - early
     if not is_relative:
         return np.asarray(difference)

@@ -89,7 +89,7 @@ def _losses(outcomes: pd.DataFrame, counterexamples: pd.DataFrame) -> Iterator[S
             verdict = str(verdicts.get(setting, "")).partition(",")[0]
             sentence = (
                 f"{setting}: without an intervention the final error is {early['mean']:.3f} "
-                f"on the first eighth of the tasks and {late['mean']:.3f} on the last "
+                f"on early tasks and {late['mean']:.3f} on late ones "
                 f"({_interval_words(late)}), where that of a fresh network is "
                 f"{fresh['mean']:.3f}: {VERDICTS.get(verdict, NO_VERDICT)}."
             )

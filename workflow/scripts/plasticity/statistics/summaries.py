@@ -1,4 +1,8 @@
-"""Means of outcomes and measures of each arm, early and late, with intervals over seeds."""
+"""Means of outcomes and measures of each arm, early and late, with intervals over seeds.
+
+Both are averaged over the same tasks. The first task, which starts with an untrained network, is in
+neither mean: it has a row of its own.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +16,7 @@ import xarray as xr
 from plasticity.config.quantities import EXPLANATION, is_main_measure
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.resampling import t_interval
-from plasticity.training.outcomes import LOWER_IS_BETTER, stages
+from plasticity.training.outcomes import LOWER_IS_BETTER, stage_masks, stages
 
 TUNING_COLUMNS = [
     "setting",
@@ -52,7 +56,7 @@ class StageMean:
     """The mean over the tasks of a stage and over seeds.
 
     Attributes:
-        stage: one of `stages`, or `change` from early to late.
+        stage: one of `stages`, `first` for the first task alone, or `change` from early to late.
         estimate: the mean with its interval over seeds.
         seeds: number of seeds.
         tasks: number of tasks.
@@ -107,7 +111,9 @@ def outcomes(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
             for outcome in names:
                 values = data[outcome].sel(arm=arm).values
                 keys: Row = {"setting": setting, "arm": arm, "outcome": outcome}
-                rows += [{**keys, **mean.row()} for mean in stage_means(values)]
+                tasks = values.shape[1]
+                means = stage_means(values, range(tasks), tasks)
+                rows += [{**keys, **mean.row()} for mean in means]
     return pd.DataFrame(rows)
 
 
@@ -132,7 +138,7 @@ def summary(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
             row: Row = {"setting": setting, "arm": arm}
             for name, values in numbers.items():
                 of_arm = values.sel(arm=arm).transpose("seed", "task")
-                row |= _early_and_late(name, of_arm.dropna("task", how="all").values)
+                row |= _early_and_late(name, of_arm.dropna("task", how="all"), data.sizes["task"])
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -148,15 +154,17 @@ def _ranks(data: xr.Dataset) -> dict[str, xr.DataArray]:
     return ranks
 
 
-def _early_and_late(name: str, values: np.ndarray) -> Row:
+def _early_and_late(name: str, values: xr.DataArray, tasks: int) -> Row:
     """Build the columns of one number in the summary.
 
     Args:
         name: of the number.
-        values: shape ``(seed, task)``.
+        values: at the measured tasks, dims ``(seed, task)``.
+        tasks: number of tasks of the runs.
     """
     row: Row = {}
-    estimates = {mean.stage: mean.estimate for mean in stage_means(values)}
+    means = stage_means(values.values, values.task.values, tasks)
+    estimates = {mean.stage: mean.estimate for mean in means}
     for stage in ("early", "late"):
         column = f"{name}_{stage}"
         estimate = estimates.get(stage, Estimate())
@@ -180,9 +188,10 @@ def measures(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     for setting, data in datasets.items():
         for variant, measure in series(data):
             for arm in data.arm.values:
-                values = measure.sel(arm=arm).dropna("task", how="all").values
+                values = measure.sel(arm=arm).dropna("task", how="all")
                 keys: Row = {"setting": setting, "arm": arm, **variant}
-                rows += [{**keys, **mean.row()} for mean in stage_means(values)]
+                means = stage_means(values.values, values.task.values, data.sizes["task"])
+                rows += [{**keys, **mean.row()} for mean in means]
     return pd.DataFrame(rows, columns=MEASURE_COLUMNS)
 
 
@@ -216,44 +225,55 @@ def tuning(
             }
             for outcome in names:
                 values = data[outcome].isel(arm=index).values.astype(np.float64)
-                for mean in stage_means(values):
+                for mean in stage_means(values, range(values.shape[1]), values.shape[1]):
                     criterion = {"outcome": outcome, "stage": mean.stage}
                     is_criterion = choice["criterion"] == criterion
                     keys = {**arm_keys, "outcome": outcome, "criterion": is_criterion}
                     rows.append({**keys, **mean.row()})
     table = pd.DataFrame(rows, columns=TUNING_COLUMNS)
-    return table[table["stage"] != "change"]  # `change` cannot be a criterion
+    return table[table["stage"].isin(stages(1))]  # the others cannot be criteria
 
 
-def stage_means(values: np.ndarray) -> Iterator[StageMean]:
-    """Average over the tasks of each stage and then over seeds.
+def stage_means(
+    values: np.ndarray, measured: Sequence[int] | np.ndarray, tasks: int
+) -> Iterator[StageMean]:
+    """Average over the measured tasks of each stage and then over seeds.
 
     Args:
-        values: shape ``(seed, task)``. Seeds with values that are not finite are left out, and the
-            note counts them.
+        values: shape ``(seed, measured)``. Seeds with values that are not finite are left out, and
+            the note counts them.
+        measured: numbers of the tasks that were measured.
+        tasks: number of tasks of the runs.
 
     Yields:
-        The mean of each of `stages` and of the change from early to late; nothing without tasks.
+        The mean at the first task, of each of `stages`, and of the change from early to late;
+        nothing without measured tasks.
     """
-    seeds, tasks = values.shape
-    if not tasks:
+    if not len(measured):
         return
     complete = values[np.isfinite(values).all(axis=1)]
-    windows = stages(tasks)
-    means = {stage: complete[:, window].mean(axis=1) for stage, window in windows.items()}
+    masks = {"first": np.asarray(measured) == 0, **stage_masks(measured, tasks)}
+    means = {stage: _mean_of_tasks(complete[:, mask]) for stage, mask in masks.items()}
     means["change"] = means["late"] - means["early"]
-    windows["change"] = windows["early"]
-    note = _note(seeds, len(complete))
+    counts = {stage: int(mask.sum()) for stage, mask in masks.items()}
+    counts["change"] = min(counts["early"], counts["late"])
+    note = _note(len(values), len(complete))
     for stage, per_seed in means.items():
+        if not counts[stage]:
+            missing = Estimate(note=join_notes(note, "not measured then"))
+            yield StageMean(stage, missing, seeds=len(per_seed), tasks=0)
+            continue
         low, high = t_interval(per_seed)
         mean = per_seed.mean() if len(per_seed) else np.nan
-        window = windows[stage]
-        yield StageMean(
-            stage=stage,
-            estimate=Estimate(mean, float(low), float(high), note=note),
-            seeds=len(per_seed),
-            tasks=window.stop - window.start,
-        )
+        estimate = Estimate(mean, float(low), float(high), note=note)
+        yield StageMean(stage, estimate, seeds=len(per_seed), tasks=counts[stage])
+
+
+def _mean_of_tasks(values: np.ndarray) -> np.ndarray:
+    """Average over tasks, ``(seed, task)`` → ``(seed,)``; NaN without tasks."""
+    if not values.shape[1]:
+        return np.full(len(values), np.nan)
+    return np.asarray(values.mean(axis=1))
 
 
 def series(data: xr.Dataset) -> Iterator[tuple[dict[str, str], xr.DataArray]]:

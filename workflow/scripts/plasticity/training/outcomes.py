@@ -1,5 +1,9 @@
 """Definitions of the outcomes: what plasticity is, per run and task."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from plasticity.config.models import Problem, Training
 from plasticity.storage.netcdf import RUN, Variable
 
@@ -51,9 +55,35 @@ def table(problem: Problem) -> dict[str, Variable]:
 
 
 def stages(tasks: int) -> dict[str, slice]:
-    """Return the first eighth of the tasks, the last eighth, and all, by name of the stage."""
+    """Return the tasks of each stage by its name: early, late and all.
+
+    Late is the last eighth of the tasks. Early is as many tasks, from the second one on: the first
+    task starts with an untrained network, so what happens there is no loss of plasticity.
+    """
     eighth = max(1, tasks // 8)
-    return {"early": slice(0, eighth), "late": slice(tasks - eighth, tasks), "all": slice(0, tasks)}
+    second = min(1, tasks - 1)
+    return {
+        "early": slice(second, second + eighth),
+        "late": slice(tasks - eighth, tasks),
+        "all": slice(0, tasks),
+    }
+
+
+def stage_masks(measured: Sequence[int] | np.ndarray, tasks: int) -> dict[str, np.ndarray]:
+    """Select measured tasks by the stage to which they belong.
+
+    Args:
+        measured: numbers of the tasks that were measured.
+        tasks: number of tasks of the runs.
+
+    Returns:
+        Booleans by stage, shape ``(measured,)``. A stage in which nothing was measured has none.
+    """
+    numbers = np.asarray(measured)
+    return {
+        stage: (numbers >= window.start) & (numbers < window.stop)
+        for stage, window in stages(tasks).items()
+    }
 
 
 def curve_steps(problem: Problem, training: Training) -> list[int]:

@@ -22,7 +22,8 @@ def draw(
 ) -> Figure:
     """Draw error and loss on each batch before the step on it, a column per setting.
 
-    Early and late curves are means over the first and the last eighth of the tasks.
+    Late curves are means over the last eighth of the tasks, early ones over as many tasks, from
+    the second one on.
     """
     rows = {"error_curve": "error on the\nnext batch", "loss_curve": "loss on the\nnext batch"}
     figure, panels = grid(rows, titles(datasets), style, height=1.3, xlabel="step of the task")
