@@ -94,7 +94,7 @@ def test_time_of_an_operator_counts_in_proportion_to_its_tasks(data, monkeypatch
         "fisher": {},
         "hessian": {"every": 12, "exact_up_to": 50},
         "ggn": {"every": 12},
-        "ntk": {"every": 8},
+        "ntk": {"tasks": list(range(0, SETTING.problem.tasks, 8))},
     }
     curvature = Curvature.of(
         {"operators": operators, "samples": 9, "evaluation_points": ["next"], "every": 4}

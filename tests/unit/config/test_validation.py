@@ -110,6 +110,14 @@ MISTAKES = {
         [("curvature.every", 2), (OPERATORS, {"ggn": {"every": 3}})],
         [f"{OPERATORS}.ggn.every is 3", "at every 2 (curvature.every)", "multiple"],
     ),
+    "an operator at listed tasks between": (
+        [("curvature.every", 2), (OPERATORS, {"ggn": {"tasks": [0, 1, 2, 5]}})],
+        [f"{OPERATORS}.ggn.tasks has 1 and 5", "at every 2 (curvature.every)", "multiples"],
+    ),
+    "a listed task that occurs twice": (
+        [(OPERATORS, {"ggn": {"tasks": [0, 1, 1]}})],
+        [f"{OPERATORS}.ggn.tasks", "a value occurs twice"],
+    ),
     "an operator at an evaluation point of its own": (
         [(OPERATORS, {"ggn": {"evaluation_points": ["fresh", "next"]}})],
         [

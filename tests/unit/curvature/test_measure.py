@@ -678,6 +678,17 @@ def test_own_keys_of_an_operator_equal_common_keys(with_own_keys, checkpoints, d
         xr.testing.assert_equal(values, single[name])
 
 
+def test_operator_is_measured_at_listed_tasks_only(checkpoints, data):
+    listed = measured(checkpoints, data, operators={"fisher": {}, "ggn": {"tasks": [3, 1]}})
+    everywhere = measured(checkpoints, data, operators={"fisher": {}, "ggn": {}})
+    is_listed = listed["task"].isin([1, 3])
+    for name in everywhere:
+        expected = everywhere[name]
+        if name.startswith("ggn_"):
+            expected = expected.where(is_listed).transpose(*expected.dims)
+        xr.testing.assert_equal(listed[name], expected)
+
+
 def test_only_blocks_above_exact_up_to_have_errors(with_own_keys):
     at_next = with_own_keys.sel(evaluation_point="next")
     is_measured = at_next["curvature_status"] == 0

@@ -187,8 +187,8 @@ def time_step(
 def time_checkpoint(setting: Setting, data: xr.Dataset, curvature: Curvature) -> CheckpointCost:
     """Measure checkpoints of two untrained runs, and time it.
 
-    Operators may be measured at different tasks. So each group of operators with the same interval
-    is timed by itself, and counts in proportion to the tasks at which it is measured.
+    Operators may be measured at different tasks. So each group of operators with the same tasks is
+    timed by itself, and counts in proportion to the measured tasks.
 
     Raises:
         StudyError: the dataset cannot give what the problem asks for.
@@ -198,16 +198,21 @@ def time_checkpoint(setting: Setting, data: xr.Dataset, curvature: Curvature) ->
     def measure_with(operators: Mapping[str, Spectra]) -> tuple[float, dict[str, np.ndarray]]:
         """Return the seconds of one run at the second task, and the measures."""
         timer = _TaskTimer()
-        part = dataclasses.replace(curvature, operators=operators)
+        at_all = {
+            name: dataclasses.replace(spectra, every=1, tasks=None)
+            for name, spectra in operators.items()
+        }
+        part = dataclasses.replace(curvature, operators=at_all)
         variables, _ = measure.measure(checkpoints, setting, part, data, timer)
         return timer.seconds / len(checkpoints.seeds), variables
 
     seconds_without_operators, variables = measure_with({})
     seconds = seconds_without_operators
-    for interval, operators in _group_by_interval(curvature).items():
+    measured_tasks = range(0, setting.problem.tasks, curvature.every)
+    for due_tasks, operators in _group_by_tasks(curvature, measured_tasks).items():
         seconds_with_operators, measures = measure_with(operators)
         extra = max(0.0, seconds_with_operators - seconds_without_operators)
-        seconds += extra * curvature.every / interval
+        seconds += extra * len(due_tasks) / len(measured_tasks)
         variables |= measures
     measured = len(checkpoints.seeds) * len(checkpoints.tasks)
     return CheckpointCost(seconds, _stored_bytes(variables, curvature) / measured)
@@ -253,11 +258,14 @@ class _TaskTimer:
             self.seconds = time.perf_counter() - start
 
 
-def _group_by_interval(curvature: Curvature) -> dict[int, dict[str, Spectra]]:
-    """Group the operators by the number of tasks between their measurements."""
-    groups: dict[int, dict[str, Spectra]] = {}
+def _group_by_tasks(
+    curvature: Curvature, measured_tasks: Sequence[int]
+) -> dict[tuple[int, ...], dict[str, Spectra]]:
+    """Group the operators by the tasks at which they are measured."""
+    groups: dict[tuple[int, ...], dict[str, Spectra]] = {}
     for name, spectra in curvature.operators.items():
-        groups.setdefault(spectra.every, {})[name] = spectra
+        due_tasks = tuple(filter(spectra.is_due, measured_tasks))
+        groups.setdefault(due_tasks, {})[name] = spectra
     return groups
 
 

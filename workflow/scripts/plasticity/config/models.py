@@ -195,6 +195,8 @@ class Spectra:
         samples: Images of a task that an operator is averaged over.
         every: Measure at every n-th task. The value of an operator must be a multiple of
             curvature.every.
+        tasks: Alternative to every: the numbers of the tasks at which an operator is measured, from
+            0. They must be multiples of curvature.every.
         evaluation_points: Network and data at a task boundary: previous (checkpoint, data of the
             previous task), next (checkpoint, data of the next task), fresh (a newly initialised
             network, data of the next task). Those of an operator must be among
@@ -220,6 +222,7 @@ class Spectra:
     steps: Annotated[int, Field(ge=4)] = 64
     probes: Annotated[int, Field(ge=2)] = 4
     probe_block: Count = 1
+    tasks: Distinct[Annotated[int, Field(ge=0)]] | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -229,8 +232,17 @@ class Spectra:
         """
         points = sorted(values["evaluation_points"], key=EVALUATION_POINTS.index)
         blocks = sorted(values.get("blocks", cls.blocks), key=cls.blocks.index)
-        ordered = {"evaluation_points": tuple(points), "blocks": tuple(blocks)}
+        tasks = values.get("tasks")
+        ordered = {
+            "evaluation_points": tuple(points),
+            "blocks": tuple(blocks),
+            "tasks": None if tasks is None else tuple(sorted(tasks)),
+        }
         return cls(**{**values, **ordered})
+
+    def is_due(self, task: int) -> bool:
+        """Tell whether the operator is measured at a task."""
+        return task % self.every == 0 if self.tasks is None else task in self.tasks
 
 
 @dataclass(frozen=True)

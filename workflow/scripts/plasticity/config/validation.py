@@ -479,6 +479,13 @@ def _check_curvature(config: Mapping[str, Any]) -> Iterator[str]:
                 f"{key} has {' and '.join(unknown)}, which curvature.evaluation_points lacks. "
                 "Add it there."
             )
+    for key, tasks in _values_of_operators(curvature, "tasks").items():
+        unmeasured = [str(task) for task in tasks if task % curvature["every"]]
+        if unmeasured:
+            yield (
+                f"{key} has {' and '.join(unmeasured)}, but tasks are measured only at every "
+                f"{curvature['every']} (curvature.every). Choose multiples of it."
+            )
     for key, every in _values_of_operators(curvature, "every").items():
         if every % curvature["every"]:
             yield (
@@ -495,7 +502,7 @@ def _values_of_operators(curvature: Mapping[str, Any], key: str) -> dict[str, An
         own_keys = operators[name] if isinstance(operators, Mapping) else {}
         if key in own_keys:
             values[f"curvature.operators.{name}.{key}"] = own_keys[key]
-        else:
+        elif key in curvature:
             values[f"curvature.{key}"] = curvature[key]
     return values
 

@@ -297,7 +297,7 @@ class CheckpointMeasurer:
         due = [
             name
             for name, operator in self._curvature.operators.items()
-            if task % operator.every == 0 and evaluation_point in operator.evaluation_points
+            if operator.is_due(task) and evaluation_point in operator.evaluation_points
         ]
         results = []
         for rows_of_arm in rows:
