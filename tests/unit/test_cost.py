@@ -107,7 +107,7 @@ def test_time_of_an_operator_counts_in_proportion_to_its_tasks(data, monkeypatch
     clock = itertools.chain(no_operator, fisher, ggn_and_hessian, ntk)
     monkeypatch.setattr(costs.time, "perf_counter", lambda: next(clock))
     checkpoint = costs.time_checkpoint(SETTING, data, curvature)
-    seconds_of_two_runs = 4 + 6 + 48 / 3 + 24 / 2
+    seconds_of_two_runs = 4 + 6 + 48 / 3 + 24 * 2 / 3
     assert checkpoint.seconds == pytest.approx(seconds_of_two_runs / 2)
     assert next(clock, None) is None
 

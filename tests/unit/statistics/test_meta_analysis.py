@@ -133,10 +133,30 @@ def test_single_seed_has_too_few_seeds_for_a_verdict():
     assert list(counterexamples(single_seed)["verdict"]) == ["too few seeds"]
 
 
-def test_loss_uses_all_tasks_even_if_few_were_measured():
+def test_loss_and_change_use_the_same_tasks():
     setting = random_setting("a")
     setting.measures[..., 1::2] = np.nan
-    half_measured = counterexamples(setting).iloc[0]
-    all_measured = counterexamples(random_setting("a")).iloc[0]
-    assert half_measured["loss"] == all_measured["loss"]
-    assert half_measured["tasks"] == TASKS // 2
+    row = counterexamples(setting).iloc[0]
+    gap, rank = setting.outcomes[0, 0], setting.measures[0, 0]
+    # early are tasks 1 to 3, late 21 to 23; of these, tasks 2 and 22 were measured
+    assert row["loss"] == pytest.approx((gap[:, 22] - gap[:, 2]).mean())
+    expected = (rank[:, 2] - rank[:, 22]) / np.maximum(rank[:, 2], rank[:, 22])
+    assert row["change"] == pytest.approx(expected.mean())
+    assert row["tasks"] == TASKS // 2
+
+
+def test_fall_from_the_untrained_network_is_no_counterexample():
+    """The rank falls once, in the first task, also where no plasticity is lost."""
+    setting = random_setting("a", loss=0.0, collapse=0.0)
+    setting.measures[..., 0] *= 5
+    assert list(counterexamples(setting)["verdict"]) == ["kept, and nothing against the claim"]
+
+
+def test_measure_that_was_not_taken_early_gets_no_verdict():
+    setting = random_setting("a")
+    is_measured = np.isin(np.arange(TASKS), [0, 12, 22])
+    setting.measures[..., ~is_measured] = np.nan
+    table = counterexamples(setting)
+    assert list(table["verdict"]) == ["not measured early and late"]
+    assert table["loss"].isna().all()
+    assert not table["counterexample"].any()

@@ -85,12 +85,14 @@ def all_tables():
 def test_outcomes_are_means_over_tasks_and_then_over_seeds(data):
     table = summaries.outcomes({"s": data})
     values = data["final_error"].sel(arm="none").values
-    early_scores = values[:, :2].mean(axis=1)
+    early_scores = values[:, 1:3].mean(axis=1)
     late_scores = values[:, -2:].mean(axis=1)
-    early, late, change = (
+    first, early, late, change = (
         only_row(table, arm="none", outcome="final_error", stage=stage)
-        for stage in ("early", "late", "change")
+        for stage in ("first", "early", "late", "change")
     )
+    assert first["mean"] == pytest.approx(values[:, 0].mean())
+    assert early["mean"] == pytest.approx(early_scores.mean())
     assert late["mean"] == pytest.approx(values[:, -2:].mean())
     assert (late["low"], late["high"]) == pytest.approx(t_interval(late_scores))
     assert late["seeds"] == SEEDS
@@ -135,12 +137,30 @@ def test_measures_are_means_over_measured_tasks_and_then_over_seeds(data):
     all_values = data["feature_rank"].sel(arm="none", **keys).values
     values = all_values[:, 1:]  # task 0 has no previous task
     row = only_row(table, arm="none", measure="feature_rank", stage="late", **keys)
-    assert row["mean"] == pytest.approx(values[:, -1:].mean())
-    expected = t_interval(values[:, -1:].mean(axis=1))
+    assert row["mean"] == pytest.approx(values[:, -2:].mean())
+    expected = t_interval(values[:, -2:].mean(axis=1))
     assert (row["low"], row["high"]) == pytest.approx(expected)
+    first = only_row(table, arm="none", measure="feature_rank", stage="first", **keys)
+    assert np.isnan(first["mean"])
+    assert first["note"] == "not measured then"
     keys = {"evaluation_point": "", "block": "all"}
     row = only_row(table, arm="none", measure="weight_norm", stage="all", **keys)
     assert row["tasks"] == TASKS
+
+
+def test_means_of_measures_are_over_the_tasks_of_the_stage_not_over_the_first_measured_ones(data):
+    """With every fifth task measured, the early tasks 1 and 2 have no measure."""
+    keys = {"evaluation_point": "", "block": "all"}
+    data["weight_norm"].loc[{"task": data.task % 5 != 0}] = np.nan
+    table = summaries.measures({"s": data})
+    values = data["weight_norm"].sel(arm="none", block="all").values
+    late = only_row(table, arm="none", measure="weight_norm", stage="late", **keys)
+    assert late["mean"] == pytest.approx(values[:, 15].mean())
+    assert late["tasks"] == 1
+    for stage in ("early", "change"):
+        row = only_row(table, arm="none", measure="weight_norm", stage=stage, **keys)
+        assert np.isnan(row["mean"])
+        assert row["note"] == "not measured then"
 
 
 def test_summary_has_one_row_per_arm_with_early_and_late_means(data):
@@ -155,9 +175,9 @@ def test_summary_has_one_row_per_arm_with_early_and_late_means(data):
     ranks_of_network = ranks[..., 1, 1]
     for arm in range(len(ARMS)):
         row = table.iloc[arm]
-        assert row["final_error_early"] == pytest.approx(errors[arm, :, :2].mean())
+        assert row["final_error_early"] == pytest.approx(errors[arm, :, 1:3].mean())
         assert row["final_error_gap_late"] == pytest.approx(gaps[arm, :, -2:].mean())
-        early_ranks = ranks_of_network[arm, :, 0]
+        early_ranks = ranks_of_network[arm, :, 2]
         late_ranks = ranks_of_network[arm, :, -2]
         assert row["fisher_effective_rank_early"] == pytest.approx(early_ranks.mean())
         assert row["fisher_effective_rank_late"] == pytest.approx(late_ranks.mean())
@@ -431,7 +451,7 @@ def test_loss_of_a_setting_is_stated_with_the_error_of_the_baseline(data, loss, 
     sentence = statement_about_loss(data)
     late = data["final_error"].sel(arm="none").values[:, -2:].mean(axis=1)
     low, high = t_interval(late)
-    assert f"and {late.mean():.3f} on the last (95 % interval {low:.2f} to {high:.2f})" in sentence
+    assert f"and {late.mean():.3f} on late ones (95 % interval {low:.2f} to {high:.2f})" in sentence
     baseline = "where that of a fresh network is"
     assert f"{baseline} 0.300" in sentence or f"{baseline} 0.301" in sentence
     assert sentence.endswith(f": {verdict}.")

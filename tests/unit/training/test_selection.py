@@ -71,7 +71,7 @@ def test_score_is_the_mean_over_tasks_and_seeds_of_all_blocks():
 
 
 def test_criterion_sets_outcome_and_stage():
-    early, late = [0.1] * 2 + [0.9] * 14, [0.5] * 14 + [0.2] * 2
+    early, late = [0.9] + [0.1] * 2 + [0.9] * 13, [0.5] * 14 + [0.2] * 2
     data = block([early, [0.45] * TASKS, late])
     assert chosen(data, stage="early") == 0.001
     assert chosen(data, stage="late") == 0.1
