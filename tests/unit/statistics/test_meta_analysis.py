@@ -160,3 +160,14 @@ def test_measure_that_was_not_taken_early_gets_no_verdict():
     assert list(table["verdict"]) == ["not measured early and late"]
     assert table["loss"].isna().all()
     assert not table["counterexample"].any()
+
+
+@pytest.mark.parametrize(("loss", "expected"), [(0.4, "lost"), (0.0, "kept"), (0.055, "unclear")])
+def test_fate_of_a_setting_follows_from_the_interval_of_its_loss(loss, expected):
+    setting = random_setting("a", loss=loss)
+    assert meta_analysis.fate(setting, DRAWS, lost=0.05) == expected
+    assert meta_analysis.fate(setting, DRAWS, lost=0.05, arm="l2") == "unclear"
+    single_seed = replace(setting, outcomes=setting.outcomes[:, :, :1])
+    assert meta_analysis.fate(single_seed, DRAWS, lost=0.05) == "unclear"
+    setting.outcomes[:] = np.nan
+    assert meta_analysis.fate(setting, DRAWS, lost=0.05) == "unclear"

@@ -39,6 +39,13 @@ def only_row(table, **keys):
     return rows.iloc[0]
 
 
+def predict(settings, fates=None):
+    """Build the table. By default plasticity is lost in all settings."""
+    return prediction.prediction(
+        settings, DRAWS, fates or {arrays.setting: "lost" for arrays in settings}
+    )
+
+
 def sums_of(scores, outcome, seeds):
     """Sum over pairs, for shapes ``(task, run)``."""
     return next(prediction.pair_sums(scores, prediction.difference_signs(outcome[None]), seeds))
@@ -108,9 +115,26 @@ def with_unrelated_arms_and_a_baseline(name, seed):
 
 def test_baseline_is_no_checkpoint_that_a_measure_can_rank():
     settings = [with_unrelated_arms_and_a_baseline(name, seed) for seed, name in enumerate("abc")]
-    table = prediction.prediction(settings, DRAWS)
+    table = predict(settings)
     row = only_row(table, setting="all", measure="fisher_effective_rank", statistic="auc")
     assert row["estimate"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_means_over_settings_are_also_those_of_settings_that_lose_or_keep_plasticity():
+    """A measure that ranks checkpoints only where plasticity is lost looks weak over all."""
+    settings = [random_setting(name, seed, norm_effect=2.0) for seed, name in enumerate("abc")]
+    settings += [random_setting(name, seed) for seed, name in enumerate("defg", start=3)]
+    fates = dict.fromkeys("abc", "lost") | dict.fromkeys("def", "kept") | {"g": "unclear"}
+    table = predict(settings, fates)
+    keys = {"measure": "weight_norm", "statistic": "auc"}
+    by_setting = {name: only_row(table, setting=name, **keys)["estimate"] for name in "abcdefg"}
+    for setting, names in {"all": "abcdefg", "all: lost": "abc", "all: kept": "def"}.items():
+        row = only_row(table, setting=setting, **keys)
+        assert row["estimate"] == pytest.approx(np.mean([by_setting[name] for name in names]))
+        assert row["note"] == f"of {len(names)} settings"
+    added = table[(table["statistic"] == "added") & table["setting"].str.startswith("all")]
+    assert set(added["setting"]) == {"all", "all: lost", "all: kept"}
+    assert "all: kept" not in set(predict(settings[:2])["setting"])
 
 
 def test_direction_is_taken_from_the_other_settings():
@@ -120,7 +144,7 @@ def test_direction_is_taken_from_the_other_settings():
         random_setting("d", 3, norm_effect=2.0),
         random_setting("c", 2, norm_effect=-2.0),
     ]
-    table = prediction.prediction(settings, DRAWS)
+    table = predict(settings)
     keys = {"outcome": "final_error", "measure": "weight_norm", "statistic": "auc_left_out"}
     estimates = {name: only_row(table, setting=name, **keys)["estimate"] for name in "abcd"}
     assert estimates["a"] > 0.7
@@ -134,7 +158,7 @@ def added_by_curvature(rank_effect):
         random_setting(str(index), index, norm_effect=1.0, rank_effect=rank_effect)
         for index in range(4)
     ]
-    table = prediction.prediction(settings, DRAWS)
+    table = predict(settings)
     return only_row(table, setting="all", outcome="final_error", statistic="added")
 
 
@@ -144,7 +168,7 @@ def test_curvature_adds_only_if_it_is_related_to_the_outcome():
 
 
 def test_one_setting_has_no_direction_and_no_nested_models():
-    table = prediction.prediction([random_setting()], DRAWS)
+    table = predict([random_setting()])
     row = only_row(table, setting="s", measure="weight_norm", statistic="auc_left_out")
     assert np.isnan(row["estimate"])
     assert row["note"] == "one setting"

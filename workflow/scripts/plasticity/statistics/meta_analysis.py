@@ -287,6 +287,38 @@ def _counterexample_rows(
                 }
 
 
+def fate(arrays: SettingArrays, draws: Draws, lost: float, arm: str = "none") -> str:
+    """Judge whether an arm loses plasticity in a setting.
+
+    Args:
+        arrays: of the setting.
+        draws: of seeds.
+        lost: see `find_counterexamples`.
+        arm: its name.
+
+    Returns:
+        ``lost``, ``kept``, or ``unclear``, also if the setting lacks the arm or has too few seeds.
+    """
+    if arm not in arrays.arms:
+        return "unclear"
+    gaps = arrays.outcomes[arrays.outcome_names.index("final_error_gap"), arrays.arms.index(arm)]
+    complete = gaps[np.isfinite(gaps).all(axis=1)]
+    if not len(complete):
+        return "unclear"
+    tasks = gaps.shape[1]
+    masks = stage_masks(range(tasks), tasks)
+    return _fate(_mean_estimate(_late_minus_early(complete, masks), draws), lost)
+
+
+def _fate(loss: Estimate, lost: float) -> str:
+    """Judge the growth of the gap by its interval."""
+    if not loss.method:
+        return "unclear"
+    if loss.low > lost:
+        return "lost"
+    return "kept" if loss.high < lost else "unclear"
+
+
 def _mean_estimate(values: np.ndarray, draws: Draws) -> Estimate:
     """Average over seeds, shape ``(seed,)``; no estimate if nothing was measured."""
     if np.isnan(values).all():
@@ -308,7 +340,8 @@ def _verdict(loss: Estimate, change: Estimate, lost: float, moved: float) -> str
         return "not measured early and late"
     if not loss.method:
         return "too few seeds"
-    if loss.low > lost:
+    fate_of_arm = _fate(loss, lost)
+    if fate_of_arm == "lost":
         if change.high < -moved:
             return "lost, and the measure moves the other way"
         if -moved <= change.low and change.high <= moved:
@@ -316,7 +349,7 @@ def _verdict(loss: Estimate, change: Estimate, lost: float, moved: float) -> str
         if change.low > moved:
             return "lost, and the measure moves as claimed"
         return "lost, and the measure is unclear"
-    if loss.high < lost:
+    if fate_of_arm == "kept":
         if change.low > moved:
             return "kept, and the measure moves as claimed"
         return "kept, and nothing against the claim"

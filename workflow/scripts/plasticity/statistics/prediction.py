@@ -234,29 +234,39 @@ def difference_signs(values: np.ndarray) -> np.ndarray:
     return np.asarray(is_greater.view(np.int8) - is_less.view(np.int8))
 
 
-def prediction(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
+def prediction(
+    settings: Sequence[SettingArrays], draws: Draws, fates: Mapping[str, str]
+) -> pd.DataFrame:
     """Rank checkpoints by every explanation, and compute what curvature adds to simpler measures.
 
     Args:
         settings: arrays of all settings.
         draws: of seeds.
+        fates: whether plasticity is ``lost`` or ``kept`` in a setting, by its name. Where nothing
+            is lost, there is little to predict.
 
     Returns:
-        One row per setting (`all`: mean over settings), outcome, measure and statistic, with
-        intervals over seeds. `kendall_tau` and `auc` have the sign of the measure. `auc_left_out`
-        takes the direction from the other settings. Nested models are least squares on ranks within
-        a task, fitted in the other settings: `auc_left_out` of `SIMPLE_MEASURES` alone and together
-        with an operator, and the difference `added`.
+        One row per setting, outcome, measure and statistic, with intervals over seeds. The settings
+        `all`, `all: lost` and `all: kept` are means over settings, with intervals over settings.
+        `kendall_tau` and `auc` have the sign of the measure. `auc_left_out` takes the direction
+        from the other settings. Nested models are least squares on ranks within a task, fitted in
+        the other settings: `auc_left_out` of `SIMPLE_MEASURES` alone and together with an operator,
+        and the difference `added`.
     """
     explanations = [arrays.without_baselines().explanations() for arrays in settings]
-    rows = [*_single_measures(explanations, draws), *_nested_models(explanations, draws)]
+    rows = [
+        *_single_measures(explanations, draws, fates),
+        *_nested_models(explanations, draws, fates),
+    ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _single_measures(settings: Sequence[SettingArrays], draws: Draws) -> Iterator[Row]:
+def _single_measures(
+    settings: Sequence[SettingArrays], draws: Draws, fates: Mapping[str, str]
+) -> Iterator[Row]:
     """Rank checkpoints by one measure at a time."""
     for (outcome, measure), sums_by_setting in _sums_by_measure(settings).items():
-        values: dict[str, list[float]] = {}
+        values: dict[str, dict[str, float]] = {}
         directions = _left_out_directions(sums_by_setting)
         for setting, sums in sums_by_setting.items():
             direction = directions[setting]
@@ -269,7 +279,7 @@ def _single_measures(settings: Sequence[SettingArrays], draws: Draws) -> Iterato
                 ),
             }
             for statistic, estimate in estimates.items():
-                values.setdefault(statistic, []).append(float(estimate.value))
+                values.setdefault(statistic, {})[setting] = float(estimate.value)
                 yield {
                     "setting": setting,
                     "outcome": outcome,
@@ -279,14 +289,20 @@ def _single_measures(settings: Sequence[SettingArrays], draws: Draws) -> Iterato
                     "seeds": sums.seeds,
                     "tasks": sums.tasks,
                 }
-        for statistic, of_settings in values.items():
-            yield {
-                "setting": "all",
-                "outcome": outcome,
-                "measure": measure,
-                "statistic": statistic,
-                **_mean_over_settings(of_settings).row(),
-            }
+        for statistic, by_setting in values.items():
+            keys: Row = {"outcome": outcome, "measure": measure, "statistic": statistic}
+            yield from _means_over_settings(keys, by_setting, fates)
+
+
+def _means_over_settings(
+    keys: Row, by_setting: Mapping[str, float], fates: Mapping[str, str]
+) -> Iterator[Row]:
+    """Average a statistic over all settings, and over those that lose or keep plasticity."""
+    for fate in ("", "lost", "kept"):
+        values = [value for name, value in by_setting.items() if not fate or fates[name] == fate]
+        if values:
+            name = f"all: {fate}" if fate else "all"
+            yield {"setting": name, **keys, **_mean_over_settings(values).row()}
 
 
 def _sums_by_measure(
@@ -388,7 +404,9 @@ class RankedCheckpoints:
     features: np.ndarray
 
 
-def _nested_models(settings: Sequence[SettingArrays], draws: Draws) -> Iterator[Row]:
+def _nested_models(
+    settings: Sequence[SettingArrays], draws: Draws, fates: Mapping[str, str]
+) -> Iterator[Row]:
     """Compare the simple measures alone with the simple measures and one operator.
 
     Both use the tasks at which all of these measures were taken. Weights are fitted in all settings
@@ -405,7 +423,7 @@ def _nested_models(settings: Sequence[SettingArrays], draws: Draws) -> Iterator[
                     arrays.outcome_names, checkpoints, features
                 )
         if len(ranked) >= 2:
-            yield from _nested_models_of_operator(ranked, names, draws)
+            yield from _nested_models_of_operator(ranked, names, draws, fates)
 
 
 def _operators(settings: Sequence[SettingArrays]) -> list[str]:
@@ -417,7 +435,10 @@ def _operators(settings: Sequence[SettingArrays]) -> list[str]:
 
 
 def _nested_models_of_operator(
-    ranked: Mapping[str, RankedCheckpoints], names: Sequence[str], draws: Draws
+    ranked: Mapping[str, RankedCheckpoints],
+    names: Sequence[str],
+    draws: Draws,
+    fates: Mapping[str, str],
 ) -> Iterator[Row]:
     """Build the rows of one operator.
 
@@ -425,11 +446,12 @@ def _nested_models_of_operator(
         ranked: checkpoints by the name of the setting, at least two settings.
         names: of the simple measures and the operator.
         draws: of seeds.
+        fates: see `prediction`.
     """
     simple_name = " + ".join(SIMPLE_MEASURES)
     full_name = " + ".join(names)
     simple_features = slice(0, len(SIMPLE_MEASURES))
-    added: dict[str, list[float]] = {}
+    added: dict[str, dict[str, float]] = {}
     for setting, left_out in ranked.items():
         checkpoints = left_out.checkpoints
         seeds = checkpoints.seed_count
@@ -455,16 +477,11 @@ def _nested_models_of_operator(
                 auc = _resample(sums.auc, seeds, draws, "constant")
                 yield {**keys, "measure": measure, "statistic": "auc_left_out", **auc.row()}
             gain = _resample(_auc_difference(full, simple), seeds, draws, "constant")
-            added.setdefault(outcome, []).append(float(gain.value))
+            added.setdefault(outcome, {})[setting] = float(gain.value)
             yield {**keys, "measure": full_name, "statistic": "added", **gain.row()}
-    for outcome, values in added.items():
-        yield {
-            "setting": "all",
-            "outcome": outcome,
-            "measure": full_name,
-            "statistic": "added",
-            **_mean_over_settings(values).row(),
-        }
+    for outcome, by_setting in added.items():
+        summary: Row = {"outcome": outcome, "measure": full_name, "statistic": "added"}
+        yield from _means_over_settings(summary, by_setting, fates)
 
 
 def _left_out_sums(

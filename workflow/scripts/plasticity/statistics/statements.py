@@ -207,8 +207,8 @@ def _lead_lag(lead_lag: pd.DataFrame) -> Iterator[Statement]:
 
 
 def _prediction(prediction: pd.DataFrame) -> Iterator[Statement]:
-    """State how well measures rank checkpoints, over settings."""
-    rows = _select(prediction, {"setting": "all", "outcome": OUTCOME})
+    """State how well measures rank checkpoints, over the settings that lose plasticity."""
+    rows = _select(prediction, {"setting": "all: lost", "outcome": OUTCOME})
     rows = rows[rows["estimate"].notna() & rows["statistic"].isin(["auc_left_out", "added"])]
     for _, row in rows.iterrows():
         measure = row["measure"]
@@ -225,7 +225,7 @@ def _prediction(prediction: pd.DataFrame) -> Iterator[Statement]:
             )
         sentence = (
             f"{result}, its direction taken from other settings "
-            f"({_interval_words(row)}, {row['note']})."
+            f"({_interval_words(row)}, {row['note']} that lose plasticity)."
         )
         yield _statement("prediction", sentence, measure)
 

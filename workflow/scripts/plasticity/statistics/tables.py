@@ -49,11 +49,12 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
         "comparisons": comparisons.comparisons(settings, draws, declared_pairs),
     }
     tables |= hypotheses.adjust_p_values(tests, config.hypotheses)
+    fates = {arrays.setting: meta_analysis.fate(arrays, draws, config.lost) for arrays in settings}
     tables |= {
         "counterexamples": meta_analysis.find_counterexamples(
             settings, draws, config.lost, config.moved
         ),
-        "prediction": prediction.prediction(settings, draws),
+        "prediction": prediction.prediction(settings, draws, fates),
         "redundancy": prediction.redundancy(settings, draws),
         "profiles": comparisons.profiles(settings, draws),
     }
