@@ -51,12 +51,14 @@ class Plan(NamedTuple):
     Attributes:
         layers: of the block.
         size: number of parameters d.
+        rank_limit: upper bound on the rank.
         grams: Gram matrices, or None if the operator itself is the smaller matrix.
         estimate: effort of the estimate, or None for an exact spectrum.
     """
 
     layers: Sequence[str]
     size: int
+    rank_limit: int
     grams: GramMatrices | None
     estimate: Quadrature | None
 
@@ -117,6 +119,10 @@ class Operator(ABC):
         """Return small matrices with the nonzero spectrum of each layer, or None."""
         return None
 
+    def rank_limit(self, layers: Iterable[str]) -> int:
+        """Return an upper bound on the rank on some layers, if there are no Gram matrices."""
+        return self.batch.size_of(layers)
+
     def gradient(self) -> dict[str, Tensor]:
         """Compute the gradient of the mean loss, by parameter name."""
         return self.batch.gradient()
@@ -172,14 +178,16 @@ class Operator(ABC):
         single: Operator | None = None
         for block, plan in plans.items():
             if plan.estimate is None:
-                spectra[block] = self._exact_spectrum(plan, gradient, top)
+                exact = self._exact_spectrum(plan, gradient, top)
+                spectra[block] = exact._replace(rank_limit=plan.rank_limit)
                 continue
             single = single or self._to_float32()
             vectors = (1 + plan.estimate.probes) * plan.estimate.block
             draw = starts or self._draw_probes
             probes = draw(block, vectors, plan.size)
             vector = None if gradient is None else self._vector(gradient, plan.layers).float()
-            spectra[block] = single._estimated_spectrum(plan, plan.estimate, probes, vector, top)
+            estimated = single._estimated_spectrum(plan, plan.estimate, probes, vector, top)
+            spectra[block] = estimated._replace(rank_limit=plan.rank_limit)
         return spectra
 
     def _plan(
@@ -197,6 +205,7 @@ class Operator(ABC):
             StudyError: if neither an exact spectrum nor an estimate is possible.
         """
         size = self.batch.size_of(layers)
+        limit = self.rank_limit(layers) if grams is None else min(size, grams.rows)
         if grams is not None and grams.rows > max(limits.exact_up_to, size):
             grams = None
         rows = size if grams is None else grams.rows
@@ -208,7 +217,7 @@ class Operator(ABC):
         smallest = 0 if estimate is None else 2 * estimate.steps * estimate.block
         fits = matrix_bytes <= limits.memory
         if rows <= max(limits.exact_up_to, smallest) and fits:
-            return Plan(layers, size, grams, None)
+            return Plan(layers, size, limit, grams, None)
 
         reason = self._reason_against_exact(block, rows, matrix_bytes, limits)
         if estimate is None or size < smallest:
@@ -220,7 +229,7 @@ class Operator(ABC):
         if not fits:
             warn_once(f"{reason}: it is estimated")
         self._check_memory_of_estimate(block, size, estimate, limits.memory)
-        return Plan(layers, size, None, estimate)
+        return Plan(layers, size, limit, None, estimate)
 
     def _reason_against_exact(
         self, block: str, rows: int, matrix_bytes: float, limits: Limits

@@ -43,6 +43,7 @@ class Spectrum(NamedTuple):
         values: all eigenvalues that may be nonzero, descending, shape ``(*run, n)``; of an
             estimate, quadrature nodes, shape ``(probe, *run, node)``.
         size: number of eigenvalues, zeros included.
+        rank_limit: upper bound on the number of nonzero eigenvalues; None if it is not known.
         weights: how many eigenvalues each node stands for, same shape as the nodes; None if all
             eigenvalues are known.
         coarse: nodes and weights after half the steps, which show how much the other half changed.
@@ -65,6 +66,7 @@ class Spectrum(NamedTuple):
     overlap: Tensor | None = None
     overlap_margin: Tensor | None = None
     block: int = 1
+    rank_limit: int | None = None
 
 
 def eigenvalues(matrices: Tensor) -> Tensor:
@@ -254,6 +256,16 @@ def meanings(levels: Sequence[float]) -> dict[str, str]:
         meaning = f"fewest eigenvalues whose magnitudes reach {level:.12g} of the total"
         ranks[level_name(level, levels)] = meaning
     return ranks | NUMBERS
+
+
+def counting_ranks(levels: Sequence[float]) -> list[str]:
+    """List the ranks that count eigenvalues.
+
+    Args:
+        levels: of the effective ranks.
+    """
+    effective_ranks = [level_name(level, levels) for level in levels]
+    return [*effective_ranks, "epsilon_rank", "absolute_epsilon_rank"]
 
 
 def level_name(level: float, levels: Sequence[float]) -> str:

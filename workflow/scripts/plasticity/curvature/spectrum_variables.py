@@ -9,7 +9,13 @@ from torch import Tensor, nn
 
 from plasticity.config import registry
 from plasticity.config.models import Curvature, Spectra
-from plasticity.curvature.spectrum import Spectrum, density, meanings, summary
+from plasticity.curvature.spectrum import (
+    Spectrum,
+    counting_ranks,
+    density,
+    meanings,
+    summary,
+)
 from plasticity.rng import generator
 from plasticity.storage.netcdf import RUN, Variable
 
@@ -32,8 +38,9 @@ def _number_variables(operator: str, curvature: Curvature) -> dict[str, Variable
     """Describe the numbers of an operator's spectra."""
     suffix = _suffix(operator)
     numbers = meanings(curvature.levels) | {
+        "rank_limit": "upper bound on the number of nonzero eigenvalues",
         "gradient_overlap": "share of the square of the next task's gradient in the span of the "
-        f"top {curvature.top} eigenvectors"
+        f"top {curvature.top} eigenvectors",
     }
     return {
         f"{operator}_{name}": Variable(_DATA, meaning + suffix) for name, meaning in numbers.items()
@@ -55,6 +62,7 @@ def _error_variables(operator: str, numbers: Mapping[str, Variable]) -> dict[str
     variables = {
         f"{name}_margin": Variable(_DATA, f"95 % margin of error: {number.meaning}")
         for name, number in numbers.items()
+        if name != f"{operator}_rank_limit"
     }
     variables[f"{operator}_eigenvalue_error"] = Variable(
         (*_DATA, "rank"), f"bound on the error of each eigenvalue (its residual){suffix}"
@@ -136,6 +144,11 @@ def _spectrum_variables(
 ) -> dict[str, Tensor]:
     """Compute the variables of one spectrum, leading shape ``(*run,)``."""
     numbers, margins = summary(spectrum, levels)
+    largest = spectrum.size if spectrum.rank_limit is None else spectrum.rank_limit
+    limit = torch.full_like(numbers["trace"], largest)
+    for name in counting_ranks(levels):
+        numbers[name] = known_rank(numbers[name], margins[name], limit)
+    numbers["rank_limit"] = limit
     overlap = cast(Tensor, spectrum.overlap)
     numbers["gradient_overlap"] = overlap
     margins["gradient_overlap"] = _or_zeros(spectrum.overlap_margin, overlap)
@@ -146,6 +159,17 @@ def _spectrum_variables(
     if estimated:
         variables["density"], variables["density_error"] = density(spectrum)
     return variables
+
+
+def known_rank(rank: Tensor, margin: Tensor, limit: Tensor) -> Tensor:
+    """Replace an estimate by NaN if it is not known to its own size, or is impossible.
+
+    Args:
+        rank: that counts eigenvalues.
+        margin: of error; 0 if the rank is exact.
+        limit: upper bound on the rank.
+    """
+    return rank.where((margin <= rank) & (rank <= limit), torch.nan)
 
 
 def _or_zeros(errors: Tensor | None, values: Tensor) -> Tensor:

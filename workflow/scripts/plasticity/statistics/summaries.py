@@ -5,15 +5,16 @@ neither mean: it has a row of its own.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from plasticity.config.quantities import EXPLANATION, is_main_measure
+from plasticity.config.quantities import EXPLANATION, is_main_measure, split_operator
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.resampling import t_interval
 from plasticity.training.outcomes import LOWER_IS_BETTER, stage_masks, stages
@@ -48,6 +49,8 @@ MEASURE_COLUMNS = [
     "tasks",
     "note",
 ]
+NEAR_LIMIT = 0.9  # a rank above this share of its limit cannot rise much, whatever happens
+NO_MEASURES = ("_error", "_margin", "_limit")  # endings of other variables with one per block
 OUTCOMES = tuple(outcome for name in LOWER_IS_BETTER for outcome in (name, f"{name}_gap"))
 
 
@@ -190,9 +193,23 @@ def measures(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
             for arm in data.arm.values:
                 values = measure.sel(arm=arm).dropna("task", how="all")
                 keys: Row = {"setting": setting, "arm": arm, **variant}
-                means = stage_means(values.values, values.task.values, data.sizes["task"])
-                rows += [{**keys, **mean.row()} for mean in means]
+                limit = _rank_limit(data, str(arm), variant)
+                for mean in stage_means(values.values, values.task.values, data.sizes["task"]):
+                    near_limit = mean.estimate.value > NEAR_LIMIT * limit
+                    note = f"near the largest possible rank, {limit:.0f}" if near_limit else ""
+                    flagged = replace(mean.estimate, note=join_notes(mean.estimate.note, note))
+                    rows.append({**keys, **replace(mean, estimate=flagged).row()})
     return pd.DataFrame(rows, columns=MEASURE_COLUMNS)
+
+
+def _rank_limit(data: xr.Dataset, arm: str, variant: Mapping[str, str]) -> float:
+    """Return the largest rank that a measure can have; infinity if it is no rank of an operator."""
+    operator, number = split_operator(variant["measure"])
+    name = f"{operator}_rank_limit"
+    if "rank" not in number or name not in data:
+        return math.inf
+    keys = {"evaluation_point": variant["evaluation_point"], "block": variant["block"]}
+    return float(data[name].sel(arm=arm, **keys).max())
 
 
 def tuning(
@@ -313,7 +330,7 @@ def series(data: xr.Dataset) -> Iterator[tuple[dict[str, str], xr.DataArray]]:
 def _is_measure(name: str, values: xr.DataArray) -> bool:
     """Check whether a variable has one number per block and is not an estimate of an error."""
     has_spectrum = bool({"rank", "grid"} & set(values.dims))
-    return "block" in values.dims and not has_spectrum and not name.endswith(("_error", "_margin"))
+    return "block" in values.dims and not has_spectrum and not name.endswith(NO_MEASURES)
 
 
 def _note(seeds: int, complete: int) -> str:
