@@ -678,6 +678,29 @@ def test_own_keys_of_an_operator_equal_common_keys(with_own_keys, checkpoints, d
         xr.testing.assert_equal(values, single[name])
 
 
+def test_rank_of_an_estimate_is_missing_where_it_is_not_known(checkpoints, data):
+    """A rank that counts is refused if its margin is larger than itself, or if it is impossible."""
+    rank, limit = torch.tensor([5.0, 5, 5, 5]), torch.tensor([9.0, 9, 9, 4])
+    margin = torch.tensor([0.0, 5, 5.1, 0])
+    known = spectrum_variables.known_rank(rank, margin, limit)
+    assert known.isnan().tolist() == [False, False, True, True]
+    assert known[:2].tolist() == [5, 5]
+
+    found = measured(checkpoints, data, "tanh", operators=["hessian"], **ESTIMATED)
+    at_all = found.sel(block="all", evaluation_point="next")
+    assert (at_all["hessian_rank_limit"].dropna("task", how="all") <= 148).all()
+    for name in ("effective_rank", "epsilon_rank", "absolute_epsilon_rank"):
+        value, margin = at_all[f"hessian_{name}"], at_all[f"hessian_{name}_margin"]
+        assert (margin <= value).where(value.notnull(), True).all()
+        assert (margin.notnull() | value.isnull()).all()
+
+
+def test_rank_limit_is_the_number_of_samples_or_parameters(checkpoints, data):
+    found = measured(checkpoints, data).sel(arm="a", seed=3, task=1, evaluation_point="next")
+    limits = found["fisher_rank_limit"].sel(block=BLOCKS).values.tolist()
+    assert limits == [9] * len(BLOCKS)
+
+
 def test_operator_is_measured_at_listed_tasks_only(checkpoints, data):
     listed = measured(checkpoints, data, operators={"fisher": {}, "ggn": {"tasks": [3, 1]}})
     everywhere = measured(checkpoints, data, operators={"fisher": {}, "ggn": {}})

@@ -92,6 +92,7 @@ def test_spectra_and_overlaps_equal_those_of_dense_matrices(kind):
                 values = spectrum.eigenvectors(A)[0]
                 assert_same_eigenvalues(name, found.values, values)
                 assert found.size == len(values)
+                assert torch.linalg.matrix_rank(A) <= found.rank_limit
                 rank = spectrum.effective_rank(found.values)
                 assert rank == spectrum.effective_rank(values)
                 share = overlap(A, g, top)
@@ -101,6 +102,21 @@ def test_spectra_and_overlaps_equal_those_of_dense_matrices(kind):
 
     compare()
     assert min(compared_overlaps.values()) > examples / 2
+
+
+def test_hessian_of_few_samples_has_the_rank_of_its_bound():
+    """Two samples leave 48 of 74 dimensions, of which 36 are used; one sample leaves fewer."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)
+    ).double()
+    limits = []
+    for samples in (1, 2, 100):
+        x, y = torch.randn(samples, 6).double(), torch.randint(3, (samples,))
+        operator = build("hessian", network, x, y, "cross_entropy")
+        limits.append(operator.spectra()["all"].rank_limit)
+    # per layer q·c + r·p − r·c, with one input more for the bias
+    assert limits == [(5 + 7 - 1) + (4 + 6 - 1) + (3 + 5 - 1), 48, 74]
 
 
 def stacked_runs(kind, loss, activation="tanh", seeds=(0, 1, 2)):

@@ -163,6 +163,24 @@ def test_means_of_measures_are_over_the_tasks_of_the_stage_not_over_the_first_me
         assert row["note"] == "not measured then"
 
 
+@pytest.mark.parametrize(("limit", "is_near"), [(100.0, True), (120.0, False)])
+def test_rank_near_its_limit_is_flagged(data, limit, is_near):
+    ranks = data["feature_rank"].fillna(0.0) * 0 + 95
+    data = data.assign(fisher_effective_rank=ranks, fisher_rank_limit=ranks * 0 + limit)
+    table = summaries.measures({"s": data})
+    assert "fisher_rank_limit" not in set(table["measure"])
+    row = only_row(
+        table,
+        arm="none",
+        measure="fisher_effective_rank",
+        evaluation_point="next",
+        block="all",
+        stage="late",
+    )
+    assert row["mean"] == 95
+    assert row["note"] == ("near the largest possible rank, 100" if is_near else "")
+
+
 def test_summary_has_one_row_per_arm_with_early_and_late_means(data):
     ranks = np.random.default_rng(1).uniform(1, 50, data["feature_rank"].shape)
     ranks[:, :, 1::2] = np.nan  # measured at every other task

@@ -209,7 +209,7 @@ def _rank_limit(data: xr.Dataset, arm: str, variant: Mapping[str, str]) -> float
     if "rank" not in number or name not in data:
         return math.inf
     keys = {"evaluation_point": variant["evaluation_point"], "block": variant["block"]}
-    return float(data[name].sel(arm=arm, **keys).max())
+    return float(data[name].sel({"arm": arm, **keys}).max())
 
 
 def tuning(
