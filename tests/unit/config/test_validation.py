@@ -116,7 +116,7 @@ MISTAKES = {
     ),
     "a listed task that occurs twice": (
         [(OPERATORS, {"ggn": {"tasks": [0, 1, 1]}})],
-        [f"{OPERATORS}.ggn.tasks", "a value occurs twice"],
+        [f"{OPERATORS}.ggn.tasks", "A value occurs twice"],
     ),
     "an operator at an evaluation point of its own": (
         [(OPERATORS, {"ggn": {"evaluation_points": ["fresh", "next"]}})],
