@@ -67,6 +67,7 @@ MEASURES = {
         is_explanation=True,
         on_first_page=True,
     ),
+    "cloned_fraction": Quantity("cloned units\n(share)", claimed_sign=1, is_share=True),
     "saturated_fraction": Quantity("saturated units\n(share)", claimed_sign=1, is_share=True),
     "weight_norm": Quantity("weight norm", claimed_sign=1, is_explanation=True, on_first_page=True),
     "update_norm": Quantity("update norm", is_explanation=True),

@@ -18,6 +18,7 @@ DORMANT = 0.025  # Sokar et al. 2023 (ReDo), arXiv 2302.12902
 # A slope at most this large is flat. That of tanh is so where its magnitude is at least 0.99.
 FLAT = 1 - 0.99**2
 SATURATED = 0.95  # share of the data on which a saturated unit is flat
+CLONED = 0.95  # cosine similarity of the activations of cloned units
 
 _DATA, _BLOCK = (*RUN, "evaluation_point", "block"), (*RUN, "block")
 TABLE = {
@@ -33,6 +34,9 @@ TABLE = {
     ),
     "dead_fraction": Variable(_DATA, "share of units that are zero on all of the task's data"),
     "dormant_fraction": Variable(_DATA, "share of units with a ReDo score of at most 0.025"),
+    "cloned_fraction": Variable(
+        _DATA, "share of units whose activations have a cosine above 0.95 with an earlier unit's"
+    ),
     "saturated_fraction": Variable(
         _DATA, "share of units whose slope is at most 0.0199 on 95 % of the task's data"
     ),
@@ -77,6 +81,7 @@ def unit_measures(
     units = {
         "dead_fraction": {layer: dead(values) for layer, values in magnitudes.items()},
         "dormant_fraction": {layer: dormant(values) for layer, values in magnitudes.items()},
+        "cloned_fraction": {layer: cloned(values) for layer, values in watch.hidden.items()},
         "saturated_fraction": {layer: saturated(values) for layer, values in watch.slopes.items()},
     }
     ranks = {layer: feature_rank(values) for layer, values in watch.hidden.items()}
@@ -161,6 +166,25 @@ def saturated(slopes: Tensor) -> Tensor:
     """
     shares = (slopes.abs() <= FLAT).double().mean(dim=1)
     return shares >= SATURATED
+
+
+def cloned(activations: Tensor) -> Tensor:
+    """Find the units whose activations are nearly proportional to those of an earlier unit.
+
+    Cloned units get proportional gradients, so they stay clones (Joudaki et al. 2025,
+    arXiv 2510.00304). The bound is that of the authors' code. A unit that is zero on all data is
+    no clone.
+
+    Args:
+        activations: shape ``(run, row, unit)``.
+
+    Returns:
+        Booleans of shape ``(run, unit)``.
+    """
+    directions = nn.functional.normalize(activations, dim=1)
+    cosines = directions.mT @ directions
+    is_earlier = torch.ones_like(cosines[0], dtype=torch.bool).triu(diagonal=1)
+    return ((cosines > CLONED) & is_earlier).any(dim=1)
 
 
 def flattened_feature_rank(activations: Tensor, samples: int) -> Tensor:
