@@ -414,6 +414,7 @@ ONE_SETTING: dict[str, Edit] = {
     "batch": Edit(put_in_setting("problem.batch", 32), RELU_CHANGED),
     "epochs and tasks swapped": Edit(swap("problem", "epochs", "tasks"), RELU_CHANGED),
     "the same budget, in steps": Edit(edit_config(count_steps), RELU_CHANGED),
+    "scaling": Edit(put_in_setting("problem.scaling", "unit"), RELU_CHANGED),
     "head": Edit(put_in_setting("problem.head", "fresh"), RELU_CHANGED),
     "width and depth swapped": Edit(swap("network", "width", "depth"), RELU_CHANGED),
     "activation": Edit(

@@ -72,6 +72,22 @@ def indices_of_images(numbered, inputs):
     return 10 * pixels[:, 0, 0, 0] + pixels[:, 1, 1, 2]
 
 
+def test_pixels_are_standardized_or_in_a_fixed_range(numbered):
+    indices = indices_of_images(numbered, build_inputs(make_problem("stationary"), numbered, 3, 0))
+    pixels = numbered["image"].values[indices] / 9  # the largest value
+    for scaling, expected in {"unit": pixels, "symmetric": 2 * pixels - 1}.items():
+        problem = make_problem("stationary", scaling=scaling)
+        inputs = build_inputs(problem, numbered, 3, 0)
+        np.testing.assert_allclose(inputs.numpy(), expected, rtol=1e-6, atol=1e-7)
+        assert inputs.dtype == torch.float32
+    everything = numbered["image"].values / 9
+    mean, std = (
+        getattr(everything, name)(axis=(0, 2, 3), keepdims=True) for name in ("mean", "std")
+    )
+    inputs = build_inputs(make_problem("stationary"), numbered, 3, 0)
+    np.testing.assert_allclose(inputs.numpy(), (pixels - mean) / std, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", SHIFTS)
 @given(seed=SEEDS, index=INDICES)
 def test_task_depends_only_on_problem_seed_and_index(numbered, name, seed, index):

@@ -92,6 +92,9 @@ class Problem(Choice):
         tasks: Number of tasks in a run.
         steps_per_task: Optimizer steps per task. Alternative: epochs.
         test_samples: Test images per task, for the outcome test_error.
+        scaling: Scale of the pixels: standardize (mean 0 and standard deviation 1 per channel, over
+            the dataset), symmetric (from -1 to 1) or unit (from 0 to 1). It decides how well the
+            first task is learned.
         separable: Refuse images that a linear map cannot give arbitrary labels.
         head: The output layer at a task boundary. With fresh, its weights are drawn again and the
             optimizer's state for them is cleared.
@@ -105,6 +108,7 @@ class Problem(Choice):
     tasks: Annotated[int, Field(ge=1, le=10**6)] = 1
     steps_per_task: Count | None = None
     test_samples: Annotated[int, Field(ge=0)] = 0
+    scaling: Literal["standardize", "symmetric", "unit"] = "standardize"
     separable: bool = False
     head: Literal["kept", "fresh"] = "kept"
 

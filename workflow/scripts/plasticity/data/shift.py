@@ -83,7 +83,7 @@ class BaseShift:
 
         Args:
             task: which task.
-            inputs: standardised, shape ``(n, channel, row, column)``.
+            inputs: scaled, shape ``(n, channel, row, column)``.
             labels: shape ``(n,)``.
 
         Returns:

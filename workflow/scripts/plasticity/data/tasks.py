@@ -26,7 +26,7 @@ def build_task(problem: Problem, data: xr.Dataset, seed: int, index: int) -> tup
         index: index of the task, from 0.
 
     Returns:
-        Inputs, shape ``(n, channel, row, column)``, in float32 and standardised per channel, and
+        Inputs, shape ``(n, channel, row, column)``, in float32 and scaled, and
         labels, shape ``(n,)``, as int64 classes or float32 targets. The first `samples` images are
         for training, and the last `test_samples` images are for testing.
 
@@ -36,7 +36,7 @@ def build_task(problem: Problem, data: xr.Dataset, seed: int, index: int) -> tup
     this_task = shift.Task(problem, data.sizes["class"], seed, index)
     this_shift = shift.build_shift(problem)
     indices, labels = this_shift.choose(this_task, data["label"].values)
-    inputs = _standardised_images(data, indices)
+    inputs = _scaled_images(data, indices, problem.scaling)
     return this_shift.alter(this_task, inputs, torch.from_numpy(labels))
 
 
@@ -100,18 +100,23 @@ def check_separable(problem: Problem, data: xr.Dataset, seed: int) -> float:
     return condition
 
 
-def _standardised_images(data: xr.Dataset, indices: np.ndarray) -> Tensor:
-    """Return some images with mean 0 and deviation 1 per channel over the whole dataset.
+def _scaled_images(data: xr.Dataset, indices: np.ndarray, scaling: str) -> Tensor:
+    """Return some images on the scale of a problem.
 
     Args:
         data: a prepared dataset.
         indices: which images, shape ``(n,)``.
+        scaling: see `Problem`.
 
     Returns:
         float32, shape ``(n, channel, row, column)``.
     """
     maximum = float(data["image"].attrs["valid_max"])
     pixels = torch.from_numpy(data["image"].values[indices]).float() / maximum
+    if scaling == "unit":
+        return pixels
+    if scaling == "symmetric":
+        return 2 * pixels - 1
     mean = torch.from_numpy(data["channel_mean"].values)[:, None, None]
     std = torch.from_numpy(data["channel_std"].values)[:, None, None]
     return (pixels - mean) / std

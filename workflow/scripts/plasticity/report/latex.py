@@ -47,6 +47,9 @@ def settings(job_settings: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([_setting_row(name, job) for name, job in job_settings.items()])
 
 
+SCALINGS = {"standardize": "standardized", "symmetric": "[-1, 1]", "unit": "[0, 1]"}
+
+
 def _setting_row(name: str, job: Mapping[str, Any]) -> dict[str, object]:
     """Describe a setting in one row of the table."""
     setting = Setting.of(job["setting"])
@@ -56,6 +59,7 @@ def _setting_row(name: str, job: Mapping[str, Any]) -> dict[str, object]:
         "dataset": problem.dataset,
         "shift": _with_options(problem.shift, problem.options),
         "images": problem.samples,
+        "pixels": SCALINGS[problem.scaling],
         "batch": problem.batch,
         "tasks": problem.tasks,
         "steps a task": problem.steps,
