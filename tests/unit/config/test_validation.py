@@ -616,7 +616,10 @@ def test_option_needed_for_convolutions_is_optional_elsewhere():
             ["statistics.hypotheses.0.measure", "does not measure", "'fisher_effective_rank'"],
         ),
         ({"measure": "ntk_trace"}, ["statistics.hypotheses.0.measure", "does not measure"]),
-        ({"measure": "accuracy"}, ["statistics.hypotheses.0.measure", "Known: dead_fraction"]),
+        (
+            {"measure": "accuracy"},
+            ["statistics.hypotheses.0.measure", "Known: cloned_fraction, dead_fraction"],
+        ),
         ({"stgae": "late"}, ["statistics.hypotheses.0", "unknown key 'stgae'", "stage"]),
     ],
 )
