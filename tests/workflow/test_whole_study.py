@@ -44,6 +44,7 @@ TABLES = [
     "summary",
     "consistency",
     "counterexamples",
+    "arms",
     "associations",
     "null_models",
     "lead_lag",

@@ -39,6 +39,7 @@ TABLES = [
     "lead_lag",
     "consistency",
     "counterexamples",
+    "arms",
     "prediction",
     "redundancy",
     "comparisons",
@@ -60,6 +61,7 @@ PAGES = {
     "explanations": {
         "consistency": "each explanation over settings",
         "counterexamples": "where an explanation fails",
+        "arms": "which explanation tells arms that lose plasticity from others",
         "prediction": "how well measures rank checkpoints",
         "redundancy": "how far ranks are the same thing",
     },

@@ -171,3 +171,42 @@ def test_fate_of_a_setting_follows_from_the_interval_of_its_loss(loss, expected)
     assert meta_analysis.fate(single_seed, DRAWS, lost=0.05) == "unclear"
     setting.outcomes[:] = np.nan
     assert meta_analysis.fate(setting, DRAWS, lost=0.05) == "unclear"
+
+
+def verdicts(rows):
+    """Make a table of setting, arm, change and whether plasticity is lost, kept or unclear."""
+    table = pd.DataFrame(rows, columns=["setting", "arm", "change", "fate"])
+    verdict = table["fate"].map({"lost": "lost, …", "kept": "kept, …", "unclear": "unclear"})
+    return table.assign(measure="weight_norm", verdict=verdict)
+
+
+def test_arms_are_ranked_by_the_auc_of_the_change():
+    random = np.random.default_rng(0)
+    rows = []
+    for setting in range(10):
+        for arm in range(3):
+            is_lost = random.random() < 0.5
+            change = random.normal() + 1.0 * is_lost
+            rows.append(
+                (f"s{setting}", f"l2(strength={arm})", change, "lost" if is_lost else "kept")
+            )
+        rows.append((f"s{setting}", "fresh", 99.0, "kept"))
+        rows.append((f"s{setting}", "dropout", -99.0, "unclear"))
+    (row,) = meta_analysis.rank_arms(verdicts(rows), DRAWS).to_dict("records")
+    lost = [change for _, _, change, fate in rows if fate == "lost"]
+    kept = [change for _, arm, change, fate in rows if fate == "kept" and arm != "fresh"]
+    wins = scipy.stats.mannwhitneyu(lost, kept).statistic
+    assert row["estimate"] == pytest.approx(wins / len(lost) / len(kept))
+    assert row["low"] < row["estimate"] < row["high"]
+    assert (row["lost"], row["kept"], row["settings"]) == (len(lost), len(kept), 10)
+
+
+def test_arms_of_one_fate_or_of_few_settings_have_a_note():
+    one_fate = meta_analysis.rank_arms(verdicts([("a", "none", 1.0, "lost")] * 3), DRAWS).iloc[0]
+    assert np.isnan(one_fate["estimate"])
+    assert "none keeps it" in one_fate["note"]
+    rows = [("a", "none", 1.0, "lost"), ("b", "none", 0.0, "kept")]
+    few_settings = meta_analysis.rank_arms(verdicts(rows), DRAWS).iloc[0]
+    assert few_settings["estimate"] == 1
+    assert np.isnan(few_settings["low"])
+    assert few_settings["note"] == "too few settings for an interval"

@@ -14,6 +14,7 @@ from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
 
 from plasticity.config import quantities
+from plasticity.config.models import is_baseline
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.null_models import (
     MIN_SEEDS,
@@ -23,13 +24,21 @@ from plasticity.statistics.null_models import (
     matched_correlations,
     standardized_ranks,
 )
-from plasticity.statistics.resampling import TAILS, Draws, interval, permutation_test
+from plasticity.statistics.resampling import (
+    BCA,
+    TAILS,
+    Draws,
+    bca,
+    interval,
+    permutation_test,
+)
 from plasticity.statistics.setting_arrays import MIN_TASKS, CompleteSeries, SettingArrays
 from plasticity.training.outcomes import stage_masks
 
 EXPLAINED_ARM = "none"  # the arm whose loss of plasticity is to be explained
 SIGNIFICANCE_LEVEL = 0.05  # significance level
 MAX_CORRELATION = 0.999  # stronger correlations are cut here, because Fisher's z of 1 is infinite
+ARM_COLUMNS = ["measure", "estimate", "low", "high", "lost", "kept", "settings", "interval", "note"]
 COUNTEREXAMPLES = (
     "lost, and the measure is still",
     "lost, and the measure moves the other way",
@@ -285,6 +294,79 @@ def _counterexample_rows(
                     "interval": loss.method,
                     "note": series.note,
                 }
+
+
+def rank_arms(counterexamples: pd.DataFrame, draws: Draws) -> pd.DataFrame:
+    """Compute how well the change of each measure tells arms that lose plasticity from others.
+
+    This is the claim itself: over arms of all settings, plasticity is lost where the measure moves.
+
+    Args:
+        counterexamples: from `find_counterexamples`.
+        draws: of settings.
+
+    Returns:
+        One row per measure: the AUC, which is the probability that of two arms, of which one loses
+        plasticity and one keeps it, the measure moves more as claimed in the first. The interval
+        is over settings, because arms of a setting share their data.
+    """
+    rows: list[Row] = []
+    for measure, table in counterexamples.groupby("measure", sort=False):
+        is_arm = ~table["arm"].map(is_baseline)
+        known = table[is_arm & table["change"].notna()]
+        changes = {
+            fate: known[known["verdict"].str.startswith(f"{fate},")] for fate in ("lost", "kept")
+        }
+        settings = sorted(set(known["setting"]))
+        wins, pairs = _pairs_of_settings(changes["lost"], changes["kept"], settings)
+        estimate = _resampled_auc(wins, pairs, draws)
+        rows.append(
+            {
+                "measure": measure,
+                **estimate.row(),
+                "lost": len(changes["lost"]),
+                "kept": len(changes["kept"]),
+                "settings": len(settings),
+            }
+        )
+    return pd.DataFrame(rows, columns=ARM_COLUMNS)
+
+
+def _pairs_of_settings(
+    lost: pd.DataFrame, kept: pd.DataFrame, settings: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Count pairs of an arm that loses and one that keeps plasticity, by their settings.
+
+    Returns:
+        Pairs in which the measure moves more in the first, a tie counting half, and all pairs,
+        shapes ``(setting, setting)``.
+    """
+    x, y = lost["change"].to_numpy()[:, None], kept["change"].to_numpy()[None, :]
+    is_win = (x > y) + (x == y) / 2
+    names = np.array(settings, object)
+    of_lost = (lost["setting"].to_numpy(object)[:, None] == names).astype(float)
+    of_kept = (kept["setting"].to_numpy(object)[:, None] == names).astype(float)
+    return of_lost.T @ is_win @ of_kept, of_lost.T @ np.ones_like(is_win) @ of_kept
+
+
+def _resampled_auc(wins: np.ndarray, pairs: np.ndarray, draws: Draws) -> Estimate:
+    """Compute an AUC with its interval over settings."""
+    if not pairs.any():
+        return Estimate(note="no arm loses plasticity, or none keeps it")
+
+    def auc(counts: np.ndarray) -> np.ndarray:
+        won = np.einsum("ds,st,dt->d", counts, wins, counts)
+        compared = np.einsum("ds,st,dt->d", counts, pairs, counts)
+        with np.errstate(invalid="ignore"):
+            return np.asarray((won / compared)[:, None])
+
+    settings = len(pairs)
+    low, high = bca(auc, settings, draws)
+    has_interval = bool(np.isfinite(low[0]))
+    note = "" if has_interval else "too few settings for an interval"
+    value = float(wins.sum() / pairs.sum())
+    method = BCA if has_interval else ""
+    return Estimate(value, float(low[0]), float(high[0]), method, note=note)
 
 
 def fate(arrays: SettingArrays, draws: Draws, lost: float, arm: str = "none") -> str:

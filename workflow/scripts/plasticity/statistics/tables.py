@@ -50,10 +50,10 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
     }
     tables |= hypotheses.adjust_p_values(tests, config.hypotheses)
     fates = {arrays.setting: meta_analysis.fate(arrays, draws, config.lost) for arrays in settings}
+    counterexamples = meta_analysis.find_counterexamples(settings, draws, config.lost, config.moved)
     tables |= {
-        "counterexamples": meta_analysis.find_counterexamples(
-            settings, draws, config.lost, config.moved
-        ),
+        "counterexamples": counterexamples,
+        "arms": meta_analysis.rank_arms(counterexamples, draws),
         "prediction": prediction.prediction(settings, draws, fates),
         "redundancy": prediction.redundancy(settings, draws),
         "profiles": comparisons.profiles(settings, draws),
