@@ -5,9 +5,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from plasticity.config import registry
 from plasticity.errors import StudyError
 
-RULES = Path(__file__).resolve().parents[3] / "rules"
+RULES = registry.LIBRARY.parents[1] / "rules"
 RULE = re.compile(r"^rule (\w+):\n((?:    .*\n|\n)*)", re.MULTILINE)
 
 
