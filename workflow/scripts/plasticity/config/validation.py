@@ -598,6 +598,14 @@ def _check_parts(name: str) -> Iterator[str]:
                 f"methods.{name}: {first} and {second} contradict each other, because both decide "
                 f"about {claims[0]}. Choose one."
             )
+    for first, second in itertools.combinations(parts(name), 2):
+        networks = registry.network_of(first), registry.network_of(second)
+        for key in networks[0].keys() & networks[1].keys():
+            if first != second and networks[0][key] != networks[1][key]:
+                yield (
+                    f"methods.{name}: {first} and {second} contradict each other, because both set "
+                    f"network.{key}. Choose one."
+                )
     for part, other in itertools.permutations(parts(name), 2):
         refused = registry.constant("methods", part, "REFUSES") or {}
         for key, value in registry.network_of(other).items():
