@@ -754,7 +754,6 @@ def with_dataset(name, options, problem):
             {"samples": 10_001},
             "samples is 10001, but cifar10 has only 10000 images",
         ),
-        ("cifar10", {"files": []}, {}, "samples is 64, but cifar10 has only 0 images"),
     ],
 )
 def test_more_images_than_the_dataset_has_are_refused(dataset, options, problem, message):
