@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
@@ -116,7 +117,8 @@ def reduced(data: xr.Dataset, main_operator: str, has_spectra: bool) -> xr.Datas
             values = values.where(part.evaluation_point == "next")
         if "block" in dims and name not in of_all_blocks:
             values = values.where(part.block == "all")
-        part[name] = values
+        # spectra are most of the file, and a figure needs no more digits
+        part[name] = values.astype(np.float32) if name in spectra else values
     return part
 
 
