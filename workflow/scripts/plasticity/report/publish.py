@@ -104,7 +104,7 @@ def reduced(data: xr.Dataset, main_operator: str, has_spectra: bool) -> xr.Datas
     }
     spectra = set()
     if has_spectra:
-        spectra = {f"{operator}_{name}" for operator in operators for name in SPECTRA}
+        spectra = {name for operator in operators for name in _drawn_spectra(data, operator)}
     wanted = of_all_blocks | numbers | spectra
 
     part = data[sorted(name for name in wanted if name in data)].load()
@@ -120,6 +120,13 @@ def reduced(data: xr.Dataset, main_operator: str, has_spectra: bool) -> xr.Datas
         # spectra are most of the file, and a figure needs no more digits
         part[name] = values.astype(np.float32) if name in spectra else values
     return part
+
+
+def _drawn_spectra(data: xr.Dataset, operator: str) -> list[str]:
+    """Name what is drawn of an operator's spectra: of estimates only the density."""
+    margins = panels.series(data, f"{operator}_trace_margin", "none", block="all")
+    is_estimated = bool((margins > 0).any())
+    return [f"{operator}_{name}" for name in (SPECTRA[1:] if is_estimated else SPECTRA)]
 
 
 def _provenance(results: Path, command: str) -> dict[str, object]:
