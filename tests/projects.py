@@ -80,6 +80,27 @@ class Project:
         """Run Snakemake on two cores."""
         return self.run("python", "-m", "snakemake", "--cores", "2", *options, **more)
 
+    def start(self, *command: str | Path, log: Path) -> subprocess.Popen[bytes]:
+        """Start a command in a process group of its own, which can be killed with its children.
+
+        Args:
+            command: program and arguments.
+            log: file for its output.
+        """
+        with log.open("w") as output:
+            return subprocess.Popen(
+                list(map(str, command)),
+                cwd=self.root,
+                env=self.env,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def start_snakemake(self, *options: str, log: Path) -> subprocess.Popen[bytes]:
+        """Start Snakemake as `start` does."""
+        return self.start("python", "-m", "snakemake", *options, log=log)
+
     def build(self, *options: str, **more: Any) -> None:
         """Run Snakemake. If it fails, fail the test with the failed jobs and the end of logs."""
         done = self.snakemake(*options, **more)
@@ -268,15 +289,7 @@ def kill_in_training(project: Project) -> dict[str, int]:
 def kill_after_a_task(project: Project) -> None:
     """Start Snakemake, and kill it and its jobs when there is restart state of a finished task."""
     log = project.root / "killed.out"
-    with log.open("w") as output:
-        launcher = subprocess.Popen(
-            ["python", "-m", "snakemake", "--cores", "2", "--rerun-incomplete"],
-            cwd=project.root,
-            env=project.env,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    launcher = project.start_snakemake("--cores", "2", "--rerun-incomplete", log=log)
     wait_for(lambda: any(project.results.glob(RESTART_STATES)), launcher, log, pause=0.001)
     os.killpg(launcher.pid, signal.SIGKILL)
     launcher.wait()

@@ -103,15 +103,7 @@ def run_until_kill(project: Project, target: str, seconds: float) -> str:
         ``finished``, or what was killed and how the launcher ended.
     """
     log = project.root / "run.out"
-    with log.open("w") as output:
-        launcher = subprocess.Popen(
-            RUN,
-            cwd=project.root,
-            env=project.env,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+    launcher = project.start(*RUN, log=log)
     try:
         status = launcher.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -283,7 +275,7 @@ def edit(root: Path, reference: dict[str, str]) -> None:
         config["methods"]["l2_init"]["strength"] = 0.002
 
     project = new_project(root, "edit")
-    launcher = subprocess.Popen(RUN, cwd=project.root, env=project.env)
+    launcher = project.start(*RUN, log=project.root / "run.out")
     wait_for(lambda: any(project.results.glob("runs/*/*/*/outcomes.nc")), launcher)
     project.config(strengthen)
     assert launcher.wait() == 0

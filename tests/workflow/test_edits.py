@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -272,10 +271,7 @@ def test_results_of_a_cluster_job_whose_launcher_was_killed_are_restored(built_c
 def start_training(project, log):
     """Start Snakemake on one core, and wait until its first job trains."""
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--keep-going", "train"]
-    with log.open("w") as output:
-        launcher = subprocess.Popen(
-            command, cwd=project.root, env=project.env, stdout=output, stderr=output
-        )
+    launcher = project.start(*command, log=log)
     wait_for(lambda: any(project.results.glob("runs/*/*/*/resume")), launcher, log)
     return launcher
 

@@ -10,6 +10,7 @@ import zlib
 import pytest
 from edits import ENSEMBLES, RELU
 
+import origin
 from plasticity.config import registry
 
 
@@ -190,3 +191,21 @@ def test_study_that_differs_from_its_reference_fails_on_the_same_machine(built_c
     assert "on this kind of machine they should be the same" in changed.stdout
     difference = r"^tables/comparisons\.csv: p differs in \d+ of \d+ rows, at most by 0\."
     assert re.search(difference, changed.stdout, re.MULTILINE), changed.stdout[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("arm", "methods"),
+    [
+        ("l2(strength=0.1)", {"l2", "fresh"}),
+        ("layer_norm", {"layer_norm", "fresh+layer_norm"}),
+        ("layer_norm+l2(l2.strength=0.1)", {"layer_norm+l2", "fresh+layer_norm"}),
+    ],
+)
+def test_runs_of_an_arm_and_of_its_own_baseline_are_relevant(arm, methods):
+    trained = ["none", "l2", "layer_norm", "layer_norm+l2", "fresh", "fresh+layer_norm"]
+    relevant = {
+        method
+        for method in trained
+        if origin.is_relevant(f"runs/digits_labels_relu/{method}/0/outcomes.nc", {"arm": arm})
+    }
+    assert relevant == methods

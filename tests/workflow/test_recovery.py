@@ -17,25 +17,13 @@ def run(project, *options):
     return project.unforked.run("python", "workflow/scripts/run.py", *options)
 
 
-def launch(project, *options):
-    """Start Snakemake in the background, in its own session."""
-    command = ["python", "-m", "snakemake", "--cores", "1", *options]
-    return subprocess.Popen(
-        command,
-        cwd=project.root,
-        env=project.env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
 @pytest.fixture
 def interrupted(built_copy):
     """A study whose launcher was killed while an ensemble trained; the job went on to its end."""
     folder = built_copy.root / f"results/tiny/runs/{ENSEMBLE}"
     shutil.rmtree(folder)
-    with launch(built_copy.unforked, OUTCOMES) as launcher:
+    log = built_copy.root / "killed.out"
+    with built_copy.unforked.start_snakemake("--cores", "1", OUTCOMES, log=log) as launcher:
         wait_for((folder / "resume").exists, launcher)
         os.kill(launcher.pid, signal.SIGKILL)
     with subprocess.Popen(["sleep", "600"]) as clock:

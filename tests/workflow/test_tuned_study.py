@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 
 import numpy as np
 import pandas as pd
@@ -317,18 +316,6 @@ def test_additional_reporting_seed_tunes_nothing(tuned_copy):
     assert tuned_copy.plan("train") == {*jobs, "train"}
 
 
-def start_snakemake(project, options):
-    """Start Snakemake in a process group, which can be killed with its jobs."""
-    return subprocess.Popen(
-        ["python", "-m", "snakemake", *options],
-        cwd=project.root,
-        env=project.unforked.env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
 @pytest.mark.slow
 def test_killed_tuning_job_continues_after_its_last_finished_task(tuned_copy):
     problem = {"tasks": LONG_RUN_TASKS}
@@ -337,7 +324,7 @@ def test_killed_tuning_job_continues_after_its_last_finished_task(tuned_copy):
     target = str(outcomes.relative_to(tuned_copy.root))
     options = ["--cores", "1", "--rerun-incomplete", target]
 
-    process = start_snakemake(tuned_copy, options)
+    process = tuned_copy.unforked.start_snakemake(*options, log=tuned_copy.root / "killed.out")
     wait_for((outcomes.parent / "resume" / "state_0.npz").exists, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -14,7 +14,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from plasticity.config.models import is_baseline, method_of
+from plasticity.config.models import method_of
+from plasticity.config.study import baseline_of_method
 from plasticity.errors import StudyError
 from plasticity.provenance import lineage
 from plasticity.provenance.record import Record, digest
@@ -59,8 +60,9 @@ def is_relevant(name: str, selection: Mapping[str, str]) -> bool:
     if stage == "datasets" and "setting" in selection:
         return parts == [f"{selection['setting']}.nc"]
     if stage in ("runs", "tuning") and len(parts) > 1 and "arm" in selection:
-        # baselines are part of every gap
-        return parts[1] == method_of(selection["arm"]) or is_baseline(parts[1])
+        method = method_of(selection["arm"])
+        # the baseline is part of every gap
+        return parts[1] in (method, baseline_of_method(method))
     return True
 
 

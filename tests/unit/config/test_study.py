@@ -198,7 +198,7 @@ def test_method_refused_in_one_setting_can_be_limited_to_another():
 def test_composed_method_ignores_spaces_and_changes_only_its_own_networks():
     composed = {"layer_norm + crelu+l2": {"l2.strength": [0.1, 0.2]}, "l2": {"strength": 0.1}}
     read = study.read(changed(("methods", composed)))
-    methods = ["l2", "layer_norm+crelu+l2", "fresh", "fresh+layer_norm+crelu"]
+    methods = ["l2", "layer_norm+crelu+l2", "fresh", "fresh+crelu+layer_norm"]
     assert read.methods_of("row") == methods
     row = read.settings["row"]
     assert read.setting("row", "l2") == read.setting("row") == row
@@ -384,6 +384,14 @@ def with_methods(methods):
 )
 def test_baseline_of_an_arm_has_its_architecture(arm, baseline):
     assert baseline_of(arm, ["fresh", "fresh+crelu", "fresh+layer_norm+crelu", arm]) == baseline
+
+
+def test_methods_with_the_same_network_share_a_baseline():
+    read = with_methods({"crelu+layer_norm": {}, "layer_norm+l2+crelu": {"l2.strength": 0.1}})
+    assert [name for name in read.methods_of("row") if name.startswith("fresh")] == [
+        "fresh",
+        "fresh+crelu+layer_norm",
+    ]
 
 
 def test_baselines_of_changed_networks_are_trained_once_with_that_network():

@@ -945,3 +945,13 @@ def test_name_that_a_shell_could_read_in_another_way_is_refused(name):
     config = changed()
     config["settings"] = {name: config["settings"]["row"]}
     assert any("settings" in line for line in validation.mistakes(config))
+
+
+def test_methods_that_give_a_network_different_values_are_refused(monkeypatch):
+    values = {"l2": {"activation": "tanh"}, "l2_init": {"activation": "gelu"}}
+    monkeypatch.setattr(validation.registry, "network_of", lambda method: values.get(method, {}))
+    composed = {"l2+l2_init": {"l2.strength": 0.1, "l2_init.strength": 0.1}}
+    (line,) = refusals(("methods", composed))
+    assert "l2 and l2_init contradict each other, because both set network.activation" in line
+    values["l2_init"]["activation"] = "tanh"
+    study.read(changed(("methods", composed)))

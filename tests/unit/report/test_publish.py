@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[3]
 PUBLISHED = sorted(folder.parent.name for folder in (ROOT / "docs").glob("*/figures"))
 CASES = [(name, figure) for name in PUBLISHED for figure in registry.names("figures")]
 QUICK_CASES = [("digits", figure) for figure in ("associations", "methods", "scatter")]
-MAX_DATASET_BYTES = 2e6
+MAX_DATASET_BYTES = 2**20
 
 
 def read_study(name):

@@ -76,7 +76,7 @@ class Study:
         methods = {BASELINE}
         for name, options in self.methods.items():
             if setting in options.get("settings", self.settings):
-                methods |= {name, _baseline_of_method(name)}
+                methods |= {name, baseline_of_method(name)}
         return sorted(methods, key=lambda name: (is_baseline(name), name != "none", name))
 
     def trained_methods(self) -> list[str]:
@@ -278,11 +278,14 @@ class Study:
                     break
 
 
-def _baseline_of_method(method: str) -> str:
-    """Name the baseline of a method: ``layer_norm+l2`` → ``fresh+layer_norm``."""
+def baseline_of_method(method: str) -> str:
+    """Name the baseline of a method: ``layer_norm+l2`` → ``fresh+layer_norm``.
+
+    Parts are sorted, so that methods with the same network share a baseline.
+    """
     if is_baseline(method):
         return method
-    return "+".join([BASELINE, *(part for part in parts(method) if registry.network_of(part))])
+    return "+".join([BASELINE, *sorted(filter(registry.network_of, parts(method)))])
 
 
 def _sorted_values(value: Any) -> list[Any]:

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from plasticity.config import quantities, registry
 from plasticity.config.models import BASELINE, Dataset, Network, Optimizer, Problem, parts
 from plasticity.config.schema import MAX_NAME, StudyConfig, schemas_at
+from plasticity.config.spelling import hint
 
 KeyPath = tuple[str | int, ...]
 
@@ -166,11 +167,11 @@ def _describe_error(path: KeyPath, value: Any, details: ErrorDetails) -> str:
     key, kind, context = _dotted(path), details["type"], details.get("ctx", {})
     written = json.dumps(value, default=str)
     if kind == "extra_forbidden":
-        hint = _hint(path[-1], _keys_at(path[:-1]))
-        return f"{_dotted(path[:-1])} has an unknown key {path[-1]!r}. {hint}"
+        suggestion = hint(path[-1], _keys_at(path[:-1]))
+        return f"{_dotted(path[:-1])} has an unknown key {path[-1]!r}. {suggestion}"
     if kind == "literal_error":
         known = re.findall(r"'([^']*)'", context["expected"])
-        return f"{key} is {written}, which is unknown. {_hint(value, known)}"
+        return f"{key} is {written}, which is unknown. {hint(value, known)}"
     if kind == "string_pattern_mismatch":
         if details["loc"][-1] == "[key]":
             key, written = f"A name in {_dotted(path[:-1])}", repr(path[-1])
@@ -257,7 +258,7 @@ def _check_operators(curvature: Mapping[str, Any]) -> Iterator[str]:
     known = registry.names("operators")
     for name in curvature["operators"]:
         if name not in known:
-            yield f"curvature.operators has an unknown operator {name!r}. {_hint(name, known)}"
+            yield f"curvature.operators has an unknown operator {name!r}. {hint(name, known)}"
 
 
 def _check_datasets(config: Mapping[str, Any]) -> Iterator[str]:
@@ -309,12 +310,12 @@ def _check_choice(
     name = values[key]
     if name not in registry.names(folder):
         known = [*registry.names(folder), *other_names]
-        yield f"{section}.{key} is {name!r}, which is unknown. {_hint(name, known)}"
+        yield f"{section}.{key} is {name!r}, which is unknown. {hint(name, known)}"
         return
     options = registry.fields(folder, name)
     for option in sorted(values.keys() - options.keys() - set(common_keys)):
         known = [*(common for common in common_keys if common != key), *options]
-        yield f"{section} has an unknown key {option!r}. {_hint(option, known)}"
+        yield f"{section} has an unknown key {option!r}. {hint(option, known)}"
     for option, field in options.items():
         if field.required and option not in values:
             yield f"{section} lacks {option!r}, which {name} needs. Add it."
@@ -325,14 +326,14 @@ def _check_methods(config: Mapping[str, Any]) -> Iterator[str]:
     for name, values in config["methods"].items():
         unknown = [part for part in parts(name) if part not in known_methods]
         for part in unknown:
-            yield f"methods has an unknown method {part!r}. {_hint(part, known_methods)}"
+            yield f"methods has an unknown method {part!r}. {hint(part, known_methods)}"
         if not unknown:
             yield from _check_fields_of_method(name)
             yield from _check_hyperparameters(name, values)
         for setting in values.get("settings", []):
             if setting not in known_settings:
-                hint = _hint(setting, known_settings)
-                yield f"methods.{name}.settings names {setting!r}, which is unknown. {hint}"
+                suggestion = hint(setting, known_settings)
+                yield f"methods.{name}.settings names {setting!r}, which is unknown. {suggestion}"
 
 
 class Hyperparameter(NamedTuple):
@@ -390,7 +391,7 @@ def _check_hyperparameters(name: str, values: Mapping[str, Any]) -> Iterator[str
         prefix = f"{part}." if "+" in name else ""
         known |= {prefix + key: item for key, item in _hyperparameters_of(part).items()}
     for key in sorted(values.keys() - known.keys() - {"settings"}):
-        yield f"methods.{name} has an unknown key {key!r}. {_hint(key, ['settings', *known])}"
+        yield f"methods.{name} has an unknown key {key!r}. {hint(key, ['settings', *known])}"
     for key, declared in known.items():
         if key in values:
             yield from _check_hyperparameter(f"methods.{name}.{key}", values[key], declared)
@@ -403,7 +404,7 @@ def _check_hyperparameter(key: str, values: Any, declared: Hyperparameter) -> It
     for value in values if isinstance(values, list) else [values]:
         if declared.is_text:
             if declared.choices is not None and value not in declared.choices:
-                yield f"{key} is {value!r}, which is unknown. {_hint(value, declared.choices)}"
+                yield f"{key} is {value!r}, which is unknown. {hint(value, declared.choices)}"
         elif isinstance(value, str):
             number = _number_meant(value, "float_type") or "a number"
             yield f"{key} is the text {value!r} to YAML, not a number. Write {number} instead."
@@ -537,7 +538,7 @@ def _check_measure(
     if measure not in measured:
         yield (
             f"{key}.measure is {measure!r}, which this study does not measure. "
-            f"{_hint(measure, sorted(measured))}"
+            f"{hint(measure, sorted(measured))}"
         )
     point = hypothesis.get("evaluation_point")
     if point and point not in curvature["evaluation_points"]:
@@ -604,6 +605,14 @@ def _check_parts(name: str) -> Iterator[str]:
                 f"methods.{name}: {first} and {second} contradict each other, because both decide "
                 f"about {claims[0]}. Choose one."
             )
+    for first, second in itertools.combinations(parts(name), 2):
+        networks = registry.network_of(first), registry.network_of(second)
+        for key in networks[0].keys() & networks[1].keys():
+            if first != second and networks[0][key] != networks[1][key]:
+                yield (
+                    f"methods.{name}: {first} and {second} contradict each other, because both set "
+                    f"network.{key}. Choose one."
+                )
     for part, other in itertools.permutations(parts(name), 2):
         refused = registry.constant("methods", part, "REFUSES") or {}
         for key, value in registry.network_of(other).items():
@@ -667,12 +676,3 @@ def _number_meant(value: object, kind: str) -> str | None:
         return str(int(number)) if number.is_integer() else None
     candidates = (f"{number:.{digits}e}" for digits in range(1, 18))
     return next(text for text in candidates if float(text) == number)
-
-
-def _hint(word: object, known: Sequence[str]) -> str:
-    """Suggest the known word that is closest, and list all."""
-    if not known:
-        return "Remove it."
-    close = difflib.get_close_matches(str(word), known, n=1)
-    suggestion = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{suggestion}Known: {', '.join(known)}."

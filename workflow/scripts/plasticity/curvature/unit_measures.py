@@ -156,7 +156,8 @@ def saturated(slopes: Tensor) -> Tensor:
     """Find the units that are flat on almost all data, so that no gradient passes them.
 
     A unit is flat where the magnitude of its activation's derivative is at most 1 − 0.99². For tanh
-    this is a magnitude of at least 0.99, the usual definition. For relu it is an input below 0.
+    this is a magnitude of at least 0.99, the usual definition. For relu and leaky_relu, whose slope
+    is then 0.01, it is an input below 0.
 
     Args:
         slopes: derivatives of a layer's activations by their inputs, shape ``(run, row, unit)``.

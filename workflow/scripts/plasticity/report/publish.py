@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
@@ -103,7 +104,7 @@ def reduced(data: xr.Dataset, main_operator: str, has_spectra: bool) -> xr.Datas
     }
     spectra = set()
     if has_spectra:
-        spectra = {f"{operator}_{name}" for operator in operators for name in SPECTRA}
+        spectra = {name for operator in operators for name in _drawn_spectra(data, operator)}
     wanted = of_all_blocks | numbers | spectra
 
     part = data[sorted(name for name in wanted if name in data)].load()
@@ -116,8 +117,16 @@ def reduced(data: xr.Dataset, main_operator: str, has_spectra: bool) -> xr.Datas
             values = values.where(part.evaluation_point == "next")
         if "block" in dims and name not in of_all_blocks:
             values = values.where(part.block == "all")
-        part[name] = values
+        # spectra are most of the file, and a figure needs no more digits
+        part[name] = values.astype(np.float32) if name in spectra else values
     return part
+
+
+def _drawn_spectra(data: xr.Dataset, operator: str) -> list[str]:
+    """Name what is drawn of an operator's spectra: of estimates only the density."""
+    margins = panels.series(data, f"{operator}_trace_margin", "none", block="all")
+    is_estimated = bool((margins > 0).any())
+    return [f"{operator}_{name}" for name in (SPECTRA[1:] if is_estimated else SPECTRA)]
 
 
 def _provenance(results: Path, command: str) -> dict[str, object]:
