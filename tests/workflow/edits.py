@@ -378,6 +378,10 @@ SETTINGS_METHODS_SEEDS: dict[str, Edit] = {
         ),
         L2_TUNED,
     ),
+    "a tuning seed and longer grids": Edit(
+        in_sequence(put("seeds.tune", 1), put("tuning", {"lengthen": 1})),
+        L2_TUNED | {f"lengthen_grid {RELU}/l2"},
+    ),
     "one more arm": Edit(put("methods.l2.strength", [0.001, 0.01, 0.1]), L2_CHANGED),
     "one arm fewer": Edit(put("methods.l2.strength", [0.001]), L2_CHANGED),
     "arms in another order": Edit(put("methods.l2.strength", [0.01, 0.001]), RECONFIGURED),
@@ -510,7 +514,7 @@ EDITS = {
 
 COLUMNS = {
     "prepare": ("prepare",),
-    "tune": ("tune_ensemble", "choose_arm"),
+    "tune": ("tune_ensemble", "lengthen_grid", "choose_arm"),
     "train": ("train_ensemble",),
     "curvature": ("measure_ensemble",),
     "gather": ("gather",),

@@ -24,7 +24,7 @@ CONFIG_SECTIONS = (
     models.Spectra,
     models.Curvature,
     models.Training,
-    models.Criterion,
+    models.Tuning,
     models.Statistics,
 )
 UNEDITED_KEYS = {"options", "kind"}

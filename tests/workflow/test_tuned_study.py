@@ -193,6 +193,44 @@ def test_runs_of_tuning_seeds_differ_from_reporting_runs(tuned_study):
     assert not np.isin(tuning_losses, reporting_losses).any()
 
 
+# Longer grids
+
+
+def read_errors(project, name):
+    """Return the final errors of all arms on the tuning seeds, dims ``(arm, seed, task)``."""
+    paths = sorted((results(project) / "tuning" / TUNED).glob(name))
+    return xr.concat([netcdf.read(path).final_error for path in paths], "seed")
+
+
+@pytest.mark.slow
+def test_lengthened_grid_equals_a_grid_that_had_the_added_arm_from_the_start(tuned_copy):
+    first_choice = read_choice(tuned_copy)["arm"]["strength"]
+    tuned_copy.config(lambda config: config.update(tuning={"lengthen": 1}))
+    tuned_copy.build("tables")
+
+    # The values continue at the end where the best arm lies, with the same ratio.
+    added_strength = {0.001: 1e-05, 0.1: 10.0}[first_choice]
+    strengths = [*STRENGTHS, added_strength]
+    lengthened = read_errors(tuned_copy, "lengthened/outcomes.nc")
+    assert [float(name.partition("=")[2][:-1]) for name in lengthened.arm.values] == strengths
+    assert list(lengthened.seed) == TUNING_SEEDS
+    scores = lengthened.astype(float).mean(("seed", "task")).values
+    assert read_choice(tuned_copy)["arm"] == {"strength": strengths[int(scores.argmin())]}
+    table = pd.read_csv(results(tuned_copy) / "tables" / "tuning.csv")
+    assert set(table["arm"]) == set(lengthened.arm.values)
+    names = {path.name for path in (results(tuned_copy) / "tuning" / TUNED).glob("lengthened/*")}
+    assert names == {"outcomes.nc"}, "files for a restart remain"
+
+    def list_all_arms(config):
+        del config["tuning"]
+        config["methods"]["l2_init"]["strength"] = strengths
+
+    tuned_copy.config(list_all_arms)
+    tuned_copy.build("tune")
+    wide = read_errors(tuned_copy, "1???/outcomes.nc").sel(arm=lengthened.arm)
+    np.testing.assert_array_equal(wide, lengthened)
+
+
 # Criteria
 
 

@@ -2,7 +2,7 @@
 rule analyse:
     input:
         datasets=targets("datasets/{setting}.nc", setting=STUDY.settings),
-        tuned_on=targets("tuning/{ensemble}/outcomes.nc", ensemble=TUNED_ENSEMBLES),
+        tuned_on=all_compared_outcomes(),
         choices=targets("tuning/{tuned}/choice.json", tuned=TUNED),
     output:
         targets("tables/{table}.csv", table=TABLES),

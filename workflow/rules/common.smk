@@ -166,11 +166,6 @@ STUDY = replace(STUDY, finished=finished_blocks(RESULTS))
 
 ENSEMBLES = [ensemble.folder for ensemble in STUDY.ensembles()]
 TUNED = [f"{setting}/{method}" for setting, method in STUDY.tuned_methods()]
-TUNED_ENSEMBLES = [
-    f"{setting}/{method}/{seeds}"
-    for setting, method in STUDY.tuned_methods()
-    for seeds in STUDY.tuning_blocks(setting, method)
-]
 # an environment variable, not a param, because the folder of the data changes no result
 DATA_ROOT = Path(os.environ.get("PLASTICITY_DATA") or config["data_root"]).expanduser()
 os.environ.update(PLASTICITY_DATA=str(DATA_ROOT))
@@ -221,10 +216,28 @@ def choice_of(wildcards):
 
 
 def tuning_outcomes_of(wildcards):
-    """List the outcomes of all arms of a method on the tuning seeds."""
+    """List the outcomes of all arms that the config gives a method, on the tuning seeds."""
     folder = f"tuning/{wildcards.setting}/{wildcards.method}"
     blocks = STUDY.tuning_blocks(wildcards.setting, wildcards.method)
     return [result(f"{folder}/{seeds}/outcomes.nc") for seeds in blocks]
+
+
+def compared_outcomes_of(wildcards):
+    """List the outcomes from which an arm is selected."""
+    if not STUDY.tuning.lengthen:
+        return tuning_outcomes_of(wildcards)
+    return [result(f"tuning/{wildcards.setting}/{wildcards.method}/lengthened/outcomes.nc")]
+
+
+def all_compared_outcomes():
+    """List the outcomes from which the arms of all methods are selected."""
+    if STUDY.tuning.lengthen:
+        return targets("tuning/{tuned}/lengthened/outcomes.nc", tuned=TUNED)
+    return [
+        result(f"tuning/{setting}/{method}/{seeds}/outcomes.nc")
+        for setting, method in STUDY.tuned_methods()
+        for seeds in STUDY.tuning_blocks(setting, method)
+    ]
 
 
 def ensembles_in(wildcards):
@@ -263,9 +276,14 @@ def tuning_of(wildcards):
     return STUDY.tuning_job(wildcards.setting, wildcards.method, wildcards.seeds)
 
 
+def lengthening_of(wildcards):
+    """Return the settings of the job that lengthens the grid of a method."""
+    return STUDY.lengthening_job(wildcards.setting, wildcards.method)
+
+
 def choosing_of(wildcards):
     """Return the settings of the job that selects an arm."""
-    return as_json({"setting": wildcards.setting, "criterion": vars(STUDY.criterion)})
+    return as_json({"setting": wildcards.setting, "criterion": STUDY.tuning.criterion})
 
 
 def gathering_of(wildcards):
@@ -345,14 +363,21 @@ MARGIN = 30  # minutes that a job requests in addition to the expected time
 
 def expected_seconds(rule_name, wildcards):
     """Estimate the run time of a Slurm job."""
-    arms = STUDY.reported_arms(wildcards.method)
-    if rule_name == "tune_ensemble":
-        arms = STUDY.arms(wildcards.method)
     problem = STUDY.settings[wildcards.setting].problem
-    tasks = len(arms) * len(block_seeds(wildcards.seeds)) * problem.tasks
+    tasks = count_runs(rule_name, wildcards) * problem.tasks
     if rule_name == "measure_ensemble":
         return tasks * SECONDS_PER_CHECKPOINT
     return tasks * problem.steps // STEPS_PER_SECOND
+
+
+def count_runs(rule_name, wildcards):
+    """Count the runs of a Slurm job, or the most that one hyperparameter can add to a grid."""
+    if rule_name == "lengthen_grid":
+        return STUDY.tuning.lengthen * STUDY.tuning_seeds
+    arms = STUDY.reported_arms(wildcards.method)
+    if rule_name == "tune_ensemble":
+        arms = STUDY.arms(wildcards.method)
+    return len(arms) * len(block_seeds(wildcards.seeds))
 
 
 def slurm_resources(rule_name, memory, gpu):

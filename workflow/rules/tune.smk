@@ -1,5 +1,5 @@
-# tuning: train all arms of a method on the tuning seeds, and select one for the reporting seeds;
-# methods with one arm are not tuned
+# tuning: train all arms of a method on the tuning seeds, add arms beyond an end of the grid, and
+# select one for the reporting seeds; methods with one arm are not tuned
 rule tune:
     input:
         targets("tuning/{tuned}/choice.json", tuned=TUNED),
@@ -33,9 +33,37 @@ rule tune_ensemble:
         " --memory {resources.mem_mb}"
 
 
+rule lengthen_grid:
+    input:
+        data=dataset_of,
+        tuned_on=tuning_outcomes_of,
+    output:
+        result("tuning/{setting}/{method}/lengthened/outcomes.nc"),
+    log:
+        log_file("tuning/{setting}/{method}/lengthen"),
+    benchmark:
+        benchmark_file("tuning/{setting}/{method}/lengthen")
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        **slurm_resources("lengthen_grid", memory=3000, gpu=True),
+    params:
+        settings=lengthening_of,
+        code=lambda wildcards: code(
+            "lengthen",
+            *plugins_of_method(wildcards.method),
+            *plugins_of_setting(wildcards.setting),
+        ),
+    shell:
+        "python workflow/scripts/lengthen.py --data {input.data} --tuned_on {input.tuned_on}"
+        " --outcomes {output} --settings {params.settings:q} --code {params.code:q} --log {log}"
+        " --memory {resources.mem_mb}"
+
+
 rule choose_arm:
     input:
-        tuning_outcomes_of,
+        compared_outcomes_of,
     output:
         result("tuning/{setting}/{method}/choice.json"),
     log:

@@ -3,16 +3,16 @@
 import json
 
 from plasticity.atomic import atomic_write, explain_write_errors
-from plasticity.config.models import Criterion
+from plasticity.config.models import Tuning
 from plasticity.job import Job, start
 from plasticity.storage import netcdf
 from plasticity.training import selection
 
 
 def main(job: Job) -> None:
-    criterion = Criterion(**job.settings["criterion"])
+    tuning = Tuning(**job.settings["criterion"])
     outcomes = [netcdf.read(path) for path in job.paths["outcomes"]]
-    choice = selection.choose(outcomes, criterion, job.settings["setting"])
+    choice = selection.choose(outcomes, tuning, job.settings["setting"])
     output = job.path("output")
     with atomic_write(output) as part, explain_write_errors(output):
         part.write_text(json.dumps(choice, indent=2) + "\n", encoding="utf-8")

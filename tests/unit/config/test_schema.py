@@ -11,7 +11,6 @@ from configs import ABSENT, CONFIG, OPERATORS, PROBLEM, changed
 
 from plasticity.config import models, registry, schema, study
 from plasticity.config.models import (
-    Criterion,
     Curvature,
     Dataset,
     Network,
@@ -20,6 +19,7 @@ from plasticity.config.models import (
     Spectra,
     Statistics,
     Training,
+    Tuning,
 )
 from plasticity.training import outcomes
 
@@ -158,7 +158,7 @@ def test_defaults_of_curvature_equal_defaults_of_classes():
 
 def test_defaults_of_sections_equal_defaults_of_classes():
     assert defaults_in("training") == asdict(Training())
-    assert defaults_in("tuning") == asdict(Criterion())
+    assert defaults_in("tuning") == asdict(Tuning())
     assert Statistics.of(defaults_in("statistics")) == Statistics()
     assert set(defaults_in("statistics")) == set(asdict(Statistics()))
     assert defaults_in("seeds") == {"tune": 0}

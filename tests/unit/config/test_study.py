@@ -23,12 +23,12 @@ from hypothesis import strategies as st
 
 from plasticity.config import registry, study
 from plasticity.config.models import (
-    Criterion,
     Curvature,
     Setting,
     Spectra,
     Statistics,
     Training,
+    Tuning,
     arm_name,
     baseline_of,
 )
@@ -508,7 +508,7 @@ def test_criterion_is_in_no_training_job():
     first = tuned_study()
     criterion = {"outcome": "final_loss", "stage": "late"}
     second = tuned_study(("tuning", criterion), ("seeds.tune", 4))
-    assert (first.criterion, second.criterion) == (Criterion(), Criterion("final_loss", "late"))
+    assert (first.tuning, second.tuning) == (Tuning(), Tuning("final_loss", "late"))
     for ensemble in first.ensembles():
         job = first.training_job(ensemble.setting, ensemble.method, ensemble.seeds)
         assert job == second.training_job(ensemble.setting, ensemble.method, ensemble.seeds)

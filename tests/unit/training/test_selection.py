@@ -8,7 +8,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plasticity.config.models import Criterion, arm_name
+from plasticity.config.models import Tuning, arm_name
 from plasticity.errors import StudyError
 from plasticity.statistics import resampling, summaries
 from plasticity.statistics.table_files import read_table
@@ -49,7 +49,7 @@ def block(errors, seeds=(1000,), diverged=()):
 
 
 def chosen(*blocks, **criterion):
-    return choose(blocks, Criterion(**criterion), "row")["arm"]["strength"]
+    return choose(blocks, Tuning(**criterion), "row")["arm"]["strength"]
 
 
 def test_arm_with_lowest_mean_is_selected():
@@ -58,7 +58,7 @@ def test_arm_with_lowest_mean_is_selected():
 
 def test_score_is_the_mean_over_tasks_and_seeds_of_all_blocks():
     one, two = block([0.3, 0.2], seeds=(1000, 1001)), block([0.1, 0.6], seeds=(1002,))
-    found = choose([one, two], Criterion(), "row")
+    found = choose([one, two], Tuning(), "row")
     assert found["arm"] == {"strength": 0.001}
     assert found["score"] == pytest.approx((0.3 + 0.3 + 0.1) / 3)
     assert [compared["score"] for compared in found["compared"]] == pytest.approx([0.7 / 3, 1 / 3])
@@ -89,7 +89,7 @@ def test_arm_with_a_diverged_seed_is_never_selected():
     data = block([0.1, 0.9, 0.95], seeds=(1000, 1001), diverged=[(0, 1)])
     for stage in ("all", "early", "late"):
         assert chosen(data, stage=stage) == 0.01
-    found = choose([data], Criterion(), "row")["compared"]
+    found = choose([data], Tuning(), "row")["compared"]
     assert found[0]["score"] is None
     assert json.dumps(found)
 
@@ -109,7 +109,7 @@ def test_divergence_of_every_arm_is_an_error():
 )
 def test_no_arm_is_better_than_the_selected_one(errors, seeds):
     data = block(errors, seeds=range(1000, 1000 + seeds))
-    assert STRENGTHS.index(chosen(data)) == int(np.argmin(scores(data, Criterion())))
+    assert STRENGTHS.index(chosen(data)) == int(np.argmin(scores(data, Tuning())))
 
 
 # The table
@@ -122,7 +122,7 @@ def table():
         block(draw.uniform(0, 1, (3, TASKS)), seeds=(seed,), diverged=[(2, 0)] * (seed == 1001))
         for seed in (1000, 1001, 1002)
     ]
-    choice = choose(blocks, Criterion("online_error", "late"), "row")
+    choice = choose(blocks, Tuning("online_error", "late"), "row")
     return blocks, choice, summaries.tuning({("row", "l2"): blocks}, {("row", "l2"): choice})
 
 

@@ -294,17 +294,25 @@ class Curvature:
 
 
 @dataclass(frozen=True)
-class Criterion:
+class Tuning:
     """How the tuning seeds select an arm of a method: by the least mean of an outcome.
 
     Attributes:
         outcome: The outcome that is averaged.
         stage: The tasks that it is averaged over: all, late (the last eighth) or early (as many
             tasks, from the second one on).
+        lengthen: How many values may be added to a hyperparameter, one after the other. A value is
+            added next to the best arm if this arm lies at an end of the values.
     """
 
     outcome: Literal["final_error", "online_error", "final_loss", "test_error"] = "final_error"
     stage: Literal["all", "early", "late"] = "all"
+    lengthen: Annotated[int, Field(ge=0, le=10)] = 0
+
+    @property
+    def criterion(self) -> dict[str, str]:
+        """What is averaged, and over which tasks."""
+        return {"outcome": self.outcome, "stage": self.stage}
 
 
 def parts(method: str) -> list[str]:

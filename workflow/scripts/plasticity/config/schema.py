@@ -21,7 +21,6 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from plasticity.config.models import (
     Count,
-    Criterion,
     Curvature,
     Dataset,
     Decay,
@@ -37,6 +36,7 @@ from plasticity.config.models import (
     Statistics,
     Text,
     Training,
+    Tuning,
 )
 
 FILE = Path(__file__).resolve().parents[3] / "schemas" / "config.schema.json"
@@ -284,7 +284,7 @@ class TrainingSection(Section):
     """What training records, and the precision of its computations."""
 
 
-@section_of(Criterion)
+@section_of(Tuning)
 class TuningSection(Section):
     """How the tuning seeds select an arm of a method: by the least mean of an outcome."""
 

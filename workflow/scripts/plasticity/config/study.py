@@ -11,7 +11,6 @@ from typing import Any
 from plasticity.config import registry, validation
 from plasticity.config.models import (
     BASELINE,
-    Criterion,
     Curvature,
     Dataset,
     Hypothesis,
@@ -19,6 +18,7 @@ from plasticity.config.models import (
     Setting,
     Statistics,
     Training,
+    Tuning,
     arm_name,
     is_baseline,
     parts,
@@ -63,7 +63,7 @@ class Study:
     training: Training
     curvature: Curvature
     tuning_seeds: int = 0
-    criterion: Criterion = Criterion()  # noqa: RUF009 - it is frozen
+    tuning: Tuning = Tuning()  # noqa: RUF009 - it is frozen
     statistics: Statistics = Statistics()  # noqa: RUF009 - it is frozen
     figures: Mapping[str, Sequence[str]] = field(default_factory=dict)
     finished: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -178,6 +178,12 @@ class Study:
                 "seeds": block_seeds(seeds),
             }
         )
+
+    def lengthening_job(self, setting: str, method: str) -> str:
+        """Describe the job that adds arms beyond an end of a method's grid as JSON."""
+        values: dict[str, Any] = json.loads(self.tuning_job(setting, method, "0"))
+        del values["seeds"]
+        return as_json(values | {"tuning": asdict(self.tuning)})
 
     def prepare_job(self, dataset: str) -> str:
         """Describe the job that prepares a dataset as JSON."""
@@ -333,7 +339,7 @@ def read(config: Mapping[str, Any], where: str = "config.yaml") -> Study:
         training=Training(**config.get("training", {})),
         curvature=Curvature.of(config["curvature"]),
         tuning_seeds=config["seeds"].get("tune", 0),
-        criterion=Criterion(**config.get("tuning", {})),
+        tuning=Tuning(**config.get("tuning", {})),
         statistics=Statistics.of(config.get("statistics", {})),
         figures=config.get("figures", {}),
     )

@@ -20,8 +20,8 @@ ALLOWED = "PLASTICITY_AUDIT"
 STAGES = ("data", "tuning", "runs", "datasets", "tables", "figures", "checks.txt", "report.html")
 ASIDE = "aside"  # folder of a study to which outdated results are moved
 OUTDATED_INPUT = "an input does not match"
-# folders that jobs use for themselves
-INTERNAL_FOLDERS = {"cache", "resume", "resume_curvature"}
+# how the names of folders begin that jobs use for themselves
+INTERNAL_FOLDERS = ("cache", "resume")
 
 
 def untracked_results(folder: Path) -> list[Path]:
@@ -138,7 +138,7 @@ def _results(folder: Path) -> Iterator[Path]:
         if (folder / stage).is_file():
             yield folder / stage
         for parent, folders, files in os.walk(folder / stage):
-            folders[:] = sorted(set(folders) - INTERNAL_FOLDERS)
+            folders[:] = sorted(name for name in folders if not name.startswith(INTERNAL_FOLDERS))
             yield from (Path(parent, file) for file in sorted(files) if not file.endswith(".part"))
 
 

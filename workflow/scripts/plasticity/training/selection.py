@@ -2,39 +2,38 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from plasticity.config.models import Criterion
+from plasticity.config.models import Tuning
 from plasticity.errors import StudyError
 from plasticity.training.outcomes import stages
 
 
-def scores(outcomes: xr.Dataset, criterion: Criterion) -> np.ndarray:
+def scores(outcomes: xr.Dataset, tuning: Tuning) -> np.ndarray:
     """Average an outcome over the tasks of a stage, then over seeds.
 
     Args:
         outcomes: dims ``(arm, seed, task)``.
-        criterion: the outcome and the stage.
+        tuning: the outcome and the stage.
 
     Returns:
         Shape ``(arm,)``; infinite if a seed of the arm diverged, in whatever task.
     """
-    stage = stages(outcomes.sizes["task"])[criterion.stage]
-    values = outcomes[criterion.outcome].astype(np.float64).isel(task=stage)
+    stage = stages(outcomes.sizes["task"])[tuning.stage]
+    values = outcomes[tuning.outcome].astype(np.float64).isel(task=stage)
     diverged = (outcomes["status"].isel(task=-1) != 0).any("seed")
     return np.asarray(values.mean("task").mean("seed").where(~diverged, np.inf))
 
 
-def choose(blocks: Sequence[xr.Dataset], criterion: Criterion, setting: str) -> dict[str, Any]:
+def choose(blocks: Sequence[xr.Dataset], tuning: Tuning, setting: str) -> dict[str, Any]:
     """Select the arm with the lowest score; of equal arms, the first.
 
     Args:
         blocks: outcomes of all arms on each block of tuning seeds.
-        criterion: the outcome and the stage that are scored.
+        tuning: the outcome and the stage that are scored.
         setting: name of the setting, for messages.
 
     Returns:
@@ -46,7 +45,7 @@ def choose(blocks: Sequence[xr.Dataset], criterion: Criterion, setting: str) -> 
     """
     outcomes = xr.concat(blocks, "seed", join="exact")
     settings = json.loads(blocks[0].attrs["settings"])
-    of_arms = scores(outcomes, criterion)
+    of_arms = scores(outcomes, tuning)
     if not np.isfinite(of_arms).any():
         raise StudyError(
             f"every arm of {settings['method']} diverged on some tuning seed of {setting}, so none "
@@ -59,7 +58,7 @@ def choose(blocks: Sequence[xr.Dataset], criterion: Criterion, setting: str) -> 
     best = int(of_arms.argmin())
     return {
         **compared[best],
-        "criterion": asdict(criterion),
+        "criterion": tuning.criterion,
         "seeds": outcomes.seed.values.tolist(),
         "compared": compared,
     }
