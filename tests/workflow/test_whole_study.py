@@ -50,6 +50,7 @@ TABLES = [
     "null_models",
     "lead_lag",
     "prediction",
+    "early_warning",
     "redundancy",
     "comparisons",
     "profiles",

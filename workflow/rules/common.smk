@@ -41,6 +41,7 @@ TABLES = [
     "counterexamples",
     "arms",
     "prediction",
+    "early_warning",
     "redundancy",
     "comparisons",
     "profiles",
@@ -63,6 +64,7 @@ PAGES = {
         "counterexamples": "where an explanation fails",
         "arms": "which explanation tells arms that lose plasticity from others",
         "prediction": "how well measures rank checkpoints",
+        "early_warning": "which measures warn of a large gap",
         "redundancy": "how far ranks are the same thing",
     },
     "methods": {

@@ -9,6 +9,7 @@ from plasticity.config.models import Statistics
 from plasticity.statistics import (
     associations,
     comparisons,
+    early_warning,
     hypotheses,
     lead_lag,
     meta_analysis,
@@ -55,6 +56,7 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
         "counterexamples": counterexamples,
         "arms": meta_analysis.rank_arms(counterexamples, draws),
         "prediction": prediction.prediction(settings, draws, fates),
+        "early_warning": early_warning.early_warning(settings, config.lost),
         "redundancy": prediction.redundancy(settings, draws),
         "profiles": comparisons.profiles(settings, draws),
     }
