@@ -44,6 +44,7 @@ TABLES = [
     "hypotheses",
     "summary",
     "consistency",
+    "population",
     "counterexamples",
     "arms",
     "associations",

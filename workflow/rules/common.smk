@@ -38,6 +38,7 @@ TABLES = [
     "null_models",
     "lead_lag",
     "consistency",
+    "population",
     "counterexamples",
     "arms",
     "prediction",
@@ -61,6 +62,7 @@ PAGES = {
     },
     "explanations": {
         "consistency": "each explanation over settings",
+        "population": "which explanation changes most where most plasticity is lost",
         "counterexamples": "where an explanation fails",
         "arms": "which explanation tells arms that lose plasticity from others",
         "prediction": "how well measures rank checkpoints",

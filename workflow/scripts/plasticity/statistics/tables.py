@@ -13,6 +13,7 @@ from plasticity.statistics import (
     hypotheses,
     lead_lag,
     meta_analysis,
+    population,
     prediction,
     statements,
     summaries,
@@ -48,6 +49,7 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
         "lead_lag": lead_lag.lead_lag(settings, draws),
         "consistency": meta_analysis.consistency(settings, draws),
         "comparisons": comparisons.comparisons(settings, draws, declared_pairs),
+        "population": population.population(settings, draws),
     }
     tables |= hypotheses.adjust_p_values(tests, config.hypotheses)
     fates = {arrays.setting: meta_analysis.fate(arrays, draws, config.lost) for arrays in settings}
