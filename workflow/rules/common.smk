@@ -38,9 +38,11 @@ TABLES = [
     "null_models",
     "lead_lag",
     "consistency",
+    "population",
     "counterexamples",
     "arms",
     "prediction",
+    "early_warning",
     "redundancy",
     "comparisons",
     "profiles",
@@ -60,9 +62,11 @@ PAGES = {
     },
     "explanations": {
         "consistency": "each explanation over settings",
+        "population": "which explanation changes most where most plasticity is lost",
         "counterexamples": "where an explanation fails",
         "arms": "which explanation tells arms that lose plasticity from others",
         "prediction": "how well measures rank checkpoints",
+        "early_warning": "which measures warn of a large gap",
         "redundancy": "how far ranks are the same thing",
     },
     "methods": {

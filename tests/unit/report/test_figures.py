@@ -34,6 +34,7 @@ from plasticity.statistics import (
     comparisons,
     lead_lag,
     meta_analysis,
+    population,
     prediction,
     resampling,
     summaries,
@@ -140,6 +141,7 @@ def tables_of(datasets):
         "lead_lag": lead_lag.lead_lag(settings, draws),
         "consistency": meta_analysis.consistency(settings, draws),
         "comparisons": comparisons.comparisons(settings, draws),
+        "population": population.population(settings, draws),
     }
     others = {
         "counterexamples": meta_analysis.find_counterexamples(settings, draws, 0.05, 0.2),

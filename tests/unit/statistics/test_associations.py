@@ -50,7 +50,7 @@ def test_resampled_correlation_equals_scipy_on_the_drawn_seeds(rank):
     random = np.random.default_rng(0)
     x, y = np.round(random.normal(size=(2, 2, SEEDS)), 1)  # with ties
     counts = DRAWS.counts(SEEDS)[:20]
-    statistic = associations._correlation_over_seeds(x, y, rank)
+    statistic = associations.correlation_over_seeds(x, y, rank)
     correlations = statistic(counts).reshape(20, 2, 2)
     reference = scipy.stats.spearmanr if rank else scipy.stats.pearsonr
     for draw, repeats in enumerate(counts.astype(int)):

@@ -53,7 +53,7 @@ def test_interval_contains_its_estimate_or_is_nan(seed):
     """One seed alone differs in x. Its rank in y decides whether resamples give an interval."""
     x = np.eye(10)[[seed]]
     y = np.arange(10.0)[None]
-    statistic = associations._correlation_over_seeds(x, y, rank=True)
+    statistic = associations.correlation_over_seeds(x, y, rank=True)
     low, high = resampling.bca(statistic, 10, DRAWS)
     is_extreme = seed in (0, 9)
     assert np.isnan([low, high]).all() == is_extreme

@@ -264,8 +264,8 @@ def _between_runs(
     x = series.x.mean(axis=-1)
     y = series.y.mean(axis=-1)
     shape = (len(x), len(y))
-    spearman = _clip(_resample(_correlation_over_seeds(x, y, rank=True), shape, seeds, draws))
-    pearson = _clip(_resample(_correlation_over_seeds(x, y, rank=False), shape, seeds, draws))
+    spearman = _clip(_resample(correlation_over_seeds(x, y, rank=True), shape, seeds, draws))
+    pearson = _clip(_resample(correlation_over_seeds(x, y, rank=False), shape, seeds, draws))
     p = _permutation_p(standardized_ranks(x), standardized_ranks(y), draws)
     correlations = Correlations(replace(spearman, p=p), pearson)
     yield from _rows(series, outcome_names, correlations, series.note)
@@ -303,7 +303,7 @@ def _permutation_p(x: np.ndarray, y: np.ndarray, draws: Draws) -> np.ndarray:
     return permutation_test(x[:, None, :, None] * y[None, :, None, :], draws)
 
 
-def _correlation_over_seeds(x: np.ndarray, y: np.ndarray, rank: bool) -> Statistic:
+def correlation_over_seeds(x: np.ndarray, y: np.ndarray, rank: bool) -> Statistic:
     """Express correlations over seeds as a statistic.
 
     Args:

@@ -28,6 +28,7 @@ KINDS = {
     "lead_lag": "question",
     "consistency": "association",
     "comparisons": "statistic",
+    "population": "statistic",
 }
 COLUMNS = [
     "hypothesis",

@@ -32,7 +32,12 @@ from plasticity.statistics.resampling import (
     interval,
     permutation_test,
 )
-from plasticity.statistics.setting_arrays import MIN_TASKS, CompleteSeries, SettingArrays
+from plasticity.statistics.setting_arrays import (
+    MIN_TASKS,
+    CompleteSeries,
+    SettingArrays,
+    compute_change,
+)
 from plasticity.training.outcomes import stage_masks
 
 EXPLAINED_ARM = "none"  # the arm whose loss of plasticity is to be explained
@@ -266,16 +271,13 @@ def _counterexample_rows(
             if not len(series.seeds):
                 continue
             masks = stage_masks(series.tasks, arrays.outcomes.shape[-1])
-            loss = _mean_estimate(_late_minus_early(series.y[gap], masks), draws)
+            loss = _mean_estimate(_change("final_error_gap", series.y[gap], masks), draws)
             for variant, values in zip(series.variants, series.x, strict=True):
                 measure = variant.measure
-                quantity = quantities.describe(measure)
-                sign = quantity.claimed_sign
+                sign = quantities.describe(measure).claimed_sign
                 if not sign:
                     continue
-                is_relative = not quantity.is_share
-                changes = sign * _late_minus_early(values, masks, is_relative=is_relative)
-                change = _mean_estimate(changes, draws)
+                change = _mean_estimate(sign * _change(measure, values, masks), draws)
                 verdict = _verdict(loss, change, lost, moved)
                 yield {
                     "setting": arrays.setting,
@@ -389,7 +391,7 @@ def fate(arrays: SettingArrays, draws: Draws, lost: float, arm: str = "none") ->
         return "unclear"
     tasks = gaps.shape[1]
     masks = stage_masks(range(tasks), tasks)
-    return _fate(_mean_estimate(_late_minus_early(complete, masks), draws), lost)
+    return _fate(_mean_estimate(_change("final_error_gap", complete, masks), draws), lost)
 
 
 def _fate(loss: Estimate, lost: float) -> str:
@@ -438,15 +440,13 @@ def _verdict(loss: Estimate, change: Estimate, lost: float, moved: float) -> str
     return "unclear"
 
 
-def _late_minus_early(
-    values: np.ndarray, masks: Mapping[str, np.ndarray], is_relative: bool = False
-) -> np.ndarray:
-    """Subtract the mean over the early tasks from that over the late ones.
+def _change(measure: str, values: np.ndarray, masks: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Compute how the mean over late tasks differs from that over early ones.
 
     Args:
+        measure: name of the measure or outcome.
         values: shape ``(seed, task)``.
         masks: from `stage_masks`.
-        is_relative: whether to divide by the larger magnitude of the two means.
 
     Returns:
         Shape ``(seed,)``; NaN if no early or no late task was measured.
@@ -455,8 +455,4 @@ def _late_minus_early(
         return np.full(len(values), np.nan)
     early = values[:, masks["early"]].mean(axis=-1)
     late = values[:, masks["late"]].mean(axis=-1)
-    difference = late - early
-    if not is_relative:
-        return np.asarray(difference)
-    largest = np.maximum(abs(early), abs(late))
-    return np.asarray(difference / np.where(largest > 0, largest, 1))
+    return compute_change(measure, early, late)

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from plasticity.config.models import is_baseline
-from plasticity.config.quantities import OUTCOMES, preference
+from plasticity.config.quantities import OUTCOMES, describe, preference
 from plasticity.statistics.summaries import add_gaps, series
 
 MIN_TASKS = 6  # a correlation over fewer tasks is too uncertain to report
@@ -167,6 +167,24 @@ def preferred_variants(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame
     order = [preference(point, block) for point, block in variants]
     ordered = table.assign(order=order).sort_values("order", kind="stable").drop(columns="order")
     return ordered.drop_duplicates(list(keys), keep="last").sort_index()
+
+
+def compute_change(measure: str, early: np.ndarray, late: np.ndarray) -> np.ndarray:
+    """Compute how a measure changed: absolutely for a share, otherwise relatively.
+
+    A relative change is divided by the larger magnitude of the two. So it is defined for 0 and for
+    negative values, and lies in [−1, 1] if the values have one sign.
+
+    Args:
+        measure: its name.
+        early: values, shape ``(…)``.
+        late: values, same shape.
+    """
+    difference = late - early
+    if describe(measure).is_share:
+        return np.asarray(difference)
+    largest = np.maximum(abs(early), abs(late))
+    return np.asarray(difference / np.where(largest > 0, largest, 1))
 
 
 def mask_indices(mask: bytes) -> np.ndarray:

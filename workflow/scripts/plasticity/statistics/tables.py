@@ -9,9 +9,11 @@ from plasticity.config.models import Statistics
 from plasticity.statistics import (
     associations,
     comparisons,
+    early_warning,
     hypotheses,
     lead_lag,
     meta_analysis,
+    population,
     prediction,
     statements,
     summaries,
@@ -47,6 +49,7 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
         "lead_lag": lead_lag.lead_lag(settings, draws),
         "consistency": meta_analysis.consistency(settings, draws),
         "comparisons": comparisons.comparisons(settings, draws, declared_pairs),
+        "population": population.population(settings, draws),
     }
     tables |= hypotheses.adjust_p_values(tests, config.hypotheses)
     fates = {arrays.setting: meta_analysis.fate(arrays, draws, config.lost) for arrays in settings}
@@ -55,6 +58,7 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
         "counterexamples": counterexamples,
         "arms": meta_analysis.rank_arms(counterexamples, draws),
         "prediction": prediction.prediction(settings, draws, fates),
+        "early_warning": early_warning.early_warning(settings, config.lost),
         "redundancy": prediction.redundancy(settings, draws),
         "profiles": comparisons.profiles(settings, draws),
     }
