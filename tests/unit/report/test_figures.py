@@ -24,7 +24,7 @@ from matplotlib.text import Text
 from tiers import slow_except
 
 from plasticity.config import registry
-from plasticity.config.models import Curvature
+from plasticity.config.models import Curvature, Statistics
 from plasticity.curvature import measure
 from plasticity.errors import StudyError
 from plasticity.report import panels
@@ -147,7 +147,7 @@ def tables_of(datasets):
         "outcomes": summaries.outcomes(datasets),
         "tuning": pd.DataFrame(columns=summaries.TUNING_COLUMNS),
     }
-    return adjust_p_values(tested, ()) | others
+    return adjust_p_values(tested, Statistics()) | others
 
 
 def draw(name, datasets, tables=None, style=STYLE):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 import xarray as xr
@@ -354,6 +355,46 @@ H2 = {
 def test_hypothesis_without_evidence_is_undecided():
     table = build(random_dataset(seeds=12), hypotheses=[H1])["hypotheses"]
     assert list(table["verdict"]) == ["undecided"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-0.1, 0.1, "no effect larger than 0.1"),
+        (0.02, 0.09, "no effect larger than 0.1"),
+        (-0.1001, 0.0, "undecided"),
+        (0.0, 0.11, "undecided"),
+        (np.nan, np.nan, "undecided"),
+    ],
+)
+def test_effect_is_negligible_if_its_whole_interval_lies_within_the_margin(low, high, verdict):
+    hypothesis = Statistics.of({"hypotheses": [H1]}).hypotheses[0]
+    numbers = {"estimate": 0.05, "low": low, "high": high, "note": ""}
+    row = pd.Series({**numbers, "p_adjusted": 0.2})
+    assert hypotheses._verdict(hypothesis, row, margin=0.1) == verdict
+    significant = pd.Series({**numbers, "p_adjusted": 0.01})
+    assert hypotheses._verdict(hypothesis, significant, margin=0.1) == "supported"
+
+
+def test_correlations_and_differences_of_errors_have_their_own_margins():
+    data = random_dataset(seeds=12, tasks=60)
+    data["final_error"][1] = data["final_error"][0]
+    data["final_error"][1] += 1e-3 * data["weight_norm"].values[1, ..., 0]
+    margins = {"negligible": 0.9, "negligible_difference": 0.05}
+    table = build(data, hypotheses=[H1, H2], **margins)["hypotheses"].set_index("hypothesis")
+    assert table.loc["H1", "verdict"] == "no effect larger than 0.9"
+    assert table.loc["H2", "verdict"] == "no effect larger than 0.05"
+
+
+def test_equivalence_is_concluded_wrongly_in_at_most_2_5_percent_of_studies():
+    """At the margin itself, which is no negligible effect; 7 seeds, Student's t."""
+    values = 0.1 + 0.02 * np.random.default_rng(0).normal(size=(4000, 7))
+    low, high = resampling.t_interval(values)
+    hypothesis = Statistics.of({"hypotheses": [H1]}).hypotheses[0]
+    rows = pd.DataFrame({"low": low, "high": high}).assign(p_adjusted=0.2, note="")
+    verdicts = [hypotheses._verdict(hypothesis, row, margin=0.1) for _, row in rows.iterrows()]
+    rate = np.mean([verdict != "undecided" for verdict in verdicts])
+    assert rate == pytest.approx(0.025, abs=3 * np.sqrt(0.025 * 0.975 / 4000))
 
 
 def test_hypotheses_are_supported_or_contradicted_by_their_direction():

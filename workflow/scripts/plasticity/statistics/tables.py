@@ -48,7 +48,7 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
         "consistency": meta_analysis.consistency(settings, draws),
         "comparisons": comparisons.comparisons(settings, draws, declared_pairs),
     }
-    tables |= hypotheses.adjust_p_values(tests, config.hypotheses)
+    tables |= hypotheses.adjust_p_values(tests, config)
     fates = {arrays.setting: meta_analysis.fate(arrays, draws, config.lost) for arrays in settings}
     counterexamples = meta_analysis.find_counterexamples(settings, draws, config.lost, config.moved)
     tables |= {
