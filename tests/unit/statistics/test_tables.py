@@ -1,5 +1,6 @@
 """Tables: compare means with numpy, and check rows, notes and bytes of all tables of a study."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from plasticity.config.models import Statistics
 from plasticity.errors import StudyError
 from plasticity.statistics import hypotheses, resampling, summaries, tables
-from plasticity.statistics.setting_arrays import SettingArrays
+from plasticity.statistics.setting_arrays import SettingArrays, problems_of
 from plasticity.statistics.table_files import read_table
 
 ARMS, SEEDS, TASKS = ["none", "l2(strength=0.1)", "fresh"], 5, 16
@@ -235,6 +236,18 @@ def test_measures_on_fresh_networks_are_not_in_the_arrays(data):
     arrays = SettingArrays.from_dataset("s", with_fresh_point)
     points = {variant.evaluation_point for variant in arrays.variants}
     assert "fresh" not in points
+
+
+def test_settings_have_the_same_problem_if_everything_in_it_is_equal(data):
+    def problem(network="mlp", tasks=16):
+        setting = {"problem": {"tasks": tasks, "dataset": "digits"}, "network": network}
+        stamped = data.assign_attrs(settings=json.dumps({"setting": setting}))
+        return SettingArrays.from_dataset("s", stamped).problem
+
+    assert problem("mlp") == problem("cnn") != ""
+    assert problem(tasks=16) != problem(tasks=17)
+    unknown = SettingArrays.from_dataset("s", data)
+    assert problems_of([unknown]) == {"s": "s"}
 
 
 def test_spectra_and_blocks_without_a_measure_have_no_row(all_tables):

@@ -1,5 +1,6 @@
 """A setting as arrays of measures and outcomes."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -68,6 +69,8 @@ class SettingArrays:
             where not measured.
         outcome_names: names of the outcomes.
         outcomes: at the end of each task, shape ``(outcome, arm, seed, task)``, float64.
+        problem: the same text for settings with the same problem, which share their data. A setting
+            without it is a problem of its own.
     """
 
     setting: str
@@ -76,6 +79,7 @@ class SettingArrays:
     measures: np.ndarray
     outcome_names: list[str]
     outcomes: np.ndarray
+    problem: str = ""
 
     @classmethod
     def from_dataset(cls, setting: str, data: xr.Dataset) -> Self:
@@ -104,6 +108,7 @@ class SettingArrays:
             measures=np.stack(measures).astype(np.float64),
             outcome_names=names,
             outcomes=np.stack(outcomes).astype(np.float64),
+            problem=_problem_of(data),
         )
 
     def explanations(self) -> Self:
@@ -167,6 +172,22 @@ def preferred_variants(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame
     order = [preference(point, block) for point, block in variants]
     ordered = table.assign(order=order).sort_values("order", kind="stable").drop(columns="order")
     return ordered.drop_duplicates(list(keys), keep="last").sort_index()
+
+
+def problems_of(settings: Sequence[SettingArrays]) -> dict[str, str]:
+    """Name the problem of each setting, by the name of the setting.
+
+    Settings of one problem share their data, so they are no independent tests of a claim.
+    """
+    return {arrays.setting: arrays.problem or arrays.setting for arrays in settings}
+
+
+def _problem_of(data: xr.Dataset) -> str:
+    """Write everything in ``setting.problem`` of a dataset's settings as text; empty if unknown."""
+    settings = json.loads(data.attrs.get("settings", "{}"))
+    if "setting" not in settings:
+        return ""
+    return json.dumps(settings["setting"]["problem"], sort_keys=True)
 
 
 def mask_indices(mask: bytes) -> np.ndarray:

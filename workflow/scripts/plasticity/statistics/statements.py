@@ -163,9 +163,9 @@ def _meta_analysis_words(row: pd.Series) -> str:
     prediction = ""
     if np.isfinite(row["prediction_low"]):
         low, high = row["prediction_low"], row["prediction_high"]
-        prediction = f", for the next setting {low:.2f} to {high:.2f}"
+        prediction = f", for the next problem {low:.2f} to {high:.2f}"
     return (
-        f"; over settings ρ = {row['estimate']:.2f} ({_interval_words(row)}, "
+        f"; over {row['problems']} problems ρ = {row['estimate']:.2f} ({_interval_words(row)}, "
         f"I² = {100 * row['i_squared']:.0f} %{prediction})"
     )
 
@@ -225,7 +225,8 @@ def _prediction(prediction: pd.DataFrame) -> Iterator[Statement]:
             )
         sentence = (
             f"{result}, its direction taken from other settings "
-            f"({_interval_words(row)}, {row['note']} that lose plasticity)."
+            f"({_interval_words(row)}, {row['note']} that lose plasticity, "
+            f"{int(row['problems'])} problem{'' if row['problems'] == 1 else 's'})."
         )
         yield _statement("prediction", sentence, measure)
 

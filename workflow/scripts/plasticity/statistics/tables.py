@@ -17,7 +17,7 @@ from plasticity.statistics import (
     summaries,
 )
 from plasticity.statistics.resampling import Draws
-from plasticity.statistics.setting_arrays import SettingArrays
+from plasticity.statistics.setting_arrays import SettingArrays, problems_of
 
 
 def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict[str, pd.DataFrame]:
@@ -53,7 +53,7 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
     counterexamples = meta_analysis.find_counterexamples(settings, draws, config.lost, config.moved)
     tables |= {
         "counterexamples": counterexamples,
-        "arms": meta_analysis.rank_arms(counterexamples, draws),
+        "arms": meta_analysis.rank_arms(counterexamples, problems_of(settings), draws),
         "prediction": prediction.prediction(settings, draws, fates),
         "redundancy": prediction.redundancy(settings, draws),
         "profiles": comparisons.profiles(settings, draws),
