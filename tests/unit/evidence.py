@@ -177,10 +177,11 @@ def methods_that_keep_plasticity() -> list[str]:
 
 
 def hypothesis_verdicts(hypothesis: str) -> str:
-    """Return how often a declared hypothesis was supported, contradicted or undecided."""
+    """Return how often each verdict on a declared hypothesis was found."""
     counts = select_rows("hypotheses", hypothesis=hypothesis)["verdict"].value_counts()
-    verdicts = [name for name in ("supported", "contradicted", "undecided") if name in counts]
-    listed = ", ".join(f"{name} in {counts[name]}" for name in verdicts)
+    first = [name for name in ("supported", "contradicted") if name in counts]
+    others = [name for name in sorted(counts.index) if name not in first]
+    listed = ", ".join(f"{name} in {counts[name]}" for name in [*first, *others])
     return f"{listed} of {counts.sum()} settings"
 
 

@@ -24,7 +24,7 @@ from matplotlib.text import Text
 from tiers import slow_except
 
 from plasticity.config import registry
-from plasticity.config.models import Curvature
+from plasticity.config.models import Curvature, Statistics
 from plasticity.curvature import measure
 from plasticity.errors import StudyError
 from plasticity.report import panels
@@ -134,13 +134,13 @@ def tables_of(datasets):
         Draws(49),
     )
     explanations = [panel.explanations() for panel in settings]
-    within, null_rows = associations.associations(explanations, draws)
+    within, null_rows = associations.associations(explanations, draws, 0.3)
     tested = {
         "associations": within,
         "null_models": null_rows,
-        "lead_lag": lead_lag.lead_lag(settings, draws),
-        "consistency": meta_analysis.consistency(settings, draws),
-        "comparisons": comparisons.comparisons(settings, draws),
+        "lead_lag": lead_lag.lead_lag(settings, draws, 0.3),
+        "consistency": meta_analysis.consistency(settings, draws, 0.3),
+        "comparisons": comparisons.comparisons(settings, draws, 0.05),
         "population": population.population(settings, draws),
     }
     others = {
@@ -149,7 +149,7 @@ def tables_of(datasets):
         "outcomes": summaries.outcomes(datasets),
         "tuning": pd.DataFrame(columns=summaries.TUNING_COLUMNS),
     }
-    return adjust_p_values(tested, ()) | others
+    return adjust_p_values(tested, Statistics()) | others
 
 
 def draw(name, datasets, tables=None, style=STYLE):

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 import scipy.optimize
 import scipy.stats
+import simulated_problems
+from tiers import slow_except
 
 from plasticity.statistics import meta_analysis
 from plasticity.statistics.resampling import Draws
@@ -54,7 +56,8 @@ def test_meta_analysis_equals_the_formulas():
     effects = pd.DataFrame(
         {"setting": list("abcd"), "z": z, "error": error, "p": [0.01, 0.2, 0.03, 0.5], "seeds": 5}
     )
-    row = meta_analysis._over_settings(effects, claimed=1)
+    effects["problem"] = effects["setting"]
+    row = meta_analysis._over_settings(effects, claimed=1, relevant=0.3)
 
     q, _, _ = heterogeneity(z, error, 0)
     assert row["q"] == pytest.approx(q)
@@ -82,13 +85,47 @@ def test_meta_analysis_equals_the_formulas():
     assert row["worst_setting"] == "d"
 
 
+def test_settings_of_one_problem_are_combined_into_one_effect():
+    z = np.array([0.5, 0.9, 1.4, 0.2, 0.6])
+    error = np.array([0.1, 0.2, 0.15, 0.1, 0.3])
+    effects = pd.DataFrame({"setting": list("abcde"), "z": z, "error": error, "p": 0.5, "seeds": 5})
+    effects["problem"] = ["first", "second", "second", "third", "second"]
+    row = meta_analysis._over_settings(effects, claimed=1, relevant=0.3)
+
+    second = [1, 2, 4]
+    combined = pd.DataFrame(
+        {
+            "setting": ["a", "bce", "d"],
+            "z": [0.5, z[second].mean(), 0.2],
+            "error": [0.1, np.sqrt((error[second] ** 2).mean()), 0.1],
+            "p": 0.5,
+            "seeds": 5,
+        }
+    )
+    combined["problem"] = combined["setting"]
+    expected = meta_analysis._over_settings(combined, claimed=1, relevant=0.3)
+    for name in ("estimate", "low", "high", "p", "q", "i_squared", "prediction_low"):
+        assert row[name] == pytest.approx(expected[name]), name
+    assert (row["settings"], row["problems"]) == (5, 3)
+    assert row["worst_setting"] == "d"
+
+
+def test_settings_of_only_one_problem_have_an_estimate_without_an_interval():
+    settings = [replace(random_setting(name, seed), problem="p") for seed, name in enumerate("abc")]
+    row = meta_analysis.consistency(settings, DRAWS, 0.3).iloc[0]
+    assert np.isfinite(row["estimate"])
+    assert np.isnan(row["low"])
+    assert (row["settings"], row["problems"]) == (3, 1)
+    assert "one problem" in row["note"]
+
+
 def test_setting_that_disagrees_is_named_without_the_shared_trend():
     settings = [
         random_setting("a", 0),
         random_setting("b", 1),
         random_setting("c", 2, relation=1.0),
     ]
-    table = meta_analysis.consistency(settings, DRAWS).set_index("association")
+    table = meta_analysis.consistency(settings, DRAWS, 0.3).set_index("association")
     assert table.loc["task", "as_claimed"] == pytest.approx(2 / 3)
     assert table.loc["task", "worst_setting"] == "c"
     assert table.loc["within_run", "as_claimed"] == 1  # because of the trend alone
@@ -96,7 +133,7 @@ def test_setting_that_disagrees_is_named_without_the_shared_trend():
 
 
 def test_one_setting_has_an_estimate_without_an_interval():
-    row = meta_analysis.consistency([random_setting("a")], DRAWS).iloc[0]
+    row = meta_analysis.consistency([random_setting("a")], DRAWS, 0.3).iloc[0]
     assert np.isfinite(row["estimate"])
     assert np.isnan(row["low"])
     assert "one setting" in row["note"]
@@ -180,6 +217,12 @@ def verdicts(rows):
     return table.assign(measure="weight_norm", verdict=verdict)
 
 
+def rank_arms(table, problems=None):
+    """Rank arms; by default each setting is a problem of its own."""
+    own = {setting: setting for setting in table["setting"]}
+    return meta_analysis.rank_arms(table, problems or own, DRAWS)
+
+
 def test_arms_are_ranked_by_the_auc_of_the_change():
     random = np.random.default_rng(0)
     rows = []
@@ -192,7 +235,7 @@ def test_arms_are_ranked_by_the_auc_of_the_change():
             )
         rows.append((f"s{setting}", "fresh", 99.0, "kept"))
         rows.append((f"s{setting}", "dropout", -99.0, "unclear"))
-    (row,) = meta_analysis.rank_arms(verdicts(rows), DRAWS).to_dict("records")
+    (row,) = rank_arms(verdicts(rows)).to_dict("records")
     lost = [change for _, _, change, fate in rows if fate == "lost"]
     kept = [change for _, arm, change, fate in rows if fate == "kept" and arm != "fresh"]
     wins = scipy.stats.mannwhitneyu(lost, kept).statistic
@@ -202,11 +245,51 @@ def test_arms_are_ranked_by_the_auc_of_the_change():
 
 
 def test_arms_of_one_fate_or_of_few_settings_have_a_note():
-    one_fate = meta_analysis.rank_arms(verdicts([("a", "none", 1.0, "lost")] * 3), DRAWS).iloc[0]
+    one_fate = rank_arms(verdicts([("a", "none", 1.0, "lost")] * 3)).iloc[0]
     assert np.isnan(one_fate["estimate"])
     assert "none keeps it" in one_fate["note"]
     rows = [("a", "none", 1.0, "lost"), ("b", "none", 0.0, "kept")]
-    few_settings = meta_analysis.rank_arms(verdicts(rows), DRAWS).iloc[0]
+    few_settings = rank_arms(verdicts(rows)).iloc[0]
     assert few_settings["estimate"] == 1
     assert np.isnan(few_settings["low"])
-    assert few_settings["note"] == "too few settings for an interval"
+    assert few_settings["note"] == "too few problems for an interval"
+
+
+def test_arms_are_resampled_by_problem():
+    """Twenty copies of each of two settings are still two problems."""
+    rows = []
+    for copy in range(20):
+        rows += [(f"a{copy}", "none", 1.0, "lost"), (f"b{copy}", "none", 0.0, "kept")]
+        rows += [(f"a{copy}", "l2", 0.2, "kept"), (f"b{copy}", "l2", 0.1, "lost")]
+    table = verdicts(rows)
+    problems = {setting: setting[0] for setting in table["setting"]}
+    clustered = rank_arms(table, problems).iloc[0]
+    assert (clustered["settings"], clustered["problems"]) == (40, 2)
+    assert clustered["note"] == "too few problems for an interval"
+    assert clustered["estimate"] == rank_arms(table).iloc[0]["estimate"]
+    assert np.isfinite(rank_arms(table).iloc[0]["low"])
+
+
+def test_interval_over_arms_does_not_narrow_when_settings_are_copied():
+    random = np.random.default_rng(1)
+    rows, copied = [], []
+    for index in range(10):
+        for arm in ("none", "l2"):
+            fate = "lost" if random.random() < 0.5 else "kept"
+            change = random.normal() + (fate == "lost")
+            rows.append((f"s{index}", arm, change, fate))
+            copied += [(f"s{index}_{copy}", arm, change, fate) for copy in range(3)]
+    problems = {setting: setting[:2] for setting, *_ in copied}
+    one, three = rank_arms(verdicts(rows)).iloc[0], rank_arms(verdicts(copied), problems).iloc[0]
+    assert [three["low"], three["high"]] == pytest.approx([one["low"], one["high"]])
+
+
+@pytest.mark.parametrize("studies", slow_except([150], [150, 2000]))
+def test_intervals_over_problems_cover_where_settings_share_an_error(studies):
+    """The settings of a problem share an error, so settings alone give too narrow intervals."""
+    error = np.sqrt(0.05 * 0.95 / studies)
+    clustered = simulated_problems.coverage(studies, is_clustered=True)
+    by_setting = simulated_problems.coverage(studies, is_clustered=False)
+    for table in ("consistency", "prediction"):
+        assert abs(clustered[table] - 0.95) < 0.01 + 3 * error
+        assert by_setting[table] < 0.85

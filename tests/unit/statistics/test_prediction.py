@@ -137,6 +137,21 @@ def test_means_over_settings_are_also_those_of_settings_that_lose_or_keep_plasti
     assert "all: kept" not in set(predict(settings[:2])["setting"])
 
 
+def test_means_are_over_the_settings_of_a_problem_and_then_over_problems():
+    settings = [random_setting(name, seed, norm_effect=1.0) for seed, name in enumerate("abcde")]
+    problems = dict(zip("abcde", ["p", "p", "p", "q", "r"], strict=True))
+    table = predict([replace(setting, problem=problems[setting.setting]) for setting in settings])
+    keys = {"measure": "weight_norm", "statistic": "auc"}
+    a, b, c, d, e = (only_row(table, setting=name, **keys)["estimate"] for name in "abcde")
+    row = only_row(table, setting="all", **keys)
+    of_problems = np.array([(a + b + c) / 3, d, e])
+    reach = scipy.stats.t.ppf(0.975, 2) * scipy.stats.sem(of_problems)
+    assert row["estimate"] == pytest.approx(of_problems.mean())
+    assert row["high"] == pytest.approx(of_problems.mean() + reach)
+    assert row["problems"] == 3
+    assert row["note"] == "of 5 settings"
+
+
 def test_direction_is_taken_from_the_other_settings():
     settings = [
         random_setting("a", 0, norm_effect=2.0),

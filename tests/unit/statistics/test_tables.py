@@ -1,10 +1,12 @@
 """Tables: compare means with numpy, and check rows, notes and bytes of all tables of a study."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 import xarray as xr
@@ -13,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from plasticity.config.models import Statistics
 from plasticity.errors import StudyError
 from plasticity.statistics import hypotheses, resampling, summaries, tables
-from plasticity.statistics.setting_arrays import SettingArrays
+from plasticity.statistics.setting_arrays import SettingArrays, problems_of
 from plasticity.statistics.table_files import read_table
 
 ARMS, SEEDS, TASKS = ["none", "l2(strength=0.1)", "fresh"], 5, 16
@@ -236,6 +238,18 @@ def test_measures_on_fresh_networks_are_not_in_the_arrays(data):
     assert "fresh" not in points
 
 
+def test_settings_have_the_same_problem_if_everything_in_it_is_equal(data):
+    def problem(network="mlp", tasks=16):
+        setting = {"problem": {"tasks": tasks, "dataset": "digits"}, "network": network}
+        stamped = data.assign_attrs(settings=json.dumps({"setting": setting}))
+        return SettingArrays.from_dataset("s", stamped).problem
+
+    assert problem("mlp") == problem("cnn") != ""
+    assert problem(tasks=16) != problem(tasks=17)
+    unknown = SettingArrays.from_dataset("s", data)
+    assert problems_of([unknown]) == {"s": "s"}
+
+
 def test_spectra_and_blocks_without_a_measure_have_no_row(all_tables):
     table = all_tables["associations"]
     is_missing = (table["measure"] == "feature_rank") & (table["block"] == "all")
@@ -354,6 +368,64 @@ H2 = {
 def test_hypothesis_without_evidence_is_undecided():
     table = build(random_dataset(seeds=12), hypotheses=[H1])["hypotheses"]
     assert list(table["verdict"]) == ["undecided"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (-0.1, 0.1, "no effect larger than 0.1"),
+        (0.02, 0.09, "no effect larger than 0.1"),
+        (-0.1001, 0.0, "undecided"),
+        (0.0, 0.11, "undecided"),
+        (np.nan, np.nan, "undecided"),
+    ],
+)
+def test_effect_is_negligible_if_its_whole_interval_lies_within_the_margin(low, high, verdict):
+    hypothesis = Statistics.of({"hypotheses": [H1]}).hypotheses[0]
+    numbers = {"estimate": 0.05, "low": low, "high": high, "power": 0.9, "note": ""}
+    row = pd.Series({**numbers, "p_adjusted": 0.2})
+    assert hypotheses._verdict(hypothesis, row, margin=0.1) == verdict
+    significant = pd.Series({**numbers, "p_adjusted": 0.01})
+    assert hypotheses._verdict(hypothesis, significant, margin=0.1) == "supported"
+
+
+@pytest.mark.parametrize(
+    ("power", "verdict"),
+    [(0.49, "could not have been found"), (0.5, "undecided"), (np.nan, "undecided")],
+)
+def test_undecided_hypothesis_without_power_could_not_have_been_found(power, verdict):
+    hypothesis = Statistics.of({"hypotheses": [H1]}).hypotheses[0]
+    numbers = {"estimate": 0.1, "low": -0.2, "high": 0.4, "p_adjusted": 0.3, "note": ""}
+    row = pd.Series({**numbers, "power": power})
+    assert hypotheses._verdict(hypothesis, row, margin=0.1) == verdict
+
+
+def test_five_seeds_have_no_power_to_compare_arms(data):
+    row = build(data, hypotheses=[H2])["hypotheses"].iloc[0]
+    assert row["power"] == 0
+    assert row["verdict"] == "could not have been found"
+    assert np.isfinite([row["estimate"], row["low"], row["high"]]).all()
+
+
+def test_correlations_and_differences_of_errors_have_their_own_margins():
+    data = random_dataset(seeds=12, tasks=60)
+    data["final_error"][1] = data["final_error"][0]
+    data["final_error"][1] += 1e-3 * data["weight_norm"].values[1, ..., 0]
+    margins = {"negligible": 0.9, "negligible_difference": 0.05}
+    table = build(data, hypotheses=[H1, H2], **margins)["hypotheses"].set_index("hypothesis")
+    assert table.loc["H1", "verdict"] == "no effect larger than 0.9"
+    assert table.loc["H2", "verdict"] == "no effect larger than 0.05"
+
+
+def test_equivalence_is_concluded_wrongly_in_at_most_2_5_percent_of_studies():
+    """At the margin itself, which is no negligible effect; 7 seeds, Student's t."""
+    values = 0.1 + 0.02 * np.random.default_rng(0).normal(size=(4000, 7))
+    low, high = resampling.t_interval(values)
+    hypothesis = Statistics.of({"hypotheses": [H1]}).hypotheses[0]
+    rows = pd.DataFrame({"low": low, "high": high}).assign(p_adjusted=0.2, power=0.9, note="")
+    verdicts = [hypotheses._verdict(hypothesis, row, margin=0.1) for _, row in rows.iterrows()]
+    rate = np.mean([verdict != "undecided" for verdict in verdicts])
+    assert rate == pytest.approx(0.025, abs=3 * np.sqrt(0.025 * 0.975 / 4000))
 
 
 def test_hypotheses_are_supported_or_contradicted_by_their_direction():

@@ -4,6 +4,9 @@ A declared hypothesis is one test per setting. Its family is adjusted by Holm's 
 the probability of any false finding in the family. All other tests are exploratory. They are
 adjusted by the method of Benjamini and Hochberg over all tests of a kind in a table, which bounds
 the expected share of false findings.
+
+An effect is negligible if its whole 95 % interval lies within a margin around 0. This is the same
+as two one-sided tests at 2.5 % each (Schuirmann 1987), which are not adjusted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,14 +16,15 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
-from plasticity.config.models import Hypothesis
+from plasticity.config.models import Hypothesis, Statistics
 from plasticity.errors import StudyError
 from plasticity.statistics.estimate import Row
-from plasticity.statistics.meta_analysis import SIGNIFICANCE_LEVEL
 from plasticity.statistics.null_models import NULL_MODELS
+from plasticity.statistics.resampling import SIGNIFICANCE_LEVEL
 from plasticity.statistics.setting_arrays import preferred_variants
 
 EXPLORATORY = "exploratory"
+MIN_POWER = 0.5  # a test with less power misses a relevant effect more often than it finds it
 # Tables with tests, and the column that tells kinds of tests apart.
 KINDS = {
     "associations": "level",
@@ -40,6 +44,7 @@ COLUMNS = [
     "high",
     "p",
     "p_adjusted",
+    "power",
     "verdict",
     "seeds",
     "tasks",
@@ -53,6 +58,7 @@ NUMBERS_OF_TEST = [
     "high",
     "p",
     "p_adjusted",
+    "power",
     "seeds",
     "tasks",
     "interval",
@@ -74,19 +80,20 @@ class DeclaredTest:
 
 
 def adjust_p_values(
-    tables: Mapping[str, pd.DataFrame], hypotheses: Sequence[Hypothesis]
+    tables: Mapping[str, pd.DataFrame], config: Statistics
 ) -> dict[str, pd.DataFrame]:
     """Adjust the p values of all tables and judge the hypotheses.
 
     Args:
         tables: those of `KINDS`.
-        hypotheses: as the config declares them.
+        config: the hypotheses, and the margins of negligible effects.
 
     Returns:
         The same tables with the columns ``p_adjusted`` and ``family``. `associations` also has
         ``strongest_null_model``, the null model with the weakest assumptions among those that the
         association beats. A further table, `hypotheses`, has one row per hypothesis and setting.
         Its ``verdict`` is `supported`, `contradicted` (significant in the other direction),
+        `no effect larger than` the margin, `could not have been found` (power below `MIN_POWER`),
         `undecided`, or the reason why there is no test.
 
     Raises:
@@ -94,7 +101,7 @@ def adjust_p_values(
     """
     tables = {name: _with_families(table) for name, table in tables.items()}
     declared = []
-    for hypothesis in hypotheses:
+    for hypothesis in config.hypotheses:
         indices = _matching_rows(hypothesis, tables[hypothesis.table])
         declared += [DeclaredTest(hypothesis, index) for index in indices]
     _adjust_declared(tables, declared)
@@ -105,7 +112,7 @@ def adjust_p_values(
     rows = []
     for test in declared:
         tested_row = tables[test.hypothesis.table].loc[test.index]
-        rows.append(_hypothesis_row(test.hypothesis, tested_row))
+        rows.append(_hypothesis_row(test.hypothesis, tested_row, config))
     return tables | {"hypotheses": pd.DataFrame(rows, columns=COLUMNS)}
 
 
@@ -171,30 +178,40 @@ def _matching_rows(hypothesis: Hypothesis, table: pd.DataFrame) -> list[int]:
     return [int(index) for index in rows.index]
 
 
-def _hypothesis_row(hypothesis: Hypothesis, test: pd.Series) -> Row:
+def _hypothesis_row(hypothesis: Hypothesis, test: pd.Series, config: Statistics) -> Row:
     """Build a row of the table of hypotheses.
 
     Args:
         hypothesis: as the config declares it.
         test: the row that tests it.
+        config: the margins of negligible effects.
     """
+    margin = config.negligible if hypothesis.measure else config.negligible_difference
     return {
         "hypothesis": hypothesis.name,
         "family": hypothesis.family,
         "claim": hypothesis.claim,
         **{name: test.get(name, np.nan) for name in NUMBERS_OF_TEST},
-        "verdict": _verdict(hypothesis, test),
+        "verdict": _verdict(hypothesis, test, margin),
     }
 
 
-def _verdict(hypothesis: Hypothesis, test: pd.Series) -> str:
-    """Judge a hypothesis by its test."""
+def _verdict(hypothesis: Hypothesis, test: pd.Series, margin: float) -> str:
+    """Judge a hypothesis by its test.
+
+    Args:
+        hypothesis: as the config declares it.
+        test: the row that tests it.
+        margin: of negligible effects.
+    """
     if np.isnan(test["p_adjusted"]):
         return test["note"] or "no test"
-    if test["p_adjusted"] > SIGNIFICANCE_LEVEL:
-        return "undecided"
-    claimed_sign = 1 if hypothesis.direction == "positive" else -1
-    return "supported" if np.sign(test["estimate"]) == claimed_sign else "contradicted"
+    if test["p_adjusted"] <= SIGNIFICANCE_LEVEL:
+        claimed_sign = 1 if hypothesis.direction == "positive" else -1
+        return "supported" if np.sign(test["estimate"]) == claimed_sign else "contradicted"
+    if -margin <= test["low"] and test["high"] <= margin:
+        return f"no effect larger than {margin:g}"
+    return "could not have been found" if test["power"] < MIN_POWER else "undecided"
 
 
 def _strongest_null_models(associations: pd.DataFrame, null_rows: pd.DataFrame) -> pd.Series:

@@ -1,9 +1,9 @@
 """How consistent is each explanation over settings, and where does it fail?
 
 A claim that something causes the loss of plasticity requires that it changes with the error in
-every setting. A meta-analysis over settings estimates how far the correlations agree and what to
-expect of the next setting. Counterexamples are settings and arms in which only one of the two
-changes.
+every setting. A meta-analysis estimates how far the correlations agree and what to expect of the
+next problem. Settings of one problem share their data, so the problem is its unit. Counterexamples
+are settings and arms in which only one of the two changes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +15,7 @@ from statsmodels.stats.meta_analysis import combine_effects
 
 from plasticity.config import quantities
 from plasticity.config.models import is_baseline
+from plasticity.statistics import power
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.null_models import (
     MIN_SEEDS,
@@ -25,7 +26,7 @@ from plasticity.statistics.null_models import (
     standardized_ranks,
 )
 from plasticity.statistics.resampling import (
-    BCA,
+    SIGNIFICANCE_LEVEL,
     TAILS,
     Draws,
     bca,
@@ -37,13 +38,24 @@ from plasticity.statistics.setting_arrays import (
     CompleteSeries,
     SettingArrays,
     compute_change,
+    problems_of,
 )
 from plasticity.training.outcomes import stage_masks
 
 EXPLAINED_ARM = "none"  # the arm whose loss of plasticity is to be explained
-SIGNIFICANCE_LEVEL = 0.05  # significance level
 MAX_CORRELATION = 0.999  # stronger correlations are cut here, because Fisher's z of 1 is infinite
-ARM_COLUMNS = ["measure", "estimate", "low", "high", "lost", "kept", "settings", "interval", "note"]
+ARM_COLUMNS = [
+    "measure",
+    "estimate",
+    "low",
+    "high",
+    "lost",
+    "kept",
+    "settings",
+    "problems",
+    "interval",
+    "note",
+]
 COUNTEREXAMPLES = (
     "lost, and the measure is still",
     "lost, and the measure moves the other way",
@@ -58,6 +70,7 @@ CONSISTENCY_COLUMNS = [
     "low",
     "high",
     "p",
+    "power",
     "q",
     "p_heterogeneity",
     "i_squared",
@@ -69,6 +82,7 @@ CONSISTENCY_COLUMNS = [
     "worst_setting",
     "worst_estimate",
     "settings",
+    "problems",
     "seeds",
     "interval",
     "note",
@@ -92,26 +106,29 @@ COUNTEREXAMPLE_COLUMNS = [
 ]
 
 
-def consistency(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
+def consistency(settings: Sequence[SettingArrays], draws: Draws, relevant: float) -> pd.DataFrame:
     """Combine the correlations within runs of all settings by a random-effects meta-analysis.
 
-    The model is that of DerSimonian and Laird for Fisher's z, with the variance between settings of
-    Paule and Mandel and the interval of Hartung and Knapp. The prediction interval is that of
-    Higgins, Thompson and Spiegelhalter 2009.
+    The settings of a problem are first combined into one effect. The model is that of DerSimonian
+    and Laird for Fisher's z. The variance between problems is that of Paule and Mandel, and the
+    interval is that of Hartung and Knapp. The prediction interval is that of Higgins, Thompson and
+    Spiegelhalter 2009.
 
     Args:
         settings: arrays of all settings; only the arm `none` is used.
         draws: of seeds.
+        relevant: correlation over problems whose power is computed.
 
     Returns:
         One row per explanation, outcome and association. The association is `within_run`, or `task`
         without the curve that all seeds share. ``estimate, low, high, p`` are of the correlation
-        over settings, ``q`` is Cochran's. ``prediction_low`` and ``prediction_high`` are for the
-        next setting. Shares of settings: ``sign_agreement`` with the sign of the majority,
+        over problems, ``q`` is Cochran's. ``prediction_low`` and ``prediction_high`` are for the
+        next problem. Shares of settings: ``sign_agreement`` with the sign of the majority,
         ``as_claimed`` with the claimed sign, ``beating`` with p ≤ 0.05 against mismatched seeds.
         ``worst_setting`` agrees least with the claim, or with the majority if there is no claim.
     """
     effects: dict[tuple[str, str, str], list[Row]] = {}
+    problems = problems_of(settings)
     for arrays in settings:
         if EXPLAINED_ARM not in arrays.arms:
             continue
@@ -120,12 +137,13 @@ def consistency(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame
                 continue
             for key, effect in _effects(series, arrays.outcome_names, draws):
                 effect["setting"] = arrays.setting
+                effect["problem"] = problems[arrays.setting]
                 effects.setdefault(key, []).append(effect)
     rows = []
     for (measure, outcome, association), of_settings in effects.items():
         keys: Row = {"measure": measure, "outcome": outcome, "association": association}
         sign = quantities.describe(measure).claimed_sign
-        rows.append({**keys, **_over_settings(pd.DataFrame(of_settings), sign)})
+        rows.append({**keys, **_over_settings(pd.DataFrame(of_settings), sign, relevant)})
     return pd.DataFrame(rows, columns=CONSISTENCY_COLUMNS)
 
 
@@ -161,18 +179,20 @@ def _effects(
                 yield (variant.measure, outcome, association), effect
 
 
-def _over_settings(effects: pd.DataFrame, claimed: int) -> Row:
+def _over_settings(effects: pd.DataFrame, claimed: int, relevant: float) -> Row:
     """Combine the effects of one measure, outcome and association.
 
     Args:
-        effects: columns ``setting, z, error, p, seeds``, a row per setting.
+        effects: columns ``setting, problem, z, error, p, seeds``, a row per setting.
         claimed: sign of the claim; 0 without one.
+        relevant: see `consistency`.
     """
     is_known = effects["z"].notna() & (effects["error"] > 0)
     known = effects[is_known]
     row: Row = {
         "claim": claimed,
         "settings": len(known),
+        "problems": known["problem"].nunique(),
         "seeds": int(known["seeds"].min()) if len(known) else 0,
         "worst_setting": "",
     }
@@ -181,10 +201,28 @@ def _over_settings(effects: pd.DataFrame, claimed: int) -> Row:
     left_out = len(effects) - len(known)
     note = f"constant in {left_out} settings" if left_out else ""
     row |= _agreement(known, claimed)
-    if len(known) == 1:
-        estimate = Estimate(float(np.tanh(known["z"].mean())), note=join_notes(note, "one setting"))
-        return row | estimate.row()
-    return row | _random_effects(known, note)
+    of_problems = _combine_settings(known)
+    if len(of_problems) == 1:
+        value = float(np.tanh(of_problems["z"].iloc[0]))
+        reason = "one setting" if len(known) == 1 else "one problem"
+        return row | Estimate(value, note=join_notes(note, reason)).row()
+    return row | _random_effects(of_problems, note, relevant)
+
+
+def _combine_settings(known: pd.DataFrame) -> pd.DataFrame:
+    """Combine the effects of the settings of each problem: mean z, and the mean of its variances.
+
+    This is the variance of a mean of fully dependent effects, and an upper bound for others.
+
+    Args:
+        known: columns ``problem, z, error``, a row per setting.
+
+    Returns:
+        Columns ``z, error``, a row per problem.
+    """
+    squared = known.assign(variance=known["error"] ** 2)
+    means = squared.groupby("problem", sort=False)[["z", "variance"]].mean()
+    return pd.DataFrame({"z": means["z"], "error": np.sqrt(means["variance"])})
 
 
 def _agreement(known: pd.DataFrame, claimed: int) -> Row:
@@ -201,36 +239,43 @@ def _agreement(known: pd.DataFrame, claimed: int) -> Row:
     }
 
 
-def _random_effects(known: pd.DataFrame, note: str) -> Row:
-    """Fit the random-effects model to at least two settings."""
-    settings = len(known)
-    z = known["z"].to_numpy()
+def _random_effects(effects: pd.DataFrame, note: str, relevant: float) -> Row:
+    """Fit the random-effects model to at least two problems.
+
+    Args:
+        effects: from `_combine_settings`.
+        note: for the row.
+        relevant: see `consistency`.
+    """
+    problems = len(effects)
+    z = effects["z"].to_numpy()
     if np.ptp(z) == 0:
-        # Without any variation over settings, the interval would have no width.
-        return Estimate(np.tanh(z[0]), note=join_notes(note, "the same in all settings")).row()
-    variances = known["error"].to_numpy() ** 2
+        # Without any variation over problems, the interval would have no width.
+        return Estimate(np.tanh(z[0]), note=join_notes(note, "the same in all problems")).row()
+    variances = effects["error"].to_numpy() ** 2
     fit = combine_effects(z, variances, method_re="iterated", use_t=True)
     low, high = fit.conf_int(use_t=True)[3]
     centre = fit.mean_effect_re
     error = fit.sd_eff_w_re_hksj
     row: Row = {
         "q": fit.q,
-        "p_heterogeneity": stats.chi2.sf(fit.q, settings - 1),
+        "p_heterogeneity": stats.chi2.sf(fit.q, problems - 1),
         "i_squared": max(0.0, fit.i2),
     }
-    if settings < 3:
-        note = join_notes(note, "too few settings for a prediction interval")
+    if problems < 3:
+        note = join_notes(note, "too few problems for a prediction interval")
     else:
         spread = np.sqrt(fit.tau2 + error**2)
-        reach = stats.t.ppf(TAILS[1], max(1, settings - 2))
+        reach = stats.t.ppf(TAILS[1], max(1, problems - 2))
         row["prediction_low"] = np.tanh(centre - reach * spread)
         row["prediction_high"] = np.tanh(centre + reach * spread)
     estimate = Estimate(
         value=np.tanh(centre),
         low=np.tanh(low),
         high=np.tanh(high),
-        method="Hartung-Knapp over settings",
-        p=2 * stats.t.sf(abs(centre) / error, settings - 1),
+        method="Hartung-Knapp over problems",
+        p=2 * stats.t.sf(abs(centre) / error, problems - 1),
+        power=float(power.of_t_test(np.arctanh(relevant), error, problems - 1)),
         note=note,
     )
     return row | estimate.row()
@@ -298,19 +343,22 @@ def _counterexample_rows(
                 }
 
 
-def rank_arms(counterexamples: pd.DataFrame, draws: Draws) -> pd.DataFrame:
+def rank_arms(
+    counterexamples: pd.DataFrame, problems: Mapping[str, str], draws: Draws
+) -> pd.DataFrame:
     """Compute how well the change of each measure tells arms that lose plasticity from others.
 
     This is the claim itself: over arms of all settings, plasticity is lost where the measure moves.
 
     Args:
         counterexamples: from `find_counterexamples`.
-        draws: of settings.
+        problems: of each setting, from `problems_of`.
+        draws: of problems.
 
     Returns:
         One row per measure: the AUC, which is the probability that of two arms, of which one loses
         plasticity and one keeps it, the measure moves more as claimed in the first. The interval
-        is over settings, because arms of a setting share their data.
+        is over problems, because arms and settings of a problem share their data.
     """
     rows: list[Row] = []
     for measure, table in counterexamples.groupby("measure", sort=False):
@@ -319,8 +367,8 @@ def rank_arms(counterexamples: pd.DataFrame, draws: Draws) -> pd.DataFrame:
         changes = {
             fate: known[known["verdict"].str.startswith(f"{fate},")] for fate in ("lost", "kept")
         }
-        settings = sorted(set(known["setting"]))
-        wins, pairs = _pairs_of_settings(changes["lost"], changes["kept"], settings)
+        names = sorted(set(known["setting"].map(problems)))
+        wins, pairs = _pairs_of_problems(changes["lost"], changes["kept"], problems, names)
         estimate = _resampled_auc(wins, pairs, draws)
         rows.append(
             {
@@ -328,46 +376,54 @@ def rank_arms(counterexamples: pd.DataFrame, draws: Draws) -> pd.DataFrame:
                 **estimate.row(),
                 "lost": len(changes["lost"]),
                 "kept": len(changes["kept"]),
-                "settings": len(settings),
+                "settings": known["setting"].nunique(),
+                "problems": len(names),
             }
         )
     return pd.DataFrame(rows, columns=ARM_COLUMNS)
 
 
-def _pairs_of_settings(
-    lost: pd.DataFrame, kept: pd.DataFrame, settings: Sequence[str]
+def _pairs_of_problems(
+    lost: pd.DataFrame, kept: pd.DataFrame, problems: Mapping[str, str], names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Count pairs of an arm that loses and one that keeps plasticity, by their settings.
+    """Count pairs of an arm that loses and one that keeps plasticity, by their problems.
+
+    Args:
+        lost: columns ``setting, change``, a row per arm that loses plasticity.
+        kept: the same for arms that keep it.
+        problems: of each setting.
+        names: of the problems, in the order of the axes.
 
     Returns:
         Pairs in which the measure moves more in the first, a tie counting half, and all pairs,
-        shapes ``(setting, setting)``.
+        shapes ``(problem, problem)``.
     """
     x, y = lost["change"].to_numpy()[:, None], kept["change"].to_numpy()[None, :]
     is_win = (x > y) + (x == y) / 2
-    names = np.array(settings, object)
-    of_lost = (lost["setting"].to_numpy(object)[:, None] == names).astype(float)
-    of_kept = (kept["setting"].to_numpy(object)[:, None] == names).astype(float)
+    axis = np.array(names, object)
+    problems_of_lost = lost["setting"].map(problems).to_numpy(object)
+    problems_of_kept = kept["setting"].map(problems).to_numpy(object)
+    of_lost = (problems_of_lost[:, None] == axis).astype(float)
+    of_kept = (problems_of_kept[:, None] == axis).astype(float)
     return of_lost.T @ is_win @ of_kept, of_lost.T @ np.ones_like(is_win) @ of_kept
 
 
 def _resampled_auc(wins: np.ndarray, pairs: np.ndarray, draws: Draws) -> Estimate:
-    """Compute an AUC with its interval over settings."""
+    """Compute an AUC with its interval over problems."""
     if not pairs.any():
         return Estimate(note="no arm loses plasticity, or none keeps it")
 
     def auc(counts: np.ndarray) -> np.ndarray:
-        won = np.einsum("ds,st,dt->d", counts, wins, counts)
-        compared = np.einsum("ds,st,dt->d", counts, pairs, counts)
+        won = np.einsum("dp,pq,dq->d", counts, wins, counts)
+        compared = np.einsum("dp,pq,dq->d", counts, pairs, counts)
         with np.errstate(invalid="ignore"):
             return np.asarray((won / compared)[:, None])
 
-    settings = len(pairs)
-    low, high = bca(auc, settings, draws)
+    low, high = bca(auc, len(pairs), draws)
     has_interval = bool(np.isfinite(low[0]))
-    note = "" if has_interval else "too few settings for an interval"
+    note = "" if has_interval else "too few problems for an interval"
     value = float(wins.sum() / pairs.sum())
-    method = BCA if has_interval else ""
+    method = "BCa over problems" if has_interval else ""
     return Estimate(value, float(low[0]), float(high[0]), method, note=note)
 
 

@@ -15,12 +15,14 @@ The deviations of n seeds add up to zero, so their n correlations correlate with
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
 
+from plasticity.statistics import power
 from plasticity.statistics.estimate import Estimate
-from plasticity.statistics.resampling import Draws, interval, permutation_test, two_sided_p
+from plasticity.statistics.resampling import Draws, interval, permuted_means, two_sided_p
 
 NULL_MODELS = ("task", "shifted", "differenced", "mismatched")
 MEANINGS = {
@@ -92,7 +94,9 @@ def error_inflation(seeds: int) -> float:
     return math.sqrt((seeds - 1) / (seeds - 2))
 
 
-def compare_with_null_models(x: np.ndarray, y: np.ndarray, draws: Draws) -> dict[str, Estimate]:
+def compare_with_null_models(
+    x: np.ndarray, y: np.ndarray, draws: Draws, relevant: float
+) -> dict[str, Estimate]:
     """Estimate what remains of each correlation under each null model.
 
     Spearman's correlations of deviations (`task`) and of innovations (`differenced`) have a t test
@@ -100,10 +104,15 @@ def compare_with_null_models(x: np.ndarray, y: np.ndarray, draws: Draws) -> dict
     shifts. `mismatched` is the mean correlation of matched seeds minus that of mismatched seeds,
     tested by permutations of seeds.
 
+    Power is that of a correlation `relevant` in what is particular to each run. `shifted` has the
+    power of the t test, which its shifts approximate. In `mismatched`, the curve that all seeds
+    share dilutes such a correlation.
+
     Args:
         x: measures without gaps, shape ``(measure, seed, task)``, with at least `MIN_SEEDS` seeds.
         y: outcomes, shape ``(outcome, seed, task)``.
         draws: of seeds.
+        relevant: correlation whose power is computed.
 
     Returns:
         For each null model estimates of shape ``(measure, outcome)``; NaN where a series is
@@ -113,20 +122,66 @@ def compare_with_null_models(x: np.ndarray, y: np.ndarray, draws: Draws) -> dict
     of_deviations = matched_correlations(
         standardized_ranks(deviations(x)), standardized_ranks(deviations(y))
     )
+    x_ranks = standardized_ranks(x)
+    y_ranks = standardized_ranks(y)
     x_innovations = standardized_ranks(innovations(x))
     y_innovations = standardized_ranks(innovations(y))
     of_innovations = matched_correlations(x_innovations, y_innovations)
-    pairs = crossed_correlations(standardized_ranks(x), standardized_ranks(y))
+    pairs = crossed_correlations(x_ranks, y_ranks)
     shifts = draws.shifts(seeds, tasks - 1)
     p_shifted = _circular_shift_test(x_innovations, y_innovations, shifts)
-    p_mismatched = permutation_test(pairs, draws)
+    permuted = permuted_means(pairs, draws)
     excess = _excess_of_matched_seeds(pairs)
-    return {
+    estimates = {
         "task": _mean_over_seeds(of_deviations, _t_test(of_deviations), draws),
         "shifted": _mean_over_seeds(of_innovations, p_shifted, draws),
         "differenced": _mean_over_seeds(of_innovations, _t_test(of_innovations), draws),
-        "mismatched": _mean_over_seeds(excess, p_mismatched, draws, bound=2),
+        "mismatched": _mean_over_seeds(excess, two_sided_p(permuted), draws, bound=2),
     }
+    power_of_innovations = _power_of_t_test(of_innovations, relevant)
+    # Without the mean over all pairs, the matched pairs keep this share of their excess.
+    expected = relevant * (seeds - 1) / seeds * _dilution(x_ranks, y_ranks)
+    powers = {
+        "task": _power_of_t_test(of_deviations, relevant),
+        "shifted": power_of_innovations,
+        "differenced": power_of_innovations,
+        "mismatched": power.of_permutations(expected, permuted),
+    }
+    return {name: replace(estimate, power=powers[name]) for name, estimate in estimates.items()}
+
+
+def _dilution(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Compute by which factor the shared curve dilutes a correlation of what is a run's own.
+
+    It is √((1 − a)(1 − b)), where a and b are the mean correlations of the measure and of the
+    outcome with themselves in another seed. They are the shares of variance that seeds share.
+
+    Args:
+        x: standardized, shape ``(measure, seed, task)``.
+        y: standardized, shape ``(outcome, seed, task)``.
+
+    Returns:
+        Shape ``(measure, outcome)``, from 0 to 1.
+    """
+    own_shares = []
+    for values in (x, y):
+        seeds = values.shape[1]
+        squared_sum = (values.sum(axis=1) ** 2).sum(axis=-1)
+        shared = (squared_sum - seeds) / (seeds * (seeds - 1))
+        own_shares.append(np.clip(1 - shared, 0, 1))
+    return np.sqrt(own_shares[0][:, None] * own_shares[1])
+
+
+def _power_of_t_test(per_seed: np.ndarray, relevant: float) -> np.ndarray:
+    """Compute the power of `_t_test`, shape ``(…)``.
+
+    Args:
+        per_seed: shape ``(…, seed)``.
+        relevant: correlation that is to be found.
+    """
+    seeds = per_seed.shape[-1]
+    error = stats.sem(per_seed, axis=-1) * error_inflation(seeds)
+    return power.of_t_test(relevant, error, seeds - 1)
 
 
 def _excess_of_matched_seeds(pairs: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ from plasticity.statistics.resampling import (
     bca,
     interval,
 )
-from plasticity.statistics.setting_arrays import MIN_TASKS, SettingArrays
+from plasticity.statistics.setting_arrays import MIN_TASKS, SettingArrays, problems_of
 
 ARM = "none"  # the arm in which ranks are compared with each other
 SIMPLE_MEASURES = ("weight_norm", "feature_rank", "dead_fraction")  # curvature must add to these
@@ -46,6 +46,7 @@ COLUMNS = [
     "estimate",
     "low",
     "high",
+    "problems",
     "seeds",
     "tasks",
     "interval",
@@ -234,6 +235,19 @@ def difference_signs(values: np.ndarray) -> np.ndarray:
     return np.asarray(is_greater.view(np.int8) - is_less.view(np.int8))
 
 
+@dataclass(frozen=True)
+class SettingKinds:
+    """What groups settings in means over them.
+
+    Attributes:
+        fates: whether plasticity is ``lost`` or ``kept``, by the name of the setting.
+        problems: from `problems_of`.
+    """
+
+    fates: Mapping[str, str]
+    problems: Mapping[str, str]
+
+
 def prediction(
     settings: Sequence[SettingArrays], draws: Draws, fates: Mapping[str, str]
 ) -> pd.DataFrame:
@@ -247,22 +261,24 @@ def prediction(
 
     Returns:
         One row per setting, outcome, measure and statistic, with intervals over seeds. The settings
-        `all`, `all: lost` and `all: kept` are means over settings, with intervals over settings.
+        `all`, `all: lost` and `all: kept` are means over the settings of a problem and then over
+        problems, with intervals over problems.
         `kendall_tau` and `auc` have the sign of the measure. `auc_left_out` takes the direction
         from the other settings. Nested models are least squares on ranks within a task, fitted in
         the other settings: `auc_left_out` of `SIMPLE_MEASURES` alone and together with an operator,
         and the difference `added`.
     """
     explanations = [arrays.without_baselines().explanations() for arrays in settings]
+    kinds = SettingKinds(fates, problems_of(settings))
     rows = [
-        *_single_measures(explanations, draws, fates),
-        *_nested_models(explanations, draws, fates),
+        *_single_measures(explanations, draws, kinds),
+        *_nested_models(explanations, draws, kinds),
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _single_measures(
-    settings: Sequence[SettingArrays], draws: Draws, fates: Mapping[str, str]
+    settings: Sequence[SettingArrays], draws: Draws, kinds: SettingKinds
 ) -> Iterator[Row]:
     """Rank checkpoints by one measure at a time."""
     for (outcome, measure), sums_by_setting in _sums_by_measure(settings).items():
@@ -291,18 +307,22 @@ def _single_measures(
                 }
         for statistic, by_setting in values.items():
             keys: Row = {"outcome": outcome, "measure": measure, "statistic": statistic}
-            yield from _means_over_settings(keys, by_setting, fates)
+            yield from _means_over_settings(keys, by_setting, kinds)
 
 
 def _means_over_settings(
-    keys: Row, by_setting: Mapping[str, float], fates: Mapping[str, str]
+    keys: Row, by_setting: Mapping[str, float], kinds: SettingKinds
 ) -> Iterator[Row]:
     """Average a statistic over all settings, and over those that lose or keep plasticity."""
     for fate in ("", "lost", "kept"):
-        values = [value for name, value in by_setting.items() if not fate or fates[name] == fate]
-        if values:
+        chosen = {
+            name: value
+            for name, value in by_setting.items()
+            if not fate or kinds.fates[name] == fate
+        }
+        if chosen:
             name = f"all: {fate}" if fate else "all"
-            yield {"setting": name, **keys, **_mean_over_settings(values).row()}
+            yield {"setting": name, **keys, **_mean_over_settings(chosen, kinds.problems)}
 
 
 def _sums_by_measure(
@@ -377,16 +397,30 @@ def _resample(statistic: Statistic, seeds: int, draws: Draws, missing_note: str)
     return Estimate(float(value), float(low[0]), float(high[0]), method, note=note)
 
 
-def _mean_over_settings(values: Sequence[float]) -> Estimate:
-    """Average over settings, with Student's t interval for settings like these."""
-    known = np.array([value for value in values if np.isfinite(value)])
-    note = f"of {len(known)} settings"
-    mean = known.mean() if len(known) else np.nan
-    if len(known) < 3:
-        return Estimate(mean, note=join_notes("too few settings for an interval", note))
-    error = max(stats.sem(known), 1e-12)
-    low, high = stats.t.interval(CONFIDENCE, len(known) - 1, mean, error)
-    return Estimate(mean, low, high, "Student's t over settings", note=note)
+def _mean_over_settings(by_setting: Mapping[str, float], problems: Mapping[str, str]) -> Row:
+    """Average over the settings of each problem, and then over problems.
+
+    Args:
+        by_setting: a statistic, by the name of the setting; settings without it do not count.
+        problems: of each setting.
+
+    Returns:
+        The mean, Student's t interval for problems like these, and the number of problems.
+    """
+    known: dict[str, list[float]] = {}
+    for setting, value in by_setting.items():
+        if np.isfinite(value):
+            known.setdefault(problems[setting], []).append(value)
+    of_problems = np.array([np.mean(values) for values in known.values()])
+    count: Row = {"problems": len(of_problems)}
+    note = f"of {sum(map(len, known.values()))} settings"
+    mean = of_problems.mean() if len(of_problems) else np.nan
+    if len(of_problems) < 3:
+        estimate = Estimate(mean, note=join_notes("too few problems for an interval", note))
+        return estimate.row() | count
+    error = max(stats.sem(of_problems), 1e-12)
+    low, high = stats.t.interval(CONFIDENCE, len(of_problems) - 1, mean, error)
+    return Estimate(mean, low, high, "Student's t over problems", note=note).row() | count
 
 
 @dataclass(frozen=True)
@@ -405,7 +439,7 @@ class RankedCheckpoints:
 
 
 def _nested_models(
-    settings: Sequence[SettingArrays], draws: Draws, fates: Mapping[str, str]
+    settings: Sequence[SettingArrays], draws: Draws, kinds: SettingKinds
 ) -> Iterator[Row]:
     """Compare the simple measures alone with the simple measures and one operator.
 
@@ -423,7 +457,7 @@ def _nested_models(
                     arrays.outcome_names, checkpoints, features
                 )
         if len(ranked) >= 2:
-            yield from _nested_models_of_operator(ranked, names, draws, fates)
+            yield from _nested_models_of_operator(ranked, names, draws, kinds)
 
 
 def _operators(settings: Sequence[SettingArrays]) -> list[str]:
@@ -438,7 +472,7 @@ def _nested_models_of_operator(
     ranked: Mapping[str, RankedCheckpoints],
     names: Sequence[str],
     draws: Draws,
-    fates: Mapping[str, str],
+    kinds: SettingKinds,
 ) -> Iterator[Row]:
     """Build the rows of one operator.
 
@@ -446,7 +480,7 @@ def _nested_models_of_operator(
         ranked: checkpoints by the name of the setting, at least two settings.
         names: of the simple measures and the operator.
         draws: of seeds.
-        fates: see `prediction`.
+        kinds: of the settings.
     """
     simple_name = " + ".join(SIMPLE_MEASURES)
     full_name = " + ".join(names)
@@ -481,7 +515,7 @@ def _nested_models_of_operator(
             yield {**keys, "measure": full_name, "statistic": "added", **gain.row()}
     for outcome, by_setting in added.items():
         summary: Row = {"outcome": outcome, "measure": full_name, "statistic": "added"}
-        yield from _means_over_settings(summary, by_setting, fates)
+        yield from _means_over_settings(summary, by_setting, kinds)
 
 
 def _left_out_sums(

@@ -7,8 +7,9 @@ import pandas as pd
 
 from plasticity.config.models import BASELINE
 from plasticity.config.quantities import EXPLANATION, main_measure
-from plasticity.statistics.meta_analysis import EXPLAINED_ARM, SIGNIFICANCE_LEVEL
+from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.null_models import MEANINGS
+from plasticity.statistics.resampling import SIGNIFICANCE_LEVEL
 
 OUTCOME = "final_error_gap"  # the outcome of most sentences
 QUESTIONS = {
@@ -163,9 +164,9 @@ def _meta_analysis_words(row: pd.Series) -> str:
     prediction = ""
     if np.isfinite(row["prediction_low"]):
         low, high = row["prediction_low"], row["prediction_high"]
-        prediction = f", for the next setting {low:.2f} to {high:.2f}"
+        prediction = f", for the next problem {low:.2f} to {high:.2f}"
     return (
-        f"; over settings ρ = {row['estimate']:.2f} ({_interval_words(row)}, "
+        f"; over {row['problems']} problems ρ = {row['estimate']:.2f} ({_interval_words(row)}, "
         f"I² = {100 * row['i_squared']:.0f} %{prediction})"
     )
 
@@ -225,7 +226,8 @@ def _prediction(prediction: pd.DataFrame) -> Iterator[Statement]:
             )
         sentence = (
             f"{result}, its direction taken from other settings "
-            f"({_interval_words(row)}, {row['note']} that lose plasticity)."
+            f"({_interval_words(row)}, {row['note']} that lose plasticity, "
+            f"{int(row['problems'])} problem{'' if row['problems'] == 1 else 's'})."
         )
         yield _statement("prediction", sentence, measure)
 

@@ -19,7 +19,7 @@ from plasticity.statistics import (
     summaries,
 )
 from plasticity.statistics.resampling import Draws
-from plasticity.statistics.setting_arrays import SettingArrays
+from plasticity.statistics.setting_arrays import SettingArrays, problems_of
 
 
 def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict[str, pd.DataFrame]:
@@ -27,36 +27,37 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
 
     Args:
         datasets: of each setting, by name.
-        config: hypotheses, number of draws and margins.
+        config: hypotheses, number of draws, margins and relevant effects.
 
     Returns:
         Tables by name.
     """
     settings = [SettingArrays.from_dataset(name, data) for name, data in datasets.items()]
     draws = Draws(config.draws)
+    relevant = config.relevant
     tables = {
         "summary": summaries.summary(datasets),
         "outcomes": summaries.outcomes(datasets),
         "measures": summaries.measures(datasets),
     }
-    all_associations, null_rows = associations.associations(settings, draws)
+    all_associations, null_rows = associations.associations(settings, draws, relevant)
     declared_pairs = {
         (hypothesis.arm, hypothesis.versus) for hypothesis in config.hypotheses if hypothesis.versus
     }
     tests = {
         "associations": all_associations,
         "null_models": null_rows,
-        "lead_lag": lead_lag.lead_lag(settings, draws),
-        "consistency": meta_analysis.consistency(settings, draws),
-        "comparisons": comparisons.comparisons(settings, draws, declared_pairs),
+        "lead_lag": lead_lag.lead_lag(settings, draws, relevant),
+        "consistency": meta_analysis.consistency(settings, draws, relevant),
+        "comparisons": comparisons.comparisons(settings, draws, config.lost, declared_pairs),
         "population": population.population(settings, draws),
     }
-    tables |= hypotheses.adjust_p_values(tests, config.hypotheses)
+    tables |= hypotheses.adjust_p_values(tests, config)
     fates = {arrays.setting: meta_analysis.fate(arrays, draws, config.lost) for arrays in settings}
     counterexamples = meta_analysis.find_counterexamples(settings, draws, config.lost, config.moved)
     tables |= {
         "counterexamples": counterexamples,
-        "arms": meta_analysis.rank_arms(counterexamples, draws),
+        "arms": meta_analysis.rank_arms(counterexamples, problems_of(settings), draws),
         "prediction": prediction.prediction(settings, draws, fates),
         "early_warning": early_warning.early_warning(settings, config.lost),
         "redundancy": prediction.redundancy(settings, draws),

@@ -56,7 +56,7 @@ def draw(
 
     In a cell, colour and dot are ρ within runs, the bar is its interval, and the dot's shape is
     the strongest null model that it beats. The forest plot has the estimate, its interval, and the
-    prediction interval for the next setting.
+    prediction interval for the next problem.
     """
     settings = list(datasets)
     associations = _select(tables["associations"], settings)
