@@ -56,7 +56,13 @@ def test_measure_is_named_by_its_operator(own_operator):
     assert quantities.one_line_name("fisher_stable_rank") == "Fisher stable rank"
     assert quantities.one_line_name("weight_norm") == "weight norm"
     assert quantities.one_line_name("final_error_gap") == "gap to a fresh network"
-    assert quantities.main_measure("ggn") == "ggn_effective_rank"
+
+
+def test_ranks_are_those_of_operators():
+    ranks = ("ggn_effective_rank", "fisher_entropy_rank", "hessian_stable_rank")
+    assert all(map(quantities.is_rank, ranks))
+    others = ("feature_rank", "fisher_epsilon_rank", "fisher_trace", "effective_rank")
+    assert not any(map(quantities.is_rank, others))
 
 
 @pytest.mark.parametrize(

@@ -141,11 +141,11 @@ def tables_of(datasets):
         "lead_lag": lead_lag.lead_lag(settings, draws, 0.3),
         "consistency": meta_analysis.consistency(settings, draws, 0.3),
         "comparisons": comparisons.comparisons(settings, draws, 0.05),
-        "population": population.population(settings, draws),
+        "population": population.population(settings, draws, "fisher_effective_rank"),
     }
     others = {
         "counterexamples": meta_analysis.find_counterexamples(settings, draws, 0.05, 0.2),
-        "redundancy": prediction.redundancy(settings, draws),
+        "redundancy": prediction.redundancy(settings, draws, "effective_rank"),
         "outcomes": summaries.outcomes(datasets),
         "tuning": pd.DataFrame(columns=summaries.TUNING_COLUMNS),
     }

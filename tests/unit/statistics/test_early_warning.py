@@ -243,7 +243,7 @@ def test_error_of_a_ratio_is_close_to_that_of_the_jackknife():
 
 def test_skill_is_one_minus_the_ratio_of_brier_scores():
     study = draw_study(0, 6, {RANK: 0.0, SHARE: 2.0})
-    table = early_warning.early_warning(study, LOST)
+    table = early_warning.early_warning(study, LOST, RANK)
     forecasts = forecasts_of(study, SHARE).values()
     ratio = sum(one.brier for one in forecasts) / sum(one.base_brier for one in forecasts)
     row = only_row(table, measure=SHARE, versus="", statistic="skill")
@@ -252,7 +252,7 @@ def test_skill_is_one_minus_the_ratio_of_brier_scores():
 
 def test_differences_are_of_the_scores_of_both_measures():
     study = draw_study(0, 6, {RANK: 1.0, SHARE: 2.0})
-    table = early_warning.early_warning(study, LOST)
+    table = early_warning.early_warning(study, LOST, RANK)
     for statistic in ("auc", "skill"):
         keys = {"versus": "", "statistic": statistic}
         first = only_row(table, measure=SHARE, **keys)["estimate"]
@@ -293,7 +293,7 @@ def test_calibration_equals_a_weighted_fit_with_its_sandwich():
 def test_setting_without_events_has_no_auc_and_stays_in_the_calibration():
     study = draw_study(0, 5, {SHARE: 2.0})
     study[0].outcomes[:] = 0.0
-    table = early_warning.early_warning(study, LOST)
+    table = early_warning.early_warning(study, LOST, RANK)
     settings = table.query(f"measure == '{SHARE}' and versus == ''").set_index("statistic")
     assert settings.loc["auc", "settings"] == 4
     assert settings.loc["skill", "settings"] == 5
@@ -303,7 +303,9 @@ def test_setting_without_events_has_no_auc_and_stays_in_the_calibration():
 
 @pytest.mark.parametrize("settings", [1, 2])
 def test_too_few_settings_have_no_interval_and_a_note(settings):
-    table = early_warning.early_warning(draw_study(0, settings, {RANK: 2.0, SHARE: 2.0}), LOST)
+    table = early_warning.early_warning(
+        draw_study(0, settings, {RANK: 2.0, SHARE: 2.0}), LOST, RANK
+    )
     assert len(table)
     assert table["low"].isna().all()
     assert (table["interval"] == "").all()
@@ -316,7 +318,7 @@ def test_auc_without_a_stable_direction_has_no_interval():
     for arrays in study[:2]:
         arrays.measures[:] *= -1
     row = only_row(
-        early_warning.early_warning(study, LOST), measure=SHARE, versus="", statistic="auc"
+        early_warning.early_warning(study, LOST, RANK), measure=SHARE, versus="", statistic="auc"
     )
     assert row["estimate"] < 0.5
     assert np.isnan(row["low"])
@@ -328,7 +330,7 @@ def test_perfectly_separated_events_have_no_calibration():
     for arrays in study:
         arrays.measures[0] = (arrays.outcomes[1] > LOST) * 1.0
         arrays.measures[0, ..., :3] = 0.0
-    table = early_warning.early_warning(study, LOST)
+    table = early_warning.early_warning(study, LOST, RANK)
     rows = table.query(f"measure == '{SHARE}' and versus == ''").set_index("statistic")
     assert rows.loc["auc", "estimate"] == 1
     assert rows.loc["auc", "note"] == "the same in all settings"
@@ -410,7 +412,7 @@ def test_planted_predictor_is_found_and_an_unrelated_one_is_worse():
     found, better, skilled = [], [], []
     for seed in range(10):
         study = draw_study(seed, 8, {SHARE: 1.5, RANK: 0.0})
-        table = early_warning.early_warning(study, LOST)
+        table = early_warning.early_warning(study, LOST, RANK)
         row = only_row(table, measure=SHARE, versus="", statistic="auc")
         found.append(row["low"] > 0.5)
         skilled.append(only_row(table, measure=SHARE, versus="", statistic="skill")["low"] > 0)
@@ -459,7 +461,7 @@ def test_measure_that_only_drifts_is_not_better_than_the_number_of_the_task():
     differences = []
     for seed in range(10):
         study = draw_study(seed, 8, {SHARE: 0.0, RANK: 0.0}, trend=0.4)
-        table = early_warning.early_warning(study, LOST)
+        table = early_warning.early_warning(study, LOST, RANK)
         assert only_row(table, measure=SHARE, versus="", statistic="auc")["low"] > 0.6
         row = only_row(table, measure=SHARE, versus="task", statistic="auc")
         differences.append(row)

@@ -118,7 +118,7 @@ def test_difference_of_sizes_equals_that_of_scipy():
 
 
 def test_table_has_a_correlation_of_each_measure_and_a_difference_to_curvature():
-    table = population.population(random_study(0, 9), DRAWS)
+    table = population.population(random_study(0, 9), DRAWS, RANK)
     assert table[["measure", "versus"]].to_numpy().tolist() == [
         [RANK, ""],
         [SHARE, ""],
@@ -130,7 +130,7 @@ def test_table_has_a_correlation_of_each_measure_and_a_difference_to_curvature()
 
 
 def test_fewer_than_eight_settings_are_too_few():
-    table = population.population(random_study(0, 7), DRAWS)
+    table = population.population(random_study(0, 7), DRAWS, RANK)
     assert len(table) == 3
     assert table["estimate"].isna().all()
     assert (table["note"] == "too few settings").all()

@@ -41,9 +41,8 @@ def only_row(table, **keys):
 
 def predict(settings, fates=None):
     """Build the table. By default plasticity is lost in all settings."""
-    return prediction.prediction(
-        settings, DRAWS, fates or {arrays.setting: "lost" for arrays in settings}
-    )
+    fates = fates or {arrays.setting: "lost" for arrays in settings}
+    return prediction.prediction(settings, DRAWS, fates, "effective_rank")
 
 
 def sums_of(scores, outcome, seeds):
@@ -193,7 +192,7 @@ def test_one_setting_has_no_direction_and_no_nested_models():
 def test_equal_ranks_are_redundant():
     setting = random_setting()
     setting.measures[1] = 2 * setting.measures[3] + 1
-    table = prediction.redundancy([setting], DRAWS)
+    table = prediction.redundancy([setting], DRAWS, "effective_rank")
     assert table["estimate"].to_numpy() == pytest.approx([1, 1])
 
 
@@ -201,5 +200,7 @@ def test_redundancy_is_the_mean_correlation_within_runs():
     setting = random_setting()
     x, y = setting.measures[[1, 3], 0]
     correlations = [scipy.stats.spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)]
-    row = only_row(prediction.redundancy([setting], DRAWS), association="within_run")
+    row = only_row(
+        prediction.redundancy([setting], DRAWS, "effective_rank"), association="within_run"
+    )
     assert row["estimate"] == pytest.approx(np.mean(correlations))

@@ -450,6 +450,8 @@ class Statistics:
         hypotheses: Claims made before the data are seen. Each is one test per setting. Everything
             else in the tables is exploratory.
         draws: Number of resamples and of permutations of seeds.
+        primary: The rank that stands for curvature where there is room for one: in some figures,
+            and where measures are compared with curvature. Tables have all three ranks.
         lost: Plasticity is lost if the gap to the baseline grows by more than this from early to
             late tasks, with confidence.
         moved: A measure moves if it changes by more than this, with confidence: absolutely for a
@@ -463,6 +465,7 @@ class Statistics:
 
     hypotheses: tuple[Hypothesis, ...] = ()
     draws: Annotated[int, Field(ge=99)] = 1999
+    primary: Literal["effective_rank", "entropy_rank", "stable_rank"] = "effective_rank"
     lost: NonNegative = 0.05
     moved: NonNegative = 0.2
     relevant: Annotated[float, Field(gt=0, lt=1)] = 0.3

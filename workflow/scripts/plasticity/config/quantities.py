@@ -12,9 +12,10 @@ from plasticity.config import registry
 
 # Of the variants of a measure, "the explanation" is on the next task's data and of all layers.
 EXPLANATION = {"evaluation_point": "next", "block": "all"}
-# The operator and the number of its spectrum that stand for curvature.
+# The operator that stands for curvature, if it was measured.
 MAIN_OPERATOR = "fisher"
-MAIN_NUMBER = "effective_rank"
+# The ranks of a spectrum, as equals. A config names the one that stands for curvature.
+RANKS = ("effective_rank", "entropy_rank", "stable_rank")
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ MEASURES = {
 # Numbers of the spectrum of any operator; the measure has the name of the operator in front.
 SPECTRUM_NUMBERS = {
     "effective_rank": Quantity("effective rank", claimed_sign=-1, on_first_page=True),
-    "stable_rank": Quantity("stable rank", claimed_sign=-1),
-    "entropy_rank": Quantity("entropy rank", claimed_sign=-1),
+    "entropy_rank": Quantity("entropy rank", claimed_sign=-1, on_first_page=True),
+    "stable_rank": Quantity("stable rank", claimed_sign=-1, on_first_page=True),
     "epsilon_rank": Quantity("epsilon rank", claimed_sign=-1),
     "absolute_epsilon_rank": Quantity("absolute epsilon rank", claimed_sign=-1),
     "top_eigenvalue": Quantity("top eigenvalue"),
@@ -132,11 +133,7 @@ def preference(evaluation_point: str, block: str) -> tuple[bool, bool]:
     return (evaluation_point == EXPLANATION["evaluation_point"], block == EXPLANATION["block"])
 
 
-def main_measure(operator: str = MAIN_OPERATOR) -> str:
-    """Return the measure that stands for the curvature of an operator."""
-    return f"{operator}_{MAIN_NUMBER}"
-
-
-def is_main_measure(name: str) -> bool:
-    """Tell whether a measure stands for the curvature of an operator."""
-    return name.endswith(f"_{MAIN_NUMBER}")
+def is_rank(name: str) -> bool:
+    """Tell whether a measure is one of `RANKS` of an operator."""
+    operator, number = split_operator(name)
+    return bool(operator) and number in RANKS

@@ -228,6 +228,7 @@ class Study:
                 "arms": arms,
                 "seeds": self.seeds,
                 "curvature": asdict(self.curvature),
+                "primary": self.statistics.primary,
             }
         )
 

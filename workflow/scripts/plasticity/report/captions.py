@@ -51,7 +51,7 @@ def _first_page_sentences(statements: pd.DataFrame) -> pd.Series:
             is_chosen = rows["measure"].map(lambda name: quantities.describe(name).on_first_page)
             rows = rows[is_chosen.astype(bool)]
         elif about == "consistency":
-            rows = rows[rows["measure"].map(quantities.is_main_measure).astype(bool)]
+            rows = rows[rows["measure"].map(quantities.is_rank).astype(bool)]
         sections.append(rows["statement"])
     return pd.concat(sections)
 

@@ -20,7 +20,6 @@ WIDGET_WIDTH = 240  # pixels
 PLOT = {"width": 540, "height": 360, "grid": True, "legend": "bottom"}
 DEFAULTS = {
     "arms": list(panels.REFERENCES),
-    "measure": quantities.main_measure(),
     **quantities.EXPLANATION,
 }
 
@@ -67,7 +66,7 @@ def _check_port(port: int) -> int:
 def page(study: str, datasets: Mapping[str, xr.Dataset], style: Style) -> pn.Column:
     """Build the page. A choice in one setting carries over to the next, if that offers it."""
     setting = pn.widgets.Select(name="setting", options=list(datasets), width=WIDGET_WIDTH)
-    last_choices: dict[str, Any] = dict(DEFAULTS)
+    last_choices: dict[str, Any] = DEFAULTS | {"measure": panels.primary_measure(datasets)}
 
     def show_setting(name: str) -> pn.Row:
         data = datasets[name]

@@ -3,6 +3,7 @@
 This module never imports torch.
 """
 
+import json
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from plasticity.config import quantities, registry
 from plasticity.config.models import BASELINE
-from plasticity.config.quantities import MAIN_OPERATOR, main_measure
+from plasticity.config.quantities import MAIN_OPERATOR, RANKS
 from plasticity.report.style import Style
 from plasticity.statistics.resampling import t_interval
 
@@ -367,7 +368,7 @@ def short(arm: str) -> str:
 def measured_operators(datasets: Mapping[str, xr.Dataset]) -> list[str]:
     """List the operators that were measured in at least one setting."""
     variables = {str(name) for data in datasets.values() for name in data.data_vars}
-    return [name for name in registry.names("operators") if main_measure(name) in variables]
+    return [name for name in registry.names("operators") if f"{name}_trace" in variables]
 
 
 def main_operator(datasets: Mapping[str, xr.Dataset]) -> str:
@@ -376,3 +377,14 @@ def main_operator(datasets: Mapping[str, xr.Dataset]) -> str:
     if not measured or MAIN_OPERATOR in measured:
         return MAIN_OPERATOR
     return measured[0]
+
+
+def primary_rank(datasets: Mapping[str, xr.Dataset]) -> str:
+    """Return the rank that stands for curvature, by the config with which datasets were made."""
+    settings = [json.loads(data.attrs.get("settings", "{}")) for data in datasets.values()]
+    return next((values["primary"] for values in settings if "primary" in values), RANKS[0])
+
+
+def primary_measure(datasets: Mapping[str, xr.Dataset]) -> str:
+    """Return the measure that stands for curvature: a rank of the main operator."""
+    return f"{main_operator(datasets)}_{primary_rank(datasets)}"

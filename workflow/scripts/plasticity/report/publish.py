@@ -12,7 +12,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from plasticity.config import registry
-from plasticity.config.quantities import EXPLANATIONS, SPECTRUM_NUMBERS, main_measure
+from plasticity.config.quantities import EXPLANATIONS, RANKS, SPECTRUM_NUMBERS
 from plasticity.config.study import Study
 from plasticity.provenance import record
 from plasticity.report import panels
@@ -94,7 +94,7 @@ def reduced(data: xr.Dataset, main_operator: str, has_spectra: bool) -> xr.Datas
         has_spectra: whether whole spectra of this setting are drawn.
     """
     operators = panels.measured_operators({"": data})
-    of_all_arms = {*VARIABLES_OF_ALL_ARMS, main_measure(main_operator)}
+    of_all_arms = {*VARIABLES_OF_ALL_ARMS, *(f"{main_operator}_{rank}" for rank in RANKS)}
     of_all_blocks = {*of_all_arms, *VARIABLES_OF_REFERENCES}
     numbers = {
         f"{operator}_{number}{ending}"

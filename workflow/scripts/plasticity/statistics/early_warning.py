@@ -22,7 +22,6 @@ import pandas as pd
 import statsmodels.api as sm
 from scipy import optimize, special, stats
 
-from plasticity.config.quantities import main_measure
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.resampling import ROUND_OFF, TAILS
 from plasticity.statistics.setting_arrays import SettingArrays, compute_change
@@ -120,12 +119,13 @@ class Forecast:
         return float(((self.base_rate - self.is_event) ** 2).mean())
 
 
-def early_warning(settings: Sequence[SettingArrays], lost: float) -> pd.DataFrame:
+def early_warning(settings: Sequence[SettingArrays], lost: float, primary: str) -> pd.DataFrame:
     """Evaluate every explanation as a warning of a large gap.
 
     Args:
         settings: arrays of all settings.
         lost: the event is that the gap exceeds this.
+        primary: the measure that stands for curvature.
 
     Returns:
         One row per measure and statistic:
@@ -155,7 +155,7 @@ def early_warning(settings: Sequence[SettingArrays], lost: float) -> pd.DataFram
     for measure in measures:
         forecasts = forecast(samples(checkpoints, measure))
         rows += [{"measure": measure, "versus": "", **row} for row in _rows(forecasts)]
-        for versus in (main_measure(), TASK):
+        for versus in (primary, TASK):
             if versus != measure and versus in measures:
                 first = forecast(samples(checkpoints, measure, versus))
                 second = forecast(samples(checkpoints, versus, measure))

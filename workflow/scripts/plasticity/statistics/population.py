@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from plasticity.config.quantities import describe, main_measure
+from plasticity.config.quantities import describe
 from plasticity.statistics.associations import correlation_over_seeds
 from plasticity.statistics.estimate import Estimate, Row
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
@@ -45,12 +45,13 @@ COLUMNS = [
 Point = tuple[float, float]
 
 
-def population(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
+def population(settings: Sequence[SettingArrays], draws: Draws, primary: str) -> pd.DataFrame:
     """Correlate the change of every explanation with the change of the gap, over settings.
 
     Args:
         settings: arrays of all settings; only the arm `none` is used.
         draws: of settings.
+        primary: the measure that stands for curvature.
 
     Returns:
         One row per measure with Spearman's correlation, `spearman`: its interval is over resampled
@@ -64,7 +65,6 @@ def population(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
             for measure, point in changes(arrays).items():
                 points.setdefault(measure, {})[arrays.setting] = point
     rows: list[Row] = []
-    main = main_measure()
     for measure, of_measure in points.items():
         correlation = correlate(np.array(list(of_measure.values())), draws)
         rows.append(
@@ -76,12 +76,12 @@ def population(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
                 "settings": len(of_measure),
             }
         )
-        if measure != main and main in points:
-            triples = _common_settings(of_measure, points[main])
+        if measure != primary and primary in points:
+            triples = _common_settings(of_measure, points[primary])
             rows.append(
                 {
                     "measure": measure,
-                    "versus": main,
+                    "versus": primary,
                     "statistic": "size_of_spearman",
                     **compare_sizes(triples, draws).row(),
                     "settings": len(triples),

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from plasticity.config.quantities import is_main_measure
+from plasticity.config.quantities import split_operator
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.null_models import (
     MIN_SEEDS,
@@ -249,7 +249,7 @@ class SettingKinds:
 
 
 def prediction(
-    settings: Sequence[SettingArrays], draws: Draws, fates: Mapping[str, str]
+    settings: Sequence[SettingArrays], draws: Draws, fates: Mapping[str, str], primary: str
 ) -> pd.DataFrame:
     """Rank checkpoints by every explanation, and compute what curvature adds to simpler measures.
 
@@ -258,6 +258,7 @@ def prediction(
         draws: of seeds.
         fates: whether plasticity is ``lost`` or ``kept`` in a setting, by its name. Where nothing
             is lost, there is little to predict.
+        primary: the rank that stands for an operator in nested models.
 
     Returns:
         One row per setting, outcome, measure and statistic, with intervals over seeds. The settings
@@ -272,7 +273,7 @@ def prediction(
     kinds = SettingKinds(fates, problems_of(settings))
     rows = [
         *_single_measures(explanations, draws, kinds),
-        *_nested_models(explanations, draws, kinds),
+        *_nested_models(explanations, draws, kinds, primary),
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -439,14 +440,14 @@ class RankedCheckpoints:
 
 
 def _nested_models(
-    settings: Sequence[SettingArrays], draws: Draws, kinds: SettingKinds
+    settings: Sequence[SettingArrays], draws: Draws, kinds: SettingKinds, primary: str
 ) -> Iterator[Row]:
     """Compare the simple measures alone with the simple measures and one operator.
 
     Both use the tasks at which all of these measures were taken. Weights are fitted in all settings
     but one and evaluated in the remaining one.
     """
-    for operator in _operators(settings):
+    for operator in _operators(settings, primary):
         names = [*SIMPLE_MEASURES, operator]
         ranked = {}
         for arrays in settings:
@@ -460,12 +461,12 @@ def _nested_models(
             yield from _nested_models_of_operator(ranked, names, draws, kinds)
 
 
-def _operators(settings: Sequence[SettingArrays]) -> list[str]:
-    """List the measures that represent operators in any setting."""
+def _operators(settings: Sequence[SettingArrays], primary: str) -> list[str]:
+    """List the measures that represent operators in any setting: their rank of this name."""
     measures = set()
     for arrays in settings:
         measures |= {variant.measure for variant in arrays.variants}
-    return sorted(name for name in measures if is_main_measure(name))
+    return sorted(name for name in measures if split_operator(name)[1] == primary)
 
 
 def _nested_models_of_operator(
@@ -566,12 +567,13 @@ def _centred_ranks(values: np.ndarray) -> np.ndarray:
     return np.asarray((2 * stats.rankdata(values, axis=-1) - runs - 1) / (runs - 1))
 
 
-def redundancy(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
+def redundancy(settings: Sequence[SettingArrays], draws: Draws, primary: str) -> pd.DataFrame:
     """Correlate the ranks of operators and the feature rank with each other, within runs.
 
     Args:
         settings: arrays of all settings; only the arm `none` is used.
         draws: of seeds.
+        primary: the rank that stands for an operator.
 
     Returns:
         One row per setting, pair of ranks and association: Spearman's correlation over the tasks at
@@ -581,17 +583,18 @@ def redundancy(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
     rows: list[Row] = []
     for arrays in settings:
         if ARM in arrays.arms:
-            rows += list(_redundancy_rows(arrays.explanations(), draws))
+            rows += list(_redundancy_rows(arrays.explanations(), draws, primary))
     return pd.DataFrame(rows, columns=REDUNDANCY_COLUMNS)
 
 
-def _redundancy_rows(arrays: SettingArrays, draws: Draws) -> Iterator[Row]:
+def _redundancy_rows(arrays: SettingArrays, draws: Draws, primary: str) -> Iterator[Row]:
     """Build the rows of one setting."""
     arm = arrays.arms.index(ARM)
     has_outcomes = np.isfinite(arrays.outcomes[:, arm]).all(axis=(0, 2))
     ranks = {}
     for index, variant in enumerate(arrays.variants):
-        if is_main_measure(variant.measure) or variant.measure == "feature_rank":
+        is_of_operator = split_operator(variant.measure)[1] == primary
+        if is_of_operator or variant.measure == "feature_rank":
             ranks[variant.measure] = arrays.measures[index, arm][has_outcomes]
     for first in ranks:
         for second in ranks:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from plasticity.config.models import BASELINE
-from plasticity.config.quantities import EXPLANATION, main_measure
+from plasticity.config.quantities import EXPLANATION
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.null_models import MEANINGS
 from plasticity.statistics.resampling import SIGNIFICANCE_LEVEL
@@ -26,11 +26,12 @@ COLUMNS = ["about", "measure", "setting", "statement"]
 Statement = dict[str, str]
 
 
-def statements(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def statements(tables: Mapping[str, pd.DataFrame], primary: str) -> pd.DataFrame:
     """State the results of all tables in sentences.
 
     Args:
         tables: all other tables, with adjusted p values.
+        primary: the measure that stands for curvature.
 
     Returns:
         One row per sentence: the table or figure that it is ``about``, the measure and the setting
@@ -38,7 +39,7 @@ def statements(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """
     rows = [
         *_losses(tables["outcomes"], tables["counterexamples"]),
-        *_scatter(tables["associations"]),
+        *_scatter(tables["associations"], primary),
         *_consistency(tables["consistency"]),
         *_counterexamples(tables["counterexamples"]),
         *_lead_lag(tables["lead_lag"]),
@@ -97,12 +98,12 @@ def _losses(outcomes: pd.DataFrame, counterexamples: pd.DataFrame) -> Iterator[S
         yield _statement("loss", sentence, setting=setting)
 
 
-def _scatter(associations: pd.DataFrame) -> Iterator[Statement]:
-    """State for each setting how the rank of the Fisher is associated with the error."""
+def _scatter(associations: pd.DataFrame, primary: str) -> Iterator[Statement]:
+    """State for each setting how the rank that stands for curvature goes with the error."""
     keys = {
         "level": "within_run",
         "arm": EXPLAINED_ARM,
-        "measure": main_measure(),
+        "measure": primary,
         **EXPLANATION,
         "outcome": "final_error",
     }

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from plasticity.config.quantities import EXPLANATION, is_main_measure, split_operator
+from plasticity.config.quantities import EXPLANATION, is_rank, split_operator
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.resampling import t_interval
 from plasticity.training.outcomes import LOWER_IS_BETTER, stage_masks, stages
@@ -147,12 +147,12 @@ def summary(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
 
 
 def _ranks(data: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Select the effective ranks of the whole network on the next task's data."""
+    """Select the ranks of the whole network on the next task's data."""
     if EXPLANATION["evaluation_point"] not in data.evaluation_point:
         return {}
     ranks = {}
     for name in map(str, data):
-        if is_main_measure(name):
+        if is_rank(name):
             ranks[name] = data[name].sel(EXPLANATION)
     return ranks
 

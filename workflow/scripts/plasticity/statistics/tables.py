@@ -6,6 +6,7 @@ import pandas as pd
 import xarray as xr
 
 from plasticity.config.models import Statistics
+from plasticity.config.quantities import MAIN_OPERATOR
 from plasticity.statistics import (
     associations,
     comparisons,
@@ -35,6 +36,7 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
     settings = [SettingArrays.from_dataset(name, data) for name, data in datasets.items()]
     draws = Draws(config.draws)
     relevant = config.relevant
+    primary_measure = f"{MAIN_OPERATOR}_{config.primary}"
     tables = {
         "summary": summaries.summary(datasets),
         "outcomes": summaries.outcomes(datasets),
@@ -50,7 +52,7 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
         "lead_lag": lead_lag.lead_lag(settings, draws, relevant),
         "consistency": meta_analysis.consistency(settings, draws, relevant),
         "comparisons": comparisons.comparisons(settings, draws, config.lost, declared_pairs),
-        "population": population.population(settings, draws),
+        "population": population.population(settings, draws, primary_measure),
     }
     tables |= hypotheses.adjust_p_values(tests, config)
     fates = {arrays.setting: meta_analysis.fate(arrays, draws, config.lost) for arrays in settings}
@@ -58,10 +60,10 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
     tables |= {
         "counterexamples": counterexamples,
         "arms": meta_analysis.rank_arms(counterexamples, problems_of(settings), draws),
-        "prediction": prediction.prediction(settings, draws, fates),
-        "early_warning": early_warning.early_warning(settings, config.lost),
-        "redundancy": prediction.redundancy(settings, draws),
+        "prediction": prediction.prediction(settings, draws, fates, config.primary),
+        "early_warning": early_warning.early_warning(settings, config.lost, primary_measure),
+        "redundancy": prediction.redundancy(settings, draws, config.primary),
         "profiles": comparisons.profiles(settings, draws),
     }
-    tables["statements"] = statements.statements(tables)
+    tables["statements"] = statements.statements(tables, primary_measure)
     return tables

@@ -6,7 +6,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from plasticity.config.quantities import describe, main_measure, operator_name
+from plasticity.config.quantities import RANKS, describe, operator_name
 from plasticity.report.panels import (
     draw_over_tasks,
     finish,
@@ -30,11 +30,8 @@ def draw(
     """
     operator = main_operator(datasets)
     rows = {name: describe(name).label for name in ("final_error", "final_error_gap")}
-    for measure in (
-        main_measure(operator),
-        f"{operator}_stable_rank",
-        f"{operator}_top_eigenvalue",
-    ):
+    for number in (*RANKS, "top_eigenvalue"):
+        measure = f"{operator}_{number}"
         rows[measure] = f"{describe(measure).label}\nof the {operator_name(operator)}"
     figure, panels = grid(rows, titles(datasets), style, height=0.95)
     draw_over_tasks(panels, datasets, rows, style)

@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plasticity.config.quantities import describe, main_measure, operator_name
+from plasticity.config.quantities import describe, operator_name
 from plasticity.report.panels import (
     COMBINED_BLOCKS,
     curve,
@@ -17,6 +17,7 @@ from plasticity.report.panels import (
     grid,
     label_ends,
     main_operator,
+    primary_measure,
     series,
     titles,
 )
@@ -37,7 +38,7 @@ def draw(
     Layers are drawn from dark (input) to light (output).
     """
     operator = main_operator(datasets)
-    measure = main_measure(operator)
+    measure = primary_measure(datasets)
     rows = {measure: f"{describe(measure).label} of a layer's {operator_name(operator)}"}
     figure, panels = grid(rows, titles(datasets), style, HEIGHT)
     for setting, data in datasets.items():

@@ -10,14 +10,14 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from plasticity.config.models import method_of
-from plasticity.config.quantities import main_measure, one_line_name
+from plasticity.config.quantities import one_line_name
 from plasticity.report.panels import (
     REFERENCES,
     Panels,
     curve,
     finish,
     label_ends,
-    main_operator,
+    primary_measure,
     series,
     short,
     titles,
@@ -38,7 +38,7 @@ def draw(
 
     Settings without an intervention are left out if another setting has one.
     """
-    measure = main_measure(main_operator(datasets))
+    measure = primary_measure(datasets)
     quantities = {name: one_line_name(name) for name in ("final_error", "final_error_gap", measure)}
     rows = _rows(datasets)
     size = (style.widths["page"], len(rows) * HEIGHT + 0.4)

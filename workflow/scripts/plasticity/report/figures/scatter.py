@@ -10,8 +10,8 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from plasticity.config.quantities import EXPLANATION, main_measure, one_line_name
-from plasticity.report.panels import finish, grid, main_operator, series, titles
+from plasticity.config.quantities import EXPLANATION, one_line_name
+from plasticity.report.panels import finish, grid, primary_measure, series, titles
 from plasticity.report.style import Style
 
 CATEGORY = "3 Associations"
@@ -34,7 +34,7 @@ def draw(
 
     The panel's title states the correlation within runs, and the strongest null model it beats.
     """
-    measure = main_measure(main_operator(datasets))
+    measure = primary_measure(datasets)
     rows = {"final_error": "final error of\nthe next task"}
     own_xlabels = {"final_error": one_line_name(measure)}
     figure, panels = grid(rows, titles(datasets), style, height=1.5, own_xlabels=own_xlabels)
