@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.special
 import scipy.stats
 import statsmodels.api as sm
@@ -157,11 +158,18 @@ def test_ridge_changes_a_slope_by_less_than_a_hundredth(monkeypatch):
     assert with_ridge == pytest.approx(early_warning.fit_logistic(*data)[1], rel=0.01)
 
 
-def test_perfect_separation_has_a_finite_slope():
+def test_slope_of_perfect_separation_is_where_the_penalty_balances_the_likelihood():
     change = np.arange(20.0)
-    weights = np.full(20, 1 / 20)
-    intercept, slope = early_warning.fit_logistic(change, change > 9, weights)
-    assert 0 < slope < 100
+    spread = change.std()
+    x = (change - 9.5) / spread
+
+    def derivative(slope):
+        errors = (change > 9) - scipy.special.expit(slope * x)
+        return (errors * x).mean() - early_warning.RIDGE * slope
+
+    expected = scipy.optimize.brentq(derivative, 0, 1000) / spread
+    intercept, slope = early_warning.fit_logistic(change, change > 9, np.full(20, 1 / 20))
+    assert slope == pytest.approx(expected, rel=1e-3)
     assert intercept == pytest.approx(-9.5 * slope)
 
 
