@@ -1,5 +1,7 @@
 """Early warning: compare fits with statsmodels and scores with loops; simulate level and power."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -63,6 +65,11 @@ def select(study):
 
 def forecasts_of(study, measure):
     return early_warning.forecast(early_warning.samples(select(study), measure))
+
+
+def numbered(forecasts):
+    """Name a problem of its own for each forecast."""
+    return [str(index) for index in range(len(forecasts))]
 
 
 def only_row(table, **keys):
@@ -222,9 +229,9 @@ def test_auc_and_brier_scores_equal_loops_over_checkpoints():
     assert one.base_brier == pytest.approx(np.mean(base_squares))
 
 
-def test_mean_over_settings_has_students_interval_and_leaves_out_settings_without_a_value():
+def test_mean_has_students_interval_and_leaves_out_problems_without_a_value():
     values = np.array([0.6, np.nan, 0.7, 0.9])
-    estimate = early_warning.mean_over_settings(values, bounds=(0, 1))
+    estimate = early_warning.mean_over_problems(values, bounds=(0, 1))
     known = values[[0, 2, 3]]
     low, high = scipy.stats.t.interval(0.95, 2, known.mean(), scipy.stats.sem(known))
     assert estimate.value == pytest.approx(known.mean())
@@ -237,7 +244,7 @@ def test_error_of_a_ratio_is_close_to_that_of_the_jackknife():
     random = np.random.default_rng(0)
     denominators = random.uniform(0.1, 0.3, 40)
     numerators = 0.4 * denominators + random.normal(0, 0.02, 40)
-    estimate = early_warning.ratio_over_settings(numerators, denominators)
+    estimate = early_warning.ratio_over_problems(numerators, denominators)
     without_one = []
     for index in range(40):
         others = np.arange(40) != index
@@ -287,12 +294,28 @@ def test_calibration_equals_a_weighted_fit_with_its_sandwich():
     scores = x * (weights * (is_event - probability))[:, None]
     by_setting = np.add.reduceat(scores, np.r_[0, sizes.cumsum()[:-1]])
     errors = np.sqrt(np.diag(bread @ by_setting.T @ by_setting @ bread) * 6 / 5)
-    calibration = early_warning.calibrate(forecasts)
+    calibration = early_warning.calibrate(forecasts, numbered(forecasts))
     for index, name in enumerate(early_warning.CALIBRATION):
         estimate = calibration[name]
         reach = scipy.stats.t.ppf(0.975, 5) * errors[index]
         assert estimate.value == pytest.approx(fit.params[index], rel=1e-5)
         assert estimate.high - estimate.value == pytest.approx(reach, rel=1e-4)
+
+
+def test_settings_of_a_problem_count_once():
+    values = np.array([0.5, 0.7, np.nan, 0.9, np.nan])
+    means = early_warning.by_problem(values, ["a", "a", "b", "c", "c"])
+    np.testing.assert_allclose(means, [0.6, np.nan, 0.9])
+
+    study = draw_study(0, 6, {RANK: 1.0, SHARE: 2.0})
+    two_problems = [
+        dataclasses.replace(arrays, problem=str(index % 2)) for index, arrays in enumerate(study)
+    ]
+    table = early_warning.early_warning(two_problems, LOST, RANK)
+    assert table["low"].isna().all()
+    assert table["note"].str.contains("too few problems").all()
+    estimates = early_warning.early_warning(study, LOST, RANK)["estimate"]
+    np.testing.assert_allclose(table["estimate"], estimates)  # of equally many settings each
 
 
 # Notes
@@ -341,7 +364,7 @@ def test_perfectly_separated_events_have_no_calibration():
     table = early_warning.early_warning(study, LOST, RANK)
     rows = table.query(f"measure == '{SHARE}' and versus == ''").set_index("statistic")
     assert rows.loc["auc", "estimate"] == 1
-    assert rows.loc["auc", "note"] == "the same in all settings"
+    assert rows.loc["auc", "note"] == "the same in all problems"
     assert np.isnan(rows.loc["calibration_slope", "estimate"])
     assert "separates" in rows.loc["calibration_slope", "note"]
 
@@ -357,7 +380,7 @@ def unrelated_auc(seed, settings=10):
         arrays.measures[:] = random.normal(size=arrays.measures.shape).cumsum(axis=-1)
     forecasts = list(forecasts_of(study, SHARE).values())
     aucs = np.array([one.auc for one in forecasts])
-    return early_warning._directed(early_warning.mean_over_settings(aucs, bounds=(0, 1)), forecasts)
+    return early_warning._directed(early_warning.mean_over_problems(aucs, bounds=(0, 1)), forecasts)
 
 
 def check_level(estimates, truth, most):
@@ -390,8 +413,8 @@ def difference_of_equal_measures(seed, settings=10):
     briers = np.array([two.brier - one.brier for one, two in zip(first, second, strict=True)])
     base_briers = np.array([one.base_brier for one in first])
     return (
-        early_warning.mean_over_settings(aucs, bounds=(-1, 1)),
-        early_warning.ratio_over_settings(briers, base_briers),
+        early_warning.mean_over_problems(aucs, bounds=(-1, 1)),
+        early_warning.ratio_over_problems(briers, base_briers),
     )
 
 
@@ -435,7 +458,7 @@ def test_forecast_of_the_true_model_is_calibrated():
     intercepts, slopes = [], []
     for seed in range(20):
         forecasts = forecasts_of(draw_study(seed, 12, {SHARE: 1.5}, noise=0.0), SHARE)
-        calibration = early_warning.calibrate(list(forecasts.values()))
+        calibration = early_warning.calibrate(list(forecasts.values()), list(forecasts))
         intercepts.append(calibration["calibration_intercept"])
         slopes.append(calibration["calibration_slope"])
     assert np.mean([one.value for one in intercepts]) == pytest.approx(0, abs=0.05)
@@ -449,7 +472,7 @@ def test_intervals_of_the_calibration_cover_the_true_model_in_about_95_percent()
     calibrations = []
     for seed in range(1000):
         forecasts = forecasts_of(draw_study(seed, 12, {SHARE: 1.5}, noise=0.0), SHARE)
-        calibrations.append(early_warning.calibrate(list(forecasts.values())))
+        calibrations.append(early_warning.calibrate(list(forecasts.values()), list(forecasts)))
     for name, truth in zip(early_warning.CALIBRATION, (0.0, 1.0), strict=True):
         check_level([calibration[name] for calibration in calibrations], truth, most=0.08)
 
@@ -460,8 +483,9 @@ def test_overconfident_forecast_has_a_slope_below_one():
         early_warning.Forecast(2 * one.logits, one.is_event, one.base_rate, one.slope)
         for one in forecasts
     ]
-    slope = early_warning.calibrate(forecasts)["calibration_slope"].value
-    assert early_warning.calibrate(doubled)["calibration_slope"].value == pytest.approx(slope / 2)
+    slope = early_warning.calibrate(forecasts, numbered(forecasts))["calibration_slope"].value
+    slope_of_doubled = early_warning.calibrate(doubled, numbered(doubled))["calibration_slope"]
+    assert slope_of_doubled.value == pytest.approx(slope / 2)
 
 
 def test_measure_that_only_drifts_is_not_better_than_the_number_of_the_task():

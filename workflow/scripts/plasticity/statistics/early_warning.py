@@ -24,12 +24,12 @@ from scipy import optimize, special, stats
 
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.resampling import ROUND_OFF, TAILS
-from plasticity.statistics.setting_arrays import SettingArrays, compute_change
+from plasticity.statistics.setting_arrays import SettingArrays, compute_change, problems_of
 from plasticity.training.outcomes import stages
 
 OUTCOME = "final_error_gap"
 TASK = "task"  # the number of the task, as a rival of all measures
-MIN_SETTINGS = 3  # for an interval
+MIN_PROBLEMS = 3  # for an interval
 # Of half the squared standardized slope, next to the mean negative log-likelihood. Without it, a
 # measure that separates the events perfectly would have an infinite slope.
 RIDGE = 1e-4
@@ -142,25 +142,27 @@ def early_warning(settings: Sequence[SettingArrays], lost: float, primary: str) 
         checkpoints that have both measures: the measure that stands for curvature, and the number
         of the task. ``settings`` counts those with the statistic.
 
-        Intervals are over settings, because the runs of a setting are not independent. If the
+        Intervals are over problems, because neither the runs of a setting nor the settings of a
+        problem are independent. Scores are averaged within a problem first. If the
         fitted slope has not the same sign whichever setting is left out, there is no interval:
         every setting that goes against the others then counts against the measure, and Student's
         interval excludes the AUC of an unrelated measure in up to a quarter of studies.
     """
     checkpoints = {arrays.setting: select_checkpoints(arrays, lost) for arrays in settings}
+    problems = problems_of(settings)
     measures: dict[str, None] = {}
     for of_setting in checkpoints.values():
         measures |= dict.fromkeys(of_setting.changes)
     rows: list[Row] = []
     for measure in measures:
         forecasts = forecast(samples(checkpoints, measure))
-        rows += [{"measure": measure, "versus": "", **row} for row in _rows(forecasts)]
+        rows += [{"measure": measure, "versus": "", **row} for row in _rows(forecasts, problems)]
         for versus in (primary, TASK):
             if versus != measure and versus in measures:
                 first = forecast(samples(checkpoints, measure, versus))
                 second = forecast(samples(checkpoints, versus, measure))
                 keys: Row = {"measure": measure, "versus": versus}
-                rows += [{**keys, **row} for row in _difference_rows(first, second)]
+                rows += [{**keys, **row} for row in _difference_rows(first, second, problems)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -289,8 +291,9 @@ def fit_logistic(
     return float(fit.x[0]) - slope * mean, slope
 
 
-def _rows(forecasts: Mapping[str, Forecast]) -> Iterator[Row]:
+def _rows(forecasts: Mapping[str, Forecast], problems: Mapping[str, str]) -> Iterator[Row]:
     """Build the rows of one measure."""
+    names = [problems[setting] for setting in forecasts]
     scored = list(forecasts.values())
     if not scored:
         for statistic in (*SCORES, "brier", *CALIBRATION):
@@ -300,11 +303,13 @@ def _rows(forecasts: Mapping[str, Forecast]) -> Iterator[Row]:
     base_briers = np.array([one.base_brier for one in scored])
     aucs = np.array([one.auc for one in scored])
     scores = {
-        "auc": _directed(mean_over_settings(aucs, bounds=(0, 1)), scored),
-        "skill": ratio_over_settings(base_briers - briers, base_briers),
-        "brier": mean_over_settings(briers, bounds=(0, 1)),
+        "auc": _directed(mean_over_problems(by_problem(aucs, names), bounds=(0, 1)), scored),
+        "skill": ratio_over_problems(
+            by_problem(base_briers - briers, names), by_problem(base_briers, names)
+        ),
+        "brier": mean_over_problems(by_problem(briers, names), bounds=(0, 1)),
     }
-    calibration = calibrate(scored)
+    calibration = calibrate(scored, names)
     known = int(np.isfinite(aucs).sum())
     for statistic, estimate in {**scores, **calibration}.items():
         counts = _counts(scored, known if statistic == "auc" else len(scored))
@@ -312,9 +317,10 @@ def _rows(forecasts: Mapping[str, Forecast]) -> Iterator[Row]:
 
 
 def _difference_rows(
-    first: Mapping[str, Forecast], second: Mapping[str, Forecast]
+    first: Mapping[str, Forecast], second: Mapping[str, Forecast], problems: Mapping[str, str]
 ) -> Iterator[Row]:
     """Build the rows of the differences of two measures at the same checkpoints."""
+    names = [problems[setting] for setting in first]
     pairs = [(first[setting], second[setting]) for setting in first]
     scored = list(first.values())
     if not pairs:
@@ -322,12 +328,13 @@ def _difference_rows(
             yield {"statistic": statistic, **UNFITTED.row(), **_counts(scored, 0)}
         return
     aucs = np.array([one.auc - other.auc for one, other in pairs])
-    auc = _directed(mean_over_settings(aucs, bounds=(-1, 1)), scored, list(second.values()))
+    mean_auc = mean_over_problems(by_problem(aucs, names), bounds=(-1, 1))
+    auc = _directed(mean_auc, scored, list(second.values()))
     known = int(np.isfinite(aucs).sum())
     yield {"statistic": "auc", **auc.row(), **_counts(scored, known)}
     briers = np.array([other.brier - one.brier for one, other in pairs])
     base_briers = np.array([one.base_brier for one, _ in pairs])
-    skill = ratio_over_settings(briers, base_briers)
+    skill = ratio_over_problems(by_problem(briers, names), by_problem(base_briers, names))
     yield {"statistic": "skill", **skill.row(), **_counts(scored, len(scored))}
 
 
@@ -351,17 +358,30 @@ def _directed(auc: Estimate, *forecasts: Sequence[Forecast]) -> Estimate:
     return auc
 
 
-def mean_over_settings(values: np.ndarray, bounds: tuple[float, float]) -> Estimate:
-    """Average over settings, with Student's t interval.
+def by_problem(values: np.ndarray, problems: Sequence[str]) -> np.ndarray:
+    """Average the values of the settings of each problem.
 
     Args:
-        values: shape ``(setting,)``; NaN where a setting has none.
+        values: shape ``(setting,)``; those that are NaN are left out.
+        problems: of each setting.
+
+    Returns:
+        Shape ``(problem,)``; NaN for a problem without values.
+    """
+    return pd.Series(values).groupby(list(problems), sort=False).mean().to_numpy()
+
+
+def mean_over_problems(values: np.ndarray, bounds: tuple[float, float]) -> Estimate:
+    """Average over problems, with Student's t interval.
+
+    Args:
+        values: shape ``(problem,)``; NaN where a problem has none.
         bounds: at which the interval is cut.
     """
     known = values[np.isfinite(values)]
     if not len(known):
         return Estimate(note="in no setting the event happens at some checkpoints only")
-    estimate = ratio_over_settings(known, np.ones(len(known)))
+    estimate = ratio_over_problems(known, np.ones(len(known)))
     return Estimate(
         value=estimate.value,
         low=np.clip(estimate.low, *bounds),
@@ -371,36 +391,37 @@ def mean_over_settings(values: np.ndarray, bounds: tuple[float, float]) -> Estim
     )
 
 
-def ratio_over_settings(numerators: np.ndarray, denominators: np.ndarray) -> Estimate:
-    """Divide two means over settings, with Student's t interval of the linearized ratio.
+def ratio_over_problems(numerators: np.ndarray, denominators: np.ndarray) -> Estimate:
+    """Divide two means over problems, with Student's t interval of the linearized ratio.
 
-    A mean of ratios would depend mostly on the settings with the least denominators.
+    A mean of ratios would depend mostly on the problems with the least denominators.
 
     Args:
-        numerators: shape ``(setting,)``, finite.
-        denominators: shape ``(setting,)``, finite.
+        numerators: shape ``(problem,)``, finite.
+        denominators: shape ``(problem,)``, finite.
     """
-    settings = len(numerators)
+    problems = len(numerators)
     mean = denominators.mean()
     if not mean > 0:
         return Estimate(note="the base rate is always right")
     ratio = numerators.mean() / mean
-    if settings < MIN_SETTINGS:
-        return Estimate(ratio, note="too few settings for an interval")
+    if problems < MIN_PROBLEMS:
+        return Estimate(ratio, note="too few problems for an interval")
     error = stats.sem((numerators - ratio * denominators) / mean)
     if error <= ROUND_OFF:
-        return Estimate(ratio, note="the same in all settings")
-    reach = stats.t.ppf(TAILS[1], settings - 1) * error
-    return Estimate(ratio, ratio - reach, ratio + reach, "Student's t over settings")
+        return Estimate(ratio, note="the same in all problems")
+    reach = stats.t.ppf(TAILS[1], problems - 1) * error
+    return Estimate(ratio, ratio - reach, ratio + reach, "Student's t over problems")
 
 
-def calibrate(scored: Sequence[Forecast]) -> dict[str, Estimate]:
+def calibrate(scored: Sequence[Forecast], problems: Sequence[str]) -> dict[str, Estimate]:
     """Regress the logit of the event on the logit of the forecast (Cox 1958).
 
-    Every setting has equal weight. The standard errors allow any dependence within a setting.
+    Every setting has equal weight. The standard errors allow any dependence within a problem.
 
     Args:
         scored: forecasts, one per left-out setting.
+        problems: of the settings.
 
     Returns:
         Estimates by the names in `CALIBRATION`.
@@ -413,17 +434,17 @@ def calibrate(scored: Sequence[Forecast]) -> dict[str, Estimate]:
     fit = sm.GEE(
         is_event.astype(np.float64),
         sm.add_constant(logits),
-        groups=np.repeat(np.arange(len(scored)), sizes),
+        groups=np.repeat(np.unique(problems, return_inverse=True)[1], sizes),
         family=sm.families.Binomial(),
         weights=np.repeat(1 / np.array(sizes), sizes),
     ).fit()
-    has_interval = len(scored) >= MIN_SETTINGS
-    settings = len(scored)
-    # the sandwich of few settings is too small by about this factor
-    correction = np.sqrt(settings / (settings - 1)) if has_interval else np.nan
-    reach = stats.t.ppf(TAILS[1], settings - 1) * correction * fit.bse
-    method = "Student's t over settings" if has_interval else ""
-    note = "" if has_interval else "too few settings for an interval"
+    count = len(set(problems))
+    has_interval = count >= MIN_PROBLEMS
+    # the sandwich of few problems is too small by about this factor
+    correction = np.sqrt(count / (count - 1)) if has_interval else np.nan
+    reach = stats.t.ppf(TAILS[1], count - 1) * correction * fit.bse
+    method = "Student's t over problems" if has_interval else ""
+    note = "" if has_interval else "too few problems for an interval"
     estimates = {}
     for index, name in enumerate(CALIBRATION):
         value = float(fit.params[index])

@@ -35,6 +35,12 @@ from plasticity.statistics.resampling import (
 )
 from plasticity.statistics.setting_arrays import MIN_TASKS, SettingArrays, problems_of
 
+_WITHOUT_INTERVAL: Row = {
+    "low": np.nan,
+    "high": np.nan,
+    "interval": "",
+    "note": "no interval: the direction depends on the left-out setting",
+}
 ARM = "none"  # the arm in which ranks are compared with each other
 SIMPLE_MEASURES = ("weight_norm", "feature_rank", "dead_fraction")  # curvature must add to these
 MIN_CHECKPOINTS = 4  # in a task
@@ -308,7 +314,12 @@ def _single_measures(
                 }
         for statistic, by_setting in values.items():
             keys: Row = {"outcome": outcome, "measure": measure, "statistic": statistic}
-            yield from _means_over_settings(keys, by_setting, kinds)
+            rows = _means_over_settings(keys, by_setting, kinds)
+            if statistic == "auc_left_out" and len(set(directions.values())) > 1:
+                # A setting against the others then counts against the measure, and the interval
+                # would exclude the AUC of an unrelated measure far too often.
+                rows = (row | _WITHOUT_INTERVAL for row in rows)
+            yield from rows
 
 
 def _means_over_settings(
