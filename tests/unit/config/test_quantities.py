@@ -7,7 +7,7 @@ import pytest
 from plasticity.config import quantities, registry
 from plasticity.config.models import Hypothesis
 from plasticity.config.quantities import Quantity, describe
-from plasticity.curvature import spectrum, unit_measures
+from plasticity.curvature import displacement, gradient_measures, spectrum, unit_measures
 from plasticity.provenance.code_digest import SCRIPTS, code_digest
 from plasticity.statistics.summaries import OUTCOMES
 from plasticity.training import outcomes
@@ -16,7 +16,12 @@ TABLE_FILE = "workflow/scripts/plasticity/config/quantities.py"
 
 
 def test_every_measure_is_computed_and_every_computed_number_has_a_row():
-    assert set(quantities.MEASURES) == {*unit_measures.TABLE, "update_norm"}
+    assert set(quantities.MEASURES) == {
+        *unit_measures.TABLE,
+        *gradient_measures.TABLE,
+        displacement.NAME,
+        "update_norm",
+    }
     assert "update_norm" in outcomes.TABLE
     numbers = {*spectrum.meanings((0.99,)), "gradient_overlap"}
     assert set(quantities.SPECTRUM_NUMBERS) == numbers

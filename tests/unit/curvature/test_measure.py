@@ -11,6 +11,7 @@ import pytest
 import torch
 import xarray as xr
 from ensembles import train_all
+from scipy.linalg import subspace_angles
 from scipy.sparse.linalg import LinearOperator, eigsh
 from tiers import slow_except
 from torch import nn
@@ -201,6 +202,49 @@ def test_units_and_features_are_measured_on_all_training_images_of_a_task(
         assert (of_point["dead_fraction"].sel(block="hidden_1") >= 0.5) == (activation == "relu")
 
 
+@pytest.mark.parametrize("convolutional", ["cnn"], indirect=True)
+def test_isometry_deviation_is_that_of_the_singular_values_of_weights(
+    checkpoints, data, convolutional
+):
+    """MLP: weights with fewer, as many and more outputs than inputs; CNN: kernels."""
+    of_mlp = measured(checkpoints, data)
+    setting_of_cnn, data_of_cnn, checkpoints_of_cnn = convolutional
+    config = curvature(samples=6)
+    values, coordinates = measure.measure(checkpoints_of_cnn, setting_of_cnn, config, data_of_cnn)
+    of_cnn = netcdf.dataset(measure.table(config), values, coordinates, "measures", {})
+    for found, source_of_rows in ((of_mlp, checkpoints), (of_cnn, checkpoints_of_cnn)):
+        for arm, seed in product(range(len(ARMS)), range(len(SEEDS))):
+            row = source_of_rows.at(1)[arm * len(SEEDS) + seed].numpy()
+            of_run = found["isometry_deviation"].isel(arm=arm, seed=seed).sel(task=1)
+            total, start = 0.0, 0
+            for name, shape in source_of_rows.shapes.items():
+                size = math.prod(shape)
+                part, start = row[start : start + size], start + size
+                if name.endswith("weight"):
+                    singular = np.linalg.svd(part.reshape(shape[0], -1), compute_uv=False)
+                    expected = ((singular**2 - 1) ** 2).sum()
+                    total += expected
+                    layer = name.removesuffix(".weight")
+                    assert of_run.sel(block=layer).item() == pytest.approx(expected, rel=1e-5)
+            assert of_run.sel(block="all").item() == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4)])
+def test_isometry_deviation_of_an_orthogonal_weight_is_zero(shape):
+    network = nn.Sequential(nn.Linear(shape[1], shape[0], bias=False), nn.LayerNorm(shape[0]))
+    nn.init.orthogonal_(network[0].weight)
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
+    row = ensemble.rows([dict(network.named_parameters())]).detach()
+    rows = torch.cat([row, 2 * row, row * torch.inf]).double()
+    found = unit_measures.isometry_deviation(
+        network, Parameters(rows, shapes), {"0": ["0"], "1": ["1"], "all": ["0", "1"]}
+    )
+    assert found[0, [0, 2]].tolist() == pytest.approx([0, 0], abs=1e-10)
+    assert found[1, [0, 2]].tolist() == pytest.approx([9 * min(shape)] * 2)  # (2² − 1)²
+    assert found[2].isnan().all()
+    assert found[:, 1].isnan().all(), "a norm is no linear layer"
+
+
 def test_weight_norm_covers_weights_and_biases_of_a_block(checkpoints, data):
     found = measured(checkpoints, data)["weight_norm"].sel(arm="a", seed=8, task=1).values
     row = checkpoints.at(1)[1].numpy()
@@ -210,6 +254,40 @@ def test_weight_norm_covers_weights_and_biases_of_a_block(checkpoints, data):
     )
 
 
+@pytest.mark.parametrize("samples", [6, 9])
+def test_displacement_of_every_run_and_block_is_that_of_its_dense_fishers(
+    checkpoints, data, samples
+):
+    top = 3
+    config = {"samples": samples, "top": top}
+    found = measured(checkpoints, data, "tanh", **config)["eigenspace_displacement"]
+    assert found.dims == ("arm", "seed", "task", "block")
+    for arm, seed, task in product(range(len(ARMS)), range(len(SEEDS)), range(TASKS)):
+        of_run = found.isel(arm=arm, seed=seed).sel(task=task)
+        if not is_defined(arm, seed, task, "previous"):
+            assert of_run.isnull().all()
+            continue
+        network = plain_network(checkpoints.at(task)[arm * len(SEEDS) + seed], "tanh")
+        matrices = []
+        for task_of_data in (task - 1, task):
+            inputs, labels = tasks.build_task(setting().problem, data, SEEDS[seed], task_of_data)
+            batch = (inputs[:samples].double(), labels[:samples])
+            matrices.append(dense_fisher(network, *batch))
+        for block in BLOCKS:
+            spans = [np.linalg.eigh(one[block].numpy())[1][:, -top:] for one in matrices]
+            expected = 1 - np.mean(np.cos(subspace_angles(*spans)) ** 2)
+            assert of_run.sel(block=block).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_displacement_is_missing_where_the_fisher_is_not_measured(checkpoints, data):
+    own_keys = {"fisher": {"every": 2, "blocks": ["all"]}}
+    found = measured(checkpoints, data, operators=own_keys, top=3)["eigenspace_displacement"]
+    everywhere = measured(checkpoints, data, top=3)["eigenspace_displacement"]
+    is_measured = (found["block"] == "all") & (found["task"] % 2 == 0)
+    xr.testing.assert_equal(found, everywhere.where(is_measured).transpose(*found.dims))
+    assert found.notnull().any()
+
+
 def test_diverged_run_is_nan_in_every_measure_and_no_other_run_is(checkpoints, data):
     found = measured(checkpoints, data)
     expected = np.zeros((len(ARMS), len(SEEDS), TASKS), bool)
@@ -217,9 +295,9 @@ def test_diverged_run_is_nan_in_every_measure_and_no_other_run_is(checkpoints, d
     for name, values in found.drop_vars("curvature_status").data_vars.items():
         if "evaluation_point" in values.dims:
             values = values.sel(evaluation_point="next")
-        if name == "flattened_feature_rank":
-            continue  # missing in a network without convolutions
-        if name in unit_measures.TABLE and name != "weight_norm":
+        if name in ("flattened_feature_rank", "eigenspace_displacement"):
+            continue  # missing without convolutions, and with fewer samples than eigenvectors
+        if name == "frozen_fraction" or name in unit_measures.TABLE:
             values = values.sel(block=["hidden_1", "hidden_2"])
         other_dims = [dim for dim in values.dims if dim not in ("arm", "seed", "task")]
         missing = values.isnull().stack(rest=other_dims)
@@ -238,10 +316,11 @@ def test_every_selects_tasks_and_previous_stays_the_task_just_before(checkpoints
 def test_only_configured_evaluation_points_are_measured_in_any_order_of_the_config(
     checkpoints, data
 ):
-    both = measured(checkpoints, data)
+    both = measured(checkpoints, data).drop_vars("eigenspace_displacement")
     for evaluation_points in (["next", "previous"], ["previous"], ["next"]):
         chosen = measured(checkpoints, data, evaluation_points=evaluation_points)
         assert chosen["evaluation_point"].values.tolist() == sorted(evaluation_points, reverse=True)
+        chosen = chosen.drop_vars("eigenspace_displacement", errors="ignore")  # needs both
         assert both.sel(evaluation_point=chosen["evaluation_point"]).equals(chosen)
 
 

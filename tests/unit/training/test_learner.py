@@ -313,7 +313,7 @@ def test_vmapped_hidden_activations_equal_sequential_ones():
         assert recorded.keys() == of_watch.keys()
         for layer, values in recorded.items():
             torch.testing.assert_close(
-                ensemble._as_units(values), of_watch[layer], rtol=1e-11, atol=1e-12
+                ensemble.as_units(values), of_watch[layer], rtol=1e-11, atol=1e-12
             )
 
 

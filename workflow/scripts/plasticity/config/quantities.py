@@ -1,9 +1,9 @@
 """One table of outcomes and measures: how they are read, drawn, and claimed to change.
 
 What is stored with a quantity (dims, meaning, unit) is declared with the function that computes
-it: in `training/outcomes.py`, `curvature/unit_measures.py` and `curvature/spectrum.py`. This table
-has everything else. No job that trains or measures imports it, so a new row or another label reruns
-only tables and figures.
+it: in `training/outcomes.py`, and in `unit_measures.py`, `gradient_measures.py`, `displacement.py`
+and `spectrum.py` of `curvature/`. This table has everything else. No job that trains or measures
+imports it, so a new row or another label reruns only tables and figures.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ OUTCOMES = {
     "test_error": Quantity("test error", is_share=True),
 }
 
-# Measures of units and weights, in the order of figures.
+# Measures of units, weights, gradients and updates, in the order of figures.
 MEASURES = {
     "feature_rank": Quantity(
         "feature rank\n(last hidden)", claimed_sign=-1, is_explanation=True, on_first_page=True
@@ -70,7 +70,13 @@ MEASURES = {
     ),
     "cloned_fraction": Quantity("cloned units\n(share)", claimed_sign=1, is_share=True),
     "saturated_fraction": Quantity("saturated units\n(share)", claimed_sign=1, is_share=True),
+    "frozen_fraction": Quantity("frozen units\n(share)", claimed_sign=1, is_share=True),
     "weight_norm": Quantity("weight norm", claimed_sign=1, is_explanation=True, on_first_page=True),
+    "isometry_deviation": Quantity("deviation from\nisometry", claimed_sign=1),
+    "gradient_strength": Quantity("gradient strength"),
+    "gradient_reliability": Quantity("gradient\nreliability", is_share=True),
+    "optimization_readiness": Quantity("optimization\nreadiness", claimed_sign=-1),
+    "eigenspace_displacement": Quantity("eigenspace\ndisplacement", is_share=True),
     "update_norm": Quantity("update norm", is_explanation=True),
 }
 

@@ -30,6 +30,21 @@ from plasticity.log import warn_once
 Columns = Callable[[Tensor, Tensor, Loss], Tensor]
 
 
+def loss_gradients(outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
+    """Compute the gradient of each sample's loss at its outputs: S of the empirical Fisher.
+
+    Args:
+        outputs: shape ``(*run, n, output)``.
+        targets: shape ``(*run, n, …)``.
+        loss: per-sample loss.
+
+    Returns:
+        One column, shape ``(*run, n, output, 1)``.
+    """
+    total = loss(outputs, targets).sum()
+    return torch.autograd.grad(total, outputs, retain_graph=True)[0][..., None]
+
+
 class RecordedCall(NamedTuple):
     """A call of a layer in the forward pass.
 
@@ -49,6 +64,7 @@ class GramMatrices(Mapping[str, Tensor]):
     """Gram matrix K of each layer, computed on access; `over` sums those of several layers.
 
     Attributes:
+        outputs: of the network with their autograd graph, shape ``(*run, n, output)``.
         samples: n.
         rows: rows of each matrix, n·column.
     """
@@ -65,10 +81,10 @@ class GramMatrices(Mapping[str, Tensor]):
         self._batch = batch
         self._is_checked = check
         with _record_calls(batch.network, list(batch.layers)) as calls:
-            self._outputs = batch.outputs()
+            self.outputs = batch.outputs()
         self._recorded = calls
         with torch.enable_grad():
-            self._S = columns(self._outputs, batch.targets, batch.flat_loss)
+            self._S = columns(self.outputs, batch.targets, batch.flat_loss)
         self.samples = self._S.shape[-3]
         self.rows = self.samples * self._S.shape[-1]
 
@@ -89,10 +105,34 @@ class GramMatrices(Mapping[str, Tensor]):
             Symmetric and positive semi-definite, shape ``(*run, n·column, n·column)``, columns
             innermost.
         """
-        K = self._outputs.detach().new_zeros(*self._batch.run_shape, self.rows, self.rows)
+        K = self.outputs.detach().new_zeros(*self._batch.run_shape, self.rows, self.rows)
         for layer in layers:
-            self._calls[layer].add_gram(K)
+            self._calls[layer].add_products(self._calls[layer], K)
         return K.div_(self.samples)
+
+    def diagonal(self, layers: Iterable[str]) -> Tensor:
+        """Compute the diagonal of `over` without the matrix: all gᵢ·gᵢ / n.
+
+        Returns:
+            Shape ``(*run, n·column)``.
+        """
+        squares = [self._calls[layer].squared_norms() for layer in layers]
+        return cast(Tensor, sum(squares)).flatten(-2) / self.samples
+
+    def products_with(self, other: "GramMatrices", layers: Iterable[str]) -> Tensor:
+        """Compute all gᵢ·hⱼ / n with the gradients hⱼ of the same network on other samples.
+
+        Args:
+            other: with the same parameters and number of samples.
+            layers: the layers to include.
+
+        Returns:
+            Shape ``(*run, n·column, n·column)``.
+        """
+        products = self.outputs.detach().new_zeros(*self._batch.run_shape, self.rows, other.rows)
+        for layer in layers:
+            self._calls[layer].add_products(other._calls[layer], products)
+        return products.div_(self.samples)
 
     def gradient_products(self, gradient: Mapping[str, Tensor], layers: Sequence[str]) -> Tensor:
         """Compute gᵢ·v / √n for a vector v of the parameters of some layers.
@@ -125,7 +165,7 @@ class GramMatrices(Mapping[str, Tensor]):
             for name, parameters in self._batch.layers.items():
                 if name not in calls:
                     tensors = [self._batch.tensors[parameter] for parameter in parameters]
-                    calls[name] = call_by_backward_passes(tensors, self._outputs, self._S)
+                    calls[name] = call_by_backward_passes(tensors, self.outputs, self._S)
         return calls
 
     def _calls_by_identity(self, layers: Sequence[str]) -> dict[str, LayerCall]:
@@ -151,7 +191,7 @@ class GramMatrices(Mapping[str, Tensor]):
         batch = self._batch
         generator = torch.Generator().manual_seed(0)
         weights = _normal_like(self._S[..., 0, :], generator)
-        combination = (self._outputs * (self._S @ weights[..., None]).squeeze(-1)).sum()
+        combination = (self.outputs * (self._S @ weights[..., None]).squeeze(-1)).sum()
         names = batch.parameters_in(calls)
         gradients = torch.autograd.grad(
             combination,
@@ -183,7 +223,7 @@ class GramMatrices(Mapping[str, Tensor]):
             return {}
         edges = [self._recorded[name][0].output_edge for name in layers]
         passes = [
-            torch.autograd.grad((self._outputs * column).sum(), edges, retain_graph=True)
+            torch.autograd.grad((self.outputs * column).sum(), edges, retain_graph=True)
             for column in self._S.unbind(-1)
         ]
         column_dim = self._batch.sample_dim + 1
@@ -208,7 +248,7 @@ class GramMatrices(Mapping[str, Tensor]):
 
         Such a layer is called once, has the samples in front, and shares no parameter.
         """
-        uses = _count_uses(self._outputs)
+        uses = _count_uses(self.outputs)
         covered = []
         for name, parameters in self._batch.layers.items():
             calls = self._recorded[name]

@@ -40,45 +40,85 @@ class LinearCall(NamedTuple):
     deltas: Tensor
     has_bias: bool
 
-    def add_gram(self, K: Tensor) -> None:
-        """Add all products gᵢ·gⱼ to K, shape ``(*run, n·column, n·column)``."""
+    def add_products(self, other: "LayerCall", K: Tensor) -> None:
+        """Add all products gᵢ·hⱼ with the gradients hⱼ of another call to K.
+
+        Args:
+            other: this call, or a call of the same layer on as many other samples.
+            K: shape ``(*run, n·column, n·column)``.
+        """
+        other = cast(LinearCall, other)
         columns, tokens, units = self.deltas.shape[-3:]
         width = self.inputs.shape[-1] + self.has_bias
         cost_by_tokens = tokens**2 * (width / columns**2 + units)
         cost_by_gradients = width * units
         if cost_by_tokens <= cost_by_gradients:
-            self._add_gram_by_tokens(K)
+            self._add_products_by_tokens(other, K)
         else:
-            self._add_gram_by_gradients(K)
+            self._add_products_by_gradients(other, K)
 
-    def _add_gram_by_tokens(self, K: Tensor) -> None:
+    def _add_products_by_tokens(self, other: "LinearCall", K: Tensor) -> None:
         """Add Σₛₜ (aᵢₛ·aⱼₜ + 1)(δᵢₛ·δⱼₜ), some rows of K at a time."""
         n, columns, tokens, _ = self.deltas.shape[-4:]
         deltas = self.deltas.flatten(-4, -3)
+        other_deltas = other.deltas.flatten(-4, -3)
         samples = max(1, TEMPORARY_SIZE // (columns * K[..., 0, :].numel()))
         for s in range(tokens):
             for t in range(tokens):
-                similarity = self.inputs[..., s, :] @ self.inputs[..., t, :].mT
+                similarity = self.inputs[..., s, :] @ other.inputs[..., t, :].mT
                 similarity = similarity + float(self.has_bias)
                 for first in range(0, n, samples):
                     rows = slice(first * columns, (first + samples) * columns)
-                    products = deltas[..., rows, s, :] @ deltas[..., t, :].mT
+                    products = deltas[..., rows, s, :] @ other_deltas[..., t, :].mT
                     products = products.unflatten(-1, (n, columns)).unflatten(-3, (-1, columns))
                     products *= similarity[..., first : first + samples, None, :, None]
                     K[..., rows, :] += products.flatten(-4, -3).flatten(-2)
                     del products  # frees the memory before the next product is computed
 
-    def _add_gram_by_gradients(self, K: Tensor) -> None:
+    def _add_products_by_gradients(self, other: "LinearCall", K: Tensor) -> None:
         """Add products of the gradients of the weights, some units at a time."""
         n, columns, _, _ = self.deltas.shape[-4:]
-        inputs = self.inputs
-        if self.has_bias:
-            inputs = nn.functional.pad(inputs, (0, 1), value=1.0)
+        inputs = self._inputs_and_one()
+        other_inputs = inputs if other is self else other._inputs_and_one()
         units = max(1, TEMPORARY_SIZE // (n * columns * inputs.shape[-1]))
-        for deltas in self.deltas.split(units, dim=-1):
-            gradients = torch.einsum("...ikto,...itw->...ikow", deltas, inputs)
-            rows = gradients.flatten(-4, -3).flatten(-2)
-            K += rows @ rows.mT
+        for deltas, other_deltas in zip(
+            self.deltas.split(units, dim=-1), other.deltas.split(units, dim=-1), strict=True
+        ):
+            rows = _gradient_rows(inputs, deltas)
+            other_rows = rows if other is self else _gradient_rows(other_inputs, other_deltas)
+            K += rows @ other_rows.mT
+
+    def _inputs_and_one(self) -> Tensor:
+        """Append a constant input, whose weight is the bias, if there is a bias."""
+        if not self.has_bias:
+            return self.inputs
+        return nn.functional.pad(self.inputs, (0, 1), value=1.0)
+
+    def squared_norms(self) -> Tensor:
+        """Compute gᵢ·gᵢ, shape ``(*run, n, column)``.
+
+        With one token, gᵢ is an outer product, and its norm the product of two norms. With several,
+        the gradients of some samples at a time are formed.
+        """
+        columns, tokens, units = self.deltas.shape[-3:]
+        if tokens == 1:
+            squares = self.inputs.square().sum(dim=(-2, -1)) + float(self.has_bias)
+            return squares[..., None] * self.deltas.square().sum(dim=(-2, -1))
+        sample_dim = self.inputs.ndim - 3
+        numbers_per_sample = columns * units * self.inputs.shape[-1]
+        samples = max(1, TEMPORARY_SIZE // numbers_per_sample)
+        parts = []
+        for inputs, deltas in zip(
+            self.inputs.split(samples, sample_dim),
+            self.deltas.split(samples, sample_dim),
+            strict=True,
+        ):
+            weight_gradients = deltas.mT @ inputs.unsqueeze(-3)
+            squares = weight_gradients.square().sum(dim=(-2, -1))
+            if self.has_bias:
+                squares = squares + deltas.sum(dim=-2).square().sum(dim=-1)
+            parts.append(squares)
+        return torch.cat(parts, dim=sample_dim)
 
     def dot(self, vectors: Sequence[Tensor]) -> Tensor:
         """Compute gᵢ·v for a vector v of parameters.
@@ -107,10 +147,14 @@ class GradientCall(NamedTuple):
 
     gradients: Tensor
 
-    def add_gram(self, K: Tensor) -> None:
-        """Add all products gᵢ·gⱼ to K, shape ``(*run, n·column, n·column)``."""
-        rows = self.gradients.flatten(-3, -2)
-        K += rows @ rows.mT
+    def add_products(self, other: "LayerCall", K: Tensor) -> None:
+        """Add all products gᵢ·hⱼ to K; arguments as in `LinearCall.add_products`."""
+        other = cast(GradientCall, other)
+        K += self.gradients.flatten(-3, -2) @ other.gradients.flatten(-3, -2).mT
+
+    def squared_norms(self) -> Tensor:
+        """Compute gᵢ·gᵢ, shape ``(*run, n, column)``."""
+        return self.gradients.square().sum(dim=-1)
 
     def dot(self, vectors: Sequence[Tensor]) -> Tensor:
         """Compute gᵢ·v; arguments and result as in `LinearCall.dot`."""
@@ -120,6 +164,12 @@ class GradientCall(NamedTuple):
 
 
 LayerCall = LinearCall | GradientCall
+
+
+def _gradient_rows(inputs: Tensor, deltas: Tensor) -> Tensor:
+    """Compute the gradients of some units' weights, shape ``(*run, n·column, unit·input)``."""
+    gradients = torch.einsum("...ikto,...itw->...ikow", deltas, inputs)
+    return gradients.flatten(-4, -3).flatten(-2)
 
 
 def has_identity(layer: nn.Module, parameters: set[str]) -> bool:

@@ -7,7 +7,7 @@ or all layers.
 import functools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -16,10 +16,20 @@ from torch import Tensor
 
 from plasticity.config import registry
 from plasticity.config.models import Curvature, Setting
-from plasticity.curvature import spectrum, spectrum_variables, unit_measures
+from plasticity.curvature import (
+    displacement,
+    gradient_measures,
+    spectrum,
+    spectrum_variables,
+    unit_measures,
+)
+from plasticity.curvature.batch_loss import BatchLoss
 from plasticity.curvature.blocks import ALL, LAST_TWO, blocks_of
+from plasticity.curvature.displacement import TopEigenvectors
+from plasticity.curvature.gram import GramMatrices, loss_gradients
 from plasticity.curvature.lanczos import Quadrature
 from plasticity.curvature.operator import Operator
+from plasticity.curvature.spectrum import Spectrum
 from plasticity.data import shift, tasks
 from plasticity.log import log
 from plasticity.models import architecture, ensemble, losses
@@ -30,6 +40,7 @@ from plasticity.storage.netcdf import RUN, Variable
 AT_ONCE = 2**25
 STATUS = {"measured": 0, "diverged": 1, "no_data": 2, "not_asked_for": 3}
 PREVIOUS, FRESH = "previous", "fresh"
+TOP_VECTORS = f"{displacement.OPERATOR}_top_vectors"  # only until the displacement is known
 
 STATUS_VARIABLE = {
     "curvature_status": Variable(
@@ -40,7 +51,13 @@ STATUS_VARIABLE = {
 
 def table(curvature: Curvature) -> dict[str, Variable]:
     """Describe all measures, by name."""
-    return unit_measures.TABLE | STATUS_VARIABLE | spectrum_variables.table(curvature)
+    return (
+        unit_measures.TABLE
+        | gradient_measures.TABLE
+        | STATUS_VARIABLE
+        | spectrum_variables.table(curvature)
+        | displacement.table(curvature)
+    )
 
 
 class CheckpointSource(Protocol):
@@ -79,6 +96,10 @@ class TaskData(NamedTuple):
     def of_run(self, run: int) -> "TaskData":
         """Select the samples of one run."""
         return TaskData(self.inputs[run], self.targets[run])
+
+    def first(self, samples: int) -> "TaskData":
+        """Copy the first samples of each run."""
+        return TaskData(self.inputs[:, :samples].clone(), self.targets[:, :samples].clone())
 
 
 class Point(NamedTuple):
@@ -212,6 +233,7 @@ class CheckpointMeasurer:
         self._network = architecture.build_for(setting, data).double().eval()
         self._loss = losses.LOSSES[shift.build_shift(setting.problem).LOSS].loss
         self._checked_operators: set[str] = set()
+        self._are_gradients_checked = False
         self._task_data = functools.lru_cache(maxsize=2)(self._read_task_data)
         self.blocks = blocks_of(self._network)
 
@@ -235,8 +257,15 @@ class CheckpointMeasurer:
             for name in results[0]
         }
         parameters = Parameters(rows.flatten(0, 1), self._checkpoints.shapes)
-        norms = unit_measures.weight_norm(parameters, self.blocks).unflatten(0, rows.shape[:2])
-        return measures | {"weight_norm": norms.numpy()}
+        of_weights = {
+            "weight_norm": unit_measures.weight_norm(parameters, self.blocks),
+            "isometry_deviation": unit_measures.isometry_deviation(
+                self._network, parameters, self.blocks
+            ),
+        }
+        for name, values in of_weights.items():
+            measures[name] = values.unflatten(0, rows.shape[:2]).numpy()
+        return measures
 
     def _seeds_at_once(self) -> int:
         """Count the seeds whose data and Gram matrices fit into `AT_ONCE` numbers."""
@@ -257,16 +286,26 @@ class CheckpointMeasurer:
             rows: parameters, shape ``(arm, seed, parameter)``.
 
         Returns:
-            By name, shapes ``(arm, seed, evaluation_point, …)``.
+            By name, shapes ``(arm, seed, evaluation_point, …)``, and ``(arm, seed, block)`` for
+            the displacement.
         """
-        results = []
+        measures_by_point = {}
         for evaluation_point in self._curvature.evaluation_points:
             if evaluation_point == FRESH:
                 measures = self._measure_fresh_networks(task, seeds, arms=len(rows))
             else:
                 measures = self._measure_at(evaluation_point, task, seeds, rows)
+            measures_by_point[evaluation_point] = measures
+
+        without_point = {}
+        if self._is_displacement_due(task):
+            turned = self._measure_displacement(task, seeds, rows, measures_by_point)
+            without_point[displacement.NAME] = turned.numpy()
+        results = []
+        for measures in measures_by_point.values():
+            measures.pop(TOP_VECTORS, None)
             results.append({name: values.numpy() for name, values in measures.items()})
-        return _stack_results(results)
+        return _stack_results(results) | without_point
 
     def _measure_fresh_networks(self, task: int, seeds: list[int], arms: int) -> dict[str, Tensor]:
         """Measure networks initialized from scratch, and repeat the measures for every arm."""
@@ -301,15 +340,58 @@ class CheckpointMeasurer:
         ]
         results = []
         for rows_of_arm in rows:
-            alive = rows_of_arm.isfinite().all(dim=-1)
-            finite_rows = rows_of_arm.where(alive[:, None], 0)
-            tensors = Parameters(finite_rows, self._checkpoints.shapes).tensors
+            alive, tensors = self._finite_parameters(rows_of_arm)
             inputs = point.data.inputs
             watch = unit_measures.hidden_units(self._network, tensors, inputs)
             measures = unit_measures.unit_measures(watch, inputs.shape[1], self.blocks)
+            del watch  # frees the memory before the gradients are computed
+            measures |= self._measure_gradients(point.data, tensors)
             measures |= self._measure_operators(due, point, seeds, tensors)
             results.append(_mask(measures, alive, has_data))
         return _stack_tensors(results)
+
+    def _finite_parameters(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Replace the parameters of diverged runs by zeros.
+
+        Args:
+            rows: parameters, shape ``(run, parameter)``.
+
+        Returns:
+            Whether the parameters of a run are finite, shape ``(run,)``, and the tensors by name.
+        """
+        alive = rows.isfinite().all(dim=-1)
+        finite_rows = rows.where(alive[:, None], 0)
+        return alive, Parameters(finite_rows, self._checkpoints.shapes).tensors
+
+    def _measure_gradients(self, data: TaskData, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the measures of gradients on all samples, shapes ``(run, block)``."""
+        if is_batchable(self._network):
+            return self._gradient_measures(data, tensors)
+        results = []
+        for run in range(len(data.inputs)):
+            self._load_run(tensors, run)
+            results.append(self._gradient_measures(data.of_run(run)))
+        return _stack_tensors(results)
+
+    def _gradient_measures(
+        self, data: TaskData, tensors: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Compute the measures of gradients, shapes ``(*run, block)``.
+
+        Args:
+            data: of all runs with `tensors`, else of one run.
+            tensors: parameters of several runs, or None for those of the network.
+        """
+        batch = BatchLoss(self._network, *data, self._loss, tensors)
+        measures = gradient_measures.gradient_measures(
+            batch, self.blocks, check=not self._are_gradients_checked
+        )
+        self._are_gradients_checked = True
+        return measures
+
+    def _load_run(self, tensors: Mapping[str, Tensor], run: int) -> None:
+        """Load the parameters of one run into the network."""
+        self._network.load_state_dict({name: tensor[run] for name, tensor in tensors.items()})
 
     def _measure_operators(
         self, names: Sequence[str], point: Point, seeds: Sequence[int], tensors: dict[str, Tensor]
@@ -339,7 +421,7 @@ class CheckpointMeasurer:
         """Compute the variables of some operators, one run after another."""
         results = []
         for run, seed in enumerate(seeds):
-            self._network.load_state_dict({name: tensor[run] for name, tensor in tensors.items()})
+            self._load_run(tensors, run)
             result: dict[str, Tensor] = {}
             for name in names:
                 result |= self._measure_operator(name, point.of_run(run), seed)
@@ -381,7 +463,100 @@ class CheckpointMeasurer:
         variables = spectrum_variables.block_variables(
             spectra, self.blocks, self._curvature.levels, estimated
         )
+        if name == displacement.OPERATOR and self._is_displacement_due(point.task):
+            variables["top_vectors"] = self._top_vectors(spectra)
         return {f"{name}_{variable}": values for variable, values in variables.items()}
+
+    def _top_vectors(self, spectra: Mapping[str, Spectrum]) -> Tensor:
+        """Stack the top eigenvectors of the blocks' Gram matrices.
+
+        Returns:
+            Shape ``(*run, block, row, top)``; NaN for a block without a spectrum.
+        """
+        by_block = {block: cast(Tensor, one.top_vectors) for block, one in spectra.items()}
+        first = next(iter(by_block.values()))
+        missing = torch.full_like(first, torch.nan)
+        vectors = [by_block.get(block, missing) for block in self.blocks]
+        return torch.stack(vectors, dim=first.ndim - 2)
+
+    def _is_displacement_due(self, task: int) -> bool:
+        """Tell whether the Fisher's spectra on the data of both tasks are measured at a task."""
+        is_measured = displacement.is_measured(self._curvature)
+        return is_measured and self._curvature.operators[displacement.OPERATOR].is_due(task)
+
+    def _measure_displacement(
+        self,
+        task: int,
+        seeds: Sequence[int],
+        rows: Tensor,
+        measures: Mapping[str, Mapping[str, Tensor]],
+    ) -> Tensor:
+        """Compute how far the top eigenvectors of the Fisher turn when the task changes.
+
+        Args:
+            task: the next task.
+            seeds: of the runs.
+            rows: parameters, shape ``(arm, seed, parameter)``.
+            measures: by evaluation point and name, with the Fisher's eigenvalues and eigenvectors.
+
+        Returns:
+            Shape ``(arm, seed, block)``; NaN before the first task, for diverged runs and for
+            blocks without a spectrum.
+        """
+        samples = self._curvature.operators[displacement.OPERATOR].samples
+        data_of_tasks = [
+            self._task_data(task_of_data, tuple(seeds)).first(samples)
+            for task_of_data in (max(task - 1, 0), task)
+        ]
+        displacements = []
+        for arm, rows_of_arm in enumerate(rows):
+            _, tensors = self._finite_parameters(rows_of_arm)
+            eigenvectors = [
+                TopEigenvectors(
+                    measures[point][f"{displacement.OPERATOR}_eigenvalue"][arm],
+                    measures[point][TOP_VECTORS][arm],
+                )
+                for point in displacement.POINTS
+            ]
+            displacements.append(self._displacements_of_arm(data_of_tasks, tensors, eigenvectors))
+        return torch.stack(displacements)
+
+    def _displacements_of_arm(
+        self,
+        data_of_tasks: Sequence[TaskData],
+        tensors: dict[str, Tensor],
+        eigenvectors: Sequence[TopEigenvectors],
+    ) -> Tensor:
+        """Compute the displacement of each run and block, shape ``(run, block)``.
+
+        Args:
+            data_of_tasks: samples of the previous and of the next task.
+            tensors: parameters by name, shapes ``(run, …)``.
+            eigenvectors: on the data of both tasks, shapes ``(run, block, …)``.
+        """
+        kinds = self._curvature.operators[displacement.OPERATOR].blocks
+        blocks = {
+            block: layers if block in self._blocks_of_kinds(kinds) else []
+            for block, layers in self.blocks.items()
+        }
+        if is_batchable(self._network):
+            grams = [self._gram_matrices(data, tensors) for data in data_of_tasks]
+            return displacement.of_blocks(grams, eigenvectors, blocks, self._curvature.top)
+        results = []
+        for run in range(len(data_of_tasks[0].inputs)):
+            self._load_run(tensors, run)
+            grams = [self._gram_matrices(data.of_run(run)) for data in data_of_tasks]
+            of_run = [one.of_run(run) for one in eigenvectors]
+            results.append(displacement.of_blocks(grams, of_run, blocks, self._curvature.top))
+        return torch.stack(results)
+
+    def _gram_matrices(
+        self, data: TaskData, tensors: dict[str, Tensor] | None = None
+    ) -> GramMatrices:
+        """Build the Gram matrices of the Fisher, whose own measurement has checked them."""
+        return GramMatrices(
+            loss_gradients, BatchLoss(self._network, *data, self._loss, tensors), check=False
+        )
 
     def _operator(
         self,
@@ -392,11 +567,11 @@ class CheckpointMeasurer:
         check: bool = False,
     ) -> Operator:
         """Build an operator on the first samples of a task."""
-        samples = slice(0, self._curvature.operators[name].samples)
+        samples = self._curvature.operators[name].samples
         if tensors is None:
-            inputs, targets = data.inputs[samples], data.targets[samples]
+            inputs, targets = data.inputs[:samples], data.targets[:samples]
         else:
-            inputs, targets = data.inputs[:, samples].clone(), data.targets[:, samples].clone()
+            inputs, targets = data.first(samples)
         operator: Operator = registry.load("operators", name).Operator(
             self._network, inputs, targets, self._loss, tensors, check=check
         )

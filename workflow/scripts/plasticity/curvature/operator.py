@@ -262,7 +262,8 @@ class Operator(ABC):
                 return Spectrum(values, plan.size)
             vector = self._vector(gradient, plan.layers)
             shares = _squared_coordinates(vectors, vector)
-            noise = _round_off(values)
+            top_vectors = None
+            noise = round_off(values)
         else:
             matrix = plan.grams.over(plan.layers).detach()
             if gradient is None:
@@ -270,14 +271,17 @@ class Operator(ABC):
             values, vectors = spectrum.eigenvectors(matrix)
             vector = self._vector(gradient, plan.layers)
             products = plan.grams.gradient_products(gradient, plan.layers)
-            noise = _round_off(values)
+            noise = round_off(values)
             # With G the gᵢ as rows, an eigenvector u of K belongs to Gᵀu / √(n λ) of the operator.
             tiny = torch.finfo(values.dtype).tiny
             shares = _squared_coordinates(vectors, products) / values.clamp(min=tiny)
             values = values.clamp(min=0)
+            # A copy, because a view would keep the whole matrix in memory.
+            top_vectors = vectors[..., :top].clone()
         overlap = _overlap_with_top(values, shares, noise, top) / vector.square().sum(dim=-1)
         finite = values.isfinite().all(dim=-1)
-        return Spectrum(values, plan.size, overlap=overlap.where(finite, torch.nan))
+        overlap = overlap.where(finite, torch.nan)
+        return Spectrum(values, plan.size, overlap=overlap, top_vectors=top_vectors)
 
     def _estimated_spectrum(
         self,
@@ -568,7 +572,7 @@ def _squared_coordinates(vectors: Tensor, vector: Tensor) -> Tensor:
     return (vectors.mT @ vector[..., None]).squeeze(-1).square()
 
 
-def _round_off(values: Tensor) -> Tensor:
+def round_off(values: Tensor) -> Tensor:
     """Bound the round-off of eigenvalues, shape ``(*run, 1)``."""
     eps = torch.finfo(values.dtype).eps
     return ROUND_OFF * eps * values.abs().amax(dim=-1, keepdim=True)

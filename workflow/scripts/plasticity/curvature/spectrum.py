@@ -54,6 +54,8 @@ class Spectrum(NamedTuple):
         overlap: ‖P g‖² / ‖g‖² of a gradient g, with P the projection on the top eigenvectors,
             shape ``(*run,)``.
         overlap_margin: how much the second half of the steps changed the overlap; None if exact.
+        top_vectors: the Gram matrix's eigenvectors of the largest eigenvalues, as columns, shape
+            ``(*run, row, top)``; None if there is no Gram matrix or no overlap was asked for.
         block: of an estimate, neighbouring nodes that a Krylov space cannot tell apart.
     """
 
@@ -65,6 +67,7 @@ class Spectrum(NamedTuple):
     residuals: Tensor | None = None
     overlap: Tensor | None = None
     overlap_margin: Tensor | None = None
+    top_vectors: Tensor | None = None
     block: int = 1
     rank_limit: int | None = None
 

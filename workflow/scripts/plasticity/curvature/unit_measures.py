@@ -23,6 +23,11 @@ CLONED = 0.95  # cosine similarity of the activations of cloned units
 _DATA, _BLOCK = (*RUN, "evaluation_point", "block"), (*RUN, "block")
 TABLE = {
     "weight_norm": Variable(_BLOCK, "Euclidean norm of the parameters at the task's start"),
+    "isometry_deviation": Variable(
+        _BLOCK,
+        "sum of (σ² − 1)² over the singular values σ of the weights of linear layers and "
+        "convolutions at the task's start",
+    ),
     "feature_rank": Variable(
         _DATA,
         "effective rank (0.99) of the layer's activations on the task's data, a row per sample and "
@@ -98,12 +103,12 @@ def unit_measures(
     is_finite = {layer: values.isfinite().all(dim=1) for layer, values in magnitudes.items()}
     for name, counted in units.items():
         measures[name] = [
-            _fraction(layers, counted, is_finite).to(missing) for layers in blocks.values()
+            fraction_of_units(layers, counted, is_finite).to(missing) for layers in blocks.values()
         ]
     return {name: torch.stack(values, dim=1) for name, values in measures.items()}
 
 
-def _fraction(
+def fraction_of_units(
     layers: Sequence[str], counted: Mapping[str, Tensor], is_finite: Mapping[str, Tensor]
 ) -> Tensor:
     """Compute the share of units that are counted, over some layers.
@@ -217,6 +222,49 @@ def feature_rank(activations: Tensor) -> Tensor:
     rows, units = activations.shape[-2:]
     gram = activations.mT @ activations if units <= rows else activations @ activations.mT
     return spectrum.effective_rank(spectrum.eigenvalues(gram).sqrt())
+
+
+def isometry_deviation(
+    network: nn.Module, parameters: Parameters, blocks: Mapping[str, Sequence[str]]
+) -> Tensor:
+    """Sum the deviation from isometry of each block's linear layers and convolutions.
+
+    For a weight W it is ‖WWᵀ − I‖²_F, or ‖WᵀW − I‖²_F if W has fewer columns than rows: the sum of
+    (σ² − 1)² over its singular values σ. A kernel is a matrix with a row per output channel.
+
+    Source: DfI of FIRE, arXiv 2602.08040. For a weight that is not square we take the smaller of
+    the two matrices, because the larger one has a smaller rank than I, so its deviation is never
+    zero.
+
+    Args:
+        network: a plain module.
+        parameters: of all runs.
+        blocks: layers of each block.
+
+    Returns:
+        Shape ``(run, block)``; NaN for a block without such a layer, and where the weights are not
+        finite.
+    """
+    missing = torch.full_like(parameters.flat[:, 0].detach(), torch.nan)
+    deviations = []
+    for layers in blocks.values():
+        of_block = []
+        for layer in layers:
+            if isinstance(network.get_submodule(layer), (nn.Linear, nn.Conv2d)):
+                weights = parameters.tensors[f"{layer}.weight"].detach()
+                # One run after another, because the products may be larger than the weights.
+                of_block.append(torch.stack([_deviation(weight) for weight in weights]))
+        total = torch.stack(of_block).sum(dim=0) if of_block else missing
+        deviations.append(total.where(total.isfinite(), torch.nan))
+    return torch.stack(deviations, dim=1)
+
+
+def _deviation(weight: Tensor) -> Tensor:
+    """Compute the deviation from isometry of one weight, shape ``(output, …)``."""
+    matrix = weight.flatten(1)
+    outputs, inputs = matrix.shape
+    product = matrix @ matrix.mT if outputs <= inputs else matrix.mT @ matrix
+    return (product - torch.eye(len(product)).to(product)).square().sum()
 
 
 def weight_norm(parameters: Parameters, blocks: Mapping[str, Sequence[str]]) -> Tensor:

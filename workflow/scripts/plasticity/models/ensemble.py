@@ -111,7 +111,7 @@ class Parameters:
                 return outputs
             with record_activations(bound, watch.masks) as hidden:
                 outputs = bound(inputs)
-            watch.hidden = {layer: _as_units(values) for layer, values in hidden.items()}
+            watch.hidden = {layer: as_units(values) for layer, values in hidden.items()}
             return outputs
 
         return call
@@ -333,8 +333,8 @@ def forward(
         hidden = _stack_by_layer([run_hidden for _, run_hidden, _ in results])
         slopes = _stack_by_layer([run_slopes for _, _, run_slopes in results])
     if watch is not None:
-        watch.hidden = {layer: _as_units(values) for layer, values in hidden.items()}
-        watch.slopes = {layer: _as_units(values) for layer, values in slopes.items()}
+        watch.hidden = {layer: as_units(values) for layer, values in hidden.items()}
+        watch.slopes = {layer: as_units(values) for layer, values in slopes.items()}
     return outputs
 
 
@@ -396,7 +396,7 @@ def _unbind(tensors: Mapping[str, Tensor], runs: int) -> list[dict[str, Tensor]]
     return [dict(zip(tensors, run_values, strict=True)) for run_values in values]
 
 
-def _as_units(outputs: Tensor) -> Tensor:
+def as_units(outputs: Tensor) -> Tensor:
     """Move units to the last dim and flatten the others into rows, shape ``(run, row, unit)``.
 
     Args:

@@ -4,10 +4,10 @@ gᵢ is the gradient of the loss of sample i on its given label (Kunstner et al.
 arXiv 1905.12558).
 """
 
-import torch
 from torch import Tensor
 
 from plasticity.curvature.batch_loss import Loss
+from plasticity.curvature.gram import loss_gradients
 from plasticity.curvature.operator import OuterProducts
 
 
@@ -20,5 +20,4 @@ class Operator(OuterProducts):
 
     def columns(self, outputs: Tensor, targets: Tensor, loss: Loss) -> Tensor:
         """Return one column: the gradient of each sample's loss at its outputs."""
-        total = loss(outputs, targets).sum()
-        return torch.autograd.grad(total, outputs, retain_graph=True)[0][..., None]
+        return loss_gradients(outputs, targets, loss)
