@@ -120,6 +120,6 @@ def test_question_without_an_answer_leaves_the_later_ones_without_one():
     assert np.isfinite(answers["change_point"].estimate.value).all()
     variant = Variant("fisher_trace", "next", "all")
     complete = CompleteSeries([variant], x, y, np.arange(SEEDS), np.arange(TASKS), SEEDS)
-    for row in lead_lag._rows(complete, ["final_error"], DRAWS):
+    for row in lead_lag._rows(complete, ["final_error"], DRAWS, 0.3):
         assert row["note"] == "constant"
         assert np.isnan([row[name] for name in ("estimate", "lag", "low", "high", "p")]).all()

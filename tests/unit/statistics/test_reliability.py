@@ -127,9 +127,8 @@ def test_tables_say_which_measures_have_an_error():
     x = arrays.measures[arrays.variants.index(TRACE), 0]
     expected = 1 - (1.5 / 3.182) ** 2 / x.var(axis=-1, ddof=1).mean()
     assert of_trace["reliability"] == pytest.approx(expected, rel=1e-3)
-    assert of_trace["corrected"] == pytest.approx(
-        of_trace["estimate"] / np.sqrt(expected), rel=1e-3
-    )
+    corrected = of_trace["estimate"] / np.sqrt(expected)
+    assert of_trace["corrected"] == pytest.approx(corrected, rel=1e-3)
     assert "measured with error" in of_trace["note"]
     assert of_norm["reliability"] == 1
     assert of_norm["corrected"] == of_norm["estimate"]

@@ -139,13 +139,17 @@ def compare_with_null_models(
         "mismatched": _mean_over_seeds(excess, two_sided_p(permuted), draws, bound=2),
     }
     power_of_innovations = _power_of_t_test(of_innovations, relevant)
-    # Without the mean over all pairs, the matched pairs keep this share of their excess.
-    expected = relevant * (seeds - 1) / seeds * _dilution(x_ranks, y_ranks)
+    # The mean over all pairs, which permutations leave out, contains 1/n of the matched pairs.
+    left = (seeds - 1) / seeds
+    error = left * error_inflation(seeds) * stats.sem(excess, axis=-1)
+    expected = left * _expected_excess(
+        _dilution(x_ranks, y_ranks), permuted.std(axis=0), seeds, relevant
+    )
     powers = {
         "task": _power_of_t_test(of_deviations, relevant),
         "shifted": power_of_innovations,
         "differenced": power_of_innovations,
-        "mismatched": power.of_permutations(expected, permuted),
+        "mismatched": power.of_permutations(expected, permuted, error),
     }
     return {name: replace(estimate, power=powers[name]) for name, estimate in estimates.items()}
 
@@ -181,7 +185,42 @@ def _power_of_t_test(per_seed: np.ndarray, relevant: float) -> np.ndarray:
     """
     seeds = per_seed.shape[-1]
     error = stats.sem(per_seed, axis=-1) * error_inflation(seeds)
-    return power.of_t_test(relevant, error, seeds - 1)
+    expected = _mean_within_runs(relevant, per_seed.var(axis=-1, ddof=1))
+    return power.of_t_test(expected, error, seeds - 1)
+
+
+def _mean_within_runs(relevant: float, variance: np.ndarray) -> np.ndarray:
+    """Compute the mean correlation within runs that a correlation of all runs together gives.
+
+    Let ρ relate the deviations of all runs, and let r vary over runs by chance with variance v. The
+    correlation within a run is (ρ + c r)/√(1 + 2 ρ c r) with c² = 1 − ρ². To the second order in r
+    its mean is ρ − ρ c² v (1 − 3 ρ²/2), which is at least ρ (1 − v). So runs that wander, in which
+    v is large, show less of a relation.
+
+    Args:
+        relevant: ρ.
+        variance: v, shape ``(…)``.
+    """
+    return np.asarray(relevant * (1 - np.minimum(variance, 1)))
+
+
+def _expected_excess(
+    dilution: np.ndarray, error: np.ndarray, seeds: int, relevant: float
+) -> np.ndarray:
+    """Compute the expected mean of matched pairs, minus that of mismatched pairs.
+
+    Args:
+        dilution: from `_dilution`.
+        error: standard deviation of the mean over permutations.
+        seeds: number of seeds.
+        relevant: correlation in what is particular to each run.
+
+    Returns:
+        Shape ``(measure, outcome)``.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = np.nan_to_num(seeds * (error / dilution) ** 2, nan=1.0, posinf=1.0)
+    return dilution * _mean_within_runs(relevant, variance)
 
 
 def _excess_of_matched_seeds(pairs: np.ndarray) -> np.ndarray:

@@ -60,22 +60,26 @@ def of_sign_flips(effect: float, differences: Sequence[np.ndarray]) -> float:
     return float(of_t_test(effect, error, freedom))
 
 
-def of_permutations(effect: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+def of_permutations(effect: np.ndarray, drawn: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Compute the power of a permutation test from its null distribution.
 
-    The statistic is taken as normal, with the spread of the null distribution around the effect.
+    The statistic is taken as normal around the effect. Its spread is that of the null distribution
+    or the standard error over seeds, whichever gives the lower power: where runs wander, a relation
+    makes the statistic vary more than the null distribution does.
 
     Args:
         effect: expected value of the statistic, shape ``(…)``.
         drawn: the statistic in each permutation, shape ``(draw, …)``.
+        error: standard error of the statistic over seeds, shape ``(…)``.
 
     Returns:
         Shape ``(…)``; 0 if there are so few permutations that p cannot be small.
     """
     threshold = critical_value(drawn)
-    spread = drawn.std(axis=0)
+    distance = threshold - effect
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(stats.norm.sf((threshold - effect) / spread))
+        powers = [stats.norm.sf(distance / spread) for spread in (drawn.std(axis=0), error)]
+    return np.minimum(*powers)
 
 
 def critical_value(drawn: np.ndarray) -> np.ndarray:
