@@ -472,6 +472,7 @@ TRAINING_CURVATURE_STATISTICS: dict[str, Edit] = {
     "margin of lost plasticity": Edit(put("statistics.lost", 0.1), ANALYSED),
     "margin of a moved measure": Edit(put("statistics.moved", 0.1), ANALYSED),
     "correlation whose power is computed": Edit(put("statistics.relevant", 0.5), ANALYSED),
+    "another primary rank": Edit(put("statistics.primary", "entropy_rank"), GATHERED),
     "margin of a negligible correlation": Edit(put("statistics.negligible", 0.2), ANALYSED),
     "margin of a negligible difference": Edit(
         put("statistics.negligible_difference", 0.01), ANALYSED

@@ -299,7 +299,16 @@ class HypothesisSection(Section):
 
 
 @section_of(
-    Statistics, only=["draws", "lost", "moved", "relevant", "negligible", "negligible_difference"]
+    Statistics,
+    only=[
+        "draws",
+        "primary",
+        "lost",
+        "moved",
+        "relevant",
+        "negligible",
+        "negligible_difference",
+    ],
 )
 class StatisticsSection(Section):
     """What is tested, with how many draws, and which changes count."""

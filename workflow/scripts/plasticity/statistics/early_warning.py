@@ -368,7 +368,8 @@ def by_problem(values: np.ndarray, problems: Sequence[str]) -> np.ndarray:
     Returns:
         Shape ``(problem,)``; NaN for a problem without values.
     """
-    return pd.Series(values).groupby(list(problems), sort=False).mean().to_numpy()
+    means = pd.Series(values).groupby(list(problems), sort=False).mean()
+    return np.asarray(means)
 
 
 def mean_over_problems(values: np.ndarray, bounds: tuple[float, float]) -> Estimate:

@@ -173,7 +173,7 @@ def _dilution(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         squared_sum = (values.sum(axis=1) ** 2).sum(axis=-1)
         shared = (squared_sum - seeds) / (seeds * (seeds - 1))
         own_shares.append(np.clip(1 - shared, 0, 1))
-    return np.sqrt(own_shares[0][:, None] * own_shares[1])
+    return np.asarray(np.sqrt(own_shares[0][:, None] * own_shares[1]))
 
 
 def _power_of_t_test(per_seed: np.ndarray, relevant: float) -> np.ndarray:
@@ -220,7 +220,7 @@ def _expected_excess(
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = np.nan_to_num(seeds * (error / dilution) ** 2, nan=1.0, posinf=1.0)
-    return dilution * _mean_within_runs(relevant, variance)
+    return np.asarray(dilution * _mean_within_runs(relevant, variance))
 
 
 def _excess_of_matched_seeds(pairs: np.ndarray) -> np.ndarray:

@@ -79,7 +79,7 @@ def of_permutations(effect: np.ndarray, drawn: np.ndarray, error: np.ndarray) ->
     distance = threshold - effect
     with np.errstate(divide="ignore", invalid="ignore"):
         powers = [stats.norm.sf(distance / spread) for spread in (drawn.std(axis=0), error)]
-    return np.minimum(*powers)
+    return np.asarray(np.minimum(*powers))
 
 
 def critical_value(drawn: np.ndarray) -> np.ndarray:
