@@ -35,7 +35,8 @@ from plasticity.config.models import (
 
 ROOT = Path(__file__).resolve().parents[3]
 STUDIES = ROOT / "studies"
-FULL = [path for path in sorted(STUDIES.glob("*.yaml")) if path.name != "evidence.yaml"]
+WITHOUT_SMALL_TWIN = ("evidence", "drawn")  # they are small themselves
+FULL = [path for path in sorted(STUDIES.glob("*.yaml")) if path.stem not in WITHOUT_SMALL_TWIN]
 SCALED = [(path, STUDIES / "small" / path.name, 0.01) for path in FULL] + [
     (STUDIES / "paper.yaml", STUDIES / "evidence.yaml", 0.05)
 ]
