@@ -16,6 +16,7 @@ median over turns. Parts:
 4. Cost of equal error. Other: plain probes without deflation, as in PyHessian and curvlinops.
 5. Peak memory while a Gram matrix is computed.
 6. A checkpoint of an ensemble: all runs together, or one by one.
+7. The exact Fisher of a checkpoint by the number of samples.
 """
 
 import argparse
@@ -683,43 +684,88 @@ def print_gram_memory(quick: bool) -> None:
     )
 
 
-# 6: ensembles
+# 6 and 7: ensembles
+
+ENSEMBLE = [64, 64, 64, 64, 10]  # widths of the default study's networks
+RUNS = 5
+SAMPLE_COUNTS = (128, 256, 512, 800, 1200)
 
 
-def print_ensemble(quick: bool) -> None:
-    """Print the times of a checkpoint of several runs, together and one by one."""
-    widths = [64, 64, 64, 64, 10]
-    runs = 5
-    n = 128
+class Ensemble(NamedTuple):
+    """Runs of the default study: networks, their data, and their stacked parameters."""
+
+    networks: list[nn.Module]
+    inputs: Tensor
+    labels: Tensor
+    tensors: dict[str, Tensor]
+
+    def operator(self) -> Operator:
+        """Build the Fisher of all runs."""
+        return fisher.Operator(
+            self.networks[0], self.inputs, self.labels, cross_entropy, self.tensors, check=False
+        )
+
+
+def draw_ensemble(n: int) -> Ensemble:
+    """Draw the networks and n samples of each run, in float64."""
     torch.manual_seed(0)
-    networks = [mlp(widths).double() for _ in range(runs)]
-    inputs = torch.randn(runs, n, widths[0], dtype=torch.float64)
-    labels = torch.randint(widths[-1], (runs, n))
+    networks: list[nn.Module] = [mlp(ENSEMBLE).double() for _ in range(RUNS)]
+    inputs = torch.randn(RUNS, n, ENSEMBLE[0], dtype=torch.float64)
+    labels = torch.randint(ENSEMBLE[-1], (RUNS, n))
     states = [dict(network.named_parameters()) for network in networks]
     tensors = {
         name: torch.stack([state[name].detach() for state in states]).requires_grad_()
         for name in states[0]
     }
+    return Ensemble(networks, inputs, labels, tensors)
+
+
+def print_ensemble(quick: bool) -> None:
+    """Print the times of a checkpoint of several runs, together and one by one."""
+    n = SAMPLE_COUNTS[0]
+    ensemble = draw_ensemble(n)
 
     def measure(operator: Operator) -> None:
         operator.spectra(gradient=operator.gradient())
 
-    def at_once() -> None:
-        measure(fisher.Operator(networks[0], inputs, labels, cross_entropy, tensors, check=False))
-
     def one_by_one() -> None:
-        for network, x, y in zip(networks, inputs, labels, strict=True):
+        for network, x, y in zip(ensemble.networks, ensemble.inputs, ensemble.labels, strict=True):
             measure(fisher.Operator(network, x, y, cross_entropy, check=False))
 
-    seconds = time_in_turns(
-        {f"{runs} runs at once": at_once, f"{runs} runs one by one": one_by_one}, quick
-    )
-    network_name = "-".join(map(str, widths))
-    title = (
-        f"6. a checkpoint of {runs} × {network_name}: Fisher on all blocks with overlaps, n = {n}, "
-        "float64"
-    )
+    functions = {
+        f"{RUNS} runs at once": lambda: measure(ensemble.operator()),
+        f"{RUNS} runs one by one": one_by_one,
+    }
+    title = f"6. a checkpoint of {RUNS} × {_name_of_ensemble()}, n = {n}, float64"
+    seconds = time_in_turns(functions, quick)
     print_table(title, ["implementation", "ms", "ratio"], ratios(seconds))
+
+
+def print_sample_counts(quick: bool) -> None:
+    """Print the time of one run's checkpoint by the number of samples, of all blocks and of one."""
+    rows = []
+    for n in SAMPLE_COUNTS[: 2 if quick else None]:
+        ensemble = draw_ensemble(n)
+        blocks = ensemble.operator().blocks()
+
+        def measure(blocks: Mapping[str, Sequence[str]], ensemble: Ensemble = ensemble) -> None:
+            operator = ensemble.operator()
+            operator.spectra(blocks, gradient=operator.gradient())
+
+        seconds = time_in_turns(
+            {
+                "every block": lambda: measure(blocks),
+                "all layers": lambda: measure({"all": blocks["all"]}),
+            },
+            quick,
+        )
+        rows.append([n, *(f"{min(times) / RUNS * 1e3:.1f}" for times in seconds.values())])
+    title = f"7. ms per checkpoint and run of {RUNS} × {_name_of_ensemble()}, float64"
+    print_table(title, ["samples", "every block", "all layers"], rows)
+
+
+def _name_of_ensemble() -> str:
+    return f"{'-'.join(map(str, ENSEMBLE))}: Fisher with overlaps"
 
 
 def main() -> None:
@@ -745,6 +791,7 @@ def main() -> None:
         print_equal_error,
         print_gram_memory,
         print_ensemble,
+        print_sample_counts,
     )
     for print_part in parts:
         print_part(arguments.quick)
