@@ -27,6 +27,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -705,6 +706,11 @@ class Ensemble(NamedTuple):
             self.networks[0], self.inputs, self.labels, cross_entropy, self.tensors, check=False
         )
 
+    def measure(self, blocks: Mapping[str, Sequence[str]]) -> None:
+        """Compute the spectra of some blocks, with overlaps."""
+        operator = self.operator()
+        operator.spectra(blocks, gradient=operator.gradient())
+
 
 def draw_ensemble(n: int) -> Ensemble:
     """Draw the networks and n samples of each run, in float64."""
@@ -748,14 +754,10 @@ def print_sample_counts(quick: bool) -> None:
         ensemble = draw_ensemble(n)
         blocks = ensemble.operator().blocks()
 
-        def measure(blocks: Mapping[str, Sequence[str]], ensemble: Ensemble = ensemble) -> None:
-            operator = ensemble.operator()
-            operator.spectra(blocks, gradient=operator.gradient())
-
         seconds = time_in_turns(
             {
-                "every block": lambda: measure(blocks),
-                "all layers": lambda: measure({"all": blocks["all"]}),
+                "every block": partial(ensemble.measure, blocks),
+                "all layers": partial(ensemble.measure, {"all": blocks["all"]}),
             },
             quick,
         )
