@@ -32,6 +32,7 @@ SHAPES = (
     "unequal timing",
 )
 SIGNIFICANCE = 0.05
+RELATION = 0.3  # planted to measure power
 # From a measure and an outcome, shapes (1, seed, task), to a p value.
 Test = Callable[[np.ndarray, np.ndarray, Draws], float]
 
@@ -122,14 +123,14 @@ def differences(x: np.ndarray, y: np.ndarray, draws: Draws) -> float:
 
 def _null_model_test(name: str) -> Test:
     def test(x: np.ndarray, y: np.ndarray, draws: Draws) -> float:
-        return null_models.compare_with_null_models(x, y, draws)[name].at(0, 0).p
+        return null_models.compare_with_null_models(x, y, draws, RELATION)[name].at(0, 0).p
 
     return test
 
 
 def _lead_lag_test(question: str) -> Test:
     def test(x: np.ndarray, y: np.ndarray, draws: Draws) -> float:
-        answers = lead_lag.answer_questions(x, y, np.arange(x.shape[-1]), draws)
+        answers = lead_lag.answer_questions(x, y, np.arange(x.shape[-1]), draws, RELATION)
         return answers[question].estimate.at(0, 0).p
 
     return test
@@ -183,6 +184,53 @@ def rejection_rates(
     return {name: count / studies for name, count in rejections.items()}
 
 
+def rates_and_powers(
+    shape: str, studies: int, draws: Draws, seeds: int = 10, tasks: int = 60
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Compare the power that the tables print with the share of studies that reject.
+
+    `RELATION` is planted in what is particular to each run, and is the relevant correlation.
+
+    Args:
+        shape: of the trends.
+        studies: number of studies.
+        draws: of seeds, for permutations.
+        seeds: runs of each study.
+        tasks: tasks of each run.
+
+    Returns:
+        The rejection rate and the mean power of each test that has a power.
+    """
+    names = (*null_models.NULL_MODELS, "cross_correlation")
+    rejections = dict.fromkeys(names, 0.0)
+    powers = dict.fromkeys(names, 0.0)
+    for index in range(studies):
+        random = np.random.default_rng([index, SHAPES.index(shape)])
+        x, y = simulate_study(shape, random, seeds, tasks, RELATION)
+        estimates = null_models.compare_with_null_models(x, y, draws, RELATION)
+        x_innovations, y_innovations = null_models.innovations(x), null_models.innovations(y)
+        estimates["cross_correlation"] = lead_lag.cross_correlation(
+            x_innovations, y_innovations, draws, RELATION
+        ).estimate
+        for name, estimate in estimates.items():
+            rejections[name] += (estimate.at(0, 0).p <= SIGNIFICANCE) / studies
+            powers[name] += estimate.at(0, 0).power / studies
+    return rejections, powers
+
+
+def print_powers(studies: int, seeds: int) -> None:
+    """Print rates of rejection and, after a slash, mean powers, in %."""
+    columns = [rates_and_powers(shape, studies, Draws(999), seeds) for shape in SHAPES]
+    print(
+        f"\nA relation of {RELATION} in what is a run's own: rejections / mean power, "
+        f"in % of {studies} studies of {seeds} seeds × 60 tasks\n"
+    )
+    print(f"| test | {' | '.join(SHAPES)} |\n|---|{'---|' * len(SHAPES)}")
+    for name in columns[0][0]:
+        cells = [f"{100 * rates[name]:.0f} / {100 * powers[name]:.0f}" for rates, powers in columns]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
 def print_rejection_rates(
     title: str, tests: Mapping[str, Test], studies: int, relation: float = 0.0
 ) -> None:
@@ -210,11 +258,13 @@ def main() -> None:
     studies = 10 if is_quick else 1000
     print_rejection_rates("No relation but a shared trend", NAIVE | TESTS, studies)
     print_rejection_rates(
-        "A relation of 0.3 in what is a run's own",
+        f"A relation of {RELATION} in what is a run's own",
         TESTS,
         10 if is_quick else 200,
-        relation=0.3,
+        relation=RELATION,
     )
+    for seeds in (10, 5):
+        print_powers(10 if is_quick else 200, seeds)
 
 
 if __name__ == "__main__":

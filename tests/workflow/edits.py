@@ -467,6 +467,7 @@ TRAINING_CURVATURE_STATISTICS: dict[str, Edit] = {
     "number of draws": Edit(put("statistics.draws", 999), ANALYSED),
     "margin of lost plasticity": Edit(put("statistics.lost", 0.1), ANALYSED),
     "margin of a moved measure": Edit(put("statistics.moved", 0.1), ANALYSED),
+    "correlation whose power is computed": Edit(put("statistics.relevant", 0.5), ANALYSED),
     "margin of a negligible correlation": Edit(put("statistics.negligible", 0.2), ANALYSED),
     "margin of a negligible difference": Edit(
         put("statistics.negligible_difference", 0.01), ANALYSED

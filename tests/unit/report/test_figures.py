@@ -133,13 +133,13 @@ def tables_of(datasets):
         Draws(49),
     )
     explanations = [panel.explanations() for panel in settings]
-    within, null_rows = associations.associations(explanations, draws)
+    within, null_rows = associations.associations(explanations, draws, 0.3)
     tested = {
         "associations": within,
         "null_models": null_rows,
-        "lead_lag": lead_lag.lead_lag(settings, draws),
-        "consistency": meta_analysis.consistency(settings, draws),
-        "comparisons": comparisons.comparisons(settings, draws),
+        "lead_lag": lead_lag.lead_lag(settings, draws, 0.3),
+        "consistency": meta_analysis.consistency(settings, draws, 0.3),
+        "comparisons": comparisons.comparisons(settings, draws, 0.05),
     }
     others = {
         "counterexamples": meta_analysis.find_counterexamples(settings, draws, 0.05, 0.2),

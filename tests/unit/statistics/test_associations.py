@@ -29,7 +29,7 @@ def random_setting(seed=0):
 
 
 def associations_of(setting):
-    table, _ = associations.associations([setting], DRAWS)
+    table, _ = associations.associations([setting], DRAWS, 0.3)
     return table
 
 

@@ -53,13 +53,13 @@ def l2_versus_none(table, statistic, setting="a"):
 
 
 def mean_difference(*settings, draws=DRAWS, of="a"):
-    table = comparisons.comparisons(settings, draws)
+    table = comparisons.comparisons(settings, draws, 0.05)
     return l2_versus_none(table, "mean_difference", of)
 
 
 def test_statistics_equal_those_of_scipy():
     setting = random_setting(effect=0.03)
-    table = comparisons.comparisons([setting], DRAWS)
+    table = comparisons.comparisons([setting], DRAWS, 0.05)
     none, l2, _ = late_scores(setting)
     difference = l2_versus_none(table, "mean_difference")
     assert difference["estimate"] == pytest.approx((l2 - none).mean())
@@ -96,7 +96,7 @@ def test_settings_have_equal_weight_in_the_overall_difference():
         random_setting("a", seed=0, effect=0.1),
         random_setting("b", seed=1, seeds=20, effect=0.3),
     ]
-    table = comparisons.comparisons(settings, DRAWS)
+    table = comparisons.comparisons(settings, DRAWS, 0.05)
     singles = [l2_versus_none(table, "mean_difference", name)["estimate"] for name in "ab"]
     overall = l2_versus_none(table, "mean_difference", "all")
     assert overall["estimate"] == pytest.approx(np.mean(singles))
@@ -159,7 +159,7 @@ def test_arm_is_compared_with_none_and_with_the_baseline_of_its_architecture():
     setting = random_setting()
     arms = ["none", "l2", "crelu", "fresh", "fresh+crelu"]
     errors = np.concatenate([setting.outcomes, setting.outcomes[:, :2]], axis=1)
-    table = comparisons.comparisons([replace(setting, arms=arms, outcomes=errors)], DRAWS)
+    table = comparisons.comparisons([replace(setting, arms=arms, outcomes=errors)], DRAWS, 0.05)
     pairs = table[table["versus"] != ""][["arm", "versus"]].drop_duplicates()
     assert sorted(pairs.itertuples(index=False, name=None)) == [
         ("crelu", "fresh+crelu"),

@@ -7,11 +7,12 @@ from plasticity.statistics.estimate import Estimate, join_notes
 
 def test_estimate_at_an_index_takes_the_number_of_each_array():
     estimate = Estimate(value=np.array([[1.0, 2.0]]), low=np.array([[0.5, 1.5]]), method="m")
-    assert estimate.at(0, 1).row() | {"high": None, "p": None} == {
+    assert estimate.at(0, 1).row() | {"high": None, "p": None, "power": None} == {
         "estimate": 2.0,
         "low": 1.5,
         "high": None,
         "p": None,
+        "power": None,
         "interval": "m",
         "note": "",
     }

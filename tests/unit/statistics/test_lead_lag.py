@@ -61,7 +61,7 @@ def mean_cross_correlation(x, y, lag):
 
 def test_cross_correlation_at_the_best_lag_equals_a_loop(series):
     x, y = series
-    answer = lead_lag.cross_correlation(x, y, DRAWS)
+    answer = lead_lag.cross_correlation(x, y, DRAWS, 0.3)
     for m, o in itertools.product(range(2), range(3)):
         expected = mean_cross_correlation(x[m], y[o], int(answer.lag[m, o]))
         assert answer.estimate.value[m, o] == pytest.approx(expected)
@@ -82,7 +82,7 @@ def test_change_point_is_where_two_means_fit_the_ranks_best(seed):
 def test_cross_correlation_finds_the_lag_of_a_leading_and_of_a_following_measure(lead):
     x, y = leading_series(lead)
     for measure, outcome, lag in ((x, y, lead), (y, x, -lead)):
-        answers = lead_lag.answer_questions(measure, outcome, np.arange(50), DRAWS)
+        answers = lead_lag.answer_questions(measure, outcome, np.arange(50), DRAWS, 0.3)
         answer = answers["cross_correlation"]
         assert answer.lag[0, 0] == lag
         assert answer.estimate.value[0, 0] > answer.band[0, 0]
@@ -91,7 +91,7 @@ def test_cross_correlation_finds_the_lag_of_a_leading_and_of_a_following_measure
 
 def test_granger_test_rejects_only_in_the_direction_of_the_lead():
     x, y = leading_series(1)
-    answers = lead_lag.answer_questions(x, y, np.arange(50), DRAWS)
+    answers = lead_lag.answer_questions(x, y, np.arange(50), DRAWS, 0.3)
     assert answers["measure_first"].estimate.p[0, 0] < 0.01
     assert answers["outcome_first"].estimate.p[0, 0] > 0.05
 
@@ -102,7 +102,7 @@ def test_measure_that_changes_earlier_has_the_earlier_change_point():
     changes = random.integers(10, 20, (10, 1))
     x = (np.arange(40) >= changes) + 0.1 * random.normal(size=(10, 40))
     y = (np.arange(40) >= changes + 4) + 0.1 * random.normal(size=(10, 40))
-    answer = lead_lag.answer_questions(x[None], y[None], tasks, DRAWS)["change_point"]
+    answer = lead_lag.answer_questions(x[None], y[None], tasks, DRAWS, 0.3)["change_point"]
     lead = 12  # four measured tasks, which are three tasks apart
     assert answer.estimate.value[0, 0] == pytest.approx(lead, abs=1)
     assert answer.estimate.low[0, 0] > 0
@@ -115,11 +115,11 @@ def test_question_without_an_answer_leaves_the_later_ones_without_one():
     random = np.random.default_rng(0)
     x, y = random.normal(size=(1, SEEDS, TASKS)), random.normal(size=(1, SEEDS, TASKS))
     y[..., 5:] = y[..., 5:6]  # nothing is left to correlate with at the longest lags
-    answers = lead_lag.answer_questions(x, y, np.arange(TASKS), DRAWS)
+    answers = lead_lag.answer_questions(x, y, np.arange(TASKS), DRAWS, 0.3)
     assert np.isnan(answers["cross_correlation"].estimate.value).all()
     assert np.isfinite(answers["change_point"].estimate.value).all()
     variant = Variant("fisher_trace", "next", "all")
     complete = CompleteSeries([variant], x, y, np.arange(SEEDS), np.arange(TASKS), SEEDS)
-    for row in lead_lag._rows(complete, ["final_error"], DRAWS):
+    for row in lead_lag._rows(complete, ["final_error"], DRAWS, 0.3):
         assert row["note"] == "constant"
         assert np.isnan([row[name] for name in ("estimate", "lag", "low", "high", "p")]).all()

@@ -57,7 +57,7 @@ def test_meta_analysis_equals_the_formulas():
         {"setting": list("abcd"), "z": z, "error": error, "p": [0.01, 0.2, 0.03, 0.5], "seeds": 5}
     )
     effects["problem"] = effects["setting"]
-    row = meta_analysis._over_settings(effects, claimed=1)
+    row = meta_analysis._over_settings(effects, claimed=1, relevant=0.3)
 
     q, _, _ = heterogeneity(z, error, 0)
     assert row["q"] == pytest.approx(q)
@@ -90,7 +90,7 @@ def test_settings_of_one_problem_are_combined_into_one_effect():
     error = np.array([0.1, 0.2, 0.15, 0.1, 0.3])
     effects = pd.DataFrame({"setting": list("abcde"), "z": z, "error": error, "p": 0.5, "seeds": 5})
     effects["problem"] = ["first", "second", "second", "third", "second"]
-    row = meta_analysis._over_settings(effects, claimed=1)
+    row = meta_analysis._over_settings(effects, claimed=1, relevant=0.3)
 
     second = [1, 2, 4]
     combined = pd.DataFrame(
@@ -103,7 +103,7 @@ def test_settings_of_one_problem_are_combined_into_one_effect():
         }
     )
     combined["problem"] = combined["setting"]
-    expected = meta_analysis._over_settings(combined, claimed=1)
+    expected = meta_analysis._over_settings(combined, claimed=1, relevant=0.3)
     for name in ("estimate", "low", "high", "p", "q", "i_squared", "prediction_low"):
         assert row[name] == pytest.approx(expected[name]), name
     assert (row["settings"], row["problems"]) == (5, 3)
@@ -112,7 +112,7 @@ def test_settings_of_one_problem_are_combined_into_one_effect():
 
 def test_settings_of_only_one_problem_have_an_estimate_without_an_interval():
     settings = [replace(random_setting(name, seed), problem="p") for seed, name in enumerate("abc")]
-    row = meta_analysis.consistency(settings, DRAWS).iloc[0]
+    row = meta_analysis.consistency(settings, DRAWS, 0.3).iloc[0]
     assert np.isfinite(row["estimate"])
     assert np.isnan(row["low"])
     assert (row["settings"], row["problems"]) == (3, 1)
@@ -125,7 +125,7 @@ def test_setting_that_disagrees_is_named_without_the_shared_trend():
         random_setting("b", 1),
         random_setting("c", 2, relation=1.0),
     ]
-    table = meta_analysis.consistency(settings, DRAWS).set_index("association")
+    table = meta_analysis.consistency(settings, DRAWS, 0.3).set_index("association")
     assert table.loc["task", "as_claimed"] == pytest.approx(2 / 3)
     assert table.loc["task", "worst_setting"] == "c"
     assert table.loc["within_run", "as_claimed"] == 1  # because of the trend alone
@@ -133,7 +133,7 @@ def test_setting_that_disagrees_is_named_without_the_shared_trend():
 
 
 def test_one_setting_has_an_estimate_without_an_interval():
-    row = meta_analysis.consistency([random_setting("a")], DRAWS).iloc[0]
+    row = meta_analysis.consistency([random_setting("a")], DRAWS, 0.3).iloc[0]
     assert np.isfinite(row["estimate"])
     assert np.isnan(row["low"])
     assert "one setting" in row["note"]

@@ -41,7 +41,7 @@ def test_constant_series_is_standardized_to_nan():
 
 def test_estimates_under_null_models_equal_loops_over_seeds(series):
     x, y = series
-    estimates = null_models.compare_with_null_models(x, y, DRAWS)
+    estimates = null_models.compare_with_null_models(x, y, DRAWS, 0.3)
     for m, o in itertools.product(range(2), range(3)):
         x_deviations = x[m] - x[m].mean(axis=0)
         y_deviations = y[o] - y[o].mean(axis=0)

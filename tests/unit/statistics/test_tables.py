@@ -382,11 +382,29 @@ def test_hypothesis_without_evidence_is_undecided():
 )
 def test_effect_is_negligible_if_its_whole_interval_lies_within_the_margin(low, high, verdict):
     hypothesis = Statistics.of({"hypotheses": [H1]}).hypotheses[0]
-    numbers = {"estimate": 0.05, "low": low, "high": high, "note": ""}
+    numbers = {"estimate": 0.05, "low": low, "high": high, "power": 0.9, "note": ""}
     row = pd.Series({**numbers, "p_adjusted": 0.2})
     assert hypotheses._verdict(hypothesis, row, margin=0.1) == verdict
     significant = pd.Series({**numbers, "p_adjusted": 0.01})
     assert hypotheses._verdict(hypothesis, significant, margin=0.1) == "supported"
+
+
+@pytest.mark.parametrize(
+    ("power", "verdict"),
+    [(0.49, "could not have been found"), (0.5, "undecided"), (np.nan, "undecided")],
+)
+def test_undecided_hypothesis_without_power_could_not_have_been_found(power, verdict):
+    hypothesis = Statistics.of({"hypotheses": [H1]}).hypotheses[0]
+    numbers = {"estimate": 0.1, "low": -0.2, "high": 0.4, "p_adjusted": 0.3, "note": ""}
+    row = pd.Series({**numbers, "power": power})
+    assert hypotheses._verdict(hypothesis, row, margin=0.1) == verdict
+
+
+def test_five_seeds_have_no_power_to_compare_arms(data):
+    row = build(data, hypotheses=[H2])["hypotheses"].iloc[0]
+    assert row["power"] == 0
+    assert row["verdict"] == "could not have been found"
+    assert np.isfinite([row["estimate"], row["low"], row["high"]]).all()
 
 
 def test_correlations_and_differences_of_errors_have_their_own_margins():
@@ -404,7 +422,7 @@ def test_equivalence_is_concluded_wrongly_in_at_most_2_5_percent_of_studies():
     values = 0.1 + 0.02 * np.random.default_rng(0).normal(size=(4000, 7))
     low, high = resampling.t_interval(values)
     hypothesis = Statistics.of({"hypotheses": [H1]}).hypotheses[0]
-    rows = pd.DataFrame({"low": low, "high": high}).assign(p_adjusted=0.2, note="")
+    rows = pd.DataFrame({"low": low, "high": high}).assign(p_adjusted=0.2, power=0.9, note="")
     verdicts = [hypotheses._verdict(hypothesis, row, margin=0.1) for _, row in rows.iterrows()]
     rate = np.mean([verdict != "undecided" for verdict in verdicts])
     assert rate == pytest.approx(0.025, abs=3 * np.sqrt(0.025 * 0.975 / 4000))

@@ -446,6 +446,8 @@ class Statistics:
             late tasks, with confidence.
         moved: A measure moves if it changes by more than this, with confidence: absolutely for a
             share, otherwise relative to the larger of early and late.
+        relevant: The correlation for which power is computed: how probably a test finds it. Between
+            arms it is computed for a difference of errors as large as lost.
         negligible: A correlation is negligible if its 95 % interval lies within plus or minus this.
         negligible_difference: The same for a difference of errors between two arms. Errors have
             another scale than correlations, since a loss of plasticity is an error of 0.05.
@@ -455,6 +457,7 @@ class Statistics:
     draws: Annotated[int, Field(ge=99)] = 1999
     lost: NonNegative = 0.05
     moved: NonNegative = 0.2
+    relevant: Annotated[float, Field(gt=0, lt=1)] = 0.3
     negligible: NonNegative = 0.1
     negligible_difference: NonNegative = 0.02
 

@@ -298,7 +298,9 @@ class HypothesisSection(Section):
     )
 
 
-@section_of(Statistics, only=["draws", "lost", "moved", "negligible", "negligible_difference"])
+@section_of(
+    Statistics, only=["draws", "lost", "moved", "relevant", "negligible", "negligible_difference"]
+)
 class StatisticsSection(Section):
     """What is tested, with how many draws, and which changes count."""
 

@@ -66,6 +66,7 @@ COLUMNS = [
     "pearson_low",
     "pearson_high",
     "p",
+    "power",
     "seeds",
     "tasks",
     "interval",
@@ -83,6 +84,7 @@ NULL_COLUMNS = [
     "low",
     "high",
     "p",
+    "power",
     "seeds",
     "tasks",
     "interval",
@@ -106,19 +108,21 @@ class Correlations:
 
 
 def associations(
-    settings: Sequence[SettingArrays], draws: Draws
+    settings: Sequence[SettingArrays], draws: Draws, relevant: float
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Compute the associations at every level, and those within runs under every null model.
 
     Args:
         settings: arrays of all settings.
         draws: of seeds.
+        relevant: correlation whose power is computed.
 
     Returns:
         Two tables. The first has one row per level, arm (where the level has one), outcome and
         measure; within runs it has one row per variant of a measure. ``estimate`` is Spearman's
         correlation, at the pooled level the slope in standard deviations. ``pearson`` is Pearson's
-        correlation. Both have intervals over seeds. Within runs, ``p`` is that of mismatched seeds.
+        correlation. Both have intervals over seeds. Within runs, ``p`` is that of mismatched seeds,
+        and ``power`` is that of this test. Other levels have no power.
         The second table has the estimates under each of `null_models.NULL_MODELS`.
     """
     rows: list[Row] = []
@@ -129,7 +133,7 @@ def associations(
         for arm, arm_name in enumerate(arrays.arms):
             keys: Row = {"setting": arrays.setting, "arm": arm_name}
             for series in arrays.complete_series(arm):
-                comparisons = _null_comparisons(series, draws)
+                comparisons = _null_comparisons(series, draws, relevant)
                 rows += [
                     {**keys, "level": "within_run", **row}
                     for row in _within_runs(series, names, comparisons, draws)
@@ -191,11 +195,11 @@ def _scaled_deviations(arms: Sequence[np.ndarray]) -> np.ndarray:
     return np.asarray(joined / np.where(spread > ROUND_OFF, spread, np.nan))
 
 
-def _null_comparisons(series: CompleteSeries, draws: Draws) -> dict[str, Estimate]:
+def _null_comparisons(series: CompleteSeries, draws: Draws, relevant: float) -> dict[str, Estimate]:
     """Compare with the null models; empty if there are too few seeds or tasks."""
     if len(series.seeds) < MIN_SEEDS or len(series.tasks) < MIN_TASKS:
         return {}
-    return compare_with_null_models(series.x, series.y, draws)
+    return compare_with_null_models(series.x, series.y, draws, relevant)
 
 
 def _within_runs(
@@ -211,7 +215,8 @@ def _within_runs(
     spearman = _mean_correlation(series, standardized_ranks, draws)
     pearson = _mean_correlation(series, standardize, draws)
     if comparisons:
-        spearman = replace(spearman, p=comparisons["mismatched"].p)
+        test = comparisons["mismatched"]
+        spearman = replace(spearman, p=test.p, power=test.power)
     note = join_notes(
         series.note,
         "" if comparisons else "too few seeds for a null model",

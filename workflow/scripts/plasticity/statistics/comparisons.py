@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from plasticity.config.models import baseline_of, is_baseline
+from plasticity.statistics import power
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.resampling import (
     BCA,
@@ -40,6 +41,7 @@ COLUMNS = [
     "low",
     "high",
     "p",
+    "power",
     "seeds",
     "tasks",
     "interval",
@@ -61,7 +63,10 @@ Scores = dict[str, np.ndarray]  # score of each seed, by the name of the arm
 
 
 def comparisons(
-    settings: Sequence[SettingArrays], draws: Draws, declared: Collection[tuple[str, str]] = ()
+    settings: Sequence[SettingArrays],
+    draws: Draws,
+    lost: float,
+    declared: Collection[tuple[str, str]] = (),
 ) -> pd.DataFrame:
     """Summarize every arm, and compare it with `none` and with its baseline.
 
@@ -70,6 +75,7 @@ def comparisons(
     Args:
         settings: arrays of all settings.
         draws: of seeds.
+        lost: difference whose power is computed, that of a lost plasticity.
         declared: further pairs of arms, the first versus the second.
 
     Returns:
@@ -88,11 +94,14 @@ def comparisons(
             tasks = {arrays.setting: _window_length(arrays, stage) for arrays in with_outcome}
             for setting, of_setting in scores.items():
                 keys |= {"setting": setting, "tasks": tasks[setting]}
-                rows += [{**keys, **row} for row in _compare_arms([of_setting], draws, declared)]
+                rows += [
+                    {**keys, **row} for row in _compare_arms([of_setting], draws, lost, declared)
+                ]
             if len(scores) > 1:
                 keys |= {"setting": "all", "tasks": min(tasks.values())}
                 rows += [
-                    {**keys, **row} for row in _compare_arms(list(scores.values()), draws, declared)
+                    {**keys, **row}
+                    for row in _compare_arms(list(scores.values()), draws, lost, declared)
                 ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -186,13 +195,14 @@ def _finite(scores: np.ndarray) -> np.ndarray:
 
 
 def _compare_arms(
-    scores: Sequence[Scores], draws: Draws, declared: Collection[tuple[str, str]]
+    scores: Sequence[Scores], draws: Draws, lost: float, declared: Collection[tuple[str, str]]
 ) -> Iterator[Row]:
     """Build the rows of one setting, or of several settings together.
 
     Args:
         scores: of each setting.
         draws: of seeds.
+        lost: see `comparisons`.
         declared: further pairs of arms.
     """
     arms = _common_arms(scores)
@@ -203,7 +213,7 @@ def _compare_arms(
             is_default = not is_baseline(arm) and versus in ("none", baseline_of(arm, arms))
             if (arm, versus) in declared or (is_default and arm != versus):
                 pairs = [(of_setting[arm], of_setting[versus]) for of_setting in scores]
-                for row in _paired_comparisons(pairs, draws):
+                for row in _paired_comparisons(pairs, draws, lost):
                     yield {"arm": arm, "versus": versus, **row}
 
 
@@ -246,13 +256,14 @@ def _trimmed_mean(runs: Sequence[np.ndarray], trimmed: float, draws: Draws) -> E
 
 
 def _paired_comparisons(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: Draws
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: Draws, lost: float
 ) -> Iterator[Row]:
     """Compare an arm with another by the seeds that both have.
 
     Args:
         pairs: scores of both arms in each setting, shapes ``(seed,)``.
         draws: of seeds.
+        lost: see `comparisons`.
     """
     complete_pairs = []
     left_out = 0
@@ -262,7 +273,7 @@ def _paired_comparisons(
         left_out += len(is_complete) - int(is_complete.sum())
     seeds = min(len(first) for first, _ in complete_pairs)
     if seeds:
-        difference = _mean_difference(complete_pairs, draws)
+        difference = _mean_difference(complete_pairs, draws, lost)
         improvement = _probability_of_improvement(complete_pairs, draws)
     else:
         difference = improvement = Estimate(note="no seed has both")
@@ -274,12 +285,15 @@ def _paired_comparisons(
         yield {"statistic": statistic, "seeds": seeds, **replace(estimate, note=note).row()}
 
 
-def _mean_difference(pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: Draws) -> Estimate:
+def _mean_difference(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: Draws, lost: float
+) -> Estimate:
     """Average the differences of pairs over seeds, then over settings; p by flips of signs.
 
     Args:
         pairs: complete scores of both arms in each setting.
         draws: of seeds.
+        lost: see `comparisons`.
     """
     differences = [first - second for first, second in pairs]
     seeds = min(len(of_setting) for of_setting in differences)
@@ -294,8 +308,10 @@ def _mean_difference(pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: Draw
         note = NO_INTERVAL
     else:
         note = f"the smallest p possible is {smallest_p:g}" if smallest_p > 0.05 else ""
-    p = _sign_flip_test(differences, draws) if seeds > 1 else np.nan
-    return replace(estimate, p=p, note=note)
+    if seeds < 2:
+        return replace(estimate, note=note)
+    p = _sign_flip_test(differences, draws)
+    return replace(estimate, p=p, power=power.of_sign_flips(lost, differences), note=note)
 
 
 def _sign_flip_test(differences: Sequence[np.ndarray], draws: Draws) -> float:

@@ -21,6 +21,7 @@ class Estimate:
         high: upper end of the 95 % interval; NaN where there is none.
         method: how the interval was computed; empty without an interval.
         p: p value; NaN where there is no test.
+        power: of the test for a relevant effect, see `power`; NaN where it is not computed.
         note: why a number is missing, and other facts that a reader needs.
     """
 
@@ -29,6 +30,7 @@ class Estimate:
     high: Numbers = np.nan
     method: str = ""
     p: Numbers = np.nan
+    power: Numbers = np.nan
     note: str = ""
 
     def at(self, *index: int) -> Self:
@@ -39,6 +41,7 @@ class Estimate:
             low=_number_at(self.low, index),
             high=_number_at(self.high, index),
             p=_number_at(self.p, index),
+            power=_number_at(self.power, index),
         )
 
     def row(self) -> Row:
@@ -48,6 +51,7 @@ class Estimate:
             "low": self.low,
             "high": self.high,
             "p": self.p,
+            "power": self.power,
             "interval": self.method,
             "note": self.note,
         }

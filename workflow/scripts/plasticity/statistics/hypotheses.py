@@ -19,11 +19,12 @@ from statsmodels.stats.multitest import multipletests
 from plasticity.config.models import Hypothesis, Statistics
 from plasticity.errors import StudyError
 from plasticity.statistics.estimate import Row
-from plasticity.statistics.meta_analysis import SIGNIFICANCE_LEVEL
 from plasticity.statistics.null_models import NULL_MODELS
+from plasticity.statistics.resampling import SIGNIFICANCE_LEVEL
 from plasticity.statistics.setting_arrays import preferred_variants
 
 EXPLORATORY = "exploratory"
+MIN_POWER = 0.5  # a test with less power misses a relevant effect more often than it finds it
 # Tables with tests, and the column that tells kinds of tests apart.
 KINDS = {
     "associations": "level",
@@ -42,6 +43,7 @@ COLUMNS = [
     "high",
     "p",
     "p_adjusted",
+    "power",
     "verdict",
     "seeds",
     "tasks",
@@ -55,6 +57,7 @@ NUMBERS_OF_TEST = [
     "high",
     "p",
     "p_adjusted",
+    "power",
     "seeds",
     "tasks",
     "interval",
@@ -89,7 +92,8 @@ def adjust_p_values(
         ``strongest_null_model``, the null model with the weakest assumptions among those that the
         association beats. A further table, `hypotheses`, has one row per hypothesis and setting.
         Its ``verdict`` is `supported`, `contradicted` (significant in the other direction),
-        `no effect larger than` the margin, `undecided`, or the reason why there is no test.
+        `no effect larger than` the margin, `could not have been found` (power below `MIN_POWER`),
+        `undecided`, or the reason why there is no test.
 
     Raises:
         StudyError: a hypothesis is about something that was not measured.
@@ -206,7 +210,7 @@ def _verdict(hypothesis: Hypothesis, test: pd.Series, margin: float) -> str:
         return "supported" if np.sign(test["estimate"]) == claimed_sign else "contradicted"
     if -margin <= test["low"] and test["high"] <= margin:
         return f"no effect larger than {margin:g}"
-    return "undecided"
+    return "could not have been found" if test["power"] < MIN_POWER else "undecided"
 
 
 def _strongest_null_models(associations: pd.DataFrame, null_rows: pd.DataFrame) -> pd.Series:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from plasticity.statistics import power
 from plasticity.statistics.estimate import Estimate, Numbers, Row, join_notes
 from plasticity.statistics.null_models import (
     MIN_SEEDS,
@@ -52,6 +53,7 @@ COLUMNS = [
     "low",
     "high",
     "p",
+    "power",
     "seeds",
     "tasks",
     "interval",
@@ -80,15 +82,17 @@ class Answer:
     upper_quartile: Numbers = np.nan
 
 
-def lead_lag(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
+def lead_lag(settings: Sequence[SettingArrays], draws: Draws, relevant: float) -> pd.DataFrame:
     """Answer four questions for every explanation, outcome and arm.
 
     Args:
         settings: arrays of all settings.
         draws: of seeds.
+        relevant: correlation of innovations whose power is computed.
 
     Returns:
-        One row per question:
+        One row per question. Only cross-correlations have a power, because the other estimates are
+        no correlations:
 
         - `cross_correlation`: the lag with the largest cross-correlation of innovations, mean over
           seeds, and ``band``. A positive lag, in measured tasks, means that the measure comes
@@ -103,14 +107,20 @@ def lead_lag(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
         for arm, name in enumerate(arrays.arms):
             keys: Row = {"setting": arrays.setting, "arm": name}
             for series in explanations.complete_series(arm):
-                rows += [{**keys, **row} for row in _rows(series, arrays.outcome_names, draws)]
+                rows += [
+                    {**keys, **row} for row in _rows(series, arrays.outcome_names, draws, relevant)
+                ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _rows(series: CompleteSeries, outcome_names: Sequence[str], draws: Draws) -> Iterator[Row]:
+def _rows(
+    series: CompleteSeries, outcome_names: Sequence[str], draws: Draws, relevant: float
+) -> Iterator[Row]:
     """Build a row for each measure, outcome and question."""
     has_few = len(series.seeds) < MIN_SEEDS or len(series.tasks) < MIN_TASKS
-    answers = {} if has_few else answer_questions(series.x, series.y, series.tasks, draws)
+    answers: dict[str, Answer] = {}
+    if not has_few:
+        answers = answer_questions(series.x, series.y, series.tasks, draws, relevant)
     x_is_constant = (np.ptp(series.x, axis=-1) == 0).any(axis=-1)
     y_is_constant = (np.ptp(series.y, axis=-1) == 0).any(axis=-1)
     for m, variant in enumerate(series.variants):
@@ -152,7 +162,7 @@ def _number_columns(answer: Answer, m: int, o: int, note: str) -> Row:
 
 
 def answer_questions(
-    x: np.ndarray, y: np.ndarray, tasks: np.ndarray, draws: Draws
+    x: np.ndarray, y: np.ndarray, tasks: np.ndarray, draws: Draws, relevant: float
 ) -> dict[str, Answer]:
     """Answer each of `QUESTIONS`.
 
@@ -161,6 +171,7 @@ def answer_questions(
         y: outcomes, shape ``(outcome, seed, task)``.
         tasks: index of each measured task.
         draws: of seeds.
+        relevant: see `lead_lag`.
     """
     x_innovations = innovations(x)
     y_innovations = innovations(y)
@@ -168,23 +179,25 @@ def answer_questions(
     outcome_first = granger_statistics(y_innovations, x_innovations, current=False)
     outcome_first = outcome_first.transpose(1, 0, 3, 2)
     return {
-        "cross_correlation": cross_correlation(x_innovations, y_innovations, draws),
+        "cross_correlation": cross_correlation(x_innovations, y_innovations, draws, relevant),
         "measure_first": _granger_test(measure_first, draws),
         "outcome_first": _granger_test(outcome_first, draws),
         "change_point": _compare_change_points(x, y, tasks, draws),
     }
 
 
-def cross_correlation(x: np.ndarray, y: np.ndarray, draws: Draws) -> Answer:
+def cross_correlation(x: np.ndarray, y: np.ndarray, draws: Draws, relevant: float) -> Answer:
     """Find the lag of the largest mean cross-correlation of ranks.
 
     The largest is compared with that of mismatched seeds: in 95 of 100 permutations of seeds, no
-    lag leaves ±band.
+    lag leaves ±band. Power is that of a correlation at one lag, whose null distribution has the
+    mean spread of those of all lags.
 
     Args:
         x: innovations of measures, shape ``(measure, seed, task)``.
         y: innovations of outcomes, shape ``(outcome, seed, task)``.
         draws: of seeds.
+        relevant: see `lead_lag`.
     """
     seeds, tasks = x.shape[1:]
     shape = (len(x), len(y))
@@ -205,12 +218,21 @@ def cross_correlation(x: np.ndarray, y: np.ndarray, draws: Draws) -> Answer:
         means_by_lag.append(np.diagonal(pairs, axis1=-2, axis2=-1).mean(axis=-1).ravel())
         excess_by_lag.append(centred.reshape(-1, seeds**2) @ weights.T)
     means = np.array(means_by_lag)  # (lag, pair)
-    sizes = np.abs(excess_by_lag)  # (lag, pair, draw)
+    excess = np.array(excess_by_lag)  # (lag, pair, draw)
+    sizes = np.abs(excess)
     largest = sizes.max(axis=0)
     best = sizes[..., 0].argmax(axis=0)
     p = (largest >= largest[:, :1] - ROUND_OFF).mean(axis=-1)
+    critical = power.critical_value(largest.T)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = stats.norm.sf((critical - relevant) / excess.std(axis=-1).mean(axis=0))
+    estimate = Estimate(
+        means[best, np.arange(len(best))].reshape(shape),
+        p=p.reshape(shape),
+        power=found.reshape(shape),
+    )
     return Answer(
-        Estimate(means[best, np.arange(len(best))].reshape(shape), p=p.reshape(shape)),
+        estimate,
         lag=lags[best].astype(float).reshape(shape),
         band=np.quantile(largest, CONFIDENCE, axis=-1).reshape(shape),
     )

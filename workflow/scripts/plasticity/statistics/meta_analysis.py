@@ -15,6 +15,7 @@ from statsmodels.stats.meta_analysis import combine_effects
 
 from plasticity.config import quantities
 from plasticity.config.models import is_baseline
+from plasticity.statistics import power
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.null_models import (
     MIN_SEEDS,
@@ -25,6 +26,7 @@ from plasticity.statistics.null_models import (
     standardized_ranks,
 )
 from plasticity.statistics.resampling import (
+    SIGNIFICANCE_LEVEL,
     TAILS,
     Draws,
     bca,
@@ -40,7 +42,6 @@ from plasticity.statistics.setting_arrays import (
 from plasticity.training.outcomes import stage_masks
 
 EXPLAINED_ARM = "none"  # the arm whose loss of plasticity is to be explained
-SIGNIFICANCE_LEVEL = 0.05  # significance level
 MAX_CORRELATION = 0.999  # stronger correlations are cut here, because Fisher's z of 1 is infinite
 ARM_COLUMNS = [
     "measure",
@@ -68,6 +69,7 @@ CONSISTENCY_COLUMNS = [
     "low",
     "high",
     "p",
+    "power",
     "q",
     "p_heterogeneity",
     "i_squared",
@@ -103,7 +105,7 @@ COUNTEREXAMPLE_COLUMNS = [
 ]
 
 
-def consistency(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame:
+def consistency(settings: Sequence[SettingArrays], draws: Draws, relevant: float) -> pd.DataFrame:
     """Combine the correlations within runs of all settings by a random-effects meta-analysis.
 
     The settings of a problem are first combined into one effect. The model is that of DerSimonian
@@ -114,6 +116,7 @@ def consistency(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame
     Args:
         settings: arrays of all settings; only the arm `none` is used.
         draws: of seeds.
+        relevant: correlation over problems whose power is computed.
 
     Returns:
         One row per explanation, outcome and association. The association is `within_run`, or `task`
@@ -139,7 +142,7 @@ def consistency(settings: Sequence[SettingArrays], draws: Draws) -> pd.DataFrame
     for (measure, outcome, association), of_settings in effects.items():
         keys: Row = {"measure": measure, "outcome": outcome, "association": association}
         sign = quantities.describe(measure).claimed_sign
-        rows.append({**keys, **_over_settings(pd.DataFrame(of_settings), sign)})
+        rows.append({**keys, **_over_settings(pd.DataFrame(of_settings), sign, relevant)})
     return pd.DataFrame(rows, columns=CONSISTENCY_COLUMNS)
 
 
@@ -175,12 +178,13 @@ def _effects(
                 yield (variant.measure, outcome, association), effect
 
 
-def _over_settings(effects: pd.DataFrame, claimed: int) -> Row:
+def _over_settings(effects: pd.DataFrame, claimed: int, relevant: float) -> Row:
     """Combine the effects of one measure, outcome and association.
 
     Args:
         effects: columns ``setting, problem, z, error, p, seeds``, a row per setting.
         claimed: sign of the claim; 0 without one.
+        relevant: see `consistency`.
     """
     is_known = effects["z"].notna() & (effects["error"] > 0)
     known = effects[is_known]
@@ -201,7 +205,7 @@ def _over_settings(effects: pd.DataFrame, claimed: int) -> Row:
         value = float(np.tanh(of_problems["z"].iloc[0]))
         reason = "one setting" if len(known) == 1 else "one problem"
         return row | Estimate(value, note=join_notes(note, reason)).row()
-    return row | _random_effects(of_problems, note)
+    return row | _random_effects(of_problems, note, relevant)
 
 
 def _combine_settings(known: pd.DataFrame) -> pd.DataFrame:
@@ -234,12 +238,13 @@ def _agreement(known: pd.DataFrame, claimed: int) -> Row:
     }
 
 
-def _random_effects(effects: pd.DataFrame, note: str) -> Row:
+def _random_effects(effects: pd.DataFrame, note: str, relevant: float) -> Row:
     """Fit the random-effects model to at least two problems.
 
     Args:
         effects: from `_combine_settings`.
         note: for the row.
+        relevant: see `consistency`.
     """
     problems = len(effects)
     z = effects["z"].to_numpy()
@@ -269,6 +274,7 @@ def _random_effects(effects: pd.DataFrame, note: str) -> Row:
         high=np.tanh(high),
         method="Hartung-Knapp over problems",
         p=2 * stats.t.sf(abs(centre) / error, problems - 1),
+        power=float(power.of_t_test(np.arctanh(relevant), error, problems - 1)),
         note=note,
     )
     return row | estimate.row()

@@ -15,12 +15,14 @@ The deviations of n seeds add up to zero, so their n correlations correlate with
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
 
+from plasticity.statistics import power
 from plasticity.statistics.estimate import Estimate
-from plasticity.statistics.resampling import Draws, interval, permutation_test, two_sided_p
+from plasticity.statistics.resampling import Draws, interval, permuted_means, two_sided_p
 
 NULL_MODELS = ("task", "shifted", "differenced", "mismatched")
 MEANINGS = {
@@ -92,7 +94,9 @@ def error_inflation(seeds: int) -> float:
     return math.sqrt((seeds - 1) / (seeds - 2))
 
 
-def compare_with_null_models(x: np.ndarray, y: np.ndarray, draws: Draws) -> dict[str, Estimate]:
+def compare_with_null_models(
+    x: np.ndarray, y: np.ndarray, draws: Draws, relevant: float
+) -> dict[str, Estimate]:
     """Estimate what remains of each correlation under each null model.
 
     Spearman's correlations of deviations (`task`) and of innovations (`differenced`) have a t test
@@ -100,10 +104,15 @@ def compare_with_null_models(x: np.ndarray, y: np.ndarray, draws: Draws) -> dict
     shifts. `mismatched` is the mean correlation of matched seeds minus that of mismatched seeds,
     tested by permutations of seeds.
 
+    Power is that of a correlation `relevant` in what is particular to each run. `shifted` has the
+    power of the t test, which its shifts approximate. In `mismatched`, the curve that all seeds
+    share dilutes such a correlation.
+
     Args:
         x: measures without gaps, shape ``(measure, seed, task)``, with at least `MIN_SEEDS` seeds.
         y: outcomes, shape ``(outcome, seed, task)``.
         draws: of seeds.
+        relevant: correlation whose power is computed.
 
     Returns:
         For each null model estimates of shape ``(measure, outcome)``; NaN where a series is
@@ -113,20 +122,105 @@ def compare_with_null_models(x: np.ndarray, y: np.ndarray, draws: Draws) -> dict
     of_deviations = matched_correlations(
         standardized_ranks(deviations(x)), standardized_ranks(deviations(y))
     )
+    x_ranks = standardized_ranks(x)
+    y_ranks = standardized_ranks(y)
     x_innovations = standardized_ranks(innovations(x))
     y_innovations = standardized_ranks(innovations(y))
     of_innovations = matched_correlations(x_innovations, y_innovations)
-    pairs = crossed_correlations(standardized_ranks(x), standardized_ranks(y))
+    pairs = crossed_correlations(x_ranks, y_ranks)
     shifts = draws.shifts(seeds, tasks - 1)
     p_shifted = _circular_shift_test(x_innovations, y_innovations, shifts)
-    p_mismatched = permutation_test(pairs, draws)
+    permuted = permuted_means(pairs, draws)
     excess = _excess_of_matched_seeds(pairs)
-    return {
+    estimates = {
         "task": _mean_over_seeds(of_deviations, _t_test(of_deviations), draws),
         "shifted": _mean_over_seeds(of_innovations, p_shifted, draws),
         "differenced": _mean_over_seeds(of_innovations, _t_test(of_innovations), draws),
-        "mismatched": _mean_over_seeds(excess, p_mismatched, draws, bound=2),
+        "mismatched": _mean_over_seeds(excess, two_sided_p(permuted), draws, bound=2),
     }
+    power_of_innovations = _power_of_t_test(of_innovations, relevant)
+    # The mean over all pairs, which permutations leave out, contains 1/n of the matched pairs.
+    left = (seeds - 1) / seeds
+    error = left * error_inflation(seeds) * stats.sem(excess, axis=-1)
+    expected = left * _expected_excess(
+        _dilution(x_ranks, y_ranks), permuted.std(axis=0), seeds, relevant
+    )
+    powers = {
+        "task": _power_of_t_test(of_deviations, relevant),
+        "shifted": power_of_innovations,
+        "differenced": power_of_innovations,
+        "mismatched": power.of_permutations(expected, permuted, error),
+    }
+    return {name: replace(estimate, power=powers[name]) for name, estimate in estimates.items()}
+
+
+def _dilution(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Compute by which factor the shared curve dilutes a correlation of what is a run's own.
+
+    It is √((1 − a)(1 − b)), where a and b are the mean correlations of the measure and of the
+    outcome with themselves in another seed. They are the shares of variance that seeds share.
+
+    Args:
+        x: standardized, shape ``(measure, seed, task)``.
+        y: standardized, shape ``(outcome, seed, task)``.
+
+    Returns:
+        Shape ``(measure, outcome)``, from 0 to 1.
+    """
+    own_shares = []
+    for values in (x, y):
+        seeds = values.shape[1]
+        squared_sum = (values.sum(axis=1) ** 2).sum(axis=-1)
+        shared = (squared_sum - seeds) / (seeds * (seeds - 1))
+        own_shares.append(np.clip(1 - shared, 0, 1))
+    return np.asarray(np.sqrt(own_shares[0][:, None] * own_shares[1]))
+
+
+def _power_of_t_test(per_seed: np.ndarray, relevant: float) -> np.ndarray:
+    """Compute the power of `_t_test`, shape ``(…)``.
+
+    Args:
+        per_seed: shape ``(…, seed)``.
+        relevant: correlation that is to be found.
+    """
+    seeds = per_seed.shape[-1]
+    error = stats.sem(per_seed, axis=-1) * error_inflation(seeds)
+    expected = _mean_within_runs(relevant, per_seed.var(axis=-1, ddof=1))
+    return power.of_t_test(expected, error, seeds - 1)
+
+
+def _mean_within_runs(relevant: float, variance: np.ndarray) -> np.ndarray:
+    """Compute the mean correlation within runs that a correlation of all runs together gives.
+
+    Let ρ relate the deviations of all runs, and let r vary over runs by chance with variance v. The
+    correlation within a run is (ρ + c r)/√(1 + 2 ρ c r) with c² = 1 − ρ². To the second order in r
+    its mean is ρ − ρ c² v (1 − 3 ρ²/2), which is at least ρ (1 − v). So runs that wander, in which
+    v is large, show less of a relation.
+
+    Args:
+        relevant: ρ.
+        variance: v, shape ``(…)``.
+    """
+    return np.asarray(relevant * (1 - np.minimum(variance, 1)))
+
+
+def _expected_excess(
+    dilution: np.ndarray, error: np.ndarray, seeds: int, relevant: float
+) -> np.ndarray:
+    """Compute the expected mean of matched pairs, minus that of mismatched pairs.
+
+    Args:
+        dilution: from `_dilution`.
+        error: standard deviation of the mean over permutations.
+        seeds: number of seeds.
+        relevant: correlation in what is particular to each run.
+
+    Returns:
+        Shape ``(measure, outcome)``.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = np.nan_to_num(seeds * (error / dilution) ** 2, nan=1.0, posinf=1.0)
+    return np.asarray(dilution * _mean_within_runs(relevant, variance))
 
 
 def _excess_of_matched_seeds(pairs: np.ndarray) -> np.ndarray:

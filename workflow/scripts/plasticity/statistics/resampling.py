@@ -20,6 +20,7 @@ from plasticity.rng import generator
 CONFIDENCE = 0.95  # of all intervals over seeds and settings
 # Its two-sided quantiles, rounded to the numbers nearest to 0.025 and 0.975.
 TAILS = (round((1 - CONFIDENCE) / 2, 12), round((1 + CONFIDENCE) / 2, 12))
+SIGNIFICANCE_LEVEL = 0.05
 # Bootstrap intervals of fewer seeds cover too little: they cannot reach beyond the extreme values.
 MIN_BOOTSTRAP_SEEDS = 8
 MAX_EXACT_SEEDS = 7  # up to this number, all permutations are used
@@ -240,10 +241,23 @@ def permutation_test(pairs: np.ndarray, draws: Draws) -> np.ndarray:
     Returns:
         Shape ``(…)``; NaN where a pair is NaN.
     """
+    return two_sided_p(permuted_means(pairs, draws))
+
+
+def permuted_means(pairs: np.ndarray, draws: Draws) -> np.ndarray:
+    """Average over the pairs of each permutation, minus the mean over all pairs.
+
+    Args:
+        pairs: what seed i of one series and seed j of another have in common, shape ``(…, i, j)``.
+        draws: of permutations; the first is the identity.
+
+    Returns:
+        Shape ``(draw, …)``.
+    """
     seeds = pairs.shape[-1]
     centred = pairs - pairs.mean(axis=(-2, -1), keepdims=True)
     means = matching_weights(seeds, draws) @ centred.reshape(-1, seeds**2).T
-    return two_sided_p(means).reshape(pairs.shape[:-2])
+    return np.asarray(means.reshape(-1, *pairs.shape[:-2]))
 
 
 def matching_weights(seeds: int, draws: Draws) -> np.ndarray:

@@ -7,8 +7,9 @@ import pandas as pd
 
 from plasticity.config.models import BASELINE
 from plasticity.config.quantities import EXPLANATION, main_measure
-from plasticity.statistics.meta_analysis import EXPLAINED_ARM, SIGNIFICANCE_LEVEL
+from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.null_models import MEANINGS
+from plasticity.statistics.resampling import SIGNIFICANCE_LEVEL
 
 OUTCOME = "final_error_gap"  # the outcome of most sentences
 QUESTIONS = {

@@ -25,28 +25,29 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
 
     Args:
         datasets: of each setting, by name.
-        config: hypotheses, number of draws and margins.
+        config: hypotheses, number of draws, margins and relevant effects.
 
     Returns:
         Tables by name.
     """
     settings = [SettingArrays.from_dataset(name, data) for name, data in datasets.items()]
     draws = Draws(config.draws)
+    relevant = config.relevant
     tables = {
         "summary": summaries.summary(datasets),
         "outcomes": summaries.outcomes(datasets),
         "measures": summaries.measures(datasets),
     }
-    all_associations, null_rows = associations.associations(settings, draws)
+    all_associations, null_rows = associations.associations(settings, draws, relevant)
     declared_pairs = {
         (hypothesis.arm, hypothesis.versus) for hypothesis in config.hypotheses if hypothesis.versus
     }
     tests = {
         "associations": all_associations,
         "null_models": null_rows,
-        "lead_lag": lead_lag.lead_lag(settings, draws),
-        "consistency": meta_analysis.consistency(settings, draws),
-        "comparisons": comparisons.comparisons(settings, draws, declared_pairs),
+        "lead_lag": lead_lag.lead_lag(settings, draws, relevant),
+        "consistency": meta_analysis.consistency(settings, draws, relevant),
+        "comparisons": comparisons.comparisons(settings, draws, config.lost, declared_pairs),
     }
     tables |= hypotheses.adjust_p_values(tests, config)
     fates = {arrays.setting: meta_analysis.fate(arrays, draws, config.lost) for arrays in settings}

@@ -12,7 +12,8 @@ from plasticity.config import quantities
 from plasticity.config.quantities import one_line_name
 from plasticity.report.panels import finish, grid, titles
 from plasticity.report.style import Style
-from plasticity.statistics.meta_analysis import EXPLAINED_ARM, SIGNIFICANCE_LEVEL
+from plasticity.statistics.meta_analysis import EXPLAINED_ARM
+from plasticity.statistics.resampling import SIGNIFICANCE_LEVEL
 
 CATEGORY = "3 Associations"
 TITLE = "lead and lag"
