@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from plasticity.statistics import mixed_model
+from plasticity.statistics import mixed_model, reliability
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.null_models import (
     MIN_SEEDS,
@@ -62,6 +62,7 @@ COLUMNS = [
     "estimate",
     "low",
     "high",
+    *reliability.COLUMNS,
     "pearson",
     "pearson_low",
     "pearson_high",
@@ -83,6 +84,7 @@ NULL_COLUMNS = [
     "estimate",
     "low",
     "high",
+    *reliability.COLUMNS,
     "p",
     "power",
     "seeds",
@@ -122,7 +124,7 @@ def associations(
         measure; within runs it has one row per variant of a measure. ``estimate`` is Spearman's
         correlation, at the pooled level the slope in standard deviations. ``pearson`` is Pearson's
         correlation. Both have intervals over seeds. Within runs, ``p`` is that of mismatched seeds,
-        and ``power`` is that of this test. Other levels have no power.
+        and ``power`` is that of this test. Other levels have no power and no reliability.
         The second table has the estimates under each of `null_models.NULL_MODELS`.
     """
     rows: list[Row] = []
@@ -222,7 +224,9 @@ def _within_runs(
         "" if comparisons else "too few seeds for a null model",
         "" if spearman.method else "too few seeds for an interval",
     )
-    yield from _rows(series, outcome_names, Correlations(spearman, pearson), note)
+    shares = reliability.reliabilities(series)["mismatched"]
+    correlations = Correlations(spearman, pearson)
+    yield from _rows(series, outcome_names, correlations, note, reliabilities=shares)
 
 
 def _null_model_rows(
@@ -232,9 +236,11 @@ def _null_model_rows(
     note = _missing_runs_note(series)
     if not note:
         note = join_notes(series.note, "" if comparisons else "too few seeds")
+    shares = reliability.reliabilities(series) if comparisons else {}
     for name in NULL_MODELS:
         correlations = Correlations(comparisons[name]) if comparisons else None
-        for row in _rows(series, outcome_names, correlations, note):
+        rows = _rows(series, outcome_names, correlations, note, reliabilities=shares.get(name))
+        for row in rows:
             yield {"null_model": name, **row}
 
 
@@ -479,6 +485,7 @@ def _rows(
     correlations: Correlations | None,
     note: str,
     runs: int | None = None,
+    reliabilities: np.ndarray | None = None,
 ) -> Iterator[Row]:
     """Build a row for each measure and outcome.
 
@@ -488,10 +495,12 @@ def _rows(
         correlations: None if there are none at all; the note then gives the reason.
         note: for all rows.
         runs: what the column ``seeds`` holds; the number of seeds by default.
+        reliabilities: of the measures, shape ``(measure,)``; None if they are unknown.
     """
     for m, variant in enumerate(series.variants):
+        share = np.nan if reliabilities is None else float(reliabilities[m])
         for o, outcome in enumerate(outcome_names):
-            numbers = _number_columns(correlations, m, o, note)
+            numbers = _number_columns(correlations, m, o, note, share)
             yield {
                 **asdict(variant),
                 "outcome": outcome,
@@ -501,8 +510,18 @@ def _rows(
             }
 
 
-def _number_columns(correlations: Correlations | None, m: int, o: int, note: str) -> Row:
-    """Build the columns with the numbers of measure m and outcome o, and with the note."""
+def _number_columns(
+    correlations: Correlations | None, m: int, o: int, note: str, share: float
+) -> Row:
+    """Build the columns with the numbers of measure m and outcome o, and with the note.
+
+    Args:
+        correlations: see `_rows`.
+        m: index of the measure.
+        o: index of the outcome.
+        note: for all rows.
+        share: reliability of the measure; NaN if it is unknown.
+    """
     spearman = correlations.spearman.at(m, o) if correlations else Estimate()
     if correlations is None or np.isnan(spearman.value):
         reason = "constant" if correlations else ""
@@ -512,10 +531,12 @@ def _number_columns(correlations: Correlations | None, m: int, o: int, note: str
         has_interval = np.isfinite(spearman.low)
         reason = UNEVEN if spearman.method == BCA and np.isnan(spearman.low) else ""
         method = spearman.method if has_interval else ""
-        spearman = replace(spearman, method=method, note=join_notes(note, reason))
+        notes = join_notes(note, reason, reliability.note(share))
+        spearman = replace(spearman, method=method, note=notes)
         pearson = correlations.pearson.at(m, o)
     return {
         **spearman.row(),
+        **reliability.columns(spearman, share),
         "pearson": pearson.value,
         "pearson_low": pearson.low,
         "pearson_high": pearson.high,

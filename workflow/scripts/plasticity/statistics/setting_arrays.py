@@ -1,16 +1,18 @@
 """A setting as arrays of measures and outcomes."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy import stats
 
 from plasticity.config.models import is_baseline
-from plasticity.config.quantities import OUTCOMES, preference
+from plasticity.config.quantities import OUTCOMES, preference, split_operator
+from plasticity.statistics.resampling import TAILS
 from plasticity.statistics.summaries import add_gaps, series
 
 MIN_TASKS = 6  # a correlation over fewer tasks is too uncertain to report
@@ -42,6 +44,8 @@ class CompleteSeries:
         seeds: indices of the complete seeds among all seeds of the setting.
         tasks: indices of the measured tasks.
         runs: number of all seeds, including those that diverged or have gaps.
+        errors: standard errors of estimated measures, by variant, shapes ``(seed, task)``; exact
+            measures have none.
     """
 
     variants: Sequence[Variant]
@@ -50,6 +54,7 @@ class CompleteSeries:
     seeds: np.ndarray
     tasks: np.ndarray
     runs: int
+    errors: Mapping[Variant, np.ndarray] = field(default_factory=dict)
 
     @property
     def note(self) -> str:
@@ -71,6 +76,8 @@ class SettingArrays:
         outcomes: at the end of each task, shape ``(outcome, arm, seed, task)``, float64.
         problem: the same text for settings with the same problem, which share their data. A setting
             without it is a problem of its own.
+        errors: standard errors of estimated measures, by variant, shapes ``(arm, seed, task)``;
+            exact measures have none.
     """
 
     setting: str
@@ -80,6 +87,7 @@ class SettingArrays:
     outcome_names: list[str]
     outcomes: np.ndarray
     problem: str = ""
+    errors: Mapping[Variant, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def from_dataset(cls, setting: str, data: xr.Dataset) -> Self:
@@ -95,10 +103,15 @@ class SettingArrays:
         data = add_gaps(data)
         variants = []
         measures = []
+        errors = {}
         for keys, values in series(data):
-            if keys["evaluation_point"] != "fresh":
-                variants.append(Variant(**keys))
-                measures.append(values.values)
+            if keys["evaluation_point"] == "fresh":
+                continue
+            variant = Variant(**keys)
+            variants.append(variant)
+            measures.append(values.values)
+            if f"{variant.measure}_margin" in data:
+                errors[variant] = _standard_errors(data, variant)
         names = [name for name in OUTCOMES if name in data]
         outcomes = [data[name].transpose("arm", "seed", "task").values for name in names]
         return cls(
@@ -109,6 +122,7 @@ class SettingArrays:
             outcome_names=names,
             outcomes=np.stack(outcomes).astype(np.float64),
             problem=_problem_of(data),
+            errors=errors,
         )
 
     def explanations(self) -> Self:
@@ -133,6 +147,7 @@ class SettingArrays:
             arms=[self.arms[index] for index in indices],
             measures=self.measures[:, indices],
             outcomes=self.outcomes[:, indices],
+            errors={variant: values[indices] for variant, values in self.errors.items()},
         )
 
     def complete_series(self, arm: int) -> Iterator[CompleteSeries]:
@@ -151,8 +166,15 @@ class SettingArrays:
         for (task_mask, seed_mask), indices in groups.items():
             tasks = mask_indices(task_mask)
             seeds = mask_indices(seed_mask)
+            variants = [self.variants[index] for index in indices]
+            errors = {
+                variant: self.errors[variant][arm][seeds][:, tasks]
+                for variant in variants
+                if variant in self.errors
+            }
             yield CompleteSeries(
-                variants=[self.variants[index] for index in indices],
+                variants=variants,
+                errors=errors,
                 x=self.measures[indices, arm][:, seeds][:, :, tasks],
                 y=self.outcomes[:, arm][:, seeds][:, :, tasks],
                 seeds=seeds,
@@ -172,6 +194,28 @@ def preferred_variants(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame
     order = [preference(point, block) for point, block in variants]
     ordered = table.assign(order=order).sort_values("order", kind="stable").drop(columns="order")
     return ordered.drop_duplicates(list(keys), keep="last").sort_index()
+
+
+def _standard_errors(data: xr.Dataset, variant: Variant) -> np.ndarray:
+    """Turn the 95 % margins of an estimated measure into standard errors.
+
+    A margin is the standard error over probes times Student's quantile for their number, plus what
+    the estimate lacks in steps. So the quotient is a standard error that is rather too large.
+
+    Args:
+        data: dataset of a setting.
+        variant: of the measure.
+
+    Returns:
+        Shape ``(arm, seed, task)``.
+    """
+    keys = {"evaluation_point": variant.evaluation_point, "block": variant.block}
+    margins = data[f"{variant.measure}_margin"].sel(keys).transpose("arm", "seed", "task")
+    settings = json.loads(data.attrs.get("settings", "{}"))
+    operators = settings.get("curvature", {}).get("operators", {})
+    options = operators.get(split_operator(variant.measure)[0])
+    quantile = stats.t.ppf(TAILS[1], options["probes"] - 1) if options else stats.norm.ppf(TAILS[1])
+    return np.asarray(margins.values / quantile)
 
 
 def problems_of(settings: Sequence[SettingArrays]) -> dict[str, str]:
