@@ -261,6 +261,7 @@ def alterations(root: Path, reference: dict[str, str]) -> None:
         assert project.run(*AUDIT).returncode == 0, name
         for path in project.results.rglob("*.away"):
             path.unlink()
+        shutil.rmtree(project.results / "aside")  # the altered results
         assert project.reproducible_digests() == reference, f"{name}: the study differs"
         print(f"found and repaired: {name}", flush=True)
 
