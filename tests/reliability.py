@@ -267,22 +267,31 @@ ALTERATIONS: dict[str, tuple[str, Callable[[Path], None]]] = {
 
 
 def alterations(root: Path, reference: dict[str, str]) -> None:
-    """Alter files of a finished study: audit must name each, and two commands must repair it."""
+    """Alter files of a finished study: audit must name each, and two commands must repair all.
+
+    Files are altered together, unless two alterations are of the same file.
+    """
     project = new_project(root, "alterations")
     build(project)
-    for name, (file, alter) in ALTERATIONS.items():
-        alter(project.results / file)
+    left = dict(ALTERATIONS)
+    while left:
+        names_by_file = {file: name for name, (file, _) in reversed(left.items())}
+        names = list(names_by_file.values())
+        for name in names:
+            file, alter = left[name]
+            alter(project.results / file)
         done = project.run(*AUDIT)
-        is_named = done.returncode == 1 and f"{file}: " in done.stdout
-        assert is_named, f"{name}: audit says {done.stdout}"
+        for name in names:
+            is_named = done.returncode == 1 and f"{left.pop(name)[0]}: " in done.stdout
+            assert is_named, f"{name}: audit says {done.stdout}"
         repaired = project.run(*AUDIT, "--repair")
-        assert repaired.returncode == 0, f"{name}: {repaired.stdout}"
+        assert repaired.returncode == 0, repaired.stdout
         build(project)
-        assert project.run(*AUDIT).returncode == 0, name
+        assert project.run(*AUDIT).returncode == 0, names
         for path in project.results.rglob("*.away"):
             path.unlink()
-        check_equal(project, reference, name)
-        print(f"found and repaired: {name}", flush=True)
+        check_equal(project, reference, ", ".join(names))
+        print(f"found and repaired: {', '.join(names)}", flush=True)
 
 
 # Edits

@@ -53,17 +53,15 @@ class GramMatrices(Mapping[str, Tensor]):
         rows: rows of each matrix, n·column.
     """
 
-    def __init__(self, columns: Columns, batch: BatchLoss, *, check: bool = True) -> None:
+    def __init__(self, columns: Columns, batch: BatchLoss) -> None:
         """Run the forward pass.
 
         Args:
             columns: S of the operator.
             batch: network, parameters and data. Each layer acts on each sample alone, as batch
                 norm does in eval mode.
-            check: whether to compare each identity with autograd.
         """
         self._batch = batch
-        self._is_checked = check
         with _record_calls(batch.network, list(batch.layers)) as calls:
             self._outputs = batch.outputs()
         self._recorded = calls
@@ -118,9 +116,8 @@ class GramMatrices(Mapping[str, Tensor]):
         """Run the backward passes and describe the call of each layer."""
         with torch.enable_grad():
             calls = self._calls_by_identity(self._covered_layers())
-            if self._is_checked:
-                for name in self._refuted_layers(calls):
-                    del calls[name]
+            for name in self._refuted_layers(calls):
+                del calls[name]
             self._warn_of_slow_layers([layer for layer in self if layer not in calls])
             for name, parameters in self._batch.layers.items():
                 if name not in calls:
