@@ -161,7 +161,8 @@ class GramMatrices(Mapping[str, Tensor]):
         for layer, call in calls.items():
             rows = [gradient_of[name].flatten(batch.sample_dim) for name in batch.layers[layer]]
             vectors = [_normal_like(row, generator) for row in rows]
-            expected = (torch.cat(rows, dim=-1) * torch.cat(vectors, dim=-1)).sum(dim=-1)
+            products = [torch.linalg.vecdot(*pair) for pair in zip(rows, vectors, strict=True)]
+            expected = torch.stack(products).sum(dim=0)
             terms = weights * call.dot(vectors)
             difference = (terms.sum(dim=(-2, -1)) - expected).abs()
             scale = terms.abs().sum(dim=(-2, -1)) + expected.abs()
