@@ -262,7 +262,7 @@ ALTERATIONS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a folder in place of a figure": ("figures/operators.png", replace_by_a_folder),
     "a link in place of a figure": ("figures/overlap.png", replace_by_a_link),
     "the verdict of the checks": ("checks.txt", append_a_zero),
-    "a page of the report": ("pages/methods.html", change_a_digit),
+    "a page of the report": ("tables/methods.html", change_a_digit),
 }
 
 
