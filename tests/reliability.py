@@ -284,12 +284,12 @@ def alterations(root: Path, reference: dict[str, str]) -> None:
         for name in names:
             is_named = done.returncode == 1 and f"{left.pop(name)[0]}: " in done.stdout
             assert is_named, f"{name}: audit says {done.stdout}"
+        for path in project.results.rglob("*.away"):
+            path.unlink()
         repaired = project.run(*AUDIT, "--repair")
         assert repaired.returncode == 0, repaired.stdout
         build(project)
         assert project.run(*AUDIT).returncode == 0, names
-        for path in project.results.rglob("*.away"):
-            path.unlink()
         check_equal(project, reference, ", ".join(names))
         print(f"found and repaired: {', '.join(names)}", flush=True)
 
