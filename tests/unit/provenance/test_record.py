@@ -107,6 +107,15 @@ def test_record_that_cannot_be_written_gives_one_sentence(root):
     assert [file.name for file in location.parent.iterdir()] == ["t.csv.json"]
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_folder_or_pipe_is_refused_as_an_input(root, make):
+    path = root / "results/a/data/x.nc"
+    path.parent.mkdir(parents=True)
+    make(path)
+    with pytest.raises(StudyError, match=r"x\.nc cannot be read \(it is not a file\): delete it"):
+        record.checked_digest(path)
+
+
 # Lineage
 
 
