@@ -1,10 +1,10 @@
 """Measure what a whole study survives: kills, altered files, little memory, a poor file system.
 
-    PYTHONPATH=tests python tests/reliability.py kills --count 100
-    PYTHONPATH=tests python tests/reliability.py alterations
-    PYTHONPATH=tests python tests/reliability.py edit
-    PYTHONPATH=tests python tests/reliability.py memory  # needs root and cgroups
-    PYTHONPATH=tests python tests/reliability.py file_system
+    PYTHONPATH=tests:workflow/scripts python tests/reliability.py kills --count 100
+    PYTHONPATH=tests:workflow/scripts python tests/reliability.py alterations
+    PYTHONPATH=tests:workflow/scripts python tests/reliability.py edit
+    PYTHONPATH=tests:workflow/scripts python tests/reliability.py memory  # needs root and cgroups
+    PYTHONPATH=tests:workflow/scripts python tests/reliability.py file_system
 
 Each builds the tiny study in a copy of the repository and compares every byte with a study that
 nothing disturbed. Times are for two cores: kills take half a minute each, the others minutes.
@@ -26,13 +26,15 @@ from pathlib import Path
 import psutil
 from projects import Project, copy_repository, wait_for
 
+from plasticity.provenance import audit
+
 RUN = ("python", "workflow/scripts/run.py")
 AUDIT = ("python", "workflow/scripts/audit.py")
 LONGEST_SECONDS = 25.0  # before a kill
 TASKS = 60  # so that a good part of the time is training
 RELU = "digits_labels_relu"
-# Folders of jobs for themselves, and of altered results.
-FOLDERS_OF_JOBS = {"cache", "resume", "resume_curvature", "aside"}
+# Folders of files that are no results of the study as it is now.
+NO_RESULTS = audit.INTERNAL_FOLDERS | {audit.ASIDE}
 
 # Python reads this before a job: links and locks fail as on some network file systems.
 NO_LINKS_AND_LOCKS = """
@@ -73,7 +75,7 @@ def results_of(project: Project) -> dict[str, str]:
     return {
         name: digest
         for name, digest in project.reproducible_digests().items()
-        if not FOLDERS_OF_JOBS & set(Path(name).parts)
+        if not NO_RESULTS & set(Path(name).parts)
     }
 
 
@@ -234,7 +236,8 @@ def replace_by_a_link(path: Path) -> None:
 
 
 RUN_FOLDER = f"runs/{RELU}/none/0"
-ALTERATIONS: dict[str, tuple[str, Callable[[Path], None]]] = {
+Alteration = tuple[str, Callable[[Path], None]]  # a result, and what is done to it
+ALTERATIONS: dict[str, Alteration] = {
     "a bit of the prepared data": ("data/digits.nc", flip_a_bit),
     "a bit of outcomes": (f"{RUN_FOLDER}/outcomes.nc", flip_a_bit),
     "a bit of outcomes, with the old time": (f"{RUN_FOLDER}/outcomes.nc", keep_times(flip_a_bit)),
@@ -266,32 +269,40 @@ ALTERATIONS: dict[str, tuple[str, Callable[[Path], None]]] = {
 }
 
 
-def alterations(root: Path, reference: dict[str, str]) -> None:
-    """Alter files of a finished study: audit must name each, and two commands must repair all.
+def rounds() -> list[dict[str, Alteration]]:
+    """Divide the alterations into rounds, each with at most one alteration of a file."""
+    divided: list[dict[str, Alteration]] = []
+    altered_before: Counter[str] = Counter()
+    for name, (file, alter) in ALTERATIONS.items():
+        number = altered_before[file]
+        if number == len(divided):
+            divided.append({})
+        divided[number][name] = (file, alter)
+        altered_before[file] += 1
+    return divided
 
-    Files are altered together, unless two alterations are of the same file.
-    """
+
+def alterations(root: Path, reference: dict[str, str]) -> None:
+    """Alter files of a finished study: audit must name each, and two commands must repair all."""
     project = new_project(root, "alterations")
     build(project)
-    left = dict(ALTERATIONS)
-    while left:
-        names_by_file = {file: name for name, (file, _) in reversed(left.items())}
-        names = list(names_by_file.values())
-        for name in names:
-            file, alter = left[name]
+    for altered in rounds():
+        for file, alter in altered.values():
             alter(project.results / file)
         done = project.run(*AUDIT)
-        for name in names:
-            is_named = done.returncode == 1 and f"{left.pop(name)[0]}: " in done.stdout
-            assert is_named, f"{name}: audit says {done.stdout}"
+        assert done.returncode == 1, done.stdout
+        for name, (file, _) in altered.items():
+            # Not only that an input has changed, which may be true of it as well.
+            fault = rf"/{re.escape(file)}: (its checksum differs|is not a file)"
+            assert re.search(fault, done.stdout), f"{name}: audit says {done.stdout}"
         for path in project.results.rglob("*.away"):
             path.unlink()
         repaired = project.run(*AUDIT, "--repair")
         assert repaired.returncode == 0, repaired.stdout
         build(project)
-        assert project.run(*AUDIT).returncode == 0, names
-        check_equal(project, reference, ", ".join(names))
-        print(f"found and repaired: {', '.join(names)}", flush=True)
+        assert project.run(*AUDIT).returncode == 0
+        check_equal(project, reference, ", ".join(altered))
+        print(f"found and repaired: {', '.join(altered)}", flush=True)
 
 
 # Edits
