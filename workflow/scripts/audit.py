@@ -2,8 +2,8 @@
 
     python workflow/scripts/audit.py [--configfile studies/mnist.yaml] [--adopt | --repair]
 
-Use --repair after results were altered. It moves them to the folder aside/ of the study, so that
-the next run computes them again.
+Use --repair after results were altered. It moves them, and what was computed from them, to the
+folder aside/ of the study, so that the next run computes them again.
 
 Use --adopt after results were copied. It registers the results that match with Snakemake, and moves
 the others to the folder aside/ of the study.
@@ -48,15 +48,15 @@ def adopt(dag: Any, verdicts: list[Verdict], outdated_jobs: set[Any]) -> None:
     )
 
 
-def repair(verdicts: list[Verdict]) -> None:
-    """Move the outputs of jobs whose results do not match by themselves."""
-    faulty_jobs = {
-        job for job, _, faults in verdicts if faults and faults != [audit.OUTDATED_INPUT]
-    }
-    move_aside(verdicts, faulty_jobs)
+def repair(verdicts: list[Verdict], outdated_jobs: set[Any]) -> None:
+    """Move the results that do not match, and all that was computed from them.
+
+    Snakemake computes a missing file again only if something that it leads to is missing as well.
+    """
+    move_aside(verdicts, outdated_jobs)
     print(
-        f"The results of {len(faulty_jobs)} jobs are in the folder {audit.ASIDE}/ of the study. To "
-        "compute them again: make run"
+        f"The results of {len(outdated_jobs)} jobs are in the folder {audit.ASIDE}/ of the study. "
+        "To compute them again: make run"
     )
 
 
@@ -76,7 +76,7 @@ def main(arguments: argparse.Namespace) -> None:
         if arguments.adopt:
             adopt(dag, verdicts, outdated_jobs)
         elif arguments.repair:
-            repair(verdicts)
+            repair(verdicts, outdated_jobs)
         elif outdated_jobs:
             sys.exit(
                 "to compute the others again: make audit ARGS=--repair, then make run; if the "

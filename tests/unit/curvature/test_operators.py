@@ -567,11 +567,13 @@ def test_gram_matrix_needs_no_memory_for_per_sample_gradients(name, samples, wid
     columns = len(K) // samples
     activations = 8 * samples * (20 + 6 * width + classes)
     parameters = 8 * sum(parameter.numel() for parameter in network.parameters())
-    assert memory.peak <= 2 * 8 * K.numel() + (2 + columns) * activations + parameters
+    # One gradient, and one layer's random vector, check the identities.
+    vectors = 3 * parameters
+    assert memory.peak <= 2 * 8 * K.numel() + (2 + columns) * activations + vectors
     if name == "fisher":
-        assert memory.peak <= 8 * (samples * classes) ** 2 + 2 * activations + parameters
+        assert memory.peak <= 8 * (samples * classes) ** 2 + 2 * activations + vectors
     assert memory.largest <= max(8 * K.numel(), parameters, columns * activations)
-    assert memory.peak < samples * columns * parameters / 20
+    assert memory.peak < vectors + samples * columns * parameters / 20
 
 
 def digits_like():

@@ -1,6 +1,8 @@
 """Records of results: their paths and content, the check of inputs, and the lineage of a result."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -105,6 +107,15 @@ def test_record_that_cannot_be_written_gives_one_sentence(root):
     assert [file.name for file in location.parent.iterdir()] == ["t.csv.json"]
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_folder_or_pipe_is_refused_as_an_input(root, make):
+    path = root / "results/a/data/x.nc"
+    path.parent.mkdir(parents=True)
+    make(path)
+    with pytest.raises(StudyError, match=r"x\.nc cannot be read \(it is not a file\): delete it"):
+        record.checked_digest(path)
+
+
 # Lineage
 
 
@@ -154,6 +165,19 @@ def test_edited_file_is_a_mismatch_where_it_is_and_where_it_was_used(figure, roo
         "runs/s/l2/0/outcomes.nc": [
             "its checksum differs from its record: it was edited, or copied incompletely"
         ],
+    }
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_folder_or_pipe_in_place_of_a_file_is_a_mismatch_where_it_is_and_where_it_was_used(
+    figure, root, make
+):
+    outcomes = root / "results/a/runs/s/l2/0/outcomes.nc"
+    outcomes.unlink()
+    make(outcomes)
+    assert mismatches_by_name(figure) == {
+        "datasets/s.nc": ["its input runs/s/l2/0/outcomes.nc has changed"],
+        "runs/s/l2/0/outcomes.nc": ["is not a file"],
     }
 
 

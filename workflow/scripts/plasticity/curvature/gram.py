@@ -69,17 +69,15 @@ class GramMatrices(Mapping[str, Tensor]):
         rows: rows of each matrix, n·column.
     """
 
-    def __init__(self, columns: Columns, batch: BatchLoss, *, check: bool = True) -> None:
+    def __init__(self, columns: Columns, batch: BatchLoss) -> None:
         """Run the forward pass.
 
         Args:
             columns: S of the operator.
             batch: network, parameters and data. Each layer acts on each sample alone, as batch
                 norm does in eval mode.
-            check: whether to compare each identity with autograd.
         """
         self._batch = batch
-        self._is_checked = check
         with _record_calls(batch.network, list(batch.layers)) as calls:
             self.outputs = batch.outputs()
         self._recorded = calls
@@ -158,9 +156,8 @@ class GramMatrices(Mapping[str, Tensor]):
         """Run the backward passes and describe the call of each layer."""
         with torch.enable_grad():
             calls = self._calls_by_identity(self._covered_layers())
-            if self._is_checked:
-                for name in self._refuted_layers(calls):
-                    del calls[name]
+            for name in self._refuted_layers(calls):
+                del calls[name]
             self._warn_of_slow_layers([layer for layer in self if layer not in calls])
             for name, parameters in self._batch.layers.items():
                 if name not in calls:
@@ -204,7 +201,8 @@ class GramMatrices(Mapping[str, Tensor]):
         for layer, call in calls.items():
             rows = [gradient_of[name].flatten(batch.sample_dim) for name in batch.layers[layer]]
             vectors = [_normal_like(row, generator) for row in rows]
-            expected = (torch.cat(rows, dim=-1) * torch.cat(vectors, dim=-1)).sum(dim=-1)
+            products = [torch.linalg.vecdot(*pair) for pair in zip(rows, vectors, strict=True)]
+            expected = torch.stack(products).sum(dim=0)
             terms = weights * call.dot(vectors)
             difference = (terms.sum(dim=(-2, -1)) - expected).abs()
             scale = terms.abs().sum(dim=(-2, -1)) + expected.abs()

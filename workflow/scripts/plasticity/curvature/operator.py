@@ -95,13 +95,13 @@ class Operator(ABC):
             tensors: parameters of several runs by name, shapes ``(run, …)``, requiring gradients.
                 They replace the network's own; the network must broadcast over runs.
             check: whether to check that two evaluations agree and that samples are independent.
+                Identities of layers are compared with autograd in any case.
 
         Raises:
             StudyError: if losses, gradients or products differ between two evaluations, if the
                 loss of one sample depends on others, or if the network cannot stack runs.
         """
         self.batch = BatchLoss(network, inputs, targets, loss, tensors)
-        self._is_checked = check
         if check:
             self._check_loss_shape()
             self._check_repeatability()
@@ -540,7 +540,7 @@ class OuterProducts(Operator):
 
     def gram_matrices(self) -> GramMatrices:
         """Return the products of all samples' Jᵀ S by layer, with n·column rows each."""
-        return GramMatrices(self.columns, self.batch, check=self._is_checked)
+        return GramMatrices(self.columns, self.batch)
 
     def product(self, layers: Iterable[str]) -> Product:
         """Return the product v → Jᵀ S Sᵀ J v / n.

@@ -6,6 +6,7 @@ of the results do not depend on it.
 
 import json
 import os
+import shutil
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -101,6 +102,8 @@ def verdicts(jobs: Iterable[Any]) -> Iterator[tuple[Any, Path, list[str]]]:
 def move_aside(folder: Path, path: Path) -> None:
     """Move a result and its record to the folder `aside` of the study.
 
+    They replace what was moved there before. A result may be a folder by mistake.
+
     Args:
         folder: of the study.
         path: of the result.
@@ -110,6 +113,10 @@ def move_aside(folder: Path, path: Path) -> None:
     for old, new in moves:
         if old and old.exists():
             new.parent.mkdir(parents=True, exist_ok=True)
+            if new.is_dir():
+                shutil.rmtree(new)
+            elif old.is_dir():
+                new.unlink(missing_ok=True)
             old.replace(new)
 
 

@@ -75,6 +75,9 @@ def mismatches(path: Path) -> Iterator[str]:
     if not path.exists():
         yield "does not exist"
         return
+    if not path.is_file():
+        yield "is not a file"
+        return
     record = records.read(path)
     if record is None:
         return
@@ -102,7 +105,9 @@ def _locate(name: str, result: Path) -> Path:
 
 
 def _digest(path: Path) -> str:
-    """Compute the checksum of a file, once for each of its versions."""
+    """Compute the checksum of a file, once for each of its versions; empty if it is no file."""
+    if not path.is_file():
+        return ""
     status = path.stat()
     return _digest_version(path, status.st_mtime_ns, status.st_size)
 

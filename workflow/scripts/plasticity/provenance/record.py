@@ -6,6 +6,7 @@ it as input. The record names the git commit. The result does not, because equal
 equal bytes. Standard library only.
 """
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -46,7 +47,13 @@ class Record:
 
 
 def digest(path: Path) -> str:
-    """Compute the SHA-256 checksum of a file."""
+    """Compute the SHA-256 checksum of a file.
+
+    Raises:
+        OSError: it cannot be read, or it is a folder, a device or a pipe, which may never end.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

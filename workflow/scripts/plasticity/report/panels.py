@@ -371,6 +371,14 @@ def measured_operators(datasets: Mapping[str, xr.Dataset]) -> list[str]:
     return [name for name in registry.names("operators") if f"{name}_trace" in variables]
 
 
+def has_estimates(datasets: Mapping[str, xr.Dataset], operator: str) -> bool:
+    """Tell whether the spectra of an operator over all layers are estimates in some setting."""
+    name = f"{operator}_trace_margin"
+    return any(
+        bool(series(data, name, "none", block="all").max() > 0) for data in datasets.values()
+    )
+
+
 def main_operator(datasets: Mapping[str, xr.Dataset]) -> str:
     """Return the operator that stands for curvature: the Fisher, or the first that was measured."""
     measured = measured_operators(datasets)

@@ -31,7 +31,6 @@ UNPUBLISHED_TABLE = "null_models"
 VARIABLES_OF_ALL_ARMS = ("final_error", "fresh_final_error")
 # variables of the arms without an intervention: none and the baseline
 VARIABLES_OF_REFERENCES = (*EXPLANATIONS, "error_curve", "loss_curve")
-SPECTRA = ("eigenvalue", "density")  # of the whole network, on the next task's data
 
 
 def publish(study: Study, results: Path, folder: Path, command: str) -> None:
@@ -123,10 +122,14 @@ def reduced(data: xr.Dataset, main_operator: str, has_spectra: bool) -> xr.Datas
 
 
 def _drawn_spectra(data: xr.Dataset, operator: str) -> list[str]:
-    """Name what is drawn of an operator's spectra: of estimates only the density."""
-    margins = panels.series(data, f"{operator}_trace_margin", "none", block="all")
-    is_estimated = bool((margins > 0).any())
-    return [f"{operator}_{name}" for name in (SPECTRA[1:] if is_estimated else SPECTRA)]
+    """Name what is drawn of an operator's spectra, of the whole network on the next task's data.
+
+    Of an estimate no eigenvalues are drawn. Of exact spectra a figure draws the density, too, if
+    those of another setting are estimated.
+    """
+    if panels.has_estimates({"": data}, operator):
+        return [f"{operator}_density"]
+    return [f"{operator}_eigenvalue", f"{operator}_density"]
 
 
 def _provenance(results: Path, command: str) -> dict[str, object]:

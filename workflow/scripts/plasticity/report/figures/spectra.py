@@ -18,6 +18,7 @@ from plasticity.report.panels import (
     Panels,
     finish,
     grid,
+    has_estimates,
     make_logarithmic,
     measured_operators,
     series,
@@ -48,7 +49,7 @@ def draw(
     operators = measured_operators(datasets) or ["fisher"]
     for operator in operators:
         name = operator_name(operator)
-        is_estimated = _is_estimated(datasets, operator)
+        is_estimated = has_estimates(datasets, operator)
         rows[_over_tasks(operator)] = f"{name}: λ over\nlargest |λ|"
         own_xlabels[_over_tasks(operator)] = "task"
         rows[_first_and_last(operator)] = f"{name}:\n{'density' if is_estimated else 'eigenvalue'}"
@@ -75,21 +76,13 @@ def _draw_operator(
     panels: Panels, datasets: Mapping[str, xr.Dataset], operator: str, style: Style
 ) -> None:
     """Draw both rows of an operator."""
-    is_estimated = _is_estimated(datasets, operator)
+    is_estimated = has_estimates(datasets, operator)
     for position, (setting, data) in enumerate(datasets.items()):
         upper = panels[_over_tasks(operator), setting]
         _draw_densities(upper, data, operator)
         upper.tick_params(labelleft=position % style.panels == 0)
         lower = panels[_first_and_last(operator), setting]
         _draw_first_and_last(lower, data, operator, is_estimated, style)
-
-
-def _is_estimated(datasets: Mapping[str, xr.Dataset], operator: str) -> bool:
-    """Check whether some setting has only estimates of an operator's spectrum."""
-    name = f"{operator}_trace_margin"
-    return any(
-        bool(series(data, name, "none", block="all").max() > 0) for data in datasets.values()
-    )
 
 
 def _spectra(data: xr.Dataset, operator: str, is_estimated: bool) -> xr.DataArray:
@@ -103,7 +96,7 @@ def _draw_densities(axis: Axes, data: xr.Dataset, operator: str) -> None:
     tasks, positions, density = _density(data, operator)
     if not len(tasks):
         return
-    lower_limit = -1.05 if _is_estimated({"": data}, operator) else -0.1
+    lower_limit = -1.05 if has_estimates({"": data}, operator) else -0.1
     is_shown = positions >= lower_limit
     shown = positions[is_shown]
     largest = float(density.max())
@@ -131,7 +124,7 @@ def _density(data: xr.Dataset, operator: str) -> tuple[np.ndarray, np.ndarray, n
         Measured tasks, shape ``(task,)``; positions on the axis, shape ``(position,)``; densities,
         shape ``(task, position)``. All are empty if nothing was measured.
     """
-    is_estimated = _is_estimated({"": data}, operator)
+    is_estimated = has_estimates({"": data}, operator)
     values = _spectra(data, operator, is_estimated)
     if not values.size or values.ndim < 3:
         return np.empty(0), np.empty(0), np.empty((0, 0))
