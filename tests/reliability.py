@@ -33,8 +33,8 @@ AUDIT = ("python", "workflow/scripts/audit.py")
 LONGEST_SECONDS = 25.0  # before a kill
 TASKS = 60  # so that a good part of the time is training
 RELU = "digits_labels_relu"
-# Folders of files that are no results of the study as it is now.
-NO_RESULTS = audit.INTERNAL_FOLDERS | {audit.ASIDE}
+# How folders of files begin that are no results of the study as it is now.
+NO_RESULTS = (*audit.INTERNAL_FOLDERS, audit.ASIDE)
 
 # Python reads this before a job: links and locks fail as on some network file systems.
 NO_LINKS_AND_LOCKS = """
@@ -75,7 +75,7 @@ def results_of(project: Project) -> dict[str, str]:
     return {
         name: digest
         for name, digest in project.reproducible_digests().items()
-        if not NO_RESULTS & set(Path(name).parts)
+        if not any(part.startswith(NO_RESULTS) for part in Path(name).parts)
     }
 
 

@@ -29,22 +29,19 @@ TABLE = {
 }
 
 
-def gradient_measures(
-    batch: BatchLoss, blocks: Mapping[str, Sequence[str]], *, check: bool = True
-) -> dict[str, Tensor]:
+def gradient_measures(batch: BatchLoss, blocks: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
     """Compute the measures of each block's gradients.
 
     Args:
         batch: network, parameters and data.
         blocks: layers of each block.
-        check: whether to compare each layer's identity with autograd.
 
     Returns:
         By name, shapes ``(*run, block)``; the fraction is NaN for a block without hidden units.
     """
     slopes: dict[str, Tensor] = {}
     with record_activations(batch.network, {}, slopes) as hidden:
-        grams = GramMatrices(loss_gradients, batch, check=check)
+        grams = GramMatrices(loss_gradients, batch)
     mean_squares = {layer: grams.diagonal([layer]).sum(dim=-1) for layer in batch.layers}
 
     names = batch.parameters_in(batch.layers)

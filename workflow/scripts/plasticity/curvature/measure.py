@@ -233,7 +233,6 @@ class CheckpointMeasurer:
         self._network = architecture.build_for(setting, data).double().eval()
         self._loss = losses.LOSSES[shift.build_shift(setting.problem).LOSS].loss
         self._checked_operators: set[str] = set()
-        self._are_gradients_checked = False
         self._task_data = functools.lru_cache(maxsize=2)(self._read_task_data)
         self.blocks = blocks_of(self._network)
 
@@ -383,11 +382,7 @@ class CheckpointMeasurer:
             tensors: parameters of several runs, or None for those of the network.
         """
         batch = BatchLoss(self._network, *data, self._loss, tensors)
-        measures = gradient_measures.gradient_measures(
-            batch, self.blocks, check=not self._are_gradients_checked
-        )
-        self._are_gradients_checked = True
-        return measures
+        return gradient_measures.gradient_measures(batch, self.blocks)
 
     def _load_run(self, tensors: Mapping[str, Tensor], run: int) -> None:
         """Load the parameters of one run into the network."""
@@ -553,10 +548,8 @@ class CheckpointMeasurer:
     def _gram_matrices(
         self, data: TaskData, tensors: dict[str, Tensor] | None = None
     ) -> GramMatrices:
-        """Build the Gram matrices of the Fisher, whose own measurement has checked them."""
-        return GramMatrices(
-            loss_gradients, BatchLoss(self._network, *data, self._loss, tensors), check=False
-        )
+        """Build the Gram matrices of the Fisher."""
+        return GramMatrices(loss_gradients, BatchLoss(self._network, *data, self._loss, tensors))
 
     def _operator(
         self,
