@@ -741,6 +741,10 @@ OWN_KEYS = {
 }
 
 
+# ranks that are missing where an estimate does not know them
+COUNTING_RANKS = ("_effective_rank", "_epsilon_rank")
+
+
 @pytest.fixture(scope="module")
 def with_own_keys(checkpoints, data):
     """Measure all operators, each with keys of its own."""
@@ -765,10 +769,11 @@ def test_exactly_the_measures_outside_an_operators_keys_are_missing(with_own_key
     expected = expected & (with_own_keys["curvature_status"] == 0)
     for name in (name for name in with_own_keys if name.startswith(f"{operator}_")):
         present = with_own_keys[name].notnull()
-        dims = [dim for dim in present.dims if dim in expected.dims]
-        xr.testing.assert_equal(
-            present.any(set(present.dims) & {"rank", "grid"}), expected.transpose(*dims)
-        )
+        present = present.any(set(present.dims) & {"rank", "grid"})
+        at_keys = expected.transpose(*present.dims)
+        if operator == "hessian" and name.endswith(COUNTING_RANKS):
+            present = present | at_keys
+        xr.testing.assert_equal(present, at_keys)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -953,7 +958,8 @@ def test_diverged_run_is_missing_and_changes_no_bit_of_other_runs(checkpoints, d
         repaired = diverged[name].copy()
         repaired[run] = healthy[name].isel(run)
         xr.testing.assert_identical(repaired.drop_attrs(), healthy[name].drop_attrs())
-        assert healthy[name].isel(run).notnull().any()
+        may_be_unknown = how == "estimated" and name.endswith(COUNTING_RANKS)
+        assert may_be_unknown or healthy[name].isel(run).notnull().any(), name
 
 
 @pytest.mark.parametrize(("how", "samples"), [("exact", 9), ("estimated", 2), ("estimated", 9)])
