@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from plasticity.config import study
+from plasticity.training.outcomes import stages
 
 STUDIES = Path(__file__).parents[3] / "studies"
 
@@ -36,20 +37,32 @@ def test_every_value_of_the_distribution_is_drawn():
     assert {network["depth"] for network in networks} == set(script.DEPTHS)
     assert {network["activation"] for network in networks} == set(script.ACTIVATIONS)
     assert {network["initialization"] for network in networks} == set(script.INITIALIZATIONS)
-    assert {setting["problem"]["batch"] for setting in settings} == set(script.BATCHES)
+    problems = [setting["problem"] for setting in settings]
+    assert {problem["samples"] for problem in problems} == set(script.SAMPLES)
+    assert {problem["batch"] for problem in problems} == set(script.BATCHES)
     shifts = {line.partition(",")[0].removeprefix("shift: ") for line in script.SHIFTS}
-    assert {setting["problem"]["shift"] for setting in settings} == shifts
+    assert {problem["shift"] for problem in problems} == shifts
     for setting in settings:
         optimizer = setting["optimizer"]
         low, high = script.STEP_SIZES[optimizer["kind"]]
         assert low <= optimizer["lr"] <= high
 
 
-def test_operator_is_averaged_over_all_images_and_measured_early_and_late():
+def test_fisher_has_the_same_limit_in_all_settings_and_is_measured_early_and_late():
     read = study.read(yaml.safe_load((STUDIES / "drawn.yaml").read_text()))
     fisher = read.curvature.operators["fisher"]
+    problems = [setting.problem for setting in read.settings.values()]
+    assert fisher.samples == min(problem.samples for problem in problems)
+    for problem in problems:
+        for stage in ("early", "late"):
+            window = stages(problem.tasks)[stage]
+            assert set(range(window.start, window.stop)) <= set(fisher.tasks)
+
+
+def test_study_is_60_settings_of_equal_length_with_5_seeds():
+    read = study.read(yaml.safe_load((STUDIES / "drawn.yaml").read_text()))
     assert len(read.settings) == 60
+    assert read.seeds == 5
     assert len(read.ensembles()) == 120
-    assert {setting.problem.samples for setting in read.settings.values()} == {fisher.samples}
-    assert {setting.problem.tasks for setting in read.settings.values()} == {24}
-    assert {1, 2, 3, 21, 23} <= set(fisher.tasks)
+    budgets = [(one.problem.steps, one.problem.tasks) for one in read.settings.values()]
+    assert len(set(budgets)) == 1

@@ -42,6 +42,7 @@ def statements(tables: Mapping[str, pd.DataFrame], primary: str) -> pd.DataFrame
         *_scatter(tables["associations"], primary),
         *_consistency(tables["consistency"]),
         *_counterexamples(tables["counterexamples"]),
+        *_population(tables["population"]),
         *_lead_lag(tables["lead_lag"]),
         *_prediction(tables["prediction"]),
         *_comparisons(tables["comparisons"]),
@@ -187,6 +188,19 @@ def _counterexamples(counterexamples: pd.DataFrame) -> Iterator[Statement]:
             f"of {int((~is_lost & ~is_kept).sum())} it is unclear."
         )
         yield _statement("counterexamples", sentence, str(measure))
+
+
+def _population(population: pd.DataFrame) -> Iterator[Statement]:
+    """State for each explanation whether it changes more where more plasticity is lost."""
+    rows = _select(population, {"statistic": "spearman"})
+    for _, row in rows[rows["estimate"].notna()].iterrows():
+        measure = row["measure"]
+        sentence = (
+            f"{words(measure)}: over {row['settings']} settings its change goes with that of the "
+            f"{words(OUTCOME)} with ρ = {row['estimate']:.2f} ({_interval_words(row)}, "
+            f"adjusted p = {row['p_adjusted']:.3g})."
+        )
+        yield _statement("population", sentence, measure)
 
 
 def _lead_lag(lead_lag: pd.DataFrame) -> Iterator[Statement]:
