@@ -252,7 +252,18 @@ def test_arms_of_one_fate_or_of_few_settings_have_a_note():
     few_settings = rank_arms(verdicts(rows)).iloc[0]
     assert few_settings["estimate"] == 1
     assert np.isnan(few_settings["low"])
-    assert few_settings["note"] == "too few problems for an interval"
+
+
+def test_measure_that_separates_all_arms_has_no_interval():
+    """No resample can differ from 1, which is no proof that the next arm is ranked right."""
+    rows = [(f"s{index}", "none", 5.0 + index, "lost") for index in range(3)]
+    rows += [(f"s{index}", "none", -float(index), "kept") for index in range(3, 20)]
+    for sign, value in ((1, 1), (-1, 0)):
+        signed = [(setting, arm, sign * change, fate) for setting, arm, change, fate in rows]
+        row = rank_arms(verdicts(signed)).iloc[0]
+        assert row["estimate"] == value
+        assert np.isnan([row["low"], row["high"]]).all()
+        assert row["note"] == "it separates all arms, so resamples give no interval"
 
 
 def test_arms_are_resampled_by_problem():

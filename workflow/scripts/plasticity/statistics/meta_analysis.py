@@ -419,10 +419,12 @@ def _resampled_auc(wins: np.ndarray, pairs: np.ndarray, draws: Draws) -> Estimat
         with np.errstate(invalid="ignore"):
             return np.asarray((won / compared)[:, None])
 
+    value = float(wins.sum() / pairs.sum())
+    if value in (0, 1):
+        return Estimate(value, note="it separates all arms, so resamples give no interval")
     low, high = bca(auc, len(pairs), draws)
     has_interval = bool(np.isfinite(low[0]))
     note = "" if has_interval else "too few problems for an interval"
-    value = float(wins.sum() / pairs.sum())
     method = "BCa over problems" if has_interval else ""
     return Estimate(value, float(low[0]), float(high[0]), method, note=note)
 
