@@ -19,7 +19,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
-from plasticity.statistics import meta_analysis, prediction
+from plasticity.statistics import meta_analysis, population, prediction
 from plasticity.statistics.resampling import Draws
 
 TRUE_Z = 0.3  # Fisher's z of the mean correlation
@@ -131,6 +131,29 @@ def coverage_of_arms(
     return covered / studies
 
 
+def rates_of_population(studies: int, settings: int, correlation: float) -> tuple[float, float]:
+    """Compute how often the table `population` rejects, and how often its interval is right.
+
+    Args:
+        studies: number of simulated studies.
+        settings: of each study; each is a pair of normal changes.
+        correlation: Pearson's, of the changes. Spearman's true value is 6/π · asin(ρ/2).
+
+    Returns:
+        Shares of studies.
+    """
+    truth = 6 / np.pi * np.arcsin(correlation / 2)
+    covariance = [[1, correlation], [correlation, 1]]
+    rejected = covered = 0
+    for index in range(studies):
+        random = np.random.default_rng([index, settings])
+        points = random.multivariate_normal([0, 0], covariance, settings)
+        estimate = population.correlate(points, Draws(499))
+        rejected += estimate.p <= 0.05
+        covered += estimate.low <= truth <= estimate.high
+    return rejected / studies, covered / studies
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -151,6 +174,17 @@ def main() -> None:
             else:
                 cells.append("no interval")
             print(f"| {problems} × {settings} | {unit} | {' | '.join(cells)} |", flush=True)
+    studies //= 2
+    print(f"\nThe table `population`: rejections / coverage, in % of {studies} studies\n")
+    correlations = (0.0, 0.3, 0.5, 0.8)
+    print(f"| settings | {' | '.join(f'ρ = {value}' for value in correlations)} |")
+    print(f"|---|{'---|' * len(correlations)}")
+    for settings in (8, 14, 30, 60):
+        cells = []
+        for correlation in correlations:
+            rejected, covered = rates_of_population(studies, settings, correlation)
+            cells.append(f"{100 * rejected:.1f} / {100 * covered:.1f}")
+        print(f"| {settings} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
