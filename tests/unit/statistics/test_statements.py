@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from plasticity.statistics import statements
 
@@ -32,3 +33,40 @@ def test_population_without_an_interval_says_so():
     table = pd.DataFrame([population_row("weight_norm", low=np.nan, high=np.nan)])
     (row,) = statements._population(table)
     assert "(no interval, adjusted p = 0.0012)" in row["statement"]
+
+
+def ranked(statistic="auc_left_out", **values):
+    """Make a row of the table `prediction` over the settings that lose plasticity."""
+    row = {
+        "setting": "all: lost",
+        "outcome": "final_error_gap",
+        "measure": "weight_norm",
+        "statistic": statistic,
+        "estimate": 0.65,
+        "low": np.nan,
+        "high": np.nan,
+        "problems": 2,
+        "note": "too few problems; of 4 settings",
+    }
+    return pd.DataFrame([row | values])
+
+
+@pytest.mark.parametrize(
+    ("values", "ending"),
+    [
+        ({}, "(no interval: too few problems; of 4 settings that lose plasticity, 2 problems)."),
+        (
+            {"low": 0.5, "high": 0.75, "problems": 3, "note": "of 3 settings"},
+            "(95 % interval 0.50 to 0.75; of 3 settings that lose plasticity, 3 problems).",
+        ),
+        (
+            {"note": "the direction depends on the left-out setting; of 4 settings"},
+            "(no interval: the direction depends on the left-out setting; of 4 settings that "
+            + "lose plasticity, 2 problems).",
+        ),
+    ],
+    ids=["few problems", "interval", "no direction"],
+)
+def test_prediction_says_why_it_has_no_interval(values, ending):
+    (row,) = statements._prediction(ranked(**values))
+    assert row["statement"].endswith(f"its direction taken from other settings {ending}")

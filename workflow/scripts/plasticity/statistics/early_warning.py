@@ -351,9 +351,7 @@ def _directed(auc: Estimate, *forecasts: Sequence[Forecast]) -> Estimate:
     """Remove the interval of an AUC if the direction of a measure depends on who is left out."""
     for of_measure in forecasts:
         if len({np.sign(one.slope) for one in of_measure}) > 1:
-            note = join_notes(
-                auc.note, "no interval: the direction depends on the left-out setting"
-            )
+            note = join_notes(auc.note, "the direction depends on the left-out setting")
             return Estimate(auc.value, note=note)
     return auc
 

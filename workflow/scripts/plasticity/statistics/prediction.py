@@ -35,12 +35,6 @@ from plasticity.statistics.resampling import (
 )
 from plasticity.statistics.setting_arrays import MIN_TASKS, SettingArrays, problems_of
 
-_WITHOUT_INTERVAL: Row = {
-    "low": np.nan,
-    "high": np.nan,
-    "interval": "",
-    "note": "no interval: the direction depends on the left-out setting",
-}
 ARM = "none"  # the arm in which ranks are compared with each other
 SIMPLE_MEASURES = ("weight_norm", "feature_rank", "dead_fraction")  # curvature must add to these
 MIN_CHECKPOINTS = 4  # in a task
@@ -318,8 +312,15 @@ def _single_measures(
             if statistic == "auc_left_out" and len(set(directions.values())) > 1:
                 # A setting against the others then counts against the measure, and the interval
                 # would exclude the AUC of an unrelated measure far too often.
-                rows = (row | _WITHOUT_INTERVAL for row in rows)
+                rows = map(_without_interval, rows)
             yield from rows
+
+
+def _without_interval(row: Row) -> Row:
+    """Remove the interval of a mean over settings; its note keeps the number of settings."""
+    *_, settings = str(row["note"]).split("; ")
+    note = join_notes("the direction depends on the left-out setting", settings)
+    return row | {"low": np.nan, "high": np.nan, "interval": "", "note": note}
 
 
 def _means_over_settings(
@@ -428,7 +429,7 @@ def _mean_over_settings(by_setting: Mapping[str, float], problems: Mapping[str, 
     note = f"of {sum(map(len, known.values()))} settings"
     mean = of_problems.mean() if len(of_problems) else np.nan
     if len(of_problems) < 3:
-        estimate = Estimate(mean, note=join_notes("too few problems for an interval", note))
+        estimate = Estimate(mean, note=join_notes("too few problems", note))
         return estimate.row() | count
     error = max(stats.sem(of_problems), 1e-12)
     low, high = stats.t.interval(CONFIDENCE, len(of_problems) - 1, mean, error)

@@ -239,9 +239,11 @@ def _prediction(prediction: pd.DataFrame) -> Iterator[Statement]:
                 f"{words(measure)} ranks two checkpoints of a task by the {words(OUTCOME)} "
                 f"to come with AUC {row['estimate']:.2f}"
             )
+        *reasons, settings = row["note"].split("; ")
+        interval = ": ".join([_interval_words(row), *reasons])
         sentence = (
             f"{result}, its direction taken from other settings "
-            f"({_interval_words(row)}, {row['note']} that lose plasticity, "
+            f"({interval}; {settings} that lose plasticity, "
             f"{int(row['problems'])} problem{'' if row['problems'] == 1 else 's'})."
         )
         yield _statement("prediction", sentence, measure)
