@@ -60,12 +60,11 @@ def ranked(statistic="auc_left_out", **values):
             "(95 % interval 0.50 to 0.75; of 3 settings that lose plasticity, 3 problems).",
         ),
         (
-            {"note": "the direction depends on the left-out setting; of 4 settings"},
-            "(no interval: the direction depends on the left-out setting; of 4 settings that "
-            + "lose plasticity, 2 problems).",
+            {"note": "a reason; of 4 settings"},
+            "(no interval: a reason; of 4 settings that lose plasticity, 2 problems).",
         ),
     ],
-    ids=["few problems", "interval", "no direction"],
+    ids=["few problems", "interval", "another reason"],
 )
 def test_prediction_says_why_it_has_no_interval(values, ending):
     (row,) = statements._prediction(ranked(**values))
