@@ -869,7 +869,7 @@ def test_estimate_keeps_both_ends_of_the_spectrum_and_is_within_its_errors(check
     assert (deviation <= bound).where(deviation.notnull(), True).all()
     ratio = estimated["hessian_eigenvalue"].isel(rank=0) / eigenvalues.isel(other=0)
     assert ((ratio > 0.98) & (ratio < 1 + 1e-5)).where(ratio.notnull(), True).all()
-    for name in ("trace", "effective_rank", "negative_fraction"):
+    for name in ("trace", "entropy_rank", "negative_fraction"):
         deviation = abs(estimated[f"hessian_{name}"] - exact[f"hessian_{name}"])
         in_margins = deviation / estimated[f"hessian_{name}_margin"]
         assert in_margins.max() < 2, name
