@@ -689,7 +689,7 @@ def print_gram_memory(quick: bool) -> None:
 
 ENSEMBLE = [64, 64, 64, 64, 10]  # widths of the default study's networks
 RUNS = 5
-SAMPLE_COUNTS = (128, 256, 512, 800, 1200)
+SAMPLE_COUNTS = (128, 192, 256, 512, 800, 1200)
 
 
 class Ensemble(NamedTuple):
