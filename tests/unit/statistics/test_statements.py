@@ -24,8 +24,9 @@ def test_population_is_stated_for_every_measure_with_a_correlation():
     (row,) = statements._population(table)
     assert row["measure"] == "fisher_entropy_rank"
     assert row["statement"] == (
-        "fisher entropy rank: over 60 settings its change goes with that of the gap to a fresh "
-        "network with ρ = -0.51 (95 % interval -0.70 to -0.25, adjusted p = 0.0012)."
+        "fisher entropy rank: over 60 settings, the correlation of its change and the change of "
+        "the gap to a fresh network is ρ = -0.51 (95 % interval -0.70 to -0.25, adjusted p = "
+        "0.0012)."
     )
 
 

@@ -100,7 +100,7 @@ def _losses(outcomes: pd.DataFrame, counterexamples: pd.DataFrame) -> Iterator[S
 
 
 def _scatter(associations: pd.DataFrame, primary: str) -> Iterator[Statement]:
-    """State for each setting how the rank that stands for curvature goes with the error."""
+    """State for each setting the correlation of the rank that stands for curvature and the error."""
     keys = {
         "level": "within_run",
         "arm": EXPLAINED_ARM,
@@ -196,9 +196,9 @@ def _population(population: pd.DataFrame) -> Iterator[Statement]:
     for _, row in rows[rows["estimate"].notna()].iterrows():
         measure = row["measure"]
         sentence = (
-            f"{words(measure)}: over {row['settings']} settings its change goes with that of the "
-            f"{words(OUTCOME)} with ρ = {row['estimate']:.2f} ({_interval_words(row)}, "
-            f"adjusted p = {row['p_adjusted']:.3g})."
+            f"{words(measure)}: over {row['settings']} settings, the correlation of its change and "
+            f"the change of the {words(OUTCOME)} is ρ = {row['estimate']:.2f} "
+            f"({_interval_words(row)}, adjusted p = {row['p_adjusted']:.3g})."
         )
         yield _statement("population", sentence, measure)
 
