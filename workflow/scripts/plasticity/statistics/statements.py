@@ -100,7 +100,7 @@ def _losses(outcomes: pd.DataFrame, counterexamples: pd.DataFrame) -> Iterator[S
 
 
 def _scatter(associations: pd.DataFrame, primary: str) -> Iterator[Statement]:
-    """State for each setting the correlation of the rank that stands for curvature and the error."""
+    """State for each setting the correlation of the primary rank and the error."""
     keys = {
         "level": "within_run",
         "arm": EXPLAINED_ARM,
