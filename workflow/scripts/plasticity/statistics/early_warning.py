@@ -24,12 +24,16 @@ from scipy import optimize, special, stats
 
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.resampling import ROUND_OFF, TAILS
-from plasticity.statistics.setting_arrays import SettingArrays, compute_change, problems_of
+from plasticity.statistics.setting_arrays import (
+    MIN_PROBLEMS,
+    SettingArrays,
+    compute_change,
+    problems_of,
+)
 from plasticity.training.outcomes import stages
 
 OUTCOME = "final_error_gap"
 TASK = "task"  # the number of the task, as a rival of all measures
-MIN_PROBLEMS = 3  # for an interval
 # Of half the squared standardized slope, next to the mean negative log-likelihood. Without it, a
 # measure that separates the events perfectly would have an infinite slope.
 RIDGE = 1e-4

@@ -33,7 +33,7 @@ from plasticity.statistics.resampling import (
     bca,
     interval,
 )
-from plasticity.statistics.setting_arrays import MIN_TASKS, SettingArrays, problems_of
+from plasticity.statistics.setting_arrays import MIN_PROBLEMS, MIN_TASKS, SettingArrays, problems_of
 
 ARM = "none"  # the arm in which ranks are compared with each other
 SIMPLE_MEASURES = ("weight_norm", "feature_rank", "dead_fraction")  # curvature must add to these
@@ -428,7 +428,7 @@ def _mean_over_settings(by_setting: Mapping[str, float], problems: Mapping[str, 
     count: Row = {"problems": len(of_problems)}
     note = f"of {sum(map(len, known.values()))} settings"
     mean = of_problems.mean() if len(of_problems) else np.nan
-    if len(of_problems) < 3:
+    if len(of_problems) < MIN_PROBLEMS:
         estimate = Estimate(mean, note=join_notes("too few problems", note))
         return estimate.row() | count
     error = max(stats.sem(of_problems), 1e-12)

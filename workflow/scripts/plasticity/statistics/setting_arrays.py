@@ -15,6 +15,7 @@ from plasticity.config.quantities import OUTCOMES, describe, preference, split_o
 from plasticity.statistics.resampling import TAILS
 from plasticity.statistics.summaries import add_gaps, series
 
+MIN_PROBLEMS = 3  # for an interval over problems
 MIN_TASKS = 6  # a correlation over fewer tasks is too uncertain to report
 
 
