@@ -70,25 +70,23 @@ class Treatment:
 
 
 class Part(NamedTuple):
-    """Copies that are in memory together: some seeds and treatments of one task and one arm.
+    """Copies whose results are saved together: some treatments of one task and one arm.
 
     Attributes:
         task: index of the task that they learn.
         arm: index of the arm.
-        seeds: indices of the seeds.
         treatments: indices of the treatments.
     """
 
     task: int
     arm: int
-    seeds: range
     treatments: range
 
     @property
     def name(self) -> str:
         """Name of its restart state."""
-        ends = (self.seeds.start, self.seeds.stop, self.treatments.start, self.treatments.stop)
-        return "_".join(map(str, (self.task, self.arm, *ends)))
+        first, end = self.treatments.start, self.treatments.stop
+        return f"{self.task}_{self.arm}_{first}_{end}"
 
 
 class Copies:
@@ -101,16 +99,25 @@ class Copies:
         shapes: of each parameter by name.
     """
 
-    def __init__(self, treatments: Sequence[str], learner: Learner) -> None:
-        """Copy the parameters of a learner, whose runs are ordered by treatment, then by seed."""
+    def __init__(
+        self, treatments: Sequence[str], checkpoints: Checkpoints, task: int, rows: Tensor
+    ) -> None:
+        """Describe the copies.
+
+        Args:
+            treatments: names of the treatments.
+            checkpoints: of the ensemble.
+            task: that the copies learn.
+            rows: parameters, shape ``(treatment, seed, parameter)``.
+        """
         self.arms = list(treatments)
-        self.seeds = list(learner.seeds)
-        self.tasks = [learner.task]
-        self.shapes = {name: tuple(shape) for name, shape in learner.parameters.shapes.items()}
-        self._rows = learner.parameters.flat.detach().cpu().double()
+        self.seeds = checkpoints.seeds
+        self.tasks = [task]
+        self.shapes = checkpoints.shapes
+        self._rows = rows.flatten(0, 1).double()
 
     def at(self, task: int) -> Tensor:
-        """Return the parameters, shape ``(treatment × seed, parameter)``; there is one task."""
+        """Return the parameters, shape ``(treatment · seed, parameter)``; there is one task."""
         return self._rows
 
 
@@ -145,6 +152,8 @@ class Experiment:
         self._curvature = curvature
         self._data = data
         self._memory_limit = memory_limit
+        free = memory.available(default_device(), memory_limit, data.nbytes)
+        self._copies_at_once = max(1, free // memory.per_run(self._setting, data))
         self.table = variables.table(curvature, self._setting.problem)
 
     def run(
@@ -175,13 +184,14 @@ class Experiment:
                 values = self._run_part(part)
                 restart.save(part.name, values)
             blocks = [str(block) for block in values["block"]]
-            index = np.ix_([part.arm], part.seeds, [list(tasks).index(part.task)], part.treatments)
             for name, array in values.items():
                 if name == "block":
                     continue
                 if name not in arrays:
                     arrays[name] = np.zeros((*shape, *array.shape[2:]), array.dtype)
-                arrays[name][index] = array[None, :, None]
+                position = list(tasks).index(part.task)
+                treatments = slice(part.treatments.start, part.treatments.stop)
+                arrays[name][part.arm, :, position, treatments] = array
         families = [variables.FAMILY_CODES[treatment.family] for treatment in self._treatments]
         strengths = [treatment.strength for treatment in self._treatments]
         arrays["treatment_family"] = np.array(families)
@@ -197,17 +207,11 @@ class Experiment:
 
     def _parts(self, tasks: Sequence[int]) -> Iterator[Part]:
         """Divide the copies into parts that fit into memory. Results do not depend on the parts."""
-        device = default_device()
-        free = memory.available(device, self._memory_limit, self._data.nbytes)
-        copies = max(1, free // memory.per_run(self._setting, self._data))
-        seeds, treatments = len(self._checkpoints.seeds), len(self._treatments)
-        seeds_at_once = min(seeds, max(1, copies // treatments))
-        treatments_at_once = min(treatments, max(1, copies // seeds_at_once))
+        treatments_at_once = max(1, self._copies_at_once // len(self._checkpoints.seeds))
         for task in tasks:
             for arm in range(len(self._arms)):
-                for part_of_seeds in _split(seeds, seeds_at_once):
-                    for part_of_treatments in _split(treatments, treatments_at_once):
-                        yield Part(task, arm, part_of_seeds, part_of_treatments)
+                for treatments in _split(len(self._treatments), treatments_at_once):
+                    yield Part(task, arm, treatments)
 
     def _run_part(self, part: Part) -> dict[str, np.ndarray]:
         """Treat, measure and train the copies of a part.
@@ -216,24 +220,41 @@ class Experiment:
             Outcomes, measures and statuses by name, shapes ``(seed, treatment, …)``, and the names
             of the blocks as ``block``.
         """
+        seeds = len(self._checkpoints.seeds)
+        seeds_at_once = max(1, self._copies_at_once // len(part.treatments))
+        chunks = [self._train_copies(part, some) for some in _split(seeds, seeds_at_once)]
+        values = {
+            name: np.concatenate([chunk[name] for chunk in chunks], axis=1) for name in chunks[0]
+        }
+        rows = torch.from_numpy(values.pop("parameters"))
+        measures, blocks = self._measure(part, rows)
+        values |= measures
+        by_seed = {name: array.swapaxes(0, 1) for name, array in values.items()}
+        return by_seed | {"block": np.array(blocks)}
+
+    def _train_copies(self, part: Part, seeds: range) -> dict[str, np.ndarray]:
+        """Treat and train the copies of some seeds.
+
+        Returns:
+            Outcomes, statuses and the treated ``parameters``, by name, shapes
+            ``(treatment, seed, …)``.
+        """
         treatments = [self._treatments[index] for index in part.treatments]
-        trainer, initial = self._continued_copies(part)
+        trainer, initial = self._continue_runs(part, seeds)
         was_alive = trainer.recorder.alive.clone()
         has_changed = _treat_copies(trainer, initial, treatments, was_alive)
-        measures, blocks = self._measure([treatment.name for treatment in treatments], trainer)
+        # a copy, because training changes them in place
+        values = {"parameters": trainer.learner.parameters.flat.detach().cpu().numpy().copy()}
         trainer.learn()
-        values = {
-            name: trainer.recorder.outcomes[name][:, part.task].numpy()
-            for name in variables.outcomes_of_copies(self._setting.problem)
-        }
+        for name in variables.outcomes_of_copies(self._setting.problem):
+            values[name] = trainer.recorder.outcomes[name][:, part.task].numpy()
         values["copy_status"] = _statuses(was_alive, trainer.recorder.alive, has_changed)
-        by_seed = {
-            name: array.reshape(len(treatments), len(part.seeds), *array.shape[1:]).swapaxes(0, 1)
+        return {
+            name: array.reshape(len(treatments), len(seeds), *array.shape[1:])
             for name, array in values.items()
         }
-        return by_seed | measures | {"block": np.array(blocks)}
 
-    def _continued_copies(self, part: Part) -> tuple[Trainer, Tensor]:
+    def _continue_runs(self, part: Part, seeds: range) -> tuple[Trainer, Tensor]:
         """Continue one copy of each run per treatment at the start of the part's task.
 
         Returns:
@@ -242,7 +263,7 @@ class Experiment:
             treatment, then by seed.
         """
         all_seeds = self._checkpoints.seeds
-        runs = [part.arm * len(all_seeds) + seed for seed in part.seeds] * len(part.treatments)
+        runs = [part.arm * len(all_seeds) + seed for seed in seeds] * len(part.treatments)
         arms_and_seeds = [(self._arms[part.arm], all_seeds[run % len(all_seeds)]) for run in runs]
         trainer = Trainer(self._setting, self._method, arms_and_seeds, self._data, self._training)
         initial = trainer.learner.parameters.flat.detach().cpu().double()
@@ -252,16 +273,19 @@ class Experiment:
         trainer.on_task_start()
         return trainer, initial
 
-    def _measure(
-        self, treatments: Sequence[str], trainer: Trainer
-    ) -> tuple[dict[str, np.ndarray], list[Any]]:
-        """Measure copies before they learn.
+    def _measure(self, part: Part, rows: Tensor) -> tuple[dict[str, np.ndarray], list[Any]]:
+        """Measure copies as they are before they learn.
+
+        Args:
+            part: the task and the treatments.
+            rows: parameters, shape ``(treatment, seed, parameter)``.
 
         Returns:
-            Measures by name, shapes ``(seed, treatment[, block])``, and the names of the blocks.
+            Measures by name, shapes ``(treatment, seed[, block])``, and the names of the blocks.
         """
         free = memory.available(torch.device("cpu"), self._memory_limit, self._data.nbytes)
-        copies = Copies(treatments, trainer.learner)
+        treatments = [self._treatments[index].name for index in part.treatments]
+        copies = Copies(treatments, self._checkpoints, part.task, rows)
         measured, coordinates = measure.measure(
             copies, self._setting, self._curvature, self._data, memory=free
         )
@@ -271,7 +295,7 @@ class Experiment:
             index = (slice(None), slice(None), 0)
             if "evaluation_point" in variable.dims:
                 index = (*index, 0)
-            measures[name] = measured[name][index].swapaxes(0, 1)
+            measures[name] = measured[name][index]
         return measures, coordinates["block"]
 
 
@@ -344,6 +368,6 @@ def _statuses(was_alive: Tensor, is_alive: Tensor, has_changed: Tensor) -> np.nd
 
 
 def _split(number: int, at_once: int) -> list[range]:
-    """Split ``range(number)`` into as few ranges as possible, of nearly equal length."""
+    """Split ``range(number)`` into as few ranges as possible, of equal length up to the last."""
     length = math.ceil(number / math.ceil(number / at_once))
     return [range(first, min(first + length, number)) for first in range(0, number, length)]
