@@ -199,9 +199,9 @@ class Study:
         operators: dict[str, Spectra] = {}
         for name, spectra in self.curvature.operators.items():
             if own_keys is None or name in own_keys:
-                keys = asdict(spectra) | (own_keys or {}).get(name, {})
-                always = {"evaluation_points": ["next"], "every": 1, "tasks": None}
-                operators[name] = Spectra.of(keys | always)
+                keys = {**asdict(spectra), **(own_keys or {}).get(name, {})}
+                keys |= {"evaluation_points": ["next"], "every": 1, "tasks": None}
+                operators[name] = Spectra.of(keys)
         return replace(self.curvature, operators=operators, evaluation_points=("next",), every=1)
 
     def tuned_methods(self) -> list[tuple[str, str]]:
