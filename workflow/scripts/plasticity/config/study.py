@@ -282,16 +282,21 @@ class Study:
                 runs.append(self._runs(setting, method, arms, tuning=False))
         for setting, method in self.tuned_methods():
             runs.append(self._runs(setting, method, self.arms(method), tuning=True))
-        return as_json(
-            {"runs": runs, "training": asdict(self.training), "curvature": asdict(self.curvature)}
-        )
+        values = {
+            "runs": runs,
+            "training": asdict(self.training),
+            "curvature": asdict(self.curvature),
+        }
+        if self.treated_ensembles():
+            values["curvature_of_copies"] = asdict(self.curvature_of_copies())
+        return as_json(values)
 
     def _runs(
         self, setting: str, method: str, arms: list[dict[str, Any]], *, tuning: bool
     ) -> dict[str, Any]:
         """Describe the runs of a setting and method on tuning or reporting seeds."""
         blocks = self.tuning_blocks if tuning else self.blocks
-        return {
+        values: dict[str, Any] = {
             "name": setting,
             "setting": asdict(self.setting(setting, method)),
             "method": method,
@@ -299,6 +304,12 @@ class Study:
             "blocks": [block_seeds(block) for block in blocks(setting, method)],
             "tuning": tuning,
         }
+        if method in self.treated_methods(setting) and not tuning:
+            values["experiment"] = {
+                "copies": len(self.treatments_of(setting)),
+                "tasks": len(self.treated_tasks()),
+            }
+        return values
 
     def gather_job(self, setting: str) -> str:
         """Describe the job that merges the ensembles of a setting as JSON. Arms are in order."""
