@@ -101,7 +101,9 @@ class Subject:
                 shape of their kernels. The other parameters are copied.
         """
         return {
-            name: changes.get(name, tensor).reshape(tensor.shape).clone()
+            name: changes.get(name, tensor)
+            .reshape(tensor.shape)
+            .clone(memory_format=torch.contiguous_format)
             for name, tensor in self.parameters.items()
         }
 

@@ -1,0 +1,139 @@
+"""Hidden units in treatments: dead units, pre-activations, and copies of units."""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from plasticity.errors import StudyError
+from plasticity.interventions.subject import Subject
+from plasticity.models.ensemble import as_units, record_activations
+from plasticity.training.hidden_units import Units, find_hidden_units
+
+BATCH = 256  # inputs that are computed together
+
+
+def find_dead_units(subject: Subject) -> dict[Units, Tensor]:
+    """Find the hidden units that are zero on all inputs.
+
+    Inputs are computed in batches. In a network with batch norm, a unit is dead if it is zero in
+    each of them.
+
+    Args:
+        subject: the checkpoint, with the inputs.
+
+    Returns:
+        Booleans of shape ``(unit,)``, by the units of each layer.
+
+    Raises:
+        StudyError: the network has no hidden units that can be changed one by one.
+    """
+    hidden_units = find_hidden_units(subject.network)
+    dead = {units: torch.ones(units.width, dtype=torch.bool) for units in hidden_units}
+    with record_activations(subject.network, {}) as hidden:
+        for _ in _compute_batches(subject):
+            for units in hidden_units:
+                values = {units.layer: as_units(hidden[units.layer][None])}
+                dead[units] &= units.magnitudes(values)[0] == 0
+    return dead
+
+
+def root_mean_squares(subject: Subject) -> dict[Units, Tensor]:
+    """Compute the root mean square of each unit's pre-activation over all inputs.
+
+    Args:
+        subject: the checkpoint, with the inputs.
+
+    Returns:
+        Shape ``(unit,)``, by the units of each layer. Positions count like inputs.
+
+    Raises:
+        StudyError: the network has no hidden units that can be changed one by one.
+    """
+    hidden_units = find_hidden_units(subject.network)
+    squares = {units: torch.zeros(units.width, dtype=torch.float64) for units in hidden_units}
+    rows = dict.fromkeys(hidden_units, 0)
+
+    def add(units: Units, outputs: Tensor) -> None:
+        values = as_units(outputs[None])[0]
+        squares[units] += values.square().sum(dim=0)
+        rows[units] += len(values)
+
+    hooks = [
+        subject.network.get_submodule(last_layer(units)).register_forward_hook(
+            lambda module, inputs, outputs, units=units: add(units, outputs)
+        )
+        for units in hidden_units
+    ]
+    try:
+        for _ in _compute_batches(subject):
+            pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {units: (squares[units] / rows[units]).sqrt() for units in hidden_units}
+
+
+def last_layer(units: Units) -> str:
+    """Return the name of the layer that computes the pre-activations: a norm, if there is one."""
+    return units.incoming[-1].rpartition(".")[0]
+
+
+def bias_of(units: Units) -> str:
+    """Return the name of the bias that shifts the pre-activations.
+
+    Raises:
+        StudyError: the layer has no bias.
+    """
+    name = units.incoming[-1]
+    if not name.endswith(".bias"):
+        raise StudyError(
+            f"the hidden units of {units.layer} have no bias that the treatment could change: "
+            "choose another kind or treatment"
+        )
+    return name
+
+
+def with_copies(
+    parameters: Mapping[str, Tensor], units: Units, sources: Tensor
+) -> dict[str, Tensor]:
+    """Replace hidden units of a layer by copies of other units of the layer.
+
+    A copy gets the incoming weights of its source. The source and its copies share the outgoing
+    weights of the source in equal parts. So the next layers get what they would get if the replaced
+    units were zero.
+
+    Args:
+        parameters: by name.
+        units: the units of the layer.
+        sources: index of the unit that each unit is a copy of; its own index if it stays. Shape
+            ``(unit,)``.
+
+    Returns:
+        All parameters by name. Those of the units are new tensors.
+    """
+    copied = dict(parameters)
+    for name in units.incoming:
+        copied[name] = parameters[name][sources]
+    members = sources.bincount(minlength=units.width)
+    for name in units.outgoing:
+        weight = parameters[name]
+        parts = units.columns(weight[None])[:, :, :, sources] / members[sources][:, None]
+        copied[name] = parts.reshape(weight.shape)
+    return copied
+
+
+def outgoing_norms(parameters: Mapping[str, Tensor], units: Units) -> Tensor:
+    """Compute the Euclidean norm of each unit's outgoing weights, shape ``(unit,)``."""
+    squares = torch.zeros(units.width, dtype=torch.float64)
+    for name in units.outgoing:
+        squares += units.columns(parameters[name][None]).square().sum(dim=(0, 1, 2, 4))
+    return squares.sqrt()
+
+
+@torch.no_grad()
+def _compute_batches(subject: Subject) -> Iterator[Tensor]:
+    """Yield the outputs of one batch of inputs after the other."""
+    for inputs in subject.inputs.split(BATCH):
+        yield functional_call(subject.network, subject.parameters, (inputs,))
