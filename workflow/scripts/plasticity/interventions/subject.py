@@ -97,15 +97,14 @@ class Subject:
         """Return new tensors for all parameters.
 
         Args:
-            changes: new values of some parameters, by name. Matrices of convolutions get back the
-                shape of their kernels. The other parameters are copied.
+            changes: new values of some parameters, by name. They get the shapes of the parameters.
+                The other parameters are copied.
         """
-        return {
-            name: changes.get(name, tensor)
-            .reshape(tensor.shape)
-            .clone(memory_format=torch.contiguous_format)
-            for name, tensor in self.parameters.items()
-        }
+        copied = {}
+        for name, tensor in self.parameters.items():
+            value = changes.get(name, tensor).reshape(tensor.shape)
+            copied[name] = value.clone(memory_format=torch.contiguous_format)
+        return copied
 
     @property
     def _purpose(self) -> str:

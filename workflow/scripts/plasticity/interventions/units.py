@@ -1,9 +1,10 @@
 """Hidden units in treatments: dead units, pre-activations, and copies of units."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from plasticity.errors import StudyError
@@ -11,7 +12,7 @@ from plasticity.interventions.subject import Subject
 from plasticity.models.ensemble import as_units, record_activations
 from plasticity.training.hidden_units import Units, find_hidden_units
 
-BATCH = 256  # inputs that are computed together
+BATCH = 256  # most inputs that are computed together
 
 
 def find_dead_units(subject: Subject) -> dict[Units, Tensor]:
@@ -80,6 +81,11 @@ def last_layer(units: Units) -> str:
     return units.incoming[-1].rpartition(".")[0]
 
 
+def last_parameters(units: Units) -> list[str]:
+    """Return the names of the parameters that scale and shift the pre-activations."""
+    return [name for name in units.incoming if name.rpartition(".")[0] == last_layer(units)]
+
+
 def bias_of(units: Units) -> str:
     """Return the name of the bias that shifts the pre-activations.
 
@@ -124,16 +130,39 @@ def with_copies(
     return copied
 
 
-def outgoing_norms(parameters: Mapping[str, Tensor], units: Units) -> Tensor:
-    """Compute the Euclidean norm of each unit's outgoing weights, shape ``(unit,)``."""
+def rank_live_units(subject: Subject, units: Units, is_dead: Tensor) -> Tensor:
+    """Sort the live units of a layer by the Euclidean norm of their outgoing weights.
+
+    Args:
+        subject: the checkpoint.
+        units: the units of the layer.
+        is_dead: booleans of shape ``(unit,)``.
+
+    Returns:
+        Indices, largest norm first.
+
+    Raises:
+        StudyError: the units cannot be copied, because a layer norm before the activation depends
+            on all units together.
+    """
+    norm = subject.network.get_submodule(last_layer(units))
+    if isinstance(norm, (nn.LayerNorm, nn.GroupNorm)):
+        raise StudyError(
+            f"the treatment {subject.treatment} cannot keep the function of a network with layer "
+            "norm: choose another norm or treatment"
+        )
     squares = torch.zeros(units.width, dtype=torch.float64)
     for name in units.outgoing:
-        squares += units.columns(parameters[name][None]).square().sum(dim=(0, 1, 2, 4))
-    return squares.sqrt()
+        columns = units.columns(subject.parameters[name][None])
+        squares += columns.square().sum(dim=(0, 1, 2, 4))
+    order = squares.argsort(descending=True, stable=True)
+    return order[~is_dead[order]]
 
 
 @torch.no_grad()
 def _compute_batches(subject: Subject) -> Iterator[Tensor]:
     """Yield the outputs of one batch of inputs after the other."""
-    for inputs in subject.inputs.split(BATCH):
+    count = math.ceil(len(subject.inputs) / BATCH)
+    # parts of equal size, because batch norm has no statistics of a last batch of one input
+    for inputs in subject.inputs.tensor_split(count):
         yield functional_call(subject.network, subject.parameters, (inputs,))

@@ -1,4 +1,4 @@
-"""Draw all parameters anew: θ ← θ′, a newly initialised network."""
+"""Replace the network by a newly initialised one: θ ← θ′."""
 
 from torch import Tensor
 

@@ -20,6 +20,7 @@ def treat(subject: Subject, strength: float) -> dict[str, Tensor]:
     for name, matrix in subject.matrices(subject.parameters).items():
         U, S, Vt = torch.linalg.svd(matrix, full_matrices=False)
         rank = max(1, len(S) - round(strength * len(S)))
-        low_rank = U[:, :rank] * S[:rank] @ Vt[:rank]
-        truncated[name] = low_rank * (S.norm() / S[:rank].norm()).nan_to_num()
+        if rank < len(S) and S[0] > 0:
+            scale = S.norm() / S[:rank].norm()
+            truncated[name] = U[:, :rank] * (scale * S[:rank]) @ Vt[:rank]
     return subject.with_changes(truncated)

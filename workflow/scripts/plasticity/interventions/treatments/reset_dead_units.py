@@ -1,7 +1,7 @@
-"""Reset dead units: incoming weights are drawn anew, outgoing weights become 0.
+"""Reset dead units: incoming weights are drawn again, outgoing weights become 0.
 
 As in ReDo (Sokar et al. 2023, arXiv 2302.12902, algorithm 1) with a threshold of 0: a unit is dead
-if it is zero on all of the task's data. A weight between two dead units is drawn anew.
+if it is zero on all of the task's data. A weight between two dead units is drawn again.
 """
 
 from torch import Tensor

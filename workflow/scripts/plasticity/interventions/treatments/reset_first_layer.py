@@ -1,4 +1,4 @@
-"""Draw the weights and biases of the first layer anew."""
+"""Reset the first layer: its weights and biases are drawn from the initial distribution."""
 
 from torch import Tensor
 

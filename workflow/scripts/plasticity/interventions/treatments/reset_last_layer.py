@@ -1,4 +1,7 @@
-"""Draw the output layer anew (Nikishin et al. 2022, arXiv 2205.07802)."""
+"""Reset the output layer (Nikishin et al. 2022, arXiv 2205.07802).
+
+Its weights and biases are drawn from the initial distribution.
+"""
 
 from torch import Tensor
 

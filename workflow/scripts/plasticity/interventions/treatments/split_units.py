@@ -1,14 +1,14 @@
-"""Split live units into equal parts that replace the dead units: the function stays on the data.
+"""Split live units into equal parts that replace dead units: the function stays on the data.
 
-Units with the largest outgoing weights are split. A unit is dead if it is zero on all of the task's
-data. The parts have equal incoming weights, and equal shares of the outgoing weights.
+The units with the largest outgoing weights are split. A unit is dead if it is zero on all of the
+task's data. The parts have equal incoming weights, and equal shares of the outgoing weights.
 """
 
 import torch
 from torch import Tensor
 
 from plasticity.interventions.subject import Subject
-from plasticity.interventions.units import find_dead_units, outgoing_norms, with_copies
+from plasticity.interventions.units import find_dead_units, rank_live_units, with_copies
 
 FAMILY = "preserving"
 OPTIMIZER_STATE = "cleared_where_changed"
@@ -19,9 +19,8 @@ def treat(subject: Subject) -> dict[str, Tensor]:
     """Split units in every hidden layer with dead units."""
     parameters = subject.parameters
     for units, is_dead in find_dead_units(subject).items():
-        norms = outgoing_norms(parameters, units).masked_fill(is_dead, -1)
-        live = norms.argsort(descending=True, stable=True)[: int((~is_dead).sum())]
         sources, dead = torch.arange(units.width), is_dead.nonzero()[:, 0]
+        live = rank_live_units(subject, units, is_dead)
         if len(live):
             sources[dead] = live[torch.arange(len(dead)) % len(live)]
         parameters = with_copies(parameters, units, sources)
