@@ -641,6 +641,23 @@ def test_activation_that_a_method_sets_counts():
     ]
 
 
+def test_network_that_a_treatment_refuses_is_refused_in_each_setting_that_has_it():
+    norm = ("settings.row.network.norm", "layer")
+    split = ("interventions.treatments.split_units", {"settings": ["row"]})
+    assert mistakes(norm, split) == [
+        (
+            "interventions.treatments.split_units cannot be applied in row: split_units does not "
+            "work with network.norm: layer. Remove it."
+        )
+    ]
+    both = [
+        ("settings.other.network.activation", "relu"),
+        ("interventions.treatments.split_units", {}),
+    ]
+    (sentence,) = mistakes(norm, *both)
+    assert sentence.endswith("work with network.norm: layer. Limit it by `settings`.")
+
+
 def test_too_many_samples_for_copies_are_refused_for_each_setting():
     assert mistakes(("interventions.operators", {"fisher": {"samples": 65}})) == [
         f"interventions.operators.fisher.samples is 65, but a task of {setting} has only 64 "

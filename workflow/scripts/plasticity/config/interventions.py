@@ -197,14 +197,14 @@ def check_treated_settings(config: Mapping[str, Any]) -> Iterator[str]:
             yield from _check_networks(name, options.get("settings", list(networks)), networks)
 
 
-def _treated_networks(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def _treated_networks(config: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
     """Find the networks whose checkpoints are treated.
 
     Returns:
-        The activation for each setting and method. A method may change the activation.
+        The section `network` for each setting and method, with the keys that the method sets.
     """
     treated = ["+".join(parts(arm)) for arm in config[SECTION].get("arms", [UNTREATED])]
-    networks: dict[str, dict[str, str]] = {}
+    networks: dict[str, dict[str, dict[str, Any]]] = {}
     for setting, values in config["settings"].items():
         for method, options in config["methods"].items():
             trained = setting in options.get("settings", [setting])
@@ -212,14 +212,14 @@ def _treated_networks(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
                 network = dict(values["network"])
                 for part in parts(method):
                     network |= registry.network_of(part)
-                networks.setdefault(setting, {})[method] = network["activation"]
+                networks.setdefault(setting, {})[method] = network
     return networks
 
 
 def _check_networks(
-    name: str, settings: list[str], networks: Mapping[str, Mapping[str, str]]
+    name: str, settings: list[str], networks: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> Iterator[str]:
-    """Check that a treatment works with the activation of each network that gets it.
+    """Check that a treatment works with each network that gets it.
 
     Args:
         name: of the treatment.
@@ -234,19 +234,33 @@ def _check_networks(
             "trained. Choose other settings, or remove the treatment."
         )
         return
-    allowed = registry.constant("treatments", name, "ACTIVATIONS")
-    if allowed is None:
-        return
     sentences = []
     for setting in treated:
-        for method, activation in networks[setting].items():
-            if activation not in allowed:
+        for method, network in networks[setting].items():
+            if reason := _reason_against(name, network):
                 runs = setting if method == UNTREATED else f"{setting} with the method {method}"
-                sentences.append(
-                    f"{key} cannot be applied in {runs}: its network.activation is {activation}, "
-                    f"and {name} works only with {', '.join(allowed)}."
-                )
+                sentences.append(f"{key} cannot be applied in {runs}: {reason}.")
                 break
     remedy = "Remove it." if len(sentences) == len(treated) else "Limit it by `settings`."
     for sentence in sentences:
         yield f"{sentence} {remedy}"
+
+
+def _reason_against(name: str, network: Mapping[str, Any]) -> str | None:
+    """Say why a treatment does not work with a network, or return None if it does.
+
+    Args:
+        name: of the treatment.
+        network: the section of the config.
+    """
+    activations = registry.constant("treatments", name, "ACTIVATIONS")
+    activation = network["activation"]
+    if activations is not None and activation not in activations:
+        return (
+            f"its network.activation is {activation}, and {name} works only with "
+            f"{', '.join(activations)}"
+        )
+    for key, refused in (registry.constant("treatments", name, "REFUSES") or {}).items():
+        if network.get(key) in refused:
+            return f"{name} does not work with network.{key}: {network[key]}"
+    return None
