@@ -275,6 +275,7 @@ def time_copy(setting: Setting, data: xr.Dataset, curvature: Curvature) -> Check
         name: values
         for name, values in variables.items()
         if set(described[name].dims) <= {*RUN, "evaluation_point", "block"}
+        and name not in measure.STATUS_VARIABLE  # the outcomes of a copy have its status
     }
     bytes_of_outcomes = sum(
         np.dtype(variable.dtype).itemsize
@@ -386,7 +387,7 @@ def _stored_bytes(variables: Mapping[str, np.ndarray], curvature: Curvature) -> 
 
 def without_checkpoints(cost: Cost) -> Cost:
     """Return the cost of the same runs for tuning, which takes no checkpoints."""
-    return cost._replace(checkpoints=0, disk=0, measuring=0.0)
+    return cost._replace(checkpoints=0, disk=0, measuring=0.0, intervening=0.0)
 
 
 HEADINGS = (
