@@ -143,10 +143,11 @@ def test_study_without_the_section_treats_nothing():
 def test_copies_are_measured_at_next_whatever_tasks_and_points_the_study_has():
     operators = {
         "fisher": {},
-        "ggn": {"samples": 16, "every": 2, "steps": 8, "blocks": ["all", "layers"]},
+        "ggn": {"samples": 16, "every": 4, "steps": 8, "blocks": ["all", "layers"]},
         "hessian": {"tasks": [0, 2], "evaluation_points": ["previous"]},
     }
-    copies = read_treated(("curvature.operators", operators)).curvature_of_copies()
+    changes = [("curvature.every", 2), ("curvature.operators", operators)]
+    copies = read_treated(*changes).curvature_of_copies()
     common = {"every": 1, "evaluation_points": ("next",)}
     assert copies == Curvature(
         operators={

@@ -184,11 +184,8 @@ class Study:
                     "family": registry.constant("treatments", treatment, "FAMILY"),
                 }
             )
-        # the sort is stable, so treatments of a family stay in the order of name and strength
-        return sorted(
-            copies,
-            key=lambda copy: (copy["treatment"] != UNTREATED, FAMILIES.index(copy["family"])),
-        )
+        # the sort is stable: none, a control, stays first, and families stay sorted by name
+        return sorted(copies, key=lambda copy: FAMILIES.index(copy["family"]))
 
     def curvature_of_copies(self) -> Curvature:
         """Return what is measured on the copies: at the evaluation point next of every checkpoint.
