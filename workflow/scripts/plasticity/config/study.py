@@ -184,11 +184,8 @@ class Study:
                     "family": registry.constant("treatments", treatment, "FAMILY"),
                 }
             )
-        # the sort is stable, so treatments of a family stay in the order of name and strength
-        return sorted(
-            copies,
-            key=lambda copy: (copy["treatment"] != UNTREATED, FAMILIES.index(copy["family"])),
-        )
+        # the sort is stable: none, a control, stays first, and families stay sorted by name
+        return sorted(copies, key=lambda copy: FAMILIES.index(copy["family"]))
 
     def curvature_of_copies(self) -> Curvature:
         """Return what is measured on the copies: at the evaluation point next of every checkpoint.
@@ -199,9 +196,9 @@ class Study:
         operators: dict[str, Spectra] = {}
         for name, spectra in self.curvature.operators.items():
             if own_keys is None or name in own_keys:
-                keys = asdict(spectra) | (own_keys or {}).get(name, {})
-                always = {"evaluation_points": ["next"], "every": 1, "tasks": None}
-                operators[name] = Spectra.of(keys | always)
+                keys = {**asdict(spectra), **(own_keys or {}).get(name, {})}
+                keys |= {"evaluation_points": ["next"], "every": 1, "tasks": None}
+                operators[name] = Spectra.of(keys)
         return replace(self.curvature, operators=operators, evaluation_points=("next",), every=1)
 
     def tuned_methods(self) -> list[tuple[str, str]]:
@@ -282,16 +279,21 @@ class Study:
                 runs.append(self._runs(setting, method, arms, tuning=False))
         for setting, method in self.tuned_methods():
             runs.append(self._runs(setting, method, self.arms(method), tuning=True))
-        return as_json(
-            {"runs": runs, "training": asdict(self.training), "curvature": asdict(self.curvature)}
-        )
+        values = {
+            "runs": runs,
+            "training": asdict(self.training),
+            "curvature": asdict(self.curvature),
+        }
+        if self.treated_ensembles():
+            values["curvature_of_copies"] = asdict(self.curvature_of_copies())
+        return as_json(values)
 
     def _runs(
         self, setting: str, method: str, arms: list[dict[str, Any]], *, tuning: bool
     ) -> dict[str, Any]:
         """Describe the runs of a setting and method on tuning or reporting seeds."""
         blocks = self.tuning_blocks if tuning else self.blocks
-        return {
+        values: dict[str, Any] = {
             "name": setting,
             "setting": asdict(self.setting(setting, method)),
             "method": method,
@@ -299,6 +301,12 @@ class Study:
             "blocks": [block_seeds(block) for block in blocks(setting, method)],
             "tuning": tuning,
         }
+        if method in self.treated_methods(setting) and not tuning:
+            values["experiment"] = {
+                "copies": len(self.treatments_of(setting)),
+                "tasks": len(self.treated_tasks()),
+            }
+        return values
 
     def gather_job(self, setting: str) -> str:
         """Describe the job that merges the ensembles of a setting as JSON. Arms are in order."""
