@@ -352,9 +352,7 @@ def _treat_copies(
 
 def _split_row(learner: Learner, row: Tensor) -> dict[str, Tensor]:
     """Split the parameters of one copy, shape ``(parameter,)``, into new tensors by name."""
-    return {
-        name: tensor[0].clone() for name, tensor in learner.parameters.split(row[None]).items()
-    }
+    return {name: tensor[0].clone() for name, tensor in learner.parameters.split(row[None]).items()}
 
 
 def _statuses(was_alive: Tensor, is_alive: Tensor, has_changed: Tensor) -> np.ndarray:
