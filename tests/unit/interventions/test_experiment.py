@@ -1,4 +1,4 @@
-"""Intervention experiments: an untreated copy repeats its run, and treated copies do as they say."""
+"""Intervention experiments: an untreated copy repeats its run, a treated one does as it says."""
 
 from dataclasses import replace
 

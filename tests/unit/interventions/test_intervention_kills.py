@@ -1,4 +1,4 @@
-"""An intervention job that is killed, stopped or out of space ends with the bytes of a normal job."""
+"""A killed, stopped or restarted intervention job ends with the bytes of a normal job."""
 
 import json
 import os
@@ -147,7 +147,7 @@ def test_job_without_space_says_so_leaves_no_part_of_a_file_and_finishes_later(m
 def test_job_ignores_a_damaged_state(make, expected):
     job = make()
     assert job.run(at=("learn", PARTS - 1)) == -signal.SIGKILL
-    state = sorted((job.folder / STATE).glob("state_*.npz"))[0]
+    state = min((job.folder / STATE).glob("state_*.npz"))
     state.write_bytes(state.read_bytes()[:-20])
     assert job.run() == 0, job.text("printed")
     assert f"{state} is truncated or damaged" in job.text("log")
