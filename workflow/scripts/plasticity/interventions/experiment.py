@@ -291,11 +291,9 @@ class Experiment:
         )
         measures = {}
         for name, variable in variables.measures_of_copies(self._curvature).items():
-            # the only task, and the only evaluation point
-            index = (slice(None), slice(None), 0)
-            if "evaluation_point" in variable.dims:
-                index = (*index, 0)
-            measures[name] = measured[name][index]
+            of_task = measured[name][:, :, 0]  # the only one
+            has_points = "evaluation_point" in variable.dims
+            measures[name] = of_task[:, :, 0] if has_points else of_task
         return measures, coordinates["block"]
 
 

@@ -70,10 +70,8 @@ def add_interventions(data: xr.Dataset, interventions: Sequence[xr.Dataset]) -> 
     for ensemble in interventions:
         copies = ensemble.reindex(block=data.block)
         arms.setdefault(tuple(ensemble.arm.values), []).append(copies)
-    options = {"join": "exact", "data_vars": "minimal", "coords": "minimal", "compat": "equals"}
     try:
-        by_arm = [xr.concat(blocks, "seed", **options) for blocks in arms.values()]
-        merged = xr.concat(by_arm, "arm", **options)
+        merged = _concatenate([_concatenate(blocks, "seed") for blocks in arms.values()], "arm")
         names = {
             name: f"{TREATED}{name}" for name in merged.data_vars if "arm" in merged[name].dims
         }
@@ -84,6 +82,13 @@ def add_interventions(data: xr.Dataset, interventions: Sequence[xr.Dataset]) -> 
             "runs: the interventions of a setting do not have the same seeds, tasks and treatments "
             f"({error}). Delete its files interventions.nc and start snakemake again."
         ) from error
+
+
+def _concatenate(copies: Sequence[xr.Dataset], dim: str) -> xr.Dataset:
+    """Concatenate copies along a dim. What lacks this dim must be equal in all of them."""
+    return xr.concat(
+        copies, dim, join="exact", data_vars="minimal", coords="minimal", compat="equals"
+    )
 
 
 def _common_coordinates(measures: Sequence[xr.Dataset]) -> dict[str, object]:

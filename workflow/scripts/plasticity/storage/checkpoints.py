@@ -160,10 +160,8 @@ def write(
         for index, task in enumerate(rows.tasks):
             for name, values in _split(rows.read(task), rows.shapes):
                 file[name][:, :, index] = values.reshape(len(arms), len(seeds), *values.shape[1:])
-        for task in states.tasks if states else ():
-            group = file.createGroup(_state_group(task))
-            for name, values in states.read(task, rows.runs).items():
-                _write_state(group, name, values.reshape(len(arms), len(seeds), *values.shape[1:]))
+        if states is not None:
+            _write_states(file, states, rows.runs, (len(arms), len(seeds)))
 
 
 def _create_coordinate(
@@ -191,6 +189,16 @@ def _create_parameter(file: netCDF4.Dataset, name: str, shape: Sequence[int]) ->
 def _state_group(task: int) -> str:
     """Name the group of the state at the start of a task."""
     return f"state_{task}"
+
+
+def _write_states(
+    file: netCDF4.Dataset, states: BoundaryStates, runs: int, shape: tuple[int, int]
+) -> None:
+    """Write the states of all runs, one group per task; `shape` has the lengths of arm and seed."""
+    for task in states.tasks:
+        group = file.createGroup(_state_group(task))
+        for name, values in states.read(task, runs).items():
+            _write_state(group, name, values.reshape(*shape, *values.shape[1:]))
 
 
 def _write_state(group: netCDF4.Group, name: str, values: np.ndarray) -> None:
