@@ -28,6 +28,7 @@ from plasticity.interventions import units as hidden
 from plasticity.interventions.subject import Subject
 from plasticity.models import activations, architecture
 from plasticity.rng import generator
+from plasticity.training.hidden_units import find_hidden_units
 
 TREATMENTS = registry.names("treatments")
 DOSES = {"share": (0.2, 0.5, 1.0), "positive": (0.5, 1.0, 3.0), "above_one": (1.5, 2.0, 5.0)}
@@ -59,6 +60,7 @@ DRAWING = {
     "reset_last_layer",
     "reset_dead_units",
     "clone_units",
+    "saturate",
 }
 
 
@@ -293,10 +295,14 @@ def clone_units(theta, theta0, subject, example, s):
 
 
 def saturate(theta, theta0, subject, example, s):
+    draw = torch_generator(subject)
     for layer in example.hidden:
-        z = preactivations(subject, layer)
-        for unit in range(z.shape[1]):
-            theta[layer.incoming[-1]][unit] -= s * np.sqrt(np.mean(z[:, unit] ** 2))
+        tensors = {name: torch.from_numpy(value) for name, value in theta.items()}
+        z = preactivations(replace(subject, parameters=tensors), layer)
+        order = torch.randperm(z.shape[1], generator=draw).tolist()
+        for unit in order[: round(s * z.shape[1])]:
+            if z[:, unit].max() > -3:
+                theta[layer.incoming[-1]][unit] -= z[:, unit].max() + 3
     return theta
 
 
@@ -400,10 +406,18 @@ def test_treatment_changes_nothing_of_its_subject_and_returns_new_tensors(treatm
         assert not tensor.requires_grad
 
 
-def size_of_change(subject, treated):
+def squared_change(subject, example, treated):
     return sum(
         float((treated[name] - tensor).square().sum())
         for name, tensor in subject.parameters.items()
+    )
+
+
+def number_of_flat_units(subject, example, treated):
+    treated_subject = replace(subject, parameters=treated)
+    return sum(
+        int((preactivations(treated_subject, layer).max(axis=0) < -3 + 1e-9).sum())
+        for layer in example.hidden
     )
 
 
@@ -411,9 +425,14 @@ def size_of_change(subject, treated):
     ("treatment", "example"), [case for case in CASES if constant(case[0], "STRENGTH")]
 )
 def test_larger_strength_is_a_larger_change(treatment, example):
-    subject = make_subject(EXAMPLES[example], treatment)
-    sizes = [size_of_change(subject, treat(subject, strength)) for strength in doses(treatment)]
-    assert 0 < sizes[0] < sizes[1] < sizes[2]
+    subject = make_subject(EXAMPLES[example], treatment, dead=False)
+    # biases of later layers fall less if more units of earlier layers are flat
+    size = number_of_flat_units if treatment == "saturate" else squared_change
+    none = size(subject, EXAMPLES[example], subject.parameters)
+    sizes = [
+        size(subject, EXAMPLES[example], treat(subject, strength)) for strength in doses(treatment)
+    ]
+    assert none < sizes[0] < sizes[1] < sizes[2]
 
 
 def flat(tensors):
@@ -560,12 +579,13 @@ def test_unit_that_one_of_many_inputs_activates_is_not_dead():
 
 
 @pytest.mark.parametrize("example", ["mlp", "cnn", "vit"])
-def test_mean_squares_are_over_all_batches(example):
+def test_largest_preactivations_are_over_all_batches(example):
     subject = make_subject(EXAMPLES[example], samples=2 * hidden.BATCH + 1)
-    found = hidden.root_mean_squares(subject)
-    for layer, values in zip(EXAMPLES[example].hidden, found.values(), strict=True):
-        expected = np.sqrt((preactivations(subject, layer) ** 2).mean(axis=0))
-        np.testing.assert_allclose(values.numpy(), expected, rtol=1e-12)
+    units_of_layers = find_hidden_units(subject.network)
+    for layer, units in zip(EXAMPLES[example].hidden, units_of_layers, strict=True):
+        found = hidden.largest_preactivations(subject, subject.parameters, units)
+        expected = preactivations(subject, layer).max(axis=0)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
 CLONED = ["mlp", "cnn", "vit", "mlp, batch norm", "mlp, crelu"]
@@ -622,8 +642,8 @@ def test_clones_get_equal_gradients_so_they_stay_clones(example):
                     assert difference.abs().max() < 1e-12 * scale
 
 
-def flat_shares(subject, parameters):
-    """Return the share of saturated units of each hidden layer."""
+def saturated_shares(subject, parameters):
+    """Return the share of saturated units of each hidden layer, in the order of layers."""
     tensors = {name: tensor[None] for name, tensor in parameters.items()}
     watch = unit_measures.hidden_units(subject.network, tensors, subject.inputs[None])
     return [
@@ -632,14 +652,32 @@ def flat_shares(subject, parameters):
 
 
 @pytest.mark.parametrize("activation", constant("saturate", "ACTIVATIONS"))
-def test_saturated_units_are_flat_with_every_declared_activation(activation):
+def test_shifted_units_are_saturated_with_every_declared_activation(activation):
     example = with_activation(EXAMPLES["mlp"], activation)
-    subject = make_subject(example, "saturate", samples=200, dead=False)
-    before = flat_shares(subject, subject.parameters)
-    slight, strong = (flat_shares(subject, treat(subject, s)) for s in (0.1, 5.0))
-    assert max(before) < 0.5
-    assert np.mean(slight) < np.mean(strong)
-    assert strong == [1.0, 1.0, 1.0]
+    subject = make_subject(example, "saturate", samples=300, dead=False)
+    biases = [layer.incoming[-1] for layer in example.hidden]
+    for bias in biases:
+        subject.parameters[bias] += 5  # to have no saturated units of relu and leaky_relu before
+    before = saturated_shares(subject, subject.parameters)
+    after = [saturated_shares(subject, treat(subject, s)) for s in (0.34, 0.67, 1.0)]
+    for layer, share in enumerate(before):
+        expected = [1 / 3, 2 / 3, 1] if share == 0 else [share, share, 1]
+        for found, least in zip([shares[layer] for shares in after], expected, strict=True):
+            assert found >= least - 1e-12
+    assert before[0] < 0.5
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        name
+        for name, kind in activations.ACTIVATIONS.items()
+        if name not in constant("saturate", "ACTIVATIONS") and kind.expansion == 1
+    ],
+)
+def test_shifted_units_of_the_other_activations_are_not_flat(activation):
+    subject = make_subject(with_activation(EXAMPLES["mlp"], activation), "saturate", samples=300)
+    assert saturated_shares(subject, treat(subject, 1.0))[0] < 0.5
 
 
 # --- networks that cannot be treated --------------------------------------------------------------

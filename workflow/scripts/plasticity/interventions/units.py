@@ -33,47 +33,38 @@ def find_dead_units(subject: Subject) -> dict[Units, Tensor]:
     hidden_units = find_hidden_units(subject.network)
     dead = {units: torch.ones(units.width, dtype=torch.bool) for units in hidden_units}
     with record_activations(subject.network, {}) as hidden:
-        for _ in _compute_batches(subject):
+        for _ in _compute_batches(subject, subject.parameters):
             for units in hidden_units:
                 values = {units.layer: as_units(hidden[units.layer][None])}
                 dead[units] &= units.magnitudes(values)[0] == 0
     return dead
 
 
-def root_mean_squares(subject: Subject) -> dict[Units, Tensor]:
-    """Compute the root mean square of each unit's pre-activation over all inputs.
+def largest_preactivations(
+    subject: Subject, parameters: Mapping[str, Tensor], units: Units
+) -> Tensor:
+    """Compute the largest pre-activation of each unit of a layer over all inputs.
 
     Args:
-        subject: the checkpoint, with the inputs.
+        subject: gives the network and the inputs.
+        parameters: by name.
+        units: the units of the layer.
 
     Returns:
-        Shape ``(unit,)``, by the units of each layer. Positions count like inputs.
-
-    Raises:
-        StudyError: the network has no hidden units that can be changed one by one.
+        Shape ``(unit,)``. The largest is over positions, too.
     """
-    hidden_units = find_hidden_units(subject.network)
-    squares = {units: torch.zeros(units.width, dtype=torch.float64) for units in hidden_units}
-    rows = dict.fromkeys(hidden_units, 0)
+    largest = []
 
-    def add(units: Units, outputs: Tensor) -> None:
-        values = as_units(outputs[None])[0]
-        squares[units] += values.square().sum(dim=0)
-        rows[units] += len(values)
+    def record(module: nn.Module, inputs: tuple[Tensor], outputs: Tensor) -> None:
+        largest.append(as_units(outputs[None])[0].amax(dim=0))
 
-    hooks = [
-        subject.network.get_submodule(last_layer(units)).register_forward_hook(
-            lambda module, inputs, outputs, units=units: add(units, outputs)
-        )
-        for units in hidden_units
-    ]
+    hook = subject.network.get_submodule(last_layer(units)).register_forward_hook(record)
     try:
-        for _ in _compute_batches(subject):
+        for _ in _compute_batches(subject, parameters):
             pass
     finally:
-        for hook in hooks:
-            hook.remove()
-    return {units: (squares[units] / rows[units]).sqrt() for units in hidden_units}
+        hook.remove()
+    return torch.stack(largest).amax(dim=0)
 
 
 def last_layer(units: Units) -> str:
@@ -160,9 +151,9 @@ def rank_live_units(subject: Subject, units: Units, is_dead: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _compute_batches(subject: Subject) -> Iterator[Tensor]:
-    """Yield the outputs of one batch of inputs after the other."""
+def _compute_batches(subject: Subject, parameters: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    """Yield the network's outputs for one batch of inputs after the other."""
     count = math.ceil(len(subject.inputs) / BATCH)
     # parts of equal size, because batch norm has no statistics of a last batch of one input
     for inputs in subject.inputs.tensor_split(count):
-        yield functional_call(subject.network, subject.parameters, (inputs,))
+        yield functional_call(subject.network, dict(parameters), (inputs,))
