@@ -11,7 +11,7 @@ from plasticity.interventions.units import find_dead_units
 
 FAMILY = "restoring"
 OPTIMIZER_STATE = "cleared_where_changed"
-ACTIVATIONS = ["relu"]  # with the others, a unit that has weights is not zero on all data
+ACTIVATIONS = ["relu"]  # the only activation that is 0 on one side
 
 
 def treat(subject: Subject) -> dict[str, Tensor]:

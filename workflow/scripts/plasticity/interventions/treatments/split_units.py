@@ -12,7 +12,7 @@ from plasticity.interventions.units import find_dead_units, rank_live_units, wit
 
 FAMILY = "preserving"
 OPTIMIZER_STATE = "cleared_where_changed"
-ACTIVATIONS = ["relu"]  # with the others, a unit that has weights is not zero on all data
+ACTIVATIONS = ["relu"]  # the only activation that is 0 on one side
 REFUSES = {"norm": ["layer"]}  # it depends on all units together
 
 
