@@ -290,7 +290,7 @@ def training_of(wildcards):
 
 def intervention_of(wildcards):
     """Return the settings of a job that treats checkpoints."""
-    return STUDY.intervention_job(wildcards.setting, wildcards.method, wildcards.seeds)
+    return STUDY.intervention_job(wildcards.setting)
 
 
 def tuning_of(wildcards):

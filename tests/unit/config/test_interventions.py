@@ -75,9 +75,7 @@ def test_strengths_are_sorted_as_numbers():
 def test_whole_strength_is_the_same_with_and_without_decimal_point():
     first = read_treated(("interventions.treatments.perturb", {"strength": [1, 2]}))
     second = read_treated(("interventions.treatments.perturb", {"strength": [1.0, 2.0]}))
-    assert first.intervention_job("row", "none", "0-1") == second.intervention_job(
-        "row", "none", "0-1"
-    )
+    assert first.intervention_job("row") == second.intervention_job("row")
 
 
 def test_untreated_copy_is_there_once_whether_the_config_lists_it_or_not():
@@ -188,7 +186,7 @@ def test_keys_of_an_operator_of_copies_override_those_of_the_study():
 
 def test_intervention_job_has_copies_sorted_tasks_and_their_curvature():
     read = read_treated()
-    job = json.loads(read.intervention_job("row", "none", "2-3"))
+    job = json.loads(read.intervention_job("row"))
     assert job.keys() == {"treatments", "tasks", "curvature"}
     assert job["treatments"] == read.treatments_of("row")
     assert job["tasks"] == [1, 2]
@@ -250,16 +248,15 @@ def test_cost_job_counts_copies_of_treated_runs_on_reporting_seeds():
 
 def all_jobs(read):
     """Describe all jobs of a study."""
-    runs, treated_runs = (
-        [(ensemble.setting, ensemble.method, ensemble.seeds) for ensemble in ensembles]
-        for ensembles in (read.ensembles(), read.treated_ensembles())
-    )
     return [
         read.cost_job(),
         read.analyse_job(),
-        *(read.gather_job(setting) for setting in read.settings),
-        *(read.training_job(*run) for run in runs),
-        *(read.intervention_job(*run) for run in treated_runs),
+        *map(read.gather_job, read.settings),
+        *map(read.intervention_job, read.settings),
+        *(
+            read.training_job(ensemble.setting, ensemble.method, ensemble.seeds)
+            for ensemble in read.ensembles()
+        ),
     ]
 
 
@@ -289,9 +286,7 @@ def test_another_treatment_retrains_nothing():
     for ensemble in fewer.ensembles():
         job = (ensemble.setting, ensemble.method, ensemble.seeds)
         assert more.training_job(*job) == fewer.training_job(*job)
-    assert more.intervention_job("row", "none", "0-1") != fewer.intervention_job(
-        "row", "none", "0-1"
-    )
+    assert more.intervention_job("row") != fewer.intervention_job("row")
 
 
 @pytest.mark.parametrize(

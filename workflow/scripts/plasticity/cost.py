@@ -18,10 +18,10 @@ from torch import Tensor
 from plasticity.config.models import Curvature, Setting, Spectra, Training
 from plasticity.curvature import measure
 from plasticity.data import tasks
+from plasticity.interventions.variables import OF_COPIES, measures_of_copies, outcomes_of_copies
 from plasticity.models import architecture
 from plasticity.models.ensemble import rows
-from plasticity.storage.netcdf import RUN
-from plasticity.training import memory, outcomes
+from plasticity.training import memory
 from plasticity.training.trainer import Trainer
 
 STEPS = 64  # training steps that are timed, at most
@@ -213,11 +213,7 @@ def count_state_bytes(setting: Setting, method: str, arm: Arm, data: xr.Dataset)
     This is its parameters, and the state of the optimizer and of the method.
     """
     trainer = Trainer(setting, method, [(arm, 0)], data)
-    return sum(
-        tensor.nbytes
-        for name, tensor in trainer.state_tensors().items()
-        if not name.startswith("outcome_")
-    )
+    return sum(tensor.nbytes for tensor in trainer.boundary_tensors().values())
 
 
 def time_step(
@@ -252,8 +248,8 @@ def time_checkpoint(setting: Setting, data: xr.Dataset, curvature: Curvature) ->
     Raises:
         StudyError: the dataset cannot give what the problem asks for.
     """
-    seconds, variables = _time_measures(setting, data, curvature)
-    return CheckpointCost(seconds, _stored_bytes(variables, curvature) / TIMED)
+    seconds, measures = _time_measures(setting, data, curvature)
+    return CheckpointCost(seconds, _stored_bytes(measures, curvature) / TIMED)
 
 
 def time_copy(setting: Setting, data: xr.Dataset, curvature: Curvature) -> CheckpointCost:
@@ -269,19 +265,10 @@ def time_copy(setting: Setting, data: xr.Dataset, curvature: Curvature) -> Check
     Raises:
         StudyError: the dataset cannot give what the problem asks for.
     """
-    seconds, variables = _time_measures(setting, data, curvature)
-    described = measure.table(curvature)
-    stored = {
-        name: values
-        for name, values in variables.items()
-        if set(described[name].dims) <= {*RUN, "evaluation_point", "block"}
-        and name not in measure.STATUS_VARIABLE  # the outcomes of a copy have its status
-    }
-    bytes_of_outcomes = sum(
-        np.dtype(variable.dtype).itemsize
-        for variable in outcomes.table(setting.problem).values()
-        if variable.dims == RUN
-    )
+    seconds, measures = _time_measures(setting, data, curvature)
+    stored = {name: measures[name] for name in measures_of_copies(curvature)}
+    of_copies = OF_COPIES | outcomes_of_copies(setting.problem)
+    bytes_of_outcomes = sum(np.dtype(variable.dtype).itemsize for variable in of_copies.values())
     return CheckpointCost(seconds, _stored_bytes(stored, curvature) / TIMED + bytes_of_outcomes)
 
 

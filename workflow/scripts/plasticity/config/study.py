@@ -227,10 +227,10 @@ class Study:
             values["state_tasks"] = self.treated_tasks()
         return as_json(values)
 
-    def intervention_job(self, setting: str, method: str, seeds: str) -> str:
-        """Describe a job that treats the checkpoints of an ensemble as JSON.
+    def intervention_job(self, setting: str) -> str:
+        """Describe a job that treats the checkpoints of an ensemble of a setting as JSON.
 
-        The checkpoints themselves name the setting, the method and the seeds.
+        The checkpoints themselves name their setting, method and seeds.
         """
         return as_json(
             {
