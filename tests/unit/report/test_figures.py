@@ -19,12 +19,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import treated_tables
+import xarray as xr
 from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 from tiers import slow_except
 
-from plasticity.config import registry
-from plasticity.config.models import Curvature, Statistics
+from plasticity.config import quantities, registry
+from plasticity.config.models import FAMILIES, Curvature, Statistics
 from plasticity.curvature import measure
 from plasticity.errors import StudyError
 from plasticity.report import panels
@@ -49,6 +51,7 @@ ROOT = Path(__file__).parents[3]
 STYLE_FILE = ROOT / "workflow/style.yaml"
 STYLE = Style.read(STYLE_FILE)
 NAMES = registry.names("figures")
+OPERATORS = re.compile("(treated_)?(fisher|hessian)")
 BLOCKS = ["hidden_1", "hidden_2", "output", "last_two", "all"]
 CURVATURE = Curvature.of(
     {
@@ -58,6 +61,20 @@ CURVATURE = Curvature.of(
         "every": 1,
     }
 )
+COPIES = {  # family and strength of each treatment
+    "none": ("control", np.nan),
+    "fresh": ("control", np.nan),
+    "reset_optimizer": ("control", np.nan),
+    "shrink(strength=0.3)": ("restoring", 0.3),
+    "shrink(strength=0.6)": ("restoring", 0.6),
+    "shrink(strength=0.8)": ("restoring", 0.8),
+    "reset_last_layer": ("restoring", np.nan),
+    "low_rank(strength=0.05)": ("harmful", 0.05),
+    "low_rank(strength=0.9)": ("harmful", 0.9),
+    "rescale_layers(strength=2)": ("preserving", 2.0),
+    "rescale_layers(strength=5)": ("preserving", 5.0),
+}
+COPY_STATUSES = ("trained", "diverged", "run_diverged", "unchanged")
 ARMS = ["none", "l2(strength=0.001)", "l2(strength=0.01)", "wasserstein(strength=0.01)", "fresh"]
 DPI = 60
 TOLERANCE = 3  # root mean square difference of pictures; swapped colours and lost axes exceed it
@@ -97,7 +114,72 @@ def setting(
         for name in outcomes.FRESH
         if name != "fresh_test_error"
     }
-    return summaries.add_gaps(data.assign(baseline))
+    data = summaries.add_gaps(data.assign(baseline))
+    has_interventions = "none" in arms and tasks > 1
+    return with_interventions(data, table, seed) if has_interventions else data
+
+
+def with_interventions(data, table, seed):
+    """Add treated copies of checkpoints of the arm none, at the first and the last task boundary.
+
+    Each treatment has an effect of its own on all quantities, and each copy has noise.
+    """
+    treated = {
+        "arm": ["none"],
+        "seed": data.seed.values,
+        "task": [1, data.sizes["task"] - 1],
+        "treatment": list(COPIES),
+        "block": data.block.values,
+    }
+    families = list(FAMILIES)
+    effects = np.random.default_rng(seed).uniform(size=len(COPIES))
+    variables = {}
+    for name, variable in table.items():
+        dims = [dim for dim in treated if dim in (*variable.dims, "treatment")]
+        if {"rank", "grid", "step"} & set(variable.dims) or name.endswith("status"):
+            continue
+        draw = np.random.default_rng([seed, *name.encode()])
+        noise = draw.uniform(size=[len(treated[dim]) for dim in dims])
+        sign = quantities.describe(name).claimed_sign or 1
+        signal = effects if sign > 0 else 1 - effects
+        along = [-1 if dim == "treatment" else 1 for dim in dims]
+        values = 0.1 + 0.6 * signal.reshape(along) + 0.2 * noise
+        if name == "feature_rank":
+            values[..., 2:] = np.nan
+        names = [f"treated_{dim}" if dim in ("arm", "task") else dim for dim in dims]
+        variables[f"treated_{name}"] = (names, values)
+    shape = variables["treated_final_error"][1].shape
+    flags = {"flag_meanings": " ".join(COPY_STATUSES), "flag_values": range(4)}
+    copy_dims = ("treated_arm", "seed", "treated_task", "treatment")
+    variables["treated_copy_status"] = (copy_dims, np.zeros(shape, np.int8), flags)
+    codes = [families.index(family) for family, _ in COPIES.values()]
+    flags = {"flag_meanings": " ".join(families), "flag_values": range(len(families))}
+    variables["treatment_family"] = ("treatment", codes, flags)
+    variables["treatment_strength"] = ("treatment", [strength for _, strength in COPIES.values()])
+    coordinates = {
+        "treated_arm": treated["arm"],
+        "treated_task": treated["task"],
+        "treatment": treated["treatment"],
+    }
+    return data.assign(variables).assign_coords(coordinates)
+
+
+def without_copies(data, is_missing):
+    """Copy a dataset in which the copies diverged where `is_missing(data)` holds."""
+    status = data["treated_copy_status"]
+    treated = {
+        name: data[name].where(~is_missing(data))
+        for name in data
+        if str(name).startswith("treated_") and name != "treated_copy_status"
+    }
+    missing = is_missing(data).broadcast_like(status).transpose(*status.dims)
+    status = xr.where(missing, 1, status, keep_attrs=True)
+    return data.assign(treated | {"treated_copy_status": status})
+
+
+def without_interventions(data):
+    """Copy a dataset without treated copies."""
+    return data.drop_vars([name for name in data.variables if str(name).startswith("treat")])
 
 
 def without(data, is_missing):
@@ -118,7 +200,7 @@ def constant(data, *names):
 
 def without_curvature(data):
     """Copy a dataset without the measures of operators."""
-    return data.drop_vars([name for name in data if name.startswith(("fisher", "hessian"))])
+    return data.drop_vars([name for name in data if OPERATORS.match(str(name))])
 
 
 def with_operator(data, operator):
@@ -130,7 +212,10 @@ def with_operator(data, operator):
 def tables_of(datasets):
     """Compute the tables that figures are drawn from."""
     settings, draws = (
-        [SettingArrays.from_dataset(name, data) for name, data in datasets.items()],
+        [
+            SettingArrays.from_dataset(name, without_interventions(data))
+            for name, data in datasets.items()
+        ],
         Draws(49),
     )
     explanations = [panel.explanations() for panel in settings]
@@ -149,7 +234,7 @@ def tables_of(datasets):
         "outcomes": summaries.outcomes(datasets),
         "tuning": pd.DataFrame(columns=summaries.TUNING_COLUMNS),
     }
-    return adjust_p_values(tested, Statistics()) | others
+    return adjust_p_values(tested, Statistics()) | others | treated_tables.tables(datasets)
 
 
 def draw(name, datasets, tables=None, style=STYLE):
@@ -213,6 +298,13 @@ STUDIES = {
     "constant measures": {
         "a_b_relu": constant(setting(), "fisher_effective_rank", "dead_fraction")
     },
+    "some copies diverged": {
+        "a_b_relu": without_copies(
+            setting(), lambda data: (data.treatment != "none") & (data.seed == 1)
+        )
+    },
+    "all copies diverged": {"a_b_relu": without_copies(setting(), lambda data: data.seed >= 0)},
+    "no treated copies": {"a_b_relu": without_interventions(setting())},
     "special characters in an arm": {"a_b_relu": setting(arms=SPECIAL_CHARACTERS)},
 }
 
@@ -301,6 +393,7 @@ SWAPPED_COLOURS = replace(
     operators=rotate_values(STYLE.operators),
     evaluation_points=rotate_values(STYLE.evaluation_points),
     stages=rotate_values(STYLE.stages),
+    families=rotate_values(STYLE.families),
     sequence="cool",
     signed="RdBu",
     quiet="#ff0000",

@@ -8,6 +8,7 @@ from plasticity.config.quantities import describe
 from plasticity.statistics.resampling import t_interval
 
 OUTCOMES = ("final_error", "online_error")
+ALL_OUTCOMES = (*OUTCOMES, "final_loss", "update_norm")
 TREATMENTS = [
     *("setting", "arm", "task", "treatment", "treatment_family", "strength", "quantity", "block"),
     *("mean", "change", "low", "high", "seeds", "note"),
@@ -15,22 +16,26 @@ TREATMENTS = [
 INTERVENTIONS = [
     *("setting", "arm", "task", "measure", "block", "outcome", "statistic", "versus", "seeds"),
     *("treatments", "estimate", "low", "high", "p", "power", "interval", "note"),
+    *("settings", "sign_agreement"),
 ]
 COUNTEREXAMPLES = ["setting", "arm", "task", "treatment", "measure", "outcome", "kind"]
 
 
 def copies(data, name):
-    """Yield values with dims (seed, task, treatment) by block, for each arm."""
-    values = data[f"treated_{name}"]
-    is_trained = data["treated_copy_status"] == 0
-    for arm in data.treated_arm.values:
-        of_arm = values.where(is_trained).sel(treated_arm=arm)
-        if "block" not in values.dims:
-            yield arm, "", of_arm.transpose("seed", "treated_task", "treatment")
-            continue
-        for block in data.block.values:
-            of_block = of_arm.sel(block=block)
-            yield arm, block, of_block.transpose("seed", "treated_task", "treatment")
+    """List the values of trained copies: arm, block, and values (seed, task, treatment).
+
+    The block is the last that has values.
+    """
+    values = data[f"treated_{name}"].where(data["treated_copy_status"] == 0)
+    block = ""
+    if "block" in values.dims:
+        values = values.dropna("block", how="all")
+        if values.sizes["block"] == 0:
+            return []
+        values = values.isel(block=-1)
+        block = str(values.block.item())
+    values = values.transpose("treated_arm", "seed", "treated_task", "treatment")
+    return [(str(arm), block, values.sel(treated_arm=arm)) for arm in data.treated_arm.values]
 
 
 def quantities_of(data):
@@ -50,35 +55,36 @@ def mean_interval(values):
 def treatments(datasets):
     """Compute means and changes of every quantity."""
     rows = []
-    for setting, data in datasets.items():
-        if "treated_final_error" not in data:
-            continue
-        families = data["treatment_family"].attrs["flag_meanings"].split()
+    for setting, data in with_interventions(datasets).items():
+        words = data["treatment_family"].attrs["flag_meanings"].split()
+        families = [words[code] for code in data["treatment_family"].values]
+        strengths = data["treatment_strength"].values
         for name in quantities_of(data):
             for arm, block, values in copies(data, name):
-                for copy in values.treatment.values:
-                    one = values.sel(treatment=copy)
-                    change = one - values.sel(treatment="none")
-                    for task in values.treated_task.values:
-                        mean = mean_interval(one.sel(treated_task=task).values)[0]
-                        interval = mean_interval(change.sel(treated_task=task).values)
-                        of_copy = data.sel(treatment=copy)
-                        family = families[int(of_copy["treatment_family"])]
-                        strength = float(of_copy["treatment_strength"])
-                        about = [setting, arm, task, copy, family, strength, name, block]
-                        seeds = int(one.sel(treated_task=task).notnull().sum())
+                names = values.treatment.values
+                of_copies = values.values
+                changes = of_copies - of_copies[..., [list(names).index("none")]]
+                for t, task in enumerate(values.treated_task.values):
+                    for c, copy in enumerate(names):
+                        about = [setting, arm, task, copy, families[c], strengths[c], name, block]
+                        mean = mean_interval(of_copies[:, t, c])[0]
+                        seeds = np.isfinite(of_copies[:, t, c]).sum()
+                        interval = mean_interval(changes[:, t, c])
                         rows.append([*about, mean, *interval, seeds, ""])
     return pd.DataFrame(rows, columns=TREATMENTS)
+
+
+def with_interventions(datasets):
+    """Select the settings that have interventions."""
+    return {name: data for name, data in datasets.items() if "treated_final_error" in data}
 
 
 def interventions(datasets):
     """Compute τ within checkpoints, as the mean over treated tasks and seeds."""
     rows = []
-    for setting, data in datasets.items():
-        if "treated_final_error" not in data:
-            continue
+    for setting, data in with_interventions(datasets).items():
         for measure in quantities_of(data):
-            if measure in ("final_error", "final_loss", "online_error", "update_norm"):
+            if measure in ALL_OUTCOMES:
                 continue
             for outcome in OUTCOMES:
                 errors = {arm: values for arm, _, values in copies(data, outcome)}
@@ -86,18 +92,18 @@ def interventions(datasets):
                     interval = mean_interval(taus(values.values, errors[arm].values))
                     about = [setting, arm, "all", measure, block, outcome, "tau", ""]
                     counts = [values.sizes["seed"], values.sizes["treatment"]]
-                    rows.append([*about, *counts, *interval, np.nan, np.nan, "", ""])
+                    rows.append([*about, *counts, *interval, np.nan, np.nan, "", "", 1, np.nan])
     table = pd.DataFrame(rows, columns=INTERVENTIONS)
-    summaries = [
-        [
-            *("all", arm, "all", measure, block, outcome, "tau", "", 0, 0),
-            *mean_interval(group["estimate"].to_numpy(float)),
-            *(np.nan, np.nan, "", ""),
-        ]
-        for (arm, measure, block, outcome), group in table.groupby(
-            ["arm", "measure", "block", "outcome"], sort=False
-        )
-    ]
+    keys = ["arm", "measure", "outcome"]
+    summaries = []
+    for (arm, measure, outcome), group in table.groupby(keys, sort=False):
+        estimates = group["estimate"].dropna().to_numpy(float)
+        if not estimates.size:
+            continue
+        agreement = np.mean(estimates * describe(measure).claimed_sign > 0)
+        about = ["all", arm, "all", measure, "", outcome, "tau", "", 0, 0]
+        numbers = [*mean_interval(estimates), np.nan, np.nan, "", "", len(estimates), agreement]
+        summaries.append([*about, *numbers])
     return pd.DataFrame([*rows, *summaries], columns=INTERVENTIONS)
 
 
@@ -121,7 +127,7 @@ def counterexamples(table):
     rows = []
     for outcome in OUTCOMES:
         errors = table[table["quantity"] == outcome].set_index(keys)
-        for _, row in table[table["block"].isin(["all"])].iterrows():
+        for _, row in table[~table["quantity"].isin(ALL_OUTCOMES)].iterrows():
             error = errors.loc[tuple(row[keys])]
             sign = describe(row["quantity"]).claimed_sign
             ends = sorted([sign * row["low"], sign * row["high"]])

@@ -30,14 +30,8 @@ def of_explained_arm(table: pd.DataFrame, settings: Collection[str]) -> pd.DataF
 
 
 def of_quantity(table: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """Select the rows of the table of treatments about an outcome or a measure.
-
-    Of each setting they are those of the last block that has values: that of the whole network, or
-    for the feature rank the last hidden layer.
-    """
-    rows = table[(table["quantity"] == quantity) & table["mean"].notna()]
-    last_blocks = rows.drop_duplicates("setting", keep="last").set_index("setting")["block"]
-    return rows[rows["block"] == rows["setting"].map(last_blocks)]
+    """Select the rows of the table of treatments that have a value of an outcome or a measure."""
+    return table[(table["quantity"] == quantity) & table["mean"].notna()]
 
 
 def at_telling_task(table: pd.DataFrame) -> pd.DataFrame:

@@ -64,16 +64,13 @@ def _explanations(datasets: Mapping[str, xr.Dataset]) -> list[str]:
 
 
 def _select(table: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
-    """Select τ over all treated tasks, one row per setting and measure: of its last block."""
+    """Select τ as the mean over all treated tasks, one row per setting and measure."""
     table = of_explained_arm(table, settings)
-    table = table[
+    return table[
         (table["statistic"] == "tau")
         & (table["outcome"] == OUTCOME)
         & (table["task"].astype(str) == "all")
     ]
-    has_estimate = table["estimate"].notna()
-    ordered = pd.concat([table[~has_estimate], table[has_estimate]])
-    return ordered.drop_duplicates(["setting", "measure"], keep="last")
 
 
 def _draw_groups(
@@ -134,6 +131,9 @@ def _draw_line(
     axis.plot(interval, [y, y], color=colour, linewidth=2 if is_summary else 0.9)
     marker, size = ("D", 3.5) if is_summary else ("o", 2.5)
     axis.plot(sign * row["estimate"], y, marker, color=colour, markersize=size)
+    if is_summary and describe(measure).claimed_sign and np.isfinite(row["sign_agreement"]):
+        count = f"{round(row['sign_agreement'] * row['settings'])}/{row['settings']:.0f}"
+        axis.text(1.08, y, count, fontsize=SMALL_FONT, va="center", color=style.quiet)
 
 
 def _colour(measure: str, style: Style) -> str:

@@ -98,7 +98,6 @@ def _add_correlation(
     rows = correlations[
         (correlations["setting"] == first["setting"])
         & (correlations["measure"] == first["quantity"])
-        & (correlations["block"] == first["block"])
         & (correlations["outcome"] == OUTCOME)
         & (correlations["statistic"] == "tau")
         & (correlations["task"].astype(str) == "all")
