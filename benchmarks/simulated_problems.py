@@ -102,7 +102,7 @@ def coverage(
         effects = simulate_effects(np.random.default_rng([index, 1]), problems, settings)
         if not is_clustered:
             effects["problem"] = effects["setting"]
-        row = meta_analysis._over_settings(effects, claimed=0, relevant=0.3)
+        row = meta_analysis.combine_effects_over_settings(effects, claimed=0, relevant=0.3)
         covered["consistency"] += row["low"] <= np.tanh(TRUE_Z) <= row["high"]
         problem_names = dict(zip(effects["setting"], effects["problem"], strict=True))
         by_setting = dict(zip(effects["setting"], effects["z"], strict=True))

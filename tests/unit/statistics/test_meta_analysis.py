@@ -57,7 +57,7 @@ def test_meta_analysis_equals_the_formulas():
         {"setting": list("abcd"), "z": z, "error": error, "p": [0.01, 0.2, 0.03, 0.5], "seeds": 5}
     )
     effects["problem"] = effects["setting"]
-    row = meta_analysis._over_settings(effects, claimed=1, relevant=0.3)
+    row = meta_analysis.combine_effects_over_settings(effects, claimed=1, relevant=0.3)
 
     q, _, _ = heterogeneity(z, error, 0)
     assert row["q"] == pytest.approx(q)
@@ -90,7 +90,7 @@ def test_settings_of_one_problem_are_combined_into_one_effect():
     error = np.array([0.1, 0.2, 0.15, 0.1, 0.3])
     effects = pd.DataFrame({"setting": list("abcde"), "z": z, "error": error, "p": 0.5, "seeds": 5})
     effects["problem"] = ["first", "second", "second", "third", "second"]
-    row = meta_analysis._over_settings(effects, claimed=1, relevant=0.3)
+    row = meta_analysis.combine_effects_over_settings(effects, claimed=1, relevant=0.3)
 
     second = [1, 2, 4]
     combined = pd.DataFrame(
@@ -103,7 +103,7 @@ def test_settings_of_one_problem_are_combined_into_one_effect():
         }
     )
     combined["problem"] = combined["setting"]
-    expected = meta_analysis._over_settings(combined, claimed=1, relevant=0.3)
+    expected = meta_analysis.combine_effects_over_settings(combined, claimed=1, relevant=0.3)
     for name in ("estimate", "low", "high", "p", "q", "i_squared", "prediction_low"):
         assert row[name] == pytest.approx(expected[name]), name
     assert (row["settings"], row["problems"]) == (5, 3)

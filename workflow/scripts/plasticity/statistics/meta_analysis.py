@@ -143,7 +143,8 @@ def consistency(settings: Sequence[SettingArrays], draws: Draws, relevant: float
     for (measure, outcome, association), of_settings in effects.items():
         keys: Row = {"measure": measure, "outcome": outcome, "association": association}
         sign = quantities.describe(measure).claimed_sign
-        rows.append({**keys, **_over_settings(pd.DataFrame(of_settings), sign, relevant)})
+        combined = combine_effects_over_settings(pd.DataFrame(of_settings), sign, relevant)
+        rows.append({**keys, **combined})
     return pd.DataFrame(rows, columns=CONSISTENCY_COLUMNS)
 
 
@@ -179,13 +180,16 @@ def _effects(
                 yield (variant.measure, outcome, association), effect
 
 
-def _over_settings(effects: pd.DataFrame, claimed: int, relevant: float) -> Row:
-    """Combine the effects of one measure, outcome and association.
+def combine_effects_over_settings(effects: pd.DataFrame, claimed: int, relevant: float) -> Row:
+    """Combine the effects of one measure and outcome, see `consistency`.
 
     Args:
         effects: columns ``setting, problem, z, error, p, seeds``, a row per setting.
         claimed: sign of the claim; 0 without one.
-        relevant: see `consistency`.
+        relevant: correlation over problems whose power is computed.
+
+    Returns:
+        The columns of `consistency` from ``claim`` on.
     """
     is_known = effects["z"].notna() & (effects["error"] > 0)
     known = effects[is_known]

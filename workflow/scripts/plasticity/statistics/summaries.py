@@ -328,9 +328,13 @@ def series(data: xr.Dataset) -> Iterator[tuple[dict[str, str], xr.DataArray]]:
 
 
 def _is_measure(name: str, values: xr.DataArray) -> bool:
-    """Check whether a variable has one number per block and is not an estimate of an error."""
+    """Check whether a variable has one number per task and block, and is not an estimate of an error.
+
+    Measures of treated copies have other tasks.
+    """
+    is_per_block = {"task", "block"} <= set(values.dims)
     has_spectrum = bool({"rank", "grid"} & set(values.dims))
-    return "block" in values.dims and not has_spectrum and not name.endswith(NO_MEASURES)
+    return is_per_block and not has_spectrum and not name.endswith(NO_MEASURES)
 
 
 def _note(seeds: int, complete: int) -> str:
