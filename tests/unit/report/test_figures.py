@@ -6,6 +6,7 @@ pytest tests/unit/report/test_figures.py -k equals_its_picture \
 Then look at each picture that changed.
 """
 
+import functools
 import itertools
 import json
 import re
@@ -19,7 +20,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import treated_tables
 import xarray as xr
 from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
@@ -34,16 +34,19 @@ from plasticity.report.style import Style, as_line_options, lay_out, save
 from plasticity.statistics import (
     associations,
     comparisons,
+    interventions,
     lead_lag,
     meta_analysis,
     population,
     prediction,
     resampling,
     summaries,
+    treatment_effects,
 )
 from plasticity.statistics.hypotheses import adjust_p_values
 from plasticity.statistics.resampling import Draws
 from plasticity.statistics.setting_arrays import SettingArrays
+from plasticity.statistics.treated_arrays import TreatedArrays, has_interventions
 from plasticity.storage import netcdf
 from plasticity.training import outcomes
 
@@ -116,10 +119,10 @@ def setting(
     }
     data = summaries.add_gaps(data.assign(baseline))
     has_interventions = "none" in arms and tasks > 1
-    return with_interventions(data, table, seed) if has_interventions else data
+    return with_copies(data, table, seed) if has_interventions else data
 
 
-def with_interventions(data, table, seed):
+def with_copies(data, table, seed):
     """Add treated copies of checkpoints of the arm none, at the first and the last task boundary.
 
     Each treatment has an effect of its own on all quantities, and each copy has noise.
@@ -212,10 +215,7 @@ def with_operator(data, operator):
 def tables_of(datasets):
     """Compute the tables that figures are drawn from."""
     settings, draws = (
-        [
-            SettingArrays.from_dataset(name, without_interventions(data))
-            for name, data in datasets.items()
-        ],
+        [SettingArrays.from_dataset(name, data) for name, data in datasets.items()],
         Draws(49),
     )
     explanations = [panel.explanations() for panel in settings]
@@ -234,7 +234,26 @@ def tables_of(datasets):
         "outcomes": summaries.outcomes(datasets),
         "tuning": pd.DataFrame(columns=summaries.TUNING_COLUMNS),
     }
-    return adjust_p_values(tested, Statistics()) | others | treated_tables.tables(datasets)
+    return adjust_p_values(tested, Statistics()) | others | tables_of_interventions(datasets, draws)
+
+
+def tables_of_interventions(datasets, draws):
+    """Compute the tables of treated copies."""
+    settings = [
+        TreatedArrays.from_dataset(name, data)
+        for name, data in datasets.items()
+        if has_interventions(data)
+    ]
+    problems = {arrays.setting: arrays.setting for arrays in settings}
+    return {
+        "treatments": treatment_effects.treatments(settings, draws),
+        "interventions": interventions.interventions(
+            settings, problems, draws, 0.3, "fisher_effective_rank"
+        ),
+        "intervention_counterexamples": treatment_effects.find_intervention_counterexamples(
+            settings, draws, 0.05, 0.2
+        ),
+    }
 
 
 def draw(name, datasets, tables=None, style=STYLE):
@@ -264,6 +283,7 @@ TWO_SETTINGS = {
     f"digits_labels_{activation}": setting(seed, tasks=12)
     for seed, activation in enumerate(["relu", "tanh"])
 }
+FOUR_SETTINGS = {f"digits_labels_{k}": setting(k) for k in range(4)}
 LONG_NAMES = [f"digits_labels_some_rather_long_name_{k}" for k in range(9)]
 INTERVENTIONS = [
     f"{method}(strength=0.1)"
@@ -316,6 +336,12 @@ def study(request):
     """Datasets and tables of a study."""
     datasets = STUDIES[request.param]
     return datasets, tables_of(datasets)
+
+
+@functools.cache
+def tables_of_four():
+    """Compute the tables of treated copies of four settings; tests do not change them."""
+    return tables_of_interventions(FOUR_SETTINGS, Draws(49))
 
 
 @pytest.fixture(scope="module")
@@ -687,6 +713,223 @@ def test_operators_have_lines_and_bars_for_errors_of_estimates():
     np.testing.assert_allclose(middles, selected.mean("seed"), rtol=1e-6)
 
 
+# Interventions
+
+
+RELU = "digits_labels_relu"
+INTERVENTION_FIGURES = [
+    name for name in NAMES if registry.constant("figures", name, "CATEGORY") == "4 Interventions"
+]
+
+
+def copies_of(name, block="all"):
+    """Return the treated values of a quantity in the ReLU setting: seed, task, treatment."""
+    values = TWO_SETTINGS[RELU][f"treated_{name}"].sel(treated_arm="none")
+    return values.sel(block=block) if "block" in values.dims else values
+
+
+def changes_of(name, block="all"):
+    """Return the changes to the copy without a treatment: seed, task, treatment."""
+    values = copies_of(name, block)
+    return values - values.sel(treatment="none")
+
+
+def points_of(axis, **look):
+    """Return the points of lines with this look, sorted, shape (point, 2)."""
+    chosen = [
+        line
+        for line in axis.lines
+        if all(plt.getp(line, name) == value for name, value in look.items())
+    ]
+    points = [np.column_stack(line.get_data()) for line in chosen]
+    return np.array(sorted(map(tuple, np.concatenate(points))))
+
+
+def test_four_figures_show_interventions():
+    assert INTERVENTION_FIGURES == ["doses", "necessity", "rivals", "treatments"]
+
+
+@pytest.mark.parametrize("name", INTERVENTION_FIGURES)
+def test_study_without_interventions_says_not_measured(name):
+    figure = draw(name, STUDIES["no treated copies"])
+    for axis in figure.axes:
+        assert [text.get_text() for text in axis.texts] == ["not measured"]
+
+
+@pytest.mark.parametrize("name", INTERVENTION_FIGURES)
+def test_figure_of_four_settings_fits_on_a_page(name):
+    width, height = draw(name, FOUR_SETTINGS, tables_of_four()).get_size_inches()
+    assert height <= 1.4 * width
+
+
+def test_treated_copies_of_the_late_task_are_filled_points(tables):
+    axis = draw("treatments", TWO_SETTINGS, tables).axes[0]
+    restoring = [copy for copy, (family, _) in COPIES.items() if family == "restoring"]
+    colour = STYLE.families["restoring"]
+    x, y = copies_of("fisher_effective_rank"), copies_of("final_error")
+    for task, marker, fill in ((1, "s", "none"), (11, "o", colour)):
+        wanted = {"treated_task": task, "treatment": restoring}
+        expected = [values.sel(wanted).mean("seed").values for values in (x, y)]
+        drawn = points_of(axis, color=colour, marker=marker, markerfacecolor=fill)
+        np.testing.assert_allclose(drawn, np.array(sorted(zip(*expected, strict=True))), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("treatment", "marker"), [("none", "X"), ("fresh", "*")])
+def test_two_controls_have_markers_of_their_own(tables, treatment, marker):
+    axis = draw("treatments", TWO_SETTINGS, tables).axes[2]
+    rank = copies_of("feature_rank", "hidden_2").sel(treatment=treatment)
+    error = copies_of("final_error").sel(treatment=treatment)
+    expected = np.column_stack([values.mean("seed").values for values in (rank, error)])
+    drawn = points_of(axis, marker=marker)
+    np.testing.assert_allclose(drawn, np.array(sorted(map(tuple, expected))), rtol=1e-6)
+
+
+def test_panel_of_treatments_states_the_correlation_of_the_table(tables):
+    axes = draw("treatments", TWO_SETTINGS, tables).axes
+    table = tables["interventions"]
+    wanted = {
+        "setting": RELU,
+        "task": "all",
+        "measure": "weight_norm",
+        "outcome": "final_error",
+        "statistic": "tau",
+    }
+    (row,) = table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)].to_dict("records")
+    text = f"τ = {row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    assert axes[6].get_title(loc="right") == text
+
+
+def line_of(axis, heading, name):
+    """Return the height of a line of a forest plot: the first with this name below a heading."""
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    index = labels.index(name, labels.index(heading))
+    return axis.get_yticks()[index]
+
+
+@pytest.mark.parametrize(
+    ("panel", "measure", "heading", "sign"),
+    [
+        (0, "fisher_effective_rank", "Fisher effective rank", -1),
+        (1, "weight_norm", "weight norm", 1),
+        (1, "fisher_top_eigenvalue", "Fisher top eigenvalue (no claim)", 1),
+    ],
+)
+@pytest.mark.parametrize(
+    ("setting_name", "label"), [(RELU, "digits labels relu"), ("all", "all settings")]
+)
+def test_rival_that_orders_copies_as_claimed_lies_on_the_right(
+    tables, panel, measure, heading, sign, setting_name, label
+):
+    axis = draw("rivals", TWO_SETTINGS, tables).axes[panel]
+    row = (
+        tables["interventions"]
+        .query("task == 'all' and outcome == 'final_error' and statistic == 'tau'")
+        .query(f"setting == '{setting_name}' and measure == '{measure}'")
+        .iloc[0]
+    )
+    y = line_of(axis, heading, label)
+    (bar, dot) = [line for line in axis.lines if (np.array(line.get_ydata()) == y).all()]
+    assert dot.get_xdata()[0] == pytest.approx(sign * row["estimate"])
+    interval = sign * np.array([row["low"], row["high"]])
+    assert np.array(bar.get_xdata()) == pytest.approx(interval, nan_ok=True)
+    is_grey = dot.get_color() == STYLE.quiet
+    assert is_grey == (measure == "fisher_top_eigenvalue")
+
+
+def test_rival_that_is_constant_is_undefined():
+    datasets = {"a_b_relu": constant(setting(), "treated_dead_fraction")}
+    axis = draw("rivals", datasets).axes[0]
+    (text,) = axis.texts
+    assert text.get_text() == "undefined"
+    assert text.get_position()[1] == line_of(axis, "dead units (share)", "a b relu")
+
+
+@pytest.mark.parametrize(
+    ("column", "treatment", "task"),
+    [(0, "shrink", 11), (1, "low_rank", 1), (2, "rescale_layers", 11)],
+)
+@pytest.mark.parametrize(("row", "quantity"), [(0, "final_error"), (1, "fisher_effective_rank")])
+def test_dose_response_is_the_mean_change_to_the_untreated_copy(
+    tables, column, treatment, task, row, quantity
+):
+    axis = draw("doses", TWO_SETTINGS, tables).axes[3 * row + column]
+    copies = [copy for copy in COPIES if copy.startswith(f"{treatment}(")]
+    changes = changes_of(quantity).sel(treated_task=task, treatment=copies)
+    line = lines(axis)["digits labels relu"]
+    assert list(line.get_xdata()) == [COPIES[copy][1] for copy in copies]
+    np.testing.assert_allclose(line.get_ydata(), changes.mean("seed"), rtol=1e-6)
+    low, high = resampling.t_interval(changes.transpose("treatment", "seed").values)
+    band = axis.collections[0].get_paths()[0].vertices[:, 1]
+    assert [band.min(), band.max()] == pytest.approx([low.min(), high.max()])
+
+
+def test_strengths_over_a_wide_range_are_logarithmic(tables):
+    axes = draw("doses", TWO_SETTINGS, tables).axes
+    assert [axis.get_xscale() for axis in axes[:3]] == ["linear", "log", "linear"]
+    assert [text.get_text() for text in axes[4].get_xticklabels()] == ["0.05", "0.9"]
+
+
+def test_map_has_a_point_per_treatment_with_its_intervals(tables):
+    axis = draw("necessity", TWO_SETTINGS, tables).axes[0]
+    x, y = changes_of("fisher_effective_rank"), changes_of("final_error")
+    for copy, (family, _) in COPIES.items():
+        if copy in ("none", "fresh"):
+            continue
+        of_copy = {"treatment": copy, "treated_task": 1 if family == "harmful" else 11}
+        changes = [values.sel(of_copy).values for values in (x, y)]
+        points = points_of(axis, color=STYLE.families[family], marker="o")
+        distances = np.abs(points - np.mean(changes, axis=1)).max(axis=1)
+        assert distances.min() < 1e-6, copy
+        ends = np.array([resampling.t_interval(values) for values in changes])
+        widths = [np.ptp(line.get_xdata()) for line in axis.lines]
+        heights = [np.ptp(line.get_ydata()) for line in axis.lines]
+        assert np.abs(np.array(widths) - np.ptp(ends[0])).min() < 1e-6
+        assert np.abs(np.array(heights) - np.ptp(ends[1])).min() < 1e-6
+
+
+def test_map_names_the_counterexamples_of_the_table_only(tables):
+    table = tables["intervention_counterexamples"].assign(kind="both")
+    of_panel = (
+        (table["setting"] == RELU)
+        & (table["measure"] == "fisher_effective_rank")
+        & (table["outcome"] == "final_error")
+    )
+    table.loc[of_panel & (table["treatment"] == "reset_last_layer"), "kind"] = "not_necessary"
+    is_harmful_late = (table["treatment"] == "low_rank(strength=0.9)") & (table["task"] == "11")
+    table.loc[of_panel & is_harmful_late, "kind"] = "not_sufficient"
+    shown = draw("necessity", TWO_SETTINGS, tables | {"intervention_counterexamples": table})
+    names = {"plasticity\nwithout curvature", "curvature\nwithout plasticity"}
+    names |= {"both restored", "both lost"}
+    assert {text.get_text() for text in shown.axes[0].texts} == names | {"reset_last_layer"}
+    assert {text.get_text() for text in shown.axes[1].texts} == names
+
+
+def test_map_names_each_quadrant_by_what_happens_there(tables):
+    axis = draw("necessity", TWO_SETTINGS, tables).axes[0]
+    corners = {text.get_text(): text.get_position() for text in axis.texts}
+    x, y = corners["plasticity\nwithout curvature"]
+    assert x < 0.5, "the rank falls"
+    assert y < 0.5, "the error falls"
+    x, y = corners["curvature\nwithout plasticity"]
+    assert x > 0.5
+    assert y > 0.5
+    assert axis.get_xlim()[0] < 0 < axis.get_xlim()[1]
+    assert axis.get_ylim()[0] < 0 < axis.get_ylim()[1]
+
+
+def test_names_of_many_counterexamples_do_not_overlap():
+    tables = tables_of_four()
+    table = tables["intervention_counterexamples"].assign(kind="not_necessary")
+    tables = tables | {"intervention_counterexamples": table}
+    with STYLE.applied():
+        figure = draw("necessity", FOUR_SETTINGS, tables)
+        figure.canvas.draw()
+    texts = visible_texts(figure)
+    assert len(texts) > 4 * (len(COPIES) - 1)
+    for (text, extent), (other_text, other_extent) in itertools.combinations(texts, 2):
+        assert not extent.overlaps(other_extent), (text, other_text)
+
+
 # Operators of users
 
 
@@ -724,6 +967,11 @@ def test_every_method_has_a_look_of_its_own():
     assert set(registry.names("methods")) == set(STYLE.methods)
     looks = [tuple(look) for look in STYLE.methods.values()]
     assert len(set(looks)) == len(looks)
+
+
+def test_every_family_of_treatments_has_a_colour_of_its_own():
+    assert set(STYLE.families) == set(FAMILIES)
+    assert len(set(STYLE.families.values())) == len(FAMILIES)
 
 
 def test_methods_can_be_told_apart_in_grey():

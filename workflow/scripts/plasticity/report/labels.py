@@ -127,8 +127,8 @@ def _write(axis: Axes, label: Label, centre: np.ndarray) -> None:
         bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.5},
         arrowprops={
             "arrowstyle": "-",
-            "color": label.colour,
-            "linewidth": 0.4,
+            "color": "black",
+            "linewidth": 0.5,
             "shrinkA": 0,
             "shrinkB": POINT_RADIUS,
         },

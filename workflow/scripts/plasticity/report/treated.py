@@ -29,6 +29,11 @@ def of_explained_arm(table: pd.DataFrame, settings: Collection[str]) -> pd.DataF
     return table[(table["arm"] == EXPLAINED_ARM) & table["setting"].isin(settings)]
 
 
+def of_treatments(table: pd.DataFrame, settings: Collection[str]) -> pd.DataFrame:
+    """Select the same rows of a table that has no mean over tasks, with tasks as numbers."""
+    return of_explained_arm(table, settings).astype({"task": int})
+
+
 def of_quantity(table: pd.DataFrame, quantity: str) -> pd.DataFrame:
     """Select the rows of the table of treatments that have a value of an outcome or a measure."""
     return table[(table["quantity"] == quantity) & table["mean"].notna()]

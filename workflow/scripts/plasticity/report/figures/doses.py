@@ -16,7 +16,7 @@ from plasticity.config.models import FAMILIES, method_of
 from plasticity.config.quantities import one_line_name
 from plasticity.report.panels import Panels, draw_band, finish, grid, primary_measure
 from plasticity.report.style import Style
-from plasticity.report.treated import at_telling_task, of_explained_arm, of_quantity
+from plasticity.report.treated import at_telling_task, of_quantity, of_treatments
 
 CATEGORY = "4 Interventions"
 TITLE = "dose and response"
@@ -35,7 +35,7 @@ def draw(
     arm without an intervention.
     """
     quantities = [OUTCOME, primary_measure(datasets)]
-    table = at_telling_task(of_explained_arm(tables["treatments"], datasets))
+    table = at_telling_task(of_treatments(tables["treatments"], datasets))
     table = _with_several_doses(table)
     columns = _columns(table)
     figure, panels = grid(
@@ -72,7 +72,7 @@ def _columns(table: pd.DataFrame) -> dict[str, str]:
         of_family = table[table["treatment_family"] == family]
         for name, rows in of_family.groupby("name", sort=False):
             tasks = " or ".join(str(task) for task in sorted(set(rows["task"])))
-            columns[str(name)] = f"{name}\n{family}, before task {tasks}"
+            columns[str(name)] = f"{name}\n{family}\nbefore task {tasks}"
     return columns
 
 

@@ -27,10 +27,11 @@ from plasticity.report.treated import (
     at_telling_task,
     legend_of_controls,
     legend_of_families,
-    of_explained_arm,
     of_quantity,
+    of_treatments,
     point_look,
 )
+from plasticity.statistics.treatment_effects import NOT_NECESSARY, NOT_SUFFICIENT
 
 CATEGORY = "4 Interventions"
 TITLE = "necessary and sufficient"
@@ -46,6 +47,7 @@ QUADRANTS = {
 }
 PANELS = 2  # in a row: names need room
 HEIGHT = 2.5
+RING_SIZE = 5.5  # points
 LEAST_SHARE = 0.3  # of the panel's width and height on each side of zero
 
 
@@ -64,7 +66,7 @@ def draw(
         HEIGHT,
         own_xlabels={OUTCOME: f"change of the {one_line_name(measure)}"},
     )
-    table = at_telling_task(of_explained_arm(tables["treatments"], datasets))
+    table = at_telling_task(of_treatments(tables["treatments"], datasets))
     points = _points(table, measure)
     counterexamples = _counterexamples(tables["intervention_counterexamples"], points, measure)
     for setting in datasets:
@@ -82,6 +84,7 @@ def draw(
         if axis in texts:
             of_setting = points[points["setting"] == setting]
             named = counterexamples[counterexamples["setting"] == setting]
+            _ring_points(axis, named)
             places = of_setting[["x", "y"]].to_numpy(float)
             label_points(figure, axis, _labels(named, style), places, texts[axis])
     return figure
@@ -105,8 +108,12 @@ def _points(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 def _counterexamples(table: pd.DataFrame, points: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Select the points that the table names, those with the largest change of the error first."""
-    is_drawn = (table["measure"] == measure) & (table["outcome"] == OUTCOME)
-    named = of_explained_arm(table[is_drawn], set(points["setting"]))[COPY].drop_duplicates()
+    is_named = (
+        (table["measure"] == measure)
+        & (table["outcome"] == OUTCOME)
+        & table["kind"].isin([NOT_NECESSARY, NOT_SUFFICIENT])
+    )
+    named = of_treatments(table[is_named], set(points["setting"]))[COPY]
     found = points.merge(named, on=COPY)
     return found.sort_values("y", key=abs, ascending=False, kind="stable")
 
@@ -160,6 +167,19 @@ def _name_quadrants(axis: Axes, style: Style) -> list[Text]:
         )
         for (right, up), name in QUADRANTS.items()
     ]
+
+
+def _ring_points(axis: Axes, named: pd.DataFrame) -> None:
+    """Draw a ring around each point that is named."""
+    axis.plot(
+        named["x"],
+        named["y"],
+        "o",
+        color="black",
+        markerfacecolor="none",
+        markersize=RING_SIZE,
+        markeredgewidth=0.7,
+    )
 
 
 def _labels(named: pd.DataFrame, style: Style) -> list[Label]:

@@ -19,6 +19,8 @@ from plasticity.config.quantities import (
 from plasticity.report.panels import SMALL_FONT, finish, main_operator, primary_measure
 from plasticity.report.style import Style
 from plasticity.report.treated import of_explained_arm
+from plasticity.statistics.interventions import TAU
+from plasticity.statistics.treated_arrays import ALL_TASKS
 
 CATEGORY = "4 Interventions"
 TITLE = "each explanation within checkpoints"
@@ -67,9 +69,7 @@ def _select(table: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     """Select τ as the mean over all treated tasks, one row per setting and measure."""
     table = of_explained_arm(table, settings)
     return table[
-        (table["statistic"] == "tau")
-        & (table["outcome"] == OUTCOME)
-        & (table["task"].astype(str) == "all")
+        (table["statistic"] == TAU) & (table["outcome"] == OUTCOME) & (table["task"] == ALL_TASKS)
     ]
 
 

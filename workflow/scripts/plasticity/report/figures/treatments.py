@@ -27,8 +27,11 @@ from plasticity.report.treated import (
     marker_of,
     of_explained_arm,
     of_quantity,
+    of_treatments,
     point_look,
 )
+from plasticity.statistics.interventions import TAU
+from plasticity.statistics.treated_arrays import ALL_TASKS
 
 CATEGORY = "4 Interventions"
 TITLE = "error against measure within checkpoints"
@@ -54,9 +57,9 @@ def draw(
         HEIGHT,
         own_xlabels={name: one_line_name(name) for name in measures},
     )
-    table = of_explained_arm(tables["treatments"], datasets)
+    table = of_treatments(tables["treatments"], datasets)
     correlations = of_explained_arm(tables["interventions"], datasets)
-    tasks = sorted({int(task) for task in table["task"]})
+    tasks = sorted(set(table["task"]))
     for measure in measures:
         points = _points(table, measure)
         for setting in datasets:
@@ -79,7 +82,7 @@ def _points(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 def _draw_points(axis: Axes, points: pd.DataFrame, tasks: Sequence[int], style: Style) -> None:
     """Draw a point per treatment and task, filled for the last task."""
     markers = [
-        marker_of(str(row["treatment"]), list(tasks[:-1]), int(row["task"]))
+        marker_of(str(row["treatment"]), list(tasks[:-1]), row["task"])
         for _, row in points.iterrows()
     ]
     groups = points.assign(marker=markers).groupby(["task", "marker", "treatment_family"])
@@ -99,8 +102,8 @@ def _add_correlation(
         (correlations["setting"] == first["setting"])
         & (correlations["measure"] == first["quantity"])
         & (correlations["outcome"] == OUTCOME)
-        & (correlations["statistic"] == "tau")
-        & (correlations["task"].astype(str) == "all")
+        & (correlations["statistic"] == TAU)
+        & (correlations["task"] == ALL_TASKS)
     ]
     for _, row in rows.iterrows():
         if pd.isna(row["estimate"]):
