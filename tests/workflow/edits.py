@@ -20,7 +20,7 @@ RELU, TANH, SIN = "digits_labels_relu", "digits_labels_tanh", "digits_labels_sin
 METHODS = {RELU: ["none", "l2", "l2_init", "fresh"], TANH: ["none", "l2_init", "fresh"]}
 SEEDS = ["0", "1"]
 FIGURES = registry.names("figures")
-PAGES = ["outcomes", "explanations", "methods"]
+PAGES = ["outcomes", "explanations", "interventions", "methods"]
 
 
 def ensembles(methods: Mapping[str, Iterable[str]], seeds: Iterable[str]) -> list[str]:

@@ -53,6 +53,11 @@ TABLES = [
     "prediction",
     "early_warning",
     "redundancy",
+    "treatments",
+    "interventions",
+    "intervention_models",
+    "mediation",
+    "intervention_counterexamples",
     "comparisons",
     "profiles",
     "outcomes",
@@ -65,6 +70,10 @@ LONG_TABLES = {
     "null_models",
     "lead_lag",
     "measures",
+    "treatments",
+    "intervention_models",
+    "mediation",
+    "intervention_counterexamples",
 }  # the report does not show them
 ARMS = {
     RELU: ["none", "l2(strength=0.001)", "l2(strength=0.01)", "l2_init(strength=0.001)", "fresh"],

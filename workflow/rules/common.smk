@@ -44,6 +44,11 @@ TABLES = [
     "prediction",
     "early_warning",
     "redundancy",
+    "treatments",
+    "interventions",
+    "intervention_models",
+    "mediation",
+    "intervention_counterexamples",
     "comparisons",
     "profiles",
     "tuning",
@@ -68,6 +73,9 @@ PAGES = {
         "prediction": "how well measures rank checkpoints",
         "early_warning": "which measures warn of a large gap",
         "redundancy": "how far ranks are the same thing",
+    },
+    "interventions": {
+        "interventions": "which measure orders treated copies of a checkpoint by their error",
     },
     "methods": {
         "methods": "what became of each arm, late",

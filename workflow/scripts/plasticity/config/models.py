@@ -441,6 +441,8 @@ class Hypothesis:
             same task and seed.
         direction: Sign of the correlation, or of the difference of arm minus versus.
         measure: A measure, such as fisher_effective_rank. Alternative: versus.
+        test: What measure and outcome are correlated over: tasks of a run (association), or treated
+            copies of a checkpoint (interventions).
         evaluation_point: The data on which the measure is taken (default: next, if the measure has
             evaluation points).
         block: A layer, last_two or all (default: all, or the last layer that has the measure).
@@ -457,6 +459,7 @@ class Hypothesis:
     outcome: Literal["final_error", "online_error", "final_error_gap", "test_error"]
     direction: Literal["positive", "negative"]
     measure: str | None = None
+    test: Literal["association", "interventions"] = "association"
     evaluation_point: Literal["previous", "next"] | None = None
     block: str | None = None
     against: Literal["task", "shifted", "differenced", "mismatched"] = "mismatched"
@@ -469,13 +472,22 @@ class Hypothesis:
     @property
     def table(self) -> str:
         """The table that contains its test."""
+        if self.test == "interventions":
+            return "interventions"
         return "null_models" if self.measure else "comparisons"
 
     @property
     def row(self) -> dict[str, str]:
         """Values of the columns that identify its rows in the table."""
         columns: dict[str, str | None] = {"arm": self.arm, "outcome": self.outcome}
-        if self.measure:
+        if self.test == "interventions":
+            columns |= {
+                "measure": self.measure,
+                "block": self.block,
+                "statistic": "tau",
+                "task": "all",
+            }
+        elif self.measure:
             columns |= {
                 "measure": self.measure,
                 "evaluation_point": self.evaluation_point,
@@ -494,6 +506,11 @@ class Hypothesis:
     def claim(self) -> str:
         """The claim in words."""
         words = {name: value.replace("_", " ") for name, value in self.row.items()}
+        if self.test == "interventions":
+            return (
+                f"{words['measure']} orders treated copies of {self.arm} by {words['outcome']} "
+                f"({self.direction})"
+            )
         if self.measure:
             return (
                 f"{words['measure']} and {words['outcome']} of {self.arm} go together "

@@ -12,7 +12,15 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from plasticity.config import quantities, registry
-from plasticity.config.models import BASELINE, Dataset, Network, Optimizer, Problem, parts
+from plasticity.config.models import (
+    BASELINE,
+    Dataset,
+    Network,
+    Optimizer,
+    Problem,
+    method_of,
+    parts,
+)
 from plasticity.config.schema import MAX_NAME, StudyConfig, schemas_at
 from plasticity.config.spelling import hint
 
@@ -517,6 +525,43 @@ def _check_hypotheses(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} has neither measure nor versus. Add one of them."
         if "measure" in hypothesis:
             yield from _check_measure(key, hypothesis, config["curvature"])
+        if hypothesis.get("test") == "interventions":
+            yield from _check_test_of_interventions(key, hypothesis, config)
+
+
+def _check_test_of_interventions(
+    key: str, hypothesis: Mapping[str, Any], config: Mapping[str, Any]
+) -> Iterator[str]:
+    """Check that a hypothesis about treated copies fits the section `interventions`.
+
+    Args:
+        key: of the hypothesis.
+        hypothesis: with the test `interventions`.
+        config: of the study.
+    """
+    if "measure" not in hypothesis:
+        yield f"{key}.test is interventions, which tests a measure. Replace versus by measure."
+    for other in ("against", "evaluation_point", "stage"):
+        if other in hypothesis:
+            yield f"{key} has both test: interventions and {other}. Remove {other}."
+    if hypothesis["outcome"].endswith("_gap"):
+        yield (
+            f"{key}.outcome is {hypothesis['outcome']}, but treated copies of a checkpoint have no "
+            "gap. Use final_error: all of them learn the same task."
+        )
+    if "interventions" not in config:
+        yield (
+            f"{key}.test is interventions, but the config has no section interventions. Add the "
+            "section, or remove the hypothesis."
+        )
+        return
+    methods = config["interventions"].get("arms", ["none"])
+    arm = hypothesis.get("arm", "none")
+    if method_of(arm) not in methods:
+        yield (
+            f"{key}.arm is {arm}, whose checkpoints are not treated. Add {method_of(arm)} to "
+            "interventions.arms."
+        )
 
 
 def _check_measure(

@@ -33,6 +33,8 @@ KINDS = {
     "consistency": "association",
     "comparisons": "statistic",
     "population": "statistic",
+    "interventions": "statistic",
+    "intervention_models": "statistic",
 }
 COLUMNS = [
     "hypothesis",
@@ -168,7 +170,7 @@ def _matching_rows(hypothesis: Hypothesis, table: pd.DataFrame) -> list[int]:
     if hypothesis.settings:
         rows = rows[rows["setting"].isin(hypothesis.settings)]
     rows = rows[rows["setting"] != "all"]
-    if hypothesis.measure and hypothesis.block is None:
+    if hypothesis.table == "null_models" and hypothesis.block is None:
         rows = preferred_variants(rows, ["setting"])
     if rows.empty:
         raise StudyError(

@@ -217,9 +217,9 @@ def _family_rows(arrays: TreatedArrays, arm: int, draws: Draws) -> Iterator[Row]
                 mask = is_comparable[seed, task]
                 if mask.sum() < MIN_COPIES:
                     continue
-                residuals = residuals_of_ranks(
-                    arrays.x[indices, arm, seed, task][:, mask], arrays.y[:, arm, seed, task][:, mask]
-                )
+                x = arrays.x[indices, arm, seed, task][:, mask]
+                y = arrays.y[:, arm, seed, task][:, mask]
+                residuals = residuals_of_ranks(x, y)
                 of_cell = shares_between(residuals, families[:, mask])
                 drawn[seed, task] = of_cell
                 shares[..., seed, task] = of_cell[0]
@@ -270,7 +270,8 @@ def permuted_families(arrays: TreatedArrays, draws: Draws) -> np.ndarray:
     first_copy = [int(np.argmax(treatment_of_copy == t)) for t in range(len(arrays.treatments))]
     family_of_treatment = np.array([names.index(arrays.families[copy]) for copy in first_copy])
     permuted = family_of_treatment[draws.permutations(len(first_copy))]
-    return np.eye(len(names), dtype=np.float32)[permuted[:, treatment_of_copy]]
+    is_family = np.eye(len(names), dtype=np.float32)
+    return np.asarray(is_family[permuted[:, treatment_of_copy]])
 
 
 def residuals_of_ranks(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -35,6 +35,24 @@ CONSTANT = "constant over treatments"
 TOO_FEW_COPIES = f"fewer than {MIN_COPIES} copies"
 TAU, DIFFERENCE = "tau", "difference"
 MAX_TAU = 0.999  # stronger correlations are cut here, because Fisher's z of 1 is infinite
+# columns of the setting `all` that `combine_effects_over_settings` computes
+COLUMNS_OVER_SETTINGS = [
+    "estimate",
+    "low",
+    "high",
+    "p",
+    "power",
+    "claim",
+    "sign_agreement",
+    "worst_setting",
+    "worst_estimate",
+    "i_squared",
+    "settings",
+    "problems",
+    "seeds",
+    "interval",
+    "note",
+]
 KEYS_OVER_SETTINGS = ("arm", "task", "measure", "outcome", "statistic", "versus")
 MIN_ERROR = 1e-3  # of Fisher's z of a setting, so that no setting has an infinite weight
 COLUMNS = [
@@ -63,6 +81,21 @@ COLUMNS = [
     "interval",
     "note",
 ]
+
+
+@dataclass(frozen=True)
+class SettingEffect:
+    """A statistic in one setting.
+
+    Attributes:
+        row: of the table.
+        error: standard error over seeds.
+        problem: of the setting.
+    """
+
+    row: Row
+    error: float
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -108,13 +141,13 @@ def interventions(
         majority if there is no claim.
     """
     rows: list[Row] = []
-    effects: dict[tuple[str, ...], list[Row]] = {}
+    effects: dict[tuple[str, ...], list[SettingEffect]] = {}
     for arrays in settings:
         for row, error in _rows_of_setting(arrays, draws, relevant, primary):
             rows.append(row)
             if np.isfinite(error):
                 key = tuple(str(row[name]) for name in KEYS_OVER_SETTINGS)
-                effect = {"row": row, "error": error, "problem": problems[arrays.setting]}
+                effect = SettingEffect(row, error, problems[arrays.setting])
                 effects.setdefault(key, []).append(effect)
     rows += [_over_settings(of_settings, relevant) for of_settings in effects.values()]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -265,9 +298,7 @@ def _tau_rows(
                     "versus": "",
                     "claim": describe(measure).claimed_sign,
                     "seeds": int(means.seeds[index]),
-                    "treatments": fewest_copies(
-                        agreements.copies[m], agreements.taus[m, o], label
-                    ),
+                    "treatments": fewest_copies(agreements.copies[m], agreements.taus[m, o], label),
                 }
                 yield row | estimate.row(), float(means.error[index])
 
@@ -321,12 +352,12 @@ def contributions(
 ) -> np.ndarray:
     """Split the difference of two agreements into what each treatment contributes.
 
-    If two measures order copies equally well, they can be exchanged: for each treatment, either may
-    have taken the other's ranks. Let T be a difference of two sums over pairs of copies,
-    Σ sign(Δa)·sign(Δy) − Σ sign(Δb)·sign(Δy), and let w be −1 for the treatments whose ranks a and b
-    are exchanged. Then T is linear in w. Its coefficient of copy i is ½ Σⱼ (Bᵢⱼ + Cᵢⱼ)·sign(Δy), with
-    B = sign(aᵢ − aⱼ) − sign(bᵢ − bⱼ) and C = sign(aᵢ − bⱼ) − sign(bᵢ − aⱼ). So exchanging ranks flips
-    signs of treatments' contributions. Each sum has the denominator of its τ-b here.
+    If two measures order copies equally well, their ranks a and b can be exchanged in any
+    treatments. Let T be the difference of two sums over pairs of copies,
+    Σ sign(aᵢ − aⱼ)·sign(yᵢ − yⱼ) − Σ sign(bᵢ − bⱼ)·sign(yᵢ − yⱼ), and let w be −1 where ranks are
+    exchanged and 1 elsewhere. Then T = Σ wᵢ qᵢ, with qᵢ = ½ Σⱼ (B + C)·sign(yᵢ − yⱼ),
+    B = sign(aᵢ − aⱼ) − sign(bᵢ − bⱼ) and C = sign(aᵢ − bⱼ) − sign(bᵢ − aⱼ). So an exchange flips
+    the signs of what treatments contribute to T. Each sum is divided by the denominator of its τ-b.
 
     Args:
         arrays: of a setting.
@@ -500,25 +531,25 @@ def _tasks_of_label(is_defined: np.ndarray, label: int) -> np.ndarray:
     return defined if label == len(is_defined) else defined[defined == label]
 
 
-def _over_settings(of_settings: Sequence[Row], relevant: float) -> Row:
+def _over_settings(of_settings: Sequence[SettingEffect], relevant: float) -> Row:
     """Build the row of the setting ``all``.
 
     The model is that of `meta_analysis.consistency`. A difference of two τ lies in [−2, 2], so half
     of it is combined.
 
     Args:
-        of_settings: ``{row, error, problem}`` of each setting that has a value.
+        of_settings: the same statistic in each setting.
         relevant: see `interventions`.
     """
-    rows = pd.DataFrame([effect["row"] for effect in of_settings])
+    rows = pd.DataFrame([effect.row for effect in of_settings])
     first = rows.iloc[0]
     unit = 2.0 if first["statistic"] == DIFFERENCE else 1.0
     clipped = np.clip(rows["estimate"].to_numpy() / unit, -MAX_TAU, MAX_TAU)
-    errors = np.array([effect["error"] for effect in of_settings], dtype=float) / unit
+    errors = np.array([effect.error for effect in of_settings]) / unit
     effects = pd.DataFrame(
         {
             "setting": rows["setting"],
-            "problem": [effect["problem"] for effect in of_settings],
+            "problem": [effect.problem for effect in of_settings],
             "z": np.arctanh(clipped),
             # the error of Fisher's z by the delta method
             "error": np.maximum(errors / (1 - clipped**2), MIN_ERROR),
@@ -527,15 +558,20 @@ def _over_settings(of_settings: Sequence[Row], relevant: float) -> Row:
         }
     )
     combined = combine_effects_over_settings(effects, int(first["claim"]), relevant / unit)
+    row = pd.Series(combined, dtype=object).reindex(COLUMNS_OVER_SETTINGS)
     for name in ("estimate", "low", "high", "worst_estimate"):
-        combined[name] = unit * combined[name]
-    if combined["problems"] < MIN_PROBLEMS:
-        note = join_notes(str(combined["note"]).replace("one problem", ""), "too few problems")
-        nothing = dict.fromkeys(("low", "high", "p", "power"), np.nan)
-        combined |= {**nothing, "interval": "", "note": note}
+        row[name] = unit * row[name]
+    if row["problems"] < MIN_PROBLEMS:
+        row[["low", "high", "p", "power"]] = np.nan
+        row["interval"] = ""
+        row["note"] = row["note"] if row["problems"] == 1 else "too few problems"
     if first["claim"]:
-        combined["sign_agreement"] = combined["as_claimed"]
-    keys = {name: first[name] for name in KEYS_OVER_SETTINGS}
+        row["sign_agreement"] = combined["as_claimed"]
     blocks = rows["block"].unique()
-    combined |= {"block": blocks[0] if len(blocks) == 1 else "", "setting": "all"}
-    return {**keys, **combined, "treatments": int(rows["treatments"].min())}
+    return {
+        "setting": "all",
+        **{name: first[name] for name in KEYS_OVER_SETTINGS},
+        **row.to_dict(),
+        "block": blocks[0] if len(blocks) == 1 else "",
+        "treatments": int(rows["treatments"].min()),
+    }

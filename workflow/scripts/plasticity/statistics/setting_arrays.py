@@ -122,7 +122,7 @@ class SettingArrays:
             measures=np.stack(measures).astype(np.float64),
             outcome_names=names,
             outcomes=np.stack(outcomes).astype(np.float64),
-            problem=problem_of(data),
+            problem=_problem_of(data),
             errors=errors,
         )
 
@@ -245,7 +245,7 @@ def problems_of(settings: Sequence[SettingArrays]) -> dict[str, str]:
     return {arrays.setting: arrays.problem or arrays.setting for arrays in settings}
 
 
-def problem_of(data: xr.Dataset) -> str:
+def _problem_of(data: xr.Dataset) -> str:
     """Write everything in ``setting.problem`` of a dataset's settings as text; empty if unknown."""
     settings = json.loads(data.attrs.get("settings", "{}"))
     if "setting" not in settings:

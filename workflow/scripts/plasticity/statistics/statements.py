@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 
 from plasticity.config.models import BASELINE
-from plasticity.config.quantities import EXPLANATION
+from plasticity.config.quantities import EXPLANATION, describe, split_operator
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.null_models import MEANINGS
 from plasticity.statistics.resampling import SIGNIFICANCE_LEVEL
 
 OUTCOME = "final_error_gap"  # the outcome of most sentences
+INTERVENED_OUTCOME = "final_error"  # copies of a checkpoint learn one task, so they have no gap
 QUESTIONS = {
     "measure_first": "past values of the measure help to predict the outcome",
     "outcome_first": "the reverse holds",
@@ -46,6 +47,9 @@ def statements(tables: Mapping[str, pd.DataFrame], primary: str) -> pd.DataFrame
         *_lead_lag(tables["lead_lag"]),
         *_prediction(tables["prediction"]),
         *_comparisons(tables["comparisons"]),
+        *_interventions(tables["interventions"], primary),
+        *_rivals(tables["interventions"], primary),
+        *_intervention_counterexamples(tables["intervention_counterexamples"]),
         *_hypotheses(tables["hypotheses"]),
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -268,6 +272,88 @@ def _comparisons(comparisons: pd.DataFrame) -> Iterator[Statement]:
             f"none, late ({_interval_words(row)}, {test})."
         )
         yield _statement("comparisons", sentence, setting=setting)
+
+
+def _taus(interventions: pd.DataFrame) -> pd.DataFrame:
+    """Select the correlations with the final error over treated copies, mean over tasks."""
+    keys = {"outcome": INTERVENED_OUTCOME, "task": "all", "arm": EXPLAINED_ARM}
+    return _select(interventions, keys)
+
+
+def _place(setting: str) -> str:
+    """Write the setting of a row as words."""
+    return "over all settings" if setting == "all" else setting
+
+
+def _test_words(row: pd.Series) -> str:
+    """Write the adjusted p of a row as words."""
+    p = row["p_adjusted"]
+    return f"adjusted p = {p:.3g}" if np.isfinite(p) else "not tested"
+
+
+def _interventions(interventions: pd.DataFrame, primary: str) -> Iterator[Statement]:
+    """State how well the primary rank orders the treated copies of a checkpoint."""
+    rows = _select(_taus(interventions), {"measure": primary, "statistic": "tau"})
+    for _, row in rows.iterrows():
+        setting = row["setting"]
+        if np.isnan(row["estimate"]):
+            sentence = f"{setting}: no τ over treated copies ({row['note']})."
+        else:
+            worst = ""
+            if setting == "all":
+                worst = f"; worst: {row['worst_setting']} ({row['worst_estimate']:.2f})"
+            sentence = (
+                f"{_place(setting)}: {words(primary)} orders {row['treatments']} treated copies of "
+                f"a checkpoint by the {words(INTERVENED_OUTCOME)} to come with τ = "
+                f"{row['estimate']:.2f} ({_interval_words(row)}, {_test_words(row)}{worst})."
+            )
+        yield _statement("interventions", sentence, primary, setting)
+
+
+def _rivals(interventions: pd.DataFrame, primary: str) -> Iterator[Statement]:
+    """State for each setting which measure without an operator agrees most with its claim."""
+    taus = _taus(interventions)
+    rivals = _select(taus, {"statistic": "tau"})
+    is_rival = [
+        bool(describe(measure).claimed_sign) and not split_operator(measure)[0]
+        for measure in rivals["measure"]
+    ]
+    rivals = rivals.loc[np.array(is_rival, bool) & rivals["estimate"].notna()]
+    agreement = rivals["estimate"] * rivals["claim"]
+    for setting, of_setting in agreement.groupby(rivals["setting"], sort=False):
+        rival = rivals.loc[of_setting.idxmax()]
+        keys = {"setting": str(setting), "measure": primary, "versus": rival["measure"]}
+        difference = _select(taus, {**keys, "statistic": "difference"})
+        comparison = ""
+        if len(difference) and np.isfinite(difference["estimate"].iloc[0]):
+            row = difference.iloc[0]
+            comparison = (
+                f"; the agreement of {words(primary)} minus this one is {row['estimate']:+.2f} "
+                f"({_interval_words(row)}, {_test_words(row)})"
+            )
+        sentence = (
+            f"{_place(str(setting))}: of the measures without curvature, "
+            f"{words(rival['measure'])} agrees most with its claim over treated copies, with τ = "
+            f"{rival['estimate']:.2f}{comparison}."
+        )
+        yield _statement("interventions", sentence, rival["measure"], str(setting))
+
+
+def _intervention_counterexamples(counterexamples: pd.DataFrame) -> Iterator[Statement]:
+    """State for each measure how many treatments restore it or plasticity, but not the other."""
+    cases = _select(counterexamples, {"outcome": INTERVENED_OUTCOME})
+    for measure, rows in cases.groupby("measure", sort=False):
+        counts = rows["kind"].value_counts()
+        both = int(counts.get("both", 0))
+        not_necessary = int(counts.get("not_necessary", 0))
+        not_sufficient = int(counts.get("not_sufficient", 0))
+        sentence = (
+            f"{words(str(measure))}: of {both + not_necessary} treatments that restore plasticity, "
+            f"{not_necessary} do not restore the measure; of {both + not_sufficient} that restore "
+            f"the measure, {not_sufficient} do not restore plasticity "
+            "(doses, tasks and settings counted one by one)."
+        )
+        yield _statement("intervention_counterexamples", sentence, str(measure))
 
 
 def _hypotheses(hypotheses: pd.DataFrame) -> Iterator[Statement]:

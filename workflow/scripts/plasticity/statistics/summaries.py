@@ -328,9 +328,9 @@ def series(data: xr.Dataset) -> Iterator[tuple[dict[str, str], xr.DataArray]]:
 
 
 def _is_measure(name: str, values: xr.DataArray) -> bool:
-    """Check whether a variable has one number per task and block, and is not an estimate of an error.
+    """Check whether a variable has one number per task and block, and is no estimate of an error.
 
-    Measures of treated copies have other tasks.
+    Variables of treated copies have another dim for tasks.
     """
     is_per_block = {"task", "block"} <= set(values.dims)
     has_spectrum = bool({"rank", "grid"} & set(values.dims))

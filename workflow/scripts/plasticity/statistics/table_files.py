@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-# In these columns an empty cell is empty text. In all others it is a missing number.
+# These columns have text, also where it looks like a number. An empty cell is empty text there, and
+# a missing number in all others.
 TEXT_COLUMNS = {
     "setting",
     "arm",
@@ -17,6 +18,10 @@ TEXT_COLUMNS = {
     "strongest_null_model",
     "worst_setting",
     "about",
+    "task",
+    "treatment",
+    "treatment_family",
+    "outcome",
     "measure",
 }
 
@@ -33,4 +38,5 @@ def read_table(path: Path) -> pd.DataFrame:
     header = pd.read_csv(path, nrows=0)
     number_columns = [name for name in header if name not in TEXT_COLUMNS]
     missing_numbers = {name: [""] for name in number_columns}
-    return pd.read_csv(path, keep_default_na=False, na_values=missing_numbers)
+    texts = {name: str for name in header if name in TEXT_COLUMNS}
+    return pd.read_csv(path, keep_default_na=False, na_values=missing_numbers, dtype=texts)

@@ -12,15 +12,20 @@ from plasticity.statistics import (
     comparisons,
     early_warning,
     hypotheses,
+    intervention_models,
+    interventions,
     lead_lag,
+    mediation,
     meta_analysis,
     population,
     prediction,
     statements,
     summaries,
+    treatment_effects,
 )
 from plasticity.statistics.resampling import Draws
 from plasticity.statistics.setting_arrays import SettingArrays, problems_of
+from plasticity.statistics.treated_arrays import TreatedArrays, has_interventions
 
 
 def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict[str, pd.DataFrame]:
@@ -34,6 +39,12 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
         Tables by name.
     """
     settings = [SettingArrays.from_dataset(name, data) for name, data in datasets.items()]
+    treated = [
+        TreatedArrays.from_dataset(name, data)
+        for name, data in datasets.items()
+        if has_interventions(data)
+    ]
+    problems = problems_of(settings)
     draws = Draws(config.draws)
     relevant = config.relevant
     primary_measure = f"{MAIN_OPERATOR}_{config.primary}"
@@ -53,17 +64,26 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
         "consistency": meta_analysis.consistency(settings, draws, relevant),
         "comparisons": comparisons.comparisons(settings, draws, config.lost, declared_pairs),
         "population": population.population(settings, draws, primary_measure),
+        "interventions": interventions.interventions(
+            treated, problems, draws, relevant, primary_measure
+        ),
+        "intervention_models": intervention_models.intervention_models(treated, draws, relevant),
     }
     tables |= hypotheses.adjust_p_values(tests, config)
     fates = {arrays.setting: meta_analysis.fate(arrays, draws, config.lost) for arrays in settings}
     counterexamples = meta_analysis.find_counterexamples(settings, draws, config.lost, config.moved)
     tables |= {
         "counterexamples": counterexamples,
-        "arms": meta_analysis.rank_arms(counterexamples, problems_of(settings), draws),
+        "arms": meta_analysis.rank_arms(counterexamples, problems, draws),
         "prediction": prediction.prediction(settings, draws, fates, config.primary),
         "early_warning": early_warning.early_warning(settings, config.lost, primary_measure),
         "redundancy": prediction.redundancy(settings, draws, config.primary),
         "profiles": comparisons.profiles(settings, draws),
+        "treatments": treatment_effects.treatments(treated, draws),
+        "mediation": mediation.mediation(treated, draws),
+        "intervention_counterexamples": treatment_effects.find_intervention_counterexamples(
+            treated, draws, config.lost, config.moved
+        ),
     }
     tables["statements"] = statements.statements(tables, primary_measure)
     return tables

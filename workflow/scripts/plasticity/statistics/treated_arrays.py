@@ -15,7 +15,6 @@ import xarray as xr
 from plasticity.config.models import method_of
 from plasticity.config.quantities import OUTCOMES, preference
 from plasticity.statistics.resampling import Draws, interval
-from plasticity.statistics.setting_arrays import problem_of
 from plasticity.statistics.summaries import NO_MEASURES
 
 PREFIX = "treated_"
@@ -35,7 +34,6 @@ class TreatedArrays:
 
     Attributes:
         setting: name of the setting.
-        problem: the same text for settings with the same problem; empty if unknown.
         arms: names of the arms whose checkpoints are treated.
         tasks: numbers of the task boundaries whose checkpoints are treated.
         copies: treatments with their doses, such as ``shrink(strength=0.3)``.
@@ -51,7 +49,6 @@ class TreatedArrays:
     """
 
     setting: str
-    problem: str
     arms: list[str]
     tasks: list[int]
     copies: list[str]
@@ -99,7 +96,6 @@ class TreatedArrays:
         x = [values for _, values in measures.values()]
         return cls(
             setting=setting,
-            problem=problem_of(data),
             arms=[str(arm) for arm in data.treated_arm.values],
             tasks=[int(task) for task in data.treated_task.values],
             copies=[str(copy) for copy in data.treatment.values],
@@ -135,7 +131,7 @@ class TreatedArrays:
     @property
     def seeds(self) -> int:
         """Number of seeds."""
-        return self.statuses.shape[1]
+        return len(self.statuses[0])
 
     @property
     def task_labels(self) -> list[str]:

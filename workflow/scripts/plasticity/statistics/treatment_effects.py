@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from plasticity.config.quantities import describe
-from plasticity.statistics.estimate import Row
 from plasticity.statistics.resampling import Draws
 from plasticity.statistics.setting_arrays import compute_change
 from plasticity.statistics.treated_arrays import (
