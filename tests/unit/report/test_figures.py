@@ -34,6 +34,7 @@ from plasticity.report.style import Style, as_line_options, lay_out, save
 from plasticity.statistics import (
     associations,
     comparisons,
+    intervention_models,
     interventions,
     lead_lag,
     meta_analysis,
@@ -228,13 +229,15 @@ def tables_of(datasets):
         "comparisons": comparisons.comparisons(settings, draws, 0.05),
         "population": population.population(settings, draws, "fisher_effective_rank"),
     }
+    treated = tables_of_interventions(datasets, draws)
+    tested |= {name: treated[name] for name in ("interventions", "intervention_models")}
     others = {
         "counterexamples": meta_analysis.find_counterexamples(settings, draws, 0.05, 0.2),
         "redundancy": prediction.redundancy(settings, draws, "effective_rank"),
         "outcomes": summaries.outcomes(datasets),
         "tuning": pd.DataFrame(columns=summaries.TUNING_COLUMNS),
     }
-    return adjust_p_values(tested, Statistics()) | others | tables_of_interventions(datasets, draws)
+    return others | treated | adjust_p_values(tested, Statistics())
 
 
 def tables_of_interventions(datasets, draws):
@@ -250,6 +253,7 @@ def tables_of_interventions(datasets, draws):
         "interventions": interventions.interventions(
             settings, problems, draws, 0.3, "fisher_effective_rank"
         ),
+        "intervention_models": intervention_models.intervention_models(settings, draws, 0.3),
         "intervention_counterexamples": treatment_effects.find_intervention_counterexamples(
             settings, draws, 0.05, 0.2
         ),
@@ -752,7 +756,8 @@ def test_four_figures_show_interventions():
 
 @pytest.mark.parametrize("name", INTERVENTION_FIGURES)
 def test_study_without_interventions_says_not_measured(name):
-    figure = draw(name, STUDIES["no treated copies"])
+    datasets = STUDIES["no treated copies"]
+    figure = draw(name, datasets, tables_of_interventions(datasets, Draws(49)))
     for axis in figure.axes:
         assert [text.get_text() for text in axis.texts] == ["not measured"]
 
@@ -839,7 +844,7 @@ def test_rival_that_orders_copies_as_claimed_lies_on_the_right(
 
 def test_rival_that_is_constant_is_undefined():
     datasets = {"a_b_relu": constant(setting(), "treated_dead_fraction")}
-    axis = draw("rivals", datasets).axes[0]
+    axis = draw("rivals", datasets, tables_of_interventions(datasets, Draws(49))).axes[0]
     (text,) = axis.texts
     assert text.get_text() == "undefined"
     assert text.get_position()[1] == line_of(axis, "dead units (share)", "a b relu")
@@ -872,20 +877,19 @@ def test_strengths_over_a_wide_range_are_logarithmic(tables):
 
 def test_map_has_a_point_per_treatment_with_its_intervals(tables):
     axis = draw("necessity", TWO_SETTINGS, tables).axes[0]
-    x, y = changes_of("fisher_effective_rank"), changes_of("final_error")
+    drawn = [np.column_stack(line.get_data()) for line in axis.lines]
     for copy, (family, _) in COPIES.items():
-        if copy in ("none", "fresh"):
-            continue
         of_copy = {"treatment": copy, "treated_task": 1 if family == "harmful" else 11}
-        changes = [values.sel(of_copy).values for values in (x, y)]
-        points = points_of(axis, color=STYLE.families[family], marker="o")
-        distances = np.abs(points - np.mean(changes, axis=1)).max(axis=1)
-        assert distances.min() < 1e-6, copy
-        ends = np.array([resampling.t_interval(values) for values in changes])
-        widths = [np.ptp(line.get_xdata()) for line in axis.lines]
-        heights = [np.ptp(line.get_ydata()) for line in axis.lines]
-        assert np.abs(np.array(widths) - np.ptp(ends[0])).min() < 1e-6
-        assert np.abs(np.array(heights) - np.ptp(ends[1])).min() < 1e-6
+        x = changes_of("fisher_effective_rank").sel(of_copy).values
+        y = changes_of("final_error").sel(of_copy).values
+        expected = [
+            np.array([[x.mean(), y.mean()]]),
+            np.array([[end, y.mean()] for end in resampling.t_interval(x)]),
+            np.array([[x.mean(), end] for end in resampling.t_interval(y)]),
+        ]
+        for line in expected:
+            same = [other for other in drawn if other.shape == line.shape]
+            assert np.abs(np.array(same) - line).max(axis=(1, 2)).min() < 1e-6, copy
 
 
 def test_map_names_the_counterexamples_of_the_table_only(tables):
@@ -902,6 +906,10 @@ def test_map_names_the_counterexamples_of_the_table_only(tables):
     names = {"plasticity\nwithout curvature", "curvature\nwithout plasticity"}
     names |= {"both restored", "both lost"}
     assert {text.get_text() for text in shown.axes[0].texts} == names | {"reset_last_layer"}
+    (ring,) = points_of(shown.axes[0], markerfacecolor="none", marker="o")
+    of_copy = {"treatment": "reset_last_layer", "treated_task": 11}
+    changes = [changes_of(name).sel(of_copy) for name in ("fisher_effective_rank", "final_error")]
+    np.testing.assert_allclose(ring, [values.mean() for values in changes], rtol=1e-6)
     assert {text.get_text() for text in shown.axes[1].texts} == names
 
 

@@ -171,15 +171,16 @@ def _name_quadrants(axis: Axes, style: Style) -> list[Text]:
 
 def _ring_points(axis: Axes, named: pd.DataFrame) -> None:
     """Draw a ring around each point that is named."""
-    axis.plot(
-        named["x"],
-        named["y"],
-        "o",
-        color="black",
-        markerfacecolor="none",
-        markersize=RING_SIZE,
-        markeredgewidth=0.7,
-    )
+    for _, row in named.iterrows():
+        axis.plot(
+            row["x"],
+            row["y"],
+            "o",
+            color="black",
+            markerfacecolor="none",
+            markersize=RING_SIZE,
+            markeredgewidth=0.7,
+        )
 
 
 def _labels(named: pd.DataFrame, style: Style) -> list[Label]:
