@@ -20,7 +20,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import xarray as xr
 from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 from tiers import slow_except
@@ -177,8 +176,8 @@ def without_copies(data, is_missing):
         if str(name).startswith("treated_") and name != "treated_copy_status"
     }
     missing = is_missing(data).broadcast_like(status).transpose(*status.dims)
-    status = xr.where(missing, 1, status, keep_attrs=True)
-    return data.assign(treated | {"treated_copy_status": status})
+    diverged = COPY_STATUSES.index("diverged")
+    return data.assign(treated | {"treated_copy_status": status.where(~missing, diverged)})
 
 
 def without_interventions(data):
