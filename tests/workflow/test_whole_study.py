@@ -96,10 +96,9 @@ SOURCE_OF_RUN_FILE = {
 TREATED_ENSEMBLES = [ensemble for ensemble in ENSEMBLES if f"/{TREATED}/" in ensemble]
 TREATED_TASK = 3
 TREATMENTS = {
-    RELU: ["none", "shrink(strength=0.3)", "shrink(strength=0.8)", "low_rank(strength=0.5)"]
-    + ["rescale_layers(strength=2)"],
     TANH: ["none", "shrink(strength=0.3)", "shrink(strength=0.8)", "low_rank(strength=0.5)"],
 }
+TREATMENTS[RELU] = [*TREATMENTS[TANH], "rescale_layers(strength=2)"]
 SOURCE_OF_FOLDER = {"data": "prepare", "datasets": "gather"}
 
 RUN_FILES = [
