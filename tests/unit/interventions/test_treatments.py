@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from subjects import (
-    CNN,
     EXAMPLES,
     OUTPUTS,
+    RESNET,
     make_subject,
     outputs,
     treat,
@@ -563,17 +563,18 @@ def test_layer_of_dead_units_only_is_not_split():
     assert not torch.equal(treated["hidden_1.weight"], subject.parameters["hidden_1.weight"])
 
 
-def test_unit_that_one_of_many_inputs_activates_is_not_dead():
+@pytest.mark.parametrize("sample", [30, 570])
+def test_unit_that_one_of_many_inputs_activates_is_not_dead(sample):
     subject = make_subject(EXAMPLES["mlp"], "reset_dead_units", samples=600, dead=False)
     weight, bias = subject.parameters["hidden_1.weight"], subject.parameters["hidden_1.bias"]
     weight[2] = 0
     weight[2, 0] = 1
     first_pixels = subject.inputs[:, 0, 0, 0]
-    first_pixels[570] = 50.0
+    first_pixels[sample] = 50.0
     bias[2] = -49.0
     (first, *_) = hidden.find_dead_units(subject).values()
     assert not first[2]
-    first_pixels[570] = 48.0
+    first_pixels[sample] = 48.0
     (first, *_) = hidden.find_dead_units(subject).values()
     assert first.nonzero().tolist() == [[2]]
 
@@ -683,13 +684,12 @@ def test_shifted_units_of_the_other_activations_are_not_flat(activation):
 # --- networks that cannot be treated --------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "example",
-    [
-        EXAMPLES["mlp, layer norm"],
-        EXAMPLES["cnn"]._replace(network=replace(CNN, options={"norm": "layer"})),
-    ],
+RESNET_WITH_LAYER_NORM = EXAMPLES["resnet18"]._replace(
+    network=replace(RESNET, options={"width": 3, "norm": "layer"})
 )
+
+
+@pytest.mark.parametrize("example", [EXAMPLES["mlp, layer norm"], RESNET_WITH_LAYER_NORM])
 def test_units_under_a_layer_norm_are_not_split(example):
     network = architecture.build(example.network, example.shape, OUTPUTS)
     initial = architecture.draw_initial(network, example.network, 0)

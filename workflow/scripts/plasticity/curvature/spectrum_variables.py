@@ -11,9 +11,9 @@ from plasticity.config import registry
 from plasticity.config.models import Curvature, Spectra
 from plasticity.curvature.spectrum import (
     Spectrum,
-    rank_names,
     density,
     meanings,
+    rank_names,
     summary,
 )
 from plasticity.rng import generator
