@@ -110,8 +110,8 @@ def test_tau_of_the_primary_rank_is_stated_for_each_setting():
     rows = list(statements._interventions(table, "fisher_effective_rank"))
     assert [row["statement"] for row in rows] == [
         (
-            "a_b: fisher effective rank orders 20 treated copies of a checkpoint by the final error "
-            "to come with τ = -0.59 (95 % interval -0.70 to -0.48, adjusted p = 0.0021)."
+            "a_b: fisher effective rank orders 20 treated copies of a checkpoint by the final "
+            "error to come with τ = -0.59 (95 % interval -0.70 to -0.48, adjusted p = 0.0021)."
         ),
         "c_d: no τ over treated copies (constant over treatments).",
         (
