@@ -41,7 +41,9 @@ def only_row(table, **keys):
 def taus_by_scipy(arrays, measure, outcome, order=None):
     """Compute τ-b of every seed and task; the outcome of `order[i]` goes to copy i."""
     x = arrays.x[arrays.measures.index(measure), 0]
-    y = arrays.y[arrays.outcomes.index(outcome), 0]
+    # a copy is compared if it has all outcomes
+    has_outcomes = np.isfinite(arrays.y[:, 0]).all(axis=0)
+    y = np.where(has_outcomes, arrays.y[arrays.outcomes.index(outcome), 0], np.nan)
     order = np.arange(x.shape[-1]) if order is None else order
     taus = np.empty(x.shape[:2])
     for seed, task in np.ndindex(taus.shape):
@@ -60,9 +62,17 @@ def with_ties(arrays):
     return arrays
 
 
+def without_some_outcomes(arrays):
+    """Remove outcomes of copies whose measures are known."""
+    arrays.y[:, :, 1, :, 5] = np.nan
+    arrays.y[0, :, 2, 1, [7, 8]] = np.nan
+    return arrays
+
+
 SETTINGS = {
     "complete": lambda: arrays_of(draw=3),
     "ties": lambda: with_ties(arrays_of(draw=4)),
+    "missing outcomes": lambda: without_some_outcomes(arrays_of(draw=6)),
     "missing copies": lambda: arrays_of(draw=5, statuses=MISSING),
 }
 

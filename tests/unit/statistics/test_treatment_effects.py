@@ -7,6 +7,7 @@ from treated_settings import treated_setting
 from plasticity.statistics import resampling
 from plasticity.statistics.resampling import Draws
 from plasticity.statistics.setting_arrays import compute_change
+from plasticity.statistics.table_files import read_table
 from plasticity.statistics.treated_arrays import TreatedArrays
 from plasticity.statistics.treatment_effects import find_intervention_counterexamples, treatments
 
@@ -137,3 +138,11 @@ def test_one_seed_decides_nothing():
     table = find_intervention_counterexamples([arrays_of(seeds=1)], DRAWS, LOST, MOVED)
     assert set(table["kind"]) == {"unclear"}
     assert set(table["note"]) == {"too few seeds for an interval"}
+
+
+def test_numbers_of_tasks_are_read_as_text(tmp_path):
+    table = treatments([arrays_of()], DRAWS)
+    table.to_csv(tmp_path / "table.csv", index=False)
+    read = read_table(tmp_path / "table.csv")
+    assert set(read["task"]) == set(table["task"]) == {"4", "12"}
+    assert read["block"].equals(table["block"])
