@@ -4,8 +4,9 @@
 #   snakemake --cores all --configfile studies/mnist.yaml    another one
 #   snakemake --profile slurm                                on a cluster
 #
-# Targets: a stage (data, tune, train, curvature, datasets, tables, checks, figures, report), a
-# figure (figure_scatter, …), or cost, which estimates jobs, disk and time before a study runs.
+# Targets: a stage (data, tune, train, curvature, intervene, datasets, tables, checks, figures,
+# report), a figure (figure_scatter, …), or cost, which estimates jobs, disk and time before a study
+# runs.
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -20,6 +21,7 @@ include: "workflow/rules/cost.smk"
 include: "workflow/rules/tune.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/curvature.smk"
+include: "workflow/rules/intervene.smk"
 include: "workflow/rules/gather.smk"
 include: "workflow/rules/analyse.smk"
 include: "workflow/rules/check.smk"

@@ -7,6 +7,7 @@ import numpy as np
 from plasticity.config.models import BASELINE, Curvature, Setting, is_baseline
 from plasticity.curvature import measure
 from plasticity.data import shift
+from plasticity.interventions import variables
 from plasticity.training import outcomes
 
 # A trace is stored in float32, the eigenvalues in float64. So smaller differences do not count.
@@ -18,10 +19,19 @@ def read_curvature(data):
     return Curvature.of(json.loads(data.attrs["settings"])["curvature"])
 
 
+def build_problem(data):
+    """Return the problem of the setting."""
+    return Setting.of(json.loads(data.attrs["settings"])["setting"]).problem
+
+
 def build_shift(data):
     """Build the shift of the setting, which says how its tasks differ."""
-    setting = Setting.of(json.loads(data.attrs["settings"])["setting"])
-    return shift.build_shift(setting.problem)
+    return shift.build_shift(build_problem(data))
+
+
+def of_runs(data):
+    """Return the variables of runs, so without those of treated copies."""
+    return data.drop_dims(["treatment"], errors="ignore")
 
 
 # Runs
@@ -29,7 +39,7 @@ def build_shift(data):
 
 def test_every_variable_has_the_documented_dims_and_a_description(data):
     documented = outcomes.TABLE | outcomes.FRESH | measure.table(read_curvature(data))
-    for name, values in data.data_vars.items():
+    for name, values in of_runs(data).items():
         dims = documented[name].dims
         assert values.dims == dims, f"{name} has dims {values.dims}, not {dims}"
         assert values.attrs["long_name"], f"{name} has no long_name"
@@ -97,6 +107,56 @@ def assert_no_drift(errors):
     assert drift < 0.1 * max(1, errors.mean()) + 4 * noise, (
         "a fresh network's error drifts over the tasks"
     )
+
+
+# Interventions
+
+
+def test_every_variable_of_copies_has_the_documented_dims_and_a_description(data):
+    if "treatment" not in data.dims:
+        return
+    documented = variables.table(read_curvature(data), build_problem(data))
+    for name in set(data.data_vars) - set(of_runs(data).data_vars):
+        values = data[name]
+        dims = [dim.removeprefix("treated_") for dim in values.dims]
+        assert dims == list(documented[name.removeprefix("treated_")].dims), f"{name} has {dims}"
+        assert values.attrs["long_name"], f"{name} has no long_name"
+        assert values.attrs["units"], f"{name} has no units"
+
+
+def test_every_copy_is_present(data):
+    settings = json.loads(data.attrs["settings"])
+    if "treatments" not in settings:
+        assert "treatment" not in data.dims, "there are copies that nobody asked for"
+        return
+    expected = [treatment["name"] for treatment in settings["treatments"]]
+    assert list(data.treatment.values) == expected, "copies are missing, or in another order"
+    assert list(data.treated_task.values) == settings["treated_tasks"], "treated tasks are missing"
+    assert set(data.treated_arm.values) <= set(data.arm.values), "copies of an unknown arm"
+
+
+def test_untreated_copy_repeats_its_run_to_the_bit(data):
+    if "treatment" not in data.dims:
+        return
+    same_runs = data.sel(arm=data.treated_arm, task=data.treated_task)
+    untreated = data.sel(treatment="none")
+    for name in variables.outcomes_of_copies(build_problem(data)):
+        of_run = same_runs[name].transpose("treated_arm", "seed", "treated_task").values
+        of_copy = untreated[f"treated_{name}"].values
+        assert np.array_equal(of_copy, of_run, equal_nan=True), (
+            f"{name} of a copy without a treatment differs from that of its run"
+        )
+
+
+def test_outcome_of_a_copy_is_missing_exactly_where_it_or_its_run_diverged(data):
+    if "treatment" not in data.dims:
+        return
+    codes = [variables.STATUS["diverged"], variables.STATUS["run_diverged"]]
+    has_diverged = data["treated_copy_status"].isin(codes)
+    for name in variables.outcomes_of_copies(build_problem(data)):
+        assert (np.isnan(data[f"treated_{name}"]) == has_diverged).all(), (
+            f"{name} is missing for a copy that did not diverge, or the reverse"
+        )
 
 
 # Curvature

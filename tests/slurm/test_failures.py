@@ -87,6 +87,7 @@ class FailingStudy:
             config["settings"][SETTING]["problem"]["tasks"] = TASKS
             config["seeds_per_job"] = 2
             config["methods"] = {name: {} for name in names}
+            del config["interventions"]
 
         self.project = create_project(change, **site)
         self.names = names

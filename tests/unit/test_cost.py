@@ -161,7 +161,7 @@ def test_unsuitable_dataset_is_refused(data):
 
 
 def test_table_has_a_line_for_each_setting_and_method_and_their_sum():
-    cost = costs.Cost(2, 12, 1500000, 6, 89610, 3 * 10**9, 10**8, 1.5, 0.25)
+    cost = costs.Cost(2, 12, 1500000, 6, 89610, 3 * 10**9, 10**8, 1.5, 0.25, 2.0)
     long_name = "layer_norm+weight_decay tuning"
     table = costs.table({("setting_a", "none"): cost, ("b", long_name): cost})
     headings, *lines, total = table.splitlines()
@@ -179,6 +179,7 @@ def test_table_has_a_line_for_each_setting_and_method_and_their_sum():
         "job",
         "training",
         "curvature",
+        "intervene",
     ]
     assert lines[0].split() == [
         "setting_a",
@@ -196,8 +197,11 @@ def test_table_has_a_line_for_each_setting_and_method_and_their_sum():
         "h",
         "15.0",
         "min",
+        "2.0",
+        "h",
     ]
-    assert total.split() == ["all", "4", "24", "6.00", "GB", "3.0", "h", "30.0", "min"]
+    times = ["3.0", "h", "30.0", "min", "4.0", "h"]
+    assert total.split() == ["all", "4", "24", "6.00", "GB", *times]
     assert len({len(line) for line in (headings, *lines, total)}) == 1
 
 
@@ -207,3 +211,81 @@ def test_tuning_costs_its_training_without_checkpoints_and_curvature(data):
     assert (tuning.checkpoints, tuning.disk, tuning.measuring) == (0, 0, 0)
     for name in ("jobs", "runs", "steps", "memory", "training"):
         assert getattr(tuning, name) == getattr(cost, name)
+
+
+# Interventions
+
+COPY = costs.CheckpointCost(seconds=0.25, disk=100.0)
+OF_COPIES = Curvature.of(
+    {"operators": ["fisher"], "samples": 9, "evaluation_points": ["next"], "every": 1}
+)
+
+
+def with_interventions(cost, data, method="l2", arm=ARMS[0], setting=SETTING):
+    """Add an experiment with seven copies of each of two checkpoints."""
+    experiment = costs.Experiment(copies=7, tasks=2)
+    return costs.with_interventions(cost, experiment, COPY, setting, method, arm, data)
+
+
+def test_runs_without_interventions_cost_no_copies(data):
+    assert cost_of_l2(data).intervening == 0
+
+
+def test_copies_cost_one_task_of_training_and_one_measurement_each(data):
+    without = cost_of_l2(data)
+    cost = with_interventions(without, data)
+    copies = 12 * 2 * 7
+    hours_of_one_task = without.training / 12 / 11
+    assert cost.intervening == pytest.approx(copies * (hours_of_one_task + 0.25 / 3600))
+    for name in ("jobs", "runs", "steps", "checkpoints", "memory", "training", "measuring"):
+        assert getattr(cost, name) == getattr(without, name)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "means"),
+    [
+        (Optimizer("adam", options={"lr": 0.1}), 2),
+        (Optimizer("sgd", options={"lr": 0.1, "momentum": 0.9}), 1),
+        (Optimizer("sgd", options={"lr": 0.1}), 0),
+    ],
+    ids=["adam", "momentum", "sgd"],
+)
+def test_disk_of_copies_is_that_of_states_and_of_numbers_twice(data, optimizer, means):
+    setting = replace(SETTING, optimizer=optimizer)
+    without = cost_of_l2(data, setting)
+    extra = with_interventions(without, data, setting=setting).disk - without.disk
+    states, copies = 12 * 2, 12 * 2 * 7
+    padded = 144  # numbers of a row: whole vectors of 16
+    numbers = (1 + means) * padded
+    steps, alive = 4, 1
+    assert extra == states * (4 * numbers + steps + alive) + 2 * 100 * copies
+
+
+def test_state_of_a_method_is_stored_for_copies(data):
+    none, hare_tortoise = (
+        costs.count_state_bytes(SETTING, method, arm, data)
+        for method, arm in (("none", {}), ("hare_tortoise", ARMS_OF_METHODS["hare_tortoise"][0]))
+    )
+    assert hare_tortoise == none + 4 * PARAMETERS
+
+
+@pytest.mark.parametrize("test_samples", [0, 5])
+def test_disk_of_a_copy_is_that_of_its_outcomes_and_of_measures_without_spectra(data, test_samples):
+    setting = replace(SETTING, problem=replace(SETTING.problem, test_samples=test_samples))
+    copy = costs.time_copy(setting, data, OF_COPIES)
+    checkpoint = costs.time_checkpoint(setting, data, OF_COPIES)
+    blocks, ranks = 4, 9
+    outcomes = 5 if test_samples else 4
+    assert copy.disk == checkpoint.disk - 8 * blocks * ranks + 4 * outcomes
+    assert copy.seconds > 0
+
+
+def test_copies_are_measured_at_the_time_of_their_own_operators(data, monkeypatch):
+    clock = itertools.chain([0, 90, 100, 104], [0, 90, 200, 210])
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: next(clock))
+    assert costs.time_copy(SETTING, data, OF_COPIES).seconds == (4 + 6) / 2
+
+
+def test_tuning_costs_no_copies(data):
+    cost = with_interventions(cost_of_l2(data), data)
+    assert costs.without_checkpoints(cost).intervening == 0

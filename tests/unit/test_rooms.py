@@ -16,8 +16,9 @@ MAY_IMPORT = {
     "models": {"config", "provenance", "storage", "data"},
     "training": {"config", "provenance", "storage", "data", "models"},
     "curvature": {"config", "provenance", "storage", "data", "models"},
-    "statistics": {"config", "provenance", "storage", "data", "models", "training", "curvature"},
 }
+MAY_IMPORT["interventions"] = {*MAY_IMPORT["training"], "training", "curvature"}
+MAY_IMPORT["statistics"] = {*MAY_IMPORT["interventions"], "interventions"}
 MAY_IMPORT["report"] = {*MAY_IMPORT["statistics"], "statistics"}
 
 

@@ -19,6 +19,7 @@ LIBRARY = "workflow/scripts/plasticity"
 RELU, TANH, SIN = "digits_labels_relu", "digits_labels_tanh", "digits_labels_sin"
 METHODS = {RELU: ["none", "l2", "l2_init", "fresh"], TANH: ["none", "l2_init", "fresh"]}
 SEEDS = ["0", "1"]
+TREATED = "none"  # the method whose checkpoints are treated
 FIGURES = registry.names("figures")
 PAGES = ["outcomes", "explanations", "interventions", "methods"]
 
@@ -38,10 +39,12 @@ def ensembles(methods: Mapping[str, Iterable[str]], seeds: Iterable[str]) -> lis
 
 
 def ensemble_jobs(names: Iterable[str]) -> set[str]:
-    """Return the jobs that train some ensembles and measure their curvature."""
+    """Return the jobs of some ensembles: training, curvature and, if treated, interventions."""
     jobs = set()
     for name in names:
         jobs |= {f"train_ensemble {name}", f"measure_ensemble {name}"}
+        if f"/{TREATED}/" in name:
+            jobs.add(f"treat_ensemble {name}")
     return jobs
 
 
@@ -55,6 +58,7 @@ ENSEMBLES = ensembles(METHODS, SEEDS)
 PREPARE_JOBS = {"prepare digits"}
 TRAIN_JOBS = {f"train_ensemble {ensemble}" for ensemble in ENSEMBLES}
 MEASURE_JOBS = {f"measure_ensemble {ensemble}" for ensemble in ENSEMBLES}
+TREAT_JOBS = {f"treat_ensemble {ensemble}" for ensemble in ENSEMBLES if f"/{TREATED}/" in ensemble}
 GATHER_JOBS = {f"gather {setting}" for setting in METHODS}
 FIGURE_JOBS = {f"figure_{figure}" for figure in FIGURES}
 PAGE_JOBS = {f"page_{page}" for page in PAGES}
@@ -65,10 +69,12 @@ RECONFIGURED = {*PAGE_JOBS, *LAST}  # captions quote the config
 ANALYSED = {"analyse", "typeset", *PAGE_JOBS, "check", *FIGURE_JOBS, *LAST}
 GATHERED = GATHER_JOBS | ANALYSED
 MEASURED = MEASURE_JOBS | GATHERED
-RETRAINED = TRAIN_JOBS | MEASURED
+COPIES_TREATED = TREAT_JOBS | GATHERED
+ALL_MEASURED = TREAT_JOBS | MEASURED  # copies are measured, too
+RETRAINED = TRAIN_JOBS | ALL_MEASURED
 EVERYTHING = PREPARE_JOBS | RETRAINED
-RELU_CHANGED = jobs_of(RELU, TRAIN_JOBS | MEASURE_JOBS | GATHER_JOBS) | ANALYSED
-TANH_CHANGED = jobs_of(TANH, TRAIN_JOBS | MEASURE_JOBS | GATHER_JOBS) | ANALYSED
+RELU_CHANGED = jobs_of(RELU, RETRAINED) | ANALYSED
+TANH_CHANGED = jobs_of(TANH, RETRAINED) | ANALYSED
 L2_CHANGED = jobs_of("/l2/", TRAIN_JOBS | MEASURE_JOBS) | jobs_of(RELU, GATHER_JOBS) | ANALYSED
 L2_TUNED = {f"tune_ensemble {RELU}/l2/1000", f"choose_arm {RELU}/l2"} | L2_CHANGED
 
@@ -308,12 +314,25 @@ CODE: dict[str, Edit] = {
     "the optimizer": Edit(add_code(f"{LIBRARY}/training/optimizers/adam.py"), RETRAINED),
     "an optimizer that is not used": Edit(add_code(f"{LIBRARY}/training/optimizers/sgd.py"), set()),
     "the training loop": Edit(add_code(f"{LIBRARY}/training/trainer.py"), RETRAINED),
-    "the operator": Edit(add_code(f"{LIBRARY}/curvature/operators/fisher.py"), MEASURED),
+    "the operator": Edit(add_code(f"{LIBRARY}/curvature/operators/fisher.py"), ALL_MEASURED),
     "an operator that is not used": Edit(
         add_code(f"{LIBRARY}/curvature/operators/hessian.py"), set()
     ),
-    "the measures": Edit(add_code(f"{LIBRARY}/curvature/measure.py"), MEASURED),
-    "the numbers of a spectrum": Edit(add_code(f"{LIBRARY}/curvature/spectrum.py"), MEASURED),
+    "the measures": Edit(add_code(f"{LIBRARY}/curvature/measure.py"), ALL_MEASURED),
+    "the numbers of a spectrum": Edit(add_code(f"{LIBRARY}/curvature/spectrum.py"), ALL_MEASURED),
+    "a treatment that is used": Edit(
+        add_code(f"{LIBRARY}/interventions/treatments/shrink.py"), COPIES_TREATED
+    ),
+    "a treatment that is used in one setting": Edit(
+        add_code(f"{LIBRARY}/interventions/treatments/rescale_layers.py"),
+        jobs_of(RELU, COPIES_TREATED) | ANALYSED,
+    ),
+    "a treatment that is not used": Edit(
+        add_code(f"{LIBRARY}/interventions/treatments/saturate.py"), set()
+    ),
+    "the experiment with treated copies": Edit(
+        add_code(f"{LIBRARY}/interventions/experiment.py"), COPIES_TREATED
+    ),
     "the merge of ensembles": Edit(add_code(f"{LIBRARY}/statistics/merge.py"), GATHERED),
     "a test of the statistics": Edit(add_code(f"{LIBRARY}/statistics/lead_lag.py"), ANALYSED),
     "LaTeX tables": Edit(
@@ -361,7 +380,7 @@ CODE: dict[str, Edit] = {
 PACKAGES: dict[str, Edit] = {
     "a newer matplotlib": Edit(upgrade("matplotlib"), {*FIGURE_JOBS, *LAST}),
     "a newer statsmodels": Edit(upgrade("statsmodels"), ANALYSED),
-    "a newer scipy": Edit(upgrade("scipy"), MEASURED),
+    "a newer scipy": Edit(upgrade("scipy"), ALL_MEASURED),
     "a newer torch": Edit(upgrade("torch"), RETRAINED),
     "a newer scikit-learn, which contains the digits": Edit(upgrade("scikit-learn"), EVERYTHING),
 }
@@ -400,7 +419,7 @@ SETTINGS_METHODS_SEEDS: dict[str, Edit] = {
         ensemble_jobs(ensembles({SIN: METHODS[TANH]}, SEEDS)) | {f"gather {SIN}"} | ANALYSED,
     ),
     "one setting fewer": Edit(drop("settings", TANH), ANALYSED),
-    "one more operator": Edit(put("curvature.operators", ["fisher", "ggn"]), MEASURED),
+    "one more operator": Edit(put("curvature.operators", ["fisher", "ggn"]), ALL_MEASURED),
     "another name of the study": Edit(put("study", "other"), EVERYTHING),
     "a figure of fewer settings": Edit(
         put("figures.scatter", [TANH]), {"figure_scatter", *RECONFIGURED}
@@ -416,7 +435,8 @@ ONE_SETTING: dict[str, Edit] = {
     "test samples": Edit(put_in_setting("problem.test_samples", 64), RELU_CHANGED),
     "separable": Edit(put_in_setting("problem.separable", True), RELU_CHANGED),
     "batch": Edit(put_in_setting("problem.batch", 32), RELU_CHANGED),
-    "epochs and tasks swapped": Edit(swap("problem", "epochs", "tasks"), RELU_CHANGED),
+    "epochs": Edit(put_in_setting("problem.epochs", 2), RELU_CHANGED),
+    "tasks": Edit(put_in_setting("problem.tasks", 6), RELU_CHANGED),
     "the same budget, in steps": Edit(edit_config(count_steps), RELU_CHANGED),
     "scaling": Edit(put_in_setting("problem.scaling", "unit"), RELU_CHANGED),
     "head": Edit(put_in_setting("problem.head", "fresh"), RELU_CHANGED),
@@ -443,19 +463,19 @@ TRAINING_CURVATURE_STATISTICS: dict[str, Edit] = {
     ),
     "precision": Edit(put("training.precision", "bfloat16"), RETRAINED),
     "curvature at fewer tasks": Edit(put("curvature.every", 2), MEASURED),
-    "curvature on more samples": Edit(put("curvature.samples", 64), MEASURED),
+    "curvature on more samples": Edit(put("curvature.samples", 64), ALL_MEASURED),
     "one evaluation point fewer": Edit(put("curvature.evaluation_points", ["next"]), MEASURED),
     "evaluation points in another order": Edit(
         put("curvature.evaluation_points", ["next", "previous"]), RECONFIGURED
     ),
-    "fewer blocks": Edit(put("curvature.blocks", ["all"]), MEASURED),
-    "largest exact matrix": Edit(put("curvature.exact_up_to", 1000), MEASURED),
-    "no estimates": Edit(put("curvature.estimate", False), MEASURED),
-    "steps of an estimate": Edit(put("curvature.steps", 9), MEASURED),
-    "probes of an estimate": Edit(put("curvature.probes", 9), MEASURED),
-    "probes at a time": Edit(put("curvature.probe_block", 2), MEASURED),
-    "levels of the effective rank": Edit(put("curvature.levels", [0.9]), MEASURED),
-    "top directions": Edit(put("curvature.top", 5), MEASURED),
+    "fewer blocks": Edit(put("curvature.blocks", ["all"]), ALL_MEASURED),
+    "largest exact matrix": Edit(put("curvature.exact_up_to", 1000), ALL_MEASURED),
+    "no estimates": Edit(put("curvature.estimate", False), ALL_MEASURED),
+    "steps of an estimate": Edit(put("curvature.steps", 9), ALL_MEASURED),
+    "probes of an estimate": Edit(put("curvature.probes", 9), ALL_MEASURED),
+    "probes at a time": Edit(put("curvature.probe_block", 2), ALL_MEASURED),
+    "levels of the effective rank": Edit(put("curvature.levels", [0.9]), ALL_MEASURED),
+    "top directions": Edit(put("curvature.top", 5), ALL_MEASURED),
     "the same operators, as a mapping": Edit(
         put("curvature.operators", {"fisher": {}}), RECONFIGURED
     ),
@@ -478,6 +498,42 @@ TRAINING_CURVATURE_STATISTICS: dict[str, Edit] = {
         put("statistics.negligible_difference", 0.01), ANALYSED
     ),
 }
+INTERVENTIONS: dict[str, Edit] = {
+    "one more treatment": Edit(put("interventions.treatments.fresh", {}), COPIES_TREATED),
+    "one treatment fewer": Edit(
+        edit_config(lambda config: config["interventions"]["treatments"].pop("low_rank")),
+        COPIES_TREATED,
+    ),
+    "another strength": Edit(
+        put("interventions.treatments.shrink.strength", [0.3, 0.5]), COPIES_TREATED
+    ),
+    "strengths in another order": Edit(
+        put("interventions.treatments.shrink.strength", [0.8, 0.3]), RECONFIGURED
+    ),
+    "a treatment in one setting only": Edit(
+        put("interventions.treatments.low_rank.settings", [RELU]),
+        jobs_of(TANH, COPIES_TREATED) | ANALYSED,
+    ),
+    "one more treated task": Edit(
+        put("interventions.tasks", [2, 3]), jobs_of("/none/", RETRAINED) | GATHERED
+    ),
+    "one more treated method": Edit(
+        put("interventions.arms", ["none", "l2_init"]),
+        jobs_of("/l2_init/", RETRAINED)
+        | {
+            f"treat_ensemble {name}"
+            for name in ensembles({RELU: ["l2_init"], TANH: ["l2_init"]}, SEEDS)
+        }
+        | GATHERED,
+    ),
+    "other operators of copies": Edit(
+        put("interventions.operators", {"fisher": {"blocks": ["all"]}}), COPIES_TREATED
+    ),
+    "no interventions": Edit(
+        edit_config(lambda config: config.pop("interventions")),
+        (jobs_of("/none/", RETRAINED) - TREAT_JOBS) | GATHERED,
+    ),
+}
 RESULTS: dict[str, Edit] = {
     "a deleted figure file": Edit(
         delete("results/tiny/figures/scatter.pdf"), {"figure_scatter", *LAST}
@@ -494,7 +550,7 @@ RESULTS: dict[str, Edit] = {
             delete(f"results/tiny/runs/{RELU}/l2/0/checkpoints.nc"),
             put("curvature.operators", ["ggn"]),
         ),
-        {f"train_ensemble {RELU}/l2/0"} | MEASURED,
+        {f"train_ensemble {RELU}/l2/0"} | ALL_MEASURED,
     ),
     "all results copied into another clone and adopted": Edit(adopt, set()),
     "the same, after an edit of a method": Edit(
@@ -509,6 +565,7 @@ SECTIONS: dict[str, dict[str, Edit]] = {
     "Config: settings, methods and seeds": SETTINGS_METHODS_SEEDS,
     "Config: one setting": ONE_SETTING,
     "Config: training, curvature and statistics": TRAINING_CURVATURE_STATISTICS,
+    "Config: interventions": INTERVENTIONS,
     "Results": RESULTS,
 }
 
@@ -523,6 +580,7 @@ COLUMNS = {
     "tune": ("tune_ensemble", "lengthen_grid", "choose_arm"),
     "train": ("train_ensemble",),
     "curvature": ("measure_ensemble",),
+    "intervene": ("treat_ensemble",),
     "gather": ("gather",),
     "analyse": ("analyse",),
     "check": ("check",),
@@ -535,6 +593,7 @@ ENTRIES = {  # the script of each column, whose code digest its jobs have
     "tune": "tune",
     "train": "train",
     "curvature": "curvature",
+    "intervene": "intervene",
     "gather": "gather",
     "analyse": "analyse",
     "figures": "draw",

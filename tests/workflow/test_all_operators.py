@@ -80,10 +80,10 @@ def test_dataset_has_every_operator_exactly_where_the_config_requests_it(dataset
     check_coordinates_and_status(dataset)
     for operator in OPERATORS:
         requested = requested_entries(dataset, operator)
-        for quantity in ("trace", "entropy_rank", "gradient_overlap"):
+        for quantity in ("trace", "negative_fraction", "gradient_overlap"):
             has_number = dataset[f"{operator}_{quantity}"].notnull()
             assert (has_number == requested).all(), (operator, quantity)
-        # an estimate may not know a rank that counts eigenvalues
+        # an estimate may not know a rank
         has_rank = dataset[f"{operator}_effective_rank_at_0_9"].notnull()
         assert (requested | ~has_rank).all(), operator
         assert has_rank.any(), operator

@@ -134,7 +134,7 @@ def test_figure_is_shown_from_its_top_with_its_caption(report, name):
 @pytest.mark.parametrize("name", PAGES)
 def test_tables_can_be_sorted_and_searched(report, name):
     title, sort_column = PAGES[name]
-    show(find_row(report, "5 Tables", name))
+    show(find_row(report, "6 Tables", name))
     frame = report.frame_locator("iframe")
     heading = frame.get_by_role("heading", name=title, exact=True)
     section = frame.locator("section", has=heading)

@@ -37,6 +37,8 @@ def add_tuning(config):
     del config["settings"]["digits_labels_tanh"]
     config["settings"][SETTING]["problem"]["tasks"] = TASKS
     config["methods"] = {"none": {}, "l2_init": {"strength": STRENGTHS}}
+    treatments = {"shrink": {"strength": 0.5}}
+    config["interventions"] = {"treatments": treatments, "tasks": [1], "arms": ["l2_init"]}
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +109,7 @@ def test_tuned_study_has_the_files_of_its_stages(tuned_study):
     for method in ("none", "l2_init", "fresh"):
         for seed in REPORTING_SEEDS:
             expected |= {f"runs/{SETTING}/{method}/{seed}/{name}" for name in RUN_FILES}
+    expected |= {f"runs/{TUNED}/{seed}/interventions.nc" for seed in REPORTING_SEEDS}
     assert of_stages - of_earlier_arms == expected
 
     folders_with_earlier_arms = {name.partition("/cache/")[0] for name in of_earlier_arms}
@@ -166,7 +169,7 @@ def test_reporting_runs_equal_those_of_a_study_of_the_selected_arm(tuned_copy):
         config["methods"]["l2_init"] = selected_arm
 
     tuned_copy.config(use_selected_arm)
-    names = ("0/outcomes.nc", "1/outcomes.nc", "1/checkpoints.nc", "1/measures.nc")
+    names = ("0/outcomes.nc", *(f"1/{name}" for name in (*RUN_FILES, "interventions.nc")))
     paths = [f"runs/{TUNED}/{name}" for name in names]
     tuned_copy.build(*(f"results/single_arm/{path}" for path in paths))
     for path in paths:

@@ -30,6 +30,8 @@ from edits import (
     SEEDS,
     TANH,
     TRAIN_JOBS,
+    TREAT_JOBS,
+    TREATED,
 )
 from tiers import slow_except
 
@@ -85,11 +87,24 @@ ARM_OPTIONS = {
     "l2_init": [{"strength": 0.001}],
     "fresh": [{}],
 }
-SOURCE_OF_RUN_FILE = {"outcomes.nc": "train", "checkpoints.nc": "train", "measures.nc": "curvature"}
+SOURCE_OF_RUN_FILE = {
+    "outcomes.nc": "train",
+    "checkpoints.nc": "train",
+    "measures.nc": "curvature",
+    "interventions.nc": "intervene",
+}
+TREATED_ENSEMBLES = [ensemble for ensemble in ENSEMBLES if f"/{TREATED}/" in ensemble]
+TREATED_TASK = 3
+TREATMENTS = {
+    TANH: ["none", "shrink(strength=0.3)", "shrink(strength=0.8)", "low_rank(strength=0.5)"],
+}
+TREATMENTS[RELU] = [*TREATMENTS[TANH], "rescale_layers(strength=2)"]
 SOURCE_OF_FOLDER = {"data": "prepare", "datasets": "gather"}
 
 RUN_FILES = [
-    f"runs/{ensemble}/{name}" for ensemble, name in itertools.product(ENSEMBLES, SOURCE_OF_RUN_FILE)
+    f"runs/{ensemble}/{name}"
+    for ensemble, name in itertools.product(ENSEMBLES, SOURCE_OF_RUN_FILE)
+    if name != "interventions.nc" or ensemble in TREATED_ENSEMBLES
 ]
 DATASET_FILES = [f"datasets/{setting}.nc" for setting in METHODS]
 FIGURE_FILES = [
@@ -111,6 +126,7 @@ JOBS = [
     "data/digits",
     *(f"runs/{ensemble}/train" for ensemble in ENSEMBLES),
     *(f"runs/{ensemble}/curvature" for ensemble in ENSEMBLES),
+    *(f"runs/{ensemble}/intervene" for ensemble in TREATED_ENSEMBLES),
     *(f"datasets/{setting}" for setting in METHODS),
     "tables",
     "typeset",
@@ -145,7 +161,7 @@ def test_study_has_exactly_the_files_of_the_design(tiny_study):
 def netcdf_paths(project):
     """Return the paths of all netCDF files of the study."""
     paths = sorted(project.results.rglob("*.nc"))
-    assert len(paths) == 1 + 3 * len(ENSEMBLES) + len(METHODS)
+    assert len(paths) == 1 + len(RUN_FILES) + len(METHODS)
     return paths
 
 
@@ -237,7 +253,7 @@ def test_run_files_record_their_settings_and_only_the_code_of_their_method(tiny_
                 "method": method,
                 "arms": ARM_OPTIONS[method],
                 "seeds": [int(seed)],
-            }
+            } | ({"state_tasks": [TREATED_TASK]} if ensemble in TREATED_ENSEMBLES else {})
             assert f"workflow/scripts/plasticity/training/methods/{method}.py" in outcomes.code
             other_methods = {"none", "l2", "l2_init", "fresh", "wasserstein"} - {method}
             for other_method in other_methods:
@@ -296,7 +312,7 @@ def test_run_files_have_the_dims_of_the_contract(tiny_study, ensemble):
     with xr.open_dataset(folder / "measures.nc") as measures:
         check_measures(measures, len(arms))
     check_checkpoints(folder / "checkpoints.nc")
-    for name in SOURCE_OF_RUN_FILE:
+    for name in ("outcomes.nc", "checkpoints.nc", "measures.nc"):
         with xr.open_dataset(folder / name) as data:
             assert list(data.arm.values) == arms
             assert list(data.seed.values) == [int(seed)]
@@ -327,6 +343,31 @@ def test_dataset_has_the_values_of_every_run(tiny_study, setting):
         for method, seed in itertools.product(METHODS[setting], SEEDS):
             check_values_of_ensemble(dataset, runs / method / seed / "outcomes.nc")
             check_values_of_ensemble(dataset, runs / method / seed / "measures.nc")
+        for seed in SEEDS:
+            check_copies_of_ensemble(dataset, runs / TREATED / seed / "interventions.nc", setting)
+
+
+def check_copies_of_ensemble(dataset, path, setting):
+    """Check that a dataset has the values of all variables of a file of interventions."""
+    with xr.open_dataset(path) as copies:
+        assert list(copies.treatment.values) == TREATMENTS[setting]
+        assert list(copies.task.values) == [TREATED_TASK]
+        for name, values in copies.data_vars.items():
+            if "seed" not in values.dims:
+                assert dataset[name].equals(values), (path, name)
+                continue
+            gathered = dataset[f"treated_{name}"].sel(seed=copies.seed)
+            assert gathered.dims[:4] == ("treated_arm", "seed", "treated_task", "treatment")
+            assert np.array_equal(gathered.values, values.values, equal_nan=True), (path, name)
+
+
+@pytest.mark.parametrize("setting", METHODS)
+def test_untreated_copy_of_a_study_repeats_its_run(tiny_study, setting):
+    with xr.open_dataset(tiny_study.results / "datasets" / f"{setting}.nc") as dataset:
+        for name in ("final_error", "final_loss", "online_error", "update_norm"):
+            of_runs = dataset[name].sel(arm=TREATED, task=TREATED_TASK).values
+            of_copies = dataset[f"treated_{name}"].sel(treatment="none").values
+            assert np.array_equal(of_copies.ravel(), of_runs), name
 
 
 def test_prepared_digits_equal_those_of_scikit_learn(tiny_study):
@@ -425,7 +466,7 @@ def test_second_build_has_no_jobs(built_copy):
 def test_study_built_in_another_folder_has_the_same_bytes(tiny_study, resumed_study):
     resumed_study.build()
     digests = tiny_study.reproducible_digests()
-    netcdf_count = 1 + 3 * len(ENSEMBLES) + len(METHODS)
+    netcdf_count = 1 + len(RUN_FILES) + len(METHODS)
     table_count = len(TABLES) + len(TYPESET) - 1  # the table of costs differs in every build
     assert len(digests) == netcdf_count + table_count + 3 * len(FIGURES)
     assert resumed_study.reproducible_digests() == digests
@@ -452,7 +493,9 @@ def test_another_memory_limit_reruns_nothing(built_copy, options):
 # Targets
 
 RUN_JOBS = PREPARE_JOBS | TRAIN_JOBS | MEASURE_JOBS
-ANALYSIS_JOBS = RUN_JOBS | GATHER_JOBS | {"analyse"}
+TRAIN_JOBS_OF_TREATED = {job for job in TRAIN_JOBS if f"/{TREATED}/" in job}
+ALL_RUN_JOBS = RUN_JOBS | TREAT_JOBS
+ANALYSIS_JOBS = ALL_RUN_JOBS | GATHER_JOBS | {"analyse"}
 CHECK_JOBS = ANALYSIS_JOBS | {"check"}
 TABLE_JOBS = {"typeset", *PAGE_JOBS}
 TARGETS = {
@@ -461,7 +504,8 @@ TARGETS = {
     "tune": set(),
     "train": PREPARE_JOBS | TRAIN_JOBS,
     "curvature": RUN_JOBS,
-    "datasets": RUN_JOBS | GATHER_JOBS,
+    "intervene": PREPARE_JOBS | TRAIN_JOBS_OF_TREATED | TREAT_JOBS,
+    "datasets": ALL_RUN_JOBS | GATHER_JOBS,
     "tables": ANALYSIS_JOBS | TABLE_JOBS,
     "checks": CHECK_JOBS,
     "figure_scatter": CHECK_JOBS,
@@ -477,12 +521,12 @@ def test_target_plans_only_its_jobs(project_without_results, target):
     check_targets([job.split()[0] for job in jobs])  # `make run` refuses the name of no rule
 
 
-RULES_OF_RUNS = ["train_ensemble", "measure_ensemble"]
+RULES_OF_RUNS = ["train_ensemble", "measure_ensemble", "treat_ensemble"]
 
 
 def planned_resources(project, *options):
-    """Return the resources of each planned job of training and curvature, by rule."""
-    process = project.snakemake("--dry-run", "curvature", *options)
+    """Return the resources of each planned job of training, curvature and copies, by rule."""
+    process = project.snakemake("--dry-run", "curvature", "intervene", *options)
     assert process.returncode == 0, process.stdout[-6000:]
     job = re.compile(r"^rule (\w+):\n(?: {4}.*\n)*? {4}resources: (.*)\n", re.MULTILINE)
     resources = {}
@@ -499,7 +543,9 @@ def test_cluster_profile_requests_a_gpu_for_training_and_more_memory_and_time_fo
     second = planned_resources(project_without_results, "--profile", "slurm", "--attempt", "2")
     assert len(first["train_ensemble"]) == len(TRAIN_JOBS)
     assert len(first["measure_ensemble"]) == len(MEASURE_JOBS)
-    assert all(job["gres"].strip("'") == "gpu:1" for job in first["train_ensemble"])
+    assert len(first["treat_ensemble"]) == len(TREAT_JOBS)
+    for rule in ("train_ensemble", "treat_ensemble"):
+        assert all(job["gres"].strip("'") == "gpu:1" for job in first[rule])
     assert not any("gres" in job for job in first["measure_ensemble"])
     for rule in RULES_OF_RUNS:
         for job, retry in zip(first[rule], second[rule], strict=True):

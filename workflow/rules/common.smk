@@ -177,6 +177,7 @@ if workflow.is_main_process and not workflow.output_settings.dryrun:
 STUDY = replace(STUDY, finished=finished_blocks(RESULTS))
 
 ENSEMBLES = [ensemble.folder for ensemble in STUDY.ensembles()]
+TREATED = [ensemble.folder for ensemble in STUDY.treated_ensembles()]
 TUNED = [f"{setting}/{method}" for setting, method in STUDY.tuned_methods()]
 # an environment variable, not a param, because the folder of the data changes no result
 DATA_ROOT = Path(os.environ.get("PLASTICITY_DATA") or config["data_root"]).expanduser()
@@ -258,6 +259,12 @@ def ensembles_in(wildcards):
     return [f"{ensemble.method}/{ensemble.seeds}" for ensemble in ensembles]
 
 
+def treated_in(wildcards):
+    """List the treated ensembles of a setting, as folders in the folder of the setting."""
+    ensembles = STUDY.treated_ensembles(wildcards.setting)
+    return [f"{ensemble.method}/{ensemble.seeds}" for ensemble in ensembles]
+
+
 def tables_of_figure(figure):
     """List the tables that a figure shows."""
     return targets("tables/{table}.csv", table=registry.constant("figures", figure, "TABLES"))
@@ -275,12 +282,23 @@ def measures_of(wildcards):
     return [result(f"{folder}/{ensemble}/measures.nc") for ensemble in ensembles_in(wildcards)]
 
 
+def interventions_of(wildcards):
+    """List the interventions of all treated ensembles of a setting."""
+    folder = f"runs/{wildcards.setting}"
+    return [result(f"{folder}/{ensemble}/interventions.nc") for ensemble in treated_in(wildcards)]
+
+
 # Params: the part of the config that a rule uses, as JSON
 
 
 def training_of(wildcards):
     """Return the settings of a training job."""
     return STUDY.training_job(wildcards.setting, wildcards.method, wildcards.seeds)
+
+
+def intervention_of(wildcards):
+    """Return the settings of a job that treats checkpoints."""
+    return STUDY.intervention_job(wildcards.setting)
 
 
 def tuning_of(wildcards):
@@ -351,9 +369,15 @@ def plugins_of_dataset(dataset):
     return [("datasets", STUDY.datasets[dataset].kind)]
 
 
-def plugins_of_operators():
+def plugins_of_operators(curvature=STUDY.curvature):
     """List the plug-ins of the operators that are measured."""
-    return [("operators", name) for name in STUDY.curvature.operators]
+    return [("operators", name) for name in curvature.operators]
+
+
+def plugins_of_treatments(setting):
+    """List the plug-ins of the treatments of a setting."""
+    names = {copy["treatment"] for copy in STUDY.treatments_of(setting)}
+    return [("treatments", name) for name in sorted(names)]
 
 
 def plugins_of_study():
@@ -379,6 +403,10 @@ def expected_seconds(rule_name, wildcards):
     tasks = count_runs(rule_name, wildcards) * problem.tasks
     if rule_name == "measure_ensemble":
         return tasks * SECONDS_PER_CHECKPOINT
+    if rule_name == "treat_ensemble":
+        copies = len(STUDY.treatments_of(wildcards.setting)) * len(STUDY.treated_tasks())
+        seconds_per_copy = SECONDS_PER_CHECKPOINT + problem.steps // STEPS_PER_SECOND
+        return count_runs(rule_name, wildcards) * copies * seconds_per_copy
     return tasks * problem.steps // STEPS_PER_SECOND
 
 

@@ -9,6 +9,7 @@ rule gather:
     input:
         outcomes=outcomes_of,
         measures=measures_of,
+        interventions=interventions_of,
     output:
         result("datasets/{setting}.nc"),
     log:
@@ -23,9 +24,11 @@ rule gather:
     params:
         runs=result("runs/{setting}"),
         ensembles=ensembles_in,  # not the files, because a command may have 128 KiB at most
+        treated=treated_in,
         settings=gathering_of,
         code=code("gather"),
     shell:
         "python workflow/scripts/gather.py --runs {params.runs} --ensembles {params.ensembles}"
+        " --treated {params.treated}"
         " --output {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -44,7 +44,7 @@ for page in PAGES:
             report(
                 result(f"tables/{page}.html"),
                 caption="../report/tables.rst",
-                category="5 Tables",
+                category="6 Tables",
                 labels={"tables": page},
             ),
         log:

@@ -26,6 +26,7 @@ def estimate(job: Job, datasets: dict[str, xr.Dataset]) -> dict[tuple[str, str],
     estimates: dict[tuple[str, str], costs.Cost] = {}
     # by setting, because a method may have its own network
     checkpoints: dict[str, costs.CheckpointCost] = {}
+    copies: dict[str, costs.CheckpointCost] = {}
     for runs in job.settings["runs"]:
         setting = Setting.of(runs["setting"])
         data = datasets[setting.problem.dataset]
@@ -45,6 +46,20 @@ def estimate(job: Job, datasets: dict[str, xr.Dataset]) -> dict[tuple[str, str],
         if runs["tuning"]:
             label = f"{label} tuning"
             cost = costs.without_checkpoints(cost)
+        if "experiment" in runs:
+            experiment = costs.Experiment(**runs["experiment"])
+            if str(setting) not in copies:
+                of_copies = Curvature.of(job.settings["curvature_of_copies"])
+                copies[str(setting)] = costs.time_copy(setting, data, of_copies)
+            cost = costs.with_interventions(
+                cost,
+                experiment,
+                copies[str(setting)],
+                setting,
+                runs["method"],
+                runs["arms"][0],
+                data,
+            )
         estimates[runs["name"], label] = cost
     return estimates
 

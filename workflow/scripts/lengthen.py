@@ -53,7 +53,7 @@ def train(
     job: Job, arms: list[dict[str, Any]], seeds: list[int], state: restart.RestartStates
 ) -> xr.Dataset:
     """Train the added arms on all tuning seeds."""
-    _, outcomes = chunks.train_ensemble(
+    trained = chunks.train_ensemble(
         Setting.of(job.settings["setting"]),
         job.settings["method"],
         {arm_name(job.settings["method"], arm): arm for arm in arms},
@@ -65,7 +65,7 @@ def train(
         memory_limit=job.memory,
         attributes=job.label,
     )
-    return outcomes
+    return trained.outcomes
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def main(job: Job) -> None:
     with restart.lock_folder(folder / "resume", job.label) as state:
         if cache.restore():
             return
-        rows, outcomes = chunks.train_ensemble(
+        trained = chunks.train_ensemble(
             Setting.of(job.settings["setting"]),
             method,
             arms,
@@ -41,11 +41,17 @@ def main(job: Job) -> None:
             with_checkpoints=True,
             memory_limit=job.memory,
             attributes=job.label,
+            state_tasks=job.settings.get("state_tasks", ()),
         )
         checkpoints.write(
-            job.path("checkpoints"), rows, list(arms), job.settings["seeds"], job.label
+            job.path("checkpoints"),
+            trained.rows,
+            list(arms),
+            job.settings["seeds"],
+            job.label,
+            trained.states,
         )
-        netcdf.write(outcomes, job.path("outcomes"))
+        netcdf.write(trained.outcomes, job.path("outcomes"))
         cache.store()
 
 

@@ -19,7 +19,7 @@ def main(job: Job) -> None:
     with restart.lock_folder(folder / "resume", job.label) as state:
         if cache.restore():
             return
-        _, outcomes = chunks.train_ensemble(
+        trained = chunks.train_ensemble(
             Setting.of(job.settings["setting"]),
             job.settings["method"],
             arms,
@@ -31,7 +31,7 @@ def main(job: Job) -> None:
             memory_limit=job.memory,
             attributes=job.label,
         )
-        netcdf.write(outcomes, job.path("outcomes"))
+        netcdf.write(trained.outcomes, job.path("outcomes"))
         cache.store()
 
 

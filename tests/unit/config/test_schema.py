@@ -167,7 +167,8 @@ def test_defaults_of_sections_equal_defaults_of_classes():
 def test_sections_with_only_defaults_may_be_left_out():
     required = set(schema.json_schema()["required"])
     assert required == {*CONFIG}
-    assert keys_in() - required == {"tuning", "datasets", "training", "figures", "statistics"}
+    optional = {"tuning", "datasets", "training", "interventions", "figures", "statistics"}
+    assert keys_in() - required == optional
     read = study.read(CONFIG)
     assert study.read(changed(("training", {}))) == read
     assert study.read(changed(("training", defaults_in("training")))) == read

@@ -742,7 +742,7 @@ OWN_KEYS = {
 
 
 # ranks that are missing where an estimate does not know them
-COUNTING_RANKS = ("_effective_rank", "_epsilon_rank")
+RANKS = tuple(f"_{name}" for name in spectrum.rank_names([0.99]))
 
 
 @pytest.fixture(scope="module")
@@ -771,7 +771,7 @@ def test_exactly_the_measures_outside_an_operators_keys_are_missing(with_own_key
         present = with_own_keys[name].notnull()
         present = present.any(set(present.dims) & {"rank", "grid"})
         at_keys = expected.transpose(*present.dims)
-        if operator == "hessian" and name.endswith(COUNTING_RANKS):
+        if operator == "hessian" and name.endswith(RANKS):
             present = present | at_keys
         xr.testing.assert_equal(present, at_keys)
 
@@ -791,7 +791,7 @@ def test_own_keys_of_an_operator_equal_common_keys(with_own_keys, checkpoints, d
 
 
 def test_rank_of_an_estimate_is_missing_where_it_is_not_known(checkpoints, data):
-    """A rank that counts is refused if its margin is larger than itself, or if it is impossible."""
+    """A rank is refused if its margin is larger than itself, or if it is impossible."""
     rank, limit = torch.tensor([5.0, 5, 5, 5]), torch.tensor([9.0, 9, 9, 4])
     margin = torch.tensor([0.0, 5, 5.1, 0])
     known = spectrum_variables.known_rank(rank, margin, limit)
@@ -802,7 +802,7 @@ def test_rank_of_an_estimate_is_missing_where_it_is_not_known(checkpoints, data)
     at_all = found.sel(block="all", evaluation_point="next")
     limits = at_all["hessian_rank_limit"].values
     assert (limits[np.isfinite(limits)] == 148).all(), "the number of parameters"
-    for name in ("effective_rank", "epsilon_rank", "absolute_epsilon_rank"):
+    for name in spectrum.rank_names([0.99]):
         value, margin = at_all[f"hessian_{name}"], at_all[f"hessian_{name}_margin"]
         assert (margin <= value).where(value.notnull(), True).all()
         assert (margin.notnull() | value.isnull()).all()
@@ -958,7 +958,7 @@ def test_diverged_run_is_missing_and_changes_no_bit_of_other_runs(checkpoints, d
         repaired = diverged[name].copy()
         repaired[run] = healthy[name].isel(run)
         xr.testing.assert_identical(repaired.drop_attrs(), healthy[name].drop_attrs())
-        may_be_unknown = how == "estimated" and name.endswith(COUNTING_RANKS)
+        may_be_unknown = how == "estimated" and name.endswith(RANKS)
         assert may_be_unknown or healthy[name].isel(run).notnull().any(), name
 
 

@@ -6,6 +6,7 @@ pytest tests/unit/report/test_figures.py -k equals_its_picture \
 Then look at each picture that changed.
 """
 
+import functools
 import itertools
 import json
 import re
@@ -19,12 +20,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 from tiers import slow_except
 
-from plasticity.config import registry
-from plasticity.config.models import Curvature, Statistics
+from plasticity.config import quantities, registry
+from plasticity.config.models import FAMILIES, Curvature, Statistics
 from plasticity.curvature import measure
 from plasticity.errors import StudyError
 from plasticity.report import panels
@@ -32,16 +34,20 @@ from plasticity.report.style import Style, as_line_options, lay_out, save
 from plasticity.statistics import (
     associations,
     comparisons,
+    intervention_models,
+    interventions,
     lead_lag,
     meta_analysis,
     population,
     prediction,
     resampling,
     summaries,
+    treatment_effects,
 )
 from plasticity.statistics.hypotheses import adjust_p_values
 from plasticity.statistics.resampling import Draws
 from plasticity.statistics.setting_arrays import SettingArrays
+from plasticity.statistics.treated_arrays import TreatedArrays, has_interventions
 from plasticity.storage import netcdf
 from plasticity.training import outcomes
 
@@ -49,6 +55,7 @@ ROOT = Path(__file__).parents[3]
 STYLE_FILE = ROOT / "workflow/style.yaml"
 STYLE = Style.read(STYLE_FILE)
 NAMES = registry.names("figures")
+OPERATORS = re.compile("(treated_)?(fisher|hessian)")
 BLOCKS = ["hidden_1", "hidden_2", "output", "last_two", "all"]
 CURVATURE = Curvature.of(
     {
@@ -58,6 +65,20 @@ CURVATURE = Curvature.of(
         "every": 1,
     }
 )
+COPIES = {  # family and strength of each treatment
+    "none": ("control", np.nan),
+    "fresh": ("control", np.nan),
+    "reset_optimizer": ("control", np.nan),
+    "shrink(strength=0.3)": ("restoring", 0.3),
+    "shrink(strength=0.6)": ("restoring", 0.6),
+    "shrink(strength=0.8)": ("restoring", 0.8),
+    "reset_last_layer": ("restoring", np.nan),
+    "low_rank(strength=0.05)": ("harmful", 0.05),
+    "low_rank(strength=0.9)": ("harmful", 0.9),
+    "rescale_layers(strength=2)": ("preserving", 2.0),
+    "rescale_layers(strength=5)": ("preserving", 5.0),
+}
+COPY_STATUSES = ("trained", "diverged", "run_diverged", "unchanged")
 ARMS = ["none", "l2(strength=0.001)", "l2(strength=0.01)", "wasserstein(strength=0.01)", "fresh"]
 DPI = 60
 TOLERANCE = 3  # root mean square difference of pictures; swapped colours and lost axes exceed it
@@ -97,7 +118,72 @@ def setting(
         for name in outcomes.FRESH
         if name != "fresh_test_error"
     }
-    return summaries.add_gaps(data.assign(baseline))
+    data = summaries.add_gaps(data.assign(baseline))
+    has_interventions = "none" in arms and tasks > 1
+    return with_copies(data, table, seed) if has_interventions else data
+
+
+def with_copies(data, table, seed):
+    """Add treated copies of checkpoints of the arm none, at the first and the last task boundary.
+
+    Each treatment has an effect of its own on all quantities, and each copy has noise.
+    """
+    treated = {
+        "arm": ["none"],
+        "seed": data.seed.values,
+        "task": [1, data.sizes["task"] - 1],
+        "treatment": list(COPIES),
+        "block": data.block.values,
+    }
+    families = list(FAMILIES)
+    effects = np.random.default_rng(seed).uniform(size=len(COPIES))
+    variables = {}
+    for name, variable in table.items():
+        dims = [dim for dim in treated if dim in (*variable.dims, "treatment")]
+        if {"rank", "grid", "step"} & set(variable.dims) or name.endswith("status"):
+            continue
+        draw = np.random.default_rng([seed, *name.encode()])
+        noise = draw.uniform(size=[len(treated[dim]) for dim in dims])
+        sign = quantities.describe(name).claimed_sign or 1
+        signal = effects if sign > 0 else 1 - effects
+        along = [-1 if dim == "treatment" else 1 for dim in dims]
+        values = 0.1 + 0.6 * signal.reshape(along) + 0.2 * noise
+        if name == "feature_rank":
+            values[..., 2:] = np.nan
+        names = [f"treated_{dim}" if dim in ("arm", "task") else dim for dim in dims]
+        variables[f"treated_{name}"] = (names, values)
+    shape = variables["treated_final_error"][1].shape
+    flags = {"flag_meanings": " ".join(COPY_STATUSES), "flag_values": range(4)}
+    copy_dims = ("treated_arm", "seed", "treated_task", "treatment")
+    variables["treated_copy_status"] = (copy_dims, np.zeros(shape, np.int8), flags)
+    codes = [families.index(family) for family, _ in COPIES.values()]
+    flags = {"flag_meanings": " ".join(families), "flag_values": range(len(families))}
+    variables["treatment_family"] = ("treatment", codes, flags)
+    variables["treatment_strength"] = ("treatment", [strength for _, strength in COPIES.values()])
+    coordinates = {
+        "treated_arm": treated["arm"],
+        "treated_task": treated["task"],
+        "treatment": treated["treatment"],
+    }
+    return data.assign(variables).assign_coords(coordinates)
+
+
+def without_copies(data, is_missing):
+    """Copy a dataset in which the copies diverged where `is_missing(data)` holds."""
+    status = data["treated_copy_status"]
+    treated = {
+        name: data[name].where(~is_missing(data))
+        for name in data
+        if str(name).startswith("treated_") and name != "treated_copy_status"
+    }
+    missing = is_missing(data).broadcast_like(status).transpose(*status.dims)
+    status = xr.where(missing, 1, status, keep_attrs=True)
+    return data.assign(treated | {"treated_copy_status": status})
+
+
+def without_interventions(data):
+    """Copy a dataset without treated copies."""
+    return data.drop_vars([name for name in data.variables if str(name).startswith("treat")])
 
 
 def without(data, is_missing):
@@ -118,7 +204,7 @@ def constant(data, *names):
 
 def without_curvature(data):
     """Copy a dataset without the measures of operators."""
-    return data.drop_vars([name for name in data if name.startswith(("fisher", "hessian"))])
+    return data.drop_vars([name for name in data if OPERATORS.match(str(name))])
 
 
 def with_operator(data, operator):
@@ -143,13 +229,35 @@ def tables_of(datasets):
         "comparisons": comparisons.comparisons(settings, draws, 0.05),
         "population": population.population(settings, draws, "fisher_effective_rank"),
     }
+    treated = tables_of_interventions(datasets, draws)
+    tested |= {name: treated[name] for name in ("interventions", "intervention_models")}
     others = {
         "counterexamples": meta_analysis.find_counterexamples(settings, draws, 0.05, 0.2),
         "redundancy": prediction.redundancy(settings, draws, "effective_rank"),
         "outcomes": summaries.outcomes(datasets),
         "tuning": pd.DataFrame(columns=summaries.TUNING_COLUMNS),
     }
-    return adjust_p_values(tested, Statistics()) | others
+    return others | treated | adjust_p_values(tested, Statistics())
+
+
+def tables_of_interventions(datasets, draws):
+    """Compute the tables of treated copies."""
+    settings = [
+        TreatedArrays.from_dataset(name, data)
+        for name, data in datasets.items()
+        if has_interventions(data)
+    ]
+    problems = {arrays.setting: arrays.setting for arrays in settings}
+    return {
+        "treatments": treatment_effects.treatments(settings, draws),
+        "interventions": interventions.interventions(
+            settings, problems, draws, 0.3, "fisher_effective_rank"
+        ),
+        "intervention_models": intervention_models.intervention_models(settings, draws, 0.3),
+        "intervention_counterexamples": treatment_effects.find_intervention_counterexamples(
+            settings, draws, 0.05, 0.2
+        ),
+    }
 
 
 def draw(name, datasets, tables=None, style=STYLE):
@@ -179,6 +287,7 @@ TWO_SETTINGS = {
     f"digits_labels_{activation}": setting(seed, tasks=12)
     for seed, activation in enumerate(["relu", "tanh"])
 }
+FOUR_SETTINGS = {f"digits_labels_{k}": setting(k) for k in range(4)}
 LONG_NAMES = [f"digits_labels_some_rather_long_name_{k}" for k in range(9)]
 INTERVENTIONS = [
     f"{method}(strength=0.1)"
@@ -213,6 +322,13 @@ STUDIES = {
     "constant measures": {
         "a_b_relu": constant(setting(), "fisher_effective_rank", "dead_fraction")
     },
+    "some copies diverged": {
+        "a_b_relu": without_copies(
+            setting(), lambda data: (data.treatment != "none") & (data.seed == 1)
+        )
+    },
+    "all copies diverged": {"a_b_relu": without_copies(setting(), lambda data: data.seed >= 0)},
+    "no treated copies": {"a_b_relu": without_interventions(setting())},
     "special characters in an arm": {"a_b_relu": setting(arms=SPECIAL_CHARACTERS)},
 }
 
@@ -224,6 +340,12 @@ def study(request):
     """Datasets and tables of a study."""
     datasets = STUDIES[request.param]
     return datasets, tables_of(datasets)
+
+
+@functools.cache
+def tables_of_four():
+    """Compute the tables of treated copies of four settings; tests do not change them."""
+    return tables_of_interventions(FOUR_SETTINGS, Draws(49))
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +370,8 @@ def visible_texts(figure):
         for text in figure.findobj(Text)
         if text.get_text() and text.get_visible() and text not in tick_labels
     ]
-    return [(text.get_text(), text.get_window_extent(renderer).padded(-1)) for text in texts]
+    # an annotation's own method adds the line to its point
+    return [(text.get_text(), Text.get_window_extent(text, renderer).padded(-1)) for text in texts]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -301,6 +424,7 @@ SWAPPED_COLOURS = replace(
     operators=rotate_values(STYLE.operators),
     evaluation_points=rotate_values(STYLE.evaluation_points),
     stages=rotate_values(STYLE.stages),
+    families=rotate_values(STYLE.families),
     sequence="cool",
     signed="RdBu",
     quiet="#ff0000",
@@ -594,6 +718,227 @@ def test_operators_have_lines_and_bars_for_errors_of_estimates():
     np.testing.assert_allclose(middles, selected.mean("seed"), rtol=1e-6)
 
 
+# Interventions
+
+
+RELU = "digits_labels_relu"
+INTERVENTION_FIGURES = [
+    name for name in NAMES if registry.constant("figures", name, "CATEGORY") == "4 Interventions"
+]
+
+
+def copies_of(name, block="all"):
+    """Return the treated values of a quantity in the ReLU setting: seed, task, treatment."""
+    values = TWO_SETTINGS[RELU][f"treated_{name}"].sel(treated_arm="none")
+    return values.sel(block=block) if "block" in values.dims else values
+
+
+def changes_of(name, block="all"):
+    """Return the changes to the copy without a treatment: seed, task, treatment."""
+    values = copies_of(name, block)
+    return values - values.sel(treatment="none")
+
+
+def points_of(axis, **look):
+    """Return the points of lines with this look, sorted, shape (point, 2)."""
+    chosen = [
+        line
+        for line in axis.lines
+        if all(plt.getp(line, name) == value for name, value in look.items())
+    ]
+    points = [np.column_stack(line.get_data()) for line in chosen]
+    return np.array(sorted(map(tuple, np.concatenate(points))))
+
+
+def test_four_figures_show_interventions():
+    assert INTERVENTION_FIGURES == ["doses", "necessity", "rivals", "treatments"]
+
+
+@pytest.mark.parametrize("name", INTERVENTION_FIGURES)
+def test_study_without_interventions_says_not_measured(name):
+    datasets = STUDIES["no treated copies"]
+    figure = draw(name, datasets, tables_of_interventions(datasets, Draws(49)))
+    for axis in figure.axes:
+        assert [text.get_text() for text in axis.texts] == ["not measured"]
+
+
+@pytest.mark.parametrize("name", INTERVENTION_FIGURES)
+def test_figure_of_four_settings_fits_on_a_page(name):
+    width, height = draw(name, FOUR_SETTINGS, tables_of_four()).get_size_inches()
+    assert height <= 1.4 * width
+
+
+def test_treated_copies_of_the_late_task_are_filled_points(tables):
+    axis = draw("treatments", TWO_SETTINGS, tables).axes[0]
+    restoring = [copy for copy, (family, _) in COPIES.items() if family == "restoring"]
+    colour = STYLE.families["restoring"]
+    x, y = copies_of("fisher_effective_rank"), copies_of("final_error")
+    for task, marker, fill in ((1, "s", "none"), (11, "o", colour)):
+        wanted = {"treated_task": task, "treatment": restoring}
+        expected = [values.sel(wanted).mean("seed").values for values in (x, y)]
+        drawn = points_of(axis, color=colour, marker=marker, markerfacecolor=fill)
+        np.testing.assert_allclose(drawn, np.array(sorted(zip(*expected, strict=True))), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("treatment", "marker"), [("none", "X"), ("fresh", "*")])
+def test_two_controls_have_markers_of_their_own(tables, treatment, marker):
+    axis = draw("treatments", TWO_SETTINGS, tables).axes[2]
+    rank = copies_of("feature_rank", "hidden_2").sel(treatment=treatment)
+    error = copies_of("final_error").sel(treatment=treatment)
+    expected = np.column_stack([values.mean("seed").values for values in (rank, error)])
+    drawn = points_of(axis, marker=marker)
+    np.testing.assert_allclose(drawn, np.array(sorted(map(tuple, expected))), rtol=1e-6)
+
+
+def test_panel_of_treatments_states_the_correlation_of_the_table(tables):
+    axes = draw("treatments", TWO_SETTINGS, tables).axes
+    table = tables["interventions"]
+    wanted = {
+        "setting": RELU,
+        "task": "all",
+        "measure": "weight_norm",
+        "outcome": "final_error",
+        "statistic": "tau",
+    }
+    (row,) = table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)].to_dict("records")
+    text = f"τ = {row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    assert axes[6].get_title(loc="right") == text
+
+
+def line_of(axis, heading, name):
+    """Return the height of a line of a forest plot: the first with this name below a heading."""
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    index = labels.index(name, labels.index(heading))
+    return axis.get_yticks()[index]
+
+
+@pytest.mark.parametrize(
+    ("panel", "measure", "heading", "sign"),
+    [
+        (0, "fisher_effective_rank", "Fisher effective rank", -1),
+        (1, "weight_norm", "weight norm", 1),
+        (1, "fisher_top_eigenvalue", "Fisher top eigenvalue (no claim)", 1),
+    ],
+)
+@pytest.mark.parametrize(
+    ("setting_name", "label"), [(RELU, "digits labels relu"), ("all", "all settings")]
+)
+def test_rival_that_orders_copies_as_claimed_lies_on_the_right(
+    tables, panel, measure, heading, sign, setting_name, label
+):
+    axis = draw("rivals", TWO_SETTINGS, tables).axes[panel]
+    row = (
+        tables["interventions"]
+        .query("task == 'all' and outcome == 'final_error' and statistic == 'tau'")
+        .query(f"setting == '{setting_name}' and measure == '{measure}'")
+        .iloc[0]
+    )
+    y = line_of(axis, heading, label)
+    (bar, dot) = [line for line in axis.lines if (np.array(line.get_ydata()) == y).all()]
+    assert dot.get_xdata()[0] == pytest.approx(sign * row["estimate"])
+    interval = sign * np.array([row["low"], row["high"]])
+    assert np.array(bar.get_xdata()) == pytest.approx(interval, nan_ok=True)
+    is_grey = dot.get_color() == STYLE.quiet
+    assert is_grey == (measure == "fisher_top_eigenvalue")
+
+
+def test_rival_that_is_constant_is_undefined():
+    datasets = {"a_b_relu": constant(setting(), "treated_dead_fraction")}
+    axis = draw("rivals", datasets, tables_of_interventions(datasets, Draws(49))).axes[0]
+    (text,) = axis.texts
+    assert text.get_text() == "undefined"
+    assert text.get_position()[1] == line_of(axis, "dead units (share)", "a b relu")
+
+
+@pytest.mark.parametrize(
+    ("column", "treatment", "task"),
+    [(0, "shrink", 11), (1, "low_rank", 1), (2, "rescale_layers", 11)],
+)
+@pytest.mark.parametrize(("row", "quantity"), [(0, "final_error"), (1, "fisher_effective_rank")])
+def test_dose_response_is_the_mean_change_to_the_untreated_copy(
+    tables, column, treatment, task, row, quantity
+):
+    axis = draw("doses", TWO_SETTINGS, tables).axes[3 * row + column]
+    copies = [copy for copy in COPIES if copy.startswith(f"{treatment}(")]
+    changes = changes_of(quantity).sel(treated_task=task, treatment=copies)
+    line = lines(axis)["digits labels relu"]
+    assert list(line.get_xdata()) == [COPIES[copy][1] for copy in copies]
+    np.testing.assert_allclose(line.get_ydata(), changes.mean("seed"), rtol=1e-6)
+    low, high = resampling.t_interval(changes.transpose("treatment", "seed").values)
+    band = axis.collections[0].get_paths()[0].vertices[:, 1]
+    assert [band.min(), band.max()] == pytest.approx([low.min(), high.max()])
+
+
+def test_strengths_over_a_wide_range_are_logarithmic(tables):
+    axes = draw("doses", TWO_SETTINGS, tables).axes
+    assert [axis.get_xscale() for axis in axes[:3]] == ["linear", "log", "linear"]
+    assert [text.get_text() for text in axes[4].get_xticklabels()] == ["0.05", "0.9"]
+
+
+def test_map_has_a_point_per_treatment_with_its_intervals(tables):
+    axis = draw("necessity", TWO_SETTINGS, tables).axes[0]
+    drawn = [np.column_stack(line.get_data()) for line in axis.lines]
+    for copy, (family, _) in COPIES.items():
+        of_copy = {"treatment": copy, "treated_task": 1 if family == "harmful" else 11}
+        x = changes_of("fisher_effective_rank").sel(of_copy).values
+        y = changes_of("final_error").sel(of_copy).values
+        expected = [
+            np.array([[x.mean(), y.mean()]]),
+            np.array([[end, y.mean()] for end in resampling.t_interval(x)]),
+            np.array([[x.mean(), end] for end in resampling.t_interval(y)]),
+        ]
+        for line in expected:
+            same = [other for other in drawn if other.shape == line.shape]
+            assert np.abs(np.array(same) - line).max(axis=(1, 2)).min() < 1e-6, copy
+
+
+def test_map_names_the_counterexamples_of_the_table_only(tables):
+    table = tables["intervention_counterexamples"].assign(kind="both")
+    of_panel = (
+        (table["setting"] == RELU)
+        & (table["measure"] == "fisher_effective_rank")
+        & (table["outcome"] == "final_error")
+    )
+    table.loc[of_panel & (table["treatment"] == "reset_last_layer"), "kind"] = "not_necessary"
+    is_harmful_late = (table["treatment"] == "low_rank(strength=0.9)") & (table["task"] == "11")
+    table.loc[of_panel & is_harmful_late, "kind"] = "not_sufficient"
+    shown = draw("necessity", TWO_SETTINGS, tables | {"intervention_counterexamples": table})
+    names = {"plasticity\nwithout curvature", "curvature\nwithout plasticity"}
+    names |= {"both restored", "both lost"}
+    assert {text.get_text() for text in shown.axes[0].texts} == names | {"reset_last_layer"}
+    (ring,) = points_of(shown.axes[0], markerfacecolor="none", marker="o")
+    of_copy = {"treatment": "reset_last_layer", "treated_task": 11}
+    changes = [changes_of(name).sel(of_copy) for name in ("fisher_effective_rank", "final_error")]
+    np.testing.assert_allclose(ring, [values.mean() for values in changes], rtol=1e-6)
+    assert {text.get_text() for text in shown.axes[1].texts} == names
+
+
+def test_map_names_each_quadrant_by_what_happens_there(tables):
+    axis = draw("necessity", TWO_SETTINGS, tables).axes[0]
+    corners = {text.get_text(): text.get_position() for text in axis.texts}
+    x, y = corners["plasticity\nwithout curvature"]
+    assert x < 0.5, "the rank falls"
+    assert y < 0.5, "the error falls"
+    x, y = corners["curvature\nwithout plasticity"]
+    assert x > 0.5
+    assert y > 0.5
+    assert axis.get_xlim()[0] < 0 < axis.get_xlim()[1]
+    assert axis.get_ylim()[0] < 0 < axis.get_ylim()[1]
+
+
+def test_names_of_many_counterexamples_do_not_overlap():
+    tables = tables_of_four()
+    table = tables["intervention_counterexamples"].assign(kind="not_necessary")
+    tables = tables | {"intervention_counterexamples": table}
+    with STYLE.applied():
+        figure = draw("necessity", FOUR_SETTINGS, tables)
+        figure.canvas.draw()
+    texts = visible_texts(figure)
+    assert len(texts) > 4 * (len(COPIES) - 1)
+    for (text, extent), (other_text, other_extent) in itertools.combinations(texts, 2):
+        assert not extent.overlaps(other_extent), (text, other_text)
+
+
 # Operators of users
 
 
@@ -631,6 +976,11 @@ def test_every_method_has_a_look_of_its_own():
     assert set(registry.names("methods")) == set(STYLE.methods)
     looks = [tuple(look) for look in STYLE.methods.values()]
     assert len(set(looks)) == len(looks)
+
+
+def test_every_family_of_treatments_has_a_colour_of_its_own():
+    assert set(STYLE.families) == set(FAMILIES)
+    assert len(set(STYLE.families.values())) == len(FAMILIES)
 
 
 def test_methods_can_be_told_apart_in_grey():

@@ -6,7 +6,7 @@ import xarray as xr
 
 from plasticity.curvature import measure
 from plasticity.errors import StudyError
-from plasticity.statistics.merge import merge_ensembles
+from plasticity.statistics.merge import add_interventions, merge_ensembles
 from plasticity.storage import netcdf
 
 TASKS = 4
@@ -162,3 +162,85 @@ def test_additional_layers_of_one_arm_keep_their_place_and_are_nan_in_others():
     has_layer = data.weight_norm.sel(block="norm_1").notnull().all(["seed", "task"])
     assert has_layer.values.tolist() == [False, True, False]
     assert data.weight_norm.drop_sel(block="norm_1").notnull().all()
+
+
+# Interventions
+
+
+def copies(arms, seeds, tasks=(1, 3), blocks=("hidden_1", "output", "all")):
+    """Build the treated copies of an ensemble, whose values identify run, task and treatment."""
+    run = ("arm", "seed", "task", "treatment")
+    numbers = run_numbers(arms, seeds, tasks)[..., None] + np.array([0, 0.25, 0.5])
+    variables = {
+        "final_error": (run, numbers, {"long_name": "error"}),
+        "weight_norm": ((*run, "block"), np.stack([-numbers] * len(blocks), axis=-1)),
+        "treatment_family": ("treatment", np.array([0, 1, 1], np.int8)),
+        "treatment_strength": ("treatment", [np.nan, 0.5, 1]),
+    }
+    coordinates = {
+        "arm": arms,
+        "seed": list(seeds),
+        "task": list(tasks),
+        "treatment": ["none", "a(strength=0.5)", "a(strength=1)"],
+        "block": list(blocks),
+    }
+    return xr.Dataset(variables, coordinates)
+
+
+@pytest.fixture
+def setting():
+    """Merge the runs of two arms with three seeds."""
+    return merge(
+        *(ensemble(arms, seeds) for arms in (["none", "b"], ["fresh"]) for seeds in ((0, 1), (2,)))
+    )
+
+
+def test_every_copy_keeps_its_arm_seed_task_and_treatment(setting):
+    treated = [copies(["none"], (0, 1)), copies(["none"], (2,))]
+    data = add_interventions(setting, treated)
+    dims = ("treated_arm", "seed", "treated_task", "treatment")
+    assert data["treated_final_error"].dims == dims
+    assert data["treated_weight_norm"].dims == (*dims, "block")
+    for seed in (0, 1, 2):
+        for task in (1, 3):
+            for index, treatment in enumerate(data.treatment.values):
+                place = {"seed": seed, "treated_task": task, "treatment": treatment}
+                value = data["treated_final_error"].sel(place).item()
+                assert value == 100 + 10 * seed + task + index / 4
+                weights = data["treated_weight_norm"].sel(place)
+                assert (weights == -value).all()
+    assert data["treatment_family"].values.tolist() == [0, 1, 1]
+    assert data["treatment_family"].dtype == np.int8
+    assert data["treated_final_error"].attrs["long_name"] == "error"
+
+
+def test_runs_stay_as_they_are_when_copies_are_added(setting):
+    data = add_interventions(setting, [copies(["none"], (0, 1, 2))])
+    xr.testing.assert_identical(
+        data[list(setting.data_vars)].drop_vars(
+            ["treated_arm", "treated_task", "treatment"], errors="ignore"
+        ),
+        setting,
+    )
+    assert add_interventions(setting, []) is setting
+
+
+def test_blocks_that_a_treated_network_lacks_are_missing(setting):
+    data = add_interventions(setting, [copies(["none"], (0, 1, 2), blocks=("hidden_1", "all"))])
+    assert list(data.block.values) == list(setting.block.values)
+    assert np.isnan(data["treated_weight_norm"].sel(block="output")).all()
+    assert np.isfinite(data["treated_weight_norm"].sel(block="all")).all()
+
+
+@pytest.mark.parametrize(
+    "treated",
+    [
+        [copies(["none"], (0, 1))],
+        [copies(["none"], (0, 1, 2)), copies(["b"], (0, 1))],
+        [copies(["none"], (0, 1)), copies(["none"], (2,), tasks=(1, 2))],
+    ],
+    ids=["a seed is missing", "a seed of an arm is missing", "other tasks"],
+)
+def test_copies_that_do_not_fit_are_refused_in_one_sentence(setting, treated):
+    with pytest.raises(StudyError, match="interventions of a setting do not have the same seeds"):
+        add_interventions(setting, treated)

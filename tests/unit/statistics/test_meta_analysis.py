@@ -50,6 +50,24 @@ def heterogeneity(z, error, variance_between):
     return (weights * (z - mean) ** 2).sum(), mean, weights
 
 
+def test_problems_that_differ_by_round_off_are_the_same():
+    z = 1.027062
+    effects = pd.DataFrame(
+        {
+            "setting": list("ab"),
+            "z": [z, np.nextafter(z, 2)],
+            "error": [0.1, 0.2],
+            "p": 0.01,
+            "seeds": 5,
+        }
+    )
+    effects["problem"] = effects["setting"]
+    row = meta_analysis.combine_effects_over_settings(effects, claimed=1, relevant=0.3)
+    assert row["estimate"] == pytest.approx(np.tanh(z))
+    assert np.isnan(row["low"])
+    assert row["note"] == "the same in all problems"
+
+
 def test_meta_analysis_equals_the_formulas():
     z = np.array([0.5, 0.9, 1.4, 0.2])
     error = np.array([0.1, 0.2, 0.15, 0.1])

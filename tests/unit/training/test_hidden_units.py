@@ -220,7 +220,8 @@ def test_units_of_a_custom_network_come_from_one_layer_and_go_to_layers_only(cal
     else:
         with pytest.raises(
             StudyError,
-            match=r"^no hidden units of this network.kind .*: choose another kind or method$",
+            match=r"^no hidden units of this network.kind .*: choose another kind, method or "
+            r"treatment$",
         ):
             find_hidden_units(Custom(call))
 
@@ -229,7 +230,7 @@ def test_network_that_cannot_be_traced_is_refused():
     with pytest.raises(
         StudyError,
         match=r"^the hidden units of this network.kind cannot be found, because its forward cannot "
-        r"be traced \(.*\): choose another kind or method$",
+        r"be traced \(.*\): choose another kind, method or treatment$",
     ) as refused:
         find_hidden_units(Custom(lambda m, x: m.output(x) if x.sum() > 0 else m.output(-x)))
     assert "\n" not in str(refused.value)

@@ -1,7 +1,8 @@
 """Estimate what a study costs before it runs.
 
 The estimate has three steps: count jobs, steps and checkpoints; time a training step on this
-machine; time the measures of a checkpoint on this machine.
+machine; time the measures of a checkpoint on this machine. The cost of intervention experiments
+follows from these times.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from torch import Tensor
 from plasticity.config.models import Curvature, Setting, Spectra, Training
 from plasticity.curvature import measure
 from plasticity.data import tasks
+from plasticity.interventions.variables import OF_COPIES, measures_of_copies, outcomes_of_copies
 from plasticity.models import architecture
 from plasticity.models.ensemble import rows
 from plasticity.training import memory
@@ -25,6 +27,7 @@ from plasticity.training.trainer import Trainer
 STEPS = 64  # training steps that are timed, at most
 SECONDS_PER_HOUR = 3600
 BYTES_PER_PARAMETER = 4  # float32
+TIMED = 4  # checkpoints that are measured: of two runs, at two tasks
 
 Arm = Mapping[str, float]
 Run = tuple[Arm, int]  # an arm and a seed
@@ -34,17 +37,20 @@ class Cost(NamedTuple):
     """Cost of one method in one setting.
 
     Attributes:
-        jobs: number of training jobs; as many jobs measure their checkpoints.
+        jobs: number of training jobs. As many jobs measure their checkpoints, and as many treat
+            copies of them if the method is treated.
         runs: number of runs in all jobs.
         steps: of one run, in all its tasks.
         checkpoints: of one run.
         parameters: of one run.
-        disk: bytes of the checkpoints and measures. Measures are counted twice, for the ensemble
-            and for the setting, and before compression. While a job trains, its checkpoints take
-            twice their space.
+        disk: bytes of the checkpoints and measures, and of the same for copies. Measures are
+            counted twice, for the ensemble and for the setting, and before compression. While a job
+            trains, its checkpoints take twice their space.
         memory: bytes of the largest training job, in addition to those of any Python process.
         training: hours of one core of this machine, or of its GPU, for all jobs.
         measuring: hours of one core of this machine for all jobs.
+        intervening: the same, for copies of checkpoints: to measure them and to train each for one
+            task.
     """
 
     jobs: int
@@ -56,18 +62,31 @@ class Cost(NamedTuple):
     memory: int
     training: float
     measuring: float
+    intervening: float = 0.0
 
 
 class CheckpointCost(NamedTuple):
-    """Cost of measuring one checkpoint of one run.
+    """Cost of measuring one checkpoint of one run, or one copy of it.
 
     Attributes:
         seconds: mean over the tasks.
-        disk: bytes of the measures before compression.
+        disk: bytes of the measures before compression; for a copy, of its outcomes too.
     """
 
     seconds: float
     disk: float
+
+
+class Experiment(NamedTuple):
+    """What an intervention experiment does with each run of one method in one setting.
+
+    Attributes:
+        copies: of each treated checkpoint, with the one that is not changed.
+        tasks: number of treated checkpoints.
+    """
+
+    copies: int
+    tasks: int
 
 
 class Counts(NamedTuple):
@@ -158,6 +177,45 @@ def count(
     )
 
 
+def with_interventions(
+    cost: Cost,
+    experiment: Experiment,
+    copy: CheckpointCost,
+    setting: Setting,
+    method: str,
+    arm: Arm,
+    data: xr.Dataset,
+) -> Cost:
+    """Add an intervention experiment to the cost of the runs whose checkpoints are treated.
+
+    Args:
+        cost: of the runs.
+        experiment: number of copies.
+        copy: from `time_copy`.
+        setting: problem, network and optimizer.
+        method: name of the method.
+        arm: of the method.
+        data: the prepared dataset.
+    """
+    states = cost.runs * experiment.tasks
+    copies = states * experiment.copies
+    training_of_task = cost.training / (cost.runs * setting.problem.tasks)
+    bytes_of_states = states * count_state_bytes(setting, method, arm, data)
+    return cost._replace(
+        disk=cost.disk + bytes_of_states + round(2 * copy.disk * copies),
+        intervening=copies * (training_of_task + copy.seconds / SECONDS_PER_HOUR),
+    )
+
+
+def count_state_bytes(setting: Setting, method: str, arm: Arm, data: xr.Dataset) -> int:
+    """Count the bytes of what a run needs to continue at a task boundary.
+
+    This is its parameters, and the state of the optimizer and of the method.
+    """
+    trainer = Trainer(setting, method, [(arm, 0)], data)
+    return sum(tensor.nbytes for tensor in trainer.boundary_tensors().values())
+
+
 def time_step(
     setting: Setting, method: str, runs: Sequence[Run], data: xr.Dataset, training: Training
 ) -> float:
@@ -187,11 +245,43 @@ def time_step(
 def time_checkpoint(setting: Setting, data: xr.Dataset, curvature: Curvature) -> CheckpointCost:
     """Measure checkpoints of two untrained runs, and time it.
 
-    Operators may be measured at different tasks. So each group of operators with the same tasks is
-    timed by itself, and counts in proportion to the measured tasks.
+    Raises:
+        StudyError: the dataset cannot give what the problem asks for.
+    """
+    seconds, measures = _time_measures(setting, data, curvature)
+    return CheckpointCost(seconds, _stored_bytes(measures, curvature) / TIMED)
+
+
+def time_copy(setting: Setting, data: xr.Dataset, curvature: Curvature) -> CheckpointCost:
+    """Measure copies of checkpoints of two untrained runs, and time it.
+
+    Spectra and learning curves of copies are not stored.
+
+    Args:
+        setting: problem, network and optimizer.
+        data: the prepared dataset.
+        curvature: what is measured on the copies.
 
     Raises:
         StudyError: the dataset cannot give what the problem asks for.
+    """
+    seconds, measures = _time_measures(setting, data, curvature)
+    stored = {name: measures[name] for name in measures_of_copies(curvature)}
+    of_copies = OF_COPIES | outcomes_of_copies(setting.problem)
+    bytes_of_outcomes = sum(np.dtype(variable.dtype).itemsize for variable in of_copies.values())
+    return CheckpointCost(seconds, _stored_bytes(stored, curvature) / TIMED + bytes_of_outcomes)
+
+
+def _time_measures(
+    setting: Setting, data: xr.Dataset, curvature: Curvature
+) -> tuple[float, dict[str, np.ndarray]]:
+    """Measure checkpoints of two untrained runs.
+
+    Operators may be measured at different tasks. So each group of operators with the same tasks is
+    timed by itself, and counts in proportion to the measured tasks.
+
+    Returns:
+        Seconds per checkpoint, mean over the tasks, and the measures of `TIMED` checkpoints.
     """
     checkpoints = _create_checkpoints(setting, data)
 
@@ -214,8 +304,7 @@ def time_checkpoint(setting: Setting, data: xr.Dataset, curvature: Curvature) ->
         extra = max(0.0, seconds_with_operators - seconds_without_operators)
         seconds += extra * len(due_tasks) / len(measured_tasks)
         variables |= measures
-    measured = len(checkpoints.seeds) * len(checkpoints.tasks)
-    return CheckpointCost(seconds, _stored_bytes(variables, curvature) / measured)
+    return seconds, variables
 
 
 @dataclasses.dataclass
@@ -285,7 +374,7 @@ def _stored_bytes(variables: Mapping[str, np.ndarray], curvature: Curvature) -> 
 
 def without_checkpoints(cost: Cost) -> Cost:
     """Return the cost of the same runs for tuning, which takes no checkpoints."""
-    return cost._replace(checkpoints=0, disk=0, measuring=0.0)
+    return cost._replace(checkpoints=0, disk=0, measuring=0.0, intervening=0.0)
 
 
 HEADINGS = (
@@ -298,6 +387,7 @@ HEADINGS = (
     "a job",
     "training",
     "curvature",
+    "intervene",
 )
 
 
@@ -330,6 +420,7 @@ def _cells(cost: Cost) -> tuple[str, ...]:
         _format_bytes(cost.memory),
         _format_hours(cost.training),
         _format_hours(cost.measuring),
+        _format_hours(cost.intervening),
     )
 
 
@@ -346,6 +437,7 @@ def _total_cells(costs: Iterable[Cost]) -> tuple[str, ...]:
         "",
         _format_hours(total.training),
         _format_hours(total.measuring),
+        _format_hours(total.intervening),
     )
 
 

@@ -82,12 +82,12 @@ def start(
         inputs: names of the arguments for files to read.
         outputs: names of the arguments for files to write.
         optional: names of the arguments for files to read that may be absent.
-        others: names of the arguments for folders.
+        others: names of the arguments for folders, of which there may be none.
 
     Raises:
         SystemExit: with status 1 after an error, whose message is in the log and on the terminal.
     """
-    parser = _create_parser(description, [*inputs, *outputs, *others], optional)
+    parser = _create_parser(description, [*inputs, *outputs], [*optional, *others])
     arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_at_signal)

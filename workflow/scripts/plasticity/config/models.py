@@ -14,6 +14,8 @@ from pydantic_core import PydanticCustomError
 
 BASELINE = "fresh"  # a network initialised from scratch for every task
 EVALUATION_POINTS = ("previous", "next", "fresh")  # in the order of results
+UNTREATED = "none"  # the treatment that changes nothing
+FAMILIES = ("control", "restoring", "harmful", "preserving")  # of treatments, in order of results
 
 Value = TypeVar("Value")
 
@@ -291,6 +293,65 @@ class Curvature:
             levels=tuple(values.get("levels", cls.levels)),
             top=values.get("top", cls.top),
         )
+
+
+@dataclass(frozen=True)
+class Interventions:
+    """Experiments that change copies of checkpoints and train each copy for one task.
+
+    Attributes:
+        treatments: Changes of a checkpoint, by the name of their file in interventions/treatments.
+            Each copy gets one treatment, and a list of strengths makes one copy per value. The copy
+            none is always among them and is not changed.
+        tasks: The numbers of the tasks at whose start checkpoints are copied, from 1.
+        arms: Methods whose runs are copied. The copies are trained with the same method. Baselines
+            cannot be copied.
+        operators: Operators that are measured on the copies: names, or a mapping from each name to
+            the keys that differ from those of the study (default: all of curvature.operators).
+            Copies are always measured at the evaluation point next.
+    """
+
+    treatments: Mapping[str, Mapping[str, Any]]
+    tasks: Distinct[Annotated[int, Field(ge=1)]]
+    arms: Distinct[str] = ("none",)
+    operators: Mapping[str, Mapping[str, Any]] | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Build from a section of a config.
+
+        Tasks are sorted, so the order in which a config lists them reruns nothing.
+        """
+        operators = values.get("operators")
+        if operators is not None and not isinstance(operators, Mapping):
+            operators = {name: {} for name in operators}
+        return cls(
+            treatments=values["treatments"],
+            tasks=tuple(sorted(values["tasks"])),
+            arms=tuple("+".join(parts(arm)) for arm in values.get("arms", cls.arms)),
+            operators=operators,
+        )
+
+    def treatments_in(self, setting: str) -> list[tuple[str, float | None]]:
+        """List the treatments of a setting with their strengths, without the untreated copy.
+
+        Args:
+            setting: its name.
+
+        Returns:
+            Name and strength of each copy, sorted. The strength is None if a treatment takes none.
+        """
+        copies: list[tuple[str, float | None]] = []
+        for name, options in sorted(self.treatments.items()):
+            if name == UNTREATED or setting not in options.get("settings", [setting]):
+                continue
+            strengths = options.get("strength")
+            if strengths is None:
+                copies.append((name, None))
+            else:
+                values = strengths if isinstance(strengths, list) else [strengths]
+                copies += [(name, float(value)) for value in sorted(values)]
+        return copies
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ FOLDERS = {
     "methods": "training/methods",
     "optimizers": "training/optimizers",
     "operators": "curvature/operators",
+    "treatments": "interventions/treatments",
     "figures": "report/figures",
 }
 INIT = "__init__"
@@ -33,6 +34,7 @@ CLASSES = {
     "methods": "Method",
     "optimizers": "Optimizer",
     "operators": "Operator",
+    "treatments": "Treatment",  # the files of these two have no class
     "figures": "Figure",
 }
 

@@ -26,6 +26,7 @@ from plasticity.config.models import (
     Decay,
     Distinct,
     Hypothesis,
+    Interventions,
     Network,
     NonNegative,
     Optimizer,
@@ -279,6 +280,50 @@ class CurvatureSection(Section):
     ] = Field(description=descriptions(Curvature)["operators"])
 
 
+Strength = Annotated[
+    Annotated[Positive, Tag("<number>")] | Annotated[Distinct[Positive], Tag("<list>")],
+    # a text is checked as a number, so that the message says how to write it
+    _by_kind("a number or a list", {"<number>": (int, float, str), "<list>": (list,)}),
+]
+
+
+class TreatmentSection(Section):
+    """How strongly a treatment changes a copy of a checkpoint; a list makes one copy per value."""
+
+    strength: Strength = optional(
+        "How much the treatment changes: more with a larger value. The file of the treatment "
+        "declares the range. Some treatments take no strength."
+    )
+    settings: Distinct[str] = optional(
+        "Names of the settings whose checkpoints get the treatment (default: all)."
+    )
+
+
+@section_of(
+    Spectra,
+    only=["samples", "blocks", "exact_up_to", "estimate", "steps", "probes", "probe_block"],
+    without_defaults=True,
+)
+class OperatorOfCopiesSection(Section):
+    """Keys of an operator that differ on the copies from those of the study."""
+
+
+@section_of(Interventions, only=["tasks", "arms"])
+class InterventionsSection(Section):
+    """Experiments that change copies of checkpoints and train each copy for one task."""
+
+    treatments: Annotated[dict[str, TreatmentSection], Field(min_length=1)] = Field(
+        description=descriptions(Interventions)["treatments"]
+    )
+    operators: Annotated[
+        Annotated[Distinct[str], Tag("<list>")]
+        | Annotated[dict[str, OperatorOfCopiesSection], Field(min_length=1), Tag("<mapping>")],
+        _by_kind(
+            "a list or a mapping ({} is an empty one)", {"<list>": (list,), "<mapping>": (dict,)}
+        ),
+    ] = optional(descriptions(Interventions)["operators"])
+
+
 @section_of(Training)
 class TrainingSection(Section):
     """What training records, and the precision of its computations."""
@@ -373,6 +418,10 @@ class StudyConfig(Section):
     training: TrainingSection = optional("What training records, and its precision.")
     curvature: CurvatureSection = Field(
         description="What is computed from the checkpoints, and when."
+    )
+    interventions: InterventionsSection = optional(
+        "Experiments that change copies of checkpoints and train each copy for one task (default: "
+        "none)."
     )
     figures: dict[str, Distinct[str]] = optional(
         "The settings that a figure shows, in this order, by the name of the figure, as in "

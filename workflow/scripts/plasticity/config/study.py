@@ -11,11 +11,15 @@ from typing import Any
 from plasticity.config import registry, validation
 from plasticity.config.models import (
     BASELINE,
+    FAMILIES,
+    UNTREATED,
     Curvature,
     Dataset,
     Hypothesis,
+    Interventions,
     Network,
     Setting,
+    Spectra,
     Statistics,
     Training,
     Tuning,
@@ -64,6 +68,7 @@ class Study:
     curvature: Curvature
     tuning_seeds: int = 0
     tuning: Tuning = Tuning()  # noqa: RUF009 - it is frozen
+    interventions: Interventions | None = None
     statistics: Statistics = Statistics()  # noqa: RUF009 - it is frozen
     figures: Mapping[str, Sequence[str]] = field(default_factory=dict)
     finished: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -138,6 +143,64 @@ class Study:
             for block in self.blocks(name, method)
         ]
 
+    def treated_methods(self, setting: str) -> list[str]:
+        """List the methods of a setting whose checkpoints are treated.
+
+        There are none if no treatment of the config is for this setting.
+        """
+        if self.interventions is None or not self.interventions.treatments_in(setting):
+            return []
+        return [name for name in self.methods_of(setting) if name in self.interventions.arms]
+
+    def treated_ensembles(self, setting: str | None = None) -> list[Ensemble]:
+        """List the ensembles of the study, or of a setting, whose checkpoints are treated."""
+        return [
+            ensemble
+            for ensemble in self.ensembles(setting)
+            if ensemble.method in self.treated_methods(ensemble.setting)
+        ]
+
+    def treated_tasks(self) -> list[int]:
+        """List the tasks at whose start checkpoints are treated."""
+        return list(self.interventions.tasks) if self.interventions else []
+
+    def treatments_of(self, setting: str) -> list[dict[str, Any]]:
+        """List the copies of each treated checkpoint of a setting.
+
+        Returns:
+            For each copy its name, the treatment, its strength (None if it takes none) and the
+            family of the treatment. The untreated copy is first. The others are sorted by family,
+            treatment and strength, so the order in a config reruns nothing.
+        """
+        if self.interventions is None:
+            return []
+        copies = []
+        for treatment, strength in [(UNTREATED, None), *self.interventions.treatments_in(setting)]:
+            copies.append(
+                {
+                    "name": arm_name(treatment, {} if strength is None else {"strength": strength}),
+                    "treatment": treatment,
+                    "strength": strength,
+                    "family": registry.constant("treatments", treatment, "FAMILY"),
+                }
+            )
+        # the sort is stable: none, a control, stays first, and families stay sorted by name
+        return sorted(copies, key=lambda copy: FAMILIES.index(copy["family"]))
+
+    def curvature_of_copies(self) -> Curvature:
+        """Return what is measured on the copies: at the evaluation point next of every checkpoint.
+
+        Keys that the section `interventions` does not give an operator are those of the study.
+        """
+        own_keys = self.interventions.operators if self.interventions else None
+        operators: dict[str, Spectra] = {}
+        for name, spectra in self.curvature.operators.items():
+            if own_keys is None or name in own_keys:
+                keys = {**asdict(spectra), **(own_keys or {}).get(name, {})}
+                keys |= {"evaluation_points": ["next"], "every": 1, "tasks": None}
+                operators[name] = Spectra.of(keys)
+        return replace(self.curvature, operators=operators, evaluation_points=("next",), every=1)
+
     def tuned_methods(self) -> list[tuple[str, str]]:
         """List the pairs of setting and method that tuning seeds are trained for."""
         return [
@@ -160,7 +223,22 @@ class Study:
         }
         if not self.is_tuned(method):
             values["arms"] = self.arms(method)
+        if method in self.treated_methods(setting):
+            values["state_tasks"] = self.treated_tasks()
         return as_json(values)
+
+    def intervention_job(self, setting: str) -> str:
+        """Describe a job that treats the checkpoints of an ensemble of a setting as JSON.
+
+        The checkpoints themselves name their setting, method and seeds.
+        """
+        return as_json(
+            {
+                "treatments": self.treatments_of(setting),
+                "tasks": self.treated_tasks(),
+                "curvature": asdict(self.curvature_of_copies()),
+            }
+        )
 
     def tuning_job(self, setting: str, method: str, seeds: str) -> str:
         """Describe a job that trains all arms of a method on tuning seeds as JSON.
@@ -201,16 +279,21 @@ class Study:
                 runs.append(self._runs(setting, method, arms, tuning=False))
         for setting, method in self.tuned_methods():
             runs.append(self._runs(setting, method, self.arms(method), tuning=True))
-        return as_json(
-            {"runs": runs, "training": asdict(self.training), "curvature": asdict(self.curvature)}
-        )
+        values = {
+            "runs": runs,
+            "training": asdict(self.training),
+            "curvature": asdict(self.curvature),
+        }
+        if self.treated_ensembles():
+            values["curvature_of_copies"] = asdict(self.curvature_of_copies())
+        return as_json(values)
 
     def _runs(
         self, setting: str, method: str, arms: list[dict[str, Any]], *, tuning: bool
     ) -> dict[str, Any]:
         """Describe the runs of a setting and method on tuning or reporting seeds."""
         blocks = self.tuning_blocks if tuning else self.blocks
-        return {
+        values: dict[str, Any] = {
             "name": setting,
             "setting": asdict(self.setting(setting, method)),
             "method": method,
@@ -218,19 +301,27 @@ class Study:
             "blocks": [block_seeds(block) for block in blocks(setting, method)],
             "tuning": tuning,
         }
+        if method in self.treated_methods(setting) and not tuning:
+            values["experiment"] = {
+                "copies": len(self.treatments_of(setting)),
+                "tasks": len(self.treated_tasks()),
+            }
+        return values
 
     def gather_job(self, setting: str) -> str:
         """Describe the job that merges the ensembles of a setting as JSON. Arms are in order."""
         arms = [arm for method in self.methods_of(setting) for arm in self.reported_arms(method)]
-        return as_json(
-            {
-                "setting": asdict(self.settings[setting]),
-                "arms": arms,
-                "seeds": self.seeds,
-                "curvature": asdict(self.curvature),
-                "primary": self.statistics.primary,
-            }
-        )
+        values: dict[str, Any] = {
+            "setting": asdict(self.settings[setting]),
+            "arms": arms,
+            "seeds": self.seeds,
+            "curvature": asdict(self.curvature),
+            "primary": self.statistics.primary,
+        }
+        if self.treated_methods(setting):
+            values["treatments"] = self.treatments_of(setting)
+            values["treated_tasks"] = self.treated_tasks()
+        return as_json(values)
 
     def analyse_job(self) -> str:
         """Describe the job that computes the tables as JSON."""
@@ -330,6 +421,7 @@ def read(config: Mapping[str, Any], where: str = "config.yaml") -> Study:
         name: Dataset.of({"kind": name} | described.get(name, {}))
         for name in sorted({setting.problem.dataset for setting in settings.values()})
     }
+    interventions = config.get("interventions")
     study = Study(
         name=config["study"],
         seeds=config["seeds"]["report"],
@@ -341,6 +433,7 @@ def read(config: Mapping[str, Any], where: str = "config.yaml") -> Study:
         curvature=Curvature.of(config["curvature"]),
         tuning_seeds=config["seeds"].get("tune", 0),
         tuning=Tuning(**config.get("tuning", {})),
+        interventions=None if interventions is None else Interventions.of(interventions),
         statistics=Statistics.of(config.get("statistics", {})),
         figures=config.get("figures", {}),
     )

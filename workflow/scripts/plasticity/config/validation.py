@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from plasticity.config import quantities, registry
+from plasticity.config import interventions, quantities, registry
 from plasticity.config.models import (
     BASELINE,
     Dataset,
@@ -60,8 +60,8 @@ def mistakes(config: Any) -> list[str]:
     """Find the mistakes in a config.
 
     Checks run in stages: old names, types and ranges, names of files and combinations of values,
-    sizes of datasets, combinations of methods. A stage runs only if the earlier ones found nothing,
-    because it relies on them.
+    sizes of datasets, combinations of methods, treated settings. A stage runs only if the earlier
+    ones found nothing, because it relies on them.
 
     Args:
         config: as YAML returns it; any type.
@@ -75,6 +75,7 @@ def mistakes(config: Any) -> list[str]:
         _check_names_and_values,
         _check_samples,
         _check_combinations_of_methods,
+        interventions.check_treated_settings,
     ]
     for stage in stages:
         if sentences := list(stage(config)):
@@ -260,6 +261,7 @@ def _check_names_and_values(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _check_tuning(config)
     yield from _check_curvature(config)
     yield from _check_hypotheses(config)
+    yield from interventions.check_names_and_values(config)
 
 
 def _check_operators(curvature: Mapping[str, Any]) -> Iterator[str]:

@@ -261,14 +261,15 @@ def meanings(levels: Sequence[float]) -> dict[str, str]:
     return ranks | NUMBERS
 
 
-def counting_ranks(levels: Sequence[float]) -> list[str]:
-    """List the ranks that count eigenvalues.
+def rank_names(levels: Sequence[float]) -> list[str]:
+    """List the ranks of a spectrum by name.
 
     Args:
         levels: of the effective ranks.
     """
     effective_ranks = [level_name(level, levels) for level in levels]
-    return [*effective_ranks, "epsilon_rank", "absolute_epsilon_rank"]
+    counts = [*effective_ranks, "epsilon_rank", "absolute_epsilon_rank"]
+    return [*counts, "entropy_rank", "stable_rank"]
 
 
 def level_name(level: float, levels: Sequence[float]) -> str:

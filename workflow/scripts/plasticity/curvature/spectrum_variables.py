@@ -11,9 +11,9 @@ from plasticity.config import registry
 from plasticity.config.models import Curvature, Spectra
 from plasticity.curvature.spectrum import (
     Spectrum,
-    counting_ranks,
     density,
     meanings,
+    rank_names,
     summary,
 )
 from plasticity.rng import generator
@@ -146,7 +146,7 @@ def _spectrum_variables(
     numbers, margins = summary(spectrum, levels)
     largest = spectrum.size if spectrum.rank_limit is None else spectrum.rank_limit
     limit = torch.full_like(numbers["trace"], largest)
-    for name in counting_ranks(levels):
+    for name in rank_names(levels):
         numbers[name] = known_rank(numbers[name], margins[name], limit)
     numbers["rank_limit"] = limit
     overlap = cast(Tensor, spectrum.overlap)
@@ -165,7 +165,7 @@ def known_rank(rank: Tensor, margin: Tensor, limit: Tensor) -> Tensor:
     """Replace an estimate by NaN if it is not known to its own size, or is impossible.
 
     Args:
-        rank: that counts eigenvalues.
+        rank: an estimate of a rank.
         margin: of error; 0 if the rank is exact.
         limit: upper bound on the rank.
     """

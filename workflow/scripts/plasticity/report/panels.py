@@ -121,7 +121,7 @@ def finish(figure: Figure, panels: Panels, style: Style, legend: bool = True) ->
         if not axis.has_data():
             _mark_not_measured(axis, style)
     if legend:
-        _add_legend(figure, panels)
+        _add_legend_of_panels(figure, panels)
     return figure
 
 
@@ -139,12 +139,22 @@ def _mark_not_measured(axis: Axes, style: Style) -> None:
     axis.set(xticks=[], yticks=[])
 
 
-def _add_legend(figure: Figure, panels: Panels) -> None:
+def _add_legend_of_panels(figure: Figure, panels: Panels) -> None:
     """Add one legend with every label that occurs in a panel."""
     by_label: dict[str, Any] = {}
     for axis in panels.values():
         handles, labels = axis.get_legend_handles_labels()
         by_label.update(zip(labels, handles, strict=True))
+    add_legend(figure, by_label)
+
+
+def add_legend(figure: Figure, by_label: Mapping[str, Any]) -> None:
+    """Add a legend above all panels.
+
+    Args:
+        figure: the figure.
+        by_label: what each label stands for; without labels there is no legend.
+    """
     if not by_label:
         return
     entry_width = 0.05 * max(map(len, by_label)) + 0.4  # inches, about

@@ -39,6 +39,7 @@ class Style:
         operators: colour and line style of each operator.
         evaluation_points: colour and line style of each evaluation point.
         stages: colour and line style of early and of late tasks.
+        families: colour of each family of treatments.
         sequence: colour map for ordered values.
         signed: colour map from −1 to 1.
         warning: colour of what a reader must not miss.
@@ -54,6 +55,7 @@ class Style:
     operators: Mapping[str, Look]
     evaluation_points: Mapping[str, Look]
     stages: Mapping[str, Look]
+    families: Mapping[str, str]
     sequence: str
     signed: str
     warning: str

@@ -12,6 +12,8 @@ from plasticity.training.outcomes import FRESH
 
 # Fill values of tasks without a measurement: the flag `not_asked_for`, and NaN for all others.
 FILL_VALUES = {"curvature_status": np.int8(3)}
+# Treated copies have dims of their own, because only some arms and tasks have copies.
+TREATED = "treated_"
 
 
 def merge_ensembles(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -44,6 +46,49 @@ def merge_ensembles(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Datase
             f"({error}). Delete the runs of this setting and start snakemake again."
         ) from error
     return _with_baseline(merged)
+
+
+def add_interventions(data: xr.Dataset, interventions: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Add the treated copies of a setting's checkpoints.
+
+    Args:
+        data: all runs of the setting, from `merge_ensembles`.
+        interventions: of each treated ensemble, dims ``(arm, seed, task, treatment, …)``; maybe
+            none.
+
+    Returns:
+        The same dataset with the variables of copies, such as ``treated_final_error`` with dims
+        ``(treated_arm, seed, treated_task, treatment)``. Descriptions of treatments keep their
+        names.
+
+    Raises:
+        StudyError: the ensembles do not have the same seeds, tasks and treatments.
+    """
+    if not interventions:
+        return data
+    arms: dict[tuple[str, ...], list[xr.Dataset]] = {}
+    for ensemble in interventions:
+        copies = ensemble.reindex(block=data.block)
+        arms.setdefault(tuple(ensemble.arm.values), []).append(copies)
+    try:
+        merged = _concatenate([_concatenate(blocks, "seed") for blocks in arms.values()], "arm")
+        names = {
+            name: f"{TREATED}{name}" for name in merged.data_vars if "arm" in merged[name].dims
+        }
+        renamed = merged.rename(names | {dim: f"{TREATED}{dim}" for dim in ("arm", "task")})
+        return data.merge(renamed, join="exact", combine_attrs="override")
+    except ValueError as error:
+        raise StudyError(
+            "runs: the interventions of a setting do not have the same seeds, tasks and treatments "
+            f"({error}). Delete its files interventions.nc and start snakemake again."
+        ) from error
+
+
+def _concatenate(copies: Sequence[xr.Dataset], dim: str) -> xr.Dataset:
+    """Concatenate copies along a dim. What lacks this dim must be equal in all of them."""
+    return xr.concat(
+        copies, dim, join="exact", data_vars="minimal", coords="minimal", compat="equals"
+    )
 
 
 def _common_coordinates(measures: Sequence[xr.Dataset]) -> dict[str, object]:

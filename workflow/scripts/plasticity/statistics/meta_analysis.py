@@ -44,6 +44,7 @@ from plasticity.training.outcomes import stage_masks
 
 EXPLAINED_ARM = "none"  # the arm whose loss of plasticity is to be explained
 MAX_CORRELATION = 0.999  # stronger correlations are cut here, because Fisher's z of 1 is infinite
+ROUND_OFF = 1e-12  # smaller differences of Fisher's z are none
 ARM_COLUMNS = [
     "measure",
     "estimate",
@@ -253,7 +254,7 @@ def _random_effects(effects: pd.DataFrame, note: str, relevant: float) -> Row:
     """
     problems = len(effects)
     z = effects["z"].to_numpy()
-    if np.ptp(z) == 0:
+    if np.ptp(z) < ROUND_OFF:
         # Without any variation over problems, the interval would have no width.
         return Estimate(np.tanh(z[0]), note=join_notes(note, "the same in all problems")).row()
     variances = effects["error"].to_numpy() ** 2

@@ -18,6 +18,7 @@ from torch import Tensor
 from plasticity.atomic import atomic_write, explain_write_errors
 from plasticity.errors import StudyError
 from plasticity.storage import netcdf
+from plasticity.storage.boundary_states import BoundaryStates
 
 BYTES_PER_NUMBER = 4  # float32
 
@@ -127,8 +128,12 @@ def write(
     arms: Sequence[str],
     seeds: Sequence[int],
     stamp: Mapping[str, str],
+    states: BoundaryStates | None = None,
 ) -> None:
     """Write the checkpoints of an ensemble atomically, one task at a time.
+
+    The state at a task boundary is a group of the file, such as ``state_4``: what a run had at the
+    start of task 4, before anything that setting or method change there.
 
     Args:
         path: of the netCDF file.
@@ -136,6 +141,7 @@ def write(
         arms: names of the arms.
         seeds: of each arm.
         stamp: from `code_digest.stamp`.
+        states: at the task boundaries where an intervention experiment continues the runs.
 
     Raises:
         StudyError: the disk is full, or the folder is not writable.
@@ -154,6 +160,8 @@ def write(
         for index, task in enumerate(rows.tasks):
             for name, values in _split(rows.read(task), rows.shapes):
                 file[name][:, :, index] = values.reshape(len(arms), len(seeds), *values.shape[1:])
+        if states is not None:
+            _write_states(file, states, rows.runs, (len(arms), len(seeds)))
 
 
 def _create_coordinate(
@@ -178,6 +186,33 @@ def _create_parameter(file: netCDF4.Dataset, name: str, shape: Sequence[int]) ->
     variable.setncatts({"long_name": f"parameter {name}", "units": "1"})
 
 
+def _state_group(task: int) -> str:
+    """Name the group of the state at the start of a task."""
+    return f"state_{task}"
+
+
+def _write_states(
+    file: netCDF4.Dataset, states: BoundaryStates, runs: int, shape: tuple[int, int]
+) -> None:
+    """Write the states of all runs, one group per task; `shape` has the lengths of arm and seed."""
+    for task in states.tasks:
+        group = file.createGroup(_state_group(task))
+        for name, values in states.read(task, runs).items():
+            _write_state(group, name, values.reshape(*shape, *values.shape[1:]))
+
+
+def _write_state(group: netCDF4.Group, name: str, values: np.ndarray) -> None:
+    """Write an array of a state, shape ``(arm, seed, …)``; booleans become bytes."""
+    dims = [f"{name}_{axis}" for axis in range(values.ndim - 2)]
+    for dim, size in zip(dims, values.shape[2:], strict=True):
+        group.createDimension(dim, size)
+    stored = values.astype(np.int8) if values.dtype == bool else values
+    variable = group.createVariable(name, stored.dtype, ("arm", "seed", *dims), fill_value=False)
+    variable[:] = stored
+    meaning = f"{name.replace('_', ' ')} at the end of the previous task"
+    variable.setncatts({"long_name": meaning, "units": "1"})
+
+
 def _split(
     rows: np.ndarray, shapes: Mapping[str, Sequence[int]]
 ) -> Iterator[tuple[str, np.ndarray]]:
@@ -196,6 +231,7 @@ class Checkpoints:
         arms, seeds: of the runs; the seeds of the first arm come first.
         tasks: indices of the tasks at whose start there is a checkpoint.
         shapes: of each parameter by name, in their order in a row.
+        state_tasks: indices of the tasks at whose start there is a state.
         settings: with which the ensemble was trained, as JSON.
     """
 
@@ -222,6 +258,9 @@ class Checkpoints:
             for name, values in self.file.variables.items()
             if values.ndim >= 3
         }
+        self.state_tasks = [
+            int(name.removeprefix("state_")) for name in self.file.groups if "state_" in name
+        ]
         self.settings = str(self.file.getncattr("settings"))
 
     def at(self, task: int) -> Tensor:
@@ -233,3 +272,26 @@ class Checkpoints:
             values = np.asarray(self.file[name][:, :, index], np.float64)
             tensors.append(values.reshape(runs, -1))
         return torch.from_numpy(np.concatenate(tensors, axis=1))
+
+    def state(self, task: int) -> dict[str, np.ndarray]:
+        """Read the state of all runs at a task boundary.
+
+        Args:
+            task: index of the next task.
+
+        Returns:
+            By name as `Trainer.boundary_state` names it, shapes ``(run, …)``.
+
+        Raises:
+            StudyError: no state was stored there.
+        """
+        if task not in self.state_tasks:
+            raise StudyError(
+                f"{self.file.filepath()} has no state of the optimizer at the start of task "
+                f"{task}, so copies cannot continue as the run did. Delete the file and start "
+                "snakemake again to train the ensemble again."
+            )
+        runs = len(self.arms) * len(self.seeds)
+        group = self.file[_state_group(task)]
+        arrays = {name: np.asarray(values[:]) for name, values in group.variables.items()}
+        return {name: values.reshape(runs, *values.shape[2:]) for name, values in arrays.items()}

@@ -30,6 +30,9 @@ COORDINATES = {
         "layer to which the parameters or units belong; last_two: the last two layers; all: the "
         "whole network"
     ),
+    "treatment": "what was changed in a copy of the checkpoint, with its strength",
+    "treated_arm": "arm whose checkpoints were copied and treated",
+    "treated_task": "index of the task that the treated copies learned",
     "step": "number of steps of the task taken so far",
     "rank": "index of the eigenvalue, from the largest",
     "grid": (

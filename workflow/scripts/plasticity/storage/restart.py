@@ -27,9 +27,9 @@ LOCK = "lock"
 
 
 class RestartStates:
-    """Restart states by number, each in one npz file.
+    """Restart states by name, each in one npz file.
 
-    The number is the first run of a chunk, or a task. The npz format holds no code, and has a
+    The name is the first run of a chunk, a task, or both. The npz format holds no code, and has a
     checksum for every array.
 
     Attributes:
@@ -41,25 +41,25 @@ class RestartStates:
         self.folder = folder
         self.stamp = json.dumps(stamp, sort_keys=True)
 
-    def save(self, number: int, state: Mapping[str, np.ndarray]) -> None:
-        """Save a state; it replaces the former state with this number.
+    def save(self, name: int | str, state: Mapping[str, np.ndarray]) -> None:
+        """Save a state; it replaces the former state with this name.
 
         Raises:
             StudyError: the disk is full, or the folder is not writable. The former state stays.
         """
-        path = self._path(number)
+        path = self._path(name)
         stamp = np.array(self.stamp)
         names = np.array(list(state))
         with atomic_write(path) as part, explain_write_errors(path), part.open("wb") as file:
             np.savez(file, allow_pickle=False, stamp=stamp, names=names, **state)
 
-    def load(self, number: int) -> dict[str, np.ndarray] | None:
+    def load(self, name: int | str) -> dict[str, np.ndarray] | None:
         """Load the state that was saved last.
 
         Returns:
             None if there is no state, or if it is truncated or damaged, which the log tells.
         """
-        path = self._path(number)
+        path = self._path(name)
         if not path.exists():
             return None
         try:
@@ -104,9 +104,9 @@ class RestartStates:
                     _empty(self.folder)
                 return
 
-    def _path(self, number: int) -> Path:
+    def _path(self, name: int | str) -> Path:
         """Return the path of a state."""
-        return self.folder / f"state_{number}.npz"
+        return self.folder / f"state_{name}.npz"
 
 
 @contextmanager

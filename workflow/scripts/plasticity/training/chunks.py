@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -14,6 +15,7 @@ from plasticity.data import tasks
 from plasticity.models import architecture
 from plasticity.models.ensemble import default_device
 from plasticity.storage import netcdf
+from plasticity.storage.boundary_states import BoundaryStates
 from plasticity.storage.checkpoints import CheckpointRows
 from plasticity.storage.restart import RestartStates
 from plasticity.training import memory, outcomes
@@ -21,6 +23,20 @@ from plasticity.training.trainer import Trainer, train
 
 CHECKSUMS = "checkpoint_checksums"  # in a restart state
 Run = tuple[Mapping[str, float], int]  # hyperparameters of the method, and a seed
+
+
+class Trained(NamedTuple):
+    """What the training of an ensemble leaves.
+
+    Attributes:
+        rows: all checkpoints.
+        outcomes: a dataset with dims ``(arm, seed, task, …)``.
+        states: at the boundaries where an intervention experiment continues the runs.
+    """
+
+    rows: CheckpointRows
+    outcomes: xr.Dataset
+    states: BoundaryStates
 
 
 def train_ensemble(
@@ -35,7 +51,8 @@ def train_ensemble(
     with_checkpoints: bool,
     memory_limit: int | None,
     attributes: Mapping[str, str],
-) -> tuple[CheckpointRows, xr.Dataset]:
+    state_tasks: Sequence[int] = (),
+) -> Trained:
     """Train each arm with each seed.
 
     Args:
@@ -49,10 +66,10 @@ def train_ensemble(
         with_checkpoints: false for runs whose parameters nobody measures.
         memory_limit: bytes that the job may use; None means all memory of the machine.
         attributes: global attributes of the outcomes.
+        state_tasks: tasks at whose start an intervention experiment continues the runs.
 
     Returns:
-        The rows of all checkpoints, and the outcomes as a dataset with dims ``(arm, seed, task,
-        …)``.
+        Checkpoints, outcomes and states.
 
     Raises:
         StudyError: images should be linearly separable and are not, or the disk is full.
@@ -63,7 +80,10 @@ def train_ensemble(
     shapes = {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
     recorded = range(0, problem.tasks, training.checkpoint_every) if with_checkpoints else ()
     rows = CheckpointRows(restart.folder / "checkpoints.f4", recorded, len(runs), shapes)
-    values = train_in_chunks(setting, method, runs, data, training, rows, restart, memory_limit)
+    states = BoundaryStates(restart, state_tasks)
+    values = train_in_chunks(
+        setting, method, runs, data, training, rows, restart, memory_limit, states
+    )
     if diverged := int(values["status"][:, -1].sum()):
         log.log.warning("%d of %d runs diverged; see the variable `status`", diverged, len(runs))
     coordinates = {
@@ -77,7 +97,8 @@ def train_ensemble(
         for name, array in values.items()
     }
     title = "outcomes of an ensemble"
-    return rows, netcdf.dataset(outcomes.TABLE, by_arm, coordinates, title, attributes)
+    dataset = netcdf.dataset(outcomes.TABLE, by_arm, coordinates, title, attributes)
+    return Trained(rows, dataset, states)
 
 
 def train_in_chunks(
@@ -89,6 +110,7 @@ def train_in_chunks(
     rows: CheckpointRows,
     restart: RestartStates,
     memory_limit: int | None = None,
+    states: BoundaryStates | None = None,
 ) -> dict[str, np.ndarray]:
     """Train all runs of an ensemble, in chunks if they do not fit into memory together.
 
@@ -103,6 +125,7 @@ def train_in_chunks(
         rows: stores the checkpoints.
         restart: saves the state at the end of each task.
         memory_limit: bytes that the job may use; None means all memory of the machine.
+        states: keeps the states at some task boundaries; None means at none.
 
     Returns:
         Outcomes by name, shape ``(run, task)`` or ``(run, task, step)``.
@@ -110,6 +133,7 @@ def train_in_chunks(
     Raises:
         StudyError: images should be linearly separable and are not.
     """
+    states = states or BoundaryStates(restart)
     if setting.problem.separable:
         check_all_separable(setting, data, [seed for _, seed in runs])
     device = default_device()
@@ -119,11 +143,11 @@ def train_in_chunks(
     results: list[dict[str, np.ndarray]] = []
     first = 0
     while first < len(runs):
-        state = load_state(restart, rows, first)
+        state = load_state(restart, rows, states, first)
         # a chunk that was started keeps its size, even if another size fits now
         count = size if state is None else len(state["alive"])
         chunk = runs[first : first + count]
-        results.append(train_chunk(create(chunk), state, rows, restart, first))
+        results.append(train_chunk(create(chunk), state, rows, restart, states, first))
         first += len(chunk)
     log.log.info("trained; at most %s of memory", memory.peak(device))
     return {name: np.concatenate([chunk[name] for chunk in results]) for name in results[0]}
@@ -171,13 +195,14 @@ def plan_chunks(setting: Setting, data: xr.Dataset, runs: int, free: int) -> int
 
 
 def load_state(
-    restart: RestartStates, rows: CheckpointRows, first: int
+    restart: RestartStates, rows: CheckpointRows, states: BoundaryStates, first: int
 ) -> dict[str, np.ndarray] | None:
     """Load the last saved state of a chunk.
 
     Args:
         restart: states by the first run of a chunk.
         rows: checkpoints, which must be those that the state was saved with.
+        states: at task boundaries, which must be complete up to the state's task.
         first: index of the chunk's first run.
 
     Returns:
@@ -192,6 +217,12 @@ def load_state(
             "%s is truncated or altered, so it is ignored and training starts over", rows.path
         )
         return None
+    if not states.are_complete(first, int(state["task"])):
+        log.log.warning(
+            "%s: the state of a task boundary is missing or damaged, so training starts over",
+            restart.folder,
+        )
+        return None
     return state
 
 
@@ -200,6 +231,7 @@ def train_chunk(
     state: Mapping[str, np.ndarray] | None,
     rows: CheckpointRows,
     restart: RestartStates,
+    states: BoundaryStates,
     first: int,
 ) -> dict[str, np.ndarray]:
     """Train one chunk from its last saved state, or from task 0.
@@ -209,6 +241,7 @@ def train_chunk(
         state: where to continue; None means task 0.
         rows: stores the checkpoints.
         restart: saves the state at the end of each task.
+        states: keeps the states at some task boundaries.
         first: index of the chunk's first run.
 
     Returns:
@@ -222,6 +255,8 @@ def train_chunk(
     label = f"train {restart.folder.parent}, runs {first} to {last}"
 
     def save(state: Mapping[str, np.ndarray]) -> None:
+        # first, because a job that restarts from `state` relies on it
+        states.save(first, trainer.learner.task, trainer.boundary_state())
         restart.save(first, {**state, CHECKSUMS: rows.checksums(first)})
 
     train(trainer, partial(rows.write, first), save, log.progress(label))

@@ -1,6 +1,7 @@
 """Hidden units that can be reset: their incoming weights, outgoing weights and new values.
 
-A unit can be reset if one layer computes it and only layers use it. Methods use `UnitResetter`.
+A unit can be reset if one layer computes it and only layers use it. Methods use `UnitResetter`;
+treatments use `find_hidden_units` only.
 """
 
 import itertools
@@ -74,7 +75,7 @@ def find_hidden_units(network: nn.Module) -> list[Units]:
     except Exception as error:
         raise StudyError(
             f"the hidden units of this network.kind cannot be found, because its forward cannot be "
-            f"traced ({error}): choose another kind or method"
+            f"traced ({error}): choose another kind, method or treatment"
         ) from error
     module_of = {
         node: network.get_submodule(str(node.target))
@@ -88,7 +89,7 @@ def find_hidden_units(network: nn.Module) -> list[Units]:
     if not units:
         raise StudyError(
             "no hidden units of this network.kind come from one layer and go to layers alone: "
-            "choose another kind or method"
+            "choose another kind, method or treatment"
         )
     return units
 

@@ -72,27 +72,45 @@ class Trainer:
         capture = device.type == "cuda" and not step.records_activations
         self._take_step = Captured(step) if capture else step
 
-    def state_tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that last from task to task, by name, not copies."""
+    def boundary_tensors(self) -> dict[str, Tensor]:
+        """Return what the next task depends on, by name, not copies; the first dim is the run."""
         tensors = {"parameters": self.learner.parameters.padded, "alive": self.recorder.alive}
         for name, tensor in self.learner.optimizer.state().items():
             tensors[f"optimizer_{name}"] = tensor
         for method, intervention in self.interventions.items():
             for name, tensor in intervention.state().items():
                 tensors[f"{method}_{name}"] = tensor
-        for name, tensor in self.recorder.outcomes.items():
-            tensors[f"outcome_{name}"] = tensor
         return tensors
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that last from task to task, by name, not copies."""
+        outcomes = self.recorder.outcomes.items()
+        return self.boundary_tensors() | {f"outcome_{name}": tensor for name, tensor in outcomes}
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the state at the end of a task. On a CPU the arrays share the trainer's memory."""
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.state_tensors().items()}
         return {"task": np.array(self.learner.task)} | arrays
 
+    def boundary_state(self) -> dict[str, np.ndarray]:
+        """Return the part of `state` that the next task depends on, shapes ``(run, …)``."""
+        return {name: tensor.cpu().numpy() for name, tensor in self.boundary_tensors().items()}
+
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from a `state` of a trainer with the same arguments."""
         self.learner.task = int(state["task"])
         for name, tensor in self.state_tensors().items():
+            tensor.copy_(torch.from_numpy(state[name]))
+
+    def restore_boundary(self, task: int, state: Mapping[str, np.ndarray]) -> None:
+        """Continue at the start of a task from a `boundary_state`; outcomes stay missing.
+
+        Args:
+            task: index of the next task.
+            state: of the same runs, at the end of the previous task.
+        """
+        self.learner.task = task
+        for name, tensor in self.boundary_tensors().items():
             tensor.copy_(torch.from_numpy(state[name]))
 
     @torch.no_grad()

@@ -24,7 +24,7 @@ from plasticity.report.panels import (
 )
 from plasticity.report.style import Style
 
-CATEGORY = "4 Methods"
+CATEGORY = "5 Methods"
 TITLE = "methods over tasks"
 TABLES = ()
 ARMS_PER_PANEL = 6  # in addition to the references

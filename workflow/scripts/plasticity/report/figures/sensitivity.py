@@ -13,7 +13,7 @@ from plasticity.config.models import method_of
 from plasticity.report.panels import REFERENCES, finish, grid, titles
 from plasticity.report.style import Style
 
-CATEGORY = "4 Methods"
+CATEGORY = "5 Methods"
 TITLE = "sensitivity to hyperparameters"
 TABLES = ("outcomes", "tuning")
 COLUMNS = ["setting", "method", "hyper", "value", "others", "mean", "low", "high"]

@@ -1,0 +1,1 @@
+"""One treatment per file."""
