@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from treated_settings import Truth, treated_setting
 
 from plasticity.config.models import Statistics
@@ -321,6 +322,17 @@ def test_difference_over_settings_is_combined_on_its_own_scale():
     assert row["worst_estimate"] == pytest.approx(min(values))
 
 
+def test_difference_over_settings_may_exceed_one():
+    settings = four_settings()
+    for arrays in settings:
+        rival = arrays.measures.index("feature_rank")
+        arrays.x[rival] = -arrays.x[arrays.measures.index(PRIMARY)]
+    table = table_of(*settings)
+    keys = {"measure": PRIMARY, "versus": "feature_rank", "statistic": "difference"}
+    values = [only_row(table, setting=f"s{draw}", **keys)["estimate"] for draw in range(4)]
+    assert 1 < only_row(table, setting="all", **keys)["estimate"] < max(values)
+
+
 def test_settings_of_one_problem_have_no_interval():
     settings = four_settings()
     table = table_of(*settings, problems=dict.fromkeys(["s0", "s1", "s2", "s3"], "digits"))
@@ -359,6 +371,18 @@ def test_interventions_change_no_other_table():
             assert set(table["statement"]) < sentences
         else:
             assert table.equals(with_treatments[name]), name
+
+
+def test_exploratory_p_values_are_adjusted_over_all_tests_of_a_statistic():
+    all_tables = tables.build_tables({"s": treated_setting()}, Statistics(draws=99))
+    counts = {"interventions": {"tau", "difference"}, "intervention_models": {"added", "family"}}
+    for name, statistics in counts.items():
+        tested = all_tables[name].dropna(subset="p")
+        assert set(tested["statistic"]) == statistics
+        for _, rows in tested.groupby("statistic"):
+            expected = multipletests(rows["p"], method="fdr_bh")[1]
+            np.testing.assert_allclose(rows["p_adjusted"], expected)
+            assert set(rows["family"]) == {"exploratory"}
 
 
 def hypothesis(**values):
