@@ -103,10 +103,16 @@ def test_values_of_a_treatment_do_not_change_its_own_slope():
     assert not np.allclose(after[..., ~is_shrink], before[..., ~is_shrink])
 
 
-def test_constant_measure_has_no_slope_and_a_note():
+@pytest.mark.parametrize("changed", ["none", "rescale_norms"])
+def test_measure_that_others_do_not_change_has_no_slope_and_a_note(changed):
     arrays = arrays_of()
-    arrays.x[arrays.measures.index("dead_fraction")] = 0.5
+    measure = arrays.measures.index("dead_fraction")
+    # 0.1 is no sum of powers of 2, so that means of it have round-off
+    arrays.x[measure] = 0.1
+    arrays.x[measure, ..., arrays.copies.index(changed)] = 0.7
     rows = rows_of(arrays, measure="dead_fraction")
+    if changed != "none":
+        rows = rows[rows["treatment"] == changed]
     assert rows[["total", "direct", "indirect", "share"]].isna().all(axis=None)
     assert set(rows["note"]) == {NO_SLOPE}
 
