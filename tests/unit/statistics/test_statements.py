@@ -126,20 +126,20 @@ def test_rival_is_the_measure_without_curvature_that_agrees_most_with_its_claim(
         [
             treated_row(),
             treated_row(measure="fisher_entropy_rank", estimate=-0.9),
-            treated_row(measure="feature_rank", estimate=-0.4),
+            treated_row(measure="feature_rank", estimate=-0.6),
             treated_row(measure="dead_fraction", estimate=0.5, claim=1),
             treated_row(measure="weight_norm", estimate=-0.8, claim=1),
             treated_row(measure="gradient_strength", estimate=-0.95, claim=0),
             treated_row(
-                statistic="difference", versus="dead_fraction", estimate=0.09, low=-0.1, high=0.28
+                statistic="difference", versus="feature_rank", estimate=0.09, low=-0.1, high=0.28
             ),
         ]
     )
     (row,) = statements._rivals(table, "fisher_effective_rank")
-    assert row["measure"] == "dead_fraction"
+    assert row["measure"] == "feature_rank"
     assert row["statement"] == (
-        "a_b: of the measures without curvature, dead fraction agrees most with its claim over "
-        "treated copies, with τ = 0.50; the agreement of fisher effective rank minus this one is "
+        "a_b: of the measures without curvature, feature rank agrees most with its claim over "
+        "treated copies, with τ = -0.60; the agreement of fisher effective rank minus this one is "
         "+0.09 (95 % interval -0.10 to 0.28, adjusted p = 0.0021)."
     )
 

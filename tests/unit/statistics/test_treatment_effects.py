@@ -53,11 +53,15 @@ def test_treatments_have_means_and_changes_of_all_outcomes_and_measures():
 def test_copies_without_a_partner_are_left_out_and_noted():
     statuses = {("perturb(strength=1)", 0): "diverged", ("none", 2): "run_diverged"}
     statuses |= {("perturb(strength=1)", 2): "run_diverged"}
-    table = treatments([arrays_of(statuses=statuses)], DRAWS)
+    arrays = arrays_of(statuses=statuses)
+    table = treatments([arrays], DRAWS)
     row = only_row(table, quantity="final_error")
     assert row["seeds"] == 3
     assert row["note"] == "1 diverged; 1 run diverged"
-    assert only_row(table, quantity="final_error", treatment="fresh")["seeds"] == 4
+    row = only_row(table, quantity="final_error", treatment="fresh")
+    assert row["seeds"] == 4
+    errors = arrays.y[arrays.outcomes.index("final_error"), 0, :, 1, arrays.copies.index("fresh")]
+    assert row["mean"] == pytest.approx(np.delete(errors, 2).mean())
 
 
 def test_treatment_that_never_changes_anything_has_no_numbers():
