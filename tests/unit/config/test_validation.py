@@ -628,6 +628,59 @@ def test_message_about_hypothesis_names_remedy(changes, fragments):
     assert all(fragment in line for fragment in fragments), line
 
 
+def test_hypothesis_about_interventions_needs_the_section():
+    hypothesis = HYPOTHESIS | {"test": "interventions"}
+    (line,) = refusals(("statistics", {"hypotheses": [hypothesis]}))
+    assert line == (
+        "config.yaml: statistics.hypotheses.0.test is interventions, but the config has no section "
+        "interventions. Add the section, or remove the hypothesis."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"against": "task"}, "H has both test: interventions and against. Remove against."),
+        (
+            {"evaluation_point": "next"},
+            "H has both test: interventions and evaluation_point. Remove evaluation_point.",
+        ),
+        ({"stage": "late"}, "H has both test: interventions and stage. Remove stage."),
+        (
+            {"outcome": "final_error_gap"},
+            (
+                "H.outcome is final_error_gap, but treated copies of a checkpoint have no gap. Use "
+                "final_error: all of them learn the same task."
+            ),
+        ),
+        (
+            {"arm": "l2(strength=0.1)"},
+            (
+                "H.arm is l2(strength=0.1), whose checkpoints are not treated. Add l2 to "
+                "interventions.arms."
+            ),
+        ),
+        (
+            {"measure": ABSENT},
+            "H.test is interventions, which tests a measure. Replace versus by measure.",
+        ),
+    ],
+)
+def test_hypothesis_about_interventions_has_only_keys_that_it_uses(changes, message):
+    hypothesis = HYPOTHESIS | {"test": "interventions"} | changes
+    hypothesis = {key: value for key, value in hypothesis.items() if value is not ABSENT}
+    config = {"interventions": {"treatments": {"none": {}}, "tasks": [4]}}
+    lines = list(validation._check_test_of_interventions("H", hypothesis, config))
+    assert lines == [message]
+
+
+def test_hypothesis_about_interventions_may_name_any_treated_arm():
+    config = {"interventions": {"arms": ["none", "l2"]}}
+    for arm in ("none", "l2(strength=0.1)"):
+        hypothesis = HYPOTHESIS | {"test": "interventions", "arm": arm}
+        assert not list(validation._check_test_of_interventions("H", hypothesis, config))
+
+
 @pytest.mark.parametrize(
     ("figures", "fragment"),
     [

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from treated_settings import TREATMENTS, Truth, treated_setting
 
 from plasticity.config.models import Statistics
 from plasticity.statistics import tables
@@ -51,6 +52,16 @@ def with_one_diverged_seed():
     return data
 
 
+FEW_TREATMENTS = {name: TREATMENTS[name] for name in ("none", "fresh", "shrink", "low_rank")}
+
+
+def all_copies(status="run_diverged", seeds=range(5)):
+    """Give all copies of some seeds a status; an unchanged copy has a trained `none`."""
+    copies = [str(copy) for copy in treated_setting().treatment.values]
+    trained = {"none"} if status == "unchanged" else set()
+    return {(copy, seed): status for copy in copies if copy not in trained for seed in seeds}
+
+
 STUDIES = {
     "many seeds": lambda: {"s": draw_dataset(seeds=9)},
     "one seed": lambda: {"s": draw_dataset(seeds=1)},
@@ -70,6 +81,21 @@ STUDIES = {
         "s": with_test_error(draw_dataset()),
         "t": draw_dataset(draw=1),
     },
+    "interventions": lambda: {"s": treated_setting()},
+    "interventions in one of two settings": lambda: {"s": treated_setting(), "t": draw_dataset()},
+    "interventions with one seed": lambda: {"s": treated_setting(seeds=1)},
+    "interventions with two seeds": lambda: {"s": treated_setting(seeds=2)},
+    "interventions with many seeds": lambda: {"s": treated_setting(seeds=9, draw=1)},
+    "interventions with one task": lambda: {"s": treated_setting(treated_tasks=(4,))},
+    "interventions in two arms": lambda: {
+        "s": treated_setting(treated_arms=("none", "l2(strength=0.1)"))
+    },
+    "only the treatment none": lambda: {"s": treated_setting(treatments={"none": ("control", ())})},
+    "a few treatments": lambda: {"s": treated_setting(treatments=FEW_TREATMENTS)},
+    "constant measures of copies": lambda: {"s": treated_setting(Truth(constant=MEASURES))},
+    "all copies diverged": lambda: {"s": treated_setting(statuses=all_copies("diverged"))},
+    "all copies unchanged": lambda: {"s": treated_setting(statuses=all_copies("unchanged"))},
+    "one diverged checkpoint": lambda: {"s": treated_setting(statuses=all_copies(seeds=[1]))},
     "two equal settings": lambda: {"s": draw_dataset(), "t": draw_dataset()},
 }
 

@@ -70,3 +70,87 @@ def ranked(statistic="auc_left_out", **values):
 def test_prediction_says_why_it_has_no_interval(values, ending):
     (row,) = statements._prediction(ranked(**values))
     assert row["statement"].endswith(f"its direction taken from other settings {ending}")
+
+
+def treated_row(**values):
+    """Make a row of the table `interventions`."""
+    row = {
+        "setting": "a_b",
+        "arm": "none",
+        "task": "all",
+        "measure": "fisher_effective_rank",
+        "outcome": "final_error",
+        "statistic": "tau",
+        "versus": "",
+        "estimate": -0.591,
+        "low": -0.7,
+        "high": -0.48,
+        "p_adjusted": 0.0021,
+        "claim": -1,
+        "treatments": 20,
+        "worst_setting": "",
+        "worst_estimate": np.nan,
+        "note": "",
+    }
+    return row | values
+
+
+def test_tau_of_the_primary_rank_is_stated_for_each_setting():
+    over_settings = {"setting": "all", "worst_setting": "a_b", "worst_estimate": -0.59}
+    table = pd.DataFrame(
+        [
+            treated_row(),
+            treated_row(setting="c_d", estimate=np.nan, note="constant over treatments"),
+            treated_row(**over_settings, estimate=-0.6, low=np.nan, p_adjusted=np.nan),
+            treated_row(task="4"),
+            treated_row(outcome="online_error"),
+            treated_row(measure="feature_rank"),
+        ]
+    )
+    rows = list(statements._interventions(table, "fisher_effective_rank"))
+    assert [row["statement"] for row in rows] == [
+        (
+            "a_b: fisher effective rank orders 20 treated copies of a checkpoint by the final "
+            "error to come with τ = -0.59 (95 % interval -0.70 to -0.48, adjusted p = 0.0021)."
+        ),
+        "c_d: no τ over treated copies (constant over treatments).",
+        (
+            "over all settings: fisher effective rank orders 20 treated copies of a checkpoint by "
+            "the final error to come with τ = -0.60 (no interval, not tested; worst: a_b (-0.59))."
+        ),
+    ]
+
+
+def test_rival_is_the_measure_without_curvature_that_agrees_most_with_its_claim():
+    table = pd.DataFrame(
+        [
+            treated_row(),
+            treated_row(measure="fisher_entropy_rank", estimate=-0.9),
+            treated_row(measure="feature_rank", estimate=-0.6),
+            treated_row(measure="dead_fraction", estimate=0.5, claim=1),
+            treated_row(measure="weight_norm", estimate=-0.8, claim=1),
+            treated_row(measure="gradient_strength", estimate=-0.95, claim=0),
+            treated_row(
+                statistic="difference", versus="feature_rank", estimate=0.09, low=-0.1, high=0.28
+            ),
+        ]
+    )
+    (row,) = statements._rivals(table, "fisher_effective_rank")
+    assert row["measure"] == "feature_rank"
+    assert row["statement"] == (
+        "a_b: of the measures without curvature, feature rank agrees most with its claim over "
+        "treated copies, with τ = -0.60; the agreement of fisher effective rank minus this one is "
+        "+0.09 (95 % interval -0.10 to 0.28, adjusted p = 0.0021)."
+    )
+
+
+def test_counterexamples_of_treatments_are_counted_for_each_measure():
+    kinds = ["not_necessary"] * 2 + ["both"] * 3 + ["not_sufficient", "neither", "unclear"]
+    table = pd.DataFrame({"measure": "feature_rank", "outcome": "final_error", "kind": kinds})
+    other = pd.DataFrame([{"measure": "x", "outcome": "online_error", "kind": "both"}])
+    (row,) = statements._intervention_counterexamples(pd.concat([table, other]))
+    assert row["statement"] == (
+        "feature rank: of 5 treatments that restore plasticity, 2 do not restore the measure; of 4 "
+        "that restore the measure, 1 do not restore plasticity (doses, tasks and settings counted "
+        "one by one)."
+    )

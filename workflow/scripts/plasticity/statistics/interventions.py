@@ -469,15 +469,16 @@ def estimate_at(
         powers: of the test, the same shape.
         note: why there is no estimate, and what is left out.
     """
+    is_known = bool(np.isfinite(means.value[index]))
     has_interval = bool(means.method[index])
-    few = "" if has_interval or np.isnan(means.value[index]) else "too few seeds for an interval"
+    few = "too few seeds for an interval" if is_known and not has_interval else ""
     return Estimate(
         value=float(means.value[index]),
         low=float(means.low[index]),
         high=float(means.high[index]),
         method=str(means.method[index]),
         p=float(p[index]),
-        power=float(powers[index]),
+        power=float(powers[index]) if is_known else np.nan,
         note=join_notes(note, few),
     )
 
@@ -499,9 +500,10 @@ def note_of_label(arrays: TreatedArrays, values: np.ndarray, copies: np.ndarray,
     left_out_seeds = int((~is_known[:, tasks].all(axis=1)).sum())
     missing = [str(task) for t, task in enumerate(arrays.tasks) if t not in tasks]
     is_mean = label == len(arrays.tasks)
+    plural = "" if left_out_seeds == 1 else "s"
     return join_notes(
         f"without task {', '.join(missing)}" if is_mean and missing else "",
-        f"{left_out_seeds} seeds left out" if left_out_seeds else "",
+        f"{left_out_seeds} seed{plural} left out" if left_out_seeds else "",
     )
 
 

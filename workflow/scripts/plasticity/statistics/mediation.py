@@ -123,21 +123,23 @@ def slopes_of_others(arrays: TreatedArrays) -> np.ndarray:
     """
     x, y = np.broadcast_arrays(arrays.x[:, None], arrays.y[None])
     is_known = np.isfinite(x) & np.isfinite(y)
+    magnitude = abs(np.where(is_known, x, 0)).max(axis=-1, keepdims=True)
     # Centred values keep the sums of squares exact.
     x = np.where(is_known, x - np.nanmean(_with_a_value(x), axis=-1, keepdims=True), 0)
     y = np.where(is_known, y - np.nanmean(_with_a_value(y), axis=-1, keepdims=True), 0)
     treatment = arrays.treatment_of_copy
     is_other = treatment[:, None] != treatment
     is_other[arrays.reference] = False
-    # (copy that is left out of, copy that the slope is for)
+    # (copy that may count, copy that the slope is for)
     kept = is_other.astype(np.float64)
     count = is_known @ kept
     sum_x, sum_y = x @ kept, y @ kept
     with np.errstate(invalid="ignore", divide="ignore"):
         covariance = (x * y) @ kept - sum_x * sum_y / count
         variance = (x * x) @ kept - sum_x**2 / count
-        largest = (x * x).max(axis=-1, keepdims=True)
-        has_slope = (count >= MIN_COPIES) & (variance > 1e-12 * largest)
+        # of a measure that is the same in all other copies
+        round_off = 1e-12 * (x * x).max(axis=-1, keepdims=True) + (1e-12 * magnitude) ** 2
+        has_slope = (count >= MIN_COPIES) & (variance > round_off)
         return np.asarray(np.where(has_slope, covariance / variance, np.nan))
 
 
@@ -166,14 +168,12 @@ def shares_mediated(
     """
     seeds = mean_total.seeds
     with np.errstate(invalid="ignore", divide="ignore"):
-        known = np.where(np.isfinite(total), 1.0, 0.0)
         means = {}
+        deviations = {}
         for name, values in (("indirect", indirect), ("total", total)):
-            means[name] = np.nan_to_num(values).sum(axis=-1) / seeds
-        deviations = {
-            "indirect": known * np.nan_to_num(indirect - means["indirect"][..., None]),
-            "total": known * np.nan_to_num(total - means["total"][..., None]),
-        }
+            means[name] = np.nansum(values, axis=-1) / seeds
+            # seeds without a value have no deviation
+            deviations[name] = np.nan_to_num(values - means[name][..., None])
         factor = 1 / (seeds * (seeds - 1.0))
         variance_i = factor * (deviations["indirect"] ** 2).sum(axis=-1)
         variance_t = factor * (deviations["total"] ** 2).sum(axis=-1)
