@@ -273,7 +273,8 @@ def test_first_task_has_no_previous_data(data):
 
 def interval_columns(table):
     """List the names of the columns with an estimate, and with the ends of its interval."""
-    columns = [(name, "low", "high") for name in ("estimate", "mean") if name in table]
+    named = {"estimate", "mean"} & set(table) if "low" in table else set()
+    columns = [(name, "low", "high") for name in sorted(named)]
     columns += [(name, f"{name}_low", f"{name}_high") for name in table if f"{name}_low" in table]
     return columns
 

@@ -45,7 +45,7 @@ def test_treatments_have_means_and_changes_of_all_outcomes_and_measures():
         row = only_row(table, quantity=quantity)
         assert row["mean"] == pytest.approx(copies.mean())
         assert row["change"] == pytest.approx(changes.mean())
-        assert (row["low"], row["high"]) == pytest.approx(t_interval(changes))
+        assert (row["change_low"], row["change_high"]) == pytest.approx(t_interval(changes))
         assert row["block"] == ("all" if quantity == PRIMARY else "")
         assert (row["treatment_family"], row["strength"], row["seeds"]) == ("restoring", 1, 5)
 
@@ -124,9 +124,13 @@ def test_changes_and_intervals_are_those_of_seeds():
     of_outcome = y[:, copy] - y[:, reference]
     row = only_row(table, measure=PRIMARY, outcome="online_error")
     assert row["measure_change"] == pytest.approx(of_measure.mean())
-    assert (row["measure_low"], row["measure_high"]) == pytest.approx(t_interval(of_measure))
+    assert (row["measure_change_low"], row["measure_change_high"]) == pytest.approx(
+        t_interval(of_measure)
+    )
     assert row["outcome_change"] == pytest.approx(of_outcome.mean())
-    assert (row["outcome_low"], row["outcome_high"]) == pytest.approx(t_interval(of_outcome))
+    assert (row["outcome_change_low"], row["outcome_change_high"]) == pytest.approx(
+        t_interval(of_outcome)
+    )
 
 
 def test_counterexamples_come_first_and_are_about_claimed_measures_only():

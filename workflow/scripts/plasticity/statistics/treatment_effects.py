@@ -30,8 +30,8 @@ TREATMENT_COLUMNS = [
     "block",
     "mean",
     "change",
-    "low",
-    "high",
+    "change_low",
+    "change_high",
     "seeds",
     "interval",
     "note",
@@ -48,11 +48,11 @@ COUNTEREXAMPLE_COLUMNS = [
     "outcome",
     "kind",
     "outcome_change",
-    "outcome_low",
-    "outcome_high",
+    "outcome_change_low",
+    "outcome_change_high",
     "measure_change",
-    "measure_low",
-    "measure_high",
+    "measure_change_low",
+    "measure_change_high",
     "seeds",
     "interval",
     "note",
@@ -90,8 +90,8 @@ def treatments(settings: Sequence[TreatedArrays], draws: Draws) -> pd.DataFrame:
         table["block"] = np.array(blocks, object)[index[3]]
         table["mean"] = means.value.ravel()
         table["change"] = changes.value.ravel()
-        table["low"] = changes.low.ravel()
-        table["high"] = changes.high.ravel()
+        table["change_low"] = changes.low.ravel()
+        table["change_high"] = changes.high.ravel()
         table["seeds"] = changes.seeds.ravel()
         table["interval"] = changes.method.ravel()
         table["note"] = copy_notes(arrays, changes, index)
@@ -166,8 +166,8 @@ def _counterexamples_of_setting(
     table["kind"] = _kinds(of_outcome, of_measure, lost, moved).ravel()
     for name, means in (("outcome", of_outcome), ("measure", of_measure)):
         table[f"{name}_change"] = means.value.ravel()
-        table[f"{name}_low"] = means.low.ravel()
-        table[f"{name}_high"] = means.high.ravel()
+        table[f"{name}_change_low"] = means.low.ravel()
+        table[f"{name}_change_high"] = means.high.ravel()
     table["seeds"] = of_outcome.seeds.ravel()
     table["interval"] = of_outcome.method.ravel()
     table["note"] = copy_notes(arrays, of_outcome, index)

@@ -96,7 +96,7 @@ def _draw_line(
     """Draw the change at each strength in one setting, with its interval as a band."""
     line = line.sort_values("strength")
     x = line["strength"].to_numpy(float)
-    low, high = line["low"].to_numpy(float), line["high"].to_numpy(float)
+    low, high = line["change_low"].to_numpy(float), line["change_high"].to_numpy(float)
     axis.plot(x, line["change"], label=setting.replace("_", " "), **look)
     if np.isfinite(low).all():
         draw_band(axis, x, low, high, look["color"], style)

@@ -98,7 +98,7 @@ def _points(table: pd.DataFrame, measure: str) -> pd.DataFrame:
         The rows of the measure with the columns ``x``, ``x_low``, ``x_high``, ``y``, ``y_low`` and
         ``y_high``.
     """
-    columns = ["change", "low", "high"]
+    columns = ["change", "change_low", "change_high"]
     x = of_quantity(table, measure).rename(
         columns=dict(zip(columns, ["x", "x_low", "x_high"], strict=True))
     )
