@@ -20,7 +20,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import xarray as xr
 from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
 from tiers import slow_except
@@ -177,8 +176,8 @@ def without_copies(data, is_missing):
         if str(name).startswith("treated_") and name != "treated_copy_status"
     }
     missing = is_missing(data).broadcast_like(status).transpose(*status.dims)
-    status = xr.where(missing, 1, status, keep_attrs=True)
-    return data.assign(treated | {"treated_copy_status": status})
+    diverged = COPY_STATUSES.index("diverged")
+    return data.assign(treated | {"treated_copy_status": status.where(~missing, diverged)})
 
 
 def without_interventions(data):
@@ -346,6 +345,12 @@ def study(request):
 def tables_of_four():
     """Compute the tables of treated copies of four settings; tests do not change them."""
     return tables_of_interventions(FOUR_SETTINGS, Draws(49))
+
+
+@pytest.fixture(scope="module")
+def treated():
+    """Tables of treated copies of the study with two settings."""
+    return tables_of_interventions(TWO_SETTINGS, Draws(49))
 
 
 @pytest.fixture(scope="module")
@@ -768,8 +773,8 @@ def test_figure_of_four_settings_fits_on_a_page(name):
     assert height <= 1.4 * width
 
 
-def test_treated_copies_of_the_late_task_are_filled_points(tables):
-    axis = draw("treatments", TWO_SETTINGS, tables).axes[0]
+def test_treated_copies_of_the_late_task_are_filled_points(treated):
+    axis = draw("treatments", TWO_SETTINGS, treated).axes[0]
     restoring = [copy for copy, (family, _) in COPIES.items() if family == "restoring"]
     colour = STYLE.families["restoring"]
     x, y = copies_of("fisher_effective_rank"), copies_of("final_error")
@@ -781,8 +786,8 @@ def test_treated_copies_of_the_late_task_are_filled_points(tables):
 
 
 @pytest.mark.parametrize(("treatment", "marker"), [("none", "X"), ("fresh", "*")])
-def test_two_controls_have_markers_of_their_own(tables, treatment, marker):
-    axis = draw("treatments", TWO_SETTINGS, tables).axes[2]
+def test_two_controls_have_markers_of_their_own(treated, treatment, marker):
+    axis = draw("treatments", TWO_SETTINGS, treated).axes[2]
     rank = copies_of("feature_rank", "hidden_2").sel(treatment=treatment)
     error = copies_of("final_error").sel(treatment=treatment)
     expected = np.column_stack([values.mean("seed").values for values in (rank, error)])
@@ -790,9 +795,9 @@ def test_two_controls_have_markers_of_their_own(tables, treatment, marker):
     np.testing.assert_allclose(drawn, np.array(sorted(map(tuple, expected))), rtol=1e-6)
 
 
-def test_panel_of_treatments_states_the_correlation_of_the_table(tables):
-    axes = draw("treatments", TWO_SETTINGS, tables).axes
-    table = tables["interventions"]
+def test_panel_of_treatments_states_the_correlation_of_the_table(treated):
+    axes = draw("treatments", TWO_SETTINGS, treated).axes
+    table = treated["interventions"]
     wanted = {
         "setting": RELU,
         "task": "all",
@@ -824,11 +829,11 @@ def line_of(axis, heading, name):
     ("setting_name", "label"), [(RELU, "digits labels relu"), ("all", "all settings")]
 )
 def test_rival_that_orders_copies_as_claimed_lies_on_the_right(
-    tables, panel, measure, heading, sign, setting_name, label
+    treated, panel, measure, heading, sign, setting_name, label
 ):
-    axis = draw("rivals", TWO_SETTINGS, tables).axes[panel]
+    axis = draw("rivals", TWO_SETTINGS, treated).axes[panel]
     row = (
-        tables["interventions"]
+        treated["interventions"]
         .query("task == 'all' and outcome == 'final_error' and statistic == 'tau'")
         .query(f"setting == '{setting_name}' and measure == '{measure}'")
         .iloc[0]
@@ -856,9 +861,9 @@ def test_rival_that_is_constant_is_undefined():
 )
 @pytest.mark.parametrize(("row", "quantity"), [(0, "final_error"), (1, "fisher_effective_rank")])
 def test_dose_response_is_the_mean_change_to_the_untreated_copy(
-    tables, column, treatment, task, row, quantity
+    treated, column, treatment, task, row, quantity
 ):
-    axis = draw("doses", TWO_SETTINGS, tables).axes[3 * row + column]
+    axis = draw("doses", TWO_SETTINGS, treated).axes[3 * row + column]
     copies = [copy for copy in COPIES if copy.startswith(f"{treatment}(")]
     changes = changes_of(quantity).sel(treated_task=task, treatment=copies)
     line = lines(axis)["digits labels relu"]
@@ -869,14 +874,14 @@ def test_dose_response_is_the_mean_change_to_the_untreated_copy(
     assert [band.min(), band.max()] == pytest.approx([low.min(), high.max()])
 
 
-def test_strengths_over_a_wide_range_are_logarithmic(tables):
-    axes = draw("doses", TWO_SETTINGS, tables).axes
+def test_strengths_over_a_wide_range_are_logarithmic(treated):
+    axes = draw("doses", TWO_SETTINGS, treated).axes
     assert [axis.get_xscale() for axis in axes[:3]] == ["linear", "log", "linear"]
     assert [text.get_text() for text in axes[4].get_xticklabels()] == ["0.05", "0.9"]
 
 
-def test_map_has_a_point_per_treatment_with_its_intervals(tables):
-    axis = draw("necessity", TWO_SETTINGS, tables).axes[0]
+def test_map_has_a_point_per_treatment_with_its_intervals(treated):
+    axis = draw("necessity", TWO_SETTINGS, treated).axes[0]
     drawn = [np.column_stack(line.get_data()) for line in axis.lines]
     for copy, (family, _) in COPIES.items():
         of_copy = {"treatment": copy, "treated_task": 1 if family == "harmful" else 11}
@@ -892,8 +897,8 @@ def test_map_has_a_point_per_treatment_with_its_intervals(tables):
             assert np.abs(np.array(same) - line).max(axis=(1, 2)).min() < 1e-6, copy
 
 
-def test_map_names_the_counterexamples_of_the_table_only(tables):
-    table = tables["intervention_counterexamples"].assign(kind="both")
+def test_map_names_the_counterexamples_of_the_table_only(treated):
+    table = treated["intervention_counterexamples"].assign(kind="both")
     of_panel = (
         (table["setting"] == RELU)
         & (table["measure"] == "fisher_effective_rank")
@@ -902,7 +907,7 @@ def test_map_names_the_counterexamples_of_the_table_only(tables):
     table.loc[of_panel & (table["treatment"] == "reset_last_layer"), "kind"] = "not_necessary"
     is_harmful_late = (table["treatment"] == "low_rank(strength=0.9)") & (table["task"] == "11")
     table.loc[of_panel & is_harmful_late, "kind"] = "not_sufficient"
-    shown = draw("necessity", TWO_SETTINGS, tables | {"intervention_counterexamples": table})
+    shown = draw("necessity", TWO_SETTINGS, treated | {"intervention_counterexamples": table})
     names = {"plasticity\nwithout curvature", "curvature\nwithout plasticity"}
     names |= {"both restored", "both lost"}
     assert {text.get_text() for text in shown.axes[0].texts} == names | {"reset_last_layer"}
@@ -913,8 +918,8 @@ def test_map_names_the_counterexamples_of_the_table_only(tables):
     assert {text.get_text() for text in shown.axes[1].texts} == names
 
 
-def test_map_names_each_quadrant_by_what_happens_there(tables):
-    axis = draw("necessity", TWO_SETTINGS, tables).axes[0]
+def test_map_names_each_quadrant_by_what_happens_there(treated):
+    axis = draw("necessity", TWO_SETTINGS, treated).axes[0]
     corners = {text.get_text(): text.get_position() for text in axis.texts}
     x, y = corners["plasticity\nwithout curvature"]
     assert x < 0.5, "the rank falls"

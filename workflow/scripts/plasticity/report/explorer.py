@@ -10,14 +10,17 @@ import panel as pn
 import xarray as xr
 
 from plasticity.config import quantities
+from plasticity.config.models import FAMILIES
 from plasticity.errors import StudyError
 from plasticity.report import panels
 from plasticity.report.style import Style
 from plasticity.statistics.summaries import add_gaps
+from plasticity.statistics.treated_arrays import has_interventions
 from plasticity.training.outcomes import LOWER_IS_BETTER
 
 WIDGET_WIDTH = 240  # pixels
 PLOT = {"width": 540, "height": 360, "grid": True, "legend": "bottom"}
+COPY_COLUMNS = ("arm", "seed", "task", "treatment", "family")
 DEFAULTS = {
     "arms": list(panels.REFERENCES),
     **quantities.EXPLANATION,
@@ -117,7 +120,10 @@ def view(
     block: str,
     task: int,
 ) -> pn.Column:
-    """Plot a measure and an outcome over tasks, one against the other, and spectra at a task."""
+    """Plot a measure and an outcome over tasks, one against the other, and spectra at a task.
+
+    If the setting has interventions, the last plot is one against the other over treated copies.
+    """
     if not arms:
         return pn.Column(pn.pane.Markdown("Choose an arm."))
     plot_options = PLOT | {"color": [style.of_arm(arm)["color"] for arm in arms]}
@@ -152,7 +158,30 @@ def view(
         )
     else:
         spectrum = pn.pane.Markdown("The study has no eigenvalues for this choice.")
-    return pn.Column(pn.Row(*curves), pn.Row(scatter, spectrum))
+    rows = [pn.Row(*curves), pn.Row(scatter, spectrum)]
+    if has_interventions(data):
+        rows.append(pn.Row(_view_copies(data, style, measure, outcome, arms, block)))
+    return pn.Column(*rows)
+
+
+def _view_copies(
+    data: xr.Dataset, style: Style, measure: str, outcome: str, arms: Sequence[str], block: str
+) -> Any:
+    """Plot the outcome of treated copies against a measure, coloured by family of treatment."""
+    values = copies(data, measure, outcome, arms, block).dropna()
+    if values.empty:
+        return pn.pane.Markdown("The study has no treated copies for this choice.")
+    families = dict.fromkeys(values["family"])  # in the order in which they are drawn
+    return values.hvplot.scatter(
+        x=measure,
+        y=outcome.removesuffix("_gap"),
+        by="family",
+        hover_cols=list(COPY_COLUMNS),
+        title="treated copies, every seed and treated task",
+        size=12,
+        alpha=0.6,
+        **PLOT | {"color": [style.families[family] for family in families]},
+    )
 
 
 def measures_of(data: xr.Dataset) -> list[str]:
@@ -160,7 +189,7 @@ def measures_of(data: xr.Dataset) -> list[str]:
     return [
         str(name)
         for name, values in data.items()
-        if "block" in values.dims and not {"rank", "grid"} & set(values.dims)
+        if {"task", "block"} <= set(values.dims) and not {"rank", "grid"} & set(values.dims)
     ]
 
 
@@ -197,6 +226,29 @@ def table(
     )
     rows = values.reset_coords(drop=True).to_dataframe(dim_order=["arm", "seed", "task"])
     return rows.reset_index()
+
+
+def copies(
+    data: xr.Dataset, measure: str, outcome: str, arms: Sequence[str], block: str
+) -> pd.DataFrame:
+    """Join a measure of treated copies with their outcome; copies have no gap to the baseline.
+
+    Returns:
+        One row per arm, seed, task and treatment, with its family; no rows if the study did not
+        measure this on copies.
+    """
+    own_outcome = outcome.removesuffix("_gap")
+    names = [f"treated_{measure}", f"treated_{own_outcome}"]
+    treated_arms = [arm for arm in arms if arm in data.treated_arm]
+    if not treated_arms or any(name not in data for name in names):
+        return pd.DataFrame(columns=[*COPY_COLUMNS, measure, own_outcome])
+    values = data[names].sel(block=block, treated_arm=treated_arms)
+    is_trained = data["treated_copy_status"] == 0
+    rows = values.where(is_trained).reset_coords(drop=True).to_dataframe().reset_index()
+    families = dict(zip(data.treatment.values, data["treatment_family"].values, strict=True))
+    rows["family"] = [FAMILIES[int(families[name])] for name in rows["treatment"]]
+    short_names = {name: name.removeprefix("treated_") for name in rows}
+    return rows.rename(columns=short_names)[[*COPY_COLUMNS, measure, own_outcome]]
 
 
 def spectra(

@@ -78,7 +78,7 @@ def _columns(table: pd.DataFrame) -> dict[str, str]:
 
 def _label(quantity: str) -> str:
     """Name the change of a quantity, in short lines."""
-    return textwrap.fill(f"change of the {one_line_name(quantity)}", 16)
+    return textwrap.fill(f"{one_line_name(quantity)}, change", 16)
 
 
 def _look(settings: Sequence[str], setting: str, style: Style) -> dict[str, Any]:

@@ -48,6 +48,7 @@ QUADRANTS = {
 PANELS = 2  # in a row: names need room
 HEIGHT = 2.5
 RING_SIZE = 5.5  # points
+ROOM_FOR_NAMES = 1.2  # the names of quadrants lie beyond the outermost points
 LEAST_SHARE = 0.3  # of the panel's width and height on each side of zero
 
 
@@ -141,7 +142,7 @@ def _make_room_around_zero(axes: Sequence[Axes]) -> None:
     if axes:
         bottoms, tops = zip(*(axis.get_ylim() for axis in axes), strict=True)
         for axis in axes:
-            axis.set_ylim(_with_room(min(bottoms), max(tops)))
+            axis.set_ylim(_with_room(ROOM_FOR_NAMES * min(bottoms), ROOM_FOR_NAMES * max(tops)))
 
 
 def _with_room(low: float, high: float) -> tuple[float, float]:
