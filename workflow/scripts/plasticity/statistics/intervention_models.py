@@ -12,7 +12,7 @@ from scipy import stats
 
 from plasticity.config.models import method_of
 from plasticity.config.quantities import is_rank
-from plasticity.statistics.estimate import Estimate, Row, join_notes
+from plasticity.statistics.estimate import Row, join_notes
 from plasticity.statistics.interventions import (
     CONSTANT,
     estimate_at,
@@ -322,14 +322,14 @@ def _dose_rows(arrays: TreatedArrays, arm: int, draws: Draws) -> Iterator[Row]:
         taus = taus_with(arrays.strengths[is_dose], values[..., is_dose])
         means = average_over_seeds(by_task_label(taus), draws)
         doses = np.isfinite(values[..., is_dose]).sum(axis=-1)
+        no_test = np.full(means.value.shape, np.nan)
         for label, task_name in enumerate(arrays.task_labels):
             for q, (measure, outcome) in enumerate(quantities):
                 enough = (doses[q] >= MIN_DOSES).any()
                 note = "" if enough else f"fewer than {MIN_DOSES} doses"
                 if enough and np.isnan(means.value[label, q]):
                     note = CONSTANT
-                no_test = np.full(means.value.shape, np.nan)
-                estimate: Estimate = estimate_at(means, (label, q), no_test, no_test, note)
+                estimate = estimate_at(means, (label, q), no_test, no_test, note)
                 yield {
                     "task": task_name,
                     "measure": measure,
