@@ -110,13 +110,13 @@ def test_tau_of_the_primary_rank_is_stated_for_each_setting():
     rows = list(statements._interventions(table, "fisher_effective_rank"))
     assert [row["statement"] for row in rows] == [
         (
-            "a_b: fisher effective rank orders 20 treated copies of a checkpoint by the final "
-            "error to come with τ = -0.59 (95 % interval -0.70 to -0.48, adjusted p = 0.0021)."
+            "a_b: among 20 treated copies of a checkpoint, τ of fisher effective rank and final "
+            "error after the task is -0.59 (95 % interval -0.70 to -0.48, adjusted p = 0.0021)."
         ),
         "c_d: no τ over treated copies (constant over treatments).",
         (
-            "over all settings: fisher effective rank orders 20 treated copies of a checkpoint by "
-            "the final error to come with τ = -0.60 (no interval, not tested; worst: a_b (-0.59))."
+            "over all settings: among 20 treated copies of a checkpoint, τ of fisher effective rank "
+            "and final error after the task is -0.60 (no interval, not tested; worst: a_b (-0.59))."
         ),
     ]
 
@@ -139,7 +139,7 @@ def test_rival_is_the_measure_without_curvature_that_agrees_most_with_its_claim(
     assert row["measure"] == "feature_rank"
     assert row["statement"] == (
         "a_b: of the measures without curvature, feature rank agrees most with its claim over "
-        "treated copies, with τ = -0.60; the agreement of fisher effective rank minus this one is "
+        "treated copies (τ = -0.60); the agreement of fisher effective rank minus this one is "
         "+0.09 (95 % interval -0.10 to 0.28, adjusted p = 0.0021)."
     )
 

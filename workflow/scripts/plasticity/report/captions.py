@@ -16,7 +16,7 @@ from docutils.core import publish_parts
 from plasticity.config import quantities, registry
 
 # what the sentences on the first page are about, in this order
-FIRST_PAGE = ("loss", "hypotheses", "counterexamples", "consistency")
+FIRST_PAGE = ("loss", "interventions", "hypotheses", "counterexamples", "consistency")
 LISTED_BUDGETS = 3  # if settings have more budgets than this, the table of settings lists them
 
 
@@ -50,7 +50,7 @@ def _first_page_sentences(statements: pd.DataFrame) -> pd.Series:
         if about == "counterexamples":
             is_chosen = rows["measure"].map(lambda name: quantities.describe(name).on_first_page)
             rows = rows[is_chosen.astype(bool)]
-        elif about == "consistency":
+        elif about in ("consistency", "interventions"):
             rows = rows[rows["measure"].map(quantities.is_rank).astype(bool)]
         sections.append(rows["statement"])
     return pd.concat(sections)

@@ -303,8 +303,8 @@ def _interventions(interventions: pd.DataFrame, primary: str) -> Iterator[Statem
             if setting == "all":
                 worst = f"; worst: {row['worst_setting']} ({row['worst_estimate']:.2f})"
             sentence = (
-                f"{_place(setting)}: {words(primary)} orders {row['treatments']} treated copies of "
-                f"a checkpoint by the {words(INTERVENED_OUTCOME)} to come with τ = "
+                f"{_place(setting)}: among {row['treatments']} treated copies of a checkpoint, "
+                f"τ of {words(primary)} and {words(INTERVENED_OUTCOME)} after the task is "
                 f"{row['estimate']:.2f} ({_interval_words(row)}, {_test_words(row)}{worst})."
             )
         yield _statement("interventions", sentence, primary, setting)
@@ -333,8 +333,8 @@ def _rivals(interventions: pd.DataFrame, primary: str) -> Iterator[Statement]:
             )
         sentence = (
             f"{_place(str(setting))}: of the measures without curvature, "
-            f"{words(rival['measure'])} agrees most with its claim over treated copies, with τ = "
-            f"{rival['estimate']:.2f}{comparison}."
+            f"{words(rival['measure'])} agrees most with its claim over treated copies "
+            f"(τ = {rival['estimate']:.2f}){comparison}."
         )
         yield _statement("interventions", sentence, rival["measure"], str(setting))
 
