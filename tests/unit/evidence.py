@@ -7,7 +7,7 @@ import functools
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import xarray as xr
 DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
 PAGE = DOCS / "results" / "evidence.md"
+DIGITS = DOCS / "results" / "digits.md"
 
 RANK = "fisher_effective_rank"
 GAP = "final_error_gap"
@@ -40,6 +41,15 @@ CURVATURE_MEASURES = {  # without the Hessian's effective rank, whose estimate i
     "fisher_stable_rank": "Fisher, stable rank",
     "fisher_trace": "Fisher, trace",
 }
+INTERVENED_MEASURES = {
+    "fisher_effective_rank": "Fisher, effective rank",
+    "fisher_entropy_rank": "Fisher, entropy rank",
+    "fisher_stable_rank": "Fisher, stable rank",
+    "feature_rank": "feature rank",
+    "dead_fraction": "dead units",
+    "weight_norm": "weight norm",
+    "fisher_top_eigenvalue": "top eigenvalue",
+}
 SETTINGS_WITH_ALL_METHODS = ("mnist_separable_relu", "mnist_labels_relu", "mnist_pixels_relu")
 
 
@@ -50,7 +60,7 @@ SETTINGS_WITH_ALL_METHODS = ("mnist_separable_relu", "mnist_labels_relu", "mnist
 def table(name: str, study: str = "evidence") -> pd.DataFrame:
     """Read a published table."""
     path = next((DOCS / study).glob(f"*/{name}.csv*"))
-    return pd.read_csv(path)
+    return pd.read_csv(path, dtype={"task": str})
 
 
 def select_rows(name: str, **values: object) -> pd.DataFrame:
@@ -509,7 +519,12 @@ is being made.
 def readme_costs() -> str:
     """Return the table of costs in README.md: jobs, time and disk of two studies."""
     studies = {"digits": "default study", "evidence": "evidence"}
-    stages = {"tune": "select arms", "train": "train", "curvature": "curvature"}
+    stages = {
+        "tune": "select arms",
+        "train": "train",
+        "curvature": "curvature",
+        "intervene": "treat checkpoints",
+    }
     labels = [*stages.values(), "all other stages", "disk"]
     rows: dict[str, list[str]] = {label: [label] for label in labels}
     for study in studies:
@@ -528,9 +543,38 @@ def format_cost(cost: pd.DataFrame) -> str:
     return f"{cost['jobs'].sum()} jobs, {minutes:.1f} min (longest {longest:.1f})"
 
 
+def interventions_table() -> str:
+    """Return the table of the default study: τ within checkpoints, by setting and measure."""
+    taus = table("interventions", "digits")
+    taus = taus[(taus["statistic"] == "tau") & (taus["outcome"] == "final_error")]
+    taus = taus[(taus["arm"] == NONE) & (taus["setting"] != "all")]
+    rows = []
+    for setting, of_setting in taus.groupby("setting"):
+        for task in (task for task in dict.fromkeys(of_setting["task"]) if task != "all"):
+            of_task = of_setting[of_setting["task"] == task].set_index("measure")
+            cells = [format_tau(of_task.loc[measure]) for measure in INTERVENED_MEASURES]
+            rows.append([str(setting).removeprefix("digits_labels_"), str(task), *cells])
+    return markdown_table(["network", "task", *INTERVENED_MEASURES.values()], rows) + "\n"
+
+
+def format_tau(row: pd.Series) -> str:
+    """Format a τ with its interval, or tell that the measure is constant."""
+    return "constant" if pd.isna(row["estimate"]) else format_interval(row)
+
+
+def update_digits(text: str) -> str:
+    """Return docs/results/digits.md with its generated part replaced."""
+    return replace_parts(text, {"interventions": interventions_table()})
+
+
 def update_readme(text: str) -> str:
     """Return README.md with its generated parts replaced."""
-    for name, part in {"result": readme_result(), "costs": readme_costs()}.items():
+    return replace_parts(text, {"result": readme_result(), "costs": readme_costs()})
+
+
+def replace_parts(text: str, parts: Mapping[str, str]) -> str:
+    """Replace the generated parts of a page, which comments enclose."""
+    for name, part in parts.items():
         start, end = f"<!-- {name}: tests/unit/evidence.py -->\n", f"<!-- end of {name} -->"
         assert text.count(start) == text.count(end) == 1, name
         before, _, rest = text.partition(start)
@@ -541,4 +585,5 @@ def update_readme(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page())
+    DIGITS.write_text(update_digits(DIGITS.read_text()))
     README.write_text(update_readme(README.read_text()))

@@ -33,7 +33,9 @@ def test_every_outcome_is_computed_and_can_be_in_a_hypothesis():
     assert choices == tuple(quantities.OUTCOMES)
 
 
-@pytest.mark.parametrize("entry", ["prepare", "train", "tune", "choose", "curvature", "gather"])
+@pytest.mark.parametrize(
+    "entry", ["prepare", "train", "tune", "choose", "curvature", "intervene", "gather"]
+)
 def test_jobs_that_compute_do_not_run_again_because_of_a_label(entry):
     named = [registry.path("methods", "l2"), registry.path("operators", "fisher")]
     assert TABLE_FILE not in code_digest(SCRIPTS / f"{entry}.py", named)

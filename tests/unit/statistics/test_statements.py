@@ -116,7 +116,8 @@ def test_tau_of_the_primary_rank_is_stated_for_each_setting():
         "c_d: no τ over treated copies (constant over treatments).",
         (
             "over all settings: among 20 treated copies of a checkpoint, τ of fisher effective "
-            "rank and final error after the task is -0.60 (no interval, not tested; worst: a_b (-0.59))."
+            "rank and final error after the task is -0.60 (no interval, not tested; worst: a_b "
+            "(-0.59))."
         ),
     ]
 

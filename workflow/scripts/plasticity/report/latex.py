@@ -11,7 +11,7 @@ from plasticity.config.models import Setting
 from plasticity.training.outcomes import LOWER_IS_BETTER
 
 # stages that are finished when the cost table is made
-STAGES = ("prepare", "tune", "train", "curvature", "gather", "analyse")
+STAGES = ("prepare", "tune", "train", "curvature", "intervene", "gather", "analyse")
 ALL_STAGES = (*STAGES, "check", "typeset", "page", "draw")
 # the first part of a benchmark's path; in other folders the file's name is the stage
 STAGE_OF_PATH = {
