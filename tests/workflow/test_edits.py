@@ -23,6 +23,7 @@ CONFIG_SECTIONS = (
     models.Network,
     models.Spectra,
     models.Curvature,
+    models.Interventions,
     models.Training,
     models.Tuning,
     models.Statistics,
@@ -38,6 +39,7 @@ QUICK = [
     "Code: a method that is used",
     "Code: the dataset",
     "Code: the operator",
+    "Code: a treatment that is used in one setting",
     "Code: a check",
     "Code: one figure",
     "Code: the style",
@@ -45,7 +47,8 @@ QUICK = [
     "Config: settings, methods and seeds: another seeds_per_job",
     "Config: settings, methods and seeds: a tuning seed",
     "Config: settings, methods and seeds: one more method",
-    "Config: one setting: epochs and tasks swapped",
+    "Config: one setting: epochs",
+    "Config: interventions: one more treated task",
     "Config: training, curvature and statistics: fewer blocks",
     "Config: training, curvature and statistics: a hypothesis",
     "Results: deleted checkpoints, then another operator",
@@ -111,7 +114,7 @@ def test_every_key_of_the_config_has_an_edit():
 def test_code_digest_of_each_job_has_all_modules_that_the_job_imports(tiny_study, read_imports):
     """The jobs are those of the tiny study, and of all other studies so far."""
     records = read_imports()
-    scripts = {"prepare", "train", "curvature", "gather", "analyse"}
+    scripts = {"prepare", "train", "curvature", "intervene", "gather", "analyse"}
     scripts |= {"typeset", "page", "draw", "report"}
     assert scripts <= {Path(entry).stem for entry, _ in records}
     assert {entry: missing for entry, missing in records if missing} == {}

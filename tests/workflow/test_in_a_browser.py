@@ -28,6 +28,10 @@ FIGURES = {name: registry.constant("figures", name, "TITLE") for name in registr
 PAGES = {  # the title of one table of each page, and the column to sort it by
     "outcomes": ("outcomes of every arm", "stage"),
     "explanations": ("where an explanation fails", "verdict"),
+    "interventions": (
+        "which measure orders treated copies of a checkpoint by their error",
+        "statistic",
+    ),
     "methods": ("comparison of methods", "statistic"),
 }
 START_SECONDS = 60  # limit for the start of a server

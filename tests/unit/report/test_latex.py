@@ -117,6 +117,7 @@ def benchmarks(tmp_path):
         ("runs/a/none/0-4/train.tsv", 10, 100, 20),
         ("runs/a/l2/0-4/train.tsv", 30, 300, 40),
         ("runs/a/l2/0-4/curvature.tsv", 7, "-", 7),
+        ("runs/a/none/0-4/intervene.tsv", 4, 80, 4),
         ("datasets/a.tsv", 1, 50, 1),
         ("tables.tsv", 5, 60, 5),
         ("figures/scatter.tsv", 3, 60, 3),
@@ -137,7 +138,8 @@ def test_cost_sums_up_the_jobs_of_each_stage(benchmarks):
 
 
 def test_cost_lists_stages_in_order_and_by_default_only_those_before_the_table(benchmarks):
-    assert latex.cost(benchmarks)["stage"].tolist() == ["train", "curvature", "gather", "analyse"]
+    stages = ["train", "curvature", "intervene", "gather", "analyse"]
+    assert latex.cost(benchmarks)["stage"].tolist() == stages
     assert latex.cost(benchmarks, latex.ALL_STAGES)["stage"].tolist()[-2:] == ["page", "draw"]
 
 
