@@ -25,7 +25,7 @@ help: ## list all commands
 env: ## install envs/requirements.txt into .venv, if it changed (2 min, 6 GB)
 	@PYTHON='$(PYTHON)' envs/install.sh
 
-run: env ## run the study in config.yaml (10 to 12 min; another study: ARGS="--configfile studies/….yaml")
+run: env ## run the study in config.yaml (6 to 12 min; another study: ARGS="--configfile studies/….yaml")
 	@python workflow/scripts/run.py $(ARGS)
 
 why: env ## list the jobs that would run, and why (another study: CONFIG=studies/….yaml)
