@@ -508,10 +508,9 @@ settings** without an intervention, and the effective rank of the Fisher falls i
 these {len(lost)}. Within runs their correlation is {format_range(correlations)}.
 - **The rank is not shown to be the cause.** The declared test against a shared trend is
 {hypothesis_verdicts("rank")}.
-- **In an experiment it goes with plasticity.** Copies of a checkpoint that differ in their treatment
-only tend to have a smaller error if their rank is larger. Kendall's τ is {format_range(rank)} in the
-{len(rank)} networks of the [default study](docs/results/digits.md). The feature rank does almost as
-well, with {format_range(features)}.
+- **In an experiment it goes with plasticity.** Over treated copies of a checkpoint in the
+[default study](docs/results/digits.md), Kendall's τ of the rank and the error to come is
+{format_range(rank)}. That of the feature rank is {format_range(features)}.
 - **{len(methods_that_keep_plasticity())} of {len(compared_methods())} methods keep plasticity** in
 all three MNIST settings where we compared them. See [the evidence](docs/results/evidence.md).
 
