@@ -514,9 +514,9 @@ these {len(lost)}. Within runs their correlation is {format_range(correlations)}
 - **{len(methods_that_keep_plasticity())} of {len(compared_methods())} methods keep plasticity** in
 all three MNIST settings where we compared them. See [the evidence](docs/results/evidence.md).
 
-The evidence along runs is weak. Its baseline window includes the untrained network, its ranks are close
-to the ceiling of 128 samples, and its budgets are 0.6 to 3 % of the published ones. A better study
-is being made.
+The evidence along runs is weak. Its baseline window includes the untrained network, its ranks are
+close to the ceiling of 128 samples, and its budgets are 0.6 to 3 % of the published ones. A better
+study is being made.
 """)
 
 
