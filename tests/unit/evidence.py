@@ -547,10 +547,10 @@ def format_cost(cost: pd.DataFrame) -> str:
     return f"{cost['jobs'].sum()} jobs, {minutes:.1f} min (longest {longest:.1f})"
 
 
-def interventions_table() -> str:
-    """Return the table of the default study: τ within checkpoints, by setting and measure."""
+def interventions_table(statistic: str) -> str:
+    """Return a table of the default study: τ within checkpoints, by setting and measure."""
     taus = table("interventions", "digits")
-    taus = taus[(taus["statistic"] == "tau") & (taus["outcome"] == "final_error")]
+    taus = taus[(taus["statistic"] == statistic) & (taus["outcome"] == "final_error")]
     taus = taus[(taus["arm"] == NONE) & (taus["setting"] != "all")]
     rows = []
     for setting, of_setting in taus.groupby("setting"):
@@ -577,7 +577,11 @@ def format_tau(row: pd.Series) -> str:
 
 def update_digits(text: str) -> str:
     """Return docs/results/digits.md with its generated part replaced."""
-    return replace_parts(text, {"interventions": interventions_table()})
+    parts = {
+        "interventions": interventions_table("tau"),
+        "without harmful": interventions_table("tau_without_harmful"),
+    }
+    return replace_parts(text, parts)
 
 
 def update_readme(text: str) -> str:
