@@ -58,7 +58,8 @@ ENSEMBLES = ensembles(METHODS, SEEDS)
 PREPARE_JOBS = {"prepare digits"}
 TRAIN_JOBS = {f"train_ensemble {ensemble}" for ensemble in ENSEMBLES}
 MEASURE_JOBS = {f"measure_ensemble {ensemble}" for ensemble in ENSEMBLES}
-TREAT_JOBS = {f"treat_ensemble {ensemble}" for ensemble in ENSEMBLES if f"/{TREATED}/" in ensemble}
+TREATED_ENSEMBLES = [ensemble for ensemble in ENSEMBLES if f"/{TREATED}/" in ensemble]
+TREAT_JOBS = {f"treat_ensemble {ensemble}" for ensemble in TREATED_ENSEMBLES}
 GATHER_JOBS = {f"gather {setting}" for setting in METHODS}
 FIGURE_JOBS = {f"figure_{figure}" for figure in FIGURES}
 PAGE_JOBS = {f"page_{page}" for page in PAGES}
@@ -499,6 +500,9 @@ TRAINING_CURVATURE_STATISTICS: dict[str, Edit] = {
     ),
 }
 INTERVENTIONS: dict[str, Edit] = {
+    "other treatments": Edit(
+        put("interventions.treatments", {"none": {}, "fresh": {}}), COPIES_TREATED
+    ),
     "one more treatment": Edit(put("interventions.treatments.fresh", {}), COPIES_TREATED),
     "one treatment fewer": Edit(
         edit_config(lambda config: config["interventions"]["treatments"].pop("low_rank")),
