@@ -500,9 +500,6 @@ TRAINING_CURVATURE_STATISTICS: dict[str, Edit] = {
     ),
 }
 INTERVENTIONS: dict[str, Edit] = {
-    "other treatments": Edit(
-        put("interventions.treatments", {"none": {}, "fresh": {}}), COPIES_TREATED
-    ),
     "one more treatment": Edit(put("interventions.treatments.fresh", {}), COPIES_TREATED),
     "one treatment fewer": Edit(
         edit_config(lambda config: config["interventions"]["treatments"].pop("low_rank")),
