@@ -17,8 +17,8 @@ from plasticity.config.study import Study
 from plasticity.provenance import record
 from plasticity.report import panels
 from plasticity.report.style import Style
+from plasticity.statistics.merge import add_gaps
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
-from plasticity.statistics.summaries import add_gaps
 from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 
@@ -137,6 +137,7 @@ def _provenance(results: Path, command: str) -> dict[str, object]:
     provenance: dict[str, Any] = {"command": command, "cores": os.cpu_count()}
     made_by = record.read(results / "tables" / "statements.csv")
     if made_by:
+        provenance["release"] = made_by.release
         provenance["commit"] = made_by.commit
         provenance["files_changed_since"] = made_by.changed
         provenance["versions"] = made_by.versions
