@@ -9,7 +9,14 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-ROOT = Path(workflow.basedir)
+# The repository. Its code, styles and captions are read from there, whatever the working directory.
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).resolve().parents[1]
+if not ROOT.is_dir():
+    raise WorkflowError(
+        "the rules call scripts of the repository, so it must be a folder of this machine: clone it"
+        " and give the path of its Snakefile"
+    )
+os.environ["PLASTICITY_ROOT"] = str(ROOT)  # the same command in every clone reruns nothing
 SCRIPTS = ROOT / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
@@ -21,10 +28,22 @@ from plasticity.data.data_root import check_data_root
 from plasticity.errors import StudyError
 from plasticity.provenance import audit, code_digest, launcher
 
+# whether another workflow uses this one as a module, and whether it gives a config
+IS_MODULE = not workflow.modifier.is_main_snakefile()
+HAS_CONFIG = workflow.modifier.skip_configfile
+
 ENVIRONMENT = "../../envs/environment.yaml"  # relative to the rule files
-STYLE = "workflow/style.yaml"
+
+
+def from_repository(path):
+    """Return a path of the repository for the working directory: short where both are the same."""
+    return path if Path.cwd() == ROOT else str(ROOT / path)
+
+
+STYLE = from_repository("workflow/style.yaml")
 CAPTIONS = sorted(
-    str(path.relative_to(ROOT)) for path in (ROOT / "workflow" / "report").glob("*.rst")
+    from_repository(str(path.relative_to(ROOT)))
+    for path in (ROOT / "workflow" / "report").glob("*.rst")
 )
 FIGURES = registry.names("figures")
 FORMATS = ["svg", "pdf", "png"]
@@ -98,16 +117,33 @@ def check_files(paths):
         raise WorkflowError(str(error)) from None
 
 
-def check_working_folder():
-    """Raise if Snakemake was not started in the folder of the repository."""
-    if Path.cwd().resolve() != ROOT.resolve():
+def check_module():
+    """Raise if another workflow uses this one as a module in a way that would go wrong later."""
+    if workflow.modifier.path_modifier.replace_prefix("results/study") != "results/study":
         raise WorkflowError(
-            f"start snakemake in {ROOT}: its commands and results are relative to that folder"
+            "`prefix` and `replace_prefix` are not supported in the module of this workflow, whose"
+            " results are always in results/: remove them, or link results/ to another folder"
         )
+
+
+def find_config_file():
+    """Return the config file of the working directory; raise if there is none."""
+    if not Path("config.yaml").exists():
+        raise WorkflowError(
+            f"{Path.cwd()} has no config.yaml: write a study into it, copy {ROOT}/config.yaml, or"
+            " name a study with --configfile"
+        )
+    return "config.yaml"
 
 
 def check_writable(folder):
     """Raise now, not after hours, if the results cannot be written."""
+    links = [path for path in folder.parents if path.is_symlink() and not path.exists()]
+    if links:
+        raise WorkflowError(
+            f"{links[0]} is a symbolic link to {links[0].readlink()}, which does not exist: create"
+            " that folder, or remove the link"
+        )
     existing = next(path for path in [folder, *folder.parents] if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise WorkflowError(
@@ -152,16 +188,17 @@ def read_study():
 def read_site():
     """Read the settings of the Slurm site."""
     try:
-        return slurm.read_site(ROOT)
+        return slurm.read_site(Path.cwd(), ROOT)
     except StudyError as error:
         raise WorkflowError(str(error)) from None
 
 
-check_working_folder()
-check_files(workflow.overwrite_configfiles or ["config.yaml"])
-if not workflow.overwrite_configfiles:
+check_module()
+# one file defines a study: --configfile replaces the default study, and is not merged with it
+check_files(workflow.overwrite_configfiles)
+if not workflow.overwrite_configfiles and not HAS_CONFIG:
+    check_files([find_config_file()])
 
-    # one file defines a study: --configfile replaces the default study, and is not merged with it
     configfile: "config.yaml"
 
 
@@ -173,7 +210,7 @@ RESULTS = Path("results") / STUDY.name
 check_writable(RESULTS.absolute())
 check_results_are_tracked(RESULTS)
 if workflow.is_main_process and not workflow.output_settings.dryrun:
-    launcher.claim(ROOT)
+    launcher.claim(Path.cwd())
 STUDY = replace(STUDY, finished=finished_blocks(RESULTS))
 
 ENSEMBLES = [ensemble.folder for ensemble in STUDY.ensembles()]
@@ -451,7 +488,7 @@ def before_jobs():
     """Stop if jobs of an earlier start are unfinished; on a cluster, announce the new jobs."""
     uses_slurm = workflow.executor_plugin.name == "slurm"
     try:
-        unfinished = slurm.unfinished_jobs(ROOT)
+        unfinished = slurm.unfinished_jobs(Path.cwd())
     except StudyError as error:
         # without the cluster profile, a Slurm that does not answer is no obstacle
         if uses_slurm:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from plasticity.provenance import lineage, rerun_reasons
-from plasticity.provenance.code_digest import ROOT
 from plasticity.provenance.record import read, record_path
 
 # while this environment variable is set, the launcher accepts results without metadata
@@ -29,7 +28,7 @@ def untracked_results(folder: Path) -> list[Path]:
     """List the results without Snakemake metadata, whose changes Snakemake would not notice.
 
     Args:
-        folder: of a study, relative to the repository.
+        folder: of a study, relative to the working directory.
     """
     return [path for path in _results(folder) if not _is_tracked(path)]
 
@@ -37,7 +36,7 @@ def untracked_results(folder: Path) -> list[Path]:
 def _is_tracked(path: Path) -> bool:
     """Answer whether Snakemake has metadata of a result, or a mark that it is incomplete."""
     kinds = ("metadata", "incomplete")
-    return any((ROOT / ".snakemake" / kind / _key(path)).exists() for kind in kinds)
+    return any(Path(".snakemake", kind, _key(path)).exists() for kind in kinds)
 
 
 def mark_cached_incomplete(results: Iterable[Path]) -> list[Path]:
@@ -54,10 +53,10 @@ def mark_cached_incomplete(results: Iterable[Path]) -> list[Path]:
     """
     others = []
     for path in results:
-        if not (ROOT / path).parent.joinpath("cache").is_dir():
+        if not path.parent.joinpath("cache").is_dir():
             others.append(path)
             continue
-        mark = ROOT / ".snakemake" / "incomplete" / _key(path)
+        mark = Path(".snakemake", "incomplete", _key(path))
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.write_text(json.dumps({"external_jobid": None}), encoding="utf-8")
     return others
