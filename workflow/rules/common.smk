@@ -1,9 +1,12 @@
 # All functions of the workflow: they read the study once, and give each rule its part. No rules.
 import functools
 import importlib
+import json
 import os
 import re
+import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,7 +19,7 @@ if not ROOT.is_dir():
         "the rules call scripts of the repository, so it must be a folder of this machine: clone it"
         " and give the path of its Snakefile"
     )
-os.environ["PLASTICITY_ROOT"] = str(ROOT)  # the same command in every clone reruns nothing
+os.environ.update(PLASTICITY_ROOT=str(ROOT))  # commands have the same text in every clone
 SCRIPTS = ROOT / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
@@ -152,13 +155,25 @@ def check_writable(folder):
         )
 
 
-def check_results_are_tracked(folder):
-    """Raise if Snakemake lacks the metadata of results, because it would never update them."""
+def register_copied_results(folder):
+    """Tell Snakemake about results that it does not know, because it would never update them.
+
+    As a module, stop if some do not match this config and code: nothing would stop a job that
+    trains on them.
+    """
     if not workflow.is_main_process or os.environ.get(audit.ALLOWED):
         return
-    untracked = audit.mark_cached_incomplete(audit.untracked_results(folder))
-    if untracked:
-        raise WorkflowError(audit.untracked_message(untracked))
+    if not audit.mark_cached_incomplete(audit.untracked_results(folder)):
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "config.json"
+        path.write_text(json.dumps(config))
+        # another process, because the plan of all jobs needs a Snakemake of its own
+        command = [sys.executable, SCRIPTS / "audit.py", "--register", "--configfile", path]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode or (done.stdout and IS_MODULE):
+        raise WorkflowError((done.stdout + done.stderr).strip())
+    print(done.stdout, end="", file=sys.stderr)
 
 
 def check_data_root_exists(results):
@@ -208,7 +223,7 @@ STUDY = read_study()
 config["quoted"] = QUOTED
 RESULTS = Path("results") / STUDY.name
 check_writable(RESULTS.absolute())
-check_results_are_tracked(RESULTS)
+register_copied_results(RESULTS)
 if workflow.is_main_process and not workflow.output_settings.dryrun:
     launcher.claim(Path.cwd())
 STUDY = replace(STUDY, finished=finished_blocks(RESULTS))
@@ -485,7 +500,14 @@ def local_resources(memory, minutes):
 
 
 def before_jobs():
-    """Stop if jobs of an earlier start are unfinished; on a cluster, announce the new jobs."""
+    """Stop if jobs of an earlier start are unfinished, or if results are unknown to new ones.
+
+    On a cluster, announce the new jobs.
+    """
+    try:
+        audit.check_known(workflow.dag.needrun_jobs(), RESULTS)
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
     uses_slurm = workflow.executor_plugin.name == "slurm"
     try:
         unfinished = slurm.unfinished_jobs(Path.cwd())
