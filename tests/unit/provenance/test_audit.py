@@ -1,6 +1,7 @@
 """Moving results aside, whatever is there already, and registering copied results."""
 
 import json
+import os
 from base64 import urlsafe_b64encode
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,6 +49,7 @@ def make_job(rule="draw", lr=1):
         output=["results/a/t.csv"],
         input=["results/a/d.nc"],
         params=params,
+        benchmark="results/a/benchmarks/t.tsv",
         wildcards=["s", "none"],
     )
 
@@ -83,6 +85,16 @@ def test_copy_of_other_settings_is_known_if_it_is_recomputed_in_minutes(copy, ru
 def test_copy_whose_input_changed_is_recomputed(copy):
     Path("results/a/d.nc").write_text("other data")
     assert audit.registration_of(make_job()) == (True, ["its input d.nc has changed"])
+
+
+def test_result_and_benchmark_of_a_copy_become_newer_than_its_input(copy):
+    """Snakemake compares the oldest of them with the inputs."""
+    make_file(Path("results/a/benchmarks/t.tsv"), "s\n1\n")
+    for path in (copy, Path("results/a/benchmarks/t.tsv")):
+        os.utime(path, (0, 0))
+    audit.make_newest(make_job())
+    assert copy.stat().st_mtime > 0
+    assert Path("results/a/benchmarks/t.tsv").stat().st_mtime > 0
 
 
 def test_edited_copy_and_copy_without_a_record_are_unknown(copy):

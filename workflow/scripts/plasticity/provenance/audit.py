@@ -109,15 +109,17 @@ def registration_of(job: Any) -> Registration | None:
     is_known = all(map(_equals_record, results))
     if changes and job.rule.name in COSTLY_RULES:
         is_known = False
-    return Registration(is_known, changes)
+    return Registration(is_known, list(dict.fromkeys(changes)))
 
 
 def make_newest(job: Any) -> None:
     """Set the time of a job's results to now.
 
-    A copy has arbitrary times. Snakemake would rerun a job whose inputs are newer than its results.
+    A copy has arbitrary times. Snakemake would rerun a job whose inputs are newer than its results
+    or its benchmark.
     """
-    for path in map(Path, job.output):
+    benchmark = [job.benchmark] if job.benchmark else []
+    for path in map(Path, [*job.output, *benchmark]):
         with contextlib.suppress(OSError):
             os.utime(path)
 
