@@ -64,7 +64,7 @@ lint: env ## check style, types and the workflow
 	ruff check
 	ruff format --check
 	mypy
-	snakefmt --check Snakefile workflow/rules
+	snakefmt --check Snakefile workflow/Snakefile workflow/rules
 	snakemake --lint
 
 bench: env ## compare the speed with other code (3 min: ARGS=--quick)

@@ -33,6 +33,15 @@ def slurm(tmp_path, monkeypatch):
     return replace_command
 
 
+def test_file_of_the_working_directory_replaces_that_of_the_repository(tmp_path):
+    for folder, text in (("repository", "partition: a\naccount: b\n"), ("here", "partition: c\n")):
+        (tmp_path / folder / "slurm").mkdir(parents=True)
+        (tmp_path / folder / "slurm/site.yaml").write_text(text)
+    repository = tmp_path / "repository"
+    assert cluster.read_site(tmp_path / "here", repository) == {"partition": "c"}
+    assert cluster.read_site(tmp_path / "empty", repository) == {"partition": "a", "account": "b"}
+
+
 def test_environment_variables_override_the_file(tmp_path, monkeypatch):
     assert cluster.read_site(tmp_path) == {}
     (tmp_path / "slurm").mkdir()

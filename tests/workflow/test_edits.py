@@ -179,17 +179,72 @@ def test_why_and_audit_report_an_error_in_the_config(built_copy):
 # Copied results
 
 
-def test_results_without_snakemake_metadata_are_refused_until_they_are_adopted(built_copy):
-    shutil.rmtree(built_copy.root / ".snakemake")
-    before = built_copy.digests()
-    refusal = (
-        r"results, such as results/tiny/data/digits\.nc, came without .* make audit ARGS=--adopt"
-    )
-    for options in ((), ("--dry-run",)):
-        done = built_copy.snakemake(*options)
-        assert done.returncode == 1
-        assert re.search(refusal, done.stdout)
+def copied(project):
+    """Remove Snakemake's metadata, as in a copy of the results; return a digest of each file."""
+    shutil.rmtree(project.root / ".snakemake")
+    return project.digests()
 
+
+def test_copied_results_that_match_are_accepted_without_a_question(built_copy):
+    before = copied(built_copy)
+    assert built_copy.plan() == set()
+    assert built_copy.digests() == before
+
+
+def test_copied_results_are_redrawn_if_the_style_changed(built_copy):
+    copied(built_copy)
+    style = built_copy.root / "workflow/style.yaml"
+    style.write_text(style.read_text().replace("lines.linewidth: 1.2", "lines.linewidth: 1.3"))
+    os.utime(style, (0, 0))  # older than every result, so Snakemake alone would redraw nothing
+    why = built_copy.run("python", "workflow/scripts/why.py", "figures")
+    assert re.search(
+        r"^figure_scatter +\d+ s  its input workflow/style\.yaml has changed$",
+        why.stdout,
+        re.MULTILINE,
+    ), why.stdout
+    planned = built_copy.plan()
+    assert {"figure_scatter", "figure_timing", "report"} <= planned
+    assert not [job for job in planned if "ensemble" in job or "gather" in job]
+
+
+def test_copied_results_of_other_code_are_used_but_not_replaced(built_copy):
+    """They would take hours to recompute. So a job that reads or replaces them stops."""
+    add_code(L2_METHOD)(built_copy)
+    before = copied(built_copy)
+    done = built_copy.snakemake("--dry-run", "figures")
+    assert "Nothing to be done" in done.stdout, done.stdout
+    outcomes = f"results/tiny/runs/{RELU}/l2/0/outcomes.nc: {L2_METHOD} changed"
+    sentence = (
+        rf"^\d+ copied results do not match .*, such as {re.escape(outcomes)}\. They are used"
+    )
+    assert re.search(sentence, done.stdout, re.MULTILINE), done.stdout
+
+    (built_copy.results / f"runs/{RELU}/l2/1/outcomes.nc").unlink()
+    for _ in range(2):  # the first start has not made them known
+        done = built_copy.snakemake("train")
+        assert done.returncode == 1
+        assert f"train_ensemble {RELU}/l2/1 would read or replace " in done.stdout
+        assert "Nothing was started. Move such results away: make audit" in done.stdout
+        assert "Traceback" not in done.stdout
+    del before[f"runs/{RELU}/l2/1/outcomes.nc"]
+    assert built_copy.digests() == before
+
+
+def test_damaged_copy_is_not_read_by_a_job(built_copy):
+    table = built_copy.results / "tables/outcomes.csv"
+    table.write_text(table.read_text()[:100])
+    copied(built_copy)
+    (built_copy.results / "tables/methods.csv").unlink()
+    done = built_copy.snakemake("typeset")
+    assert done.returncode == 1
+    assert "such as results/tiny/tables/outcomes.csv: its checksum differs" in done.stdout
+    assert (
+        "results/tiny/tables/outcomes.csv differs from the file that analyse wrote" in done.stdout
+    )
+
+
+def test_audit_of_copied_results_lists_no_fault(built_copy):
+    before = copied(built_copy)
     done = built_copy.run("python", "workflow/scripts/audit.py")
     assert done.returncode == 0, done.stdout
     assert re.fullmatch(r"(\d+) results, of which \1 fit this config and this code\n", done.stdout)

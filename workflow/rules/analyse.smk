@@ -19,6 +19,7 @@ rule analyse:
         settings=STUDY.analyse_job(),
         code=code("analyse"),
     shell:
-        "python workflow/scripts/analyse.py --datasets {input.datasets}"
+        'python "$PLASTICITY_ROOT/workflow/scripts/analyse.py"'
+        " --datasets {input.datasets}"
         " --tuned_on {input.tuned_on} --choices {input.choices} --tables {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

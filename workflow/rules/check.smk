@@ -23,7 +23,8 @@ rule check:
     params:
         code=code_of_checks(),
     shell:
-        "python -m pytest -p no:cacheprovider -q tests/results"
+        'python -m pytest -c "$PLASTICITY_ROOT/pyproject.toml" -p no:cacheprovider -q'
+        ' "$PLASTICITY_ROOT/tests/results"'
         " --datasets {input.datasets} --tables {input.tables}"
         " --verdict {output} --code {params.code:q}"
         " > {log} 2>&1"

@@ -1,15 +1,25 @@
 # All functions of the workflow: they read the study once, and give each rule its part. No rules.
 import functools
 import importlib
+import json
 import os
 import re
+import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-ROOT = Path(workflow.basedir)
+# The repository. Its code, styles and captions are read from there, whatever the working directory.
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).resolve().parents[1]
+if not ROOT.is_dir():
+    raise WorkflowError(
+        "the rules call scripts of the repository, so it must be a folder of this machine: clone it"
+        " and give the path of its Snakefile"
+    )
+os.environ.update(PLASTICITY_ROOT=str(ROOT))  # commands have the same text in every clone
 SCRIPTS = ROOT / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
@@ -21,10 +31,22 @@ from plasticity.data.data_root import check_data_root
 from plasticity.errors import StudyError
 from plasticity.provenance import audit, code_digest, launcher
 
+# whether another workflow uses this one as a module, and whether it gives a config
+IS_MODULE = not workflow.modifier.is_main_snakefile()
+HAS_CONFIG = workflow.modifier.skip_configfile
+
 ENVIRONMENT = "../../envs/environment.yaml"  # relative to the rule files
-STYLE = "workflow/style.yaml"
+
+
+def from_repository(path):
+    """Return a path of the repository for the working directory: short where both are the same."""
+    return path if Path.cwd() == ROOT else str(ROOT / path)
+
+
+STYLE = from_repository("workflow/style.yaml")
 CAPTIONS = sorted(
-    str(path.relative_to(ROOT)) for path in (ROOT / "workflow" / "report").glob("*.rst")
+    from_repository(str(path.relative_to(ROOT)))
+    for path in (ROOT / "workflow" / "report").glob("*.rst")
 )
 FIGURES = registry.names("figures")
 FORMATS = ["svg", "pdf", "png"]
@@ -98,16 +120,33 @@ def check_files(paths):
         raise WorkflowError(str(error)) from None
 
 
-def check_working_folder():
-    """Raise if Snakemake was not started in the folder of the repository."""
-    if Path.cwd().resolve() != ROOT.resolve():
+def check_module():
+    """Raise if another workflow uses this one as a module in a way that would go wrong later."""
+    if workflow.modifier.path_modifier.replace_prefix("results/study") != "results/study":
         raise WorkflowError(
-            f"start snakemake in {ROOT}: its commands and results are relative to that folder"
+            "`prefix` and `replace_prefix` are not supported in the module of this workflow, whose"
+            " results are always in results/: remove them, or link results/ to another folder"
         )
+
+
+def find_config_file():
+    """Return the config file of the working directory; raise if there is none."""
+    if not Path("config.yaml").exists():
+        raise WorkflowError(
+            f"{Path.cwd()} has no config.yaml: write a study into it, copy {ROOT}/config.yaml, or"
+            " name a study with --configfile"
+        )
+    return "config.yaml"
 
 
 def check_writable(folder):
     """Raise now, not after hours, if the results cannot be written."""
+    links = [path for path in folder.parents if path.is_symlink() and not path.exists()]
+    if links:
+        raise WorkflowError(
+            f"{links[0]} is a symbolic link to {links[0].readlink()}, which does not exist: create"
+            " that folder, or remove the link"
+        )
     existing = next(path for path in [folder, *folder.parents] if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise WorkflowError(
@@ -116,13 +155,25 @@ def check_writable(folder):
         )
 
 
-def check_results_are_tracked(folder):
-    """Raise if Snakemake lacks the metadata of results, because it would never update them."""
+def register_copied_results(folder):
+    """Tell Snakemake about results that it does not know, because it would never update them.
+
+    As a module, stop if some do not match this config and code: nothing would stop a job that
+    trains on them.
+    """
     if not workflow.is_main_process or os.environ.get(audit.ALLOWED):
         return
-    untracked = audit.mark_cached_incomplete(audit.untracked_results(folder))
-    if untracked:
-        raise WorkflowError(audit.untracked_message(untracked))
+    if not audit.mark_cached_incomplete(audit.untracked_results(folder)):
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "config.json"
+        path.write_text(json.dumps(config))
+        # another process, because the plan of all jobs needs a Snakemake of its own
+        command = [sys.executable, SCRIPTS / "audit.py", "--register", "--configfile", path]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode or (done.stdout and IS_MODULE):
+        raise WorkflowError((done.stdout + done.stderr).strip())
+    print(done.stdout, end="", file=sys.stderr)
 
 
 def check_data_root_exists(results):
@@ -152,16 +203,17 @@ def read_study():
 def read_site():
     """Read the settings of the Slurm site."""
     try:
-        return slurm.read_site(ROOT)
+        return slurm.read_site(Path.cwd(), ROOT)
     except StudyError as error:
         raise WorkflowError(str(error)) from None
 
 
-check_working_folder()
-check_files(workflow.overwrite_configfiles or ["config.yaml"])
-if not workflow.overwrite_configfiles:
+check_module()
+# one file defines a study: --configfile replaces the default study, and is not merged with it
+check_files(workflow.overwrite_configfiles)
+if not workflow.overwrite_configfiles and not HAS_CONFIG:
+    check_files([find_config_file()])
 
-    # one file defines a study: --configfile replaces the default study, and is not merged with it
     configfile: "config.yaml"
 
 
@@ -171,9 +223,9 @@ STUDY = read_study()
 config["quoted"] = QUOTED
 RESULTS = Path("results") / STUDY.name
 check_writable(RESULTS.absolute())
-check_results_are_tracked(RESULTS)
+register_copied_results(RESULTS)
 if workflow.is_main_process and not workflow.output_settings.dryrun:
-    launcher.claim(ROOT)
+    launcher.claim(Path.cwd())
 STUDY = replace(STUDY, finished=finished_blocks(RESULTS))
 
 ENSEMBLES = [ensemble.folder for ensemble in STUDY.ensembles()]
@@ -450,10 +502,17 @@ def local_resources(memory, minutes):
 
 
 def before_jobs():
-    """Stop if jobs of an earlier start are unfinished; on a cluster, announce the new jobs."""
+    """Stop if jobs of an earlier start are unfinished, or if results are unknown to new ones.
+
+    On a cluster, announce the new jobs.
+    """
+    try:
+        audit.check_known(workflow.dag.needrun_jobs(), RESULTS)
+    except StudyError as error:
+        raise WorkflowError(str(error)) from None
     uses_slurm = workflow.executor_plugin.name == "slurm"
     try:
-        unfinished = slurm.unfinished_jobs(ROOT)
+        unfinished = slurm.unfinished_jobs(Path.cwd())
     except StudyError as error:
         # without the cluster profile, a Slurm that does not answer is no obstacle
         if uses_slurm:

@@ -13,5 +13,6 @@ rule cost:
         settings=STUDY.cost_job(),
         code=code("cost", *plugins_of_study(), *plugins_of_operators()),
     shell:
-        "python workflow/scripts/cost.py --data {input.data}"
+        'python "$PLASTICITY_ROOT/workflow/scripts/cost.py"'
+        " --data {input.data}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

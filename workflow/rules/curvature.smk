@@ -29,7 +29,8 @@ rule measure_ensemble:
             *plugins_of_setting(wildcards.setting, optimizer=False),
         ),
     shell:
-        "python workflow/scripts/curvature.py --data {input.data} --choice {input.choice}"
+        'python "$PLASTICITY_ROOT/workflow/scripts/curvature.py"'
+        " --data {input.data} --choice {input.choice}"
         " --checkpoints {input.checkpoints} --output {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"
         " --memory {resources.mem_mb}"

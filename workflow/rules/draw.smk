@@ -37,6 +37,7 @@ for name in FIGURES:
             settings=as_json({"figure": name}),
             code=code("draw", ("figures", name)),
         shell:
-            "python workflow/scripts/draw.py --datasets {input.datasets} --tables {input.tables}"
+            'python "$PLASTICITY_ROOT/workflow/scripts/draw.py"'
+            " --datasets {input.datasets} --tables {input.tables}"
             " --style {input.style} --outputs {output}"
             " --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -28,7 +28,8 @@ rule gather:
         settings=gathering_of,
         code=code("gather"),
     shell:
-        "python workflow/scripts/gather.py --runs {params.runs} --ensembles {params.ensembles}"
+        'python "$PLASTICITY_ROOT/workflow/scripts/gather.py"'
+        " --runs {params.runs} --ensembles {params.ensembles}"
         " --treated {params.treated}"
         " --output {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -31,7 +31,8 @@ rule treat_ensemble:
             *plugins_of_setting(wildcards.setting),
         ),
     shell:
-        "python workflow/scripts/intervene.py --data {input.data} --choice {input.choice}"
+        'python "$PLASTICITY_ROOT/workflow/scripts/intervene.py"'
+        " --data {input.data} --choice {input.choice}"
         " --checkpoints {input.checkpoints} --output {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"
         " --memory {resources.mem_mb}"

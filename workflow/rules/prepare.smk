@@ -21,5 +21,6 @@ rule prepare:
         settings=lambda wildcards: STUDY.prepare_job(wildcards.dataset),
         code=lambda wildcards: code("prepare", *plugins_of_dataset(wildcards.dataset)),
     shell:
-        'python workflow/scripts/prepare.py --root "$PLASTICITY_DATA" --output {output}'
+        'python "$PLASTICITY_ROOT/workflow/scripts/prepare.py"'
+        ' --root "$PLASTICITY_DATA" --output {output}'
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

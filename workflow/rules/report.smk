@@ -5,7 +5,7 @@ rule report:
         targets("tables/{page}.html", page=PAGES),
         CAPTIONS,
         datasets=targets("datasets/{setting}.nc", setting=STUDY.settings),
-        stylesheet="workflow/report/report.css",
+        stylesheet=from_repository("workflow/report/report.css"),
         statements=targets("tables/statements.csv"),
     output:
         result("report.html"),
@@ -23,7 +23,8 @@ rule report:
         settings=as_json(config_without_paths()),
         code=code("report"),
     shell:
-        "python workflow/scripts/report.py --statements {input.statements}"
+        'python "$PLASTICITY_ROOT/workflow/scripts/report.py"'
+        " --statements {input.statements}"
         " --datasets {input.datasets} --stylesheet {input.stylesheet}"
         " --benchmarks {params.records} --output {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

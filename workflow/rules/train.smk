@@ -29,7 +29,8 @@ rule train_ensemble:
             *plugins_of_setting(wildcards.setting),
         ),
     shell:
-        "python workflow/scripts/train.py --data {input.data} --choice {input.choice}"
+        'python "$PLASTICITY_ROOT/workflow/scripts/train.py"'
+        " --data {input.data} --choice {input.choice}"
         " --outcomes {output.outcomes} --checkpoints {output.checkpoints}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"
         " --memory {resources.mem_mb}"

@@ -28,7 +28,8 @@ rule tune_ensemble:
             *plugins_of_setting(wildcards.setting),
         ),
     shell:
-        "python workflow/scripts/tune.py --data {input.data} --outcomes {output}"
+        'python "$PLASTICITY_ROOT/workflow/scripts/tune.py"'
+        " --data {input.data} --outcomes {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"
         " --memory {resources.mem_mb}"
 
@@ -56,7 +57,8 @@ rule lengthen_grid:
             *plugins_of_setting(wildcards.setting),
         ),
     shell:
-        "python workflow/scripts/lengthen.py --data {input.data} --tuned_on {input.tuned_on}"
+        'python "$PLASTICITY_ROOT/workflow/scripts/lengthen.py"'
+        " --data {input.data} --tuned_on {input.tuned_on}"
         " --outcomes {output} --settings {params.settings:q} --code {params.code:q} --log {log}"
         " --memory {resources.mem_mb}"
 
@@ -79,5 +81,6 @@ rule choose_arm:
         settings=choosing_of,
         code=code("choose"),
     shell:
-        "python workflow/scripts/choose.py --outcomes {input} --output {output}"
+        'python "$PLASTICITY_ROOT/workflow/scripts/choose.py"'
+        " --outcomes {input} --output {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -27,7 +27,8 @@ rule typeset:
         records=result("benchmarks"),
         code=code("typeset"),
     shell:
-        "python workflow/scripts/typeset.py --tables {input.tables} --datasets {input.datasets}"
+        'python "$PLASTICITY_ROOT/workflow/scripts/typeset.py"'
+        " --tables {input.tables} --datasets {input.datasets}"
         " --benchmarks {params.records} --outputs {output} --code {params.code:q} --log {log}"
 
 
@@ -39,7 +40,7 @@ for page in PAGES:
         input:
             statements=targets("tables/statements.csv"),
             tables=targets("tables/{table}.csv", table=PAGES[page]),
-            captions=expand("workflow/report/table_{table}.rst", table=PAGES[page]),
+            captions=expand(from_repository("workflow/report/table_{table}.rst"), table=PAGES[page]),
         output:
             report(
                 result(f"tables/{page}.html"),
@@ -62,6 +63,7 @@ for page in PAGES:
             ),
             code=code("page"),
         shell:
-            "python workflow/scripts/page.py --statements {input.statements}"
+            'python "$PLASTICITY_ROOT/workflow/scripts/page.py"'
+            " --statements {input.statements}"
             " --tables {input.tables} --captions {input.captions} --page {output}"
             " --settings {params.settings:q} --code {params.code:q} --log {log}"

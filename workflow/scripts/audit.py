@@ -5,8 +5,8 @@
 Use --repair after results were altered. It moves them, and what was computed from them, to the
 folder aside/ of the study, so that the next run computes them again.
 
-Use --adopt after results were copied. It registers the results that match with Snakemake, and moves
-the others to the folder aside/ of the study.
+Use --adopt after results were copied that do not match. It moves those to the folder aside/ of the
+study, so that the next run computes them again. Copied results that match are accepted anyway.
 """
 
 import argparse
@@ -48,6 +48,27 @@ def adopt(dag: Any, verdicts: list[Verdict], outdated_jobs: set[Any]) -> None:
     )
 
 
+def register(dag: Any) -> None:
+    """Register copied results with Snakemake, so that it knows which of them are outdated.
+
+    Print a sentence if some are unknown.
+    """
+    unknown: list[tuple[Path, list[str]]] = []
+    for job in plan.jobs_in_order(dag):
+        registration = audit.registration_of(job)
+        if registration is None:
+            continue
+        audit.make_newest(job)
+        if registration.is_known:
+            dag.workflow.async_run(dag.workflow.persistence.finished(job))
+            audit.annotate_metadata(job, registration.changes)
+        else:
+            results = [path for path in map(Path, job.output) if path.exists()]
+            unknown += [(path, registration.changes) for path in results]
+    if unknown:
+        print(audit.unknown_message(*unknown[0], count=len(unknown)))
+
+
 def repair(verdicts: list[Verdict], outdated_jobs: set[Any]) -> None:
     """Move the results that do not match, and all that was computed from them.
 
@@ -70,6 +91,9 @@ def move_aside(verdicts: list[Verdict], jobs: set[Any]) -> None:
 def main(arguments: argparse.Namespace) -> None:
     os.environ[audit.ALLOWED] = "1"
     with plan.planned(arguments.configfile, everything=True) as dag:
+        if arguments.register:
+            register(dag)
+            return
         verdicts = list(audit.verdicts(plan.jobs_in_order(dag)))
         print_verdicts(verdicts)
         outdated_jobs = {job for job, _, faults in verdicts if faults}
@@ -105,6 +129,11 @@ if __name__ == "__main__":
         "--repair",
         action="store_true",
         help="move altered results aside, so that the next run computes them again",
+    )
+    action.add_argument(
+        "--register",
+        action="store_true",
+        help="register copied results with Snakemake, as each start does; move nothing",
     )
     try:
         main(parser.parse_args())

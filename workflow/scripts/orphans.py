@@ -7,14 +7,13 @@ from pathlib import Path
 from plasticity import slurm
 from plasticity.errors import StudyError
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 def main(arguments: argparse.Namespace) -> None:
-    jobs = slurm.unfinished_jobs(ROOT)
+    folder = Path.cwd()
+    jobs = slurm.unfinished_jobs(folder)
     for job in jobs:
         print(f"{job.number}  {job.state:10}  {job.comment}")
-    summary = f"{len(jobs)} unfinished jobs of {ROOT}"
+    summary = f"{len(jobs)} unfinished jobs of {folder}"
     if arguments.cancel and jobs:
         slurm.cancel(jobs)
         summary += ", now cancelled"

@@ -16,6 +16,7 @@ from plasticity.report import captions, latex
 from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 
+SNAKEFILE = Path(__file__).resolve().parents[2] / "Snakefile"
 DRAWN_WITH = ("snakemake", "matplotlib", "pandas", "scipy", "statsmodels")
 
 
@@ -48,6 +49,7 @@ def write_report(config: Mapping[str, object], stylesheet: Path) -> str:
         config_path, page = Path(scratch, "config.json"), Path(scratch, "report.html")
         config_path.write_text(json.dumps(config))
         command = [sys.executable, "-m", "snakemake", "figures", "tables"]
+        command += ["--snakefile", str(SNAKEFILE)]
         command += ["--nolock"]  # the Snakemake that runs this script holds the lock
         command += ["--configfile", str(config_path)]
         command += ["--report", str(page), "--report-stylesheet", str(stylesheet)]

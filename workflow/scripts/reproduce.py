@@ -7,6 +7,7 @@ differ, and by how much.
 """
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -31,6 +32,7 @@ def main() -> None:
         help="make these results the reference, and publish their figures",
     )
     arguments = parser.parse_args()
+    os.chdir(ROOT)  # the reference is in the repository, and so are the results to compare
     results = ROOT / "results" / arguments.study
     published = ROOT / "docs" / arguments.study
     try:
@@ -56,7 +58,7 @@ def run_study(config: Path) -> str:
     command = ["snakemake", "--cores", "all", "--rerun-incomplete", "--quiet", "rules", "reason"]
     if config != ROOT / "config.yaml":
         command += ["--configfile", str(config.relative_to(ROOT))]
-    process = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False)
+    process = subprocess.run([sys.executable, "-m", *command], check=False)
     if process.returncode:
         raise StudyError(
             "The study did not finish. Fix what Snakemake reports above, then run this again."

@@ -13,7 +13,8 @@ from plasticity.config.targets import check_targets
 from plasticity.errors import StudyError
 from plasticity.provenance import launcher
 
-COMMAND = ("snakemake", "--cores", "all", "--rerun-incomplete")
+SNAKEFILE = Path(__file__).resolve().parents[2] / "Snakefile"
+COMMAND = ("snakemake", "--snakefile", str(SNAKEFILE), "--cores", "all", "--rerun-incomplete")
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

@@ -71,6 +71,28 @@ def test_portable_name_is_relative_to_the_study_or_to_the_repository(root):
     assert record.portable_name(root / "workflow/style.yaml") == "workflow/style.yaml"
 
 
+def test_records_of_another_working_directory_are_there_and_do_not_name_it(
+    root, tmp_path_factory, monkeypatch
+):
+    folder = tmp_path_factory.mktemp("elsewhere").resolve()
+    (folder / "store").mkdir()
+    (folder / "results").symlink_to("store")
+    monkeypatch.chdir(folder)
+    path = Path("results/a/figures/f.svg")
+    path.parent.mkdir(parents=True)
+    path.write_text("<svg/>")
+    style = root / "workflow/style.yaml"
+    names = {record.portable_name(style): record.digest(style)}
+    record.write([path], STAMP, names)
+    location = folder / "store/a/provenance/figures/f.svg.json"
+    assert str(folder) not in location.read_text()
+    assert str(root) not in location.read_text()
+    assert record.read(path).inputs == {"workflow/style.yaml": record.digest(style)}
+    assert list(lineage.mismatches(path)) == []
+    style.write_text("narrow")
+    assert list(lineage.mismatches(path)) == ["its input workflow/style.yaml has changed"]
+
+
 def test_file_outside_the_repository_has_a_bare_name_and_no_record(root, tmp_path_factory):
     path = tmp_path_factory.mktemp("elsewhere") / "t.csv"
     path.write_text("1")

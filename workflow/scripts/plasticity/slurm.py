@@ -43,13 +43,13 @@ class Job(NamedTuple):
     comment: str
 
 
-def read_site(root: Path) -> dict[str, str]:
+def read_site(*folders: Path) -> dict[str, str]:
     """Read the partition and the account of the site, and the partition of jobs without a GPU.
 
     Environment variables override the file `slurm/site.yaml`.
 
     Args:
-        root: of the repository.
+        folders: that may have the file. Only the first file is read.
 
     Returns:
         The keys of `VARIABLES` that are set.
@@ -57,7 +57,8 @@ def read_site(root: Path) -> dict[str, str]:
     Raises:
         StudyError: the file is not a mapping of these keys to names.
     """
-    settings = _read_site_file(root / FILE)
+    files = [folder / FILE for folder in folders if (folder / FILE).exists()]
+    settings = _read_site_file(files[0]) if files else {}
     for key, variable in VARIABLES.items():
         if os.environ.get(variable):
             settings[key] = os.environ[variable]
@@ -65,13 +66,11 @@ def read_site(root: Path) -> dict[str, str]:
 
 
 def _read_site_file(path: Path) -> dict[str, str]:
-    """Read the file of the site; it may be missing or empty.
+    """Read the file of the site; it may be empty.
 
     Raises:
         StudyError: it is not a mapping of the known keys to names.
     """
-    if not path.exists():
-        return {}
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
@@ -117,15 +116,15 @@ def missing_settings_message(site: Mapping[str, str]) -> str:
     )
 
 
-def unfinished_jobs(root: Path) -> list[Job]:
-    """List our jobs that are queued or running and were submitted from this folder.
+def unfinished_jobs(folder: Path) -> list[Job]:
+    """List our jobs that are queued or running and were submitted from a folder.
 
     The processes of a cancelled job may run on for half a minute, in Slurm's state COMPLETING, and
     delete files. So this waits for jobs in that state, but at most ``SECONDS_TO_END``: on a node
     that is lost, the state may last for days.
 
     Args:
-        root: of the repository.
+        folder: the working directory of Snakemake.
 
     Returns:
         Nothing where Slurm is not installed.
@@ -135,15 +134,15 @@ def unfinished_jobs(root: Path) -> list[Job]:
     """
     deadline = time.monotonic() + SECONDS_TO_END
     while True:
-        jobs = _list_jobs(root)
+        jobs = _list_jobs(folder)
         ending = [job for job in jobs if job.state == "COMPLETING"]
         if not ending or time.monotonic() > deadline:
             return [job for job in jobs if job not in ending]
         time.sleep(0.5)
 
 
-def _list_jobs(root: Path) -> list[Job]:
-    """List the jobs of this folder that squeue shows and that are not completed."""
+def _list_jobs(folder: Path) -> list[Job]:
+    """List the jobs of a folder that squeue shows and that are not completed."""
     command = ["squeue", "--noheader", "--user", getpass.getuser(), "--format", "%i|%j|%T|%Z|%k"]
     try:
         output = _run(command)
@@ -159,8 +158,8 @@ def _list_jobs(root: Path) -> list[Job]:
         fields = line.split("|", 4)
         if len(fields) < 5:
             continue
-        number, name, state, folder, comment = fields
-        is_ours = name.startswith(PREFIX) and Path(folder).resolve() == root.resolve()
+        number, name, state, submitted_from, comment = fields
+        is_ours = name.startswith(PREFIX) and Path(submitted_from).resolve() == folder.resolve()
         if is_ours and state != "COMPLETED":
             jobs.append(Job(number, state, comment))
     return jobs

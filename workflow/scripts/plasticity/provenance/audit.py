@@ -1,26 +1,36 @@
 """Compare results with their records, and with the present config and code. Standard library only.
 
 Snakemake decides what to rerun by its own metadata, which a copy of the results lacks. The records
-of the results do not depend on it.
+of the results do not depend on it. So copied results are registered with Snakemake by their
+records, see `registration_of`.
 """
 
+import contextlib
 import json
 import os
 import shutil
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from plasticity.errors import StudyError
 from plasticity.provenance import lineage, rerun_reasons
-from plasticity.provenance.code_digest import ROOT
-from plasticity.provenance.record import read, record_path
+from plasticity.provenance.record import digest, read, record_path
 
-# while this environment variable is set, the launcher accepts results without metadata
+# while this environment variable is set, the launcher does not register copied results
 ALLOWED = "PLASTICITY_AUDIT"
 STAGES = ("data", "tuning", "runs", "datasets", "tables", "figures", "checks.txt", "report.html")
 ASIDE = "aside"  # folder of a study to which outdated results are moved
 OUTDATED_INPUT = "an input does not match"
+# rules that take hours: a copied result that differs is not replaced by them without a question
+COSTLY_RULES = {
+    "train_ensemble",
+    "tune_ensemble",
+    "lengthen_grid",
+    "measure_ensemble",
+    "treat_ensemble",
+}
 # how the names of folders begin that jobs use for themselves
 INTERNAL_FOLDERS = ("cache", "resume")
 
@@ -29,7 +39,7 @@ def untracked_results(folder: Path) -> list[Path]:
     """List the results without Snakemake metadata, whose changes Snakemake would not notice.
 
     Args:
-        folder: of a study, relative to the repository.
+        folder: of a study, relative to the working directory.
     """
     return [path for path in _results(folder) if not _is_tracked(path)]
 
@@ -37,7 +47,7 @@ def untracked_results(folder: Path) -> list[Path]:
 def _is_tracked(path: Path) -> bool:
     """Answer whether Snakemake has metadata of a result, or a mark that it is incomplete."""
     kinds = ("metadata", "incomplete")
-    return any((ROOT / ".snakemake" / kind / _key(path)).exists() for kind in kinds)
+    return any(Path(".snakemake", kind, _key(path)).exists() for kind in kinds)
 
 
 def mark_cached_incomplete(results: Iterable[Path]) -> list[Path]:
@@ -54,23 +64,127 @@ def mark_cached_incomplete(results: Iterable[Path]) -> list[Path]:
     """
     others = []
     for path in results:
-        if not (ROOT / path).parent.joinpath("cache").is_dir():
+        if not path.parent.joinpath("cache").is_dir():
             others.append(path)
             continue
-        mark = ROOT / ".snakemake" / "incomplete" / _key(path)
+        mark = Path(".snakemake", "incomplete", _key(path))
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.write_text(json.dumps({"external_jobid": None}), encoding="utf-8")
     return others
 
 
-def untracked_message(results: list[Path]) -> str:
-    """Explain why nothing starts while there are results without Snakemake metadata."""
+class Registration(NamedTuple):
+    """What Snakemake is to know about the copied results of a job.
+
+    Attributes:
+        is_known: whether they are registered. If not, Snakemake leaves them as they are.
+        changes: how they differ from this config, this code or their inputs. Snakemake recomputes
+            registered results that differ.
+    """
+
+    is_known: bool
+    changes: list[str]
+
+
+def registration_of(job: Any) -> Registration | None:
+    """Decide what Snakemake is to know about the results of a job that it does not know.
+
+    - They equal their records, this config and this code: known.
+    - They equal their records, but config, code or an input changed: known and recomputed. If that
+      takes hours, unknown.
+    - They differ from their records, or have none: unknown.
+
+    Args:
+        job: a job of Snakemake.
+
+    Returns:
+        None if Snakemake knows all existing results of the job.
+    """
+    results = [path for path in map(Path, job.output) if path.exists()]
+    if all(map(_is_tracked, results)):
+        return None
+    changes = []
+    for path in results:
+        changes += [*lineage.mismatches(path), *_changes(path, job)]
+    is_known = all(map(_equals_record, results))
+    if changes and job.rule.name in COSTLY_RULES:
+        is_known = False
+    return Registration(is_known, list(dict.fromkeys(changes)))
+
+
+def make_newest(job: Any) -> None:
+    """Set the time of a job's results to now.
+
+    A copy has arbitrary times. Snakemake would rerun a job whose inputs are newer than its results
+    or its benchmark.
+    """
+    benchmark = [job.benchmark] if job.benchmark else []
+    for path in map(Path, [*job.output, *benchmark]):
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def annotate_metadata(job: Any, changes: list[str]) -> None:
+    """Change the metadata that Snakemake has just written about the results of a job.
+
+    Args:
+        job: a job of Snakemake.
+        changes: if there are any, Snakemake recomputes the results, and names them as the reason.
+    """
+    for path in map(Path, job.output):
+        location = Path(".snakemake", "metadata", _key(path))
+        metadata = json.loads(location.read_text(encoding="utf-8"))
+        # nobody knows which environment of conda computed them
+        metadata["software_stack_hash"] = None
+        if changes:
+            metadata["params"] = [*metadata["params"], repr(rerun_reasons.summarize(changes))]
+        location.write_text(json.dumps(metadata), encoding="utf-8")
+
+
+def unknown_message(path: Path, changes: list[str], count: int) -> str:
+    """Explain what happens with copied results that are unknown.
+
+    Args:
+        path: of one of them.
+        changes: how it differs.
+        count: of all unknown results.
+    """
+    change = rerun_reasons.summarize(changes)
     return (
-        f"{len(results)} results, such as {results[0]}, came without Snakemake's metadata, so "
-        "Snakemake cannot tell whether they are outdated. They were copied, or .snakemake was "
-        "removed. Keep the results that match this config and code, and move the others away: "
-        "make audit ARGS=--adopt"
+        f"{count} copied results do not match this config and this code, such as {path}: {change}. "
+        "They are used as they are, and are not recomputed. List them: make audit. Move them away, "
+        "to compute them again: make audit ARGS=--adopt"
     )
+
+
+def check_known(jobs: Iterable[Any], folder: Path) -> None:
+    """Check that no job that takes hours reads or replaces unknown results.
+
+    Args:
+        jobs: Snakemake jobs that are about to run.
+        folder: of the study.
+
+    Raises:
+        StudyError: with the first such job.
+    """
+    unknown = set(map(str, untracked_results(folder)))
+    if not unknown:
+        return
+    for job in jobs:
+        files = unknown.intersection(map(str, [*job.output, *job.input]))
+        if files and job.rule.name in COSTLY_RULES:
+            name = f"{job.rule.name} {'/'.join(job.wildcards)}"
+            raise StudyError(
+                f"{name} would read or replace {min(files)}, which was copied and does not match "
+                "this config and this code. Nothing was started. Move such results away: make "
+                "audit ARGS=--adopt. Then start again."
+            )
+
+
+def _equals_record(path: Path) -> bool:
+    """Check whether a result has a record, and is the file that the record describes."""
+    record = read(path)
+    return record is not None and path.is_file() and digest(path) == record.sha256
 
 
 def verdicts(jobs: Iterable[Any]) -> Iterator[tuple[Any, Path, list[str]]]:

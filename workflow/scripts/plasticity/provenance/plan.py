@@ -47,6 +47,8 @@ def planned(
 ) -> Iterator[Any]:
     """Yield the graph of jobs (Snakemake's DAG), as `snakemake --dry-run` computes it.
 
+    Config and results are those of the working directory.
+
     Args:
         configfiles: config of the study; empty for the default study.
         targets: rules or files; empty for the whole study.
@@ -64,7 +66,7 @@ def planned(
                 ConfigSettings(configfiles=tuple(configfiles)),
                 StorageSettings(),
                 snakefile=ROOT / "Snakefile",
-                workdir=ROOT,
+                workdir=Path.cwd(),
             )
             settings = DAGSettings(
                 targets=frozenset(targets),

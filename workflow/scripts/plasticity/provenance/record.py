@@ -3,7 +3,7 @@
 `results/{study}/provenance/` has one JSON file for each result, under the path of the result. A
 result whose checksum differs from its record was edited or copied incompletely, and no job accepts
 it as input. The record names the git commit and the release. The result does not, because equal
-code must give equal bytes. Standard library only.
+code must give equal bytes. The results are those of the working directory. Standard library only.
 """
 
 import errno
@@ -82,7 +82,7 @@ def record_path(path: Path) -> Path | None:
     if len(parts) < 2:
         return None
     study, *folders, file = parts
-    return code_digest.ROOT.joinpath("results", study, FOLDER, *folders, f"{file}.json")
+    return Path.cwd().joinpath("results", study, FOLDER, *folders, f"{file}.json")
 
 
 def read(path: Path) -> Record | None:
@@ -153,9 +153,12 @@ def checked_digest(path: Path) -> str:
 
 
 def _parts_below_results(path: Path) -> tuple[str, ...]:
-    """Return the parts of a path below `results/`, the study first, or nothing if it is outside."""
+    """Return the parts of a path below `results/`, the study first, or nothing if it is outside.
+
+    Links are not followed, because `results` or a study may be one.
+    """
     absolute = Path.cwd() / path
-    results = code_digest.ROOT / "results"
+    results = Path.cwd() / "results"
     if not absolute.is_relative_to(results):
         return ()
     return absolute.relative_to(results).parts

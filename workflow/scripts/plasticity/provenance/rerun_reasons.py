@@ -27,7 +27,8 @@ def describe_changes(before: set[str], now: set[str]) -> list[str]:
     if old_others or new_others:
         old = " ".join(map(str, old_others)) or NOTHING
         new = " ".join(map(str, new_others)) or NOTHING
-        changes.append(f"{_shorten(old)} → {_shorten(new)}")
+        # a copied result has a reason among its old params, see `audit.annotate_metadata`
+        changes.append(old if new == NOTHING else f"{_shorten(old)} → {_shorten(new)}")
     return changes
 
 
