@@ -14,7 +14,7 @@ SCRIPTS = ROOT / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from plasticity import slurm
-from plasticity.config import files, registry
+from plasticity.config import files, layers, registry
 from plasticity.config.models import parts
 from plasticity.config.study import BLOCK, as_json, block_seeds, finished_blocks, read
 from plasticity.data.data_root import check_data_root
@@ -88,12 +88,18 @@ PAGES = {
 # Checks before anything runs
 
 
-def check_files(paths):
-    """Raise if a config file cannot be read as it is meant, or if there is no room in /tmp."""
+def config_files():
+    """List the config files of the study, relative to the working directory if they are in it."""
+    paths = [Path(path) for path in workflow.overwrite_configfiles] or [Path("config.yaml")]
+    folder = Path.cwd()
+    return [path.relative_to(folder) if path.is_relative_to(folder) else path for path in paths]
+
+
+def read_config():
+    """Merge the config files, the studies that they extend, and the changes after --config."""
     try:
         files.check_temporary_folder()
-        for path in paths:
-            files.check_config_file(Path(path))
+        return layers.read_config(config_files(), workflow.config_settings.config_args)
     except StudyError as error:
         raise WorkflowError(str(error)) from None
 
@@ -142,9 +148,11 @@ def check_data_root_exists(results):
 
 def read_study():
     """Read and check the config; a mistake in it ends the workflow before anything runs."""
-    file = str(workflow.configfiles[-1]) if workflow.configfiles else "--config"
+    source = " and ".join(map(str, config_files()))
+    if workflow.config_settings.config_args:
+        source += f" and {layers.OPTION}"
     try:
-        return read(config, file)
+        return read(config, source)
     except StudyError as error:
         raise WorkflowError(str(error)) from None
 
@@ -158,13 +166,16 @@ def read_site():
 
 
 check_working_folder()
-check_files(workflow.overwrite_configfiles or ["config.yaml"])
+MERGED = read_config()
 if not workflow.overwrite_configfiles:
 
     # one file defines a study: --configfile replaces the default study, and is not merged with it
     configfile: "config.yaml"
 
 
+# Snakemake merges in another way: no `extends`, and numbers after --config are texts
+config.clear()
+config.update(MERGED)
 SITE = read_site()
 QUOTED = config.pop("quoted", {})  # what captions quote; no key of a study
 STUDY = read_study()
