@@ -1,25 +1,29 @@
 # All functions of the workflow: they read the study once, and give each rule its part. No rules.
 import functools
 import importlib
+import logging
 import os
 import re
+import shutil
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from snakemake.common import NOTHING_TO_BE_DONE_MSG
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 ROOT = Path(workflow.basedir)
 SCRIPTS = ROOT / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from plasticity import slurm
-from plasticity.config import files, layers, registry
+from plasticity import endings, slurm
+from plasticity.config import files, layers, names, registry
 from plasticity.config.models import parts
 from plasticity.config.study import BLOCK, as_json, block_seeds, finished_blocks, read
 from plasticity.data.data_root import check_data_root
 from plasticity.errors import StudyError
-from plasticity.provenance import audit, code_digest, launcher
+from plasticity.provenance import audit, code_digest, launcher, param_file
 
 ENVIRONMENT = "../../envs/environment.yaml"  # relative to the rule files
 STYLE = "workflow/style.yaml"
@@ -302,34 +306,44 @@ def interventions_of(wildcards):
 # Params: the part of the config that a rule uses, as JSON
 
 
+def by_file(text):
+    """Return a param that Snakemake compares by its text, and that a command gets as a file."""
+    return param_file.ParamFile(text, is_written=not workflow.output_settings.dryrun)
+
+
+def as_param(value):
+    """Return a param with sorted JSON."""
+    return by_file(as_json(value))
+
+
 def training_of(wildcards):
     """Return the settings of a training job."""
-    return STUDY.training_job(wildcards.setting, wildcards.method, wildcards.seeds)
+    return by_file(STUDY.training_job(wildcards.setting, wildcards.method, wildcards.seeds))
 
 
 def intervention_of(wildcards):
     """Return the settings of a job that treats checkpoints."""
-    return STUDY.intervention_job(wildcards.setting)
+    return by_file(STUDY.intervention_job(wildcards.setting))
 
 
 def tuning_of(wildcards):
     """Return the settings of a job that trains arms on tuning seeds."""
-    return STUDY.tuning_job(wildcards.setting, wildcards.method, wildcards.seeds)
+    return by_file(STUDY.tuning_job(wildcards.setting, wildcards.method, wildcards.seeds))
 
 
 def lengthening_of(wildcards):
     """Return the settings of the job that lengthens the grid of a method."""
-    return STUDY.lengthening_job(wildcards.setting, wildcards.method)
+    return by_file(STUDY.lengthening_job(wildcards.setting, wildcards.method))
 
 
 def choosing_of(wildcards):
     """Return the settings of the job that selects an arm."""
-    return as_json({"setting": wildcards.setting, "criterion": STUDY.tuning.criterion})
+    return as_param({"setting": wildcards.setting, "criterion": STUDY.tuning.criterion})
 
 
 def gathering_of(wildcards):
     """Return the settings of the job that gathers the ensembles of a setting."""
-    return STUDY.gather_job(wildcards.setting)
+    return by_file(STUDY.gather_job(wildcards.setting))
 
 
 def config_without_paths():
@@ -348,7 +362,7 @@ def code(entry, *plugins):
     """
     files = [registry.path(kind, name) for kind, name in plugins]
     try:
-        return as_json(code_digest.code_digest(SCRIPTS / f"{entry}.py", files))
+        return as_param(code_digest.code_digest(SCRIPTS / f"{entry}.py", files))
     except StudyError as error:
         raise WorkflowError(str(error)) from None
 
@@ -358,7 +372,7 @@ def code_of_checks():
     checks = ROOT / "tests" / "results"
     shifts = sorted({setting.problem.shift for setting in STUDY.settings.values()})
     files = [checks / "conftest.py", *(registry.path("shifts", shift) for shift in shifts)]
-    return as_json(code_digest.code_digest(checks / "test_results.py", files))
+    return as_param(code_digest.code_digest(checks / "test_results.py", files))
 
 
 def plugins_of_setting(setting, optimizer=True):
@@ -470,6 +484,8 @@ def before_jobs():
         unfinished = []
     if unfinished:
         raise WorkflowError(slurm.unfinished_jobs_message(unfinished))
+    # those of the last run were kept, so that its commands could be run by hand
+    shutil.rmtree(param_file.FOLDER, ignore_errors=True)
     if not uses_slurm:
         return
     missing = slurm.missing_settings_message(SITE)
@@ -498,15 +514,38 @@ def announce(jobs):
     )
 
 
+class AfterNothing(logging.Filter):
+    """Print the same at the end of a run that has nothing to do as after other runs."""
+
+    def filter(self, record):
+        if record.msg == NOTHING_TO_BE_DONE_MSG:
+            after_success()
+        return True
+
+
+def after_success():
+    """Print where the report is, what it says, and the next commands."""
+    if "report" not in {job.rule.name for job in workflow.dag.jobs}:
+        return
+    if "ALL" in {kind.name for kind in workflow.output_settings.quiet or ()}:
+        return
+    paths = [Path(path) for path in workflow.overwrite_configfiles]
+    study = names.name_of(paths[0]) if len(paths) == 1 else ""
+    print(f"\n{endings.success(RESULTS, study)}\n", file=sys.stderr)
+
+
 def after_failure():
-    """Print each failed job and the end of its log, after everything else that is printed."""
+    """Print how each failed job ended and what to do, after everything else that is printed."""
     failed = sorted(workflow.scheduler.failed, key=lambda job: (job.rule.name, *job.wildcards))
     for job in failed[:10]:
-        path = Path(job.log[0])
-        lines = ["(there is no log)"]
-        if path.exists():
-            lines = path.read_text(errors="replace").splitlines()[-5:]
-        print(f"\n{job.rule.name} {' '.join(job.wildcards)} failed. {path} ends:", file=sys.stderr)
-        print("\n".join(f"    {line}" for line in lines), file=sys.stderr)
+        name = " ".join([job.rule.name, *job.wildcards])
+        message = endings.failure(
+            name, Path(job.log[0]), slurm.log_of(job.rule.name, job.wildcards)
+        )
+        print(f"\n{message}", file=sys.stderr)
     if len(failed) > 10:
         print(f"\n… and {len(failed) - 10} more jobs failed.", file=sys.stderr)
+
+
+if workflow.is_main_process and not workflow.output_settings.dryrun:
+    logger.addFilter(AfterNothing())
