@@ -86,7 +86,7 @@ def print_plan(dag: Any) -> None:
         f"{len(jobs)} jobs, about {minutes:.1f} minutes of one core, as they took the last time"
     )
     if new:
-        summary += f"; {new} are new: snakemake --cores 1 cost"
+        summary += f"; {new} are new: make cost"
     print(summary)
 
 
