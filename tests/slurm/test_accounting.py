@@ -35,9 +35,10 @@ def test_study_on_a_cluster_equals_the_study_without_a_cluster(
     assert resources == {
         "rule_train_ensemble": ("gpu", True),
         "rule_measure_ensemble": ("cpu", False),
+        "rule_treat_ensemble": ("gpu", True),
     }
     states = cluster.output("sacct", "-n", "-P", "-X", "-A", "lab", "-o", "State").splitlines()
-    assert states == ["COMPLETED"] * 8
+    assert states == ["COMPLETED"] * 9
     without_cluster = packed_study.reproducible_digests()
     expected = {name: digest for name, digest in without_cluster.items() if "figures" not in name}
     assert portable_digests(project.root / "results/tiny") == expected

@@ -103,8 +103,7 @@ def test_every_key_of_the_config_has_an_edit():
     edited = set()
     for edit in EDITS.values():
         for key in changed_keys(edit):
-            parts = key.split(".")
-            edited |= {parts[0], parts[-1]}
+            edited |= set(key.split("."))
     known = set(StudyConfig.model_fields)
     for section in CONFIG_SECTIONS:
         known |= {field.name for field in fields(section)}

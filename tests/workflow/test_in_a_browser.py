@@ -217,7 +217,7 @@ def test_choices_in_the_explorer_change_its_plots(browser, address):
     websocket = f"ws://{address.partition('//')[2]}"
     with open_page(browser, address, address, websocket) as page:
         figures = page.locator(".bk-Figure")
-        sync_api.expect(figures).to_have_count(4, timeout=DRAW_MILLISECONDS)
+        sync_api.expect(figures).to_have_count(5, timeout=DRAW_MILLISECONDS)
         for label in ("final_error", "fisher_effective_rank", "eigenvalue"):
             wait_for_axis(page, label)
         page.get_by_label("measure").select_option("weight_norm")

@@ -8,7 +8,7 @@ import re
 import zlib
 
 import pytest
-from edits import ENSEMBLES, RELU
+from edits import ENSEMBLES, RELU, TREATED_ENSEMBLES
 
 import origin
 from plasticity.config import registry
@@ -39,6 +39,7 @@ def test_figure_leads_back_to_every_run_and_to_the_checksum_of_the_data(tiny_stu
     stages = ("outcomes", "measures", "checkpoints")
     run_files = itertools.product(ENSEMBLES, stages)
     expected_runs = {f"runs/{ensemble}/{stage}.nc" for ensemble, stage in run_files}
+    expected_runs |= {f"runs/{ensemble}/interventions.nc" for ensemble in TREATED_ENSEMBLES}
     assert {name for name in names if name.startswith("runs/")} == expected_runs
     digest = read_digest(tiny_study.results / "data/digits.nc")
     source = rf"^{digest[:12]}  data/digits\.nc\n +made by prepare, commit .*scikit-learn \d"

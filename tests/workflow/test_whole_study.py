@@ -32,6 +32,7 @@ from edits import (
     TRAIN_JOBS,
     TREAT_JOBS,
     TREATED,
+    TREATED_ENSEMBLES,
 )
 from tiers import slow_except
 
@@ -93,7 +94,6 @@ SOURCE_OF_RUN_FILE = {
     "measures.nc": "curvature",
     "interventions.nc": "intervene",
 }
-TREATED_ENSEMBLES = [ensemble for ensemble in ENSEMBLES if f"/{TREATED}/" in ensemble]
 TREATED_TASK = 3
 TREATMENTS = {
     TANH: ["none", "shrink(strength=0.3)", "shrink(strength=0.8)", "low_rank(strength=0.5)"],

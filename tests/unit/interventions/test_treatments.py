@@ -525,7 +525,8 @@ def test_rescaled_layers_keep_the_function_of_every_declared_activation(activati
 
 
 @pytest.mark.parametrize(
-    "activation", set(activations.ACTIVATIONS) - set(constant("rescale_layers", "ACTIVATIONS"))
+    "activation",
+    sorted(set(activations.ACTIVATIONS) - set(constant("rescale_layers", "ACTIVATIONS"))),
 )
 def test_rescaled_layers_change_the_function_of_the_other_activations(activation):
     if activations.ACTIVATIONS[activation].expansion > 1:

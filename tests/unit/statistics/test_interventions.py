@@ -157,6 +157,31 @@ def test_measure_that_is_constant_over_treatments_has_no_tau_and_a_note():
     assert difference["note"] == "constant over treatments"
 
 
+def test_tau_without_harmful_treatments_is_that_of_the_other_copies(arrays):
+    others = arrays.without_family("harmful")
+    assert 0 < len(others.copies) < len(arrays.copies)
+    table, table_of_others = table_of(arrays), table_of(others)
+    assert "tau_without_harmful" not in set(table_of_others["statistic"])
+    for measure in (PRIMARY, "dead_fraction"):
+        keys = {"measure": measure, "task": "12"}
+        row = only_row(table, statistic="tau_without_harmful", **keys)
+        expected = only_row(table_of_others, statistic="tau", **keys)
+        for name in ("estimate", "low", "high", "p", "seeds", "treatments"):
+            assert row[name] == pytest.approx(expected[name], nan_ok=True), name
+
+
+def test_order_by_harmful_treatments_alone_is_no_order_of_the_others():
+    arrays = arrays_of(draw=8)
+    is_harmful = np.array(arrays.families) == "harmful"
+    noise = np.random.default_rng(0).normal(size=arrays.y.shape)
+    arrays.y[:] = 10 * is_harmful + noise
+    arrays.x[arrays.measures.index(PRIMARY)] = -10.0 * is_harmful + np.arange(len(is_harmful)) / 99
+    table = table_of(arrays)
+    assert only_row(table, measure=PRIMARY, statistic="tau")["estimate"] < -0.2
+    others = only_row(table, measure=PRIMARY, statistic="tau_without_harmful")
+    assert abs(others["estimate"]) < 0.2
+
+
 def test_task_at_which_a_measure_is_constant_is_left_out_of_the_mean():
     arrays = arrays_of()
     measure = arrays.measures.index("dead_fraction")
@@ -375,7 +400,10 @@ def test_interventions_change_no_other_table():
 
 def test_exploratory_p_values_are_adjusted_over_all_tests_of_a_statistic():
     all_tables = tables.build_tables({"s": treated_setting()}, Statistics(draws=99))
-    counts = {"interventions": {"tau", "difference"}, "intervention_models": {"added", "family"}}
+    counts = {
+        "interventions": {"tau", "tau_without_harmful", "difference"},
+        "intervention_models": {"added", "family"},
+    }
     for name, statistics in counts.items():
         tested = all_tables[name].dropna(subset="p")
         assert set(tested["statistic"]) == statistics

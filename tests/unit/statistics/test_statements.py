@@ -100,6 +100,9 @@ def test_tau_of_the_primary_rank_is_stated_for_each_setting():
     table = pd.DataFrame(
         [
             treated_row(),
+            treated_row(
+                statistic="tau_without_harmful", estimate=-0.3, low=-0.4, high=-0.2, p_adjusted=0.01
+            ),
             treated_row(setting="c_d", estimate=np.nan, note="constant over treatments"),
             treated_row(**over_settings, estimate=-0.6, low=np.nan, p_adjusted=np.nan),
             treated_row(task="4"),
@@ -111,7 +114,9 @@ def test_tau_of_the_primary_rank_is_stated_for_each_setting():
     assert [row["statement"] for row in rows] == [
         (
             "a_b: among 20 treated copies of a checkpoint, τ of fisher effective rank and final "
-            "error after the task is -0.59 (95 % interval -0.70 to -0.48, adjusted p = 0.0021)."
+            "error after the task is -0.59 (95 % interval -0.70 to -0.48, adjusted p = 0.0021); "
+            "without harmful treatments it is -0.30 (95 % interval -0.40 to -0.20, adjusted "
+            "p = 0.01)."
         ),
         "c_d: no τ over treated copies (constant over treatments).",
         (

@@ -12,6 +12,7 @@ from plasticity.config.models import Curvature
 from plasticity.curvature import measure
 from plasticity.data import dataset
 from plasticity.errors import StudyError
+from plasticity.interventions import variables
 from plasticity.provenance import record
 from plasticity.storage import netcdf
 from plasticity.training import outcomes
@@ -122,6 +123,7 @@ def test_floating_point_coordinate_has_no_fill_value(tmp_path):
 
 def test_every_dim_except_those_of_images_and_classes_has_a_described_coordinate():
     dims = {dim for variable in TABLE.values() for dim in variable.dims}
+    dims |= {*variables.COPY, "treated_arm", "treated_task"}
     assert dims - {"sample", "channel", "row", "column", "class"} == set(netcdf.COORDINATES)
 
 

@@ -34,6 +34,8 @@ from plasticity.statistics.treated_arrays import (
 CONSTANT = "constant over treatments"
 TOO_FEW_COPIES = f"fewer than {MIN_COPIES} copies"
 TAU, DIFFERENCE = "tau", "difference"
+HARMFUL = "harmful"  # a family of treatments
+TAU_WITHOUT_HARMFUL = "tau_without_harmful"
 MAX_TAU = 0.999  # stronger correlations are cut here, because Fisher's z of 1 is infinite
 # columns of the setting `all` that `combine_effects_over_settings` computes
 COLUMNS_OVER_SETTINGS = [
@@ -134,11 +136,12 @@ def interventions(
     Returns:
         One row per setting, arm, task, measure, outcome and statistic. The task `all` is the mean
         over tasks, and the setting `all` is the random-effects mean over settings. ``tau`` is
-        Kendall's τ-b over copies, mean over seeds. ``difference`` is the agreement of the measure
-        minus that of the rival in ``versus``, paired by seed. The agreement is the claimed sign
-        times τ. ``treatments`` is the number of copies of a checkpoint, where it is smallest.
-        ``sign_agreement`` is the share of settings with the claimed sign, or with the sign of the
-        majority if there is no claim.
+        Kendall's τ-b over copies, mean over seeds. ``tau_without_harmful`` is the same without
+        harmful treatments, which may order copies by themselves. ``difference`` is the agreement of
+        the measure minus that of the rival in ``versus``, paired by seed. The agreement is the
+        claimed sign times τ. ``treatments`` is the number of copies of a checkpoint, where it is
+        smallest. ``sign_agreement`` is the share of settings with the claimed sign, or with the
+        sign of the majority if there is no claim.
     """
     rows: list[Row] = []
     effects: dict[tuple[str, ...], list[SettingEffect]] = {}
@@ -163,6 +166,11 @@ def _rows_of_setting(
         keys: Row = {"setting": arrays.setting, "arm": arm_name}
         for row, error in _tau_rows(arrays, agreements, draws, relevant):
             yield keys | row, error
+        if HARMFUL in arrays.families:
+            others = arrays.without_family(HARMFUL)
+            without_harmful = agreements_of_arm(others, arm, others.orders(draws))
+            for row, error in _tau_rows(others, without_harmful, draws, relevant):
+                yield keys | row | {"statistic": TAU_WITHOUT_HARMFUL}, error
         if primary in arrays.measures:
             for row, error in _difference_rows(arrays, arm, agreements, draws, relevant, primary):
                 yield keys | row, error

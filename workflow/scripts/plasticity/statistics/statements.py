@@ -293,8 +293,9 @@ def _test_words(row: pd.Series) -> str:
 
 def _interventions(interventions: pd.DataFrame, primary: str) -> Iterator[Statement]:
     """State how well the primary rank orders the treated copies of a checkpoint."""
-    rows = _select(_taus(interventions), {"measure": primary, "statistic": "tau"})
-    for _, row in rows.iterrows():
+    of_primary = _select(_taus(interventions), {"measure": primary})
+    others = _select(of_primary, {"statistic": "tau_without_harmful"}).set_index("setting")
+    for _, row in _select(of_primary, {"statistic": "tau"}).iterrows():
         setting = row["setting"]
         if np.isnan(row["estimate"]):
             sentence = f"{setting}: no τ over treated copies ({row['note']})."
@@ -305,8 +306,15 @@ def _interventions(interventions: pd.DataFrame, primary: str) -> Iterator[Statem
             sentence = (
                 f"{_place(setting)}: among {row['treatments']} treated copies of a checkpoint, "
                 f"τ of {words(primary)} and {words(INTERVENED_OUTCOME)} after the task is "
-                f"{row['estimate']:.2f} ({_interval_words(row)}, {_test_words(row)}{worst})."
+                f"{row['estimate']:.2f} ({_interval_words(row)}, {_test_words(row)}{worst})"
             )
+            if setting in others.index and np.isfinite(others.loc[setting, "estimate"]):
+                other = others.loc[setting]
+                sentence += (
+                    f"; without harmful treatments it is {other['estimate']:.2f} "
+                    f"({_interval_words(other)}, {_test_words(other)})"
+                )
+            sentence += "."
         yield _statement("interventions", sentence, primary, setting)
 
 

@@ -6,7 +6,7 @@ with all their doses, in all seeds and tasks at once.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -109,6 +109,22 @@ class TreatedArrays:
             y=np.stack([outcomes[name] for name in tested]) if tested else np.empty(shape),
             other_outcomes={
                 name: values for name, values in outcomes.items() if name not in tested
+            },
+        )
+
+    def without_family(self, family: str) -> Self:
+        """Leave out the copies whose treatments are of a family."""
+        kept = [index for index, own in enumerate(self.families) if own != family]
+        return replace(
+            self,
+            copies=[self.copies[index] for index in kept],
+            families=[self.families[index] for index in kept],
+            strengths=self.strengths[kept],
+            statuses=self.statuses[..., kept],
+            x=self.x[..., kept],
+            y=self.y[..., kept],
+            other_outcomes={
+                name: values[..., kept] for name, values in self.other_outcomes.items()
             },
         )
 
