@@ -1,7 +1,21 @@
-# All commands. `make` lists them. ARGS="…" is passed to the tool behind a target.
+# All commands. `make` lists them. STUDY=… names a study: a path, or a name in studies/ (default:
+# config.yaml). ARGS="…" is passed to the tool behind a target.
 
 PYTHON ?= python3
 ARGS ?=
+STUDY ?=
+FILE ?=
+VARIABLES := PYTHON ARGS STUDY FILE
+
+# Another variable would change nothing, so the default study would run instead of the one meant.
+given := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+unknown := $(filter-out $(VARIABLES),$(given))
+ifneq ($(unknown),)
+wrong := $(firstword $(unknown))
+$(error $(wrong)= is unknown here: name a study by STUDY=, \
+such as $(if $(filter con% CON% stud% STUD%,$(wrong)),STUDY=$($(wrong)),STUDY=mnist), \
+and pass other options by ARGS="…"; all variables are $(VARIABLES))
+endif
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,7 +31,10 @@ UV := .venv/uv/bin/uv
 # because its tests share what they build.
 PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env run why origin audit reproduce explore orphans test test-slurm test-all lint bench docs lock
+# expands to nothing without STUDY
+study := $(if $(STUDY),--study '$(STUDY)')
+
+.PHONY: help env run why cost figures origin audit reproduce explore orphans test test-slurm test-all lint bench docs lock
 
 help: ## list all commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -25,23 +42,29 @@ help: ## list all commands
 env: ## install envs/requirements.txt into .venv, if it changed (2 min, 6 GB)
 	@PYTHON='$(PYTHON)' envs/install.sh
 
-run: env ## run the study in config.yaml (6 to 12 min; another study: ARGS="--configfile studies/….yaml")
-	@python workflow/scripts/run.py $(ARGS)
+run: env ## run the study in config.yaml (6 to 12 min; another study: make run STUDY=mnist)
+	@python workflow/scripts/run.py $(study) $(ARGS)
 
-why: env ## list the jobs that would run, and why (another study: CONFIG=studies/….yaml)
-	@python workflow/scripts/why.py $(if $(CONFIG),--configfile $(CONFIG)) $(ARGS)
+why: env ## list the jobs that would run, and why (another study: STUDY=mnist)
+	@python workflow/scripts/why.py $(study) $(ARGS)
+
+cost: env ## estimate jobs, disk and hours of a study before it runs: make cost STUDY=mnist
+	@python workflow/scripts/run.py $(study) $(ARGS) cost
+
+figures: env ## draw the figures of a study, and run what they need: make figures STUDY=mnist
+	@python workflow/scripts/run.py $(study) $(ARGS) figures
 
 origin: env ## trace a result back to the data: make origin FILE=results/digits/figures/scatter.svg
 	@python workflow/scripts/origin.py $(FILE) $(ARGS)
 
 audit: env ## check that results match their checksums, the config and the code (after a copy: ARGS=--adopt; altered: ARGS=--repair)
-	@python workflow/scripts/audit.py $(if $(CONFIG),--configfile $(CONFIG)) $(ARGS)
+	@python workflow/scripts/audit.py $(study) $(ARGS)
 
 reproduce: env ## run a study and compare every number with the published one: make reproduce STUDY=digits
-	@python workflow/scripts/reproduce.py $(STUDY) $(ARGS)
+	@python workflow/scripts/reproduce.py $(study) $(ARGS)
 
-explore: env ## open an interactive page of the results (another study: ARGS=results/mnist)
-	python workflow/scripts/explore.py $(ARGS)
+explore: env ## open an interactive page of the results (another study: STUDY=mnist)
+	python workflow/scripts/explore.py $(study) $(ARGS)
 
 orphans: env ## list Slurm jobs that a killed Snakemake left behind (cancel them: ARGS=--cancel)
 	@python workflow/scripts/orphans.py $(ARGS)

@@ -1,7 +1,7 @@
 # Directions of curvature and the loss of plasticity, from data to figures, tables and a report.
 #
 #   snakemake --cores all                                    the default study, config.yaml
-#   snakemake --cores all --configfile studies/mnist.yaml    another one
+#   snakemake --cores all --configfile studies/mnist.yaml    another one (make run STUDY=mnist)
 #   snakemake --profile slurm                                on a cluster
 #
 # Targets: a stage (data, tune, train, curvature, intervene, datasets, tables, checks, figures,
@@ -32,6 +32,10 @@ include: "workflow/rules/report.smk"
 
 onstart:
     before_jobs()
+
+
+onsuccess:
+    after_success()
 
 
 onerror:

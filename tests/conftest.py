@@ -58,7 +58,8 @@ def imported_files():
 def record():
     if "--code" not in sys.argv[:-1]:
         return
-    digest = json.loads(sys.argv[sys.argv.index("--code") + 1])
+    with open(sys.argv[sys.argv.index("--code") + 1]) as file:
+        digest = json.load(file)
     missing = sorted(imported_files() - set(digest))
     with open(os.environ["IMPORT_RECORDS"], "a") as records:
         records.write(json.dumps([sys.argv[0], missing]) + "\\n")

@@ -171,7 +171,7 @@ def failure_summary(output: str) -> str:
 
     If no job failed, return the last lines of the output.
     """
-    report = re.search(r"^\w+( \S+)* failed\. .* ends:$", output, re.MULTILINE)
+    report = re.search(r"^\w+( \S+)* failed(\. .* ends:|, and has no log.*)$", output, re.MULTILINE)
     if report:
         return output[report.start() :][:4000]
     return "\n".join(output.splitlines()[-15:])

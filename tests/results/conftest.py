@@ -25,9 +25,9 @@ def pytest_addoption(parser):
     )
     parser.addoption(
         "--code",
-        type=json.loads,
+        type=lambda path: json.loads(Path(path).read_text()),
         default={},
-        help="JSON with the digest of the code when the job was planned",
+        help="digest of the code when the job was planned, in a file",
     )
 
 

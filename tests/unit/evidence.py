@@ -489,9 +489,9 @@ Everything except the declared hypotheses is exploratory.
 
 ## Reproduce it
 
-`make run ARGS="--configfile studies/evidence.yaml"` took
-{table("cost")["hours"].sum():.1f} hours of jobs, two at a time on {run["cores"]} cores, with torch
-{run["versions"]["torch"]} ([cost](../evidence/tables/cost.csv), [versions](../evidence/made.json)).
+`make run STUDY=evidence` took {table("cost")["hours"].sum():.1f} hours of jobs, two at a time on
+{run["cores"]} cores, with torch {run["versions"]["torch"]} ([cost](../evidence/tables/cost.csv),
+[versions](../evidence/made.json)).
 See also the [figures](../evidence/figures) and the [tables](../evidence/tables). Two figures were
 drawn again later: `curvature` also shows the entropy rank, and the early tasks of `learning` leave
 out the first one.

@@ -128,6 +128,7 @@ def test_failed_build_shows_the_failed_job_and_the_end_of_its_log(built_copy):
     ) in message
     assert "broken here" in message
     assert "rule train_ensemble" not in message, "the message must not repeat the plan"
+    assert "What to do: Report the traceback" in message
     assert len(message) < 2500
 
 

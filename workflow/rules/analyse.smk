@@ -16,7 +16,7 @@ rule analyse:
     resources:
         **local_resources(memory=4000, minutes=10),
     params:
-        settings=STUDY.analyse_job(),
+        settings=by_file(STUDY.analyse_job()),
         code=code("analyse"),
     shell:
         'python "$PLASTICITY_ROOT/workflow/scripts/analyse.py"'

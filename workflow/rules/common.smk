@@ -2,15 +2,19 @@
 import functools
 import importlib
 import json
+import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from snakemake.common import NOTHING_TO_BE_DONE_MSG
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 # The repository. Its code, styles and captions are read from there, whatever the working directory.
 ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).resolve().parents[1]
@@ -23,13 +27,13 @@ os.environ.update(PLASTICITY_ROOT=str(ROOT))  # commands have the same text in e
 SCRIPTS = ROOT / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from plasticity import gpu, slurm
-from plasticity.config import files, registry
+from plasticity import endings, gpu, slurm
+from plasticity.config import files, layers, names, registry
 from plasticity.config.models import parts
 from plasticity.config.study import BLOCK, as_json, block_seeds, finished_blocks, read
 from plasticity.data.data_root import check_data_root
 from plasticity.errors import StudyError
-from plasticity.provenance import audit, code_digest, launcher
+from plasticity.provenance import audit, code_digest, launcher, param_file
 
 # whether another workflow uses this one as a module, and whether it gives a config
 IS_MODULE = not workflow.modifier.is_main_snakefile()
@@ -110,12 +114,18 @@ PAGES = {
 # Checks before anything runs
 
 
-def check_files(paths):
-    """Raise if a config file cannot be read as it is meant, or if there is no room in /tmp."""
+def config_files():
+    """List the config files of the study, relative to the working directory if they are in it."""
+    paths = [Path(path) for path in workflow.overwrite_configfiles] or [Path("config.yaml")]
+    folder = Path.cwd()
+    return [path.relative_to(folder) if path.is_relative_to(folder) else path for path in paths]
+
+
+def read_config():
+    """Merge the config files, the studies that they extend, and the changes after --config."""
     try:
         files.check_temporary_folder()
-        for path in paths:
-            files.check_config_file(Path(path))
+        return layers.read_config(config_files(), workflow.config_settings.config_args)
     except StudyError as error:
         raise WorkflowError(str(error)) from None
 
@@ -129,14 +139,13 @@ def check_module():
         )
 
 
-def find_config_file():
-    """Return the config file of the working directory; raise if there is none."""
+def check_config_exists():
+    """Raise if the working directory has no config file."""
     if not Path("config.yaml").exists():
         raise WorkflowError(
             f"{Path.cwd()} has no config.yaml: write a study into it, copy {ROOT}/config.yaml, or"
             " name a study with --configfile"
         )
-    return "config.yaml"
 
 
 def check_writable(folder):
@@ -193,9 +202,13 @@ def check_data_root_exists(results):
 
 def read_study():
     """Read and check the config; a mistake in it ends the workflow before anything runs."""
-    file = str(workflow.configfiles[-1]) if workflow.configfiles else "--config"
+    source = " and ".join(map(str, config_files()))
+    if workflow.config_settings.config_args:
+        source += f" and {layers.OPTION}"
+    if HAS_CONFIG:
+        source = "config of the module"
     try:
-        return read(config, file)
+        return read(config, source)
     except StudyError as error:
         raise WorkflowError(str(error)) from None
 
@@ -209,14 +222,19 @@ def read_site():
 
 
 check_module()
-# one file defines a study: --configfile replaces the default study, and is not merged with it
-check_files(workflow.overwrite_configfiles)
+if not HAS_CONFIG:
+    if not workflow.overwrite_configfiles:
+        check_config_exists()
+    MERGED = read_config()
 if not workflow.overwrite_configfiles and not HAS_CONFIG:
-    check_files([find_config_file()])
 
     configfile: "config.yaml"
 
 
+if not HAS_CONFIG:
+    # Snakemake merges in another way: no `extends`, and numbers after --config are texts
+    config.clear()
+    config.update(MERGED)
 SITE = read_site()
 QUOTED = config.pop("quoted", {})  # what captions quote; no key of a study
 STUDY = read_study()
@@ -343,34 +361,44 @@ def interventions_of(wildcards):
 # Params: the part of the config that a rule uses, as JSON
 
 
+def by_file(text):
+    """Return a param that Snakemake compares by its text, and that a command gets as a file."""
+    return param_file.ParamFile(text, is_written=not workflow.output_settings.dryrun)
+
+
+def as_param(value):
+    """Return a param with sorted JSON."""
+    return by_file(as_json(value))
+
+
 def training_of(wildcards):
     """Return the settings of a training job."""
-    return STUDY.training_job(wildcards.setting, wildcards.method, wildcards.seeds)
+    return by_file(STUDY.training_job(wildcards.setting, wildcards.method, wildcards.seeds))
 
 
 def intervention_of(wildcards):
     """Return the settings of a job that treats checkpoints."""
-    return STUDY.intervention_job(wildcards.setting)
+    return by_file(STUDY.intervention_job(wildcards.setting))
 
 
 def tuning_of(wildcards):
     """Return the settings of a job that trains arms on tuning seeds."""
-    return STUDY.tuning_job(wildcards.setting, wildcards.method, wildcards.seeds)
+    return by_file(STUDY.tuning_job(wildcards.setting, wildcards.method, wildcards.seeds))
 
 
 def lengthening_of(wildcards):
     """Return the settings of the job that lengthens the grid of a method."""
-    return STUDY.lengthening_job(wildcards.setting, wildcards.method)
+    return by_file(STUDY.lengthening_job(wildcards.setting, wildcards.method))
 
 
 def choosing_of(wildcards):
     """Return the settings of the job that selects an arm."""
-    return as_json({"setting": wildcards.setting, "criterion": STUDY.tuning.criterion})
+    return as_param({"setting": wildcards.setting, "criterion": STUDY.tuning.criterion})
 
 
 def gathering_of(wildcards):
     """Return the settings of the job that gathers the ensembles of a setting."""
-    return STUDY.gather_job(wildcards.setting)
+    return by_file(STUDY.gather_job(wildcards.setting))
 
 
 def config_without_paths():
@@ -389,7 +417,7 @@ def code(entry, *plugins):
     """
     files = [registry.path(kind, name) for kind, name in plugins]
     try:
-        return as_json(code_digest.code_digest(SCRIPTS / f"{entry}.py", files))
+        return as_param(code_digest.code_digest(SCRIPTS / f"{entry}.py", files))
     except StudyError as error:
         raise WorkflowError(str(error)) from None
 
@@ -399,7 +427,7 @@ def code_of_checks():
     checks = ROOT / "tests" / "results"
     shifts = sorted({setting.problem.shift for setting in STUDY.settings.values()})
     files = [checks / "conftest.py", *(registry.path("shifts", shift) for shift in shifts)]
-    return as_json(code_digest.code_digest(checks / "test_results.py", files))
+    return as_param(code_digest.code_digest(checks / "test_results.py", files))
 
 
 def plugins_of_setting(setting, optimizer=True):
@@ -520,6 +548,8 @@ def before_jobs():
         unfinished = []
     if unfinished:
         raise WorkflowError(slurm.unfinished_jobs_message(unfinished))
+    # those of the last run were kept, so that its commands could be run by hand
+    shutil.rmtree(param_file.FOLDER, ignore_errors=True)
     if not uses_slurm:
         return
     missing = slurm.missing_settings_message(SITE)
@@ -548,15 +578,38 @@ def announce(jobs):
     )
 
 
+class AfterNothing(logging.Filter):
+    """Print the same at the end of a run that has nothing to do as after other runs."""
+
+    def filter(self, record):
+        if record.msg == NOTHING_TO_BE_DONE_MSG:
+            after_success()
+        return True
+
+
+def after_success():
+    """Print where the report is, what it says, and the next commands."""
+    if "report" not in {job.rule.name for job in workflow.dag.jobs}:
+        return
+    if "ALL" in {kind.name for kind in workflow.output_settings.quiet or ()}:
+        return
+    paths = [Path(path) for path in workflow.overwrite_configfiles]
+    study = names.name_of(paths[0]) if len(paths) == 1 else ""
+    print(f"\n{endings.success(RESULTS, study)}\n", file=sys.stderr)
+
+
 def after_failure():
-    """Print each failed job and the end of its log, after everything else that is printed."""
+    """Print how each failed job ended and what to do, after everything else that is printed."""
     failed = sorted(workflow.scheduler.failed, key=lambda job: (job.rule.name, *job.wildcards))
     for job in failed[:10]:
-        path = Path(job.log[0])
-        lines = ["(there is no log)"]
-        if path.exists():
-            lines = path.read_text(errors="replace").splitlines()[-5:]
-        print(f"\n{job.rule.name} {' '.join(job.wildcards)} failed. {path} ends:", file=sys.stderr)
-        print("\n".join(f"    {line}" for line in lines), file=sys.stderr)
+        name = " ".join([job.rule.name, *job.wildcards])
+        message = endings.failure(
+            name, Path(job.log[0]), slurm.log_of(job.rule.name, job.wildcards)
+        )
+        print(f"\n{message}", file=sys.stderr)
     if len(failed) > 10:
         print(f"\n… and {len(failed) - 10} more jobs failed.", file=sys.stderr)
+
+
+if workflow.is_main_process and not workflow.output_settings.dryrun:
+    logger.addFilter(AfterNothing())

@@ -10,7 +10,7 @@ rule cost:
     resources:
         **local_resources(memory=3000, minutes=30),
     params:
-        settings=STUDY.cost_job(),
+        settings=by_file(STUDY.cost_job()),
         code=code("cost", *plugins_of_study(), *plugins_of_operators()),
     shell:
         'python "$PLASTICITY_ROOT/workflow/scripts/cost.py"'

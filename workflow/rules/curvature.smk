@@ -22,7 +22,7 @@ rule measure_ensemble:
     resources:
         **slurm_resources("measure_ensemble", memory=3000, trains=False),
     params:
-        settings=as_json(asdict(STUDY.curvature)),
+        settings=as_param(asdict(STUDY.curvature)),
         code=lambda wildcards: code(
             "curvature",
             *plugins_of_operators(),

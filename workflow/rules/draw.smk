@@ -34,7 +34,7 @@ for name in FIGURES:
         resources:
             **local_resources(memory=4000, minutes=10),
         params:
-            settings=as_json({"figure": name}),
+            settings=as_param({"figure": name}),
             code=code("draw", ("figures", name)),
         shell:
             'python "$PLASTICITY_ROOT/workflow/scripts/draw.py"'

@@ -18,7 +18,7 @@ rule prepare:
     resources:
         **local_resources(memory=4000, minutes=60),
     params:
-        settings=lambda wildcards: STUDY.prepare_job(wildcards.dataset),
+        settings=lambda wildcards: by_file(STUDY.prepare_job(wildcards.dataset)),
         code=lambda wildcards: code("prepare", *plugins_of_dataset(wildcards.dataset)),
     shell:
         'python "$PLASTICITY_ROOT/workflow/scripts/prepare.py"'

@@ -20,7 +20,7 @@ rule report:
         **local_resources(memory=2000, minutes=10),
     params:
         records=result("benchmarks"),
-        settings=as_json(config_without_paths()),
+        settings=as_param(config_without_paths()),
         code=code("report"),
     shell:
         'python "$PLASTICITY_ROOT/workflow/scripts/report.py"'

@@ -58,7 +58,7 @@ for page in PAGES:
         resources:
             **local_resources(memory=2000, minutes=10),
         params:
-            settings=as_json(
+            settings=as_param(
                 {"config": config_without_paths(), "page": page, "tables": PAGES[page]}
             ),
             code=code("page"),

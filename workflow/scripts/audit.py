@@ -1,6 +1,6 @@
 """List the results of a study that differ from their records, or from this config and this code.
 
-    python workflow/scripts/audit.py [--configfile studies/mnist.yaml] [--adopt | --repair]
+    python workflow/scripts/audit.py [--study mnist] [--adopt | --repair]
 
 Use --repair after results were altered. It moves them, and what was computed from them, to the
 folder aside/ of the study, so that the next run computes them again.
@@ -90,7 +90,7 @@ def move_aside(verdicts: list[Verdict], jobs: set[Any]) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     os.environ[audit.ALLOWED] = "1"
-    with plan.planned(arguments.configfile, everything=True) as dag:
+    with plan.planned(plan.config_settings(arguments), everything=True) as dag:
         if arguments.register:
             register(dag)
             return
@@ -112,13 +112,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--configfile",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="config of the study (default: config.yaml)",
-    )
+    plan.add_arguments(parser)
     action = parser.add_mutually_exclusive_group()
     action.add_argument(
         "--adopt",

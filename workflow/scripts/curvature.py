@@ -36,7 +36,7 @@ def main(job: Job) -> None:
             Setting.of(json.loads(checkpoints.settings)["setting"]),
             curvature,
             data,
-            log.progress(f"curvature {output.parent}"),
+            log.progress(f"curvature {log.name_of_runs(output.parent)}", "task"),
             state,
             memory.available(torch.device("cpu"), job.memory, data.nbytes),
         )

@@ -1,6 +1,6 @@
 """Explore a study in the browser: choose setting, arms, measure and outcome, and see their plots.
 
-    python workflow/scripts/explore.py results/digits
+    python workflow/scripts/explore.py [--study mnist]
 
 The page shows the study's netCDF files. It is served to this machine only; stop it with Ctrl-C.
 """
@@ -8,6 +8,7 @@ The page shows the study's netCDF files. It is served to this machine only; stop
 import argparse
 from pathlib import Path
 
+from plasticity.config import layers, names
 from plasticity.errors import StudyError
 from plasticity.report import explorer
 from plasticity.report.style import Style
@@ -21,11 +22,11 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "results",
-        nargs="?",
-        type=Path,
-        default=Path("results/digits"),
-        help="folder of a study (default: results/digits)",
+        "--study",
+        default="config.yaml",
+        metavar="NAME",
+        help="name of a file in studies/, a path of a config, or a folder in results/ (default: "
+        "config.yaml)",
     )
     parser.add_argument(
         "--port", type=int, default=5006, help="port to serve on; 0: any free one (default: 5006)"
@@ -33,19 +34,37 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main() -> None:
-    arguments = parser().parse_args()
-    results = arguments.results
+def find_results(study: str) -> Path:
+    """Find the results of a study.
+
+    Args:
+        study: its name, its config file or the folder of its results.
+
+    Raises:
+        StudyError: the study is unknown.
+    """
+    if Path(study).is_dir():
+        return Path(study)
+    return Path("results", layers.read_config([names.find(study)])["study"])
+
+
+def serve(study: str, port: int) -> None:
+    """Serve the page of a study."""
+    results = find_results(study)
     datasets = {
         path.stem: netcdf.open_dataset(path) for path in sorted(results.glob("datasets/*.nc"))
     }
     if not datasets:
-        parser().error(
-            f"{results}/datasets has no setting. Run the study first, or name another folder below"
-            " results/."
+        raise StudyError(
+            f"{results}/datasets has no setting. Run the study first: make run STUDY={study}"
         )
+    explorer.serve(results.name, datasets, Style.read(STYLE), port)
+
+
+def main() -> None:
+    arguments = parser().parse_args()
     try:
-        explorer.serve(results.name, datasets, Style.read(STYLE), arguments.port)
+        serve(arguments.study, arguments.port)
     except StudyError as error:
         parser().error(str(error))
 

@@ -34,7 +34,7 @@ def main(job: Job) -> None:
             netcdf.read(job.path("data")),
             job.memory,
         )
-        progress = log.progress(f"intervene {output.parent}")
+        progress = log.progress(f"intervene {log.name_of_runs(output.parent)}", "part")
         variables, coordinates = experiment.run(job.settings["tasks"], states, progress)
         title = "treated copies of an ensemble's checkpoints"
         copies = netcdf.dataset(experiment.table, variables, coordinates, title, job.label)

@@ -1,6 +1,6 @@
 """Run a study and compare its tables and datasets with those published in docs/{study}.
 
-    python workflow/scripts/reproduce.py digits
+    python workflow/scripts/reproduce.py --study digits
 
 On the same kind of machine every bit must be equal. Elsewhere the command lists the numbers that
 differ, and by how much.
@@ -13,9 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
-from plasticity.config import study
+from plasticity.config import layers, names
+from plasticity.config.study import read
 from plasticity.errors import StudyError
 from plasticity.provenance.code_digest import ROOT
 from plasticity.report import publish, reference
@@ -25,7 +24,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("study", help="name of the study in its config")
+    parser.add_argument(
+        "--study",
+        default="default",
+        metavar="NAME",
+        help="name of a file in studies/, or a path (default: the default study)",
+    )
     parser.add_argument(
         "--publish",
         action="store_true",
@@ -33,10 +37,10 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     os.chdir(ROOT)  # the reference is in the repository, and so are the results to compare
-    results = ROOT / "results" / arguments.study
-    published = ROOT / "docs" / arguments.study
     try:
-        config = reference.find_config(arguments.study)
+        config = ROOT / names.find(arguments.study)
+        name = layers.read_config([config])["study"]
+        results, published = ROOT / "results" / name, ROOT / "docs" / name
         if not arguments.publish:
             # without a reference, this fails now and not after the run
             reference.is_same_kind_of_machine(published)
@@ -69,8 +73,8 @@ def run_study(config: Path) -> str:
 def publish_study(config: Path, results: Path, published: Path, command: str) -> None:
     """Make the results the reference, and publish their figures."""
     count = reference.publish(results, published)
-    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    publish.publish(study.read(settings, str(config)), results, published, command)
+    study = read(layers.read_config([config]), str(config))
+    publish.publish(study, results, published, command)
     folder = published.relative_to(ROOT)
     print(f"The reference has {count} tables and datasets. Commit {folder}.")
 

@@ -1,6 +1,6 @@
 """Explain why each job would run, and how long it took the last time. Nothing runs.
 
-    python workflow/scripts/why.py [--configfile studies/mnist.yaml] [target …]
+    python workflow/scripts/why.py [--study mnist] [target …]
 
 There is one line per job, in the order of the stages.
 """
@@ -86,12 +86,12 @@ def print_plan(dag: Any) -> None:
         f"{len(jobs)} jobs, about {minutes:.1f} minutes of one core, as they took the last time"
     )
     if new:
-        summary += f"; {new} are new: snakemake --cores 1 cost"
+        summary += f"; {new} are new: make cost"
     print(summary)
 
 
 def main(arguments: argparse.Namespace) -> None:
-    with plan.planned(arguments.configfile, arguments.targets) as dag:
+    with plan.planned(plan.config_settings(arguments), arguments.targets) as dag:
         print_plan(dag)
 
 
@@ -100,13 +100,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("targets", nargs="*", help="rules or files (default: the whole study)")
-    parser.add_argument(
-        "--configfile",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="config of the study (default: config.yaml)",
-    )
+    plan.add_arguments(parser)
     try:
         main(parser.parse_args())
     except StudyError as error:

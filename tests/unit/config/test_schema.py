@@ -70,19 +70,20 @@ def keys_in(*path):
 
 
 def test_file_for_editors_is_up_to_date():
-    assert json.loads(schema.FILE.read_text(encoding="utf-8")) == schema.json_schema(), (
+    assert json.loads(schema.FILE.read_text(encoding="utf-8")) == schema.json_schema_of_files(), (
         "run: PYTHONPATH=workflow/scripts python -m plasticity.config.schema"
     )
 
 
 def test_json_schema_is_valid():
     jsonschema.Draft202012Validator.check_schema(schema.json_schema())
+    jsonschema.Draft202012Validator.check_schema(schema.json_schema_of_files())
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_json_schema_accepts_shipped_studies(path):
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    jsonschema.Draft202012Validator(schema.json_schema()).validate(config)
+    jsonschema.Draft202012Validator(schema.json_schema_of_files()).validate(config)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +105,34 @@ def test_json_schema_accepts_shipped_studies(path):
     ids=lambda value: "absent" if value is ABSENT else str(value),
 )
 def test_json_schema_refuses_mistakes(key, value):
-    validator = jsonschema.Draft202012Validator(schema.json_schema())
-    assert validator.is_valid(CONFIG)
-    assert not validator.is_valid(changed((key, value)))
+    for json_schema in (schema.json_schema(), schema.json_schema_of_files()):
+        validator = jsonschema.Draft202012Validator(json_schema)
+        assert validator.is_valid(CONFIG)
+        assert not validator.is_valid(changed((key, value)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_accepted"),
+    [
+        ({}, True),
+        ({"seeds": {"report": 2}, "methods": {"l2": None}, "interventions": None}, True),
+        ({"settings": {"row": {"problem": {"samples": 9}, "optimizer": {"lr": None}}}}, True),
+        ({"curvature": {"operators": {"fisher": {"every": None}}}}, True),
+        ({"study": None}, False),
+        ({"sedes": {"report": 2}}, False),
+        ({"seeds": {"reprot": 2}}, False),
+        ({"seeds": {"report": 0}}, False),
+        ({"settings": {"row": {"problem": {"samples": "9"}}}}, False),
+        ({"extends": 3}, False),
+    ],
+    ids=str,
+)
+def test_file_that_extends_a_study_needs_only_a_name_and_valid_changes(changes, is_accepted):
+    validator = jsonschema.Draft202012Validator(schema.json_schema_of_files())
+    config = {"extends": "mnist", "study": "mine"} | changes
+    assert validator.is_valid(config) == is_accepted
+    assert not validator.is_valid({"extends": "mnist"}), "its results need a name"
+    assert not validator.is_valid({"study": "mine"}), "it extends no study"
 
 
 def test_every_key_of_schema_has_description_and_type():

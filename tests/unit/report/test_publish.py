@@ -6,12 +6,11 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
-import yaml
 from tiers import slow_except
 
-from plasticity.config import registry
+from plasticity.config import layers, names, registry
 from plasticity.config import study as studies
-from plasticity.report import publish, reference
+from plasticity.report import publish
 from plasticity.report.style import Style, save
 
 ROOT = Path(__file__).parents[3]
@@ -23,7 +22,7 @@ MAX_DATASET_BYTES = 2**20
 
 def read_study(name):
     """Read the config of a published study."""
-    return studies.read(yaml.safe_load(reference.find_config(name).read_text()))
+    return studies.read(layers.read_config([names.find(name)]))
 
 
 @functools.cache

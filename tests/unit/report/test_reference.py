@@ -175,10 +175,3 @@ def test_publishing_into_another_folder_is_refused_and_leaves_it_unchanged(resul
     with pytest.raises(StudyError, match=r"gallery exists, but is not a published study"):
         references.publish(results, tmp_path / "gallery")
     assert not list((tmp_path / "gallery").iterdir())
-
-
-def test_config_is_found_by_the_name_of_its_study():
-    assert references.find_config("digits").name == "config.yaml"
-    assert references.find_config("mnist").name == "mnist.yaml"
-    with pytest.raises(StudyError, match=r"no config has the study 'mnits'.* are: .*digits"):
-        references.find_config("mnits")

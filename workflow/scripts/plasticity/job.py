@@ -122,19 +122,32 @@ def _create_parser(
     for name in optional:
         parser.add_argument(f"--{name}", nargs="*", type=Path, default=[])
     parser.add_argument(
-        "--settings", type=json.loads, default={}, help="settings as JSON, as the rule passes them"
+        "--settings",
+        type=_read_json,
+        default={},
+        help="settings as JSON, or a file with them, as the rule passes them",
     )
     parser.add_argument(
         "--code",
-        type=json.loads,
+        type=_read_json,
         default={},
-        help="digest of the code with which the job was planned, as JSON",
+        help="digest of the code with which the job was planned, as JSON or a file with it",
     )
     parser.add_argument("--log", type=Path, help="log file (default: the terminal)")
     parser.add_argument(
         "--memory", type=int, help="MB that the job may use (default: all of the machine's)"
     )
     return parser
+
+
+def _read_json(text: str) -> Any:
+    """Read an argument that is JSON, or the path of a file with JSON."""
+    try:
+        if not text.startswith("{"):
+            text = Path(text).read_text(encoding="utf-8")
+        return json.loads(text)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no file with JSON: {error}") from None
 
 
 def _create_job(arguments: argparse.Namespace, names: Sequence[str]) -> Job:

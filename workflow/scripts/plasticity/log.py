@@ -1,4 +1,4 @@
-"""Logging of jobs: lines in a log file, and a progress bar on a terminal."""
+"""Logging of jobs: lines in a log file, and now and then one on the terminal."""
 
 import functools
 import logging
@@ -10,10 +10,9 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
 log = logging.getLogger("plasticity")
 Item = TypeVar("Item")
+SECONDS_BETWEEN_PRINTS = 30  # of the progress of a job on the terminal
 
 
 def open_log(path: Path | None) -> None:
@@ -54,26 +53,61 @@ def warn_once(message: str) -> None:
     log.warning("%s", message)
 
 
-def progress(label: str) -> Callable[[Collection[Item]], Iterator[Item]]:
-    """Create a wrapper for a long loop, which shows its progress.
+def progress(label: str, unit: str) -> Callable[[Collection[Item]], Iterator[Item]]:
+    """Create a wrapper for a long loop, which reports its progress in lines.
 
-    A terminal shows a bar. The log has a line at every tenth of the loop.
+    The log has a line at every tenth of the loop. A terminal also has one, at most every half
+    minute, because several jobs print to it at once. Bars would overwrite each other.
 
     Args:
-        label: name of the loop, such as ``"train results/digits/…"``.
+        label: name of the loop, such as ``"train digits_labels_relu/none/0-4"``.
+        unit: what one round does, such as ``"task"``.
     """
 
     def loop(items: Collection[Item]) -> Iterator[Item]:
-        start = time.monotonic()
+        start = last_print = time.monotonic()
         logged_tenths = 0
-        is_terminal = sys.stderr.isatty()
-        bar = tqdm(items, desc=label, leave=False, disable=not is_terminal, dynamic_ncols=True)
-        for done, item in enumerate(bar, start=1):
+        # the tasks of a resumed loop are counted from the first one
+        skipped = items.start if isinstance(items, range) and items.step == 1 else 0
+        for done, item in enumerate(items, start=1):
             yield item
+            now = time.monotonic()
+            pace = describe_pace(unit, done, len(items), now - start)
+            line = f"{label}: {unit} {skipped + done}/{skipped + len(items)}, {pace}"
             tenths = 10 * done // len(items)
             if tenths > logged_tenths:
                 logged_tenths = tenths
-                seconds = time.monotonic() - start
-                log.info("%s: %d of %d, %.0f s", label, done, len(items), seconds)
+                log.info("%s", line)
+            if now - last_print > SECONDS_BETWEEN_PRINTS and _is_terminal_free():
+                last_print = now
+                print(line, file=sys.stderr)
 
     return loop
+
+
+def _is_terminal_free() -> bool:
+    """Return whether there is a terminal, and log lines do not go there."""
+    handlers = logging.getLogger().handlers
+    return sys.stderr.isatty() and any(isinstance(one, logging.FileHandler) for one in handlers)
+
+
+def name_of_runs(folder: Path) -> str:
+    """Name the runs whose results are in a folder: ``digits_labels_relu/none/0-4``."""
+    return "/".join(folder.parts[-3:])
+
+
+def describe_pace(unit: str, done: int, total: int, seconds: float) -> str:
+    """Describe the pace of a loop and the time to its end: ``2.1 s/task, 1 min left``."""
+    pace = seconds / done
+    if done == total:
+        return f"{pace:.3g} s/{unit}, {format_seconds(seconds)} in all"
+    return f"{pace:.3g} s/{unit}, {format_seconds(pace * (total - done))} left"
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration in the unit that is easy to read: s, min or h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

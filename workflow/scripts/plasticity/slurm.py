@@ -16,6 +16,7 @@ import yaml
 
 from plasticity.errors import StudyError
 
+LOGS = Path(".snakemake", "slurm_logs")  # as slurm/profile.yaml says
 PREFIX = "plasticity_"  # of the names of our jobs; slurm/profile.yaml sets it
 FILE = "slurm/site.yaml"
 VARIABLES = {
@@ -176,6 +177,13 @@ def _run(command: Sequence[str]) -> str:
 def _reason(error: Exception) -> str:
     """Return why a command of Slurm failed: what it printed, or else the exception."""
     return str(getattr(error, "stderr", "") or error).strip()
+
+
+def log_of(rule: str, wildcards: Sequence[str]) -> Path | None:
+    """Find what Slurm printed in the last attempt of a job; None if it never ran on Slurm."""
+    folder = LOGS / f"rule_{rule}" / "_".join(wildcards).replace("/", "_")
+    logs = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)
+    return logs[-1] if logs else None
 
 
 def recognize_every_end(plugin: ModuleType) -> None:

@@ -43,6 +43,15 @@ from plasticity.config.models import (
 FILE = Path(__file__).resolve().parents[3] / "schemas" / "config.schema.json"
 FIRST_TUNING_SEED = 1000  # more seeds of either kind never change the numbers of the other kind
 
+CHANGES = "Changes"  # begins the names of definitions for files that extend a study
+EXTENDS = {
+    "type": "string",
+    "minLength": 1,
+    "description": "The study that this file changes: a name in studies/, default, or a path "
+    "relative to this file. Mappings are merged key by key; lists and single values replace the "
+    "old ones; null removes a key.",
+}
+
 MAX_NAME = 100  # letters; file systems allow 255
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=MAX_NAME)]
 StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=MAX_NAME)]
@@ -447,9 +456,57 @@ class _Generator(GenerateJsonSchema):
 
 @functools.cache
 def json_schema() -> dict[str, Any]:
-    """Return the JSON schema of a config file."""
+    """Return the JSON schema of a study, whose file extends no other."""
     dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return dialect | StudyConfig.model_json_schema(schema_generator=_Generator)
+
+
+def json_schema_of_files() -> dict[str, Any]:
+    """Return the JSON schema of a config file, which may extend another study.
+
+    A file with the key `extends` has changes only: no other key is required but its name, and
+    null removes a key. The result of the changes is checked by `json_schema`, before any job runs.
+    """
+    study = dict(json_schema())
+    dialect, definitions = study.pop("$schema"), study.pop("$defs")
+    changes = _as_changes(study)
+    changes["properties"] |= {"study": study["properties"]["study"], "extends": EXTENDS}
+    changes["required"] = ["extends", "study"]
+    of_changes = {f"{CHANGES}{name}": _as_changes(part) for name, part in definitions.items()}
+    return {
+        "$schema": dialect,
+        "description": study["description"],
+        "type": "object",
+        "if": {"required": ["extends"]},
+        "then": {"$ref": f"#/$defs/{CHANGES}"},
+        "else": {"$ref": "#/$defs/Study"},
+        "$defs": {"Study": study, **definitions, CHANGES: changes, **of_changes},
+    }
+
+
+def _as_changes(schema: Any) -> Any:
+    """Turn a schema into one of changes: nothing is required, and null is allowed for keys."""
+    if isinstance(schema, list):
+        return [_as_changes(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    changes: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key == "$ref":
+            changes[key] = value.replace("#/$defs/", f"#/$defs/{CHANGES}")
+        elif key in ("properties", "patternProperties"):
+            changes[key] = {name: _or_null(_as_changes(part)) for name, part in value.items()}
+        elif key == "additionalProperties" and isinstance(value, dict):
+            changes[key] = _or_null(_as_changes(value))
+        elif key not in ("required", "minProperties", "default"):
+            changes[key] = _as_changes(value)
+    return changes
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Allow null, which removes a key."""
+    description = {key: schema[key] for key in ("description",) if key in schema}
+    return description | {"anyOf": [schema, {"type": "null"}]}
 
 
 def schemas_at(path: Iterable[str | int]) -> list[dict[str, Any]]:
@@ -494,7 +551,7 @@ def _alternatives(schema: Any) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Write the JSON schema for editors."""
-    text = json.dumps(json_schema(), indent=2, ensure_ascii=False)
+    text = json.dumps(json_schema_of_files(), indent=2, ensure_ascii=False)
     FILE.parent.mkdir(exist_ok=True)
     FILE.write_text(text + "\n", encoding="utf-8")
 

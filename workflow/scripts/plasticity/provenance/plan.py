@@ -3,6 +3,7 @@
 Nothing runs. The messages of Snakemake are turned into a `StudyError`.
 """
 
+import argparse
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,12 +21,46 @@ from snakemake.settings.types import (
     StorageSettings,
 )
 
+from plasticity.config import names
+from plasticity.config.files import check_config_file
 from plasticity.config.targets import check_targets
 from plasticity.errors import StudyError
 from plasticity.provenance.code_digest import ROOT
 
 # the command line reads this profile by itself, the API does not
 PROFILE = ROOT / "profiles" / "default" / "profile.yaml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say which study is meant."""
+    parser.add_argument(
+        "--study",
+        metavar="NAME",
+        help="name of a file in studies/, or a path (default: config.yaml)",
+    )
+    parser.add_argument(
+        "--configfile", type=Path, nargs="+", default=[], help="config files, as for snakemake"
+    )
+    parser.add_argument(
+        "--config",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="changes of the config, such as seeds.report=2",
+    )
+
+
+def config_settings(arguments: argparse.Namespace) -> ConfigSettings:
+    """Return the config that the arguments of `add_arguments` mean.
+
+    Raises:
+        StudyError: the study is unknown, or a file cannot be read.
+    """
+    paths = [names.find(arguments.study)] if arguments.study else []
+    paths += arguments.configfile
+    for path in paths:
+        check_config_file(path)
+    return ConfigSettings(configfiles=tuple(paths), config_args=tuple(arguments.config))
 
 
 def jobs_in_order(dag: Any) -> list[Any]:
@@ -43,14 +78,14 @@ def job_name(job: Any) -> str:
 
 @contextmanager
 def planned(
-    configfiles: Sequence[Path] = (), targets: Sequence[str] = (), everything: bool = False
+    config: ConfigSettings | None = None, targets: Sequence[str] = (), everything: bool = False
 ) -> Iterator[Any]:
     """Yield the graph of jobs (Snakemake's DAG), as `snakemake --dry-run` computes it.
 
     Config and results are those of the working directory.
 
     Args:
-        configfiles: config of the study; empty for the default study.
+        config: of the study; None for the default study.
         targets: rules or files; empty for the whole study.
         everything: also plan jobs whose results exist and are up to date.
 
@@ -63,7 +98,7 @@ def planned(
         try:
             workflow = api.workflow(
                 ResourceSettings(cores=1),
-                ConfigSettings(configfiles=tuple(configfiles)),
+                config or ConfigSettings(),
                 StorageSettings(),
                 snakefile=ROOT / "Snakefile",
                 workdir=Path.cwd(),

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 
 from plasticity.errors import StudyError
 from plasticity.provenance import code_digest, record
@@ -247,23 +246,6 @@ def _describe_means(old: pd.DataFrame, new: pd.DataFrame) -> Iterator[str]:
             means = f"{row['mean_old']:.6g} in the reference, {row['mean_new']:.6g} here"
             distance = f"{row['distance']:.2g} standard deviations"
             yield f"  {row['variable']}: by {distance} ({means})"
-
-
-def find_config(study: str) -> Path:
-    """Find the config file of a study by its name.
-
-    Raises:
-        StudyError: no config has that name; the message lists the names that exist.
-    """
-    root = code_digest.ROOT
-    paths = [root / "config.yaml", *sorted((root / "studies").rglob("*.yaml"))]
-    by_study = {}
-    for path in reversed(paths):  # config.yaml comes last, so it wins
-        by_study[yaml.safe_load(path.read_text(encoding="utf-8"))["study"]] = path
-    if study not in by_study:
-        known = ", ".join(sorted(by_study))
-        raise StudyError(f"no config has the study {study!r}. The studies are: {known}.")
-    return by_study[study]
 
 
 def _read_reference(reference: Path) -> Any:

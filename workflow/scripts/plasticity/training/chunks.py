@@ -252,12 +252,12 @@ def train_chunk(
         total = trainer.setting.problem.tasks
         log.log.info("going on after task %d of %d", trainer.learner.task, total)
     last = first + len(trainer.recorder.alive) - 1
-    label = f"train {restart.folder.parent}, runs {first} to {last}"
+    label = f"train {log.name_of_runs(restart.folder.parent)}, runs {first} to {last}"
 
     def save(state: Mapping[str, np.ndarray]) -> None:
         # first, because a job that restarts from `state` relies on it
         states.save(first, trainer.learner.task, trainer.boundary_state())
         restart.save(first, {**state, CHECKSUMS: rows.checksums(first)})
 
-    train(trainer, partial(rows.write, first), save, log.progress(label))
+    train(trainer, partial(rows.write, first), save, log.progress(label, "task"))
     return {name: values.numpy() for name, values in trainer.recorder.outcomes.items()}

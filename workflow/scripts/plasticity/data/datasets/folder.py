@@ -214,7 +214,7 @@ class Dataset(Source):
         files = folders.open_images(entries)
         pending = deque[Future[None]]()
         with ThreadPoolExecutor(cores) as pool:
-            for _ in log.progress("images")(range(0, len(entries), BATCH)):
+            for _ in log.progress("images", "batch")(range(0, len(entries), BATCH)):
                 pending.append(pool.submit(decode, list(islice(files, BATCH))))
                 if len(pending) > 2 * cores:  # bounds the encoded images that are in memory
                     pending.popleft().result()
