@@ -73,4 +73,4 @@ bench: env ## compare the speed with other code (3 min: ARGS=--quick)
 	for script in "$${scripts[@]}"; do echo "== $$script"; python "$$script" $(ARGS); done
 
 lock: env ## refresh the lock file with minimal changes (newest versions: ARGS=--upgrade)
-	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --group dev pyproject.toml -o $(LOCK) $(ARGS)
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --group dev pyproject.toml -o $(LOCK) $(ARGS)

@@ -63,6 +63,8 @@ def test_every_folder_is_a_known_room():
 
 def test_packages_hold_only_a_docstring():
     for path in LIBRARY.rglob("__init__.py"):
+        if path.parent == LIBRARY:
+            continue  # it has the version
         statements = ast.parse(path.read_text(encoding="utf-8")).body
         assert len(statements) == 1, path
         assert isinstance(statements[0], ast.Expr), path
