@@ -53,7 +53,8 @@ def register(dag: Any) -> None:
 
     Print a sentence if some are unknown.
     """
-    count, examples = 0, {}
+    count = 0
+    examples: dict[Path, list[str]] = {}
     for job in plan.jobs_in_order(dag):
         registration = audit.registration_of(job)
         if registration is None:
