@@ -53,7 +53,8 @@ def register(dag: Any) -> None:
 
     Print a sentence if some are unknown.
     """
-    unknown: list[tuple[Path, list[str]]] = []
+    count = 0
+    examples: dict[Path, list[str]] = {}
     for job in plan.jobs_in_order(dag):
         registration = audit.registration_of(job)
         if registration is None:
@@ -63,10 +64,11 @@ def register(dag: Any) -> None:
             dag.workflow.async_run(dag.workflow.persistence.finished(job))
             audit.annotate_metadata(job, registration.changes)
         else:
-            results = [path for path in map(Path, job.output) if path.exists()]
-            unknown += [(path, registration.changes) for path in results]
-    if unknown:
-        print(audit.unknown_message(*unknown[0], count=len(unknown)))
+            count += sum(Path(path).exists() for path in job.output)
+            examples |= registration.changes
+    if examples:
+        path, changes = next(iter(examples.items()))
+        print(audit.unknown_message(path, changes, count))
 
 
 def repair(verdicts: list[Verdict], outdated_jobs: set[Any]) -> None:

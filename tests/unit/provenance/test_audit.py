@@ -72,19 +72,20 @@ def copy(tmp_path, monkeypatch):
 
 
 def test_copy_that_matches_is_known(copy):
-    assert audit.registration_of(make_job()) == (True, [])
+    assert audit.registration_of(make_job()) == (True, {})
 
 
 @pytest.mark.parametrize("rule", ["draw", "train_ensemble"])
 def test_copy_of_other_settings_is_known_if_it_is_recomputed_in_minutes(copy, rule):
     is_known, changes = audit.registration_of(make_job(rule, lr=2))
     assert is_known == (rule == "draw")
-    assert changes == ["lr: 1 → 2"]
+    assert changes == {copy: ["lr: 1 → 2"]}
 
 
 def test_copy_whose_input_changed_is_recomputed(copy):
     Path("results/a/d.nc").write_text("other data")
-    assert audit.registration_of(make_job()) == (True, ["its input d.nc has changed"])
+    expected = {copy: ["its input d.nc has changed"]}
+    assert audit.registration_of(make_job()) == (True, expected)
 
 
 def test_result_and_benchmark_of_a_copy_become_newer_than_its_input(copy):
@@ -101,11 +102,11 @@ def test_edited_copy_and_copy_without_a_record_are_unknown(copy):
     copy.write_text("2")
     is_known, changes = audit.registration_of(make_job())
     assert not is_known
-    assert "its checksum differs from its record" in changes[0]
+    assert "its checksum differs from its record" in changes[copy][0]
     record.record_path(copy).unlink()
     is_known, changes = audit.registration_of(make_job())
     assert not is_known
-    assert "has no provenance record" in changes[0]
+    assert "has no provenance record" in changes[copy][0]
 
 
 def write_metadata(path, params):
@@ -122,9 +123,9 @@ def test_result_with_metadata_is_left_alone(copy):
 
 def test_difference_of_a_copy_becomes_the_reason_of_its_rerun(copy):
     location = write_metadata(copy, ["'{}'"])
-    audit.annotate_metadata(make_job(), [])
+    audit.annotate_metadata(make_job(), {})
     assert json.loads(location.read_text()) == {"params": ["'{}'"], "software_stack_hash": None}
-    audit.annotate_metadata(make_job(), ["its input d.nc has changed"])
+    audit.annotate_metadata(make_job(), {copy: ["its input d.nc has changed"]})
     params = json.loads(location.read_text())["params"]
     reasons = rerun_reasons.describe_changes(set(params) - {"'{}'"}, set())
     assert reasons == ["its input d.nc has changed"]

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,12 +78,12 @@ class Registration(NamedTuple):
 
     Attributes:
         is_known: whether they are registered. If not, Snakemake leaves them as they are.
-        changes: how they differ from this config, this code or their inputs. Snakemake recomputes
-            registered results that differ.
+        changes: by result, how it differs from its record, this config, this code or its inputs.
+            Snakemake recomputes registered results that differ.
     """
 
     is_known: bool
-    changes: list[str]
+    changes: dict[Path, list[str]]
 
 
 def registration_of(job: Any) -> Registration | None:
@@ -103,13 +103,14 @@ def registration_of(job: Any) -> Registration | None:
     results = [path for path in map(Path, job.output) if path.exists()]
     if all(map(_is_tracked, results)):
         return None
-    changes = []
+    changes = {}
     for path in results:
-        changes += [*lineage.mismatches(path), *_changes(path, job)]
+        if differences := [*lineage.mismatches(path), *_changes(path, job)]:
+            changes[path] = differences
     is_known = all(map(_equals_record, results))
     if changes and job.rule.name in COSTLY_RULES:
         is_known = False
-    return Registration(is_known, list(dict.fromkeys(changes)))
+    return Registration(is_known, changes)
 
 
 def make_newest(job: Any) -> None:
@@ -124,20 +125,21 @@ def make_newest(job: Any) -> None:
             os.utime(path)
 
 
-def annotate_metadata(job: Any, changes: list[str]) -> None:
+def annotate_metadata(job: Any, changes: Mapping[Path, list[str]]) -> None:
     """Change the metadata that Snakemake has just written about the results of a job.
 
     Args:
         job: a job of Snakemake.
-        changes: if there are any, Snakemake recomputes the results, and names them as the reason.
+        changes: of its results. If there are any, Snakemake recomputes all, and names the reason.
     """
+    reasons = list(dict.fromkeys(reason for reasons in changes.values() for reason in reasons))
     for path in map(Path, job.output):
         location = Path(".snakemake", "metadata", _key(path))
         metadata = json.loads(location.read_text(encoding="utf-8"))
         # nobody knows which environment of conda computed them
         metadata["software_stack_hash"] = None
-        if changes:
-            metadata["params"] = [*metadata["params"], repr(rerun_reasons.summarize(changes))]
+        if reasons:
+            metadata["params"] = [*metadata["params"], repr(rerun_reasons.summarize(reasons))]
         location.write_text(json.dumps(metadata), encoding="utf-8")
 
 
