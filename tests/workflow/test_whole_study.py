@@ -597,7 +597,7 @@ def test_command_of_a_training_job_has_its_memory_limit(
     project_without_results, options, megabytes
 ):
     process = project_without_results.snakemake("--dry-run", "--printshellcmds", "train", *options)
-    command = rf"train\.py .* --memory {megabytes}$"
+    command = rf"train\.py. .* --memory {megabytes}$"
     commands = re.findall(command, process.stdout, re.MULTILINE)
     assert len(commands) == len(TRAIN_JOBS)
 

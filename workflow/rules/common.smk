@@ -116,15 +116,20 @@ PAGES = {
 
 def config_files():
     """List the config files of the study, relative to the working directory if they are in it."""
-    paths = [Path(path) for path in workflow.overwrite_configfiles] or [Path("config.yaml")]
+    paths = [Path(path) for path in workflow.overwrite_configfiles] or [find_config_file()]
     folder = Path.cwd()
     return [path.relative_to(folder) if path.is_relative_to(folder) else path for path in paths]
 
 
 def read_config():
-    """Merge the config files, the studies that they extend, and the changes after --config."""
+    """Merge the config files, the studies that they extend, and the changes after --config.
+
+    If another workflow uses this one as a module and gives a config, it is used as it is.
+    """
     try:
         files.check_temporary_folder()
+        if HAS_CONFIG:
+            return dict(config)
         return layers.read_config(config_files(), workflow.config_settings.config_args)
     except StudyError as error:
         raise WorkflowError(str(error)) from None
@@ -139,13 +144,14 @@ def check_module():
         )
 
 
-def check_config_exists():
-    """Raise if the working directory has no config file."""
+def find_config_file():
+    """Return the config file of the working directory; raise if there is none."""
     if not Path("config.yaml").exists():
         raise WorkflowError(
             f"{Path.cwd()} has no config.yaml: write a study into it, copy {ROOT}/config.yaml, or"
             " name a study with --configfile"
         )
+    return Path("config.yaml")
 
 
 def check_writable(folder):
@@ -202,11 +208,9 @@ def check_data_root_exists(results):
 
 def read_study():
     """Read and check the config; a mistake in it ends the workflow before anything runs."""
-    source = " and ".join(map(str, config_files()))
+    source = "the config of the module" if HAS_CONFIG else " and ".join(map(str, config_files()))
     if workflow.config_settings.config_args:
         source += f" and {layers.OPTION}"
-    if HAS_CONFIG:
-        source = "config of the module"
     try:
         return read(config, source)
     except StudyError as error:
@@ -222,19 +226,15 @@ def read_site():
 
 
 check_module()
-if not HAS_CONFIG:
-    if not workflow.overwrite_configfiles:
-        check_config_exists()
-    MERGED = read_config()
+MERGED = read_config()
 if not workflow.overwrite_configfiles and not HAS_CONFIG:
 
     configfile: "config.yaml"
 
 
-if not HAS_CONFIG:
-    # Snakemake merges in another way: no `extends`, and numbers after --config are texts
-    config.clear()
-    config.update(MERGED)
+# Snakemake merges in another way: no `extends`, and numbers after --config are texts
+config.clear()
+config.update(MERGED)
 SITE = read_site()
 QUOTED = config.pop("quoted", {})  # what captions quote; no key of a study
 STUDY = read_study()
