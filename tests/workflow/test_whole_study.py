@@ -5,9 +5,10 @@ import hashlib
 import html
 import itertools
 import json
+import os
 import platform
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 
 import netCDF4
@@ -551,6 +552,42 @@ def test_cluster_profile_requests_a_gpu_for_training_and_more_memory_and_time_fo
         for job, retry in zip(first[rule], second[rule], strict=True):
             assert int(retry["mem_mb"]) == 2 * int(job["mem_mb"])
             assert int(retry["runtime"]) == 2 * int(job["runtime"])
+
+
+def with_gpu(project, folder):
+    """Return the project on a machine whose driver lists a GPU; PyTorch still finds none."""
+    tool = folder / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: a card'\n")
+    tool.chmod(0o755)
+    env = {"PATH": f"{folder}{os.pathsep}{project.env['PATH']}", "CUDA_VISIBLE_DEVICES": "0"}
+    return replace(project, env=project.env | env)
+
+
+def test_training_declares_a_gpu_only_where_the_driver_lists_one(project_without_results, tmp_path):
+    hidden = replace(
+        project_without_results, env=project_without_results.env | {"CUDA_VISIBLE_DEVICES": ""}
+    )
+    without = planned_resources(hidden)
+    assert not any("gpu" in job for jobs in without.values() for job in jobs)
+    machine = planned_resources(with_gpu(project_without_results, tmp_path))
+    for rule in ("train_ensemble", "treat_ensemble"):
+        assert {job["gpu"] for job in machine[rule]} == {"1"}
+    assert not any("gpu" in job for job in machine["measure_ensemble"])
+
+
+@pytest.mark.slow
+def test_training_jobs_take_turns_on_a_gpu_and_fill_the_cores_without_one(new_project, tmp_path):
+    project = new_project()
+    targets = [f"results/tiny/runs/digits_labels_relu/none/{seed}/outcomes.nc" for seed in (0, 1)]
+    project.build("data")
+    for machine, at_once in ((with_gpu(project, tmp_path), 1), (project, 2)):
+        done = machine.snakemake(*targets, "--forcerun", "train_ensemble")
+        assert done.returncode == 0, done.stdout[-6000:]
+        events = re.findall(
+            r"^(localrule train_ensemble|Finished jobid)", done.stdout, re.MULTILINE
+        )
+        running = np.cumsum([1 if event.startswith("local") else -1 for event in events])
+        assert running.max() == at_once, done.stdout[-6000:]
 
 
 @pytest.mark.parametrize(

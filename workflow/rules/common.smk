@@ -13,7 +13,7 @@ ROOT = Path(workflow.basedir)
 SCRIPTS = ROOT / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from plasticity import slurm
+from plasticity import gpu, slurm
 from plasticity.config import files, registry
 from plasticity.config.models import parts
 from plasticity.config.study import BLOCK, as_json, block_seeds, finished_blocks, read
@@ -420,17 +420,19 @@ def count_runs(rule_name, wildcards):
     return len(arms) * len(block_seeds(wildcards.seeds))
 
 
-def slurm_resources(rule_name, memory, gpu):
-    """Return the resources of a Slurm job.
+def slurm_resources(rule_name, memory, trains):
+    """Return the resources of a job that a cluster may run.
 
-    Every attempt requests more memory (in MB) and more time than the one before.
+    Every attempt requests more memory (in MB) and more time than the one before. Training declares
+    the resource `gpu` only if this machine has one, so without a GPU all cores train in parallel.
     """
 
     def minutes(wildcards, attempt):
         return (MARGIN + expected_seconds(rule_name, wildcards) // 60) * attempt
 
     return {
-        **slurm.resources(SITE, gpu=gpu),
+        **slurm.resources(SITE, gpu=trains),
+        **({"gpu": 1} if trains and gpu.is_present() else {}),
         "mem_mb": lambda wildcards, attempt: memory * attempt,
         "runtime": minutes,
     }

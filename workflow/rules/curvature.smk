@@ -20,7 +20,7 @@ rule measure_ensemble:
         ENVIRONMENT
     threads: 1
     resources:
-        **slurm_resources("measure_ensemble", memory=3000, gpu=False),
+        **slurm_resources("measure_ensemble", memory=3000, trains=False),
     params:
         settings=as_json(asdict(STUDY.curvature)),
         code=lambda wildcards: code(

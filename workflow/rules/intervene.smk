@@ -20,7 +20,7 @@ rule treat_ensemble:
         ENVIRONMENT
     threads: 1  # as in training, which an untreated copy repeats to the bit
     resources:
-        **slurm_resources("treat_ensemble", memory=3000, gpu=True),
+        **slurm_resources("treat_ensemble", memory=3000, trains=True),
     params:
         settings=intervention_of,
         code=lambda wildcards: code(

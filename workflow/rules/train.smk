@@ -20,7 +20,7 @@ rule train_ensemble:
         ENVIRONMENT
     threads: 1  # the sorting of the Wasserstein penalty uses every further core that it may
     resources:
-        **slurm_resources("train_ensemble", memory=3000, gpu=True),
+        **slurm_resources("train_ensemble", memory=3000, trains=True),
     params:
         settings=training_of,
         code=lambda wildcards: code(

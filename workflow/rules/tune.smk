@@ -19,7 +19,7 @@ rule tune_ensemble:
         ENVIRONMENT
     threads: 1  # the sorting of the Wasserstein penalty uses every further core that it may
     resources:
-        **slurm_resources("tune_ensemble", memory=3000, gpu=True),
+        **slurm_resources("tune_ensemble", memory=3000, trains=True),
     params:
         settings=tuning_of,
         code=lambda wildcards: code(
@@ -47,7 +47,7 @@ rule lengthen_grid:
         ENVIRONMENT
     threads: 1
     resources:
-        **slurm_resources("lengthen_grid", memory=3000, gpu=True),
+        **slurm_resources("lengthen_grid", memory=3000, trains=True),
     params:
         settings=lengthening_of,
         code=lambda wildcards: code(
