@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scrip
 
 from plasticity.config.models import Statistics
 from plasticity.statistics import mixed_model, null_models, prediction, resampling, tables
+from plasticity.statistics.merge import add_gaps
 from plasticity.statistics.resampling import Draws
 
 DRAWS = Draws(999)
@@ -219,9 +220,8 @@ def simulate_datasets(settings: int, arms: int, seeds: int, tasks: int) -> dict[
             variables[name] = ((*run, "evaluation_point", "block"), walks)
         data = xr.Dataset(variables, coordinates)
         baseline = data.sel(arm="fresh", drop=True)
-        datasets[f"setting_{setting}"] = data.assign(
-            fresh_final_error=baseline["final_error"], fresh_online_error=baseline["online_error"]
-        )
+        fresh = {f"fresh_{name}": baseline[name] for name in ("final_error", "online_error")}
+        datasets[f"setting_{setting}"] = add_gaps(data.assign(fresh))
     return datasets
 
 

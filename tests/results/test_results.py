@@ -1,6 +1,7 @@
 """Checks that the results of every study must pass before figures are drawn."""
 
 import json
+import re
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from plasticity.config.models import BASELINE, Curvature, Setting, is_baseline
 from plasticity.curvature import measure
 from plasticity.data import shift
 from plasticity.interventions import variables
+from plasticity.statistics import merge
 from plasticity.training import outcomes
 
 # A trace is stored in float32, the eigenvalues in float64. So smaller differences do not count.
@@ -38,12 +40,27 @@ def of_runs(data):
 
 
 def test_every_variable_has_the_documented_dims_and_a_description(data):
-    documented = outcomes.TABLE | outcomes.FRESH | measure.table(read_curvature(data))
+    documented = outcomes.TABLE | outcomes.FRESH | merge.GAPS | measure.table(read_curvature(data))
     for name, values in of_runs(data).items():
         dims = documented[name].dims
         assert values.dims == dims, f"{name} has dims {values.dims}, not {dims}"
         assert values.attrs["long_name"], f"{name} has no long_name"
         assert values.attrs["units"], f"{name} has no units"
+
+
+def test_every_coordinate_has_a_description(data):
+    for name, values in data.coords.items():
+        assert values.attrs["long_name"], f"{name} has no long_name"
+        assert values.attrs["units"], f"{name} has no units"
+
+
+def test_numbers_in_the_name_of_an_arm_are_its_coordinates(data):
+    for arm in data.arm.values:
+        for key, number in re.findall(r"([\w.]+)=([-+.\de]+)[,)]", arm):
+            name = merge.HYPERPARAMETER + key.replace(".", "_")
+            assert data[name].dims == ("arm",), f"{name} has dims {data[name].dims}"
+            value = data[name].sel(arm=arm).item()
+            assert value == float(number), f"{name} of {arm} is {value}"
 
 
 def test_every_run_is_present_once(data):
@@ -67,7 +84,7 @@ def test_errors_are_in_range(data):
     largest = 1 if build_shift(data).LOSS == "cross_entropy" else np.inf
     for name, variable in data.data_vars.items():
         is_of_curvature = "block" in variable.dims
-        if "error" not in name or is_of_curvature:
+        if "error" not in name or is_of_curvature or name in merge.GAPS:
             continue
         values = variable.values[np.isfinite(variable.values)]
         assert ((values >= 0) & (values <= largest)).all(), f"{name} leaves [0, {largest}]"
@@ -88,6 +105,14 @@ def test_outcome_is_missing_exactly_where_the_run_diverged(data):
         assert (np.isnan(data[name]) == has_diverged).all(), (
             f"{name} is missing for a run that did not diverge, or the reverse"
         )
+
+
+def test_gap_is_the_outcome_minus_that_of_the_baseline(data):
+    for name in set(merge.GAPS) & set(data):
+        outcome = name.removesuffix("_gap")
+        difference = data[outcome] - data[f"fresh_{outcome}"]
+        assert np.array_equal(data[name], difference, equal_nan=True), f"{name} is no difference"
+        assert (data[name].sel(arm=BASELINE).fillna(0) == 0).all(), "the baseline has a gap"
 
 
 def test_baseline_learns_late_tasks_as_well_as_early_ones(data):

@@ -3,14 +3,13 @@
 from plasticity.config import registry
 from plasticity.job import Job, start
 from plasticity.report.style import Style, save
-from plasticity.statistics.summaries import add_gaps
 from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 
 
 def main(job: Job) -> None:
     style = Style.read(job.path("style"))
-    datasets = {path.stem: add_gaps(netcdf.open_dataset(path)) for path in job.paths["datasets"]}
+    datasets = {path.stem: netcdf.open_dataset(path) for path in job.paths["datasets"]}
     tables = {path.stem: read_table(path) for path in job.paths["tables"]}
     plugin = registry.load("figures", job.settings["figure"])
     with style.applied():

@@ -36,6 +36,7 @@ from plasticity.statistics import (
     intervention_models,
     interventions,
     lead_lag,
+    merge,
     meta_analysis,
     population,
     prediction,
@@ -117,7 +118,7 @@ def setting(
         for name in outcomes.FRESH
         if name != "fresh_test_error"
     }
-    data = summaries.add_gaps(data.assign(baseline))
+    data = merge.add_gaps(data.assign(baseline))
     has_interventions = "none" in arms and tasks > 1
     return with_copies(data, table, seed) if has_interventions else data
 

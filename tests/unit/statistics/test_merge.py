@@ -1,5 +1,7 @@
 """Merge ensembles into a setting: every number keeps its run, and gaps are NaN."""
 
+import json
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -23,7 +25,14 @@ def run_numbers(arms, seeds, tasks):
     )
 
 
-def ensemble(arms, seeds, measured=range(TASKS), blocks=("hidden_1", "output", "all"), rank=3):
+def ensemble(
+    arms,
+    seeds,
+    measured=range(TASKS),
+    blocks=("hidden_1", "output", "all"),
+    rank=3,
+    hyperparameters=None,
+):
     """Build outcomes of all tasks and measures of some, whose values identify run and task."""
     run = ("arm", "seed", "task")
     coordinates = {"arm": arms, "seed": list(seeds)}
@@ -45,8 +54,9 @@ def ensemble(arms, seeds, measured=range(TASKS), blocks=("hidden_1", "output", "
         "evaluation_point": ["previous", "next"],
         "rank": range(rank),
     }
+    settings = {"settings": json.dumps({"arms": hyperparameters or [{} for _ in arms]})}
     return (
-        xr.Dataset(outcomes, coordinates | {"task": range(TASKS)}),
+        xr.Dataset(outcomes, coordinates | {"task": range(TASKS)}, settings),
         xr.Dataset(measures, coordinates | measure_coordinates),
     )
 
@@ -86,6 +96,51 @@ def test_outcomes_of_the_baseline_are_repeated_as_variables(outcome):
         np.testing.assert_array_equal(repeated, fresh[outcome].sel(arm="fresh"))
     assert "fresh" in data[f"fresh_{outcome}"].attrs["long_name"]
     assert ("fresh_test_error" in data) == (outcome == "test_error")
+
+
+def test_gap_to_the_baseline_is_stored_with_a_description(tmp_path):
+    data = merge(ensemble(["a", "b"], [0, 1]), ensemble(["fresh"], [0, 1]))
+    netcdf.write(data, tmp_path / "a.nc")
+    stored = netcdf.read(tmp_path / "a.nc")
+    for outcome in ("final_error", "online_error", "final_loss"):
+        gap = stored[f"{outcome}_gap"]
+        assert gap.dims == ("arm", "seed", "task")
+        assert (gap.sel(arm="a") == 100 * (ARM_NUMBERS["a"] - ARM_NUMBERS["fresh"])).all()
+        assert (gap.sel(arm="fresh") == 0).all()
+        assert "minus that of its baseline" in gap.attrs["long_name"]
+        assert gap.attrs["units"] == "1"
+    assert "test_error_gap" not in stored
+
+
+def test_numeric_hyperparameters_are_coordinates_of_the_arms(tmp_path):
+    data = merge(
+        ensemble(["none"], [0]),
+        ensemble(
+            ["a", "b"],
+            [0],
+            hyperparameters=[{"strength": 0.001, "kernels": "all"}, {"strength": 1, "rank": 5}],
+        ),
+        ensemble(["a+c"], [0], hyperparameters=[{"a.strength": 0.5}]),
+        ensemble(["fresh"], [0]),
+    )
+    netcdf.write(data, tmp_path / "a.nc")
+    stored = netcdf.read(tmp_path / "a.nc")
+    missing = np.nan
+    expected = {
+        "arm_strength": [missing, 0.001, 1, missing, missing],
+        "arm_rank": [missing, missing, 5, missing, missing],
+        "arm_a_strength": [missing, missing, missing, 0.5, missing],
+    }
+    assert {name for name in stored.coords if name.startswith("arm_")} == set(expected)
+    for name, values in expected.items():
+        assert stored[name].dims == ("arm",)
+        assert stored[name].dtype == np.float64
+        np.testing.assert_array_equal(stored[name], values)
+        assert stored[name].attrs["long_name"]
+        assert stored[name].attrs["units"]
+    assert "arm_kernels" not in stored.coords
+    strongest = stored.final_error.where(stored.arm_strength == 1, drop=True)
+    assert strongest.arm.values.tolist() == ["b"]
 
 
 def test_arms_with_another_architecture_have_a_baseline_of_their_own():

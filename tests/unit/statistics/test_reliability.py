@@ -12,6 +12,7 @@ from tiers import slow_except
 
 from plasticity.statistics import associations, null_models, reliability
 from plasticity.statistics.estimate import Estimate
+from plasticity.statistics.merge import add_gaps
 from plasticity.statistics.resampling import Draws
 from plasticity.statistics.setting_arrays import CompleteSeries, SettingArrays, Variant
 
@@ -101,9 +102,8 @@ def dataset(probes=None, margin=1.0):
     coordinates = {"arm": ["none", "fresh"], "evaluation_point": ["next"], "block": ["all"]}
     data = xr.Dataset(variables, coordinates)
     baseline = data.sel(arm="fresh", drop=True)
-    data = data.assign(
-        fresh_final_error=baseline["final_error"], fresh_online_error=baseline["online_error"]
-    )
+    fresh = {f"fresh_{name}": baseline[name] for name in ("final_error", "online_error")}
+    data = add_gaps(data.assign(fresh))
     if probes:
         settings = {"curvature": {"operators": {"ggn": {"probes": probes}}}}
         data = data.assign_attrs(settings=json.dumps(settings))

@@ -8,6 +8,7 @@ from treated_settings import TREATMENTS, Truth, treated_setting
 
 from plasticity.config.models import Statistics
 from plasticity.statistics import tables
+from plasticity.statistics.merge import add_gaps
 from plasticity.statistics.table_files import TEXT_COLUMNS, read_table
 
 RUN = ("arm", "seed", "task")
@@ -41,7 +42,7 @@ def draw_dataset(arms=("none", "l2(strength=0.1)", "fresh"), seeds=5, tasks=16, 
     data = xr.Dataset(variables, coordinates)
     baseline = data.sel(arm="fresh", drop=True)
     names = ("final_error", "online_error", "final_loss")
-    return data.assign({f"fresh_{name}": baseline[name] for name in names})
+    return add_gaps(data.assign({f"fresh_{name}": baseline[name] for name in names}))
 
 
 def with_one_diverged_seed():
@@ -101,7 +102,9 @@ STUDIES = {
 
 
 def with_test_error(data):
-    return data.assign(test_error=data["final_error"], fresh_test_error=data["fresh_final_error"])
+    return add_gaps(
+        data.assign(test_error=data["final_error"], fresh_test_error=data["fresh_final_error"])
+    )
 
 
 @pytest.fixture(scope="module", params=STUDIES)

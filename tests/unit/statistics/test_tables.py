@@ -15,6 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from plasticity.config.models import Statistics
 from plasticity.errors import StudyError
 from plasticity.statistics import hypotheses, resampling, summaries, tables
+from plasticity.statistics.merge import add_gaps
 from plasticity.statistics.setting_arrays import SettingArrays, problems_of
 from plasticity.statistics.table_files import read_table
 
@@ -49,7 +50,7 @@ def random_dataset(seed=0, seeds=SEEDS, tasks=TASKS):
     }
     data = xr.Dataset(variables, coordinates)
     baseline = data.sel(arm="fresh", drop=True)
-    return data.assign({f"fresh_{name}": baseline[name] for name in OUTCOMES})
+    return add_gaps(data.assign({f"fresh_{name}": baseline[name] for name in OUTCOMES}))
 
 
 def t_interval(values):
@@ -109,7 +110,7 @@ def test_gap_is_the_difference_to_the_baseline_of_the_same_seed_and_task(data, o
     if outcome == "test_error":
         data["test_error"] = data["final_error"] ** 2
         data["fresh_test_error"] = data["test_error"].sel(arm="fresh", drop=True)
-    table = summaries.outcomes({"s": data})
+    table = summaries.outcomes({"s": add_gaps(data)})
     gaps = data[outcome].sel(arm="none").values - data[outcome].sel(arm="fresh").values
     row = only_row(table, arm="none", outcome=f"{outcome}_gap", stage="all")
     assert row["mean"] == pytest.approx(gaps.mean())
@@ -538,7 +539,7 @@ def test_loss_of_a_setting_is_stated_with_the_error_of_the_baseline(data, loss, 
     data["final_error"][:] = 0.3 + 0.001 * data["final_error"].values
     data["final_error"].loc[{"arm": "none", "task": slice(TASKS - 2, None)}] += loss
     data["fresh_final_error"] = data["final_error"].sel(arm="fresh", drop=True)
-    sentence = statement_about_loss(data)
+    sentence = statement_about_loss(add_gaps(data))
     late = data["final_error"].sel(arm="none").values[:, -2:].mean(axis=1)
     low, high = t_interval(late)
     assert f"and {late.mean():.3f} on late ones (95 % interval {low:.2f} to {high:.2f})" in sentence

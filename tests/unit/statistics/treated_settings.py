@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from plasticity.config.models import arm_name
+from plasticity.statistics.merge import add_gaps
 
 FAMILIES = ("control", "restoring", "harmful", "preserving")
 COPY_STATUS = {"trained": 0, "diverged": 1, "run_diverged": 2, "unchanged": 3}
@@ -228,4 +229,4 @@ def _runs(
     data = xr.Dataset(variables, coordinates)
     baseline = data.sel(arm="fresh", drop=True)
     names = ("final_error", "online_error", "final_loss")
-    return data.assign({f"fresh_{name}": baseline[name] for name in names})
+    return add_gaps(data.assign({f"fresh_{name}": baseline[name] for name in names}))

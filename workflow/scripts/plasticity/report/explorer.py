@@ -14,7 +14,6 @@ from plasticity.config.models import FAMILIES
 from plasticity.errors import StudyError
 from plasticity.report import panels
 from plasticity.report.style import Style
-from plasticity.statistics.summaries import add_gaps
 from plasticity.statistics.treated_arrays import has_interventions
 from plasticity.training.outcomes import LOWER_IS_BETTER
 
@@ -221,7 +220,7 @@ def table(
     values = xr.Dataset(
         {
             measure: data[measure].sel(selection),
-            outcome: add_gaps(data)[outcome].sel(arm=list(arms)),
+            outcome: data[outcome].sel(arm=list(arms)),
         }
     )
     rows = values.reset_coords(drop=True).to_dataframe(dim_order=["arm", "seed", "task"])

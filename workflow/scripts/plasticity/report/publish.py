@@ -17,8 +17,8 @@ from plasticity.config.study import Study
 from plasticity.provenance import record
 from plasticity.report import panels
 from plasticity.report.style import Style
+from plasticity.statistics.merge import add_gaps
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
-from plasticity.statistics.summaries import add_gaps
 from plasticity.statistics.table_files import read_table
 from plasticity.storage import netcdf
 

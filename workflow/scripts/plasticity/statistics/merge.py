@@ -1,32 +1,46 @@
 """Merge the ensembles of a setting into one dataset."""
 
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
 
 from plasticity.config.models import baseline_of
 from plasticity.errors import StudyError
-from plasticity.training.outcomes import FRESH
+from plasticity.storage.netcdf import RUN, Variable
+from plasticity.training.outcomes import FRESH, LOWER_IS_BETTER, TABLE
 
 # Fill values of tasks without a measurement: the flag `not_asked_for`, and NaN for all others.
 FILL_VALUES = {"curvature_status": np.int8(3)}
 # Treated copies have dims of their own, because only some arms and tasks have copies.
 TREATED = "treated_"
+# The coordinate of a hyperparameter begins with it, because some have the name of a dim.
+HYPERPARAMETER = "arm_"
+GAPS = {
+    f"{name}_gap": Variable(
+        RUN,
+        "that of the arm minus that of its baseline on the same seed and task: "
+        f"{TABLE[name].meaning}",
+    )
+    for name in LOWER_IS_BETTER
+}
 
 
 def merge_ensembles(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Dataset]) -> xr.Dataset:
-    """Join all ensembles of a setting, and add to every arm the outcomes of its baseline.
+    """Join all ensembles of a setting; compare every arm with its baseline.
 
     Args:
-        outcomes: of each ensemble, dims ``(arm, seed, task)``.
+        outcomes: of each ensemble, dims ``(arm, seed, task)``. Its attribute `settings` has the
+            hyperparameters of its arms.
         measures: of the same ensembles in the same order. They may lack tasks, and spectra may have
             different lengths.
 
     Returns:
         All arms and seeds in the order of the ensembles. Missing measurements are NaN.
-        ``fresh_{outcome}`` is the outcome of the arm's baseline on the same seed and task.
+        ``fresh_{outcome}`` is the outcome of the arm's baseline on the same seed and task, and
+        ``{outcome}_gap`` the difference. ``arm_{hyperparameter}`` is a coordinate of the arms.
 
     Raises:
         StudyError: the arms do not have the same seeds and tasks.
@@ -45,7 +59,52 @@ def merge_ensembles(outcomes: Sequence[xr.Dataset], measures: Sequence[xr.Datase
             "runs: the arms of a setting do not have the same seeds and tasks "
             f"({error}). Delete the runs of this setting and start snakemake again."
         ) from error
-    return _with_baseline(merged)
+    return add_gaps(_with_baseline(merged)).assign_coords(_hyperparameters(outcomes, merged.arm))
+
+
+def add_gaps(data: xr.Dataset) -> xr.Dataset:
+    """Add ``{outcome}_gap``: the outcome minus that of the baseline on the same seed and task.
+
+    Args:
+        data: dataset of a setting.
+    """
+    gaps = {}
+    for name, variable in GAPS.items():
+        outcome = name.removesuffix("_gap")
+        if outcome in data:
+            gap = data[outcome] - data[f"fresh_{outcome}"]
+            gaps[name] = gap.transpose(*RUN).assign_attrs(variable.attributes)
+    return data.assign(gaps)
+
+
+def _hyperparameters(
+    outcomes: Sequence[xr.Dataset], arms: xr.DataArray
+) -> dict[str, tuple[str, np.ndarray, Mapping[str, object]]]:
+    """Collect the numeric hyperparameters that the config gives the arms.
+
+    Args:
+        outcomes: of each ensemble, as `merge_ensembles` takes them.
+        arms: of all ensembles.
+
+    Returns:
+        Coordinates of the arms by name; NaN where an arm has no such hyperparameter. In float64,
+        so that ``data.arm_strength == 0.001`` selects an arm.
+    """
+    values: dict[str, dict[str, float]] = {}
+    for outcome in outcomes:
+        settings = json.loads(outcome.attrs["settings"])
+        for arm, hyperparameters in zip(outcome.arm.values, settings["arms"], strict=True):
+            for key, value in hyperparameters.items():
+                if not isinstance(value, str):
+                    values.setdefault(key, {})[str(arm)] = float(value)
+    return {
+        HYPERPARAMETER + key.replace(".", "_"): (
+            "arm",
+            np.array([of_arms.get(str(arm), np.nan) for arm in arms.values]),
+            {"long_name": f"hyperparameter {key} of the arm, if it has one", "units": "1"},
+        )
+        for key, of_arms in sorted(values.items())
+    }
 
 
 def add_interventions(data: xr.Dataset, interventions: Sequence[xr.Dataset]) -> xr.Dataset:

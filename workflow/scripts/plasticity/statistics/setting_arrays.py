@@ -13,7 +13,7 @@ from scipy import stats
 from plasticity.config.models import is_baseline
 from plasticity.config.quantities import OUTCOMES, describe, preference, split_operator
 from plasticity.statistics.resampling import TAILS
-from plasticity.statistics.summaries import add_gaps, series
+from plasticity.statistics.summaries import series
 
 MIN_PROBLEMS = 3  # for an interval over problems
 MIN_TASKS = 6  # a correlation over fewer tasks is too uncertain to report
@@ -101,7 +101,6 @@ class SettingArrays:
             setting: name of the setting.
             data: dims ``(arm, seed, task, …)``, from `merge.merge_ensembles`.
         """
-        data = add_gaps(data)
         variants = []
         measures = []
         errors = {}

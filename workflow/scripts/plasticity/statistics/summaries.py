@@ -83,20 +83,6 @@ class StageMean:
         }
 
 
-def add_gaps(data: xr.Dataset) -> xr.Dataset:
-    """Add ``{outcome}_gap``: the outcome minus that of the baseline on the same seed and task.
-
-    Args:
-        data: dataset of a setting.
-    """
-    gaps = {}
-    for name in LOWER_IS_BETTER:
-        if name in data:
-            gap = data[name] - data[f"fresh_{name}"]
-            gaps[f"{name}_gap"] = gap.transpose("arm", "seed", "task")
-    return data.assign(gaps)
-
-
 def outcomes(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """Average the outcomes of every arm: early, late, over all tasks, and the change.
 
@@ -107,8 +93,7 @@ def outcomes(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
         One row per setting, arm, outcome and stage, with the columns of `StageMean`.
     """
     rows = []
-    for setting, without_gaps in datasets.items():
-        data = add_gaps(without_gaps)
+    for setting, data in datasets.items():
         names = [name for name in OUTCOMES if name in data]
         for arm in data.arm.values:
             for outcome in names:
@@ -134,8 +119,7 @@ def summary(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
         missing if curvature was only taken on the previous task's data.
     """
     rows = []
-    for setting, without_gaps in datasets.items():
-        data = add_gaps(without_gaps)
+    for setting, data in datasets.items():
         numbers = {name: data[name] for name in ("final_error", "final_error_gap")} | _ranks(data)
         for arm in data.arm.values:
             row: Row = {"setting": setting, "arm": arm}
