@@ -17,7 +17,7 @@ UV := .venv/uv/bin/uv
 # because its tests share what they build.
 PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help env run why origin audit reproduce explore orphans test test-slurm test-all lint bench lock
+.PHONY: help env run why origin audit reproduce explore orphans test test-slurm test-all lint bench docs lock
 
 help: ## list all commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -72,5 +72,11 @@ bench: env ## compare the speed with other code (3 min: ARGS=--quick)
 	(($${#scripts[@]})) || echo "There are no benchmarks in benchmarks/*.py."; \
 	for script in "$${scripts[@]}"; do echo "== $$script"; python "$$script" $(ARGS); done
 
-lock: env ## refresh the lock file with minimal changes (newest versions: ARGS=--upgrade)
-	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --group dev pyproject.toml -o $(LOCK) $(ARGS)
+docs: env ## build the documentation as a site in site/ (the first time: install envs/docs.txt)
+	@$(UV) venv --quiet --allow-existing --python .venv/bin/python .venv-docs
+	@$(UV) pip sync --quiet --python .venv-docs/bin/python --require-hashes envs/docs.txt
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+
+lock: env ## refresh the lock files with minimal changes (newest versions: ARGS=--upgrade)
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --group dev pyproject.toml -o $(LOCK) $(ARGS)
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --group docs -o envs/docs.txt $(ARGS)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Install the packages of envs/requirements.txt into .venv, if they changed. `make env` calls it in
-# the repository's folder.
+# Install the packages of envs/requirements.txt into .venv, if they changed, and make the library of
+# this folder importable there. `make env` calls it in the repository's folder.
 #
 # The new environment is built in .venv.new and replaces the old one when it is complete, so an
 # interrupted or failed installation changes nothing. The stamp is a hash of the lock file, not a
@@ -17,7 +17,7 @@ fail() {
     exit 1
 }
 
-wanted=$( { cat "$lock" && echo "uv $uv_version"; } | sha256sum | cut -d ' ' -f 1)
+wanted=$( { cat "$lock" && echo "uv $uv_version, link to the library"; } | sha256sum | cut -d ' ' -f 1)
 if [[ -f .venv/$stamp && $(< ".venv/$stamp") == "$wanted" ]]; then
     exit 0
 fi
@@ -41,6 +41,16 @@ rm -rf .venv.new
 .venv.new/uv/bin/pip install --quiet --disable-pip-version-check --only-binary :all: "uv==$uv_version"
 .venv.new/uv/bin/uv venv --quiet --relocatable --allow-existing --python "$python" .venv.new
 .venv.new/uv/bin/uv pip sync --quiet --compile-bytecode --python .venv.new/bin/python --require-hashes "$lock"
+
+# A path file, because an editable installation would also make the entries in workflow/scripts
+# importable. The link is not in site-packages itself, where `uv pip install .` would follow it, and
+# `uv pip uninstall plasticity` would then delete the library. Both are relative, because the folder
+# may be moved.
+mkdir .venv.new/library
+ln -s ../../workflow/scripts/plasticity .venv.new/library/plasticity
+for packages in .venv.new/lib/python*/site-packages; do
+    echo ../../../library > "$packages/plasticity.pth"
+done
 echo "$wanted" > ".venv.new/$stamp"
 
 rm -rf .venv.old

@@ -1,5 +1,6 @@
 """pyproject.toml, the lock file and the conda environment agree, and the packages work together."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -52,8 +53,9 @@ def pins(**machine: str) -> dict[str, str]:
 
 def direct_requirements() -> dict[str, Requirement]:
     """Return the requirements in pyproject.toml by name."""
-    texts = PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"]
-    requirements = map(Requirement, texts)
+    project, groups = PROJECT["project"], PROJECT["dependency-groups"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values(), groups["dev"]]
+    requirements = map(Requirement, itertools.chain.from_iterable(lists))
     return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
 

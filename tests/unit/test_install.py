@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ cat > "$3/bin/uv" <<'END'
 #!/bin/bash
 echo "uv $*" >> calls
 [[ $1 == venv ]] || [[ ! -e broken ]] || exit 2
-mkdir -p .venv.new/bin
+mkdir -p .venv.new/bin .venv.new/lib/python3.11/site-packages
 echo new > .venv.new/bin/version
 END
 chmod +x "$3/bin/pip" "$3/bin/uv"
@@ -93,6 +94,26 @@ def test_new_environment_is_installed_from_the_lock_file(folder):
     assert sorted(path.name for path in folder.root.iterdir() if path.name.startswith(".venv")) == [
         ".venv"
     ]
+
+
+def test_new_environment_imports_the_library_of_its_folder(folder):
+    """Also after the folder was moved, and without the entries next to the library."""
+    library = folder.root / "workflow/scripts/plasticity"
+    library.mkdir(parents=True)
+    (library / "__init__.py").touch()
+    (library.parent / "entry.py").touch()
+    assert folder.install().returncode == 0
+    moved = folder.root.rename(folder.root.with_name("moved"))
+    packages = moved / ".venv/lib/python3.11/site-packages"
+    program = (
+        f"import site; site.addsitedir({str(packages)!r})\n"
+        "import importlib.util, plasticity; print(plasticity.__file__)\n"
+        "print(importlib.util.find_spec('entry'))"
+    )
+    command = [sys.executable, "-I", "-S", "-c", program]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert Path(lines[0]).resolve() == moved / "workflow/scripts/plasticity/__init__.py"
+    assert lines[1] == "None"
 
 
 def test_lock_file_with_the_same_content_installs_nothing(installed):

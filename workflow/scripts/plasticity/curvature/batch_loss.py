@@ -196,9 +196,13 @@ class BatchLoss:
             Shape ``(*run, n)``, with its autograd graph.
         """
         with torch.enable_grad():
-            if len(self.output_shape) != 1:
-                outputs = outputs.reshape(*outputs.shape[:-1], *self.output_shape)
-            return self.loss(outputs, targets)
+            return self.loss(self.unflatten(outputs), targets)
+
+    def unflatten(self, outputs: Tensor) -> Tensor:
+        """Give flat outputs ``(*run, n, output)`` the shape that the network returned."""
+        if len(self.output_shape) == 1:
+            return outputs
+        return outputs.reshape(*outputs.shape[:-1], *self.output_shape)
 
     def sample_losses(self, outputs: Tensor) -> Tensor:
         """Compute the loss of each sample from flat outputs, shape ``(*run, n)``."""

@@ -7,8 +7,9 @@ docs/curvature.md.
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,10 +19,14 @@ from plasticity.curvature.blocks import blocks_of
 from plasticity.curvature.gram import GramMatrices
 from plasticity.curvature.lanczos import Product, Quadrature, stochastic_lanczos_quadrature
 from plasticity.curvature.spectrum import Spectrum
+from plasticity.curvature.torch_loss import PerSampleLoss, per_sample
 from plasticity.errors import StudyError
 from plasticity.log import warn_once
 from plasticity.models.ensemble import is_batchable
 from plasticity.models.normalization import BatchNorm
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 VECTORS = 64  # vectors that a dense matrix is built from at a time
 ROUND_OFF = 1e3  # eigenvalues are equal within so many machine precisions of the largest
@@ -80,7 +85,7 @@ class Operator(ABC):
         network: nn.Module,
         inputs: Tensor,
         targets: Tensor,
-        loss: Loss,
+        loss: Loss | nn.Module,
         tensors: Mapping[str, Tensor] | None = None,
         *,
         check: bool = True,
@@ -91,7 +96,8 @@ class Operator(ABC):
             network: a module; the operator acts on its trainable parameters.
             inputs: shape ``(*run, n, …)``.
             targets: shape ``(*run, n, …)``.
-            loss: per-sample loss, called as ``loss(outputs, targets)``, shape ``(*run, n)``.
+            loss: per-sample loss, called as ``loss(outputs, targets)``, shape ``(*run, n)``, or a
+                loss of torch such as ``nn.CrossEntropyLoss()``, whose per-sample form is used.
             tensors: parameters of several runs by name, shapes ``(run, …)``, requiring gradients.
                 They replace the network's own; the network must broadcast over runs.
             check: whether to check that two evaluations agree and that samples are independent.
@@ -99,11 +105,13 @@ class Operator(ABC):
 
         Raises:
             StudyError: if losses, gradients or products differ between two evaluations, if the
-                loss of one sample depends on others, or if the network cannot stack runs.
+                loss of one sample depends on others, if a loss of torch has no per-sample form, or
+                if the network cannot stack runs.
         """
-        self.batch = BatchLoss(network, inputs, targets, loss, tensors)
+        loss_of_samples = per_sample(loss, sample_dim=0 if tensors is None else 1)
+        self.batch = BatchLoss(network, inputs, targets, loss_of_samples, tensors)
         if check:
-            self._check_loss_shape()
+            self._check_loss()
             self._check_repeatability()
             self._check_independence_of_samples()
             self._check_symmetry()
@@ -130,6 +138,64 @@ class Operator(ABC):
     def blocks(self) -> dict[str, list[str]]:
         """List the layers of each block: every layer alone, the last two, all."""
         return blocks_of(self.batch.network)
+
+    def as_linear_operator(self, layers: Sequence[str] | None = None) -> "LinearOperator":
+        """Return the operator on some layers in the form that the solvers of scipy take.
+
+        Example: ``scipy.sparse.linalg.eigsh(operator.as_linear_operator(), k=3)``.
+
+        Args:
+            layers: by default all. A vector holds their parameters one after another, in the order
+                of these layers and of ``network.named_parameters()``.
+
+        Returns:
+            A symmetric operator of shape ``(d, d)``, with the dtype of the network.
+
+        Raises:
+            StudyError: if a layer is unknown, if the operator is of several runs, or, in a product,
+                if a vector is complex or torch lacks a second derivative.
+        """
+        # The import takes a quarter of a second, and no job of a study needs it.
+        from scipy.sparse.linalg import LinearOperator
+
+        layers = list(self.batch.layers) if layers is None else layers
+        self._check_blocks({"linear operator": layers})
+        if self.batch.run_shape:
+            raise StudyError(
+                f"a linear operator is of one network, and this {self.NAME} is of "
+                f"{self.batch.runs} runs: build one operator per run"
+            )
+        size = self.batch.size_of(layers)
+        dtype = torch.empty(0, dtype=self.batch.vector_like.dtype).numpy().dtype
+        product = self.product(layers)
+
+        def multiply(columns: np.ndarray) -> np.ndarray:
+            if np.iscomplexobj(columns):
+                raise StudyError(
+                    f"the {self.NAME} multiplies real vectors, and this one is complex"
+                )
+            # a copy, because torch takes neither negative strides nor arrays to read only
+            vectors = torch.from_numpy(np.array(columns.T, dtype=dtype, order="C"))
+            parts = vectors.to(self.batch.vector_like).split(VECTORS)
+            try:
+                products = [product(part).detach() for part in parts]
+            except RuntimeError as error:
+                if not _is_missing_derivative(error):
+                    raise
+                raise self._second_derivatives_error(error) from error
+            return torch.cat(products).T.cpu().numpy()
+
+        def multiply_one(vector: np.ndarray) -> np.ndarray:
+            return multiply(vector.reshape(-1, 1)).reshape(vector.shape)
+
+        return LinearOperator(
+            (size, size),
+            matvec=multiply_one,
+            rmatvec=multiply_one,
+            matmat=multiply,
+            rmatmat=multiply,
+            dtype=dtype,
+        )
 
     def spectra(
         self,
@@ -387,9 +453,12 @@ class Operator(ABC):
                         f"layers: {known}"
                     )
 
-    def _check_loss_shape(self) -> None:
-        """Check that the loss has one value per sample."""
-        shape = self.batch.sample_losses(self.batch.outputs()).shape
+    def _check_loss(self) -> None:
+        """Check that the loss has one value per sample, and that they make up a loss of torch."""
+        outputs = self.batch.outputs()
+        if isinstance(self.batch.loss, PerSampleLoss):
+            self.batch.loss.check(self.batch.unflatten(outputs), self.batch.targets)
+        shape = self.batch.sample_losses(outputs).shape
         expected = self.batch.inputs.shape[: self.batch.sample_dim + 1]
         if shape != expected:
             raise StudyError(
@@ -428,10 +497,14 @@ class Operator(ABC):
             if not _is_missing_derivative(error):
                 raise
             if self.gram_matrices() is None:
-                raise StudyError(
-                    f"the {self.NAME} needs second derivatives, and torch has none here: {error}"
-                ) from error
+                raise self._second_derivatives_error(error) from error
         return values
+
+    def _second_derivatives_error(self, error: RuntimeError) -> StudyError:
+        """Say that torch lacks the second derivative of a function."""
+        return StudyError(
+            f"the {self.NAME} needs second derivatives, and torch has none here: {error}"
+        )
 
     def _check_symmetry(self) -> None:
         """Check that u·(A v) = v·(A u) for random u and v.
