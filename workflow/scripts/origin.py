@@ -90,7 +90,7 @@ def print_record(record: Record) -> None:
     if record.changed:
         commit += ", changed since"
     print(
-        f"{INDENT}made by {record.source}, commit {commit}; "
+        f"{INDENT}made by {record.source}, commit {commit}, release {record.release or 'unknown'}; "
         f"code {code} ({len(files)} files), {packages}"
     )
     if record.settings:

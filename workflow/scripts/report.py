@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from plasticity import log
+from plasticity import __version__, log
 from plasticity.atomic import atomic_write
 from plasticity.errors import StudyError
 from plasticity.job import Job, start
@@ -30,7 +30,7 @@ def quoted(job: Job) -> dict[str, str]:
     trained_with = [
         json.loads(netcdf.open_dataset(path).attrs["versions"]) for path in job.paths["datasets"]
     ]
-    drawn_with = {name: version(name) for name in DRAWN_WITH}
+    drawn_with = {"plasticity": __version__} | {name: version(name) for name in DRAWN_WITH}
     cost = latex.cost(job.path("benchmarks"), latex.ALL_STAGES)
     texts = captions.quoted(job.settings, read_table(job.path("statements")))
     texts["versions"] = captions.versions(trained_with, drawn_with)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import plasticity
 from plasticity.errors import StudyError
 from plasticity.provenance import code_digest
 
@@ -372,6 +373,14 @@ def test_code_reads_no_type_hints_except_those_of_fields():
         reads_fields = {LIBRARY / "training/method.py", LIBRARY / "config/schema.py"}
         allowed = {"get_type_hints"} if path in reads_fields else set()
         assert readers & words <= allowed, path
+
+
+def test_release_is_in_no_code_digest():
+    assert (LIBRARY / "VERSION").read_text().strip() == plasticity.__version__
+    for entry in sorted(code_digest.SCRIPTS.glob("*.py")):
+        digest = code_digest.code_digest(entry)
+        assert all(name.endswith(".py") for name in digest if "/" in name)
+        assert "plasticity" not in digest
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(LIBRARY)))

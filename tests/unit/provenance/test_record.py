@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import plasticity
 from plasticity.errors import StudyError
 from plasticity.provenance import code_digest, lineage, record
 
@@ -52,8 +53,17 @@ def test_record_has_the_path_of_its_result_and_tells_how_it_was_computed(root):
     assert content["settings"] == {"lr": 1}
     assert content["code"] == {"train.py": "0f", "torch": "2"}
     assert (content["commit"], content["changed"]) == ("", False), "this is no git repository"
+    assert content["release"] == plasticity.__version__
     assert vars(record.read(path)) == content
     assert not list(location.parent.glob("*.part"))
+
+
+def test_record_without_a_release_is_read(root):
+    path = write_result("data/x.nc", "data", source="prepare")
+    content = json.loads(record.record_path(path).read_text())
+    del content["release"]
+    record.record_path(path).write_text(json.dumps(content))
+    assert record.read(path).release == ""
 
 
 def test_portable_name_is_relative_to_the_study_or_to_the_repository(root):

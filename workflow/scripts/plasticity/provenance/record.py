@@ -2,8 +2,8 @@
 
 `results/{study}/provenance/` has one JSON file for each result, under the path of the result. A
 result whose checksum differs from its record was edited or copied incompletely, and no job accepts
-it as input. The record names the git commit. The result does not, because equal code must give
-equal bytes. Standard library only.
+it as input. The record names the git commit and the release. The result does not, because equal
+code must give equal bytes. Standard library only.
 """
 
 import errno
@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import plasticity
 from plasticity.atomic import atomic_write, explain_write_errors
 from plasticity.errors import StudyError
 from plasticity.provenance import code_digest
@@ -34,6 +35,7 @@ class Record:
         inputs: checksums of the input files by name.
         commit: that git had checked out; empty without a git repository.
         changed: whether files differed from that commit.
+        release: version of the library; empty in records of before it had one.
     """
 
     sha256: str
@@ -44,6 +46,7 @@ class Record:
     inputs: dict[str, str]
     commit: str
     changed: bool
+    release: str = ""
 
 
 def digest(path: Path) -> str:
@@ -118,6 +121,7 @@ def write(outputs: Sequence[Path], stamp: Mapping[str, str], inputs: Mapping[str
             inputs=dict(inputs),
             commit=commit,
             changed=changed,
+            release=plasticity.__version__,
         )
         text = json.dumps(asdict(record), indent=1, sort_keys=True) + "\n"
         with atomic_write(location) as part, explain_write_errors(location):

@@ -137,6 +137,7 @@ def _provenance(results: Path, command: str) -> dict[str, object]:
     provenance: dict[str, Any] = {"command": command, "cores": os.cpu_count()}
     made_by = record.read(results / "tables" / "statements.csv")
     if made_by:
+        provenance["release"] = made_by.release
         provenance["commit"] = made_by.commit
         provenance["files_changed_since"] = made_by.changed
         provenance["versions"] = made_by.versions
