@@ -17,7 +17,11 @@ fail() {
     exit 1
 }
 
-wanted=$( { cat "$lock" && echo "uv $uv_version, link to the library"; } | sha256sum | cut -d ' ' -f 1)
+sha256() { # macOS has only shasum
+    if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi | cut -d ' ' -f 1
+}
+
+wanted=$( { cat "$lock" && echo "uv $uv_version, link to the library"; } | sha256)
 if [[ -f .venv/$stamp && $(< ".venv/$stamp") == "$wanted" ]]; then
     exit 0
 fi
