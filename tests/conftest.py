@@ -58,8 +58,11 @@ def imported_files():
 def record():
     if "--code" not in sys.argv[:-1]:
         return
-    with open(sys.argv[sys.argv.index("--code") + 1]) as file:
-        digest = json.load(file)
+    code = sys.argv[sys.argv.index("--code") + 1]
+    if not code.startswith("{"):
+        with open(code) as file:
+            code = file.read()
+    digest = json.loads(code)
     missing = sorted(imported_files() - set(digest))
     with open(os.environ["IMPORT_RECORDS"], "a") as records:
         records.write(json.dumps([sys.argv[0], missing]) + "\\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from snakemake.utils import QuotedFormatter
 
-from plasticity.provenance.param_file import FOLDER, ParamFile
+from plasticity.provenance.param_file import FOLDER, ParamFile, text_of
 
 TEXT = '{"a": "it\'s", "b": [1, 2]}'
 
@@ -45,3 +45,7 @@ def test_recorded_text_is_that_of_a_plain_param():
     assert repr(ParamFile(TEXT, is_written=True)) == repr(TEXT)
     assert ParamFile(TEXT, is_written=True) == ParamFile(TEXT, is_written=False)
     assert ParamFile(TEXT, is_written=True) != ParamFile("{}", is_written=True)
+
+
+def test_text_of_a_param_is_the_same_for_both_ways_to_pass_it():
+    assert text_of(ParamFile(TEXT, is_written=False)) == text_of(TEXT) == TEXT

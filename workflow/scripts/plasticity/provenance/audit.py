@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from plasticity.errors import StudyError
 from plasticity.provenance import lineage, rerun_reasons
+from plasticity.provenance.param_file import text_of
 from plasticity.provenance.record import digest, read, record_path
 
 # while this environment variable is set, the launcher does not register copied results
@@ -245,8 +246,8 @@ def _changes(path: Path, job: Any) -> list[str]:
         ]
     then = {"settings": record.settings, "code": record.code}
     now = {
-        "settings": json.loads(getattr(job.params, "settings", "{}")),
-        "code": json.loads(job.params.code),
+        "settings": json.loads(text_of(getattr(job.params, "settings", "{}"))),
+        "code": json.loads(text_of(job.params.code)),
     }
     changed = [key for key in now if then[key] != now[key]]
     return rerun_reasons.describe_changes(

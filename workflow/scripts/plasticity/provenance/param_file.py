@@ -39,3 +39,8 @@ class ParamFile(dict[str, str]):
             with atomic_write(self.path) as part:
                 part.write_text(self["text"], encoding="utf-8")
         return str(self.path)
+
+
+def text_of(param: ParamFile | str) -> str:
+    """Return the JSON of a param, which a rule passes by a file or as text."""
+    return param["text"] if isinstance(param, ParamFile) else param
