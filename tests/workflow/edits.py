@@ -371,7 +371,7 @@ CODE: dict[str, Edit] = {
     ),
     "the interactive page": Edit(add_code(f"{LIBRARY}/report/explorer.py"), set()),
     "a rule's command": Edit(
-        replace_text("workflow/rules/gather.smk", "python workflow", "nice python workflow"),
+        replace_text("workflow/rules/gather.smk", 'python "$', 'nice python "$'),
         GATHERED,
     ),
     "a rule's memory": Edit(

@@ -192,7 +192,14 @@ def address(tiny_study):
         key: value for key, value in tiny_study.env.items() if not key.lower().endswith("_proxy")
     }
     server = subprocess.Popen(
-        [sys.executable, "workflow/scripts/explore.py", tiny_study.results, "--port", str(port)],
+        [
+            sys.executable,
+            "workflow/scripts/explore.py",
+            "--study",
+            tiny_study.results,
+            "--port",
+            str(port),
+        ],
         cwd=tiny_study.root,
         env=env,
     )
@@ -233,8 +240,9 @@ def test_choices_in_the_explorer_change_its_plots(browser, address):
 
 
 def test_explorer_of_a_folder_without_results_is_refused(project_without_results):
+    (project_without_results.root / "results/nothing").mkdir(parents=True)
     process = project_without_results.run(
-        "python", "workflow/scripts/explore.py", "results/nothing"
+        "python", "workflow/scripts/explore.py", "--study", "results/nothing"
     )
     assert process.returncode == 2
     assert "results/nothing/datasets has no setting. Run the study first" in process.stdout

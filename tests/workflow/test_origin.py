@@ -172,7 +172,7 @@ def test_edited_result_stops_jobs_that_read_it_until_it_is_deleted(built_copy, t
 
 def reproduce(project, *options):
     """Compare the tiny study with its reference."""
-    return project.run("python", "workflow/scripts/reproduce.py", "tiny", *options)
+    return project.run("python", "workflow/scripts/reproduce.py", *options)
 
 
 def use_fewer_draws(config):

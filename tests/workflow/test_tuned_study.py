@@ -84,7 +84,7 @@ def was_computed(project, seed, stage):
     """Return whether the last job computed all tasks; otherwise it restored an earlier result."""
     log = read_log(project, seed, stage)
     was_restored = "restored from" in log and "nothing is computed" in log
-    has_computed = f": {TASKS} of {TASKS}, " in log
+    has_computed = f": task {TASKS}/{TASKS}, " in log
     assert was_restored != has_computed, log
     return has_computed
 
