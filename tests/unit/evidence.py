@@ -508,8 +508,8 @@ settings** without an intervention, and the effective rank of the Fisher falls i
 these {len(lost)}. Within runs their correlation is {format_range(correlations)}.
 - **The rank is not shown to be the cause.** The declared test against a shared trend is
 {hypothesis_verdicts("rank")}.
-- **In an experiment it goes with plasticity.** Over treated copies of a checkpoint in the
-[default study](docs/results/digits.md), Kendall's τ of the rank and the error to come is
+- **In an experiment a larger rank predicts a smaller error.** Among treated copies of a checkpoint
+in the [default study](docs/results/digits.md), Kendall's τ of the rank and the error to come is
 {format_range(rank)}. That of the feature rank is {format_range(features)}.
 - **{len(methods_that_keep_plasticity())} of {len(compared_methods())} methods keep plasticity** in
 all three MNIST settings where we compared them. See [the evidence](docs/results/evidence.md).
