@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from plasticity.config.models import UNTREATED
 from plasticity.statistics.resampling import TAILS, Draws
 from plasticity.statistics.treated_arrays import (
     MIN_COPIES,
-    REFERENCE,
     SeedMeans,
     TreatedArrays,
     average_over_seeds,
@@ -67,7 +67,7 @@ def mediation(settings: Sequence[TreatedArrays], draws: Draws) -> pd.DataFrame:
     for arrays in settings:
         if arrays.measures and arrays.outcomes:
             table = _rows_of_setting(arrays, draws)
-            tables.append(table[table["treatment"] != REFERENCE])
+            tables.append(table[table["treatment"] != UNTREATED])
     return join_tables(tables, COLUMNS)
 
 

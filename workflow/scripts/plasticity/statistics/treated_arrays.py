@@ -12,13 +12,12 @@ from typing import Self
 import numpy as np
 import xarray as xr
 
-from plasticity.config.models import method_of
+from plasticity.config.models import UNTREATED, method_of
 from plasticity.config.quantities import OUTCOMES, preference
+from plasticity.statistics.merge import TREATED
 from plasticity.statistics.resampling import Draws, interval
 from plasticity.statistics.summaries import NO_MEASURES
 
-PREFIX = "treated_"
-REFERENCE = "none"  # the copy that nothing was done to
 EVALUATION_POINT = "next"  # where copies are measured
 ALL_TASKS = "all"  # the mean over all treated tasks
 MIN_COPIES = 6  # a rank correlation over fewer copies is too uncertain to report
@@ -72,12 +71,12 @@ class TreatedArrays:
             setting: name of the setting.
             data: from `merge.merge_ensembles`, with interventions.
         """
-        statuses = _words(data[f"{PREFIX}copy_status"].transpose(*COPY_DIMS))
+        statuses = _words(data[f"{TREATED}copy_status"].transpose(*COPY_DIMS))
         is_trained = statuses == "trained"
         measures: dict[str, tuple[str, np.ndarray]] = {}
         outcomes: dict[str, np.ndarray] = {}
         for full_name, values in data.data_vars.items():
-            name = str(full_name).removeprefix(PREFIX)
+            name = str(full_name).removeprefix(TREATED)
             if name == full_name or name == "copy_status":
                 continue
             if "block" not in values.dims:
@@ -131,7 +130,7 @@ class TreatedArrays:
     @property
     def reference(self) -> int:
         """Index of the copy that nothing was done to."""
-        return self.copies.index(REFERENCE)
+        return self.copies.index(UNTREATED)
 
     @property
     def treatments(self) -> list[str]:
@@ -179,7 +178,7 @@ class TreatedArrays:
 
 def has_interventions(data: xr.Dataset) -> bool:
     """Tell whether a setting's dataset has treated copies."""
-    return f"{PREFIX}copy_status" in data
+    return f"{TREATED}copy_status" in data
 
 
 def _words(codes: xr.DataArray) -> np.ndarray:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from plasticity.config.models import UNTREATED
 from plasticity.config.quantities import describe
 from plasticity.statistics.resampling import Draws
 from plasticity.statistics.setting_arrays import compute_change
 from plasticity.statistics.treated_arrays import (
-    REFERENCE,
     SeedMeans,
     TreatedArrays,
     average_over_seeds,
@@ -126,7 +126,7 @@ def find_intervention_counterexamples(
         if not (claimed and arrays.outcomes):
             continue
         table = _counterexamples_of_setting(arrays, claimed, draws, lost, moved)
-        tables.append(table[table["treatment"] != REFERENCE])
+        tables.append(table[table["treatment"] != UNTREATED])
     table = join_tables(tables, COUNTEREXAMPLE_COLUMNS)
     is_against = table["kind"].isin([NOT_NECESSARY, NOT_SUFFICIENT])
     order = np.argsort(~is_against.to_numpy(dtype=bool), kind="stable")
