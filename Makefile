@@ -98,7 +98,8 @@ bench: env ## compare the speed with other code (3 min: ARGS=--quick)
 docs: env ## build the documentation as a site in site/ (the first time: install envs/docs.txt)
 	@$(UV) venv --quiet --allow-existing --python .venv/bin/python .venv-docs
 	@$(UV) pip sync --quiet --python .venv-docs/bin/python --require-hashes envs/docs.txt
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+	@# not --quiet: then --strict overlooks warnings
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 lock: env ## refresh the lock files with minimal changes (newest versions: ARGS=--upgrade)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --group dev pyproject.toml -o $(LOCK) $(ARGS)

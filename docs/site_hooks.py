@@ -14,7 +14,9 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 INDEX = "index.md"
-LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+# The text of a link can be a picture, as in a badge: [![text](picture)](target).
+TEXT = r"(?P<text>(?:!\[[^\]]*\]\([^)]*\)|[^\]])*)"
+LINK = re.compile(rf"(?<!!)\[{TEXT}\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
