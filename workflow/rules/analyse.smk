@@ -8,8 +8,6 @@ rule analyse:
         targets("tables/{table}.csv", table=TABLES),
     log:
         log_file("tables"),
-    benchmark:
-        benchmark_file("tables")
     localrule: True
     conda:
         ENVIRONMENT

@@ -14,7 +14,7 @@ rule check:
     log:
         log_file("checks"),
     benchmark:
-        benchmark_file("checks")
+        result("benchmarks/checks.tsv")
     localrule: True
     conda:
         ENVIRONMENT

@@ -27,7 +27,7 @@ os.environ.update(PLASTICITY_ROOT=str(ROOT))  # commands have the same text in e
 SCRIPTS = ROOT / "workflow" / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from plasticity import endings, gpu, slurm
+from plasticity import endings, fork_server, gpu, slurm
 from plasticity.config import files, layers, names, registry
 from plasticity.config.models import parts
 from plasticity.config.study import BLOCK, as_json, block_seeds, finished_blocks, read
@@ -271,13 +271,12 @@ def result(path):
 
 
 def log_file(name):
-    """Return the path of a log; the name may contain wildcards."""
+    """Return the path of a log; the name may contain wildcards.
+
+    A job writes its time and memory to the file of the same name in `benchmarks`, because Snakemake
+    would measure the process that waits for the fork server.
+    """
     return result(f"logs/{name}.log")
-
-
-def benchmark_file(name):
-    """Return the path of a benchmark; the name may contain wildcards."""
-    return result(f"benchmarks/{name}.tsv")
 
 
 def targets(pattern, **wildcards):
@@ -550,6 +549,8 @@ def before_jobs():
         raise WorkflowError(slurm.unfinished_jobs_message(unfinished))
     # those of the last run were kept, so that its commands could be run by hand
     shutil.rmtree(param_file.FOLDER, ignore_errors=True)
+    if workflow.executor_plugin.name == "local":
+        fork_server.start()
     if not uses_slurm:
         return
     missing = slurm.missing_settings_message(SITE)

@@ -14,8 +14,6 @@ rule measure_ensemble:
         result("runs/{setting}/{method}/{seeds}/measures.nc"),
     log:
         log_file("runs/{setting}/{method}/{seeds}/curvature"),
-    benchmark:
-        benchmark_file("runs/{setting}/{method}/{seeds}/curvature")
     conda:
         ENVIRONMENT
     threads: 1

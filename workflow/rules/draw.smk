@@ -26,8 +26,6 @@ for name in FIGURES:
             result(f"figures/{name}.png"),
         log:
             log_file(f"figures/{name}"),
-        benchmark:
-            benchmark_file(f"figures/{name}")
         localrule: True
         conda:
             ENVIRONMENT

@@ -14,8 +14,6 @@ rule gather:
         result("datasets/{setting}.nc"),
     log:
         log_file("datasets/{setting}"),
-    benchmark:
-        benchmark_file("datasets/{setting}")
     localrule: True
     conda:
         ENVIRONMENT

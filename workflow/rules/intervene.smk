@@ -14,8 +14,6 @@ rule treat_ensemble:
         result("runs/{setting}/{method}/{seeds}/interventions.nc"),
     log:
         log_file("runs/{setting}/{method}/{seeds}/intervene"),
-    benchmark:
-        benchmark_file("runs/{setting}/{method}/{seeds}/intervene")
     conda:
         ENVIRONMENT
     threads: 1  # as in training, which an untreated copy repeats to the bit

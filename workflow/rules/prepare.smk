@@ -10,8 +10,6 @@ rule prepare:
         result("data/{dataset}.nc"),
     log:
         log_file("data/{dataset}"),
-    benchmark:
-        benchmark_file("data/{dataset}")
     localrule: True
     conda:
         ENVIRONMENT

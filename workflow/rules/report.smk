@@ -11,8 +11,6 @@ rule report:
         result("report.html"),
     log:
         log_file("report"),
-    benchmark:
-        benchmark_file("report")
     localrule: True
     conda:
         ENVIRONMENT

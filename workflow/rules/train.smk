@@ -14,8 +14,6 @@ rule train_ensemble:
         checkpoints=result("runs/{setting}/{method}/{seeds}/checkpoints.nc"),
     log:
         log_file("runs/{setting}/{method}/{seeds}/train"),
-    benchmark:
-        benchmark_file("runs/{setting}/{method}/{seeds}/train")
     conda:
         ENVIRONMENT
     threads: 1  # the sorting of the Wasserstein penalty uses every further core that it may

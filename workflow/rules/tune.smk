@@ -13,8 +13,6 @@ rule tune_ensemble:
         result("tuning/{setting}/{method}/{seeds}/outcomes.nc"),
     log:
         log_file("tuning/{setting}/{method}/{seeds}/tune"),
-    benchmark:
-        benchmark_file("tuning/{setting}/{method}/{seeds}/tune")
     conda:
         ENVIRONMENT
     threads: 1  # the sorting of the Wasserstein penalty uses every further core that it may
@@ -42,8 +40,6 @@ rule lengthen_grid:
         result("tuning/{setting}/{method}/lengthened/outcomes.nc"),
     log:
         log_file("tuning/{setting}/{method}/lengthen"),
-    benchmark:
-        benchmark_file("tuning/{setting}/{method}/lengthen")
     conda:
         ENVIRONMENT
     threads: 1
@@ -70,8 +66,6 @@ rule choose_arm:
         result("tuning/{setting}/{method}/choice.json"),
     log:
         log_file("tuning/{setting}/{method}/choose"),
-    benchmark:
-        benchmark_file("tuning/{setting}/{method}/choose")
     localrule: True
     conda:
         ENVIRONMENT

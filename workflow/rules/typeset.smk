@@ -15,8 +15,6 @@ rule typeset:
         targets("tables/{table}.{format}", table=TYPESET, format=["csv", "tex"]),
     log:
         log_file("typeset"),
-    benchmark:
-        benchmark_file("typeset")
     localrule: True
     conda:
         ENVIRONMENT
@@ -50,8 +48,6 @@ for page in PAGES:
             ),
         log:
             log_file(f"tables/{page}"),
-        benchmark:
-            benchmark_file(f"tables/{page}")
         localrule: True
         conda:
             ENVIRONMENT

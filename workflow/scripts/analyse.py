@@ -1,17 +1,22 @@
 """Analyse the settings of a study: one tidy CSV file per table."""
 
-import json
+from __future__ import annotations
 
-import xarray as xr
+import json
+from typing import TYPE_CHECKING
 
 from plasticity.atomic import atomic_write, explain_write_errors
-from plasticity.config.models import Statistics
 from plasticity.job import Job, start
-from plasticity.statistics import summaries, tables
-from plasticity.storage import netcdf
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def main(job: Job) -> None:
+    from plasticity.config.models import Statistics
+    from plasticity.statistics import summaries, tables
+    from plasticity.storage import netcdf
+
     datasets = {path.stem: netcdf.read(path) for path in job.paths["datasets"]}
     tables_by_name = tables.build_tables(datasets, Statistics.of(job.settings))
     tables_by_name["tuning"] = summaries.tuning(*read_tuning(job))
@@ -25,6 +30,8 @@ def read_tuning(
     job: Job,
 ) -> tuple[dict[tuple[str, str], list[xr.Dataset]], dict[tuple[str, str], dict[str, object]]]:
     """Read the outcomes on the tuning seeds and the choices, by setting and method."""
+    from plasticity.storage import netcdf
+
     outcomes: dict[tuple[str, str], list[xr.Dataset]] = {}
     for path in job.paths["tuned_on"]:  # tuning/{setting}/{method}/{seeds}/outcomes.nc
         setting, method = path.parents[2].name, path.parents[1].name

@@ -3,13 +3,14 @@
 import json
 
 from plasticity.atomic import atomic_write, explain_write_errors
-from plasticity.config.models import Tuning
 from plasticity.job import Job, start
-from plasticity.storage import netcdf
-from plasticity.training import selection
 
 
 def main(job: Job) -> None:
+    from plasticity.config.models import Tuning
+    from plasticity.storage import netcdf
+    from plasticity.training import selection
+
     tuning = Tuning(**job.settings["criterion"])
     outcomes = [netcdf.read(path) for path in job.paths["outcomes"]]
     choice = selection.choose(outcomes, tuning, job.settings["setting"])

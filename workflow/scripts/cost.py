@@ -1,15 +1,22 @@
 """Estimate what a study costs: count jobs, disk and memory, and time some steps on this machine."""
 
-import xarray as xr
+from __future__ import annotations
 
-from plasticity import cost as costs
-from plasticity.config.models import Curvature, Setting, Training
+from typing import TYPE_CHECKING
+
 from plasticity.job import Job, start
-from plasticity.models import ensemble
-from plasticity.storage import netcdf
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from plasticity import cost as costs
 
 
 def main(job: Job) -> None:
+    from plasticity import cost as costs
+    from plasticity.models import ensemble
+    from plasticity.storage import netcdf
+
     ensemble.make_deterministic()
     datasets = {path.stem: netcdf.read(path) for path in job.paths["data"]}
     print(costs.table(estimate(job, datasets)))
@@ -21,6 +28,9 @@ def main(job: Job) -> None:
 
 def estimate(job: Job, datasets: dict[str, xr.Dataset]) -> dict[tuple[str, str], costs.Cost]:
     """Estimate the cost of each setting and method."""
+    from plasticity import cost as costs
+    from plasticity.config.models import Curvature, Setting, Training
+
     training = Training(**job.settings["training"])
     curvature = Curvature.of(job.settings["curvature"])
     estimates: dict[tuple[str, str], costs.Cost] = {}

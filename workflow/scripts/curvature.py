@@ -5,20 +5,21 @@ A killed job continues after its last finished task.
 
 import json
 
-import torch
-
 from plasticity import log
-from plasticity.config.models import Curvature, Setting
-from plasticity.curvature import measure
 from plasticity.job import Job, start
-from plasticity.models import ensemble
-from plasticity.storage import netcdf, restart
-from plasticity.storage.cache import open_cache
-from plasticity.storage.checkpoints import Checkpoints
-from plasticity.training import memory
 
 
 def main(job: Job) -> None:
+    import torch
+
+    from plasticity.config.models import Curvature, Setting
+    from plasticity.curvature import measure
+    from plasticity.models import ensemble
+    from plasticity.storage import netcdf, restart
+    from plasticity.storage.cache import open_cache
+    from plasticity.storage.checkpoints import Checkpoints
+    from plasticity.training import memory
+
     ensemble.make_deterministic()
     output = job.path("output")
     selected = None

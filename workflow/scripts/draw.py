@@ -1,13 +1,14 @@
 """Draw one figure from the study's datasets and tables, as SVG, PDF and PNG."""
 
-from plasticity.config import registry
 from plasticity.job import Job, start
-from plasticity.report.style import Style, save
-from plasticity.statistics.table_files import read_table
-from plasticity.storage import netcdf
 
 
 def main(job: Job) -> None:
+    from plasticity.config import registry
+    from plasticity.report.style import Style, save
+    from plasticity.statistics.table_files import read_table
+    from plasticity.storage import netcdf
+
     style = Style.read(job.path("style"))
     datasets = {path.stem: netcdf.open_dataset(path) for path in job.paths["datasets"]}
     tables = {path.stem: read_table(path) for path in job.paths["tables"]}

@@ -10,9 +10,6 @@ from pathlib import Path
 
 from plasticity.config import layers, names
 from plasticity.errors import StudyError
-from plasticity.report import explorer
-from plasticity.report.style import Style
-from plasticity.storage import netcdf
 
 STYLE = Path(__file__).parents[1] / "style.yaml"
 
@@ -51,6 +48,11 @@ def find_results(study: str) -> Path:
 def serve(study: str, port: int) -> None:
     """Serve the page of a study."""
     results = find_results(study)
+
+    from plasticity.report import explorer
+    from plasticity.report.style import Style
+    from plasticity.storage import netcdf
+
     datasets = {
         path.stem: netcdf.open_dataset(path) for path in sorted(results.glob("datasets/*.nc"))
     }

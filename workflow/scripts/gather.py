@@ -1,11 +1,12 @@
 """Gather the ensembles of a setting into one dataset."""
 
 from plasticity.job import Job, start
-from plasticity.statistics import merge
-from plasticity.storage import netcdf
 
 
 def main(job: Job) -> None:
+    from plasticity.statistics import merge
+    from plasticity.storage import netcdf
+
     folders = [job.path("runs") / ensemble for ensemble in job.paths["ensembles"]]
     outcome_paths = job.take([folder / "outcomes.nc" for folder in folders])
     measure_paths = job.take([folder / "measures.nc" for folder in folders])

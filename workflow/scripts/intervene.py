@@ -6,16 +6,17 @@ A killed job continues after its last finished part.
 import json
 
 from plasticity import log
-from plasticity.config.models import Curvature
-from plasticity.interventions.experiment import Experiment, Treatment
 from plasticity.job import Job, start
-from plasticity.models import ensemble
-from plasticity.storage import netcdf, restart
-from plasticity.storage.cache import open_cache
-from plasticity.storage.checkpoints import Checkpoints
 
 
 def main(job: Job) -> None:
+    from plasticity.config.models import Curvature
+    from plasticity.interventions.experiment import Experiment, Treatment
+    from plasticity.models import ensemble
+    from plasticity.storage import netcdf, restart
+    from plasticity.storage.cache import open_cache
+    from plasticity.storage.checkpoints import Checkpoints
+
     ensemble.make_deterministic()
     output = job.path("output")
     selected = None

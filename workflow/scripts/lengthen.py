@@ -4,22 +4,30 @@ The outcomes of all arms, with the added ones, go into one file. A job that was 
 after its last finished task.
 """
 
+from __future__ import annotations
+
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import xarray as xr
-
-from plasticity.config.models import Setting, Training, Tuning, arm_name
 from plasticity.job import Job, start
 from plasticity.log import log
-from plasticity.models import ensemble
-from plasticity.storage import netcdf, restart
-from plasticity.storage.cache import open_cache
-from plasticity.training import chunks, grids, selection
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from plasticity.storage import restart
 
 
 def main(job: Job) -> None:
+    import numpy as np
+    import xarray as xr
+
+    from plasticity.config.models import Tuning, arm_name
+    from plasticity.models import ensemble
+    from plasticity.storage import netcdf, restart
+    from plasticity.storage.cache import open_cache
+    from plasticity.training import grids, selection
+
     ensemble.make_deterministic()
     method = job.settings["method"]
     tuning = Tuning(**job.settings["tuning"])
@@ -53,6 +61,10 @@ def train(
     job: Job, arms: list[dict[str, Any]], seeds: list[int], state: restart.RestartStates
 ) -> xr.Dataset:
     """Train the added arms on all tuning seeds."""
+    from plasticity.config.models import Setting, Training, arm_name
+    from plasticity.storage import netcdf
+    from plasticity.training import chunks
+
     trained = chunks.train_ensemble(
         Setting.of(job.settings["setting"]),
         job.settings["method"],

@@ -2,11 +2,12 @@
 
 from plasticity.atomic import atomic_write, explain_write_errors
 from plasticity.job import Job, start
-from plasticity.report import captions, page
-from plasticity.statistics.table_files import read_table
 
 
 def main(job: Job) -> None:
+    from plasticity.report import captions, page
+    from plasticity.statistics.table_files import read_table
+
     statements = read_table(job.path("statements"))
     config = job.settings["config"]
     config |= {"quoted": captions.quoted(config, statements)}

@@ -12,9 +12,6 @@ from plasticity import __version__, log
 from plasticity.atomic import atomic_write
 from plasticity.errors import StudyError
 from plasticity.job import Job, start
-from plasticity.report import captions, latex
-from plasticity.statistics.table_files import read_table
-from plasticity.storage import netcdf
 
 SNAKEFILE = Path(__file__).resolve().parents[2] / "Snakefile"
 DRAWN_WITH = ("snakemake", "matplotlib", "pandas", "scipy", "statsmodels")
@@ -28,6 +25,10 @@ def main(job: Job) -> None:
 
 def quoted(job: Job) -> dict[str, str]:
     """Write all texts that the captions and the first page quote."""
+    from plasticity.report import captions, latex
+    from plasticity.statistics.table_files import read_table
+    from plasticity.storage import netcdf
+
     trained_with = [
         json.loads(netcdf.open_dataset(path).attrs["versions"]) for path in job.paths["datasets"]
     ]

@@ -17,7 +17,6 @@ from plasticity.config import layers, names
 from plasticity.config.study import read
 from plasticity.errors import StudyError
 from plasticity.provenance.code_digest import ROOT
-from plasticity.report import publish, reference
 
 
 def main() -> None:
@@ -36,6 +35,9 @@ def main() -> None:
         help="make these results the reference, and publish their figures",
     )
     arguments = parser.parse_args()
+
+    from plasticity.report import reference
+
     os.chdir(ROOT)  # the reference is in the repository, and so are the results to compare
     try:
         config = ROOT / names.find(arguments.study)
@@ -72,6 +74,8 @@ def run_study(config: Path) -> str:
 
 def publish_study(config: Path, results: Path, published: Path, command: str) -> None:
     """Make the results the reference, and publish their figures."""
+    from plasticity.report import publish, reference
+
     count = reference.publish(results, published)
     study = read(layers.read_config([config]), str(config))
     publish.publish(study, results, published, command)
@@ -81,6 +85,8 @@ def publish_study(config: Path, results: Path, published: Path, command: str) ->
 
 def compare(results: Path, published: Path) -> None:
     """Print how the results differ from the reference; exit with 1 if they should be equal."""
+    from plasticity.report import reference
+
     is_equal, lines = reference.compare(results, published)
     print("\n".join(lines))
     if not is_equal and reference.is_same_kind_of_machine(published):

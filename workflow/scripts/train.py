@@ -5,15 +5,16 @@ A killed job continues after its last finished task.
 
 import json
 
-from plasticity.config.models import Setting, Training, arm_name
 from plasticity.job import Job, start
-from plasticity.models import ensemble
-from plasticity.storage import checkpoints, netcdf, restart
-from plasticity.storage.cache import open_cache
-from plasticity.training import chunks
 
 
 def main(job: Job) -> None:
+    from plasticity.config.models import Setting, Training, arm_name
+    from plasticity.models import ensemble
+    from plasticity.storage import checkpoints, netcdf, restart
+    from plasticity.storage.cache import open_cache
+    from plasticity.training import chunks
+
     ensemble.make_deterministic()
     method = job.settings["method"]
     results = [job.path("outcomes"), job.path("checkpoints")]

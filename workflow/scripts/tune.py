@@ -3,15 +3,16 @@
 A job that was killed continues after its last finished task.
 """
 
-from plasticity.config.models import Setting, Training, arm_name
 from plasticity.job import Job, start
-from plasticity.models import ensemble
-from plasticity.storage import netcdf, restart
-from plasticity.storage.cache import open_cache
-from plasticity.training import chunks
 
 
 def main(job: Job) -> None:
+    from plasticity.config.models import Setting, Training, arm_name
+    from plasticity.models import ensemble
+    from plasticity.storage import netcdf, restart
+    from plasticity.storage.cache import open_cache
+    from plasticity.training import chunks
+
     ensemble.make_deterministic()
     arms = {arm_name(job.settings["method"], arm): arm for arm in job.settings["arms"]}
     folder = job.path("outcomes").parent

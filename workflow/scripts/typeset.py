@@ -4,12 +4,13 @@ import json
 
 from plasticity.atomic import atomic_write, explain_write_errors
 from plasticity.job import Job, start
-from plasticity.report import latex
-from plasticity.statistics.table_files import read_table
-from plasticity.storage import netcdf
 
 
 def main(job: Job) -> None:
+    from plasticity.report import latex
+    from plasticity.statistics.table_files import read_table
+    from plasticity.storage import netcdf
+
     results = {path.stem: read_table(path) for path in job.paths["tables"]}
     job_settings = {
         path.stem: json.loads(netcdf.open_dataset(path).attrs["settings"])

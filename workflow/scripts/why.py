@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from plasticity.errors import StudyError
+from plasticity.job import benchmark_file
 from plasticity.provenance import plan, rerun_reasons
 
 
@@ -59,9 +60,9 @@ def describe_inputs(job: Any, dag: Any) -> str:
 def last_seconds(job: Any) -> float | None:
     """Read from its benchmark how long a job took the last time; None if it never ran."""
     try:
-        with Path(job.benchmark).open(encoding="utf-8") as file:
+        with benchmark_file(Path(job.log[0])).open(encoding="utf-8") as file:
             return float(next(csv.DictReader(file, delimiter="\t"))["s"])
-    except (OSError, StopIteration, KeyError, ValueError):
+    except (OSError, IndexError, StopIteration, KeyError, ValueError):
         return None
 
 

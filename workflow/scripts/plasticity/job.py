@@ -1,18 +1,23 @@
 """Start an entry: parse its arguments, open its log, check its code and inputs, record its outputs.
 
-Every script that a rule calls has a `main(job)`, which `start` runs.
+Every script that a rule calls has a `main(job)`, which `start` runs. It imports what it computes
+with in `main`, because `--help`, wrong arguments and a job of the fork server need none of it.
 """
 
 import argparse
+import csv
 import json
+import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from plasticity import log
+from plasticity import fork_server, log
+from plasticity.atomic import atomic_write, explain_write_errors
 from plasticity.errors import StudyError
 from plasticity.provenance import code_digest, record
 
@@ -74,7 +79,7 @@ def start(
     optional: Sequence[str] = (),
     others: Sequence[str] = (),
 ) -> None:
-    """Run an entry, as a rule does or by hand, and record its outputs.
+    """Run an entry, as a rule does or by hand, and record its outputs and what it cost.
 
     Args:
         main: body of the entry.
@@ -89,6 +94,10 @@ def start(
     """
     parser = _create_parser(description, [*inputs, *outputs], [*optional, *others])
     arguments = parser.parse_args()
+    status = fork_server.run(sys.argv)
+    if status is not None:
+        sys.exit(status)
+    started = time.monotonic()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_at_signal)
     try:
@@ -100,6 +109,8 @@ def start(
         main(job)
         written = [path for name in outputs for path in job.paths[name]]
         record.write(written, job.stamp, job.inputs)
+        if arguments.log:
+            _write_benchmark(benchmark_file(arguments.log), time.monotonic() - started)
     except StudyError as error:
         log.log.error("%s", error)
         if arguments.log:
@@ -110,6 +121,34 @@ def start(
         if arguments.log:
             print(f"unexpected error; its traceback is in {arguments.log}", file=sys.stderr)
         sys.exit(1)
+
+
+def benchmark_file(log_file: Path) -> Path:
+    """Return the path of a job's benchmark: `logs/{name}.log` → `benchmarks/{name}.tsv`."""
+    folders = list(log_file.parts)
+    if "logs" in folders:
+        last = len(folders) - 1 - folders[::-1].index("logs")
+        folders[last] = "benchmarks"
+    return Path(*folders).with_suffix(".tsv")
+
+
+def _write_benchmark(path: Path, seconds: float) -> None:
+    """Write time and memory of this process, in columns of Snakemake's benchmark files.
+
+    Snakemake itself would measure the process that waits for the fork server.
+    """
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_seconds = used.ru_utime + used.ru_stime + children.ru_utime + children.ru_stime
+    megabytes = max(used.ru_maxrss, children.ru_maxrss) / 1024
+    with (
+        explain_write_errors(path),
+        atomic_write(path) as part,
+        part.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, delimiter="\t")
+        writer.writerow(["s", "cpu_time", "max_rss"])
+        writer.writerow([f"{seconds:.4f}", f"{cpu_seconds:.2f}", f"{megabytes:.2f}"])
 
 
 def _create_parser(

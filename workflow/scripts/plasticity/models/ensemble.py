@@ -152,9 +152,9 @@ class Parameters:
             pairs += [(self.tensors[name], self._gradients[name]) for name in hidden]
 
         gradients = torch.autograd.grad(
-            [losses, *others],
+            # sums over runs, because torch imports sympy (2 s) if the gradient of a loss is given
+            [losses.sum() / losses.shape[1], *(penalty.sum() for penalty in others)],
             [*(call.outputs for call in calls.values()), *(source for source, _ in pairs)],
-            [losses.new_full(losses.shape, 1 / losses.shape[1]), *map(torch.ones_like, others)],
             allow_unused=True,
         )
         accumulate = self._write_quadratic(quadratic)
