@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import yaml
 
+from plasticity.fork_server import VARIABLE as FORK_SERVER_OF_WORKFLOW
+
 ROOT = Path(__file__).resolve().parents[1]
 STUDY = ROOT / "tests/workflow/study.yaml"
 FORK_SERVER = Path(__file__).with_name("fork_server.py")
@@ -72,9 +74,14 @@ class Project:
 
     @property
     def unforked(self) -> "Project":
-        """The same project, but `python` is a new interpreter, for tests of kills and imports."""
+        """The same project as users have it, for tests of kills and imports.
+
+        `python` is a new interpreter, and Snakemake starts the fork server of the workflow.
+        """
         _, *path = self.env["PATH"].split(os.pathsep)
-        return replace(self, env=self.env | {"PATH": os.pathsep.join(path)})
+        env = self.env | {"PATH": os.pathsep.join(path)}
+        del env[FORK_SERVER_OF_WORKFLOW]
+        return replace(self, env=env)
 
     def snakemake(self, *options: str, **more: Any) -> subprocess.CompletedProcess[str]:
         """Run Snakemake on two cores."""
@@ -223,7 +230,8 @@ def fork_server(folder: Path, env: dict[str, str]) -> Iterator[dict[str, str]]:
     wait_for(address.exists, server, log_path, pause=0.05)
     try:
         path = f"{wrapper.parent}{os.pathsep}{env['PATH']}"
-        yield env | {"PATH": path, "FORK_SERVER": str(address)}
+        # the workflow starts no server of its own: it would import the same packages once more
+        yield env | {"PATH": path, "FORK_SERVER": str(address), FORK_SERVER_OF_WORKFLOW: ""}
     finally:
         server.terminate()
         server.wait()

@@ -9,7 +9,7 @@ project, so that an edit takes effect in the next job.
 
 If there is no server, or it cannot take a job, the job runs in its own process.
 
-    python fork_server.py SOCKET
+    python fork_server.py LISTENER
 """
 
 import gc
@@ -63,23 +63,31 @@ SIGNALLED = 128  # a shell adds it to the number of the signal that ended a proc
 CLOSED = -1  # file descriptor of a closed socket
 
 
-def start() -> None:
+def start() -> "subprocess.Popen[bytes] | None":
     """Start a server that ends after this process, and name it in the environment of its jobs.
 
     A Snakemake within a job uses the server of the outer one. Only Linux tells when a forked
     process ends without asking again and again.
+
+    Returns:
+        The server, which ends when its stdin is closed; None if none was started.
     """
     if VARIABLE in os.environ or not hasattr(os, "pidfd_open"):
-        return
+        return None
     # a socket's path may have about 100 characters, and that of a working directory may be longer
     address = Path(tempfile.mkdtemp(prefix="plasticity-"), "jobs")
-    subprocess.Popen(
-        [sys.executable, __file__, str(address)],
-        stdin=subprocess.PIPE,  # is closed when this process ends
-        env=os.environ | dict.fromkeys(THREADS, "1"),
-        start_new_session=True,  # Ctrl-C reaches jobs through the processes that wait for them
-    )
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(address))
+        listener.listen()  # from now on jobs can connect, and wait until the server answers
+        server = subprocess.Popen(
+            [sys.executable, __file__, str(listener.fileno())],
+            stdin=subprocess.PIPE,  # is closed when this process ends
+            pass_fds=[listener.fileno()],
+            env=os.environ | dict.fromkeys(THREADS, "1"),
+            start_new_session=True,  # Ctrl-C reaches jobs through the processes that wait for them
+        )
     os.environ[VARIABLE] = str(address)
+    return server
 
 
 def run(command: Sequence[str]) -> int | None:
@@ -203,6 +211,7 @@ class Server:
         """Take no more jobs, because the launcher has ended."""
         self._events.unregister(sys.stdin)
         self._events.unregister(self._listener)
+        self._listener.close()
 
     def _accept(self) -> Job | None:
         """Fork a process for the job that connects, and return the job there."""
@@ -268,20 +277,18 @@ def _send(connection: socket.socket, data: bytes) -> None:
         connection.sendall(data)
 
 
-def main(address: str) -> None:
-    """Serve at an address. Each forked process runs its job here, and then exits."""
+def main(listener: socket.socket) -> None:
+    """Serve those who connect. Each forked process runs its job here, and then exits."""
     del sys.path[0]  # the folder of this file, whose modules have names such as `log`
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(address)
-    listener.listen()
+    folder = Path(listener.getsockname()).parent
     job = Server(listener).serve()
     if job:
         signal.signal(signal.SIGINT, interrupt)
         job.request.run(job.streams)
     else:
-        shutil.rmtree(Path(address).parent)
+        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(socket.socket(fileno=int(sys.argv[1])))
