@@ -388,8 +388,8 @@ def test_release_is_in_no_code_digest():
 def test_no_module_reads_a_file_of_the_repository_that_the_digest_does_not_cover(
     path,
 ):
-    # two look for modules, one writes the schema for editors, one starts itself as a server, and the
-    # package reads its version, which changes no number; other files are inputs of rules
+    # two look for modules, one writes the schema for editors, one starts itself as a server, and
+    # the package reads its version, which changes no number; other files are inputs of rules
     known = ("registry", "code_digest", "schema", "fork_server")
     if path.stem not in known and path != LIBRARY / "__init__.py":
         assert "__file__" not in path.read_text(encoding="utf-8")
