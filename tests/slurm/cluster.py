@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 # srun inside a job reads only this file, because the job-step plugin removes SLURM_CONF
 LINK = Path("/etc/slurm/slurm.conf")
+FIRST_LINE = "# of a cluster that tests started"  # of its slurm.conf
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 ACCOUNTING_PROGRAMS = ("slurmdbd", "mariadbd")
 GPU_NODES = ("g1", "g2", "g3", "g4", "g5")
@@ -52,9 +53,28 @@ def missing_requirements(accounting: bool = False) -> str:
         reasons.append(f"Slurm is not installed ({', '.join(missing)})")
     if os.geteuid():
         reasons.append("the user is not root")
-    if LINK.exists():
+    if LINK.exists() and not _is_of_tests(LINK):
         reasons.append(f"{LINK} belongs to another cluster")
+    elif LINK.exists() and _has_controller(LINK.resolve().parent):
+        reasons.append(
+            "tests that were killed left their cluster: kill the processes in "
+            f"{LINK.resolve().parent}/*.pid, and remove {LINK}"
+        )
     return " and ".join(reasons)
+
+
+def _is_of_tests(configuration: Path) -> bool:
+    """Return whether a `slurm.conf` is that of a cluster that tests started."""
+    return configuration.read_text(encoding="utf-8").startswith(FIRST_LINE)
+
+
+def _has_controller(folder: Path) -> bool:
+    """Return whether the slurmctld of a cluster that tests started is still at work."""
+    try:
+        os.kill(int((folder / "slurmctld.pid").read_text()), 0)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 class Job(NamedTuple):
@@ -259,7 +279,8 @@ AccountingStoreFlags=job_comment
             f"PartitionName={name} {options} MaxTime=1-0 DefaultTime=10 DefMemPerCPU=500"
             for name, options in PARTITIONS.items()
         )
-        (self.folder / "slurm.conf").write_text(f"""ClusterName=lab
+        (self.folder / "slurm.conf").write_text(f"""{FIRST_LINE}
+ClusterName=lab
 SlurmctldHost={host}(127.0.0.1)
 SlurmdUser=root
 {self._common_lines()}CredType=cred/munge
