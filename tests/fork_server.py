@@ -46,7 +46,6 @@ PACKAGES = [
     "statsmodels.api",
     "torch.func",
     "torch.fx.experimental.symbolic_shapes",  # imported by the first call of torch.autograd.grad
-    "tqdm",
     "xarray",
 ]
 

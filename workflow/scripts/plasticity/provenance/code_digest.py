@@ -33,7 +33,7 @@ MESSAGES = {"StudyError", "warn_once"}
 LOG_LEVELS = {"debug", "info", "warning", "error", "exception"}  # methods of a logger named `log`
 CONTRACT = "2"  # version of the contract of result files; files of version 1 do not name inputs
 # Packages that compute or draw, by the name under which they are imported, with the name under
-# which they are installed. Packages that only store or show (xarray, netCDF4, tqdm) are left out.
+# which they are installed. Packages that only store or show (xarray, netCDF4) are left out.
 COMPUTING_PACKAGES = {
     "PIL": "pillow",
     "matplotlib": "matplotlib",
