@@ -8,6 +8,7 @@ of rows.
 import copy
 import ctypes
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from plasticity.models import activations, normalization
+from plasticity.models import activations, convolutions, normalization
 
 # Numbers in the widest vector register. Rows start at whole vectors, so that the rounding of a
 # number does not depend on the row it is in.
@@ -86,10 +87,12 @@ class Parameters:
         """Return the network with these parameters as a function ``(inputs, watch=None)``.
 
         The function computes the same as `forward`, but nothing is swapped in and out at a call.
-        Its linear layers let `gradient` write their gradients where they belong.
+        Its linear layers let `gradient` write their gradients where they belong. On a CPU, the
+        linear layers behind convolutions do so too.
         """
         if not is_batchable(network):
-            return partial(forward, network, self.tensors)
+            parts = _split_at_flatten(network) if self.flat.device.type == "cpu" else None
+            return partial(forward, network, self.tensors) if parts is None else self._join(*parts)
         bound = copy.deepcopy(network)
         for name, layer in bound.named_modules():
             if isinstance(layer, nn.Linear):
@@ -112,6 +115,22 @@ class Parameters:
             with record_activations(bound, watch.masks) as hidden:
                 outputs = bound(inputs)
             watch.hidden = {layer: as_units(values) for layer, values in hidden.items()}
+            return outputs
+
+        return call
+
+    def _join(self, features: nn.Sequential, head: nn.Sequential) -> Callable[..., Tensor]:
+        """Return two parts of a network as one function; the second part is batchable."""
+        names = [name for name, _ in features.named_parameters()]
+        tensors = {name: self.tensors[name] for name in names}
+        compute_head = self.bind(head)
+
+        def call(inputs: Tensor, watch: Watch | None = None) -> Tensor:
+            if watch is None:
+                return compute_head(forward(features, tensors, inputs))
+            of_features, of_head = Watch(watch.masks), Watch(watch.masks)
+            outputs = compute_head(forward(features, tensors, inputs, of_features), of_head)
+            watch.hidden = of_features.hidden | of_head.hidden
             return outputs
 
         return call
@@ -297,7 +316,8 @@ def forward(
 
     Linear layers, layer norms and element-wise functions are computed for all runs at once. Any
     other network is vmapped on a GPU. On a CPU grouped convolutions are slower than single ones, so
-    there the runs of such a network are computed one after the other.
+    there the runs of such a network are computed one after the other. They are computed in the
+    layout of oneDNN where `convolutions` supports that.
 
     Args:
         network: a plain module.
@@ -328,7 +348,13 @@ def forward(
     else:
         runs = len(inputs)
         arguments = zip(_unbind(tensors, runs), inputs.unbind(), _unbind(masks, runs), strict=True)
-        results = [compute(*run) for run in arguments]
+        in_onednn = _runs_in_onednn(network, tensors, inputs, watch)
+        results = [
+            (*convolutions.forward(network, *run, records=watch is not None), {})
+            if is_in_onednn
+            else compute(*run)
+            for run, is_in_onednn in zip(arguments, in_onednn, strict=True)
+        ]
         outputs = torch.stack([run_outputs for run_outputs, _, _ in results])
         hidden = _stack_by_layer([run_hidden for _, run_hidden, _ in results])
         slopes = _stack_by_layer([run_slopes for _, _, run_slopes in results])
@@ -336,6 +362,17 @@ def forward(
         watch.hidden = {layer: as_units(values) for layer, values in hidden.items()}
         watch.slopes = {layer: as_units(values) for layer, values in slopes.items()}
     return outputs
+
+
+def _runs_in_onednn(
+    network: nn.Module, tensors: Mapping[str, Tensor], inputs: Tensor, watch: Watch | None
+) -> list[bool]:
+    """Answer for each run whether `convolutions.forward` computes it."""
+    with_slopes = watch is not None and watch.with_slopes
+    if with_slopes or not convolutions.supports(network, inputs):
+        return [False] * len(inputs)
+    masks = {} if watch is None else watch.masks
+    return convolutions.cannot_overflow(network, tensors, inputs, masks)
 
 
 def _stack_by_layer(runs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -417,6 +454,20 @@ def is_batchable(network: nn.Module) -> bool:
     if len(all_names) != len(list(network.parameters())):
         return False
     return all(_layer_broadcasts(layer) for layer in network.modules())
+
+
+def _split_at_flatten(network: nn.Module) -> tuple[nn.Sequential, nn.Sequential] | None:
+    """Split a sequence before its first `nn.Flatten`, if the rest is batchable."""
+    names = [name for name, _ in network.named_parameters(remove_duplicate=False)]
+    if type(network) is not nn.Sequential or len(names) != len(list(network.parameters())):
+        return None
+    layers = list(network.named_children())
+    flattens = [isinstance(layer, nn.Flatten) for _, layer in layers]
+    if True not in flattens:
+        return None
+    first = flattens.index(True)
+    head = nn.Sequential(OrderedDict(layers[first:]))
+    return (nn.Sequential(OrderedDict(layers[:first])), head) if is_batchable(head) else None
 
 
 def _layer_broadcasts(layer: nn.Module) -> bool:
