@@ -1,8 +1,12 @@
-"""Convolutions, ReLUs and max-pooling of one run on a CPU, in the memory layout of oneDNN.
+"""Convolutional networks of one run on a CPU, in a fast memory layout.
 
-oneDNN computes convolutions on blocks of 16 channels. Tensors in torch's own layout are reordered
-before and after each call, and torch's max-pooling reads them number by number. Here a run's images
-enter oneDNN's layout once, pass through all layers, and leave it at the end.
+oneDNN computes torch's convolutions on blocks of 16 channels. So it reorders tensors in torch's
+default layout before and after each call, and torch's max-pooling reads them number by number.
+
+- In a sequence of convolutions, ReLUs and max-pooling, a run's images enter oneDNN's layout once,
+  pass through all layers, and leave it at the end: `forward`.
+- In other networks, and where activations are recorded, images have channels last:
+  `with_fast_layout`.
 
 oneDNN's ReLU and max-pooling drop NaN, which would hide that a run has diverged. So only runs
 without a chance of overflow may be computed here, see `cannot_overflow`.
@@ -16,6 +20,19 @@ from torch import Tensor, nn
 LAYERS = (nn.Conv2d, nn.ReLU, nn.MaxPool2d)
 
 
+def with_fast_layout(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Return the inputs of a run with channels last, if the network has convolutions in float32.
+
+    Args:
+        network: a plain module.
+        inputs: shape ``(n, …)``.
+    """
+    has_convolutions = any(isinstance(layer, nn.Conv2d) for layer in network.modules())
+    if not has_convolutions or inputs.ndim != 4 or inputs.dtype != torch.float32:
+        return inputs
+    return inputs.contiguous(memory_format=torch.channels_last)
+
+
 def supports(network: nn.Module, inputs: Tensor) -> bool:
     """Answer whether `forward` computes this network on these inputs.
 
@@ -24,6 +41,7 @@ def supports(network: nn.Module, inputs: Tensor) -> bool:
     """
     return (
         type(network) is nn.Sequential
+        and len(network) == len(list(network.children()))  # no layer appears twice
         and all(_is_supported(layer) for layer in network)
         and inputs.ndim == 5
         and inputs.dtype == torch.float32
@@ -45,10 +63,7 @@ def _is_supported(layer: nn.Module) -> bool:
 
 
 def cannot_overflow(
-    network: nn.Sequential,
-    tensors: Mapping[str, Tensor],
-    inputs: Tensor,
-    masks: Mapping[str, Tensor],
+    network: nn.Module, tensors: Mapping[str, Tensor], inputs: Tensor
 ) -> list[bool]:
     """Answer for each run whether all numbers in the network are surely finite.
 
@@ -59,55 +74,35 @@ def cannot_overflow(
         network: for which `supports` holds.
         tensors: parameters by name, shapes ``(run, …)``.
         inputs: shape ``(run, n, channel, row, column)``.
-        masks: multiplied with the activations, by layer, shapes ``(run, n, …)``.
     """
-    bound = _largest(inputs)
+    bound = inputs.detach().flatten(1).abs().amax(dim=1)
     for name, layer in network.named_children():
         if not isinstance(layer, nn.Conv2d):
             continue
-        totals = tensors[f"{name}.weight"].detach().abs().flatten(2).sum(2)
+        totals = tensors[f"{name}.weight"].detach().abs().flatten(2).sum(dim=2)
         bounds = totals * bound[:, None]
         if layer.bias is not None:
             bounds += tensors[f"{name}.bias"].detach().abs()
-        bound = bounds.amax(1)
-        if name in masks:
-            bound *= _largest(masks[name])
+        bound = bounds.amax(dim=1)
     margin = 2  # for rounding
-    return (margin * bound).isfinite().tolist()
+    answers: list[bool] = (margin * bound).isfinite().tolist()
+    return answers
 
 
-def _largest(values: Tensor) -> Tensor:
-    """Compute the largest absolute value of each run, shape ``(run,)``."""
-    return values.detach().flatten(1).abs().amax(dim=1)
-
-
-def forward(
-    network: nn.Sequential,
-    tensors: Mapping[str, Tensor],
-    inputs: Tensor,
-    masks: Mapping[str, Tensor],
-    *,
-    records: bool,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute the outputs and hidden activations of one run.
+def forward(network: nn.Module, tensors: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """Compute the outputs of one run, in torch's default layout.
 
     Args:
         network: for which `supports` holds.
-        tensors: parameters by name, without a dim of runs.
+        tensors: parameters by name, without a dim of runs; `cannot_overflow` holds for them.
         inputs: shape ``(n, channel, row, column)``.
-        masks: multiplied with the activations, by layer, shapes ``(n, …)``.
-        records: whether activations are masked and recorded.
 
     Returns:
-        Outputs of shape ``(n, channel, row, column)``, and the masked activations by layer.
+        Shape ``(n, channel, row, column)``.
     """
-    hidden: dict[str, Tensor] = {}
     values = inputs.to_mkldnn()
-    last_layer = ""
-    layers = network.named_children() if records else _with_early_pooling(network)
-    for name, layer in layers:
+    for name, layer in _pool_early(network):
         if isinstance(layer, nn.Conv2d):
-            last_layer = name
             values = nn.functional.conv2d(
                 values,
                 tensors[f"{name}.weight"],
@@ -119,26 +114,21 @@ def forward(
             )
         else:
             values = layer(values)
-        if isinstance(layer, nn.ReLU) and records:
-            activations = values.to_dense()
-            mask = masks.get(last_layer)
-            hidden[last_layer] = activations if mask is None else activations * mask
-            values = hidden[last_layer].to_mkldnn()
-    return values.to_dense(), hidden
+    return values.to_dense()
 
 
-def _with_early_pooling(network: nn.Sequential) -> Iterator[tuple[str, nn.Module]]:
+def _pool_early(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the layers by name, max-pooling before the ReLU that precedes it.
 
     Outputs and gradients are the same to the bit, and ReLU has fewer numbers to process.
     """
-    waiting: list[tuple[str, nn.Module]] = []
+    relus: list[tuple[str, nn.Module]] = []
     for name, layer in network.named_children():
         if isinstance(layer, nn.ReLU):
-            waiting.append((name, layer))
+            relus.append((name, layer))
             continue
-        if not isinstance(layer, nn.MaxPool2d):
-            yield from waiting
-            waiting = []
+        if isinstance(layer, nn.Conv2d):
+            yield from relus
+            relus = []
         yield name, layer
-    yield from waiting
+    yield from relus

@@ -316,8 +316,7 @@ def forward(
 
     Linear layers, layer norms and element-wise functions are computed for all runs at once. Any
     other network is vmapped on a GPU. On a CPU grouped convolutions are slower than single ones, so
-    there the runs of such a network are computed one after the other. They are computed in the
-    layout of oneDNN where `convolutions` supports that.
+    there the runs of such a network are computed one after the other, see `convolutions`.
 
     Args:
         network: a plain module.
@@ -347,13 +346,17 @@ def forward(
         outputs, hidden, slopes = torch.vmap(compute)(tensors, inputs, masks)
     else:
         runs = len(inputs)
-        arguments = zip(_unbind(tensors, runs), inputs.unbind(), _unbind(masks, runs), strict=True)
-        in_onednn = _runs_in_onednn(network, tensors, inputs, watch)
+        fits_onednn = [False] * runs
+        if watch is None and convolutions.supports(network, inputs):
+            fits_onednn = convolutions.cannot_overflow(network, tensors, inputs)
+        arguments = zip(
+            fits_onednn, _unbind(tensors, runs), inputs.unbind(), _unbind(masks, runs), strict=True
+        )
         results = [
-            (*convolutions.forward(network, *run, records=watch is not None), {})
-            if is_in_onednn
-            else compute(*run)
-            for run, is_in_onednn in zip(arguments, in_onednn, strict=True)
+            (convolutions.forward(network, run_tensors, images), {}, {})
+            if fits
+            else compute(run_tensors, convolutions.with_fast_layout(network, images), run_masks)
+            for fits, run_tensors, images, run_masks in arguments
         ]
         outputs = torch.stack([run_outputs for run_outputs, _, _ in results])
         hidden = _stack_by_layer([run_hidden for _, run_hidden, _ in results])
@@ -362,17 +365,6 @@ def forward(
         watch.hidden = {layer: as_units(values) for layer, values in hidden.items()}
         watch.slopes = {layer: as_units(values) for layer, values in slopes.items()}
     return outputs
-
-
-def _runs_in_onednn(
-    network: nn.Module, tensors: Mapping[str, Tensor], inputs: Tensor, watch: Watch | None
-) -> list[bool]:
-    """Answer for each run whether `convolutions.forward` computes it."""
-    with_slopes = watch is not None and watch.with_slopes
-    if with_slopes or not convolutions.supports(network, inputs):
-        return [False] * len(inputs)
-    masks = {} if watch is None else watch.masks
-    return convolutions.cannot_overflow(network, tensors, inputs, masks)
 
 
 def _stack_by_layer(runs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -457,17 +449,22 @@ def is_batchable(network: nn.Module) -> bool:
 
 
 def _split_at_flatten(network: nn.Module) -> tuple[nn.Sequential, nn.Sequential] | None:
-    """Split a sequence before its first `nn.Flatten`, if the rest is batchable."""
+    """Split a sequence before its first `nn.Flatten`, if the rest is batchable.
+
+    Returns:
+        None if there is no such part, or if a layer or parameter appears in the network twice.
+    """
     names = [name for name, _ in network.named_parameters(remove_duplicate=False)]
     if type(network) is not nn.Sequential or len(names) != len(list(network.parameters())):
         return None
     layers = list(network.named_children())
     flattens = [isinstance(layer, nn.Flatten) for _, layer in layers]
-    if True not in flattens:
+    if len(layers) < len(network) or not any(flattens):
         return None
     first = flattens.index(True)
+    features = nn.Sequential(OrderedDict(layers[:first]))
     head = nn.Sequential(OrderedDict(layers[first:]))
-    return (nn.Sequential(OrderedDict(layers[:first])), head) if is_batchable(head) else None
+    return (features, head) if is_batchable(head) else None
 
 
 def _layer_broadcasts(layer: nn.Module) -> bool:
