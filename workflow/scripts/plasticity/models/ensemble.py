@@ -8,6 +8,7 @@ of rows.
 import copy
 import ctypes
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from plasticity.models import activations, normalization
+from plasticity.models import activations, convolutions, normalization
 
 # Numbers in the widest vector register. Rows start at whole vectors, so that the rounding of a
 # number does not depend on the row it is in.
@@ -86,10 +87,12 @@ class Parameters:
         """Return the network with these parameters as a function ``(inputs, watch=None)``.
 
         The function computes the same as `forward`, but nothing is swapped in and out at a call.
-        Its linear layers let `gradient` write their gradients where they belong.
+        Its linear layers let `gradient` write their gradients where they belong. On a CPU, the
+        linear layers behind convolutions do so too.
         """
         if not is_batchable(network):
-            return partial(forward, network, self.tensors)
+            parts = _split_at_flatten(network) if self.flat.device.type == "cpu" else None
+            return partial(forward, network, self.tensors) if parts is None else self._join(*parts)
         bound = copy.deepcopy(network)
         for name, layer in bound.named_modules():
             if isinstance(layer, nn.Linear):
@@ -112,6 +115,22 @@ class Parameters:
             with record_activations(bound, watch.masks) as hidden:
                 outputs = bound(inputs)
             watch.hidden = {layer: as_units(values) for layer, values in hidden.items()}
+            return outputs
+
+        return call
+
+    def _join(self, features: nn.Sequential, head: nn.Sequential) -> Callable[..., Tensor]:
+        """Return two parts of a network as one function; the second part is batchable."""
+        names = [name for name, _ in features.named_parameters()]
+        tensors = {name: self.tensors[name] for name in names}
+        compute_head = self.bind(head)
+
+        def call(inputs: Tensor, watch: Watch | None = None) -> Tensor:
+            if watch is None:
+                return compute_head(forward(features, tensors, inputs))
+            of_features, of_head = Watch(watch.masks), Watch(watch.masks)
+            outputs = compute_head(forward(features, tensors, inputs, of_features), of_head)
+            watch.hidden = of_features.hidden | of_head.hidden
             return outputs
 
         return call
@@ -297,7 +316,7 @@ def forward(
 
     Linear layers, layer norms and element-wise functions are computed for all runs at once. Any
     other network is vmapped on a GPU. On a CPU grouped convolutions are slower than single ones, so
-    there the runs of such a network are computed one after the other.
+    there the runs of such a network are computed one after the other, see `convolutions`.
 
     Args:
         network: a plain module.
@@ -327,8 +346,18 @@ def forward(
         outputs, hidden, slopes = torch.vmap(compute)(tensors, inputs, masks)
     else:
         runs = len(inputs)
-        arguments = zip(_unbind(tensors, runs), inputs.unbind(), _unbind(masks, runs), strict=True)
-        results = [compute(*run) for run in arguments]
+        fits_onednn = [False] * runs
+        if watch is None and convolutions.supports(network, inputs):
+            fits_onednn = convolutions.cannot_overflow(network, tensors, inputs)
+        arguments = zip(
+            fits_onednn, _unbind(tensors, runs), inputs.unbind(), _unbind(masks, runs), strict=True
+        )
+        results = [
+            (convolutions.forward(network, run_tensors, images), {}, {})
+            if fits
+            else compute(run_tensors, convolutions.with_fast_layout(network, images), run_masks)
+            for fits, run_tensors, images, run_masks in arguments
+        ]
         outputs = torch.stack([run_outputs for run_outputs, _, _ in results])
         hidden = _stack_by_layer([run_hidden for _, run_hidden, _ in results])
         slopes = _stack_by_layer([run_slopes for _, _, run_slopes in results])
@@ -417,6 +446,25 @@ def is_batchable(network: nn.Module) -> bool:
     if len(all_names) != len(list(network.parameters())):
         return False
     return all(_layer_broadcasts(layer) for layer in network.modules())
+
+
+def _split_at_flatten(network: nn.Module) -> tuple[nn.Sequential, nn.Sequential] | None:
+    """Split a sequence before its first `nn.Flatten`, if the rest is batchable.
+
+    Returns:
+        None if there is no such part, or if a layer or parameter appears in the network twice.
+    """
+    names = [name for name, _ in network.named_parameters(remove_duplicate=False)]
+    if type(network) is not nn.Sequential or len(names) != len(list(network.parameters())):
+        return None
+    layers = list(network.named_children())
+    flattens = [isinstance(layer, nn.Flatten) for _, layer in layers]
+    if len(layers) < len(network) or not any(flattens):
+        return None
+    first = flattens.index(True)
+    features = nn.Sequential(OrderedDict(layers[:first]))
+    head = nn.Sequential(OrderedDict(layers[first:]))
+    return (features, head) if is_batchable(head) else None
 
 
 def _layer_broadcasts(layer: nn.Module) -> bool:
