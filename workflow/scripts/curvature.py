@@ -5,8 +5,6 @@ A killed job continues after its last finished task.
 
 import json
 
-import torch
-
 from plasticity import log
 from plasticity.config.models import Curvature, Setting
 from plasticity.curvature import measure
@@ -31,6 +29,7 @@ def main(job: Job) -> None:
         checkpoints = Checkpoints(job.path("checkpoints"))
         curvature = Curvature.of(job.settings)
         data = netcdf.read(job.path("data"))
+        device = ensemble.default_device()
         variables, coordinates = measure.measure(
             checkpoints,
             Setting.of(json.loads(checkpoints.settings)["setting"]),
@@ -38,7 +37,8 @@ def main(job: Job) -> None:
             data,
             log.progress(f"curvature {log.name_of_runs(output.parent)}", "task"),
             state,
-            memory.available(torch.device("cpu"), job.memory, data.nbytes),
+            memory.available(device, job.memory, data.nbytes),
+            device,
         )
         table = measure.table(curvature)
         title = "measures of an ensemble"
