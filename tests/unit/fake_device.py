@@ -30,7 +30,7 @@ def fake_device() -> Iterator[torch.device]:
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
         # autocast does not know the device
         with (
-            mock.patch.object(torch, "is_autocast_enabled", lambda device="": False),
+            mock.patch.object(torch, "is_autocast_enabled", return_value=False),
             mock.patch.object(nn.Module, "_apply", _replace_parameters),
             FakeTensorMode(allow_non_fake_inputs=True),
         ):
@@ -65,7 +65,7 @@ def values_of_lists(lists: list[list[float]]) -> Iterator[None]:
 
     What is done once, when a method is built, may wait for the device.
     """
-    with mock.patch.object(FakeTensor, "tolist", lambda tensor: lists.pop(0)):
+    with mock.patch.object(FakeTensor, "tolist", side_effect=lists):
         yield
 
 
@@ -82,10 +82,10 @@ def decided_values() -> Iterator[None]:
         return np.zeros(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
     with (
-        mock.patch.object(FakeTensor, "__bool__", lambda tensor: False),
-        mock.patch.object(FakeTensor, "__int__", lambda tensor: 2),
+        mock.patch.object(FakeTensor, "__bool__", return_value=False),
+        mock.patch.object(FakeTensor, "__int__", return_value=2),
         mock.patch.object(FakeTensor, "numpy", zeros),
         mock.patch.object(FakeTensor, "tolist", lambda tensor: zeros(tensor.cpu()).tolist()),
-        mock.patch.object(torch, "allclose", lambda *args, **kwargs: True),
+        mock.patch.object(torch, "allclose", return_value=True),
     ):
         yield

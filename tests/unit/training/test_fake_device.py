@@ -3,7 +3,6 @@
 Fake tensors raise where a task mixes devices or waits for the device.
 """
 
-from contextlib import nullcontext
 from itertools import product
 
 import pytest
@@ -87,5 +86,3 @@ def test_only_methods_that_say_so_wait():
 def test_fake_device_refuses_what_a_gpu_refuses_or_waits_for(function, error):
     with fake_device() as device, pytest.raises(error):
         function(torch.zeros(2, device=device), torch.zeros(2))
-
-

@@ -24,7 +24,6 @@ from scipy import stats
 from torch import nn
 
 from plasticity.training import hidden_units
-from plasticity.training import hidden_units
 from plasticity.training.hidden_units import UnitResetter
 
 GAIN = math.sqrt(2)  # of relu

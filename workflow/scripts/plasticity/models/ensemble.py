@@ -268,7 +268,8 @@ def make_deterministic() -> None:
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # it costs kernels
+        # each new tensor would be filled by a kernel of its own
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_MAX, 0)

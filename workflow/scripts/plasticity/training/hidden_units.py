@@ -261,9 +261,7 @@ class UnitResetter:
             for name in units.outgoing:
                 units.columns(masks[name]).logical_or_(is_chosen[:, None, None, :, None])
 
-    def _rows_of_all(
-        self, learner: Learner, units: Units, is_chosen: Tensor
-    ) -> dict[str, Tensor]:
+    def _rows_of_all(self, learner: Learner, units: Units, is_chosen: Tensor) -> dict[str, Tensor]:
         """Return a new row for every unit, of which only those of chosen units are used up.
 
         The chosen units of a run get its rows in the order of units, as in `_new_rows`. After the

@@ -1,7 +1,8 @@
-"""Curvature on a device that is not the CPU, tested without a GPU: nothing mixes devices."""
+"""Curvature on a GPU equals that on a CPU. Without a GPU: nothing mixes devices."""
 
 from types import SimpleNamespace
 
+import gpu_checks
 import pytest
 import torch
 from ensembles import CNN, SETTING, images
@@ -58,3 +59,11 @@ def test_no_exact_spectrum_mixes_devices(operator):
 def test_no_estimate_mixes_devices(kind):
     measures = measure_on_fake_device(kind, {"hessian": ESTIMATE})
     assert "hessian_density" in measures
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("operator", gpu_checks.OPERATORS)
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_curvature_on_a_gpu_equals_that_on_a_cpu(kind, operator):
+    gpu_checks.check_curvature_equals_that_of_a_cpu(operator, torch.device("cuda"), kind)
