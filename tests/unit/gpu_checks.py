@@ -1,4 +1,4 @@
-"""Checks on a GPU that need no pytest: bodies of the tests marked `gpu`, and of benchmarks/gpu.py.
+"""Checks on a GPU that need no pytest: bodies of the tests marked `gpu`, and of benchmarks/gpu.sh.
 
 Each returns the largest difference that it found, and raises `AssertionError` if that is too large.
 On a CPU they pass trivially, so they can be run anywhere.

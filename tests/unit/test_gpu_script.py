@@ -7,7 +7,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
-import gpu
+import gpu.__main__ as gpu
 import pytest
 import yaml
 

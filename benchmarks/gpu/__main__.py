@@ -1,5 +1,7 @@
 """Check and measure training and curvature on a GPU; benchmarks/gpu.sh starts it.
 
+It is in a folder of its own, so `make bench` does not run it.
+
 Each part runs in a process of its own, so an error, a hang or a broken CUDA context of one part
 does not stop the others. A part prints one JSON line per result. What it printed before its time
 limit counts. The parts are:
@@ -24,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "workflow/scripts"), str(ROOT / "tests/unit")]
 
 NO_GPU = "No GPU was found: every number here is the CPU's, and only a small part ran."
