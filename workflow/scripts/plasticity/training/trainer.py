@@ -211,7 +211,7 @@ class Step:
             if layer in self._masks:
                 self._masks[layer].copy_(mask)
             else:
-                self._masks[layer] = mask
+                self._masks[layer] = mask.clone()  # the method may keep its tensor
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Take a step on a batch of each run.
