@@ -62,9 +62,22 @@ def test_environment_variables_override_the_file(tmp_path, monkeypatch):
 def test_mistake_in_the_file_gives_one_sentence(tmp_path, text):
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm/site.yaml").write_text(text)
-    keys = "partition, account, cpu_partition"
+    keys = "partition, account, cpu_partition, curvature"
     message = rf"slurm/site\.yaml holds .*: write {keys}, each with a name"
     with pytest.raises(StudyError, match=message):
+        cluster.read_site(tmp_path)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("gpu", True), ("cpu", False), (None, False)])
+def test_site_decides_whether_curvature_has_a_gpu(tmp_path, monkeypatch, value, expected):
+    if value:
+        monkeypatch.setenv("PLASTICITY_CURVATURE", value)
+    assert cluster.measures_on_gpu(cluster.read_site(tmp_path)) == expected
+
+
+def test_unknown_device_of_curvature_gives_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLASTICITY_CURVATURE", "tpu")
+    with pytest.raises(StudyError, match=r"curvature is 'tpu' in .*: write cpu or gpu"):
         cluster.read_site(tmp_path)
 
 

@@ -548,10 +548,24 @@ def test_cluster_profile_requests_a_gpu_for_training_and_more_memory_and_time_fo
     for rule in ("train_ensemble", "treat_ensemble"):
         assert all(job["gres"].strip("'") == "gpu:1" for job in first[rule])
     assert not any("gres" in job for job in first["measure_ensemble"])
+    assert {job["gpu"] for job in first["measure_ensemble"]} == {"0"}
     for rule in RULES_OF_RUNS:
         for job, retry in zip(first[rule], second[rule], strict=True):
             assert int(retry["mem_mb"]) == 2 * int(job["mem_mb"])
             assert int(retry["runtime"]) == 2 * int(job["runtime"])
+
+
+def test_curvature_requests_a_gpu_where_the_site_says_so(project_without_results):
+    env = project_without_results.env | {
+        "PLASTICITY_PARTITION": "gpus",
+        "PLASTICITY_CPU_PARTITION": "cpus",
+        "PLASTICITY_CURVATURE": "gpu",
+    }
+    jobs = planned_resources(replace(project_without_results, env=env), "--profile", "slurm")
+    for rule in ("measure_ensemble", "train_ensemble"):
+        assert {job["gres"].strip("'") for job in jobs[rule]} == {"gpu:1"}
+        assert {job["slurm_partition"] for job in jobs[rule]} == {"gpus"}
+        assert {job["gpu"] for job in jobs[rule]} == {"0"}
 
 
 def with_gpu(project, folder):
@@ -563,16 +577,15 @@ def with_gpu(project, folder):
     return replace(project, env=project.env | env)
 
 
-def test_training_declares_a_gpu_only_where_the_driver_lists_one(project_without_results, tmp_path):
+def test_jobs_declare_a_gpu_only_where_the_driver_lists_one(project_without_results, tmp_path):
     hidden = replace(
         project_without_results, env=project_without_results.env | {"CUDA_VISIBLE_DEVICES": ""}
     )
     without = planned_resources(hidden)
     assert not any("gpu" in job for jobs in without.values() for job in jobs)
     machine = planned_resources(with_gpu(project_without_results, tmp_path))
-    for rule in ("train_ensemble", "treat_ensemble"):
+    for rule in ("train_ensemble", "measure_ensemble", "treat_ensemble"):
         assert {job["gpu"] for job in machine[rule]} == {"1"}
-    assert not any("gpu" in job for job in machine["measure_ensemble"])
 
 
 @pytest.mark.slow

@@ -502,16 +502,20 @@ def count_runs(rule_name, wildcards):
 def slurm_resources(rule_name, memory, trains):
     """Return the resources of a job that a cluster may run.
 
-    Every attempt requests more memory (in MB) and more time than the one before. Training declares
-    the resource `gpu` only if this machine has one, so without a GPU all cores train in parallel.
+    Every attempt requests more memory (in MB) and more time than the one before. Jobs declare the
+    resource `gpu` only if this machine has one, so without a GPU all cores work in parallel. On a
+    cluster, slurm/profile.yaml asks for the GPU of a job that trains, and the site's settings
+    decide about the others.
     """
+    on_gpu = trains or slurm.measures_on_gpu(SITE)
 
     def minutes(wildcards, attempt):
         return (MARGIN + expected_seconds(rule_name, wildcards) // 60) * attempt
 
     return {
-        **slurm.resources(SITE, gpu=trains),
-        **({"gpu": 1} if trains and gpu.is_present() else {}),
+        **slurm.resources(SITE, gpu=on_gpu),
+        **({"gpu": 1} if gpu.is_present() else {}),
+        **({"gres": "gpu:1"} if on_gpu and not trains else {}),
         "mem_mb": lambda wildcards, attempt: memory * attempt,
         "runtime": minutes,
     }

@@ -32,6 +32,7 @@ def main(job: Job) -> None:
         checkpoints = Checkpoints(job.path("checkpoints"))
         curvature = Curvature.of(job.settings)
         data = netcdf.read(job.path("data"))
+        device = ensemble.default_device()
         variables, coordinates = measure.measure(
             checkpoints,
             Setting.of(json.loads(checkpoints.settings)["setting"]),
@@ -39,7 +40,8 @@ def main(job: Job) -> None:
             data,
             log.progress(f"curvature {log.name_of_runs(output.parent)}", "task"),
             state,
-            memory.available(torch.device("cpu"), job.memory, data.nbytes),
+            memory.available(device, job.memory, data.nbytes),
+            device,
         )
         table = measure.table(curvature)
         title = "measures of an ensemble"

@@ -530,6 +530,15 @@ def test_measures_do_not_depend_on_the_seeds_in_memory(checkpoints, data, monkey
         np.testing.assert_allclose(values, together[name], rtol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize(("memory", "seeds"), [(float("inf"), 2), (10**5, 2), (20_000, 1), (0, 1)])
+def test_seeds_in_memory_follow_from_the_free_memory(checkpoints, data, memory, seeds):
+    """A seed's Gram matrix has 400 numbers, of 32 bytes each."""
+    device = torch.device("cpu")
+    config = curvature(samples=20)
+    measurer = measure.CheckpointMeasurer(checkpoints, setting(), config, data, memory, device)
+    assert min(measurer._seeds_at_once(), len(SEEDS)) == seeds
+
+
 # Operators.
 
 

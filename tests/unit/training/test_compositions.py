@@ -90,12 +90,14 @@ def test_masks_of_several_methods_are_multiplied(data):
 
     trainer = new_trainer(data, "dropout", [{"rate": 0}], [0, 1])
     trainer.on_task_start()
+    trainer._step.draw_masks()
     trainer._take_step(torch.arange(14))
     unmasked = trainer.learner.hidden
     trainer = new_trainer(data, "dropout", [{"rate": 0}], [0, 1])
     trainer.on_task_start()
     dropout = trainer.interventions.pop("dropout")
     trainer.interventions |= {"half": Half(), "dropout": dropout, "third": Third()}
+    trainer._step.draw_masks()
     trainer._take_step(torch.arange(14))
     torch.testing.assert_close(
         trainer.learner.hidden["hidden_1"], unmasked["hidden_1"] / 4, rtol=1e-12, atol=0
@@ -198,3 +200,16 @@ def test_quadratic_and_autograd_penalties_are_both_built(data):
     )
     assert isinstance(l2, QuadraticPenalty)
     assert parseval.shape == (1,)
+
+
+def test_masks_of_all_steps_have_the_same_address(data):
+    """A captured graph reads them there."""
+    trainer = new_trainer(data, "dropout", [{"rate": 0.5}], [0, 1])
+    trainer.on_task_start()
+    trainer._step.draw_masks()
+    first = {layer: mask.clone() for layer, mask in trainer._step._masks.items()}
+    addresses = {layer: mask.data_ptr() for layer, mask in trainer._step._masks.items()}
+    trainer._step.draw_masks()
+    for layer, mask in trainer._step._masks.items():
+        assert mask.data_ptr() == addresses[layer]
+        assert (mask != first[layer]).any()

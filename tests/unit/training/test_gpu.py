@@ -3,13 +3,14 @@
 import copy
 from dataclasses import replace
 
+import gpu_checks
 import numpy as np
 import pytest
 import torch
+from gpu_checks import trained
 
 from plasticity.config import registry
 from plasticity.config.models import Network, Optimizer, Problem, Setting, Training
-from plasticity.data.dataset import Images, describe
 from plasticity.models import architecture
 from plasticity.storage.checkpoints import CheckpointRows
 from plasticity.storage.restart import RestartStates
@@ -27,71 +28,54 @@ SETTING = Setting(
     Optimizer("adam", options={"lr": 0.003}),
 )
 SHORT = replace(SETTING, problem=replace(SETTING.problem, epochs=3, tasks=3))
+GPU = torch.device("cuda")
 WIDE = replace(
     SHORT, network=replace(SHORT.network, options={"width": 300, "depth": 2})
 )  # other kernels than for small matrices and short rows
 BFLOAT16 = Training(precision="bfloat16")
 
 
-def new_trainer(data, method, setting, device="cuda", dtype=torch.float32, recorded=Training()):  # noqa: B008 - it is frozen
+def new_trainer(data, method, setting):
     arms = [dict.fromkeys(registry.fields("methods", method), strength) for strength in (0.01, 0.3)]
     runs = [(arm, seed) for arm in arms for seed in (0, 1)]
-    return Trainer(setting, method, runs, data, recorded, torch.device(device), dtype)
-
-
-def trained(trainer):
-    """Train all tasks; parameters at their starts and at the end, ``(time, run, parameter)``."""
-    saved = []
-    train(trainer, lambda task, parameters: saved.append(parameters.clone()))
-    return torch.stack([*saved, trainer.learner.parameters.flat.detach()]).cpu()
-
-
-def assert_as_on_a_cpu(data, method, setting):
-    on_cpu, on_gpu = (
-        new_trainer(data, method, setting, device, torch.float64) for device in ("cpu", "cuda")
-    )
-    torch.testing.assert_close(trained(on_gpu), trained(on_cpu), rtol=0, atol=1e-8)
-    assert not on_cpu.recorder.outcomes["status"].any()
-    for name, values in on_cpu.recorder.outcomes.items():
-        torch.testing.assert_close(
-            on_gpu.recorder.outcomes[name],
-            values,
-            rtol=1e-5,
-            atol=1e-6,
-            msg=lambda text, name=name: f"{name}: {text}",
-        )
-
-
-@pytest.mark.parametrize("method", registry.names("methods"))
-def test_gpu_run_equals_cpu_run(data, method):
-    assert SETTING.problem.steps * SETTING.problem.tasks >= 200
-    assert_as_on_a_cpu(data, method, SETTING)
-
-
-@pytest.mark.parametrize(("kind", "width", "size"), [("cnn", 6, 16), ("resnet18", 2, 6)])
-def test_vmapped_convolutional_gpu_run_equals_sequential_cpu_run(kind, width, size):
-    images = np.random.default_rng(0).integers(0, 10, (40, 1, size, size), np.uint8)
-    data = describe("small", Images(images, np.arange(40) % 3, list("abc"), 9), {})
-    setting = Setting(
-        SHORT.problem,
-        Network(kind, "relu", options={"width": width}),
-        Optimizer("adam", options={"lr": 0.0003}),
-    )
-    assert_as_on_a_cpu(data, "l2_init", setting)
+    return Trainer(setting, method, runs, data, device=GPU)
 
 
 @pytest.mark.parametrize(
-    "recorded", [Training(), BFLOAT16], ids=lambda recorded: recorded.precision
+    "method", [name for name in gpu_checks.METHODS if name not in gpu_checks.DRAW_ON_DEVICE]
 )
-@pytest.mark.parametrize("setting", [SETTING, WIDE], ids=["small", "wide"])
-@pytest.mark.parametrize("method", ["none", "fresh", "wasserstein"])
-def test_captured_step_equals_plain_step(data, method, setting, recorded):
-    captured, plain = (new_trainer(data, method, setting, recorded=recorded) for _ in range(2))
-    plain._take_step = plain._take_step.function
-    assert torch.equal(trained(captured), trained(plain))
-    assert captured._take_step.calls == setting.problem.steps * setting.problem.tasks
-    for name, values in plain.recorder.outcomes.items():
-        assert torch.equal(captured.recorder.outcomes[name], values), name
+def test_gpu_run_equals_cpu_run(method):
+    gpu_checks.check_run_equals_cpu_run(method, GPU)
+
+
+@pytest.mark.parametrize("kind", ["cnn", "resnet18"])
+def test_vmapped_convolutional_gpu_run_equals_sequential_cpu_run(kind):
+    gpu_checks.check_run_equals_cpu_run("l2_init", GPU, kind)
+
+
+@pytest.mark.parametrize("method", gpu_checks.METHODS)
+def test_captured_step_equals_plain_step(method):
+    gpu_checks.check_captured_step_equals_plain_step(method, GPU)
+
+
+@pytest.mark.parametrize("recorded", [Training(), BFLOAT16], ids=lambda how: how.precision)
+@pytest.mark.parametrize("method", ["none", "wasserstein", "dropout"])
+def test_captured_step_of_wide_layers_equals_plain_step(method, recorded):
+    gpu_checks.check_captured_step_equals_plain_step(method, GPU, WIDE, recorded)
+
+
+@pytest.mark.parametrize("method", gpu_checks.METHODS)
+def test_no_step_waits_for_the_gpu(method):
+    if method in gpu_checks.methods_that_wait():
+        pytest.skip("it says that it waits")
+    gpu_checks.check_no_step_waits(method, GPU)
+
+
+def test_every_step_after_the_first_ones_is_captured(data):
+    for method in ("none", "dropout"):
+        trainer = new_trainer(data, method, SHORT)
+        trained(trainer)
+        assert trainer._take_step.calls == SHORT.problem.steps * SHORT.problem.tasks
 
 
 @pytest.mark.parametrize(

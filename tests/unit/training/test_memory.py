@@ -88,6 +88,9 @@ def test_available_cpu_memory_without_limit_is_that_of_the_machine(monkeypatch):
 def test_available_gpu_memory_is_its_free_memory(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (777, 999))
     assert memory.available(torch.device("cuda"), 10**12, 5) == 777
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 100)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 30)
+    assert memory.available(torch.device("cuda"), 10**12, 5) == 777 + 70
 
 
 CASES = {  # network, samples, pixels in a row, method, its arm, few and many runs

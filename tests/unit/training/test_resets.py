@@ -9,6 +9,7 @@ import torch
 from ensembles import (
     ARMS,
     CNN,
+    COMPOSED,
     DEVIATIONS,
     SETTING,
     arrays_of,
@@ -414,6 +415,7 @@ def test_new_weights_depend_on_seed_task_and_layer_but_not_on_arm():
     found = []
     for task in range(2):
         learner.task = task
+        resetter.start_task(learner)
         with torch.no_grad():
             resetter.reinitialize(learner, everywhere(learner, resetter))
         rows = learner.parameters.tensors["hidden_1.weight"].detach().clone()
@@ -616,3 +618,57 @@ def test_resets_of_a_run_do_not_depend_on_other_runs(data):
     _, states = train_all(data, "redo", arms, [0, 1], SETTING)
     _, alone = train_all(data, "redo", arms[:1], [1], SETTING)
     assert torch.equal(states[:, 1], alone[:, 0])
+
+
+def reset_without_waiting(trainer):
+    """Reset units as on a GPU, where nothing waits for a decision."""
+    for intervention in trainer.interventions.values():
+        if hasattr(intervention, "_resetter"):
+            intervention._resetter._may_wait = False
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("redo", {}),
+        ("redo", {"new_weights": "he_uniform", "means": "kept"}),
+        ("redo", {"new_weights": "stored"}),
+        ("continual_backprop", {}),
+        ("continual_backprop", {"new_weights": "drawn"}),
+        ("self_normalized_resets", {}),
+        ("dropout+redo", {}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_resets_without_waiting_equal_resets_one_by_one(monkeypatch, kind, method, options):
+    monkeypatch.setattr(hidden_units, "DRAWS", 30)
+    arms = [arm | options for arm in (ARMS | COMPOSED)[method]]
+    setting = CNN if kind == "cnn" else SETTING
+    data = images(16 if kind == "cnn" else 4)
+    (one_by_one, first), (at_once, second) = (
+        train_all(data, method, arms, [0, 1], setting, sabotage=sabotage)
+        for sabotage in (None, reset_without_waiting)
+    )
+    assert torch.equal(first, second)
+    for name, tensor in one_by_one.state_tensors().items():
+        assert torch.equal(tensor, at_once.state_tensors()[name]), name
+    if method == "continual_backprop":
+        used = at_once.interventions[method]._resetter._used
+        assert any((numbers > 1).any() for numbers in used.values())
+
+
+def test_draws_in_advance_repeat_with_a_warning(monkeypatch, caplog):
+    monkeypatch.setattr(hidden_units, "DRAWS", 1)
+    learner, resetter = learner_and_resetter()
+    resetter._may_wait = False
+    hidden_units.warn_once.cache_clear()
+    rows = []
+    with torch.no_grad():
+        resetter.start_task(learner)
+        for _ in range(2):
+            resetter.reinitialize(learner, everywhere(learner, resetter))
+            rows.append(learner.parameters.flat.clone())
+        assert torch.equal(*rows)
+        assert "a run reset more than" not in caplog.text
+        resetter.start_task(learner)
+    assert "a run reset more than" in caplog.text

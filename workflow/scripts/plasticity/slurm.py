@@ -23,7 +23,9 @@ VARIABLES = {
     "partition": "PLASTICITY_PARTITION",
     "account": "PLASTICITY_ACCOUNT",
     "cpu_partition": "PLASTICITY_CPU_PARTITION",
+    "curvature": "PLASTICITY_CURVATURE",
 }
+DEVICES = ("cpu", "gpu")  # of curvature jobs
 REQUIRED = ("partition", "account")
 # Slurm kills the processes of a cancelled job after KillWait, 30 s unless a site changed it
 SECONDS_TO_END = 60.0
@@ -45,7 +47,7 @@ class Job(NamedTuple):
 
 
 def read_site(*folders: Path) -> dict[str, str]:
-    """Read the partition and the account of the site, and the partition of jobs without a GPU.
+    """Read the partition and the account of the site, and which jobs get a GPU.
 
     Environment variables override the file `slurm/site.yaml`.
 
@@ -56,13 +58,20 @@ def read_site(*folders: Path) -> dict[str, str]:
         The keys of `VARIABLES` that are set.
 
     Raises:
-        StudyError: the file is not a mapping of these keys to names.
+        StudyError: the file is not a mapping of these keys to names, or curvature is to run on an
+            unknown device.
     """
     files = [folder / FILE for folder in folders if (folder / FILE).exists()]
     settings = _read_site_file(files[0]) if files else {}
     for key, variable in VARIABLES.items():
         if os.environ.get(variable):
             settings[key] = os.environ[variable]
+    device = settings.get("curvature", DEVICES[0])
+    if device not in DEVICES:
+        raise StudyError(
+            f"curvature is {device!r} in {FILE} or in {VARIABLES['curvature']}: write "
+            f"{' or '.join(DEVICES)}"
+        )
     return settings
 
 
@@ -101,6 +110,11 @@ def resources(site: Mapping[str, str], gpu: bool) -> dict[str, str]:
         partition = site.get("cpu_partition", partition)
     values = {"slurm_partition": partition, "slurm_account": site.get("account")}
     return {name: value for name, value in values.items() if value and value != "none"}
+
+
+def measures_on_gpu(site: Mapping[str, str]) -> bool:
+    """Tell whether curvature jobs ask for a GPU; by default they do not."""
+    return site.get("curvature") == "gpu"
 
 
 def missing_settings_message(site: Mapping[str, str]) -> str:

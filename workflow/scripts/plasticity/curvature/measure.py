@@ -38,6 +38,7 @@ from plasticity.storage.netcdf import RUN, Variable
 
 # Pixels of tasks' data, or numbers of matrices, that are in memory together.
 AT_ONCE = 2**25
+BYTES_PER_NUMBER = 32  # of these: a float64, its copies and what is computed from it
 STATUS = {"measured": 0, "diverged": 1, "no_data": 2, "not_asked_for": 3}
 PREVIOUS, FRESH = "previous", "fresh"
 TOP_VECTORS = f"{displacement.OPERATOR}_top_vectors"  # only until the displacement is known
@@ -128,6 +129,7 @@ def measure(
     progress: Callable[[list[int]], Iterable[int]] = iter,
     saved_tasks: TaskStore | None = None,
     memory: float = float("inf"),
+    device: torch.device = torch.device("cpu"),  # noqa: B008 - it is frozen
 ) -> tuple[dict[str, np.ndarray], dict[str, list[object]]]:
     """Measure an ensemble at the start of every measured task.
 
@@ -139,6 +141,7 @@ def measure(
         progress: wraps the loop over tasks.
         saved_tasks: where a restarted job finds the tasks that it has measured.
         memory: bytes for the matrix of an exact spectrum and its eigenvalues.
+        device: where everything is computed.
 
     Returns:
         Variables by name, with dims as in the netCDF files, and their coordinates. NaN where there
@@ -149,7 +152,7 @@ def measure(
         StudyError: if an operator does not exist for the network, or if a spectrum is too large
             and must not be estimated.
     """
-    measurer = CheckpointMeasurer(checkpoints, setting, curvature, data, memory)
+    measurer = CheckpointMeasurer(checkpoints, setting, curvature, data, memory, device)
     measured_tasks = [task for task in checkpoints.tasks if task % curvature.every == 0]
     results = _measure_tasks(measurer, measured_tasks, progress, saved_tasks)
 
@@ -222,6 +225,7 @@ class CheckpointMeasurer:
         curvature: Curvature,
         data: xr.Dataset,
         memory: float,
+        device: torch.device,
     ) -> None:
         """Build the network; arguments as in `measure`."""
         self._checkpoints = checkpoints
@@ -229,8 +233,9 @@ class CheckpointMeasurer:
         self._curvature = curvature
         self._data = data
         self._memory = memory
+        self._device = device
         # In eval mode, the statistics of batch norm are constants.
-        self._network = architecture.build_for(setting, data).double().eval()
+        self._network = architecture.build_for(setting, data).double().eval().to(device)
         self._loss = losses.LOSSES[shift.build_shift(setting.problem).LOSS].loss
         self._checked_operators: set[str] = set()
         self._task_data = functools.lru_cache(maxsize=2)(self._read_task_data)
@@ -242,7 +247,7 @@ class CheckpointMeasurer:
         Only the data of some seeds are in memory together.
         """
         arms = len(self._checkpoints.arms)
-        rows = self._checkpoints.at(task).unflatten(0, (arms, -1))
+        rows = self._checkpoints.at(task).to(self._device).unflatten(0, (arms, -1))
         seeds = torch.tensor(self._checkpoints.seeds)
         chunk = self._seeds_at_once()
         results = [
@@ -263,18 +268,19 @@ class CheckpointMeasurer:
             ),
         }
         for name, values in of_weights.items():
-            measures[name] = values.unflatten(0, rows.shape[:2]).numpy()
+            measures[name] = values.unflatten(0, rows.shape[:2]).cpu().numpy()
         return measures
 
     def _seeds_at_once(self) -> int:
-        """Count the seeds whose data and Gram matrices fit into `AT_ONCE` numbers."""
+        """Count the seeds whose data and Gram matrices fit into `AT_ONCE` numbers and memory."""
         matrix_sizes = [
             operator.samples**2
             for name, operator in self._curvature.operators.items()
             if spectrum_variables.always_exact(name)
         ]
         pixels = self._setting.problem.samples * self._data["image"][0].size
-        return max(1, AT_ONCE // max([1, pixels, *matrix_sizes]))
+        numbers = min(AT_ONCE, self._memory // BYTES_PER_NUMBER)
+        return max(1, int(numbers // max([1, pixels, *matrix_sizes])))
 
     def _measure_seeds(self, task: int, seeds: list[int], rows: Tensor) -> dict[str, np.ndarray]:
         """Compute the measures of some seeds at all evaluation points.
@@ -299,11 +305,11 @@ class CheckpointMeasurer:
         without_point = {}
         if self._is_displacement_due(task):
             turned = self._measure_displacement(task, seeds, rows, measures_by_point)
-            without_point[displacement.NAME] = turned.numpy()
+            without_point[displacement.NAME] = turned.cpu().numpy()
         results = []
         for measures in measures_by_point.values():
             measures.pop(TOP_VECTORS, None)
-            results.append({name: values.numpy() for name, values in measures.items()})
+            results.append({name: values.cpu().numpy() for name, values in measures.items()})
         return _stack_results(results) | without_point
 
     def _measure_fresh_networks(self, task: int, seeds: list[int], arms: int) -> dict[str, Tensor]:
@@ -313,7 +319,7 @@ class CheckpointMeasurer:
             architecture.draw_initial(self._network, network_config, seed, task) for seed in seeds
         ]
         # Training starts from float32.
-        rows = ensemble.rows(drawn).float().double()
+        rows = ensemble.rows(drawn).float().double().to(self._device)
         measures = self._measure_at(FRESH, task, seeds, rows[None])
         return {name: values.expand(arms, *values.shape[1:]) for name, values in measures.items()}
 
@@ -583,7 +589,10 @@ class CheckpointMeasurer:
         """Read the training samples of a task for some seeds."""
         problem = self._setting.problem
         inputs, targets = tasks.build_task_of_seeds(problem, self._data, list(seeds), task)
-        return TaskData(inputs[:, : problem.samples].double(), targets[:, : problem.samples])
+        return TaskData(
+            inputs[:, : problem.samples].double().to(self._device),
+            targets[:, : problem.samples].to(self._device),
+        )
 
 
 def _mask(measures: dict[str, Tensor], alive: Tensor, has_data: bool) -> dict[str, Tensor]:

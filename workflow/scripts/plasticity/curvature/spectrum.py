@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from scipy.special import stdtrit
 from torch import Tensor, nn
 
 EPSILON = 1e-3
@@ -344,6 +343,9 @@ def _student_quantile(probes: int, places: int) -> float:
         probes: whose spread gives the standard error.
         places: number of intervals that hold together (Bonferroni).
     """
+    # here, because only estimates need scipy, and its import takes a while
+    from scipy.special import stdtrit
+
     return float(stdtrit(probes - 1, 1 - (1 - CONFIDENCE) / 2 / places))
 
 
@@ -354,7 +356,7 @@ def _jackknife_variances(
     probes = len(values)
     leave_one_out = []
     for left_out in range(probes):
-        others = torch.arange(probes) != left_out
+        others = [probe for probe in range(probes) if probe != left_out]
         leave_one_out.append(numbers(*_pool_probes(values[others], weights[others]), levels))
     variances = {}
     for name in leave_one_out[0]:

@@ -124,8 +124,8 @@ def fraction_of_units(
     """
     hidden = [layer for layer in counted if layer in layers]
     if not hidden:
-        runs = len(next(iter(is_finite.values())))
-        return torch.full((runs,), torch.nan, dtype=torch.float64)
+        of_runs = next(iter(is_finite.values()))
+        return torch.full_like(of_runs, torch.nan, dtype=torch.float64)
     shares = torch.cat([counted[layer] for layer in hidden], dim=1).double().mean(dim=1)
     are_finite = torch.stack([is_finite[layer] for layer in hidden]).all(dim=0)
     return shares.where(are_finite, torch.nan)

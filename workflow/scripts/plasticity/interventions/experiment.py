@@ -283,11 +283,12 @@ class Experiment:
         Returns:
             Measures by name, shapes ``(treatment, seed[, block])``, and the names of the blocks.
         """
-        free = memory.available(torch.device("cpu"), self._memory_limit, self._data.nbytes)
+        device = default_device()
+        free = memory.available(device, self._memory_limit, self._data.nbytes)
         treatments = [self._treatments[index].name for index in part.treatments]
         copies = Copies(treatments, self._checkpoints, part.task, rows)
         measured, coordinates = measure.measure(
-            copies, self._setting, self._curvature, self._data, memory=free
+            copies, self._setting, self._curvature, self._data, memory=free, device=device
         )
         measures = {}
         for name, variable in variables.measures_of_copies(self._curvature).items():

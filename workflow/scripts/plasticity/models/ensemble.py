@@ -273,12 +273,22 @@ def make_deterministic() -> None:
     - By default Intel's MKL is fast, but on AMD processors its rounding depends on an array's
       address. Its reproducible mode costs at most a tenth more.
     - Denormal numbers are flushed to zero, because weights near zero would be slow.
+    - A GPU computes products in full precision, not in TF32, and chooses algorithms that give the
+      same numbers in every run. Where torch has no such algorithm, it warns.
     - By default glibc returns large arrays to the system, and each new array costs a page fault
       every 4 kB. If glibc keeps them, curvature of convolutions takes half the time.
     """
     os.environ["MKL_CBWR"] = "AUTO"
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # each new tensor would be filled by a kernel of its own
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_MAX, 0)

@@ -13,12 +13,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from plasticity.errors import StudyError
+from plasticity.log import warn_once
 from plasticity.models import activations, architecture, normalization
 from plasticity.training.learner import Learner
 
 LAYERS = (nn.Linear, nn.Conv2d)
 # these handle each unit by itself
 PASS_THROUGH = (nn.Flatten, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+# new rows that are drawn for a task in advance, as a multiple of a layer's units
+DRAWS = 4
 
 
 class Units(NamedTuple):
@@ -156,7 +159,46 @@ class UnitResetter:
         if new_weights == "stored":
             self._stored = learner.parameters.split(learner.parameters.flat.detach().clone())
         self._draws: dict[tuple[int, str], Iterator[list[Tensor]]] = {}
-        self._task = -1
+        self._may_wait = learner.device.type == "cpu"
+        self._new: dict[str, Tensor] = {}
+        self._used: dict[str, Tensor] = {}
+
+    def start_task(self, learner: Learner) -> None:
+        """Replace the draws of the previous task by those of the current one.
+
+        Resets must not wait for a GPU, so there the new rows of a task are drawn in advance.
+        """
+        self._draws = {}
+        if self._may_wait or self._stored:
+            return
+        self._warn_of_repeated_draws()
+        runs = len(learner.seed_of)
+        self._new, self._used = {}, {}
+        for units in self.units:
+            self._used[units.layer] = learner.seed_of.new_zeros(runs, 1)
+            self._new |= self._draw_in_advance(learner, units)
+
+    def _draw_in_advance(self, learner: Learner, units: Units) -> dict[str, Tensor]:
+        """Draw the first new rows of a layer, by parameter, shapes ``(seed, row, …)``."""
+        of_seeds = []
+        for seed in learner.seeds:
+            rows = itertools.islice(self._draw_rows(learner, seed, units), DRAWS * units.width)
+            of_seeds.append([torch.stack(rows_of_name) for rows_of_name in zip(*rows, strict=True)])
+        stacked = (torch.stack(tensors) for tensors in zip(*of_seeds, strict=True))
+        return {
+            name: tensor.to(learner.device, learner.dtype)
+            for name, tensor in zip(units.incoming, stacked, strict=True)
+        }
+
+    def _warn_of_repeated_draws(self) -> None:
+        """Log the layers that used more new rows in the previous task than were drawn."""
+        for units in self.units:
+            used = self._used.get(units.layer)
+            if used is not None and int(used.max()) > DRAWS * units.width:
+                warn_once(
+                    f"{units.layer}: a run reset more than {DRAWS * units.width} units within a "
+                    "task, so some units got the same new weights"
+                )
 
     def reinitialize(self, learner: Learner, chosen: Mapping[str, Tensor]) -> None:
         """Reset some units.
@@ -165,24 +207,79 @@ class UnitResetter:
             learner: its parameters and optimizer are changed.
             chosen: by layer, booleans of shape ``(run, unit)``.
         """
-        if self._task != learner.task:
-            self._draws = {}
-            self._task = learner.task
         flat = learner.parameters.flat.detach()
         mask = torch.zeros_like(flat, dtype=torch.bool)
         values = torch.zeros_like(flat)
         masks = learner.parameters.split(mask)
         tensors = learner.parameters.split(values)
+        if self._may_wait:
+            self._write_chosen(learner, chosen, masks, tensors)
+            if not mask.any():
+                return
+        else:
+            self._write_all(learner, chosen, masks, tensors)
+        learner.reinitialize(mask, values, clears_means=self._clears_means)
+
+    def _write_chosen(
+        self,
+        learner: Learner,
+        chosen: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        values: Mapping[str, Tensor],
+    ) -> None:
+        """Write masks and new values of chosen units, one by one: fast if there are few.
+
+        Args:
+            learner: whose units are reset.
+            chosen: by layer, booleans of shape ``(run, unit)``.
+            masks: is set where a parameter is reset, by name, shapes ``(run, …)``.
+            values: is set to new values, by name, shapes ``(run, …)``.
+        """
         for units in self.units:
             for run, unit in chosen[units.layer].nonzero().tolist():
                 rows = self._new_rows(learner, run, units, unit)
                 for name, row in zip(units.incoming, rows, strict=True):
-                    tensors[name][run, unit] = row
+                    values[name][run, unit] = row
                     masks[name][run, unit] = True
                 for name in units.outgoing:
                     units.columns(masks[name])[run, :, :, unit] = True
-        if mask.any():
-            learner.reinitialize(mask, values, clears_means=self._clears_means)
+
+    def _write_all(
+        self,
+        learner: Learner,
+        chosen: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        values: Mapping[str, Tensor],
+    ) -> None:
+        """Write the same as `_write_chosen` for all units at once, without waiting for a GPU."""
+        for units in self.units:
+            is_chosen = chosen[units.layer]
+            for name, rows in self._rows_of_all(learner, units, is_chosen).items():
+                is_new = is_chosen.view(*is_chosen.shape, *[1] * (rows.ndim - 2))
+                values[name].copy_(rows.where(is_new, values[name]))
+                masks[name].logical_or_(is_new)
+            for name in units.outgoing:
+                units.columns(masks[name]).logical_or_(is_chosen[:, None, None, :, None])
+
+    def _rows_of_all(self, learner: Learner, units: Units, is_chosen: Tensor) -> dict[str, Tensor]:
+        """Return a new row for every unit, of which only those of chosen units are used up.
+
+        The chosen units of a run get its rows in the order of units, as in `_new_rows`. After the
+        last row the first one is used again.
+
+        Returns:
+            By parameter, shapes ``(run, unit, …)``.
+        """
+        if self._stored:
+            return {name: self._stored[name] for name in units.incoming}
+        used = self._used[units.layer]
+        places = used + is_chosen.cumsum(dim=1) - 1
+        used += is_chosen.sum(dim=1, keepdim=True)
+        seeds = learner.seed_of[:, None]
+        return {
+            name: self._new[name][seeds, places % self._new[name].shape[1]]
+            for name in units.incoming
+        }
 
     def _new_rows(self, learner: Learner, run: int, units: Units, unit: int) -> list[Tensor]:
         """Return new rows of a unit's incoming parameters, in their order."""
@@ -190,15 +287,15 @@ class UnitResetter:
             return [self._stored[name][run, unit] for name in units.incoming]
         key = (run, units.layer)
         if key not in self._draws:
-            self._draws[key] = self._draw_rows(learner, run, units)
+            seed = learner.seeds[int(learner.seed_of[run])]
+            self._draws[key] = self._draw_rows(learner, seed, units)
         return next(self._draws[key])
 
-    def _draw_rows(self, learner: Learner, run: int, units: Units) -> Iterator[list[Tensor]]:
+    def _draw_rows(self, learner: Learner, seed: int, units: Units) -> Iterator[list[Tensor]]:
         """Yield new rows for one unit after the other, from new initial values of the layer.
 
         All arms of a seed get the same rows.
         """
-        seed = learner.seeds[int(learner.seed_of[run])]
         for draw in itertools.count():
             purpose = f"units of {units.layer}, draw {draw}"
             tensors = architecture.draw_initial(

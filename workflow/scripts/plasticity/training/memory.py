@@ -61,13 +61,14 @@ def available(device: torch.device, limit: int | None, used: int) -> int:
     """Return the bytes that runs may use.
 
     Args:
-        device: for a GPU, its free memory is returned.
+        device: for a GPU, its free memory is returned, with what this process no longer uses.
         limit: bytes that the job may use on a CPU; None means all memory of the machine.
         used: bytes that are used already, in addition to `BASE`.
     """
     if device.type == "cuda":
         free: int = torch.cuda.mem_get_info(device)[0]
-        return free
+        # torch keeps what it freed, and uses it again
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(0, (limit or machine) - BASE - used)
 

@@ -63,6 +63,7 @@ class Intervention:
         WHOLE: hyperparameters that are integers.
         CHOICES: allowed values of each option.
         USES_ACTIVATIONS: whether the method uses `masks` or `learner.hidden`.
+        WAITS_FOR_DEVICE: whether `penalty` waits for a GPU. No CUDA graph can then capture a step.
         LAST: whether its hooks are called after those of other methods, which must not undo it.
     """
 
@@ -74,6 +75,7 @@ class Intervention:
     WHOLE: ClassVar[Sequence[str]] = []
     CHOICES: ClassVar[Mapping[str, Sequence[str]]] = {}
     USES_ACTIVATIONS: ClassVar[bool] = False
+    WAITS_FOR_DEVICE: ClassVar[bool] = False
     LAST: ClassVar[bool] = False
 
     def setup(self, learner: Learner) -> None:
@@ -89,7 +91,8 @@ class Intervention:
     def masks(self, learner: Learner) -> dict[str, Tensor]:
         """Return the factors of hidden activations in this step.
 
-        They are used in training steps only, never in an evaluation.
+        They are used in training steps only, never in an evaluation. On a GPU they are computed
+        outside the CUDA graph of the step.
 
         Returns:
             By layer, shapes ``(run, n, …)`` as `learner.hidden_shapes` gives them for one sample.
@@ -99,7 +102,7 @@ class Intervention:
     def penalty(self, learner: Learner) -> Tensor | QuadraticPenalty | None:
         """Return what is added to each run's loss.
 
-        On a GPU the penalty is part of a CUDA graph, unless a method sets `USES_ACTIVATIONS`:
+        On a GPU the penalty is part of a CUDA graph, unless a method sets `WAITS_FOR_DEVICE`:
         Python runs it in the first few steps only, and then the same kernels are replayed. So
         whatever changes from step to step must be a tensor that is changed in place. The penalty
         must not wait for the device: no `item`, no `tolist`, no `if` on a tensor.
@@ -110,7 +113,11 @@ class Intervention:
         return None
 
     def after_step(self, learner: Learner) -> None:
-        """Change the learner after a step of the optimizer, under `torch.no_grad`."""
+        """Change the learner after a step of the optimizer, under `torch.no_grad`.
+
+        On a GPU it must not wait for the device either. `Schedule` knows on the host which runs act
+        after a step.
+        """
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors, by name, that a restarted job must restore.
@@ -118,6 +125,28 @@ class Intervention:
         Parameters and optimizer are restored anyway. Tensors are not copied.
         """
         return {}
+
+
+class Schedule:
+    """Tells which runs act after which steps.
+
+    The periods are known on the host, so nobody waits for a GPU to learn that no run acts.
+    """
+
+    def __init__(self, period: Tensor) -> None:
+        """Read the periods of all runs.
+
+        Args:
+            period: in steps, shape ``(run,)``; 0 means never.
+        """
+        self._period = period
+        self._periods = {int(steps) for steps in period.tolist() if steps > 0}
+
+    def due(self, steps: int) -> Tensor | None:
+        """Return which runs act after some number of steps, shape ``(run,)``; None if none does."""
+        if not any(steps % period == 0 for period in self._periods):
+            return None
+        return (self._period > 0) & (steps % self._period.clamp(min=1) == 0)
 
 
 def build(

@@ -67,10 +67,10 @@ class Trainer:
         self.interventions = build(method, arms, self.learner)
         self.batches = Batches(data, self.learner)
         self.recorder = Recorder(self.learner, self.batches, training)
-        step = Step(self.learner, self.interventions, self.batches, training)
-        # a method that records activations makes new tensors in each step, which a graph would miss
-        capture = device.type == "cuda" and not step.records_activations
-        self._take_step = Captured(step) if capture else step
+        self._step = Step(self.learner, self.interventions, self.batches, training)
+        waits = any(method.WAITS_FOR_DEVICE for method in self.interventions.values())
+        capture = device.type == "cuda" and not waits
+        self._take_step = Captured(self._step) if capture else self._step
 
     def boundary_tensors(self) -> dict[str, Tensor]:
         """Return what the next task depends on, by name, not copies; the first dim is the run."""
@@ -130,8 +130,17 @@ class Trainer:
 
     def learn(self) -> None:
         """Take all steps of the current task, and record its outcomes."""
-        order = self.batches.order()
-        weights = self.recorder.start_task()
+        self._take_steps(self.batches.order(), self.recorder.start_task())
+        self.recorder.finish_task()
+        self.learner.task += 1
+
+    def _take_steps(self, order: Tensor, weights: Sequence[int]) -> None:
+        """Take all steps of a task. On a GPU nothing here waits for the device.
+
+        Args:
+            order: the samples of each step, shape ``(step, seed, batch)``.
+            weights: of each step in the update norm.
+        """
         for first in range(0, len(order), BLOCK):
             block = slice(first, first + BLOCK)
             rows = self.batches.rows(order[block]).flatten(1)
@@ -140,8 +149,6 @@ class Trainer:
                 for batch, weight in zip(rows, weights[block], strict=True)
             ]
             self.recorder.record_steps(torch.stack(outputs), rows)
-        self.recorder.finish_task()
-        self.learner.task += 1
 
     def _learn_batch(self, rows: Tensor, weight: int) -> Tensor:
         """Take one step, and let the methods act after it; return the outputs before the step.
@@ -152,6 +159,8 @@ class Trainer:
         """
         if weight:
             self.recorder.before_step()
+        if self._step.records_activations:
+            self._step.draw_masks()
         outputs = self._take_step(rows)
         self.learner.step += 1
         with torch.no_grad():
@@ -188,6 +197,21 @@ class Step:
             else nullcontext()
         )
         self.records_activations = any(method.USES_ACTIVATIONS for method in interventions.values())
+        self._masks: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def draw_masks(self) -> None:
+        """Replace the factors of hidden activations by those of the next step.
+
+        They keep their addresses, because a captured graph reads them. They are drawn outside the
+        graph, whose random numbers would not start anew at a task.
+        """
+        masks = combine_masks(self._interventions.values(), self._learner)
+        for layer, mask in masks.items():
+            if layer in self._masks:
+                self._masks[layer].copy_(mask)
+            else:
+                self._masks[layer] = mask.clone()  # the method may keep its tensor
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Take a step on a batch of each run.
@@ -216,8 +240,7 @@ class Step:
         learner = self._learner
         with self._precision:
             if self.records_activations:
-                masks = combine_masks(self._interventions.values(), learner)
-                outputs = learner.record_activations(inputs, masks)
+                outputs = learner.record_activations(inputs, self._masks)
             else:
                 outputs = learner(inputs)
         return outputs.to(learner.dtype)

@@ -64,6 +64,9 @@ class Method(Intervention):
             for layer, values in of_layers.items()
         }
 
+    def on_task_start(self, learner: Learner) -> None:
+        self._resetter.start_task(learner)
+
     def after_step(self, learner: Learner) -> None:
         chosen = {units.layer: self._choose(units, learner) for units in self._resetter.units}
         self._resetter.reinitialize(learner, chosen)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from plasticity.training.learner import Learner
-from plasticity.training.method import Intervention, default
+from plasticity.training.method import Intervention, Schedule, default
 
 
 @dataclass
@@ -26,6 +26,7 @@ class Method(Intervention):
 
     def setup(self, learner: Learner) -> None:
         self.slow = learner.parameters.flat.detach().clone()
+        self._schedule = Schedule(self.period)
 
     def state(self) -> dict[str, Tensor]:
         return {"slow": self.slow}
@@ -33,6 +34,6 @@ class Method(Intervention):
     def after_step(self, learner: Learner) -> None:
         hare = learner.parameters.flat.detach()
         self.slow.lerp_(hare, (1 - self.momentum)[:, None])
-        due = (self.period > 0) & (learner.total_steps % self.period.clamp(min=1) == 0)
-        if due.any():
+        due = self._schedule.due(learner.total_steps)
+        if due is not None:
             hare.copy_(self.slow.where(due[:, None], hare))

@@ -22,6 +22,7 @@ class Method(Intervention):
     """`rank` is the strength of the second term."""
 
     USES_ACTIVATIONS = True
+    WAITS_FOR_DEVICE = True  # torch checks on the host whether the singular values converged
 
     strength: Tensor
     rank: Tensor

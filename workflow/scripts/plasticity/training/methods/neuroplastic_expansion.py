@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from plasticity.training.learner import Learner
-from plasticity.training.method import Intervention, default
+from plasticity.training.method import Intervention, Schedule, default
 
 
 @dataclass
@@ -48,6 +48,7 @@ class Method(Intervention):
 
     def setup(self, learner: Learner) -> None:
         parameters = learner.parameters
+        self._schedule = Schedule(self.period)
         self._weights = [
             f"{name}.weight"
             for name, layer in learner.network.named_modules()
@@ -76,8 +77,8 @@ class Method(Intervention):
 
     def after_step(self, learner: Learner) -> None:
         learner.parameters.flat.mul_(self.active)
-        due = (self.period > 0) & (learner.total_steps % self.period.clamp(min=1) == 0)
-        if due.any():
+        due = self._schedule.due(learner.total_steps)
+        if due is not None:
             self._grow(learner, due)
 
     def _grow(self, learner: Learner, due: Tensor) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from plasticity.training.hidden_units import UnitResetter
 from plasticity.training.learner import Learner
-from plasticity.training.method import Intervention
+from plasticity.training.method import Intervention, Schedule
 
 
 @dataclass
@@ -38,10 +38,14 @@ class Method(Intervention):
     def setup(self, learner: Learner) -> None:
         clears_means = self.means == "cleared"
         self._resetter = UnitResetter(learner, self.new_weights, clears_means=clears_means)
+        self._schedule = Schedule(self.period)
+
+    def on_task_start(self, learner: Learner) -> None:
+        self._resetter.start_task(learner)
 
     def after_step(self, learner: Learner) -> None:
-        due = (self.period > 0) & (learner.total_steps % self.period.clamp(min=1) == 0)
-        if not due.any():
+        due = self._schedule.due(learner.total_steps)
+        if due is None:
             return
         chosen = {}
         for units in self._resetter.units:

@@ -73,9 +73,9 @@ class Method(Intervention):
 
         The results do not depend on the blocks.
         """
-        every = self.ranks_every.clamp(min=1).int().tolist()
-        if not is_cpu:
-            every = [1] * len(every)
+        every = [1] * len(self.ranks_every)
+        if is_cpu:
+            every = self.ranks_every.clamp(min=1).int().tolist()
         blocks = []
         for steps, runs in groupby(range(len(every)), every.__getitem__):
             parts = np.array_split(list(runs), cores)
