@@ -20,6 +20,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from plasticity.curvature.batch_loss import BatchLoss, Loss
 from plasticity.curvature.layer_calls import (
     LayerCall,
+    LinearCall,
     call_by_backward_passes,
     call_by_identity,
     has_identity,
@@ -201,8 +202,13 @@ class GramMatrices(Mapping[str, Tensor]):
         refuted = []
         for layer, call in calls.items():
             rows = [gradient_of[name].flatten(batch.sample_dim) for name in batch.layers[layer]]
-            vectors, products = call.random_products(generator)
-            expected = torch.linalg.vecdot(torch.cat(rows, dim=-1), torch.cat(vectors, dim=-1))
+            if isinstance(call, LinearCall):
+                vectors, products = call.random_products(generator)
+            else:
+                vectors = [normal_like(row, generator) for row in rows]
+                products = call.dot(vectors)
+            shares = [torch.linalg.vecdot(*pair) for pair in zip(rows, vectors, strict=True)]
+            expected = torch.stack(shares).sum(dim=0)
             terms = weights * products
             difference = (terms.sum(dim=(-2, -1)) - expected).abs()
             scale = terms.abs().sum(dim=(-2, -1)) + expected.abs()

@@ -184,11 +184,6 @@ class GradientCall(NamedTuple):
         products: Tensor = (self.gradients @ vector[..., None, :, None]).squeeze(-1)
         return products
 
-    def random_products(self, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
-        """Draw a direction v, and compute gᵢ·v; result as of `LinearCall.random_products`."""
-        vector = normal_like(self.gradients[..., 0, 0, :], generator)
-        return [vector], self.dot([vector])
-
 
 LayerCall = LinearCall | GradientCall
 

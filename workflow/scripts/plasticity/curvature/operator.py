@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
 VECTORS = 64  # vectors that a dense matrix is built from at a time
-# Fewer vectors are differentiated one by one. This takes no longer than one pass with a vector
-# dimension, whose first use imports sympy, half a second.
-BATCHED = 5
 ROUND_OFF = 1e3  # eigenvalues are equal within so many machine precisions of the largest
 DEFAULT_QUADRATURE = Quadrature()
 
@@ -409,7 +406,7 @@ class Operator(ABC):
     def vector_jacobian_products(
         self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], vectors: Sequence[Tensor]
     ) -> list[Tensor]:
-        """Compute vᵀJ for some vectors v; many in one batched pass, where that surely works.
+        """Compute vᵀJ for many vectors v, in one batched pass where that surely works.
 
         Args:
             outputs: tensors that are differentiated.
@@ -419,7 +416,7 @@ class Operator(ABC):
         Returns:
             One tensor ``(vector, …)`` per input.
         """
-        if len(vectors[0]) >= BATCHED and is_batchable(self.batch.network):
+        if len(vectors[0]) > 1 and is_batchable(self.batch.network):
             batched = torch.autograd.grad(
                 outputs,
                 inputs,
