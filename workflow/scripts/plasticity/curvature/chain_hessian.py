@@ -49,6 +49,7 @@ class Link(NamedTuple):
 class ChainHessian:
     """The Hessian of the mean loss of a chain."""
 
+    @torch.enable_grad()
     def __init__(self, batch: BatchLoss) -> None:
         """Run the network forward and backward once.
 
@@ -56,9 +57,8 @@ class ChainHessian:
             batch: a single network for which `is_chain` holds, its data and loss.
         """
         inputs, outputs, activations = _forward(batch)
-        with torch.enable_grad():
-            loss = batch.sample_losses(activations[-1]).mean()
-            gradient = torch.autograd.grad(loss, outputs[-1], create_graph=True)[0]
+        loss = batch.sample_losses(activations[-1]).mean()
+        gradient = torch.autograd.grad(loss, outputs[-1], create_graph=True)[0]
         self._output_hessian = _rows_by_backward(gradient, outputs[-1])
         deltas = gradient.detach()
         slopes: Tensor | None = None
@@ -165,20 +165,20 @@ def _forward(batch: BatchLoss) -> tuple[list[Tensor], list[Tensor], list[Tensor]
     outputs: list[Tensor] = []
     activations: list[Tensor] = []
     values = batch.inputs
-    with torch.enable_grad():
-        for name, layer in batch.network.named_children():
-            if isinstance(layer, nn.Linear):
-                inputs.append(values.detach())
-                weight, bias = (batch.tensors.get(f"{name}.{one}") for one in ("weight", "bias"))
-                assert weight is not None  # every linear layer has one
-                bias = None if bias is None else bias.detach()
-                values = nn.functional.linear(inputs[-1], weight.detach(), bias).requires_grad_()
-                outputs.append(values)
-                activations.append(values)
-            else:
-                values = layer(values)
-                if activations:
-                    activations[-1] = values
+    for name, layer in batch.network.named_children():
+        if isinstance(layer, nn.Linear):
+            inputs.append(values.detach())
+            weight, bias = (batch.tensors.get(f"{name}.{one}") for one in ("weight", "bias"))
+            assert weight is not None  # every linear layer has one
+            bias = None if bias is None else bias.detach()
+            values = nn.functional.linear(inputs[-1], weight.detach(), bias).requires_grad_()
+            outputs.append(values)
+            values = values.clone()  # the next function may work in place
+            activations.append(values)
+        else:
+            values = layer(values)
+            if activations:
+                activations[-1] = values
     # what the loss flattens or unflattens
     batch.output_shape = activations[-1].shape[1:]
     return inputs, outputs, activations
@@ -186,8 +186,7 @@ def _forward(batch: BatchLoss) -> tuple[list[Tensor], list[Tensor], list[Tensor]
 
 def _two_derivatives(activations: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor | None]:
     """Differentiate element-wise functions of some outputs once and twice; None if twice is 0."""
-    with torch.enable_grad():
-        first = torch.autograd.grad(activations.sum(), outputs, create_graph=True)[0]
+    first = torch.autograd.grad(activations.sum(), outputs, create_graph=True)[0]
     if not first.requires_grad:
         return first, None
     second = torch.autograd.grad(first.sum(), outputs, materialize_grads=True)[0]
