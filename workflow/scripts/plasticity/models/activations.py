@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 
 class Gelu(nn.Module):
@@ -115,10 +114,20 @@ def slopes(activation: nn.Module, inputs: Tensor) -> Tensor:
     Returns:
         The shape of the outputs.
     """
-    # Each output depends on one number. So a derivative along ones is the slope of each output.
-    # torch.func would take more than a second, once, to import torch's compiler.
-    with torch.no_grad(), forward_ad.dual_level():
-        dual = forward_ad.make_dual(inputs.detach(), torch.ones_like(inputs))
+    dim = getattr(activation, "dim", -1)
+    expansion = next(
+        kind.expansion for kind in ACTIVATIONS.values() if isinstance(activation, kind.module)
+    )
+
+    def total(inputs: Tensor, part: int) -> Tensor:
         # not the module itself, because a call would run its hooks
-        slopes_of_outputs: Tensor = forward_ad.unpack_dual(activation.forward(dual)).tangent
-    return slopes_of_outputs
+        outputs: Tensor = activation.forward(inputs)
+        return outputs.chunk(expansion, dim)[part].sum()
+
+    if inputs.device.type != "cpu":  # may be inside `torch.vmap`, where autograd is not allowed
+        return torch.cat([torch.func.grad(total)(inputs, part) for part in range(expansion)], dim)
+    # The first call of `torch.func.grad` would import torch's compiler, which takes a second.
+    leaf = inputs.detach().requires_grad_()
+    with torch.enable_grad():
+        totals = [total(leaf, part) for part in range(expansion)]
+    return torch.cat([torch.autograd.grad(one, leaf)[0] for one in totals], dim)
