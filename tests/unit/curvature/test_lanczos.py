@@ -50,6 +50,7 @@ def test_basis_is_orthonormal_and_matrix_is_the_operator_in_it(dtype, block, rem
         torch.randn(2, block, 80).to(dtype),
         24 // block,
         known,
+        torch.linalg.matrix_norm(A, 2),
     )
     Q = space.basis.double()
     assert (Q @ Q.mT - torch.eye(24)).abs().max() < 30 * round_off

@@ -20,9 +20,11 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from plasticity.curvature.batch_loss import BatchLoss, Loss
 from plasticity.curvature.layer_calls import (
     LayerCall,
+    LinearCall,
     call_by_backward_passes,
     call_by_identity,
     has_identity,
+    normal_like,
 )
 from plasticity.log import warn_once
 
@@ -187,7 +189,7 @@ class GramMatrices(Mapping[str, Tensor]):
             return []
         batch = self._batch
         generator = torch.Generator().manual_seed(0)
-        weights = _normal_like(self._S[..., 0, :], generator)
+        weights = normal_like(self._S[..., 0, :], generator)
         combination = (self.outputs * (self._S @ weights[..., None]).squeeze(-1)).sum()
         names = batch.parameters_in(calls)
         gradients = torch.autograd.grad(
@@ -200,10 +202,14 @@ class GramMatrices(Mapping[str, Tensor]):
         refuted = []
         for layer, call in calls.items():
             rows = [gradient_of[name].flatten(batch.sample_dim) for name in batch.layers[layer]]
-            vectors = [_normal_like(row, generator) for row in rows]
-            products = [torch.linalg.vecdot(*pair) for pair in zip(rows, vectors, strict=True)]
-            expected = torch.stack(products).sum(dim=0)
-            terms = weights * call.dot(vectors)
+            if isinstance(call, LinearCall):
+                vectors, products = call.random_products(generator)
+            else:
+                vectors = [normal_like(row, generator) for row in rows]
+                products = call.dot(vectors)
+            shares = [torch.linalg.vecdot(*pair) for pair in zip(rows, vectors, strict=True)]
+            expected = torch.stack(shares).sum(dim=0)
+            terms = weights * products
             difference = (terms.sum(dim=(-2, -1)) - expected).abs()
             scale = terms.abs().sum(dim=(-2, -1)) + expected.abs()
             # Parameters that are not finite make both NaN, which refutes nothing.
@@ -264,11 +270,6 @@ class GramMatrices(Mapping[str, Tensor]):
 def _has_samples(shape: torch.Size, sample_dim: int, samples: int) -> bool:
     """Check whether a shape has as many entries in the sample dimension as there are samples."""
     return len(shape) > sample_dim and shape[sample_dim] == samples
-
-
-def _normal_like(values: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw normal numbers with the shape, dtype and device of a tensor."""
-    return torch.randn(values.shape, generator=generator, dtype=torch.float64).to(values)
 
 
 @contextmanager

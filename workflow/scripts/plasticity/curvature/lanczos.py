@@ -22,6 +22,13 @@ CONVERGED = 1e-2
 ROUND_OFF = 10
 # Shorter vectors, in machine precisions of the operator's norm, count as zero.
 LOST = 100
+# A vector is orthogonalized against the whole space if an overlap with an older row may be above
+# this many square roots of the machine precision.
+SEMI_ORTHOGONAL = 0.5
+# Times that a vector is orthogonalized against the same rows at most.
+PASSES = 3
+# Rows of a basis that become orthonormal together.
+ROWS_AT_ONCE = 16
 # Numbers in the bases of the probes that are in memory together, if one probe needs fewer.
 AT_ONCE = 2**25
 
@@ -60,7 +67,15 @@ class KrylovSpace(NamedTuple):
 
 
 class BlockLanczos:
-    """Block Lanczos iteration with full reorthogonalization (Golub & Underwood 1977).
+    """Block Lanczos iteration with reorthogonalization (Golub & Underwood 1977).
+
+    To orthogonalize a vector against all rows means to read the basis twice, which may take longer
+    than the product. It is only done where the space could lose its orthogonality: a recurrence
+    bounds the overlaps of a new row with all older rows (Simon 1984, Mathematics of Computation 42,
+    section 3). As long as they are below the square root of the machine precision ε, the matrix is
+    that of an orthonormal basis of the same space up to ε, and no eigenvalue appears twice (same,
+    theorem 4). `space` makes the basis orthonormal at the end. Blocks of several vectors read the
+    basis once per block, and are always orthogonalized against all rows.
 
     All probes and runs form one batch dimension. Where a space is exhausted, the iteration
     continues from a random vector orthogonal to it, which has no weight in a quadrature.
@@ -72,7 +87,12 @@ class BlockLanczos:
     """
 
     def __init__(
-        self, product: Product, start: Tensor, steps: int, removed: Tensor | None = None
+        self,
+        product: Product,
+        start: Tensor,
+        steps: int,
+        removed: Tensor | None = None,
+        norm: Tensor | None = None,
     ) -> None:
         """Orthonormalize the start.
 
@@ -82,6 +102,8 @@ class BlockLanczos:
             steps: number of steps; ``steps · block`` is at most d minus the removed rows.
             removed: orthonormal or zero rows that stay outside the space, shape
                 ``(*run, row, d)``.
+            norm: of the operator, shape ``(*run,)``, where a removed eigenvalue may be larger than
+                any number that the iteration meets. Round-off of products is relative to it.
         """
         *self._lead, self._block, d = start.shape
         self._product = product
@@ -103,12 +125,30 @@ class BlockLanczos:
             start = self._project_out(start, self._known)
             start = self._project_out(start, self._known)
         self._append(start, _norm(start), self._known)
+        # Estimated overlaps of the last row, and of the row before it, with older rows.
+        self._overlaps = self._float64_zeros(self._rows)
+        self._overlaps_before = self._float64_zeros(self._rows)
+        self._norm = self._float64_zeros()
+        if norm is not None:
+            self._norm += norm.expand(self._lead).reshape(-1)
+        self._skipped = False  # whether a row was not orthogonalized against all rows
 
-    def run(self) -> KrylovSpace:
-        """Take all steps."""
+    def run(self) -> Tensor:
+        """Take all steps.
+
+        Returns:
+            The part of the last products outside the space, shape ``(batch, block, d)``.
+        """
         for row in range(0, self._rows, self._block):
-            vectors = self._step(row)
-        below = torch.linalg.qr(vectors.mT.double(), mode="r").R
+            outside = self._step(row)
+        return outside
+
+    def space(self) -> KrylovSpace:
+        """Take all steps, and describe the space by an orthonormal basis."""
+        outside = self.run()
+        if self._skipped:
+            self._orthonormalize()
+        below = torch.linalg.qr(outside.mT.double(), mode="r").R
         return KrylovSpace(
             self.basis[:, self._known :].unflatten(0, self._lead),
             self.matrix.unflatten(0, self._lead),
@@ -142,28 +182,125 @@ class BlockLanczos:
     def _orthogonalize(self, vectors: Tensor, row: int, filled: int) -> tuple[Tensor, Tensor]:
         """Subtract the projection of products on the space, and store it in the matrix.
 
-        The first pass is against the last two blocks, where almost all of the projection lies.
-        Two more passes are against the whole space; the second of them only where the first
-        removed most of a vector.
+        The first pass is against the last two blocks, where almost all of the projection lies. Then
+        follow the removed rows and, if need be, the whole space.
 
         Returns:
             The rest of the vectors and their norms.
         """
-        active = torch.ones_like(vectors[:, :1, :1])
-        block = slice(row, row + self._block)
-        for first in (max(self._known, filled - 2 * self._block), 0, 0):
-            basis = self.basis[:, first:filled]
-            projection = (vectors @ basis.mT) * active
-            vectors = torch.baddbmm(vectors, projection, basis, alpha=-1)
-            diagonal = projection[..., -self._block :].double()
-            self.matrix[:, block, block] += (diagonal + diagonal.mT) / 2
-            self.scale = _norm(projection)[..., 0].amax(dim=-1).maximum(self.scale)
-            if first == 0:
-                lengths = _norm(vectors)
-                active = (_norm(projection) > lengths).any(dim=1, keepdim=True).to(vectors.dtype)
-                if not active.any():
-                    break
+        recent = slice(max(self._known, filled - 2 * self._block), filled)
+        if recent.start > 0:
+            vectors, projection = self._subtract(vectors, recent)
+            self._add_to_diagonal(projection, row)
+            if self._block == 1 and filled < self.basis.shape[1]:
+                vectors, lengths = self._subtract_all(vectors, self._known)
+                if self._is_semi_orthogonal(lengths, row):
+                    self._skipped = True
+                    return vectors, lengths
+        return self._subtract_all(vectors, filled, row)
+
+    def _subtract_all(
+        self, vectors: Tensor, rows: int, row: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Subtract the projection on the first rows; again where too much of it may be left.
+
+        Args:
+            vectors: shape ``(batch, block, d)``.
+            rows: number of rows of the basis.
+            row: of the block that the vectors are products of, if it is among the rows.
+
+        Returns:
+            The rest of the vectors and their norms.
+        """
+        active: Tensor | None = None
+        lengths = _norm(vectors)
+        # A pass leaves the projection times round-off, or times the overlaps of the rows if larger.
+        are_orthonormal = rows == self._known or not self._skipped
+        share = 1.0 if are_orthonormal else 10 * self._eps**0.5
+        for _ in range(PASSES if rows else 0):
+            vectors, projection = self._subtract(vectors, slice(0, rows), active)
+            if row is not None:
+                self._add_to_diagonal(projection, row)
+            lengths = _norm(vectors)
+            is_left = (_norm(projection) > share * lengths).any(dim=1, keepdim=True)
+            if not is_left.any():
+                break
+            active = is_left.to(vectors.dtype)
         return vectors, lengths
+
+    def _subtract(
+        self, vectors: Tensor, rows: slice, active: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Subtract the projection of vectors on some rows of the basis.
+
+        Args:
+            vectors: shape ``(batch, block, d)``.
+            rows: of the basis.
+            active: 1 where there is something to subtract, else 0; by default 1 everywhere.
+
+        Returns:
+            The rest of the vectors, and the projection, shape ``(batch, block, row)``.
+        """
+        basis = self.basis[:, rows]
+        projection = vectors @ basis.mT
+        if active is not None:
+            projection = projection * active
+        self.scale = _norm(projection)[..., 0].amax(dim=-1).maximum(self.scale)
+        return torch.baddbmm(vectors, projection, basis, alpha=-1), projection
+
+    def _add_to_diagonal(self, projection: Tensor, row: int) -> None:
+        """Add the projection of products on their own block to the matrix."""
+        block = slice(row, row + self._block)
+        diagonal = projection[..., -self._block :].double()
+        self.matrix[:, block, block] += (diagonal + diagonal.mT) / 2
+
+    def _is_semi_orthogonal(self, lengths: Tensor, row: int) -> bool:
+        """Estimate the overlaps of the next row with all rows, and compare them with the bound.
+
+        With T the matrix, α and β its last diagonal and subdiagonal elements and ω the overlaps of
+        a row, the next row has ω′ = (T ω − α ω − β ω_before) / length, plus round-off. The overlap
+        with the row itself stays round-off.
+
+        Args:
+            lengths: norms of the vectors that become the next row, shape ``(batch, 1, 1)``.
+            row: index of the last row.
+
+        Returns:
+            False if the next row must be orthogonalized. Its overlaps are then zero.
+        """
+        overlaps = self._overlaps[:, :row]
+        T = self.matrix[:, :row, : row + 1]
+        grown = (T @ self._overlaps[:, : row + 1, None]).squeeze(-1)
+        grown = grown - self.matrix[:, row, row, None] * overlaps
+        if row:
+            grown = grown - self.matrix[:, row, row - 1, None] * self._overlaps_before[:, :row]
+        noise = self._eps * self.scale.maximum(self._norm)[:, None]
+        following = torch.zeros_like(self._overlaps)
+        following[:, :row] = (grown + noise.copysign(grown)) / lengths[:, 0]
+        following[:, row : row + 1] = noise / lengths[:, 0]
+        # An overlap that is not finite makes no run of the batch more costly.
+        limit = SEMI_ORTHOGONAL * self._eps**0.5
+        is_semi_orthogonal = not (following.abs() > limit).any()
+        if not is_semi_orthogonal:
+            following = torch.zeros_like(following)
+            following[:, : row + 1] = self._eps
+        self._overlaps_before, self._overlaps = self._overlaps, following
+        return is_semi_orthogonal
+
+    def _orthonormalize(self) -> None:
+        """Make a basis with small overlaps orthonormal, to first order in the overlaps.
+
+        Later rows change first, so that each change uses the rows as they were.
+        """
+        end = self.basis.shape[1]
+        for first in reversed(range(self._known, end, ROWS_AT_ONCE)):
+            last = min(first + ROWS_AT_ONCE, end)
+            rows, basis = self.basis[:, first:last], self.basis[:, :last]
+            overlaps = rows @ basis.mT
+            among = overlaps[..., first:]
+            excess = (among.diagonal(dim1=-2, dim2=-1) - 1) / 2
+            overlaps[..., first:] = among.tril(-1) + torch.diag_embed(excess)
+            self.basis[:, first:last] = torch.baddbmm(rows, overlaps, basis, alpha=-1)
 
     def _append(self, vectors: Tensor, lengths: Tensor, filled: int) -> Tensor:
         """Orthonormalize vectors among themselves, and append them to the basis.
@@ -243,10 +380,14 @@ class BlockLanczos:
 
 
 def block_lanczos(
-    product: Product, start: Tensor, steps: int, removed: Tensor | None = None
+    product: Product,
+    start: Tensor,
+    steps: int,
+    removed: Tensor | None = None,
+    norm: Tensor | None = None,
 ) -> KrylovSpace:
     """Build the Krylov spaces of some starts; arguments as in `BlockLanczos`."""
-    return BlockLanczos(product, start, steps, removed).run()
+    return BlockLanczos(product, start, steps, removed, norm).space()
 
 
 def _norm(vectors: Tensor) -> Tensor:
@@ -282,7 +423,8 @@ def stochastic_lanczos_quadrature(
     space = KrylovSpace(*(part[0] for part in spaces))
     ritz = RitzPairs(*(part[0] for part in _ritz_pairs(spaces)))
     deflation = _deflate(space, ritz)
-    matrices = _probe_matrices(product, starts[1:], steps, deflation.rows)
+    norm = ritz.values.abs().amax(dim=-1)
+    matrices = _probe_matrices(product, starts[1:], steps, deflation.rows, norm)
 
     rows = steps * block
     half = rows // 2 // block * block
@@ -368,7 +510,9 @@ def _deflate(space: KrylovSpace, ritz: RitzPairs) -> Deflation:
     return Deflation(ritz.values.gather(-1, order) * is_converged, is_converged, rows)
 
 
-def _probe_matrices(product: Product, probes: Tensor, steps: int, removed: Tensor) -> Tensor:
+def _probe_matrices(
+    product: Product, probes: Tensor, steps: int, removed: Tensor, norm: Tensor
+) -> Tensor:
     """Compute the operator in the Krylov space of each probe, shape ``(probe, *run, row, row)``.
 
     Only as many probes as fit into `AT_ONCE` are in memory together.
@@ -377,7 +521,12 @@ def _probe_matrices(product: Product, probes: Tensor, steps: int, removed: Tenso
     basis_rows = steps * block + removed.shape[-2]
     basis_size = basis_rows * probes[0].numel() // block
     batches = probes.split(max(1, AT_ONCE // basis_size))
-    return torch.cat([block_lanczos(product, batch, steps, removed).matrix for batch in batches])
+    matrices = []
+    for batch in batches:
+        lanczos = BlockLanczos(product, batch, steps, removed, norm)
+        lanczos.run()  # the basis is not used, so it need not be orthonormal
+        matrices.append(lanczos.matrix.unflatten(0, batch.shape[:-2]))
+    return torch.cat(matrices)
 
 
 def _nodes(matrices: Tensor, block: int, d: int, deflation: Deflation) -> tuple[Tensor, Tensor]:
