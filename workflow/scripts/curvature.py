@@ -10,7 +10,6 @@ from plasticity.job import Job, start
 
 
 def main(job: Job) -> None:
-    import torch
 
     from plasticity.config.models import Curvature, Setting
     from plasticity.curvature import measure
