@@ -10,7 +10,6 @@ from plasticity.job import Job, start
 
 
 def main(job: Job) -> None:
-
     from plasticity.config.models import Curvature, Setting
     from plasticity.curvature import measure
     from plasticity.models import ensemble
