@@ -1,29 +1,27 @@
 """Compare a dry run of a large study with a dry run of a bare Snakefile with as many jobs.
 
-    python benchmarks/planning.py [--quick]
+    python benchmarks/planning.py [--quick] [--save]
 
-The study is `studies/paper.yaml` with one seed per job. Nothing is trained. Time and peak memory
-are those of one `snakemake --dry-run`. The two take turns. The best time and the highest peak of
-three turns count, and the ratio of times is the median over turns.
+The first study is `studies/paper.yaml` with one seed per job. The second has 100 settings, 20 arms
+and 30 seeds, five per job. Nothing is trained. Seconds are CPU time of one `snakemake --dry-run`,
+and memory is its peak. The two take turns. Numbers are medians of the turns with quartiles, and a
+ratio is the median of the ratios within turns. `--save` writes them to benchmarks/results/.
 """
 
 import argparse
-import os
-import platform
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import turns
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-# run Snakemake, then print the peak memory of the process in kB
+# run Snakemake, then print the peak memory of the process in kB, and its CPU time in seconds
 SNAKEMAKE = """
 import resource
 from snakemake.cli import main
@@ -31,7 +29,8 @@ from snakemake.cli import main
 try:
     main()
 finally:
-    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print("used", used.ru_maxrss, used.ru_utime + used.ru_stime)
 """
 BARE_SNAKEFILE = """
 SEEDS = range({seeds})
@@ -54,12 +53,14 @@ rule train:
     shell: "touch {{output}}"
 """
 
+Row = dict[str, Any]
+
 
 class DryRun(NamedTuple):
     """Cost of a dry run.
 
     Attributes:
-        seconds: that it took.
+        seconds: of CPU time.
         gigabytes: peak memory.
         jobs: number of planned jobs.
     """
@@ -73,7 +74,6 @@ def dry_run(folder: Path, *options: str | Path) -> DryRun:
     """Measure a dry run of Snakemake in a folder."""
     command = [sys.executable, "-c", SNAKEMAKE, "--dry-run", "--quiet", "rules", "reason"]
     command += ["--cores", "2", *map(str, options)]
-    start = time.perf_counter()
     done = subprocess.run(
         command,
         cwd=folder,
@@ -82,15 +82,14 @@ def dry_run(folder: Path, *options: str | Path) -> DryRun:
         text=True,
         check=False,
     )
-    seconds = time.perf_counter() - start
     jobs = re.search(r"^total +(\d+)$", done.stdout, re.MULTILINE)
-    peak = re.search(r"^peak (\d+)$", done.stdout, re.MULTILINE)
-    if not jobs or not peak:
+    used = re.search(r"^used (\d+) (\S+)$", done.stdout, re.MULTILINE)
+    if not jobs or not used:
         sys.exit(done.stdout)
-    return DryRun(seconds, int(peak[1]) / 1e6, int(jobs[1]))
+    return DryRun(float(used[2]), int(used[1]) / 1e6, int(jobs[1]))
 
 
-def write_study(path: Path, seeds: int) -> None:
+def write_paper(path: Path, seeds: int) -> None:
     """Write the config of the paper study with some seeds, one per job."""
     config = yaml.safe_load((ROOT / "studies/paper.yaml").read_text())
     config["study"] = "planning"
@@ -99,42 +98,95 @@ def write_study(path: Path, seeds: int) -> None:
     path.write_text(yaml.safe_dump(config))
 
 
-def print_comparison(seeds: int, turns: int) -> None:
-    """Print the costs of both dry runs for a number of seeds."""
+def write_large(path: Path, settings: int) -> None:
+    """Write a config with 20 arms, each of a method of its own, and 30 seeds."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    setting = config["settings"]["digits_labels_relu"]
+    config["study"] = "planning"
+    config["settings"] = {f"setting_{index:03}": setting for index in range(settings)}
+    config["seeds"] = {"tune": 0, "report": 30}
+    config["methods"] = {"none": {}}
+    for name in ("l2", "l2_init", "wasserstein", "weight_decay", "spectral", "parseval"):
+        strength = {f"{name}.strength": 0.001}
+        config["methods"][name] = {"strength": 0.001}
+        config["methods"][f"{name}+last_layer_reset"] = strength
+        config["methods"][f"{name}+full_reset"] = strength | {"full_reset.period": 5}
+    for treatment in config["interventions"]["treatments"].values():
+        treatment.pop("settings", None)
+    path.write_text(yaml.safe_dump(config))
+
+
+def compare(name: str, write_config: Callable[[Path], None], number: int) -> list[Row]:
+    """Measure both dry runs in turns, print them, and return the rows of the table.
+
+    Args:
+        name: of the study.
+        write_config: that writes its config.
+        number: of turns.
+    """
     ours = []
     bare = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_study(folder / "study.yaml", seeds)
-        for _ in range(turns):
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_config(folder / "study.yaml")
+        for _ in range(number):
             ours.append(dry_run(ROOT, "--configfile", folder / "study.yaml"))
             # two jobs per seed, and the jobs of gather and all
             bare_seeds = ours[0].jobs // 2 - 1
             (folder / "Snakefile").write_text(BARE_SNAKEFILE.format(seeds=bare_seeds))
             bare.append(dry_run(folder))
-    ratio = statistics.median(a.seconds / b.seconds for a, b in zip(ours, bare, strict=True))
-    print_row(f"paper.yaml, {seeds} seeds", ours, ratio)
-    print_row("  a bare Snakefile", bare, 1)
+    rows = [summarize(name, ours, bare), summarize("  a bare Snakefile", bare, bare)]
+    for row in rows:
+        print_row(row)
+    return rows
 
 
-def print_row(name: str, runs: Sequence[DryRun], ratio: float) -> None:
-    """Print the jobs, the best time and the highest peak of some dry runs."""
-    seconds = min(run.seconds for run in runs)
-    gigabytes = max(run.gigabytes for run in runs)
-    numbers = f"{runs[0].jobs:9}{seconds:9.1f}{gigabytes:9.2f}{ratio:9.2f}"
-    print(f"{name:36}{numbers}", flush=True)
+def summarize(name: str, runs: Sequence[DryRun], of_reference: Sequence[DryRun]) -> Row:
+    """Build the row of some dry runs of one workflow."""
+    seconds = [run.seconds for run in runs]
+    ratio = turns.ratios(seconds, [run.seconds for run in of_reference])
+    return {
+        "dry run of": name,
+        "jobs": runs[0].jobs,
+        "seconds": turns.Spread.of(seconds),
+        "gigabytes": max(run.gigabytes for run in runs),
+        "ratio": ratio,
+    }
+
+
+def print_row(row: Row) -> None:
+    """Print a row of the table."""
+    seconds: turns.Spread = row["seconds"]
+    spread = f"{seconds.median:.1f} ({seconds.low:.1f}–{seconds.high:.1f})"
+    numbers = f"{row['jobs']:9}{spread:>20}{row['gigabytes']:9.2f}{row['ratio'].median:9.2f}"
+    print(f"{row['dry run of']:36}{numbers}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="one turn, three seeds")
-    is_quick = parser.parse_args().quick
-    print(f"{platform.platform()}, {os.cpu_count()} cores")
-    print(f"\n{'a dry run of':36}{'jobs':>9}{'s':>9}{'GB':>9}{'ratio':>9}")
-    for seeds in (3,) if is_quick else (30, 75):
-        print_comparison(seeds, turns=1 if is_quick else 3)
+    parser.add_argument("--quick", action="store_true", help="one turn of small studies")
+    parser.add_argument(
+        "--save", action="store_true", help="write benchmarks/results/planning.json"
+    )
+    arguments = parser.parse_args()
+    if arguments.quick and arguments.save:
+        parser.error("--quick is too rough to be saved: leave out --quick or --save")
+    load_before = turns.load()
+    machine = turns.machine()
+    print(f"{machine['processor']}, {machine['cores']} cores, load {load_before:.1f}")
+    print(f"\n{'a dry run of':36}{'jobs':>9}{'CPU s (quartiles)':>20}{'GB':>9}{'ratio':>9}")
+    number = 1 if arguments.quick else 5
+    rows = []
+    for seeds in (3,) if arguments.quick else (30, 75):
+        name = f"paper.yaml, {seeds} seeds"
+        rows += compare(name, lambda path, seeds=seeds: write_paper(path, seeds), number)
+    settings = 2 if arguments.quick else 100
+    name = f"{settings} settings × 20 arms × 30 seeds"
+    rows += compare(name, lambda path: write_large(path, settings), number)
+    if arguments.save:
+        print(f"saved {turns.save('planning', load_before, rows)}")
 
 
 if __name__ == "__main__":

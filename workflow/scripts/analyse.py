@@ -11,13 +11,16 @@ from plasticity.job import Job, start
 if TYPE_CHECKING:
     import xarray as xr
 
+# of spectra and learning curves, which are in no table and take most of the memory
+UNUSED_DIMS = ("rank", "grid", "step")
+
 
 def main(job: Job) -> None:
     from plasticity.config.models import Statistics
     from plasticity.statistics import summaries, tables
     from plasticity.storage import netcdf
 
-    datasets = {path.stem: netcdf.read(path) for path in job.paths["datasets"]}
+    datasets = {path.stem: netcdf.read(path, UNUSED_DIMS) for path in job.paths["datasets"]}
     tables_by_name = tables.build_tables(datasets, Statistics.of(job.settings))
     tables_by_name["tuning"] = summaries.tuning(*read_tuning(job))
     for path in job.paths["tables"]:

@@ -313,6 +313,18 @@ def test_methods_are_limited_to_settings_and_baseline_is_everywhere():
     assert study_with_seeds(1, 1, {"fresh": {}, "none": {}}).methods_of("row") == ["none", "fresh"]
 
 
+def test_planning_reads_the_file_of_a_method_once(monkeypatch):
+    """A study of 100 settings and 20 arms asks for the methods of a setting 60,000 times."""
+    planned = study.read(CONFIG)
+    reads = []
+    monkeypatch.setattr(registry, "network_of", reads.append)
+    for setting in [*planned.settings, *planned.settings]:
+        planned.methods_of(setting)
+        planned.treated_ensembles(setting)
+    assert reads
+    assert len(reads) == len(set(reads))
+
+
 def test_ensembles_contain_each_setting_method_and_block_once():
     read = study.read(CONFIG)
     folders = [ensemble.folder for ensemble in read.ensembles()]

@@ -530,13 +530,22 @@ def test_measures_do_not_depend_on_the_seeds_in_memory(checkpoints, data, monkey
         np.testing.assert_allclose(values, together[name], rtol=1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize(("memory", "seeds"), [(float("inf"), 2), (10**5, 2), (20_000, 1), (0, 1)])
-def test_seeds_in_memory_follow_from_the_free_memory(checkpoints, data, memory, seeds):
+def test_seeds_in_memory_follow_from_free_memory_on_a_gpu_only(checkpoints, data):
     """A seed's Gram matrix has 400 numbers, of 32 bytes each."""
-    device = torch.device("cpu")
     config = curvature(samples=20)
-    measurer = measure.CheckpointMeasurer(checkpoints, setting(), config, data, memory, device)
-    assert min(measurer._seeds_at_once(), len(SEEDS)) == seeds
+
+    def seeds_at_once(device, memory):
+        arguments = (checkpoints, setting(), config, data, memory, torch.device(device))
+        return min(measure.CheckpointMeasurer(*arguments)._seeds_at_once(), len(SEEDS))
+
+    # the device `meta` stands for a GPU
+    assert [seeds_at_once("meta", size) for size in (float("inf"), 10**5, 20_000, 0)] == [
+        2,
+        2,
+        1,
+        1,
+    ]
+    assert [seeds_at_once("cpu", size) for size in (float("inf"), 0)] == [2, 2]
 
 
 # Operators.

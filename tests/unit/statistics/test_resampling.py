@@ -26,6 +26,17 @@ def scipy_bca(values, resamples):
     return bootstrap.confidence_interval
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(2,), (9,), (5, 5), (3, 40)])
+def test_students_interval_equals_that_of_scipy_to_the_bit(shape, dtype):
+    values = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    seeds = shape[-1]
+    reach = scipy.stats.t.ppf(0.975, seeds - 1) * scipy.stats.sem(values, axis=-1)
+    low, high = resampling.t_interval(values)
+    np.testing.assert_array_equal(low, values.mean(axis=-1) - reach)
+    np.testing.assert_array_equal(high, values.mean(axis=-1) + reach)
+
+
 @pytest.mark.parametrize("seeds", [8, 25])
 def test_bca_interval_without_expansion_equals_that_of_scipy(monkeypatch, seeds):
     """With 8 seeds, an interval without the factor √(n/(n − 1)) is 7 % narrower than scipy's."""

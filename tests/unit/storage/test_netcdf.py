@@ -80,6 +80,13 @@ def test_dataset_is_read_as_it_was_written(tmp_path, all_variables):
     }
 
 
+def test_variables_with_some_dims_can_be_left_out(tmp_path, all_variables):
+    netcdf.write(all_variables, tmp_path / "a.nc")
+    read = netcdf.read(tmp_path / "a.nc", without=["rank", "not_a_dim"])
+    assert "rank" not in read.sizes
+    xr.testing.assert_identical(read, all_variables.drop_dims("rank"))
+
+
 def test_only_large_arrays_are_compressed_and_without_loss(tmp_path):
     data = random_dataset(["status", "final_error"]).isel(
         arm=[0] * 40, seed=[0] * 80, task=[0, 1, 2] * 40

@@ -1,5 +1,6 @@
 """A study: its config, checked before anything runs, and the jobs that follow from it."""
 
+import functools
 import itertools
 import json
 import re
@@ -78,11 +79,21 @@ class Study:
 
         Each architecture has its own baseline.
         """
-        methods = {BASELINE}
+        return list(self._methods_by_setting[setting])
+
+    @functools.cached_property  # each job asks for it, and `baseline_of_method` reads a file
+    def _methods_by_setting(self) -> dict[str, list[str]]:
+        methods: dict[str, set[str]] = {setting: {BASELINE} for setting in self.settings}
         for name, options in self.methods.items():
-            if setting in options.get("settings", self.settings):
-                methods |= {name, baseline_of_method(name)}
-        return sorted(methods, key=lambda name: (is_baseline(name), name != "none", name))
+            both = {name, baseline_of_method(name)}
+            for setting in self.settings:
+                if setting in options.get("settings", self.settings):
+                    methods[setting] |= both
+
+        def order(name: str) -> tuple[bool, bool, str]:
+            return (is_baseline(name), name != "none", name)
+
+        return {setting: sorted(names, key=order) for setting, names in methods.items()}
 
     def trained_methods(self) -> list[str]:
         """List the methods of all settings."""
@@ -155,9 +166,10 @@ class Study:
     def treated_ensembles(self, setting: str | None = None) -> list[Ensemble]:
         """List the ensembles of the study, or of a setting, whose checkpoints are treated."""
         return [
-            ensemble
-            for ensemble in self.ensembles(setting)
-            if ensemble.method in self.treated_methods(ensemble.setting)
+            Ensemble(name, method, block)
+            for name in ([setting] if setting else self.settings)
+            for method in self.treated_methods(name)
+            for block in self.blocks(name, method)
         ]
 
     def treated_tasks(self) -> list[int]:

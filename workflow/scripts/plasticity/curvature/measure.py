@@ -272,14 +272,19 @@ class CheckpointMeasurer:
         return measures
 
     def _seeds_at_once(self) -> int:
-        """Count the seeds whose data and Gram matrices fit into `AT_ONCE` numbers and memory."""
+        """Count the seeds whose data and Gram matrices fit into `AT_ONCE` numbers.
+
+        On a GPU they also fit into its free memory. On a CPU, results must not depend on that.
+        """
         matrix_sizes = [
             operator.samples**2
             for name, operator in self._curvature.operators.items()
             if spectrum_variables.always_exact(name)
         ]
         pixels = self._setting.problem.samples * self._data["image"][0].size
-        numbers = min(AT_ONCE, self._memory // BYTES_PER_NUMBER)
+        numbers: float = AT_ONCE
+        if self._device.type != "cpu":
+            numbers = min(AT_ONCE, self._memory // BYTES_PER_NUMBER)
         return max(1, int(numbers // max([1, pixels, *matrix_sizes])))
 
     def _measure_seeds(self, task: int, seeds: list[int], rows: Tensor) -> dict[str, np.ndarray]:

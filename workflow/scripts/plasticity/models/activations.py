@@ -124,10 +124,4 @@ def slopes(activation: nn.Module, inputs: Tensor) -> Tensor:
         outputs: Tensor = activation.forward(inputs)
         return outputs.chunk(expansion, dim)[part].sum()
 
-    if inputs.device.type != "cpu":  # may be inside `torch.vmap`, where autograd is not allowed
-        return torch.cat([torch.func.grad(total)(inputs, part) for part in range(expansion)], dim)
-    # The first call of `torch.func.grad` would import torch's compiler, which takes a second.
-    leaf = inputs.detach().requires_grad_()
-    with torch.enable_grad():
-        totals = [total(leaf, part) for part in range(expansion)]
-    return torch.cat([torch.autograd.grad(one, leaf)[0] for one in totals], dim)
+    return torch.cat([torch.func.grad(total)(inputs, part) for part in range(expansion)], dim)

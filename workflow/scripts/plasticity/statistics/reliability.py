@@ -86,10 +86,10 @@ def columns(estimate: Estimate, reliability: float) -> Row:
     Returns:
         Those of `COLUMNS`. The corrected correlation is NaN below `MIN_RELIABILITY`.
     """
+    if not reliability >= MIN_RELIABILITY:  # also if it is unknown, as of most measures
+        known = reliability if np.isfinite(estimate.value) else np.nan
+        return dict(zip(COLUMNS, [known, np.nan, np.nan, np.nan], strict=True))
     numbers = np.array([estimate.value, estimate.low, estimate.high], float)
-    if reliability >= MIN_RELIABILITY:
-        corrected = np.clip(numbers / np.sqrt(reliability), -1, 1)
-    else:
-        corrected = np.full(3, np.nan)
+    corrected = np.clip(numbers / np.sqrt(reliability), -1, 1)
     cells = [reliability if np.isfinite(numbers[0]) else np.nan, *corrected.tolist()]
     return dict(zip(COLUMNS, cells, strict=True))

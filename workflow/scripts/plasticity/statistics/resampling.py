@@ -148,7 +148,8 @@ def bca(statistic: Statistic, seeds: int, draws: Draws) -> tuple[np.ndarray, np.
     estimate = statistic(np.ones((1, seeds)))[0]
     if seeds < MIN_BOOTSTRAP_SEEDS:
         return np.full(estimate.shape, np.nan), np.full(estimate.shape, np.nan)
-    drawn = np.sort(statistic(draws.counts(seeds)), axis=0)  # NaN last
+    # contiguous draws of a comparison are sorted twice as fast; NaN last
+    drawn = np.sort(np.ascontiguousarray(statistic(draws.counts(seeds)).T), axis=1).T
     valid = np.isfinite(drawn).sum(axis=0)
     near = ROUND_OFF * np.maximum(1, abs(estimate))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -208,9 +209,17 @@ def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     seeds = values.shape[-1]
     if seeds < 2:
         return np.full(values.shape[:-1], np.nan), np.full(values.shape[:-1], np.nan)
-    reach = stats.t.ppf(TAILS[1], seeds - 1) * stats.sem(values, axis=-1)
+    # not scipy's sem, which takes ten times as long for few numbers
+    error = values.std(axis=-1, ddof=1) / seeds**0.5
+    reach = _student_quantile(seeds) * error
     mean = values.mean(axis=-1)
     return mean - reach, mean + reach
+
+
+@functools.cache
+def _student_quantile(seeds: int) -> np.float64:
+    """Compute the upper quantile of Student's t for a mean over seeds."""
+    return np.float64(stats.t.ppf(TAILS[1], seeds - 1))
 
 
 def interval(values: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray, str]:

@@ -173,12 +173,13 @@ def measures(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     """
     rows = []
     for setting, data in datasets.items():
+        tasks = data.task.values
         for variant, measure in series(data):
-            for arm in data.arm.values:
-                values = measure.sel(arm=arm).dropna("task", how="all")
+            limits = _rank_limits(data, variant)
+            for arm, values, limit in zip(data.arm.values, measure.values, limits, strict=True):
+                is_measured = ~np.isnan(values).all(axis=0)
                 keys: Row = {"setting": setting, "arm": arm, **variant}
-                limit = _rank_limit(data, str(arm), variant)
-                for mean in stage_means(values.values, values.task.values, data.sizes["task"]):
+                for mean in stage_means(values[:, is_measured], tasks[is_measured], len(tasks)):
                     near_limit = mean.estimate.value > NEAR_LIMIT * limit
                     note = f"near the largest possible rank, {limit:.0f}" if near_limit else ""
                     flagged = replace(mean.estimate, note=join_notes(mean.estimate.note, note))
@@ -186,14 +187,19 @@ def measures(datasets: Mapping[str, xr.Dataset]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=MEASURE_COLUMNS)
 
 
-def _rank_limit(data: xr.Dataset, arm: str, variant: Mapping[str, str]) -> float:
-    """Return the largest rank that a measure can have; infinity if it is no rank of an operator."""
+def _rank_limits(data: xr.Dataset, variant: Mapping[str, str]) -> list[float]:
+    """Find the largest rank that a measure can have, in each arm of a setting.
+
+    It is infinity if the measure is no rank of an operator.
+    """
     operator, number = split_operator(variant["measure"])
     name = f"{operator}_rank_limit"
     if "rank" not in number or name not in data:
-        return math.inf
+        return [math.inf] * data.sizes["arm"]
     keys = {"evaluation_point": variant["evaluation_point"], "block": variant["block"]}
-    return float(data[name].sel({"arm": arm, **keys}).max())
+    # Python's numbers, which take the precision of the rank that they are compared with
+    limits: list[float] = data[name].sel(keys).max(["seed", "task"]).values.tolist()
+    return limits
 
 
 def tuning(
@@ -259,12 +265,12 @@ def stage_means(
     counts = {stage: int(mask.sum()) for stage, mask in masks.items()}
     counts["change"] = min(counts["early"], counts["late"])
     note = _note(len(values), len(complete))
-    for stage, per_seed in means.items():
+    intervals = t_interval(np.stack(list(means.values())))
+    for (stage, per_seed), low, high in zip(means.items(), *intervals, strict=True):
         if not counts[stage]:
             missing = Estimate(note=join_notes(note, "not measured then"))
             yield StageMean(stage, missing, seeds=len(per_seed), tasks=0)
             continue
-        low, high = t_interval(per_seed)
         mean = per_seed.mean() if len(per_seed) else np.nan
         estimate = Estimate(mean, float(low), float(high), note=note)
         yield StageMean(stage, estimate, seeds=len(per_seed), tasks=counts[stage])
@@ -273,7 +279,7 @@ def stage_means(
 def _mean_of_tasks(values: np.ndarray) -> np.ndarray:
     """Average over tasks, ``(seed, task)`` → ``(seed,)``; NaN without tasks."""
     if not values.shape[1]:
-        return np.full(len(values), np.nan)
+        return np.full(len(values), np.nan, values.dtype)
     return np.asarray(values.mean(axis=1))
 
 

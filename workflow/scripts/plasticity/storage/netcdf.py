@@ -5,7 +5,7 @@ measure does not change the code of training. `dataset` builds every dataset fro
 a name or dim that no table describes cannot enter a file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,15 +124,19 @@ def _encoding(values: xr.DataArray) -> dict[str, object]:
     return encoding
 
 
-def read(path: Path) -> xr.Dataset:
+def read(path: Path, without: Sequence[str] = ()) -> xr.Dataset:
     """Read a netCDF file of the study into memory.
+
+    Args:
+        path: of the file.
+        without: dims whose variables are not read, such as ``rank`` of eigenvalues.
 
     Raises:
         StudyError: the file is missing, truncated, not netCDF, or follows another contract version.
     """
     with open_dataset(path) as data:
         try:
-            return data.load()
+            return data.drop_dims(without, errors="ignore").load()
         except (OSError, RuntimeError, ValueError) as error:
             raise _unreadable(path, error) from error
 
