@@ -43,6 +43,8 @@ THREADS = (
 ARRAYS = ("numpy", "pandas", "xarray", "netCDF4")
 # torch imports the second one at its first call of autograd with given gradients
 TRAINING = (*ARRAYS, "torch", "torch.fx.experimental.symbolic_shapes")
+# torch.func imports torch's compiler, although nothing is compiled
+CURVATURE = (*TRAINING, "scipy.special", "torch._dynamo")
 # packages that the scripts import, by the name of the script
 PACKAGES: Mapping[str, Sequence[str]] = {
     "prepare": ARRAYS,
@@ -50,8 +52,8 @@ PACKAGES: Mapping[str, Sequence[str]] = {
     "lengthen": TRAINING,
     "choose": ARRAYS,
     "train": TRAINING,
-    "curvature": TRAINING,
-    "intervene": TRAINING,
+    "curvature": CURVATURE,
+    "intervene": CURVATURE,
     "gather": ARRAYS,
     "analyse": (*ARRAYS, "scipy.stats", "statsmodels.api"),
     "draw": (*ARRAYS, "matplotlib.pyplot", "matplotlib.backends.backend_agg"),
