@@ -287,7 +287,10 @@ def main(listener: socket.socket) -> None:
     job = Server(listener).serve()
     if job:
         signal.signal(signal.SIGINT, interrupt)
-        job.request.run(job.streams)
+        try:
+            job.request.run(job.streams)
+        finally:
+            gc.unfreeze()  # so that the interpreter can delete everything when it exits
     else:
         shutil.rmtree(folder)
 
