@@ -157,7 +157,7 @@ def test_script_without_listed_packages_runs_in_its_own_process(server, tmp_path
     assert run(path, server).stdout == ""
 
 
-def test_server_ends_after_its_launcher_and_the_last_job(script, tmp_path, monkeypatch):
+def test_server_ends_after_its_launcher_and_the_last_job(script, tmp_path, monkeypatch, capfd):
     monkeypatch.delenv(fork_server.VARIABLE, raising=False)
     process = fork_server.start()
     address = Path(os.environ[fork_server.VARIABLE])
@@ -171,6 +171,7 @@ def test_server_ends_after_its_launcher_and_the_last_job(script, tmp_path, monke
     sender.terminate()
     assert sender.wait() == 33
     assert process.wait() == 0
+    assert capfd.readouterr() == ("", "")  # packages may complain about objects that are left
     assert not address.parent.exists()
     assert run(path, env).returncode == 0  # nobody listens any more
 

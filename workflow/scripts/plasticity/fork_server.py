@@ -285,14 +285,14 @@ def main(listener: socket.socket) -> None:
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
     folder = Path(listener.getsockname()).parent
     job = Server(listener).serve()
-    if job:
-        signal.signal(signal.SIGINT, interrupt)
-        try:
+    try:
+        if job:
+            signal.signal(signal.SIGINT, interrupt)
             job.request.run(job.streams)
-        finally:
-            gc.unfreeze()  # so that the interpreter can delete everything when it exits
-    else:
-        shutil.rmtree(folder)
+        else:
+            shutil.rmtree(folder)
+    finally:
+        gc.unfreeze()  # so that the interpreter deletes all objects when it exits
 
 
 if __name__ == "__main__":
