@@ -42,7 +42,7 @@ help: ## list all commands
 env: ## install envs/requirements.txt into .venv, if it changed (2 min, 6 GB)
 	@PYTHON='$(PYTHON)' envs/install.sh
 
-run: env ## run the study in config.yaml (6 to 12 min; another study: make run STUDY=mnist)
+run: env ## run the study in config.yaml (5 to 10 min; another study: make run STUDY=mnist)
 	@python workflow/scripts/run.py $(study) $(ARGS)
 
 why: env ## list the jobs that would run, and why (another study: STUDY=mnist)
