@@ -149,7 +149,7 @@ def by_jacobians(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 
 def measure_exact_fisher(quick: bool) -> Table:
     """Measure the times of all eigenvalues of the Fisher."""
-    n = 64 if quick else 512
+    n = 32 if quick else 512
     network, inputs, labels = random_batch(n)
 
     def ours() -> Tensor:
