@@ -1,16 +1,18 @@
 """Compare curvature with other implementations: time, error at equal cost, and memory.
 
-    python benchmarks/curvature.py [--quick] [--threads N]
+    python benchmarks/curvature.py [--quick] [--save] [--threads N]
 
 It needs torch and scipy only, and uses one thread by default, as a job of the pipeline does. The
-implementations of a part take turns, equally often. A time is the best of all turns, a ratio the
-median over turns. Parts:
+implementations of a part take turns. Times are CPU time, or wall-clock time with several threads.
+They are medians of the turns with quartiles, and a ratio is the median of the ratios within turns.
+Parts:
 
 1. All eigenvalues of the Fisher. Others: per-sample gradients by vmap and their Gram matrix; a loop
    over samples and an SVD, as in public code.
 2. All eigenvalues of the GGN. Other: per-sample Jacobians by vmap and their Gram matrix.
-3. Lanczos steps on the Hessian. Others: Hessian–vector products alone; PyHessian's `density`;
-   curvlinops' `fast_lanczos` with our products and with its own. PyHessian 0.1 needs `torch.eig`,
+3. Lanczos steps on the Hessian, with products by the chain rule and by autograd. Others: either
+   products alone; PyHessian's `density`; curvlinops' `fast_lanczos` with our products and with its
+   own. PyHessian 0.1 needs `torch.eig`,
    which torch has removed, so its loop is rewritten here with `torch.linalg.eigh`. The loop of
    curvlinops 3.0.1 is rewritten to take several vectors.
 4. Cost of equal error. Other: plain probes without deflation, as in PyHessian and curvlinops.
@@ -21,9 +23,6 @@ median over turns. Parts:
 
 import argparse
 import itertools
-import os
-import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,6 +32,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from timing import results, turns
+from timing.tables import Table
+from timing.turns import Action, Spread
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jacrev, jvp, vmap
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -72,49 +74,25 @@ def random_batch(n: int) -> tuple[nn.Module, Tensor, Tensor]:
     return mlp(WIDTHS), torch.randn(n, WIDTHS[0]), torch.randint(WIDTHS[-1], (n,))
 
 
-def time_in_turns(
-    functions: Mapping[str, Callable[[], object]], quick: bool
-) -> dict[str, list[float]]:
-    """Measure the seconds of each function in each turn.
-
-    A turn calls every function once. Every other turn is in reverse order. The first turn does not
-    count. On a busy machine, the best of many turns is lower than the best of a few, so all
-    functions have equally many turns.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    least_turns = 2 if quick else 5
-    budget = 2 if quick else 40  # seconds
-    start = time.perf_counter()
-    turn = 0
-    while turn <= least_turns or time.perf_counter() - start <= budget:
-        for name in list(functions) if turn % 2 else reversed(functions):
-            begin = time.perf_counter()
-            functions[name]()
-            seconds[name].append(time.perf_counter() - begin)
-        turn += 1
-    return {name: times[1:] for name, times in seconds.items()}
+def measure(ways: Mapping[str, Action], number: int) -> dict[str, list[float]]:
+    """Measure the seconds of some ways in turns, after a first turn that does not count."""
+    turns.take_turns(ways, 1)
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    return turns.take_turns(ways, number, clock)
 
 
-def median_ratio(times: Sequence[float], other_times: Sequence[float]) -> float:
-    """Compute the median ratio over turns: a slow phase of the machine slows both."""
-    return statistics.median(a / b for a, b in zip(times, other_times, strict=True))
+def milliseconds(seconds: Sequence[float]) -> Spread:
+    """Summarize turns in milliseconds."""
+    return Spread.of(seconds).times(1e3)
 
 
-def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table, with names left-aligned and numbers right-aligned."""
-    print(f"\n{title}")
-    for name, *cells in [head, *rows]:
-        print(f"{name:48}" + "".join(f"{cell:>13}" for cell in cells), flush=True)
-
-
-def ratios(seconds: Mapping[str, Sequence[float]]) -> list[list[object]]:
-    """Format rows of name, best milliseconds, and ratio to the first function."""
-    times_of_first = next(iter(seconds.values()))
-    rows = []
-    for name, times in seconds.items():
-        ratio = median_ratio(times, times_of_first)
-        rows.append([name, f"{1e3 * min(times):.1f}", f"{ratio:.2f}"])
-    return rows
+def compare(seconds: Mapping[str, Sequence[float]]) -> list[list[Any]]:
+    """Build rows of name, milliseconds, and ratio to the first way."""
+    of_first = next(iter(seconds.values()))
+    return [
+        [name, milliseconds(values), turns.ratios(values, of_first)]
+        for name, values in seconds.items()
+    ]
 
 
 def deviation(value: Tensor, reference: Tensor) -> str:
@@ -169,9 +147,9 @@ def by_jacobians(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
     return spectrum.eigenvalues(K / len(inputs))
 
 
-def print_exact_fisher(quick: bool) -> None:
-    """Print the times of all eigenvalues of the Fisher."""
-    n = 128 if quick else 512
+def measure_exact_fisher(quick: bool) -> Table:
+    """Measure the times of all eigenvalues of the Fisher."""
+    n = 32 if quick else 512
     network, inputs, labels = random_batch(n)
 
     def ours() -> Tensor:
@@ -181,32 +159,25 @@ def print_exact_fisher(quick: bool) -> None:
     def by_vmapped_gradients() -> Tensor:
         return by_vmap(network, inputs, labels)
 
-    functions = {
+    ways: dict[str, Action] = {
         "Gram identity (ours)": ours,
         "vmapped per-sample gradients": by_vmapped_gradients,
         "loop over samples + SVD": lambda: by_loop(network, inputs, labels),
     }
-    seconds = time_in_turns(functions, quick)
+    seconds = measure(ways, 2 if quick else 9)
     largest = ours()[0]
-    deviations = [
-        deviation(ours()[0], largest),
-        deviation(by_vmapped_gradients()[0], largest),
-        "",
-    ]
+    deviations = [None, deviation(by_vmapped_gradients()[0], largest), None]
     rows = [
         [name, ms, difference, ratio]
-        for (name, ms, ratio), difference in zip(ratios(seconds), deviations, strict=True)
+        for (name, ms, ratio), difference in zip(compare(seconds), deviations, strict=True)
     ]
-    print_table(
-        f"1. all eigenvalues of the Fisher, n = {n} (targets: 20, 100)",
-        ["implementation", "ms", "λ₁ off by", "ratio"],
-        rows,
-    )
+    title = f"1. all eigenvalues of the Fisher, n = {n} (targets: 20, 100)"
+    return Table(title, "way", {"ms": 1, "λ₁ off by": 0, "ratio": 2}, rows)
 
 
-def print_exact_ggn(quick: bool) -> None:
-    """Print the times of all eigenvalues of the GGN."""
-    n = 64 if quick else 256
+def measure_exact_ggn(quick: bool) -> Table:
+    """Measure the times of all eigenvalues of the GGN."""
+    n = 32 if quick else 256
     network, inputs, labels = random_batch(n)
 
     def gram() -> Tensor:
@@ -214,18 +185,15 @@ def print_exact_ggn(quick: bool) -> None:
         return grams.over(grams)
 
     K = gram()
-    functions = {
+    ways: dict[str, Action] = {
         "ours": lambda: spectrum.eigenvalues(gram()),
         "  of which the Gram matrix, n·(C−1) rows": gram,
         "  of which its eigenvalues": lambda: spectrum.eigenvalues(K),
         "vmapped Jacobians, n·C rows": lambda: by_jacobians(network, inputs, labels),
     }
-    seconds = time_in_turns(functions, quick)
-    print_table(
-        f"2. all eigenvalues of the GGN, n = {n} (target: 600 ms at n = 256)",
-        ["implementation", "ms", "ratio"],
-        ratios(seconds),
-    )
+    seconds = measure(ways, 2 if quick else 5)
+    title = f"2. all eigenvalues of the GGN, n = {n} (target: 600 ms at n = 256)"
+    return Table(title, "way", {"ms": 1, "ratio": 2}, compare(seconds))
 
 
 # 3: Krylov spaces
@@ -359,25 +327,32 @@ def products_of_curvlinops(network: nn.Module, inputs: Tensor, labels: Tensor) -
     return product
 
 
-def print_lanczos(quick: bool) -> None:
-    """Print the times of Lanczos steps on the Hessian."""
+def measure_lanczos(quick: bool) -> Table:
+    """Measure the times of Lanczos steps on the Hessian."""
     n = 128 if quick else 512
-    steps = 50 if quick else STEPS
+    steps = 25 if quick else STEPS
     network, inputs, labels = random_batch(n)
     operator = hessian.Operator(network, inputs, labels, cross_entropy, check=False)
-    names = operator.blocks()["all"]
+    layers = operator.blocks()["all"]
     start = torch.randn(1, 1, sum(parameter.numel() for parameter in network.parameters()))
 
-    def ours() -> Tensor:
-        return block_lanczos(operator.product(names), start, steps).matrix
+    def by_chain() -> Product:
+        return operator.product(layers)
 
-    def bare() -> None:
-        product = operator.product(names)
+    def by_autograd() -> Product:
+        # what `product` returns for networks that are no chain
+        return operator._product_by_autograd(operator.batch.parameters_in(layers))
+
+    def bare(build_product: Callable[[], Product]) -> None:
+        product = build_product()
         for _ in range(steps):
             product(start[0])
 
+    def ours() -> Tensor:
+        return block_lanczos(by_chain(), start, steps).matrix
+
     def curvlinops_with_our_products() -> tuple[Tensor, Tensor]:
-        return by_curvlinops(operator.product(names), start[0], steps)
+        return by_curvlinops(by_chain(), start[0], steps)
 
     def curvlinops() -> tuple[Tensor, Tensor]:
         return by_curvlinops(products_of_curvlinops(network, inputs, labels), start[0], steps)
@@ -385,32 +360,38 @@ def print_lanczos(quick: bool) -> None:
     def pyhessian() -> tuple[Tensor, Tensor]:
         return by_pyhessian(network, inputs, labels, steps)
 
-    functions: dict[str, Callable[[], object]] = {
+    ways: dict[str, Action] = {
         "block_lanczos (ours)": ours,
-        "bare Hessian–vector products": bare,
+        "block_lanczos, products by autograd": lambda: block_lanczos(by_autograd(), start, steps),
+        "bare products": lambda: bare(by_chain),
+        "bare products by autograd": lambda: bare(by_autograd),
         "curvlinops' Lanczos, our products": curvlinops_with_our_products,
         "curvlinops' Lanczos, its own products": curvlinops,
         "PyHessian's density, patched": pyhessian,
     }
+    seconds = measure(ways, 2 if quick else 5)
     our_largest = torch.linalg.eigvalsh(ours())[0, -1]
-    deviations = [
-        deviation(our_largest, our_largest),
-        "",
-        deviation(curvlinops_with_our_products()[0][0, -1], our_largest),
-        "",
-        deviation(pyhessian()[0][-1], our_largest),
+    deviations = {
+        "curvlinops' Lanczos, our products": curvlinops_with_our_products()[0][0, -1],
+        "PyHessian's density, patched": pyhessian()[0][-1],
+    }
+    rows = [
+        [
+            name,
+            ms,
+            deviation(deviations[name], our_largest) if name in deviations else None,
+            ratio,
+            turns.ratios(seconds[name], seconds["bare products"]),
+            turns.ratios(seconds[name], seconds["bare products by autograd"]),
+        ]
+        for name, ms, ratio in compare(seconds)
     ]
-    seconds = time_in_turns(functions, quick)
-    rows = []
-    for (name, ms, ratio), difference in zip(ratios(seconds), deviations, strict=True):
-        bare_ratio = median_ratio(seconds[name], seconds["bare Hessian–vector products"])
-        rows.append([name, ms, difference, f"{bare_ratio:.2f}", ratio])
-    print_table(
+    title = (
         f"3. {steps} Lanczos steps on the Hessian, one probe, n = {n} "
-        "(targets: PyHessian ≥ 2, ours ≤ 1.5 × bare)",
-        ["implementation", "ms", "λ₁ off by", "× bare", "ratio"],
-        rows,
+        "(targets: PyHessian ≥ 2, ours ≤ 1.5 × bare)"
     )
+    columns = {"ms": 0, "λ₁ off by": 0, "ratio": 2, "× bare": 2, "× bare, autograd": 2}
+    return Table(title, "way", columns, rows)
 
 
 # 4: equal error
@@ -526,25 +507,25 @@ class Estimate(NamedTuple):
     Attributes:
         name: of the implementation.
         vectors: number of start vectors, drawn or extrapolated.
-        seconds: that it takes.
+        seconds: that it takes, by turn.
         errors: of trace, stable rank and density.
     """
 
     name: str
     vectors: float
-    seconds: float
+    seconds: Sequence[float]
     errors: np.ndarray
 
 
-def print_equal_error(quick: bool) -> None:
-    """Print the cost of equal error.
+def measure_equal_error(quick: bool) -> Table:
+    """Measure the cost of equal error.
 
     Errors are over many repeats on the dense matrix, times on the operator itself.
     """
     quadrature = Quadrature()
     steps = quadrature.steps
     count = 1 + quadrature.probes
-    pool, repeats = (160, 8) if quick else (640, 32)
+    pool, repeats = (80, 4) if quick else (640, 32)
     product, dense_product, truth = build_hessians(*train_small_network())
 
     def estimate(product: Product, starts: Tensor) -> Spectrum:
@@ -556,50 +537,44 @@ def print_equal_error(quick: bool) -> None:
     )
     errors = plain_errors(dense_product, truth, pool, steps)
     starts = torch.randn(count, 1, truth.d)
-    seconds = time_in_turns(
+    seconds = measure(
         {
             "ours": lambda: estimate(product, starts),
             "plain": lambda: [plain_quadrature(start, product, steps) for start in starts],
         },
-        quick,
+        2 if quick else 21,
     )
-    our_seconds = min(seconds["ours"])
-    plain_seconds = median_ratio(seconds["plain"], seconds["ours"]) * our_seconds
     name = f"ours: {quadrature.probes} probes and one to deflate"
-    ours = Estimate(name, count, our_seconds, our_errors)
-    estimates = [
-        ours,
-        Estimate("plain, as many products", count, plain_seconds, errors[count]),
-        *plain_to_our_errors(errors, ours, plain_seconds / count),
-    ]
+    ours = Estimate(name, count, seconds["ours"], our_errors)
+    plain = Estimate("plain, as many products", count, seconds["plain"], errors[count])
     rows = [
         [
-            name,
-            f"{vectors * steps:.0f}",
-            f"{1e3 * duration:.0f}",
-            *(f"{error:.4f}" for error in errors_of_row),
-            f"{vectors / count:.1f}",
-            f"{duration / our_seconds:.1f}",
+            one.name,
+            one.vectors * steps,
+            milliseconds(one.seconds),
+            *one.errors.tolist(),
+            one.vectors / count,
+            turns.ratios(one.seconds, ours.seconds),
         ]
-        for name, vectors, duration, errors_of_row in estimates
+        for one in (ours, plain, *plain_to_our_errors(errors, ours, plain))
     ]
-    head = ["implementation", "products", "ms", *QUANTITIES, "× products", "× time"]
     title = (
         f"4. errors (root mean squares of {repeats} repeats) on a Hessian of {truth.d} known "
         f"eigenvalues, {steps} steps (target: 2)"
     )
-    print_table(title, head, rows)
+    columns = {"products": 0, "ms": 0, **dict.fromkeys(QUANTITIES, 4), "× products": 1, "× time": 1}
+    return Table(title, "implementation", columns, rows)
 
 
 def plain_to_our_errors(
-    errors: Mapping[int, np.ndarray], ours: Estimate, probe_seconds: float
+    errors: Mapping[int, np.ndarray], ours: Estimate, plain: Estimate
 ) -> list[Estimate]:
     """Estimate the cost of plain probes with our error of each quantity.
 
     Args:
         errors: of plain quadratures, by the number of their probes.
         ours: our estimate.
-        probe_seconds: seconds of one plain probe.
+        plain: plain probes, whose time is proportional to their number.
     """
     estimates = []
     for index, name in enumerate(QUANTITIES):
@@ -614,7 +589,7 @@ def plain_to_our_errors(
             Estimate(
                 f"plain, to our error of {name}{note}",
                 vectors,
-                vectors * probe_seconds,
+                [seconds * vectors / plain.vectors for seconds in plain.seconds],
                 errors[count] * (1 / factor) ** 0.5,
             )
         )
@@ -658,8 +633,8 @@ def storages(tree: Any) -> list[torch.UntypedStorage]:
     return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def print_gram_memory(quick: bool) -> None:
-    """Print the peak memory while Gram matrices are computed."""
+def measure_gram_memory(quick: bool) -> Table:
+    """Measure the peak memory while Gram matrices are computed."""
     rows = []
     for kind, n in ((fisher, 128 if quick else 512), (ggn, 64 if quick else 256)):
         network, inputs, labels = random_batch(n)
@@ -674,15 +649,14 @@ def print_gram_memory(quick: bool) -> None:
         matrix = (n * outputs) ** 2 * 8
         activations = n * (WIDTHS[0] + 2 * sum(WIDTHS[1:-1]) + WIDTHS[-1]) * 8
         allowed = matrix + 2 * activations
-        cells = [f"{number / 1e6:.1f}" for number in (memory.peak, matrix, activations)]
-        rows.append([f"{kind.Operator.NAME}, n = {n}", *cells, f"{memory.peak / allowed:.2f}"])
-    head = ["operator", "peak, MB", "n²·C²·8", "activations", "ratio"]
-    print_table(
+        megabytes = [number / 1e6 for number in (memory.peak, matrix, activations)]
+        rows.append([f"{kind.Operator.NAME}, n = {n}", *megabytes, memory.peak / allowed])
+    title = (
         "5. live bytes while K is computed, float64, over n²·C²·8 + twice the activations "
-        "(C = 1 for the Fisher)",
-        head,
-        rows,
+        "(C = 1 for the Fisher)"
     )
+    columns = {"peak, MB": 1, "n²·C²·8": 1, "activations": 1, "ratio": 2}
+    return Table(title, "operator", columns, rows)
 
 
 # 6 and 7: ensembles
@@ -726,44 +700,41 @@ def draw_ensemble(n: int) -> Ensemble:
     return Ensemble(networks, inputs, labels, tensors)
 
 
-def print_ensemble(quick: bool) -> None:
-    """Print the times of a checkpoint of several runs, together and one by one."""
+def measure_ensemble(quick: bool) -> Table:
+    """Measure the times of a checkpoint of several runs, together and one by one."""
     n = SAMPLE_COUNTS[0]
     ensemble = draw_ensemble(n)
 
-    def measure(operator: Operator) -> None:
+    def compute_spectra(operator: Operator) -> None:
         operator.spectra(gradient=operator.gradient())
 
     def one_by_one() -> None:
         for network, x, y in zip(ensemble.networks, ensemble.inputs, ensemble.labels, strict=True):
-            measure(fisher.Operator(network, x, y, cross_entropy, check=False))
+            compute_spectra(fisher.Operator(network, x, y, cross_entropy, check=False))
 
-    functions = {
-        f"{RUNS} runs at once": lambda: measure(ensemble.operator()),
+    ways: dict[str, Action] = {
+        f"{RUNS} runs at once": lambda: compute_spectra(ensemble.operator()),
         f"{RUNS} runs one by one": one_by_one,
     }
     title = f"6. a checkpoint of {RUNS} × {_name_of_ensemble()}, n = {n}, float64"
-    seconds = time_in_turns(functions, quick)
-    print_table(title, ["implementation", "ms", "ratio"], ratios(seconds))
+    seconds = measure(ways, 3 if quick else 51)
+    return Table(title, "way", {"ms": 1, "ratio": 2}, compare(seconds))
 
 
-def print_sample_counts(quick: bool) -> None:
-    """Print the time of one run's checkpoint by the number of samples, of all blocks and of one."""
+def measure_sample_counts(quick: bool) -> Table:
+    """Measure one run's checkpoint by the number of samples, of all blocks and of one."""
     rows = []
-    for n in SAMPLE_COUNTS[: 2 if quick else None]:
+    for n in SAMPLE_COUNTS[: 1 if quick else None]:
         ensemble = draw_ensemble(n)
         blocks = ensemble.operator().blocks()
-
-        seconds = time_in_turns(
-            {
-                "every block": partial(ensemble.measure, blocks),
-                "all layers": partial(ensemble.measure, {"all": blocks["all"]}),
-            },
-            quick,
-        )
-        rows.append([n, *(f"{min(times) / RUNS * 1e3:.1f}" for times in seconds.values())])
+        ways = {
+            "every block": partial(ensemble.measure, blocks),
+            "all layers": partial(ensemble.measure, {"all": blocks["all"]}),
+        }
+        seconds = measure(ways, 2 if quick else 5).values()
+        rows.append([str(n), *(milliseconds(values).times(1 / RUNS) for values in seconds)])
     title = f"7. ms per checkpoint and run of {RUNS} × {_name_of_ensemble()}, float64"
-    print_table(title, ["samples", "every block", "all layers"], rows)
+    return Table(title, "samples", {"every block": 1, "all layers": 1}, rows)
 
 
 def _name_of_ensemble() -> str:
@@ -774,29 +745,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="fewer samples, steps and runs")
+    results.add_options(parser, "fewer samples, steps and runs")
     parser.add_argument(
         "--threads", type=int, default=1, help="default: 1, as in a job of the pipeline"
     )
     arguments = parser.parse_args()
     threads = arguments.threads
     torch.set_num_threads(threads)
-    load = f"{os.getloadavg()[0]:.0f} on {len(os.sched_getaffinity(0))} cores"
-    plural = "s" if threads > 1 else ""
-    machine = f"{platform.machine()}, {threads} thread{plural}, CPU, load {load}"
+    clock = "one thread, CPU time" if threads == 1 else f"{threads} threads, wall-clock time"
     network = f"MLP {'-'.join(map(str, WIDTHS))} with ReLU, float32"
-    print(f"torch {torch.__version__} on {machine}; {network}")
+    setup = f"torch {torch.__version__}, {clock}; {network}"
+    ours = results.Results("curvature", is_quick=arguments.quick, setup=setup)
     parts = (
-        print_exact_fisher,
-        print_exact_ggn,
-        print_lanczos,
-        print_equal_error,
-        print_gram_memory,
-        print_ensemble,
-        print_sample_counts,
+        measure_exact_fisher,
+        measure_exact_ggn,
+        measure_lanczos,
+        measure_equal_error,
+        measure_gram_memory,
+        measure_ensemble,
+        measure_sample_counts,
     )
-    for print_part in parts:
-        print_part(arguments.quick)
+    for measure_part in parts:
+        ours.add(measure_part(arguments.quick))
+    ours.finish(is_saved=arguments.save)
 
 
 if __name__ == "__main__":

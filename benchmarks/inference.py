@@ -1,13 +1,14 @@
 """Benchmark the statistics: coverage, time and memory.
 
-    python benchmarks/inference.py [--quick]
+    python benchmarks/inference.py [--quick] [--save]
 
 Parts:
 
 1. Coverage of intervals over seeds.
-2. Time and memory of all tables of a large study.
-3. CPU time compared with scipy and statsmodels, which take turns with ours. Times are medians with
-   quartiles. The last column is their time divided by ours, the median of the ratios within turns.
+2. CPU time compared with scipy and statsmodels, which take turns with ours. Times are medians of
+   the turns with quartiles. The ratio is their time divided by ours, the median of the ratios
+   within turns.
+3. Time and memory of all tables of a large study, measured once.
 """
 
 import os
@@ -19,15 +20,17 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import turns
 import xarray as xr
 from scipy import stats
 from statsmodels.regression.mixed_linear_model import MixedLM
+from timing import results, turns
+from timing.tables import Table
+from timing.turns import Action, Spread
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
@@ -55,7 +58,6 @@ MEASURES = [
     "weight_norm",
     "gradient_norm",
 ]
-Action = Callable[[], object]
 
 
 def print_coverage(studies: int) -> None:
@@ -174,24 +176,20 @@ def tau_contest(random: np.random.Generator) -> Contest:
     )
 
 
-def print_contests(number: int) -> None:
-    """Print the times of this project and of scipy and statsmodels in a number of turns."""
+def measure_contests(number: int) -> Table:
+    """Measure this project, scipy and statsmodels in a number of turns."""
     random = np.random.default_rng(0)
-    print("\n| what | ours, ms | peer | peer, ms | ratio |\n|---|---|---|---|---|")
+    rows = []
     for make_contest in (permutation_contest, bootstrap_contest, mixed_model_contest, tau_contest):
         contest = make_contest(random)
         ways = {"ours": contest.ours, "theirs": contest.theirs}
         turns.take_turns(ways, 1)  # the first calls are slower
         seconds = turns.take_turns(ways, number)
-        ours, theirs = (format_milliseconds(values) for values in seconds.values())
-        ratio = turns.ratios(seconds["theirs"], seconds["ours"]).median
-        print(f"| {contest.number} | {ours} | {contest.peer} | {theirs} | {ratio:.1f} |")
-
-
-def format_milliseconds(seconds: Sequence[float]) -> str:
-    """Format a median and its quartiles in milliseconds."""
-    spread = turns.Spread.of(seconds)
-    return f"{1000 * spread.median:.2f} ({1000 * spread.low:.2f}–{1000 * spread.high:.2f})"
+        ours, theirs = (Spread.of(values).times(1e3) for values in seconds.values())
+        ratio = turns.ratios(seconds["theirs"], seconds["ours"])
+        rows.append([contest.number, ours, contest.peer, theirs, ratio])
+    columns = {"ours, ms": 2, "peer": 0, "peer, ms": 2, "ratio": 1}
+    return Table(f"Single computations, {number} turns of CPU time", "computation", columns, rows)
 
 
 def simulate_datasets(settings: int, arms: int, seeds: int, tasks: int) -> dict[str, xr.Dataset]:
@@ -221,17 +219,20 @@ def simulate_datasets(settings: int, arms: int, seeds: int, tasks: int) -> dict[
     return datasets
 
 
-def print_table_costs(settings: int, arms: int, seeds: int, tasks: int) -> None:
-    """Print the time and the memory of all tables of one study."""
+def measure_table_costs(settings: int, arms: int, seeds: int, tasks: int) -> Table:
+    """Measure the time and the memory of all tables of one study."""
     datasets = simulate_datasets(settings, arms, seeds, tasks)
     start = time.perf_counter()
     all_tables = tables.build_tables(datasets, Statistics())
     seconds = time.perf_counter() - start
     rows = sum(len(table) for table in all_tables.values())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"\nAll tables of {settings} settings × {arms} arms × {seeds} seeds × {tasks} tasks × "
-        f"30 measures × 3 outcomes: {seconds:.0f} s, {rows} rows, peak memory {peak:.1f} GiB"
+    study = f"{settings} settings × {arms} arms × {seeds} seeds × {tasks} tasks"
+    return Table(
+        "All tables of a study with 30 measures and 3 outcomes, wall-clock time, measured once",
+        "study",
+        {"s": 0, "rows": 0, "GiB": 1},
+        [[study, seconds, rows, peak]],
     )
 
 
@@ -239,19 +240,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="few studies and a small one, in under a minute"
+    results.add_options(parser, "few studies and a small one")
+    arguments = parser.parse_args()
+    ours = results.Results(
+        "inference", is_quick=arguments.quick, setup=f"numpy {np.__version__}, one thread"
     )
-    is_quick = parser.parse_args().quick
-    machine = turns.machine()
-    print(f"{machine['processor']}, {machine['cores']} cores, load {turns.load():.1f}")
-    print(f"numpy {np.__version__}, one thread")
-    print_coverage(500 if is_quick else 3000)
-    if is_quick:
-        print_table_costs(settings=1, arms=6, seeds=10, tasks=50)
+    print_coverage(500 if arguments.quick else 3000)
+    ours.add(measure_contests(3 if arguments.quick else 11))
+    if arguments.quick:
+        ours.add(measure_table_costs(settings=1, arms=4, seeds=10, tasks=30))
     else:
-        print_table_costs(settings=12, arms=12, seeds=30, tasks=100)
-    print_contests(3 if is_quick else 11)
+        ours.add(measure_table_costs(settings=12, arms=12, seeds=30, tasks=100))
+    ours.finish(is_saved=arguments.save)
 
 
 if __name__ == "__main__":

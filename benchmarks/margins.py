@@ -102,7 +102,9 @@ def coverage(values: Tensor, estimate: Spectrum) -> Mapping[str, float]:
 def main() -> None:
     """Print the lowest coverage over spectra, in percent."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer draws and efforts")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer draws and efforts; at most 20 seconds"
+    )
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     draws = 50 if quick else 400

@@ -5,7 +5,7 @@
 The first study is `studies/paper.yaml` with one seed per job. The second has 100 settings, 20 arms
 and 30 seeds, five per job. Nothing is trained. Seconds are CPU time of one `snakemake --dry-run`,
 and memory is its peak. The two take turns. Numbers are medians of the turns with quartiles, and a
-ratio is the median of the ratios within turns. `--save` writes them to benchmarks/results/.
+ratio is the median of the ratios within turns.
 """
 
 import argparse
@@ -14,11 +14,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import turns
 import yaml
+from timing import results, turns
+from timing.tables import Cell, Table
+from timing.turns import Spread
 
 ROOT = Path(__file__).resolve().parents[1]
 # run Snakemake, then print the peak memory of the process in kB, and its CPU time in seconds
@@ -53,7 +56,7 @@ rule train:
     shell: "touch {{output}}"
 """
 
-Row = dict[str, Any]
+TURNS = 5
 
 
 class DryRun(NamedTuple):
@@ -116,8 +119,8 @@ def write_large(path: Path, settings: int) -> None:
     path.write_text(yaml.safe_dump(config))
 
 
-def compare(name: str, write_config: Callable[[Path], None], number: int) -> list[Row]:
-    """Measure both dry runs in turns, print them, and return the rows of the table.
+def compare(name: str, write_config: Callable[[Path], None], number: int) -> list[list[Cell]]:
+    """Measure both dry runs in turns, and return the rows of the table.
 
     Args:
         name: of the study.
@@ -135,49 +138,29 @@ def compare(name: str, write_config: Callable[[Path], None], number: int) -> lis
             bare_seeds = ours[0].jobs // 2 - 1
             (folder / "Snakefile").write_text(BARE_SNAKEFILE.format(seeds=bare_seeds))
             bare.append(dry_run(folder))
-    rows = [summarize(name, ours, bare), summarize("  a bare Snakefile", bare, bare)]
-    for row in rows:
-        print_row(row)
-    return rows
+    return [summarize(name, ours, bare), summarize("  a bare Snakefile", bare, bare)]
 
 
-def summarize(name: str, runs: Sequence[DryRun], of_reference: Sequence[DryRun]) -> Row:
+def summarize(name: str, runs: Sequence[DryRun], of_reference: Sequence[DryRun]) -> list[Cell]:
     """Build the row of some dry runs of one workflow."""
     seconds = [run.seconds for run in runs]
     ratio = turns.ratios(seconds, [run.seconds for run in of_reference])
-    return {
-        "dry run of": name,
-        "jobs": runs[0].jobs,
-        "seconds": turns.Spread.of(seconds),
-        "gigabytes": max(run.gigabytes for run in runs),
-        "ratio": ratio,
-    }
-
-
-def print_row(row: Row) -> None:
-    """Print a row of the table."""
-    seconds: turns.Spread = row["seconds"]
-    spread = f"{seconds.median:.1f} ({seconds.low:.1f}–{seconds.high:.1f})"
-    numbers = f"{row['jobs']:9}{spread:>20}{row['gigabytes']:9.2f}{row['ratio'].median:9.2f}"
-    print(f"{row['dry run of']:36}{numbers}", flush=True)
+    peak = max(run.gigabytes for run in runs)
+    return [name, runs[0].jobs, Spread.of(seconds), peak, ratio]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="one turn of small studies")
-    parser.add_argument(
-        "--save", action="store_true", help="write benchmarks/results/planning.json"
-    )
+    results.add_options(parser, "one turn of small studies")
     arguments = parser.parse_args()
-    if arguments.quick and arguments.save:
-        parser.error("--quick is too rough to be saved: leave out --quick or --save")
-    load_before = turns.load()
-    machine = turns.machine()
-    print(f"{machine['processor']}, {machine['cores']} cores, load {load_before:.1f}")
-    print(f"\n{'a dry run of':36}{'jobs':>9}{'CPU s (quartiles)':>20}{'GB':>9}{'ratio':>9}")
-    number = 1 if arguments.quick else 5
+    number = 1 if arguments.quick else TURNS
+    ours = results.Results(
+        "planning",
+        is_quick=arguments.quick,
+        setup=f"Snakemake {version('snakemake')}, CPU time, turns: {number}",
+    )
     rows = []
     for seeds in (3,) if arguments.quick else (30, 75):
         name = f"paper.yaml, {seeds} seeds"
@@ -185,8 +168,9 @@ def main() -> None:
     settings = 2 if arguments.quick else 100
     name = f"{settings} settings × 20 arms × 30 seeds"
     rows += compare(name, lambda path: write_large(path, settings), number)
-    if arguments.save:
-        print(f"saved {turns.save('planning', load_before, rows)}")
+    columns = {"jobs": 0, "CPU s": 1, "GB": 2, "ratio": 2}
+    ours.add(Table("Dry runs", "a dry run of", columns, rows))
+    ours.finish(is_saved=arguments.save)
 
 
 if __name__ == "__main__":

@@ -352,7 +352,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="few studies, in about a minute")
+    parser.add_argument("--quick", action="store_true", help="few studies, at most 20 seconds")
     studies = 50 if parser.parse_args().quick else 600
     start = time.monotonic()
     print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}")

@@ -94,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="few studies, in under a minute")
+    parser.add_argument("--quick", action="store_true", help="few studies, at most 20 seconds")
     studies = 20 if parser.parse_args().quick else 500
     print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}")
     print(

@@ -158,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="few studies, in under a minute")
+    parser.add_argument("--quick", action="store_true", help="few studies, at most 20 seconds")
     is_quick = parser.parse_args().quick
     studies = 50 if is_quick else 2000
     print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}")

@@ -252,7 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="few studies, in under a minute")
+    parser.add_argument("--quick", action="store_true", help="few studies, at most 20 seconds")
     is_quick = parser.parse_args().quick
     print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}")
     studies = 10 if is_quick else 1000

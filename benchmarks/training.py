@@ -1,29 +1,32 @@
 """Compare the training of ensembles with plain loops over one network, and with a lower bound.
 
-    python benchmarks/training.py [--quick]
+    python benchmarks/training.py [--quick] [--save]
 
-It needs torch, numpy and xarray only, and uses a GPU if there is one. Data are random. Each number
-is the best of several repetitions. With `--quick` a task has so few steps that the numbers are
-rough. For each problem it prints the microseconds per seed and step of:
+It needs torch, numpy and xarray only, and uses a GPU if there is one. Data are random. All ways
+take turns. Times are wall-clock, because some ways use several threads or processes. They are
+medians of the turns with quartiles, and a ratio is the median of the ratios within turns. For each
+problem it prints the microseconds per seed and step of:
 
 - A loop as peers write it: a DataLoader, Adam with its default settings, and `.item()` of loss and
   accuracy after each step.
 - The best plain loop: data in memory, fused Adam, no `.item()`. Both loops run with one thread and
-  with all cores, and the faster of the two counts. With `--quick` they run with one thread only.
+  with all cores. Ratios are to the number of threads with the lower median.
 - Ensembles, with all that they record. On a CPU an ensemble uses one thread. "One a core" runs one
   ensemble per core in parallel, as `snakemake --cores all` does.
 - The floor: the bytes that a step moves over the measured bandwidth, plus its operations over the
   measured rate of matrix products. A step reads and writes 36 bytes per parameter: Adam 28, the
   products 8. It reads and writes each pixel once. PyTorch counts the operations.
+
+A second table of each MLP compares ensembles with a penalty to one without.
 """
 
 import argparse
 import multiprocessing
 import os
-import platform
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -31,6 +34,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import xarray as xr
+from timing import results, turns
+from timing.tables import Cell, Table
+from timing.turns import Action, Spread
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
@@ -46,12 +52,13 @@ from plasticity.training import trainer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CORES = len(os.sched_getaffinity(0))
-REPETITIONS = 2
+TURNS = 5
+QUICK_TURNS = 2
 BYTES_PER_PARAMETER = 36
 BYTES_PER_PIXEL = 8
 PEERS_LOOP = "DataLoader loop, as peers write it"
 BEST_LOOP = "best plain loop: fused Adam"
-Action = Callable[[], None]
+TIMEOUT = 3600  # seconds for one turn of parallel ensembles; if one of them fails, none ends
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,7 @@ class Case:
         epochs: passes over the images of a task.
         quick_epochs: the same with ``--quick``; 0 omits the case.
         network: that is trained.
+        seeds: runs of the ensembles. The second also run once per core.
     """
 
     image: tuple[int, int, int]
@@ -73,6 +81,7 @@ class Case:
     epochs: int
     quick_epochs: int
     network: Network
+    seeds: tuple[int, ...] = (1, 10, 30)
 
 
 CASES = {
@@ -96,7 +105,7 @@ CASES = {
         image=(3, 32, 32),
         samples=1200,
         batch=16,
-        epochs=4,
+        epochs=2,
         quick_epochs=0,
         network=Network("cnn", "relu", options={"width": 100}),
     ),
@@ -107,6 +116,7 @@ CASES = {
         epochs=1,
         quick_epochs=0,
         network=Network("resnet18", "relu", options={"width": 64}),
+        seeds=(1, 4),
     ),
 }
 # method and hyperparameters, by the name of the penalty
@@ -129,18 +139,16 @@ def draw_data(image: tuple[int, int, int], count: int) -> xr.Dataset:
     return dataset.describe("random", dataset.Images(pixels, labels, list("0123456789")), {})
 
 
-def measure_seconds(action: Callable[[], object]) -> float:
-    """Measure the seconds of a call, until the device has finished it."""
-    start = time.perf_counter()
-    action()
-    if DEVICE.type == "cuda":
+def finish(action: Action) -> Action:
+    """Let a function wait until the device has finished its work."""
+    if DEVICE.type == "cpu":
+        return action
+
+    def act_and_wait() -> None:
+        action()
         torch.cuda.synchronize()
-    return time.perf_counter() - start
 
-
-def best_seconds(action: Callable[[], object], repetitions: int) -> float:
-    """Measure the seconds of the fastest of some calls."""
-    return min(measure_seconds(action) for _ in range(repetitions))
+    return act_and_wait
 
 
 # Plain loops
@@ -153,13 +161,14 @@ def tensors(data: xr.Dataset) -> tuple[Tensor, Tensor]:
     return inputs, labels
 
 
-def build_peers_loop(setting: Setting, data: xr.Dataset) -> Action:
+def build_peers_loop(setting: Setting, data: xr.Dataset, threads: int) -> Action:
     """Build a function that trains one network for one task, as peers write it."""
     problem = setting.problem
     network = architecture.build_for(setting, data).to(DEVICE)
     inputs, labels = tensors(data)
 
     def train() -> None:
+        torch.set_num_threads(threads)
         optimizer = torch.optim.Adam(network.parameters(), lr=setting.optimizer.options["lr"])
         for _ in range(problem.epochs):
             for x, y in DataLoader(TensorDataset(inputs, labels), problem.batch, shuffle=True):
@@ -170,17 +179,19 @@ def build_peers_loop(setting: Setting, data: xr.Dataset) -> Action:
                 optimizer.step()
                 loss.item()
                 (outputs.argmax(dim=1) == y.to(DEVICE)).float().mean().item()
+        torch.set_num_threads(1)
 
-    return train
+    return finish(train)
 
 
-def build_best_loop(setting: Setting, data: xr.Dataset) -> Action:
+def build_best_loop(setting: Setting, data: xr.Dataset, threads: int) -> Action:
     """Build a function that trains one network for one task, as fast as a plain loop can."""
     problem = setting.problem
     network = architecture.build_for(setting, data).to(DEVICE)
     inputs, labels = tensors(data)
 
     def train() -> None:
+        torch.set_num_threads(threads)
         x = inputs.to(DEVICE)
         y = labels.to(DEVICE)
         lr = setting.optimizer.options["lr"]
@@ -190,25 +201,9 @@ def build_best_loop(setting: Setting, data: xr.Dataset) -> Action:
                 optimizer.zero_grad()
                 cross_entropy(network(x[samples]), y[samples]).backward()
                 optimizer.step()
+        torch.set_num_threads(1)
 
-    return train
-
-
-def time_plain_loop(
-    build_loop: Callable[[Setting, xr.Dataset], Action],
-    setting: Setting,
-    data: xr.Dataset,
-    thread_counts: Collection[int],
-) -> float:
-    """Measure the seconds per step of a loop, with the fastest of some numbers of threads."""
-    times = []
-    for threads in thread_counts:
-        make_deterministic()
-        torch.set_num_threads(threads)
-        train = build_loop(setting, data)
-        train()
-        times.append(best_seconds(train, REPETITIONS) / setting.problem.steps)
-    return min(times)
+    return finish(train)
 
 
 # Ensembles
@@ -218,7 +213,6 @@ def build_ensemble(
     setting: Setting, data: xr.Dataset, seeds: int, method: str = "none", **arm: float
 ) -> Action:
     """Build a function that trains an ensemble for one task and records its outcomes."""
-    make_deterministic()
     runs = [(arm, seed) for seed in range(seeds)]
     ensemble = trainer.Trainer(setting, method, runs, data, device=DEVICE)
 
@@ -226,43 +220,39 @@ def build_ensemble(
         ensemble.learner.task = 0
         ensemble.learn()
 
-    return train
+    return finish(train)
 
 
-def time_ensemble(setting: Setting, data: xr.Dataset, seeds: int) -> float:
-    """Measure the seconds per seed and step of an ensemble."""
-    train = build_ensemble(setting, data, seeds)
-    train()
-    return best_seconds(train, REPETITIONS) / (setting.problem.steps * seeds)
-
-
-def time_one_process(
-    setting: Setting,
-    data: xr.Dataset,
-    seeds: int,
-    barrier: Barrier,
-    times: "multiprocessing.Queue[float]",
-) -> None:
-    """Measure the seconds of an ensemble in this process, while all other processes train too."""
-    train = build_ensemble(setting, data, seeds)
-    train()
-    barrier.wait()
-    times.put(measure_seconds(train))
-
-
-def time_one_ensemble_per_core(setting: Setting, data: xr.Dataset, seeds: int) -> float:
-    """Measure the seconds of the slowest of parallel ensembles, one per core."""
+@contextmanager
+def one_ensemble_per_core(setting: Setting, data: xr.Dataset, seeds: int) -> Iterator[Action]:
+    """Start one process per core, and yield a function that trains one ensemble in each."""
     context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(CORES)
-    times = context.Queue()
-    arguments = (setting, data, seeds, barrier, times)
-    processes = [context.Process(target=time_one_process, args=arguments) for _ in range(CORES)]
+    barrier = context.Barrier(CORES + 1)
+    arguments = (setting, data, seeds, barrier)
+    processes = [context.Process(target=train_on_demand, args=arguments) for _ in range(CORES)]
     for process in processes:
         process.start()
-    slowest = max(times.get() for _ in processes)
-    for process in processes:
-        process.join()
-    return slowest
+
+    def train() -> None:
+        for _ in ("start", "end"):
+            barrier.wait(TIMEOUT)
+
+    try:
+        yield train
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def train_on_demand(setting: Setting, data: xr.Dataset, seeds: int, barrier: Barrier) -> None:
+    """Train an ensemble whenever all processes wait, until this process is terminated."""
+    make_deterministic()
+    train = build_ensemble(setting, data, seeds)
+    while True:
+        barrier.wait()
+        train()
+        barrier.wait()
 
 
 # Floor
@@ -279,6 +269,11 @@ def compute_floor(setting: Setting, data: xr.Dataset) -> float:
     moved_bytes = BYTES_PER_PARAMETER * parameters + BYTES_PER_PIXEL * inputs.numel()
     moving_seconds = moved_bytes / measure_bandwidth(10 * parameters)
     return moving_seconds + counter.get_total_flops() / measure_matrix_rate()
+
+
+def best_seconds(action: Action, repetitions: int) -> float:
+    """Measure the seconds of the fastest call: a rate of the machine is its best."""
+    return min(turns.take_turns({"": finish(action)}, repetitions, time.perf_counter)[""])
 
 
 def measure_bandwidth(count: int) -> float:
@@ -300,79 +295,118 @@ def measure_matrix_rate() -> float:
 # Tables
 
 
-def print_case(name: str, *, is_quick: bool) -> None:
-    """Print the table of one case, and for an MLP the cost of penalties."""
+def measure_case(name: str, *, is_quick: bool) -> list[Table]:
+    """Measure one case, and for an MLP the cost of penalties."""
     case = CASES[name]
     epochs = case.quick_epochs if is_quick else case.epochs
     problem = Problem("random", "shuffle_labels", case.samples, case.batch, epochs, tasks=1)
     setting = Setting(problem, case.network, Optimizer("adam", options={"lr": 0.001}))
     data = draw_data(case.image, case.samples)
-    # A step with all cores can take 30 times as long, if other work keeps the cores busy.
-    thread_counts = {1} if is_quick else {1, CORES}
-    times = {
-        PEERS_LOOP: time_plain_loop(build_peers_loop, setting, data, thread_counts),
-        BEST_LOOP: time_plain_loop(build_best_loop, setting, data, thread_counts),
-    }
-    make_deterministic()
-    floor = compute_floor(setting, data)
-    for seeds in (1, 10) if is_quick else (1, 10, 30):
-        times[f"ensemble of {seeds}"] = time_ensemble(setting, data, seeds)
-    if DEVICE.type == "cpu" and not is_quick:
-        seconds = time_one_ensemble_per_core(setting, data, seeds=10)
-        times["ensembles of 10, one a core"] = seconds / (problem.steps * 10 * CORES)
-    times["floor, counted"] = floor
-    print(f"\n{name}, batch {case.batch}, Adam")
-    print_times(times, floor)
+    title = f"{name}, batch {case.batch}, Adam"
+    seeds = case.seeds[:2] if is_quick else case.seeds
+    tables = [compare_with_loops(title, setting, data, seeds, is_quick=is_quick)]
     if case.network.kind == "mlp":
-        print_penalties(setting, data, repetitions=2 if is_quick else 11)
+        tables.append(compare_penalties(title, setting, data, is_quick=is_quick))
+    return tables
 
 
-def print_times(times: Mapping[str, float], floor: float) -> None:
-    """Print seconds per seed and step as rows of a table, relative to the loops and the floor."""
-    head = f"{'way':36}{'µs a seed-step':>16}{'seed-steps/s':>14}"
-    print(f"{head}{'× peers':>9}{'× plain':>9}{'of floor':>10}")
-    for name, seconds in times.items():
-        row = f"{name:36}{1e6 * seconds:16.0f}{1 / seconds:14.0f}"
-        ratios = f"{times[PEERS_LOOP] / seconds:9.2f}{times[BEST_LOOP] / seconds:9.2f}"
-        print(f"{row}{ratios}{seconds / floor:10.2f}")
+def compare_with_loops(
+    title: str, setting: Setting, data: xr.Dataset, seeds: Sequence[int], *, is_quick: bool
+) -> Table:
+    """Measure loops and ensembles in turns, relative to the loops and the floor.
 
-
-def print_penalties(setting: Setting, data: xr.Dataset, repetitions: int) -> None:
-    """Print how much longer a step of 10 runs takes with a penalty.
-
-    The penalties take turns, so that a slow phase of the machine slows all of them.
+    `--quick` omits what needs all cores: a step with all cores can take 30 times as long, if other
+    work keeps the cores busy.
     """
-    actions = {"none": build_ensemble(setting, data, 10)}
+    has_all_cores = DEVICE.type == "cpu" and CORES > 1 and not is_quick
+    peers: dict[str, Action] = {}
+    loops: dict[str, Action] = {}
+    for threads in (1, CORES) if has_all_cores else (1,):
+        peers[f"{PEERS_LOOP}{name_cores(threads)}"] = build_peers_loop(setting, data, threads)
+        loops[f"{BEST_LOOP}{name_cores(threads)}"] = build_best_loop(setting, data, threads)
+    runs = {f"ensemble of {count}": count for count in seeds}
+    ensembles = {name: build_ensemble(setting, data, count) for name, count in runs.items()}
+    ways = peers | loops | ensembles
+    if has_all_cores:
+        name = f"ensembles of {seeds[1]}, one a core"
+        runs[name] = seeds[1] * CORES
+        with one_ensemble_per_core(setting, data, seeds[1]) as train:
+            seconds = measure(ways | {name: train}, is_quick=is_quick)
+    else:
+        seconds = measure(ways, is_quick=is_quick)
+    per_step = {
+        name: [value / (setting.problem.steps * runs.get(name, 1)) for value in values]
+        for name, values in seconds.items()
+    }
+    best_of_peers = min((per_step[name] for name in peers), key=Spread.of)
+    best_loop = min((per_step[name] for name in loops), key=Spread.of)
+    floor = compute_floor(setting, data)
+    per_step["floor, counted"] = [floor] * len(best_loop)
+    rows: list[list[Cell]] = [
+        [
+            name,
+            Spread.of(values).times(1e6),
+            turns.ratios(best_of_peers, values),
+            turns.ratios(best_loop, values),
+            Spread.of(values).median / floor,
+        ]
+        for name, values in per_step.items()
+    ]
+    columns = {"µs a seed-step": 0, "× peers": 2, "× plain": 2, "of floor": 2}
+    return Table(title, "way", columns, rows)
+
+
+def name_cores(threads: int) -> str:
+    """Name the cores that a loop uses; on a GPU they do not matter."""
+    if DEVICE.type == "cuda":
+        return ""
+    return f", {threads} core" if threads == 1 else f", {threads} cores"
+
+
+def measure(ways: Mapping[str, Action], *, is_quick: bool) -> dict[str, list[float]]:
+    """Measure the seconds of some ways in turns, after a first turn that does not count."""
+    turns.take_turns(ways, 1)
+    return turns.take_turns(ways, QUICK_TURNS if is_quick else TURNS, time.perf_counter)
+
+
+def compare_penalties(title: str, setting: Setting, data: xr.Dataset, *, is_quick: bool) -> Table:
+    """Measure how much longer a step of an ensemble takes with a penalty."""
+    seeds = 2 if is_quick else 10
+    ways = {"none": build_ensemble(setting, data, seeds)}
     for name, (method, arm) in PENALTIES.items():
-        actions[name] = build_ensemble(setting, data, 10, method, **arm)
-    best = dict.fromkeys(actions, np.inf)
-    for _ in range(repetitions):
-        for name, train in actions.items():
-            best[name] = min(best[name], measure_seconds(train))
-    for name in PENALTIES:
-        ratio = best[name] / best["none"]
-        print(f"a step with {name} takes {ratio:.2f} times as long as one without")
+        ways[name] = build_ensemble(setting, data, seeds, method, **arm)
+    seconds = measure(ways, is_quick=is_quick)
+    factor = 1e6 / (seeds * setting.problem.steps)
+    rows: list[list[Cell]] = [
+        [name, Spread.of(values).times(factor), turns.ratios(values, seconds["none"])]
+        for name, values in seconds.items()
+    ]
+    columns = {"µs a seed-step": 0, "× none": 2}
+    return Table(f"{title}: ensembles of {seeds} with a penalty", "penalty", columns, rows)
 
 
-def describe_machine() -> str:
-    """Name the GPU, or the processor if there is no GPU."""
+def describe_device() -> str:
+    """Name the GPU, if there is one."""
     if DEVICE.type == "cuda":
         return torch.cuda.get_device_name()
-    return f"{platform.machine()}, {CORES} cores; no GPU here, so none was measured"
+    return "CPU only: no GPU here, so none was measured"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer steps, seeds and threads; MLPs only"
-    )
-    is_quick = parser.parse_args().quick
-    print(f"torch {torch.__version__} on {describe_machine()}")
+    results.add_options(parser, "fewer steps and seeds, one thread, MLPs only")
+    arguments = parser.parse_args()
+    make_deterministic()
+    number = QUICK_TURNS if arguments.quick else TURNS
+    setup = f"torch {torch.__version__}, {describe_device()}; wall-clock time, {number} turns"
+    ours = results.Results("training", is_quick=arguments.quick, setup=setup)
     for name, case in CASES.items():
-        if case.quick_epochs or not is_quick:
-            print_case(name, is_quick=is_quick)
+        if case.quick_epochs or not arguments.quick:
+            for table in measure_case(name, is_quick=arguments.quick):
+                ours.add(table)
+    ours.finish(is_saved=arguments.save)
 
 
 if __name__ == "__main__":
