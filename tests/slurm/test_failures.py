@@ -362,5 +362,5 @@ def test_missing_or_misspelt_site_settings_give_one_sentence(create_project):
     assert "Traceback" not in done.stdout
     (project.root / "slurm/site.yaml").write_text(yaml.safe_dump({"partitoin": "gpu"}))
     done = project.snakemake("curvature")
-    advice = "write partition, account, cpu_partition, each with a name"
+    advice = "write partition, account, cpu_partition, curvature, each with a name"
     assert f"slurm/site.yaml holds {{'partitoin': 'gpu'}}: {advice}" in done.stdout
