@@ -1,5 +1,7 @@
 """Hooks of mkdocs: README is the first page, and links work that lead out of this folder.
 
+The site loads nothing from other hosts, so it has no badges.
+
 Pages link to each other as on GitHub. A link to a folder, or to a file outside of `docs/`, such as
 `../config.yaml`, becomes its text, because the site has no such page.
 """
@@ -14,15 +16,15 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 INDEX = "index.md"
-# The text of a link can be a picture, as in a badge: [![text](picture)](target).
-TEXT = r"(?P<text>(?:!\[[^\]]*\]\([^)]*\)|[^\]])*)"
-LINK = re.compile(rf"(?<!!)\[{TEXT}\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
+BADGES = re.compile(r"^\[!\[.*\n", re.MULTILINE)
 CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the first page."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = BADGES.sub("", text)
     text = re.sub(r'(\]\(|src=")docs/', r"\1", text)
     files.append(File.generated(config, INDEX, content=text))
     return files
