@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -119,7 +120,7 @@ def test_job_ends_with_the_exit_status_of_a_new_interpreter(server, script, end)
     assert ("a message" in done.stderr) == ("message" in last_line)
 
 
-def test_job_is_read_anew_so_that_an_edit_takes_effect(server, script):
+def test_edit_of_a_script_takes_effect_in_its_next_job(server, script):
     assert run(script("print(1)"), server).stdout == "1\n"
     assert run(script("print(2)"), server).stdout == "2\n"
 
@@ -149,6 +150,14 @@ def test_job_that_the_server_cannot_take_runs_in_its_own_process(server, script,
     done = run(script("print('forked')"), server | change)
     assert done.stdout == ""  # the caller runs it
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("part", [b"", bytes(3), (50).to_bytes(8, "big") + b"{"])
+def test_sender_that_ends_in_the_middle_of_a_request_ends_no_other_job(server, script, part):
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(server[fork_server.VARIABLE])
+        connection.sendall(part)
+    assert run(script("print('forked')"), server).stdout == "forked\n"
 
 
 def test_script_without_listed_packages_runs_in_its_own_process(server, tmp_path):

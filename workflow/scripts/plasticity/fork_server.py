@@ -118,9 +118,15 @@ def run(command: Sequence[str]) -> int | None:
             return None
         pid = int.from_bytes(answer, "big")
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _: os.kill(pid, number))
+            signal.signal(number, lambda number, _: _pass_on(pid, number))
         status = connection.recv(1)
     return status[0] if status else SIGNALLED + signal.SIGKILL
+
+
+def _pass_on(pid: int, number: int) -> None:
+    """Send a signal to a job, which may just have ended."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 @dataclass(frozen=True)
@@ -218,10 +224,15 @@ class Server:
     def _accept(self) -> Job | None:
         """Fork a process for the job that connects, and return the job there."""
         connection, _ = self._listener.accept()
-        request, streams = Request.receive(connection)
+        try:
+            request, streams = Request.receive(connection)
+        except (OSError, ValueError, TypeError):  # the sender was killed in the middle
+            connection.close()
+            return None
         if request.is_supported:
             for package in PACKAGES[Path(request.command[0]).stem]:
-                importlib.import_module(package)
+                with suppress(ImportError):  # the job says what is missing
+                    importlib.import_module(package)
             # a collection in a forked process would write to all imported objects, and so copy them
             gc.freeze()
             pid = os.fork()
