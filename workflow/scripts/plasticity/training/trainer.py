@@ -204,7 +204,7 @@ class Step:
         """Replace the factors of hidden activations by those of the next step.
 
         They keep their addresses, because a captured graph reads them. They are drawn outside the
-        graph, whose random numbers would not start anew at a task.
+        graph, because a graph's random numbers would not restart at each task.
         """
         masks = combine_masks(self._interventions.values(), self._learner)
         for layer, mask in masks.items():
