@@ -218,7 +218,8 @@ def allow_missing_pydantic() -> None:
         importlib.import_module("pydantic")
     except ImportError:
         pydantic, core = types.ModuleType("pydantic"), types.ModuleType("pydantic_core")
-        pydantic.Field = pydantic.AfterValidator = lambda *_, **__: None  # type: ignore[attr-defined]
+        for name in ("Field", "AfterValidator"):
+            setattr(pydantic, name, lambda *_, **__: None)
         core.PydanticCustomError = ValueError  # type: ignore[attr-defined]
         sys.modules |= {"pydantic": pydantic, "pydantic_core": core}
 
