@@ -483,7 +483,8 @@ def expected_seconds(rule_name, wildcards):
     if rule_name == "measure_ensemble":
         return tasks * SECONDS_PER_CHECKPOINT
     if rule_name == "treat_ensemble":
-        copies = len(STUDY.treatments_of(wildcards.setting)) * len(STUDY.treated_tasks())
+        setting = wildcards.setting
+        copies = len(STUDY.treatments_of(setting)) * len(STUDY.treated_tasks(setting))
         seconds_per_copy = SECONDS_PER_CHECKPOINT + problem.steps // STEPS_PER_SECOND
         return count_runs(rule_name, wildcards) * copies * seconds_per_copy
     return tasks * problem.steps // STEPS_PER_SECOND

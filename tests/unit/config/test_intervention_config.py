@@ -135,7 +135,7 @@ def test_study_without_the_section_treats_nothing():
     read = study.read(changed())
     assert read.interventions is None
     assert read.treated_ensembles() == read.treated_methods("row") == []
-    assert read.treatments_of("row") == read.treated_tasks() == []
+    assert read.treatments_of("row") == read.treated_tasks("row") == []
 
 
 def test_copies_are_measured_at_next_whatever_tasks_and_points_the_study_has():
@@ -191,6 +191,14 @@ def test_intervention_job_has_copies_sorted_tasks_and_their_curvature():
     assert job["treatments"] == read.treatments_of("row")
     assert job["tasks"] == [1, 2]
     assert Curvature.of(job["curvature"]) == read.curvature_of_copies()
+
+
+def test_setting_with_fewer_tasks_is_treated_at_those_that_it_has():
+    read = read_treated(("settings.row.problem.tasks", 2))
+    assert (read.treated_tasks("row"), read.treated_tasks("other")) == ([1], [1, 2])
+    assert json.loads(read.training_job("row", "none", "0-1"))["state_tasks"] == [1]
+    assert json.loads(read.intervention_job("row"))["tasks"] == [1]
+    assert json.loads(read.gather_job("row"))["treated_tasks"] == [1]
 
 
 def test_only_treated_methods_store_states_when_they_train():
@@ -405,7 +413,10 @@ def test_new_file_is_a_treatment_without_other_edits(treatment_file):
 
 
 TREATMENTS = ", ".join(registry.names("treatments"))
-TREATED_TASKS = "The numbers of the tasks at whose start checkpoints are copied, from 1."
+TREATED_TASKS = (
+    "The numbers of the tasks at whose start checkpoints are copied, from 1. A setting with fewer "
+    "tasks is treated at those that it has."
+)
 
 MISTAKES = {
     "no tasks": (("interventions.tasks", ABSENT), "interventions lacks 'tasks'. Add it."),
@@ -500,7 +511,14 @@ MISTAKES = {
     ),
     "task after the last": (
         ("interventions.tasks", [1, 3]),
-        "interventions.tasks has 3, but the last task of row is 2. Lower it.",
+        (
+            "interventions.tasks has 3, but the last task of each treated setting is at most 2. "
+            "Lower it."
+        ),
+    ),
+    "setting without a treated task": (
+        ("settings.row.problem.tasks", 1),
+        "interventions.tasks begins with 1, but the last task of row is 0. Add one that it has.",
     ),
     "task twice": (
         ("interventions.tasks", [1, 1]),

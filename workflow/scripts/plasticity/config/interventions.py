@@ -169,7 +169,7 @@ def _check_operators(operators: Any, config: Mapping[str, Any]) -> Iterator[str]
 
 
 def check_treated_settings(config: Mapping[str, Any]) -> Iterator[str]:
-    """Check that the settings can take their treatments, and have the treated tasks.
+    """Check that the settings can take their treatments, and have some of the treated tasks.
 
     A setting is treated if it trains a method of `arms`.
 
@@ -183,15 +183,20 @@ def check_treated_settings(config: Mapping[str, Any]) -> Iterator[str]:
     if section is None:
         return
     networks = _treated_networks(config)
+    first = min(section["tasks"])
+    last_tasks = {name: config["settings"][name]["problem"]["tasks"] - 1 for name in networks}
+    for setting, last in last_tasks.items():
+        if first > last:
+            yield (
+                f"{SECTION}.tasks begins with {first}, but the last task of {setting} is {last}. "
+                "Add one that it has."
+            )
     for task in section["tasks"]:
-        for setting in networks:
-            last = config["settings"][setting]["problem"]["tasks"] - 1
-            if task > last:
-                yield (
-                    f"{SECTION}.tasks has {task}, but the last task of {setting} is {last}. "
-                    "Lower it."
-                )
-                break
+        if networks and task > max(last_tasks.values()) and task > first:
+            yield (
+                f"{SECTION}.tasks has {task}, but the last task of each treated setting is at most "
+                f"{max(last_tasks.values())}. Lower it."
+            )
     for name, options in section["treatments"].items():
         if name != UNTREATED:
             yield from _check_networks(name, options.get("settings", list(networks)), networks)

@@ -303,7 +303,8 @@ class Interventions:
         treatments: Changes of a checkpoint, by the name of their file in interventions/treatments.
             Each copy gets one treatment, and a list of strengths makes one copy per value. The copy
             none is always among them and is not changed.
-        tasks: The numbers of the tasks at whose start checkpoints are copied, from 1.
+        tasks: The numbers of the tasks at whose start checkpoints are copied, from 1. A setting
+            with fewer tasks is treated at those that it has.
         arms: Methods whose runs are copied. The copies are trained with the same method. Baselines
             cannot be copied.
         operators: Operators that are measured on the copies: names, or a mapping from each name to

@@ -172,9 +172,12 @@ class Study:
             for block in self.blocks(name, method)
         ]
 
-    def treated_tasks(self) -> list[int]:
-        """List the tasks at whose start checkpoints are treated."""
-        return list(self.interventions.tasks) if self.interventions else []
+    def treated_tasks(self, setting: str) -> list[int]:
+        """List the tasks of a setting at whose start checkpoints are treated."""
+        if self.interventions is None:
+            return []
+        count = self.settings[setting].problem.tasks
+        return [task for task in self.interventions.tasks if task < count]
 
     def treatments_of(self, setting: str) -> list[dict[str, Any]]:
         """List the copies of each treated checkpoint of a setting.
@@ -236,7 +239,7 @@ class Study:
         if not self.is_tuned(method):
             values["arms"] = self.arms(method)
         if method in self.treated_methods(setting):
-            values["state_tasks"] = self.treated_tasks()
+            values["state_tasks"] = self.treated_tasks(setting)
         return as_json(values)
 
     def intervention_job(self, setting: str) -> str:
@@ -247,7 +250,7 @@ class Study:
         return as_json(
             {
                 "treatments": self.treatments_of(setting),
-                "tasks": self.treated_tasks(),
+                "tasks": self.treated_tasks(setting),
                 "curvature": asdict(self.curvature_of_copies()),
             }
         )
@@ -316,7 +319,7 @@ class Study:
         if method in self.treated_methods(setting) and not tuning:
             values["experiment"] = {
                 "copies": len(self.treatments_of(setting)),
-                "tasks": len(self.treated_tasks()),
+                "tasks": len(self.treated_tasks(setting)),
             }
         return values
 
@@ -332,7 +335,7 @@ class Study:
         }
         if self.treated_methods(setting):
             values["treatments"] = self.treatments_of(setting)
-            values["treated_tasks"] = self.treated_tasks()
+            values["treated_tasks"] = self.treated_tasks(setting)
         return as_json(values)
 
     def analyse_job(self) -> str:
