@@ -53,6 +53,7 @@ EXTENDS = {
 }
 
 MAX_NAME = 100  # letters; file systems allow 255
+MAX_TITLE = 60  # letters, which fit above a panel
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$", max_length=MAX_NAME)]
 StudyName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=MAX_NAME)]
 AnySection = TypeVar("AnySection", bound="Section")
@@ -246,6 +247,10 @@ class SettingSection(Section):
     problem: ProblemSection = Field(description="A dataset, how its tasks change, and the budget.")
     network: NetworkSection = Field(description="The network that learns.")
     optimizer: OptimizerSection = Field(description="The optimizer.")
+    title: Annotated[Text, Field(max_length=MAX_TITLE)] = optional(
+        "Name in figures, tables and the report (default: dataset, shift and activation, such as "
+        "MNIST, shuffled labels, ReLU). It reruns no training and no measurement."
+    )
 
 
 Hyperparameter = Annotated[

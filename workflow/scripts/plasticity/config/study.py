@@ -55,6 +55,7 @@ class Study:
     Texts that reach jobs are sorted JSON, so the order of keys in a config reruns nothing.
 
     Attributes:
+        titles: names of settings for readers, of those that the config gives one.
         finished: blocks of seeds that are trained already, by folder below the results, as
             `finished_blocks` returns them. They are not packed again.
     """
@@ -72,6 +73,7 @@ class Study:
     interventions: Interventions | None = None
     statistics: Statistics = Statistics()  # noqa: RUF009 - it is frozen
     figures: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    titles: Mapping[str, str] = field(default_factory=dict)
     finished: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def methods_of(self, setting: str) -> list[str]:
@@ -333,6 +335,8 @@ class Study:
             "curvature": asdict(self.curvature),
             "primary": self.statistics.primary,
         }
+        if setting in self.titles:
+            values["title"] = self.titles[setting]
         if self.treated_methods(setting):
             values["treatments"] = self.treatments_of(setting)
             values["treated_tasks"] = self.treated_tasks(setting)
@@ -451,6 +455,11 @@ def read(config: Mapping[str, Any], where: str = "config.yaml") -> Study:
         interventions=None if interventions is None else Interventions.of(interventions),
         statistics=Statistics.of(config.get("statistics", {})),
         figures=config.get("figures", {}),
+        titles={
+            name: values["title"]
+            for name, values in config["settings"].items()
+            if "title" in values
+        },
     )
     _raise_mistakes(list(study.mistakes()), where)
     return study

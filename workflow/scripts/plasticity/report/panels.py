@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from plasticity.config import quantities, registry
+from plasticity.config import titles as config_titles
 from plasticity.config.models import BASELINE
 from plasticity.config.quantities import MAIN_OPERATOR, RANKS
 from plasticity.report.style import Style
@@ -360,19 +361,26 @@ def spread_apart(wanted: np.ndarray, gap: float) -> np.ndarray:
     return positions
 
 
-def titles(settings: Iterable[str]) -> dict[str, str]:
-    """Wrap the names of settings to the width of a panel, for use as titles."""
+def titles(datasets: Mapping[str, xr.Dataset]) -> dict[str, str]:
+    """Return the title of each setting, wrapped to the width of a panel."""
     return {
-        name: "\n".join(textwrap.wrap(name.replace("_", " "), TITLE_WIDTH)) for name in settings
+        name: "\n".join(textwrap.wrap(title, TITLE_WIDTH))
+        for name, title in setting_titles(datasets).items()
     }
 
 
+def setting_titles(datasets: Mapping[str, xr.Dataset]) -> dict[str, str]:
+    """Return the title of each setting in one line, from the config that its dataset stores."""
+    stored = {name: json.loads(data.attrs.get("settings", "{}")) for name, data in datasets.items()}
+    described = {name: values["setting"] for name, values in stored.items() if "setting" in values}
+    chosen = {name: values["title"] for name, values in stored.items() if "title" in values}
+    known = config_titles.setting_titles(described, chosen)
+    return {name: known.get(name, name.replace("_", " ")) for name in datasets}
+
+
 def short(arm: str) -> str:
-    """Shorten the name of an arm with one hyperparameter: ``l2(strength=0.01)`` → ``l2 0.01``."""
-    method, _, options = arm.rstrip(")").partition("(")
-    values = [option.partition("=")[2] for option in options.split(", ")] if options else []
-    name = f"{method} {values[0]}" if len(values) == 1 else arm
-    return name.replace("$", r"\$")  # a dollar sign starts a formula in matplotlib
+    """Return the name of an arm for a figure: ``l2(strength=0.01)`` → ``L2 0.01``."""
+    return config_titles.arm_title(arm).replace("$", r"\$")  # a dollar sign starts a formula
 
 
 def measured_operators(datasets: Mapping[str, xr.Dataset]) -> list[str]:

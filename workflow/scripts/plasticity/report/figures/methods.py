@@ -57,7 +57,7 @@ def draw(
             _draw_arms(panels, (name, str(index)), datasets[setting], arms, style)
         rightmost = axes[index, -1]
         label_ends(rightmost if rightmost.lines else axes[index, 0], HEIGHT)
-        axes[index, 0].set_ylabel(titles([setting])[setting])
+        axes[index, 0].set_ylabel(titles(datasets)[setting])
     return finish(figure, panels, style, legend=False)
 
 

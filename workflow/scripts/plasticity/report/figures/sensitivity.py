@@ -32,7 +32,7 @@ def draw(
     points = swept(tables)
     points = points[points["setting"].isin(datasets)]
     pairs = dict.fromkeys(zip(points["setting"], points["hyper"], strict=True))
-    columns = {f"{setting} {hyper}": titles([setting])[setting] for setting, hyper in pairs}
+    columns = {f"{setting} {hyper}": titles(datasets)[setting] for setting, hyper in pairs}
     row = "final_error"
     figure, panels = grid(
         {row: "final error, late"},
