@@ -65,7 +65,7 @@ def test_scaled_study_has_same_settings_and_smaller_budget(path, scaled, share):
     is_small = scaled.parent.name == "small"
     expected = f"{full_config['study']}_small" if is_small else scaled.stem
     assert small_config["study"] == expected
-    assert list(small_config["settings"]) == list(full_config["settings"])
+    assert set(small_config["settings"]) == set(full_config["settings"])
     if is_small:
         assert set(small_config["methods"]) <= set(full_config["methods"])
     budget = {"samples", "batch", "epochs", "tasks"}
