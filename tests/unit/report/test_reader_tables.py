@@ -129,7 +129,7 @@ def test_numbers_of_explanations_have_their_own_notes():
         "τ, positive as claimed": "not tested (no interventions)",
         "counterexamples": "not tested (nothing is known)",
     }
-    assert table.iloc[1, 2:].tolist() == ["0.5 [0.4, 0.6]", "0.25", "2"]
+    assert table.iloc[1, 2:].tolist() == ["0.5 [0.4, 0.6]", "0.25 (one problem)", "2"]
 
 
 def test_settings_arms_and_measures_have_the_names_of_figures():

@@ -170,9 +170,10 @@ def test_few_hypotheses_are_stated_one_by_one_and_many_are_counted():
         "Declared hypotheses, adjusted by Holm's method. C0: supported in 2, undecided in 1 of 3 "
         "settings; C1: supported in 2, undecided in 1 of 3 settings."
     )
-    assert only(hypotheses=hypotheses(5)) == [
-        "Of 15 tests of 5 declared hypotheses, supported in 10, undecided in 5."
-    ]
+    assert only(hypotheses=hypotheses(5)) == (
+        "15 tests of 5 declared hypotheses, adjusted by Holm's method: supported in 10, undecided "
+        "in 5."
+    )
 
 
 def test_counter_examples_are_counted_without_baselines():
@@ -189,7 +190,7 @@ def test_counter_examples_are_counted_without_baselines():
 def test_treatments_that_restore_only_plasticity_or_only_the_rank_are_counted():
     kinds = ["both"] * 3 + ["not_necessary"] * 5 + ["unclear", "neither"]
     rows = [{"measure": RANK, "outcome": "final_error", "kind": kind} for kind in kinds]
-    assert state(intervention_counterexamples=rows) == (
+    assert only(intervention_counterexamples=rows) == (
         "Treatments of checkpoints (each dose, task and setting counts): of 8 that restore "
         "plasticity, 5 do not restore the Fisher effective rank; of 3 that restore the Fisher "
         "effective rank, all restore plasticity."
@@ -231,7 +232,7 @@ def test_null_models_that_are_beaten_are_counted():
         "beats a null model of a shared trend in 3 of 4 settings, and the one that assumes least "
         "(seeds mismatched) in 2."
     )
-    assert only(associations=associations("", "")) == []
+    assert state(associations=associations("", "")) == []
 
 
 def test_early_warning_is_compared_with_the_best_rival_and_the_number_of_the_task():
@@ -242,7 +243,7 @@ def test_early_warning_is_compared_with_the_best_rival_and_the_number_of_the_tas
         score("task", 0.8, **keys),
         score("weight_norm", 0.99, statistic="auc", versus=RANK),
     ]
-    assert state(early_warning=rows) == (
+    assert only(early_warning=rows) == (
         "As a warning of a large gap, tested in settings that the model has not seen, the change "
         "of the Fisher effective rank since a run's early tasks has AUC 0.86 (95 % interval 0.84 "
         "to 0.88); the best measure without curvature, feature rank (last hidden), has 0.92 (95 % "

@@ -126,9 +126,10 @@ def for_readers(name: str, table: pd.DataFrame, titles: Mapping[str, str]) -> pd
         heading = _heading(name, column)
         note_column = notes.get(column, "note" if column == main else "")
         note = table[note_column] if note_column in table else pd.Series("", table.index)
-        if column in intervals and _has_values(table, intervals[column][0], intervals):
+        has_intervals = column in intervals and table[intervals[column][0]].notna().any()
+        if has_intervals or (column in intervals and column in notes):
             cells = _interval_cells(name, table, column, intervals[column], note)
-            heading += " [95 % interval]"
+            heading += " [95 % interval]" if has_intervals else ""
         else:
             cells = _cells(name, table[column], titles, note)
         if note_column == "note":
@@ -193,8 +194,12 @@ def _has_values(table: pd.DataFrame, column: str, intervals: Mapping[str, tuple[
 def _interval_cells(
     name: str, table: pd.DataFrame, column: str, bounds: tuple[str, str], notes: pd.Series
 ) -> pd.Series:
-    """Write estimates with their intervals."""
+    """Write estimates with their intervals.
+
+    A note of the table has a column. A note of this column says here why there is no interval.
+    """
     texts = []
+    has_own_notes = notes.name == f"{column}_note"
     for index in table.index:
         low, high = (table.at[index, bound] for bound in bounds)
         has_interval = np.isfinite(low) and np.isfinite(high)
@@ -202,7 +207,9 @@ def _interval_cells(
         if column not in table:
             texts.append(interval or NOTHING)
         elif np.isfinite(table.at[index, column]):
-            texts.append(f"{format_number(table.at[index, column])} {interval}".strip())
+            note = notes.at[index] if has_own_notes and not has_interval else ""
+            remark = f"({note})" if note else interval
+            texts.append(f"{format_number(table.at[index, column])} {remark}".strip())
         else:
             texts.append(_missing(name, column, notes.at[index]))
     return pd.Series(texts, table.index)
@@ -214,7 +221,7 @@ def _missing(table: str, column: str, note: str) -> str:
     word = NOT_TESTED if is_test else NOTHING
     if table in TABLES_OF_MEANS and column not in (*TESTS, "strength"):
         word = NOT_MEASURED
-    if note.startswith(word):
+    if note.startswith((word, NOT_MEASURED)):
         return note
     return f"{word} ({note})" if note else word
 

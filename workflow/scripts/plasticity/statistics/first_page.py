@@ -218,7 +218,8 @@ def _hypotheses(study: Study) -> str:
         return ""
     if len(groups) > MAX_HYPOTHESES:
         verdicts = _verdict_words(table["verdict"])
-        return f"Of {len(table)} tests of {len(groups)} declared hypotheses, {verdicts}."
+        tests = f"{len(table)} tests of {len(groups)} declared hypotheses"
+        return f"{tests}, adjusted by Holm's method: {verdicts}."
     parts = [
         f"{name}: {_verdict_words(rows['verdict'])} of {plural(len(rows), 'setting')}"
         for name, rows in groups
