@@ -95,6 +95,14 @@ def test_loss_counts_settings_and_names_the_range_of_the_late_gap():
     )
 
 
+def test_loss_that_is_unclear_everywhere_has_the_late_gap():
+    rows = [*errors("a", "b"), gap("a", 0.2), gap("b", 0.05)]
+    assert only(outcomes=rows) == (
+        "Whether plasticity is lost without an intervention is unclear in 2 settings; the late gap "
+        "to a fresh network is 0.05 to 0.20."
+    )
+
+
 def test_fate_of_an_arm_is_that_of_the_tasks_with_the_rank():
     rows = [verdict("a", "unclear", measure="hessian_trace"), verdict("a", KEPT)]
     other = verdict("b", LOST, measure="weight_norm")
@@ -154,6 +162,14 @@ def test_tau_over_settings_names_the_worst_by_its_title_and_the_best_rival():
 def test_tau_of_one_setting_has_no_worst_setting():
     (sentence,) = state(interventions=[tau(settings=1)])
     assert sentence.endswith("(95 % interval -0.80 to -0.40) over 1 setting.")
+
+
+def test_tau_of_one_seed_is_the_range_over_settings():
+    rows = [tau(setting=setting, estimate=-0.1 * k) for k, setting in enumerate("abc", 4)]
+    assert only(interventions=[*rows, tau(estimate=np.nan)]) == (
+        "Among treated copies of a checkpoint, Kendall's τ of the Fisher effective rank and the "
+        "error after the next task is -0.60 to -0.40 in 3 settings (no interval)."
+    )
 
 
 def hypotheses(count):

@@ -118,25 +118,26 @@ def _loss(study: Study) -> str:
     """State in how many settings plasticity is lost, and the late gap there."""
     outcomes = select(study.tables["outcomes"], {"outcome": "final_error", "arm": EXPLAINED_ARM})
     settings = list(dict.fromkeys(outcomes["setting"]))
-    lost, kept = study.settings_that("lost"), study.settings_that("kept")
-    unclear = len(settings) - len(lost) - len(kept)
     if not settings:
         return ""
+    total = plural(len(settings), "setting")
+    lost, kept = study.settings_that("lost"), study.settings_that("kept")
+    unclear = len(settings) - len(lost) - len(kept)
+    keys = {"outcome": OUTCOME, "arm": EXPLAINED_ARM, "stage": "late"}
+    gaps = select(study.tables["outcomes"], keys).set_index("setting")["mean"].dropna()
+    if unclear == len(settings):
+        gap = f"; the late gap to a fresh network is {range_words(gaps)}" if len(gaps) else ""
+        return f"Whether plasticity is lost without an intervention is unclear in {total}{gap}."
     others = [
         f"{word} in {count}" for word, count in (("kept", len(kept)), ("unclear", unclear)) if count
     ]
-    sentence = (
-        f"Without an intervention, plasticity is lost in {len(lost)} of "
-        f"{plural(len(settings), 'setting')}"
+    remark = f" ({' and '.join(others)})" if others else ""
+    late = gaps[gaps.index.isin(lost)]
+    gap = f"; the late gap to a fresh network is {range_words(late)} where it is lost"
+    return (
+        f"Without an intervention, plasticity is lost in {len(lost)} of {total}{remark}"
+        f"{gap if len(late) else ''}."
     )
-    if others:
-        sentence += f" ({' and '.join(others)})"
-    keys = {"outcome": OUTCOME, "arm": EXPLAINED_ARM, "stage": "late"}
-    gaps = select(study.tables["outcomes"], keys)
-    late = gaps.loc[gaps["setting"].isin(lost), "mean"].dropna()
-    if len(late):
-        sentence += f"; the late gap to a fresh network is {range_words(late)} where it is lost"
-    return f"{sentence}."
 
 
 def _change_of_curvature(study: Study) -> str:
@@ -183,22 +184,25 @@ def _over_arms(study: Study) -> str:
 def _over_copies(study: Study) -> str:
     """State how well the rank orders treated copies of a checkpoint by their error."""
     keys = {
-        "setting": "all",
         "arm": EXPLAINED_ARM,
         "task": "all",
         "outcome": INTERVENED_OUTCOME,
         "statistic": "tau",
     }
-    taus = select(study.tables["interventions"], keys)
+    of_settings = select(study.tables["interventions"], keys)
+    taus = of_settings[of_settings["setting"] == "all"]
     row = _row(taus, study.measure)
-    if row is None:
-        return ""
+    what = (
+        f"Among treated copies of a checkpoint, Kendall's τ of the {study.name} and the error "
+        "after the next task is"
+    )
+    if row is None:  # one seed tells not how settings are to be weighed
+        alone = of_settings.loc[of_settings["measure"] == study.measure, "estimate"].dropna()
+        place = plural(len(alone), "setting")
+        return f"{what} {range_words(alone)} in {place} (no interval)." if len(alone) else ""
     settings = int(row["settings"])
     worst = f"; least in {study.titles.get(row['worst_setting'], row['worst_setting'])}: "
-    sentence = (
-        f"Among treated copies of a checkpoint, Kendall's τ of the {study.name} and the error "
-        f"after the next task is {_estimate_words(row)} over {plural(settings, 'setting')}"
-    )
+    sentence = f"{what} {_estimate_words(row)} over {plural(settings, 'setting')}"
     if settings > 1:
         sentence = sentence + worst + f"{row['worst_estimate']:.2f}"
     rival = _best_rival(taus, taus["estimate"] * taus["claim"], settings)
