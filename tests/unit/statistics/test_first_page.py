@@ -103,6 +103,10 @@ def test_loss_that_is_unclear_everywhere_has_the_late_gap():
     )
 
 
+def test_study_without_the_arm_none_says_so():
+    assert only(outcomes=[errors("a")[0] | {"arm": "fresh"}]) == first_page.NOTHING_TO_EXPLAIN
+
+
 def test_fate_of_an_arm_is_that_of_the_tasks_with_the_rank():
     rows = [verdict("a", "unclear", measure="hessian_trace"), verdict("a", KEPT)]
     other = verdict("b", LOST, measure="weight_norm")

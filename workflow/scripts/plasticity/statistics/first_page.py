@@ -19,6 +19,9 @@ from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.setting_arrays import preferred_variants
 from plasticity.statistics.wording import OUTCOME, interval_words, plural, range_words, select
 
+NOTHING_TO_EXPLAIN = (
+    "The study has no arm without an intervention, so it does not tell whether plasticity is lost."
+)
 MAX_SENTENCES = 12
 MAX_HYPOTHESES = 4  # more of them are counted together
 MAX_ARMS = 6  # that a sentence lists
@@ -119,7 +122,7 @@ def _loss(study: Study) -> str:
     outcomes = select(study.tables["outcomes"], {"outcome": "final_error", "arm": EXPLAINED_ARM})
     settings = list(dict.fromkeys(outcomes["setting"]))
     if not settings:
-        return ""
+        return NOTHING_TO_EXPLAIN if len(study.tables["outcomes"]) else ""
     total = plural(len(settings), "setting")
     lost, kept = study.settings_that("lost"), study.settings_that("kept")
     unclear = len(settings) - len(lost) - len(kept)
