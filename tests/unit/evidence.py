@@ -491,7 +491,8 @@ Everything except the declared hypotheses is exploratory.
 ## Reproduce it
 
 Write that file to `studies/first.yaml`. Then `make run STUDY=first` takes
-{table("cost")["hours"].sum():.1f} hours of jobs, two at a time on {run["cores"]} cores. It was made with torch {run["versions"]["torch"]} ([cost](../evidence/tables/cost.csv),
+{table("cost")["hours"].sum():.1f} hours of jobs, two at a time on {run["cores"]} cores. It was made
+with torch {run["versions"]["torch"]} ([cost](../evidence/tables/cost.csv),
 [versions](../evidence/made.json)).
 See also the [figures](../evidence/figures) and the [tables](../evidence/tables). Two figures were
 drawn again later: `curvature` also shows the entropy rank, and the early tasks of `learning` leave
