@@ -45,11 +45,12 @@ def rows() -> list[str]:
 def page() -> str:
     """Write the page."""
     agreeing = sum(row.endswith("yes |") for row in rows())
+    share = f"{agreeing} of {len(rows())}"
     table = "\n".join(rows())
     return f"""# A peer's own setting
 
-We trained the setting of the L2 Init authors with our code. In {agreeing} of {len(rows())} comparisons the accuracy
-of their program lies between our lowest and our highest seed.
+We trained the setting of the L2 Init authors with our code. In {share} comparisons the accuracy of
+their program lies between our lowest and our highest seed.
 
 | arm | accuracy at the end of | their program | ours, mean | ours, 3 seeds | within? |
 | --- | --- | --- | --- | --- | --- |
