@@ -32,7 +32,7 @@ EVALUATION_POINTS = {
 }
 BLOCKS = {"last_two": "last two layers", "all": "whole network"}
 OTHER_MEASURES = "Units, weights and updates"
-SHOWN_NAMES = 6  # runs or tasks that the text of a selection lists
+SHOWN_NAMES = 6  # runs that the text of a selection lists
 
 FONT = "font-family: system-ui, sans-serif; font-size: 14px; line-height: 1.4; color: #222;"
 # The sidebar grows to a row of its own if there is no room for it beside the plots.
@@ -136,14 +136,13 @@ class Page:
         self._tables: dict[str, pd.DataFrame] = {}
         self.plots: LinkedPlots | None = None
 
-        select = pn.widgets.Select
         self.widgets: dict[str, Any] = {
-            "setting": select(name="Setting"),
+            "setting": pn.widgets.Select(name="Setting"),
             "arms": pn.widgets.MultiChoice(name="Arms"),
-            "outcome": select(name="Outcome"),
-            "measure": select(name="Measure"),
-            "evaluation_point": select(name="Measured on"),
-            "block": select(name="Layers"),
+            "outcome": pn.widgets.Select(name="Outcome"),
+            "measure": pn.widgets.Select(name="Measure"),
+            "evaluation_point": pn.widgets.Select(name="Measured on"),
+            "block": pn.widgets.Select(name="Layers"),
             "task": pn.widgets.DiscreteSlider(name="Task of the spectrum", options=[0]),
         }
         self.reload = pn.widgets.Button(name="Look for new results", button_type="default")
@@ -453,7 +452,7 @@ class Page:
             f"<p>{''.join(entries)}</p>"
             '<p class="quiet">Lines: mean over seeds. Bands: 95 % interval of that mean. Points: '
             "one seed and task. Click a point or a spectrum, or drag a box, to select the same "
-            "runs and tasks in all plots. Dotted lines and rings mark the task of the spectrum.</p>"
+            "runs and tasks in all plots. Dotted lines and grey rings mark the task of the spectrum.</p>"
         )
 
     def _describe_selection(self, selection: Sequence[Point]) -> None:
@@ -467,8 +466,9 @@ class Page:
         ]
         tasks = [str(task) for task in sorted({task for _, _, task in selection})]
         self.texts["selection"].object = (
-            f"<p><b>Selected:</b> {_counted(len(selection), 'point')}. "
-            f"{html.escape(_listed(runs, 'run', '; '))} · {_listed(tasks, 'task', ', ')}</p>"
+            f"<p><b>Selected:</b> {_counted(len(selection), 'point')} of "
+            f"{html.escape(_listed(runs, 'run', '; '))} · "
+            f"task{'s' * (len(tasks) > 1)} {', '.join(tasks)}</p>"
         )
 
     def _show_numbers(self) -> None:
@@ -661,6 +661,4 @@ def _counted(count: int, noun: str) -> str:
 
 def _listed(names: Sequence[str], noun: str, separator: str) -> str:
     """List names, or count them if they are many."""
-    if len(names) > SHOWN_NAMES:
-        return _counted(len(names), noun)
-    return f"{noun if len(names) == 1 else noun + 's'} {separator.join(names)}"
+    return separator.join(names) if len(names) <= SHOWN_NAMES else _counted(len(names), noun)

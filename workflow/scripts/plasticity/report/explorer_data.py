@@ -75,9 +75,10 @@ class SettingData:
         except READ_ERRORS as error:
             raise unreadable(error) from error
         self._data = data
+        has_measures = "update_norm" in self.numbers  # training records it in every study
         self._measures = {
             (keys["measure"], keys["evaluation_point"], keys["block"]): values
-            for keys, values in summaries.series(self.numbers)
+            for keys, values in (summaries.series(self.numbers) if has_measures else ())
         }
         self.outcomes = outcomes_of(self.numbers)
         self.variants: dict[str, list[Variant]] = {}

@@ -29,7 +29,8 @@ HEIGHT = 330  # pixels
 DASHES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashdot"}
 ROUND_OFF = 1e-8  # eigenvalues below this share of the largest are below the axis
 LIGHTEST = 0.6  # share of white in the colour of the last arm of a method
-SELECTED = "#c4006a"  # of the marks at the shown task
+SELECTED = "#c4006a"  # colour of the lines of selected runs
+TASK_COLOUR = "#555555"  # of the marks at the task of the spectrum
 RUN_KEYS = ["arm", "seed"]
 
 Dimensions = Literal["width", "both"]  # of a box that selects points
@@ -107,7 +108,7 @@ class LinkedPlots:
         self.points = ColumnDataSource(self._with_looks(self.table))
         self.lines = ColumnDataSource(self._line_columns([]))
         self._run_lines = ColumnDataSource(
-            {name: [] for name in ("task", "outcome", "measure_task", "measure", "colour")}
+            {name: [] for name in ("task", "outcome", "measure_task", "measure")}
         )
         self._marks = ColumnDataSource({"measure": [], "outcome": []})
         self._mean_spectra = ColumnDataSource(
@@ -211,7 +212,6 @@ class LinkedPlots:
                 columns["outcome"].append(outcomes["outcome"].tolist())
                 columns["measure_task"].append(measures["task"].tolist())
                 columns["measure"].append(measures["measure"].tolist())
-                columns["colour"].append(self._looks[arm].colour)
         return columns
 
     def _line_columns(self, groups: list[Any]) -> dict[str, list[Any]]:
@@ -267,11 +267,15 @@ class LinkedPlots:
             "task" if column == "outcome" else "measure_task",
             column,
             source=self._run_lines,
-            color="colour",
+            color=SELECTED,
             line_width=1.5,
         )
         span = Span(
-            dimension="height", line_color=SELECTED, line_dash="dotted", line_width=1, visible=False
+            dimension="height",
+            line_color=TASK_COLOUR,
+            line_dash="dotted",
+            line_width=1,
+            visible=False,
         )
         plot.add_layout(span)
         self._spans.append(span)
@@ -293,7 +297,7 @@ class LinkedPlots:
             source=self._marks,
             size=11,
             fill_alpha=0,
-            line_color=SELECTED,
+            line_color=TASK_COLOUR,
             line_width=1.2,
         )
         self._add_points(plot, "measure", "outcome", "both", alpha=0.6, size=7)
@@ -312,6 +316,7 @@ class LinkedPlots:
             alpha=alpha,
             nonselection_alpha=0.06,
             selection_alpha=1.0,
+            selection_line_color=SELECTED,
         )
         box = BoxSelectTool(dimensions=dimensions, renderers=[points])
         tooltips = [
@@ -337,7 +342,8 @@ class LinkedPlots:
             color="colour",
             line_width=1,
             alpha=0.35,
-            selection_line_width=2.5,
+            selection_line_width=1.5,
+            selection_line_color=SELECTED,
             selection_alpha=1.0,
             nonselection_alpha=0.1,
         )
