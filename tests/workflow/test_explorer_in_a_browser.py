@@ -26,17 +26,13 @@ START_SECONDS = 60  # limit for the start of a server
 DRAW_MILLISECONDS = 30_000  # limit for the drawing of plots
 MODELS = "Bokeh.documents.flatMap(document => [...document._all_models.values()])"
 # The pixel of a point in a plot, whose models Bokeh draws on a canvas.
-PIXEL = (
-    """([label, x, y]) => {
-    const models = %s;
-    const plot = models.find(model => model.type == 'Figure'
+PIXEL = f"""([label, x, y]) => {{
+    const plot = {MODELS}.find(model => model.type == 'Figure'
         && model.left.some(axis => axis.axis_label == label));
     const view = Bokeh.index.find_one(plot);
     const box = view.el.getBoundingClientRect();
     return [box.x + view.frame.x_scale.compute(x), box.y + view.frame.y_scale.compute(y)];
-}"""
-    % MODELS
-)  # noqa: UP031 - braces are JavaScript
+}}"""
 
 
 def find_free_port():

@@ -452,7 +452,8 @@ class Page:
             f"<p>{''.join(entries)}</p>"
             '<p class="quiet">Lines: mean over seeds. Bands: 95 % interval of that mean. Points: '
             "one seed and task. Click a point or a spectrum, or drag a box, to select the same "
-            "runs and tasks in all plots. Dotted lines and grey rings mark the task of the spectrum.</p>"
+            "runs and tasks in all plots. Dotted lines and grey rings mark the task of the "
+            "spectrum.</p>"
         )
 
     def _describe_selection(self, selection: Sequence[Point]) -> None:
