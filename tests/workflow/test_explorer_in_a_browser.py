@@ -24,6 +24,7 @@ pytestmark = [
 ]
 START_SECONDS = 60  # limit for the start of a server
 DRAW_MILLISECONDS = 30_000  # limit for the drawing of plots
+STILL_MILLISECONDS = 1000  # after which a page that did not move is laid out
 MODELS = "Bokeh.documents.flatMap(document => [...document._all_models.values()])"
 # The pixel of a point in a plot, whose models Bokeh draws on a canvas.
 PIXEL = f"""([label, x, y]) => {{
@@ -102,6 +103,7 @@ def explorer(browser, address):  # noqa: F811 - a fixture
         sync_api.expect(page.locator(".bk-Figure")).to_have_count(5, timeout=DRAW_MILLISECONDS)
         for label in ("final error", "Fisher effective rank", "positive eigenvalue"):
             wait_for_axis(page, label)
+        wait_until_still(page)
         yield page
 
 
@@ -112,6 +114,21 @@ def wait_for_axis(page, label):
         arg=label,
         timeout=DRAW_MILLISECONDS,
     )
+
+
+def wait_until_still(page):
+    """Wait until the plots no longer move, as they do while the page is laid out."""
+    figure = page.locator(".bk-Figure").last
+    before = None
+    while before != (before := figure.bounding_box()):
+        page.wait_for_timeout(STILL_MILLISECONDS)
+
+
+def expect_selection(page, *texts):
+    """Expect that the text about the selection has these parts."""
+    selection = page.get_by_text("Selected:").locator("..")
+    for text in texts:
+        sync_api.expect(selection).to_contain_text(text, timeout=DRAW_MILLISECONDS)
 
 
 def click_point(page, label, x, y):
@@ -136,9 +153,7 @@ def test_clicked_point_selects_its_run_and_moves_the_spectrum(explorer, running_
     data = xr.load_dataset(running_study / "datasets/digits_labels_relu.nc")
     errors = data["final_error"].sel(task=2)
     click_point(explorer, "final error", 2, float(errors.sel(arm="none", seed=0)))
-    selection = explorer.get_by_text("Selected:").locator("..")
-    sync_api.expect(selection).to_contain_text("no intervention, seed 0")
-    sync_api.expect(selection).to_contain_text("task 2")
+    expect_selection(explorer, "no intervention, seed 0", "task 2")
     sync_api.expect(explorer.get_by_text("Task of the spectrum: 2")).to_be_visible()
     explorer.get_by_role("button", name="Clear the selection").click()
     sync_api.expect(explorer.get_by_text("Nothing is selected.")).to_be_visible()
@@ -149,22 +164,20 @@ def test_clicked_spectrum_selects_its_run_in_all_plots(explorer, running_study):
     spectra = data["fisher_eigenvalue"].sel(task=4, evaluation_point="next", block="all")
     eigenvalue = float(spectra.sel(arm="none", seed=1, rank=0))
     click_point(explorer, "positive eigenvalue", 1, eigenvalue)
-    selection = explorer.get_by_text("Selected:").locator("..")
-    sync_api.expect(selection).to_contain_text("no intervention, seed 1")
-    sync_api.expect(selection).to_contain_text("5 points")
+    expect_selection(explorer, "no intervention, seed 1", "5 points")
 
 
-def test_box_over_tasks_selects_them_in_all_runs(explorer):
+def test_box_over_tasks_selects_them_in_all_runs(explorer, running_study):
+    errors = xr.load_dataset(running_study / "datasets/digits_labels_relu.nc")["final_error"]
+    middle = float(errors.sel(arm=["none", "fresh"]).mean())
     explorer.locator(".bk-Figure").first.scroll_into_view_if_needed()
-    left, top = explorer.evaluate(PIXEL, ["final error", 0.7, 0.5])
-    right, bottom = explorer.evaluate(PIXEL, ["final error", 2.3, 0.45])
+    left, top = explorer.evaluate(PIXEL, ["final error", 0.7, middle])
+    right, bottom = explorer.evaluate(PIXEL, ["final error", 2.3, middle])
     explorer.mouse.move(left, top)
     explorer.mouse.down()
-    explorer.mouse.move(right, bottom, steps=4)
+    explorer.mouse.move(right, bottom + 10, steps=4)
     explorer.mouse.up()
-    selection = explorer.get_by_text("Selected:").locator("..")
-    sync_api.expect(selection).to_contain_text("tasks 1, 2")
-    sync_api.expect(selection).to_contain_text("8 points")  # 2 arms, 2 seeds
+    expect_selection(explorer, "tasks 1, 2", "8 points")  # of 2 arms and 2 seeds
 
 
 def test_download_has_the_numbers_of_the_dataset(explorer, running_study):

@@ -260,6 +260,14 @@ def linked(setting_data, choice=CHOICE, on_selection=lambda selection: None):
     return plots
 
 
+def test_bands_do_not_widen_a_plot(relu):
+    plot = linked(relu).outcome_plot
+    assert {type(renderer.glyph).__name__ for renderer in plot.y_range.renderers} == {
+        "Line",
+        "Scatter",
+    }
+
+
 def test_selected_point_highlights_its_run_in_curves_and_spectrum(data, relu):
     plots = linked(relu)
     position = plots.table.query("arm == 'none' and seed == 2 and task == 3").index[0]
@@ -491,6 +499,31 @@ def test_file_that_becomes_unreadable_keeps_its_former_numbers(tmp_path, data):
     assert "can no longer be read" in page.texts["files"].object
 
 
+def test_setting_that_could_not_be_read_is_read_again(tmp_path, data, monkeypatch):
+    page = page_of(write(tmp_path, {"one": data, "two": data}))
+    load = StudyFiles.load
+
+    def fail(self, name):
+        raise StudyError("it is being replaced")
+
+    monkeypatch.setattr(StudyFiles, "load", fail)
+    page.widgets["setting"].value = "two" if page.widgets["setting"].value == "one" else "one"
+    assert "it is being replaced" in sentences(page)
+    monkeypatch.setattr(StudyFiles, "load", load)
+    page.look_for_new_results()
+    assert "it is being replaced" not in sentences(page)
+    assert page.plots is not None
+
+
+def test_estimated_spectrum_is_not_shown(tmp_path, data):
+    page = page_of(write(tmp_path, {"one": data}))
+    assert "an estimate" not in sentences(page)
+    page.widgets["measure"].value = "hessian_trace"  # its margin is above 0
+    assert "an estimate, which has no single eigenvalues" in sentences(page)
+    assert not page.widgets["task"].visible
+    assert pd.read_csv(io.StringIO(page.csv("spectrum"))).empty
+
+
 def test_error_of_the_netcdf_library_is_a_study_error(data, monkeypatch):
     def fail(self):
         raise RuntimeError("NetCDF: HDF error")
@@ -498,6 +531,17 @@ def test_error_of_the_netcdf_library_is_a_study_error(data, monkeypatch):
     monkeypatch.setattr(xr.Dataset, "load", fail)
     with pytest.raises(StudyError, match="can no longer be read"):
         SettingData(data)
+
+
+def test_means_have_as_many_decimals_as_their_interval():
+    rows = [
+        {"arm": "none", "stage": "early", "mean": 0.12345, "low": 0.1, "high": 0.14678},
+        {"arm": "none", "stage": "late", "mean": -0.0001, "low": -1.2, "high": 1.2},
+        {"arm": "none", "stage": "change", "mean": 0.5, "low": np.nan, "high": np.nan},
+    ]
+    table = explorer.numbers_table("final error", pd.DataFrame(rows), tasks=40)
+    for text in ("0.123 ± 0.023", "0.0 ± 1.2", "0.500", "early: tasks 1–5", "late: tasks 35–39"):
+        assert f">{text}<" in table
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,7 @@ class Page:
         self._is_updating = False
         self._has_task = False  # whether the slider holds a choice
         self._version = -1
+        self._problem = ""  # why the chosen setting or its spectrum could not be read
         self._setting: SettingData | None = None
         self._shown_setting: str | None = None
         self._tables: dict[str, pd.DataFrame] = {}
@@ -170,9 +171,10 @@ class Page:
     def look_for_new_results(self) -> None:
         """Take in datasets that are new or replaced, and redraw what they change."""
         self._files.refresh()
-        if self._files.version == self._version:
+        if self._files.version == self._version and not self._problem:
             return
         self._version = self._files.version
+        self._problem = ""
         self._offer_settings()
         self._describe_files()
         name = self.widgets["setting"].value
@@ -180,6 +182,8 @@ class Page:
             self._show_nothing("No setting is finished yet. New results will appear here.")
         elif name != self._shown_setting or self._is_replaced(name):
             self._change_setting()
+        elif self.plots is not None:
+            self._show_task()
 
     def _is_replaced(self, name: str) -> bool:
         """Tell whether the shown numbers are not those of the file."""
@@ -239,7 +243,8 @@ class Page:
             self._setting = self._files.load(name)
         except StudyError as error:
             self._setting = None
-            self._show_nothing(str(error))
+            self._problem = str(error)
+            self._show_nothing(self._problem)
             return
         setting = self._setting
         with self._updating():
@@ -340,14 +345,16 @@ class Page:
     def _offer_tasks(self) -> None:
         """Offer the tasks whose spectra were taken; the chosen one stays, or the last is chosen."""
         tasks = self._setting.spectrum_tasks(self.choice) if self._setting else []
+        if self._setting and self._setting.is_estimate(self.choice):
+            tasks = []
         widget = self.widgets["task"]
         with self._updating():
             if tasks:
                 value = widget.value if self._has_task and widget.value in tasks else tasks[-1]
                 widget.param.update(options=tasks, value=value)
                 self._has_task = True
-            widget.disabled = not tasks
             widget.visible = bool(tasks)
+            self.downloads["spectrum"].disabled = not tasks
 
     def _spectrum_or_reason(self, setting: SettingData, choice: Choice) -> Any:
         """Return the plot of the spectrum, or why there is none."""
@@ -368,7 +375,8 @@ class Page:
         try:
             self.plots.show_task(self.widgets["task"].value)
         except StudyError as error:
-            self._describe_files(str(error))
+            self._problem = str(error)
+            self._describe_files()
             return
         self._tables["spectrum"] = self.plots.spectra.assign(task=self.widgets["task"].value)
 
@@ -417,7 +425,7 @@ class Page:
         study = f'<span class="quiet">study {html.escape(self._study)}</span>'
         self.texts["head"].object = f"<h1>{title} {study}</h1><p>{sentence}</p>"
 
-    def _describe_files(self, problem: str = "") -> None:
+    def _describe_files(self) -> None:
         """List what is not finished, is computed again, or cannot be read."""
         files, titles = self._files, self._files.titles()
         lines = []
@@ -434,7 +442,7 @@ class Page:
                 f'<p class="quiet"><b>Being recomputed</b>: {names}. Until then you see the former '
                 "numbers.</p>"
             )
-        sentences = [*files.problems.values(), problem]
+        sentences = [*files.problems.values(), self._problem]
         lines += [
             f'<p class="problem">{html.escape(sentence)}</p>' for sentence in sentences if sentence
         ]
@@ -640,7 +648,8 @@ def _with_interval(row: pd.Series) -> str:
     reach = float(row["high"] - row["mean"])
     # as many decimals as give the interval two digits
     decimals = max(0, 1 - math.floor(math.log10(reach))) if reach > 0 else 3
-    return f"{row['mean']:.{decimals}f} ± {reach:.{decimals}f}".replace("-", "−")
+    # Python's option z writes no negative zero
+    return f"{row['mean']:z.{decimals}f} ± {reach:.{decimals}f}".replace("-", "−")
 
 
 def number(value: float) -> str:

@@ -246,6 +246,7 @@ class LinkedPlots:
         """
         name = one_line_name(quantity)
         plot = new_figure(f"{name} over tasks", "task", name)
+        shown = []
         for arm, rows in self.curves[column].groupby("arm", sort=False):
             look = self._looks[arm]
             if rows["low"].notna().all():
@@ -256,13 +257,14 @@ class LinkedPlots:
                     fill_color=look.colour,
                     fill_alpha=self._style.band,
                 )
-            plot.line(
+            line = plot.line(
                 rows["task"].values,
                 rows["mean"].values,
                 color=look.colour,
                 line_dash=look.dash,
                 line_width=2.5,
             )
+            shown.append(line)
         plot.multi_line(
             "task" if column == "outcome" else "measure_task",
             column,
@@ -284,7 +286,8 @@ class LinkedPlots:
             title = Title(text=sentence, text_font_size="11px", text_font_style="normal")
             title.text_color = self._style.warning
             plot.add_layout(title, "above")
-        self._add_points(plot, "task", column, "width", alpha=0.3, size=5)
+        shown.append(self._add_points(plot, "task", column, "width", alpha=0.3, size=5))
+        plot.y_range.renderers = shown  # high enough for all seeds, but not always for the bands
         return plot
 
     def _draw_scatter(self) -> Any:
@@ -305,7 +308,7 @@ class LinkedPlots:
 
     def _add_points(
         self, plot: Any, x: str, y: str, dimensions: Dimensions, alpha: float, size: int
-    ) -> None:
+    ) -> Any:
         """Add the points of all runs and tasks, with tools to select and to read them."""
         points = plot.scatter(
             x,
@@ -331,6 +334,7 @@ class LinkedPlots:
             box, TapTool(renderers=[points]), HoverTool(renderers=[points], tooltips=tooltips)
         )
         plot.toolbar.active_drag = box
+        return points
 
     def _draw_spectrum(self) -> Any:
         """Draw an empty spectrum; `show_task` fills it."""
