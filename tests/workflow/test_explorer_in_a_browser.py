@@ -154,9 +154,13 @@ def test_clicked_point_selects_its_run_and_moves_the_spectrum(explorer, running_
     errors = data["final_error"].sel(task=2)
     click_point(explorer, "final error", 2, float(errors.sel(arm="none", seed=0)))
     expect_selection(explorer, "no intervention, seed 0", "task 2")
-    sync_api.expect(explorer.get_by_text("Task of the spectrum: 2")).to_be_visible()
+    sync_api.expect(explorer.get_by_text("Task of the spectrum: 2")).to_be_visible(
+        timeout=DRAW_MILLISECONDS
+    )
     explorer.get_by_role("button", name="Clear the selection").click()
-    sync_api.expect(explorer.get_by_text("Nothing is selected.")).to_be_visible()
+    sync_api.expect(explorer.get_by_text("Nothing is selected.")).to_be_visible(
+        timeout=DRAW_MILLISECONDS
+    )
 
 
 def test_clicked_spectrum_selects_its_run_in_all_plots(explorer, running_study):
@@ -200,7 +204,9 @@ def test_page_is_not_wider_than_its_window(explorer, width):
 
 
 def test_dataset_that_is_finished_later_appears_by_itself(explorer, running_study, tiny_study):
-    sync_api.expect(explorer.get_by_text("digits labels tanh. New results")).to_be_visible()
+    sync_api.expect(explorer.get_by_text("digits labels tanh. New results")).to_be_visible(
+        timeout=DRAW_MILLISECONDS
+    )
     name = "digits_labels_tanh.nc"
     part = running_study / f"{name}.part"
     shutil.copy(tiny_study.results / "datasets" / name, part)
@@ -209,7 +215,7 @@ def test_dataset_that_is_finished_later_appears_by_itself(explorer, running_stud
     sync_api.expect(setting).not_to_contain_text("not finished", timeout=DRAW_MILLISECONDS)
     setting.select_option(label="digits, shuffled labels, tanh")
     heading = explorer.get_by_role("heading", name="digits, shuffled labels, tanh")
-    sync_api.expect(heading).to_be_visible()
+    sync_api.expect(heading).to_be_visible(timeout=DRAW_MILLISECONDS)
 
 
 def test_explorer_of_a_folder_without_results_is_refused(project_without_results):
