@@ -1,12 +1,7 @@
-"""The report and the explorer work in headless Chromium."""
+"""The report works in headless Chromium."""
 
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from contextlib import contextmanager
 
 import pytest
@@ -34,8 +29,6 @@ PAGES = {  # the title of one table of each page, and the column to sort it by
     ),
     "methods": ("comparison of methods", "statistic"),
 }
-START_SECONDS = 60  # limit for the start of a server
-DRAW_MILLISECONDS = 30_000  # limit for the drawing of plots
 
 
 class WatchedPage:
@@ -160,90 +153,3 @@ def test_tables_can_be_sorted_and_searched(report, name):
 def test_run_times_of_rules_are_shown(report):
     report.get_by_role("link", name="Statistics").click()
     sync_api.expect(report.locator("#runtimes canvas, #runtimes svg").first).to_be_visible()
-
-
-def find_free_port():
-    """Return a port that no server uses."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def wait_for_server(server, address):
-    """Wait until a server answers; fail if it stops or needs too long."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    limit = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            opener.open(address, timeout=START_SECONDS).close()
-        except OSError:
-            assert server.poll() is None
-            assert time.monotonic() < limit
-            time.sleep(0.2)
-        else:
-            return
-
-
-@pytest.fixture(scope="module")
-def address(tiny_study):
-    """Start the server of the explorer, and return its address."""
-    port = find_free_port()
-    env = {
-        key: value for key, value in tiny_study.env.items() if not key.lower().endswith("_proxy")
-    }
-    server = subprocess.Popen(
-        [
-            sys.executable,
-            "workflow/scripts/explore.py",
-            "--study",
-            tiny_study.results,
-            "--port",
-            str(port),
-        ],
-        cwd=tiny_study.root,
-        env=env,
-    )
-    address = f"http://localhost:{port}"
-    wait_for_server(server, address)
-    yield address
-    server.terminate()
-    server.wait()
-
-
-def wait_for_axis(page, label):
-    """Wait until a plot has an axis with this label; ask Bokeh, because plots are canvases."""
-    models = "Bokeh.documents.flatMap(document => [...document._all_models.values()])"
-    page.wait_for_function(
-        f"label => window.Bokeh && {models}.some(model => model.axis_label === label)",
-        arg=label,
-        timeout=DRAW_MILLISECONDS,
-    )
-
-
-def test_choices_in_the_explorer_change_its_plots(browser, address):
-    websocket = f"ws://{address.partition('//')[2]}"
-    with open_page(browser, address, address, websocket) as page:
-        figures = page.locator(".bk-Figure")
-        sync_api.expect(figures).to_have_count(5, timeout=DRAW_MILLISECONDS)
-        for label in ("final_error", "fisher_effective_rank", "eigenvalue"):
-            wait_for_axis(page, label)
-        page.get_by_label("measure").select_option("weight_norm")
-        wait_for_axis(page, "weight_norm")
-        outcome_of_first_setting = page.get_by_label("outcome").element_handle()
-        page.get_by_label("setting").select_option("digits_labels_tanh")
-        # The widgets belong to a setting, so those of the first setting disappear.
-        outcome_of_first_setting.wait_for_element_state("hidden")
-        page.get_by_label("outcome").select_option("online_error_gap")
-        wait_for_axis(page, "online_error_gap")
-        sync_api.expect(page.get_by_label("measure")).to_have_value("weight_norm")
-        sync_api.expect(page.get_by_label("setting")).to_have_value("digits_labels_tanh")
-
-
-def test_explorer_of_a_folder_without_results_is_refused(project_without_results):
-    (project_without_results.root / "results/nothing").mkdir(parents=True)
-    process = project_without_results.run(
-        "python", "workflow/scripts/explore.py", "--study", "results/nothing"
-    )
-    assert process.returncode == 2
-    assert "results/nothing/datasets has no setting. Run the study first" in process.stdout
-    assert "Traceback" not in process.stdout

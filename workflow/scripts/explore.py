@@ -2,13 +2,15 @@
 
     python workflow/scripts/explore.py [--study mnist]
 
-The page shows the study's netCDF files. It is served to this machine only; stop it with Ctrl-C.
+The page shows the study's netCDF files, also while the study is running. It is served to this
+machine only; stop it with Ctrl-C.
 """
 
 import argparse
 from pathlib import Path
 
 from plasticity.config import layers, names
+from plasticity.config.study import Study, read
 from plasticity.errors import StudyError
 
 STYLE = Path(__file__).parents[1] / "style.yaml"
@@ -31,36 +33,39 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def find_results(study: str) -> Path:
-    """Find the results of a study.
+def find_study(study: str) -> tuple[Path, Study | None]:
+    """Find the results of a study and its config.
 
     Args:
         study: its name, its config file or the folder of its results.
 
+    Returns:
+        The folder, and the study; None if only the folder is known.
+
     Raises:
-        StudyError: the study is unknown.
+        StudyError: the study is unknown, or its config is wrong.
     """
     if Path(study).is_dir():
-        return Path(study)
-    return Path("results", layers.read_config([names.find(study)])["study"])
+        return Path(study), None
+    path = names.find(study)
+    described = read(layers.read_config([path]), str(path))
+    return Path("results", described.name), described
 
 
 def serve(study: str, port: int) -> None:
     """Serve the page of a study."""
-    results = find_results(study)
+    results, described = find_study(study)
 
     from plasticity.report import explorer
+    from plasticity.report.explorer_files import StudyFiles
     from plasticity.report.style import Style
-    from plasticity.storage import netcdf
 
-    datasets = {
-        path.stem: netcdf.open_dataset(path) for path in sorted(results.glob("datasets/*.nc"))
-    }
-    if not datasets:
+    files = StudyFiles(results, described)
+    if not files.datasets and not files.problems and not any(results.glob("runs/*")):
         raise StudyError(
             f"{results}/datasets has no setting. Run the study first: make run STUDY={study}"
         )
-    explorer.serve(results.name, datasets, Style.read(STYLE), port)
+    explorer.serve(results.name, files, Style.read(STYLE), port)
 
 
 def main() -> None:

@@ -119,7 +119,7 @@ def test_every_imported_package_is_known_to_compute_or_not():
     assert {"plasticity"} <= roots
     storing_or_showing = {
         "docutils",
-        "hvplot",
+        "bokeh",
         "itables",
         "jinja2",
         "netCDF4",
@@ -127,7 +127,6 @@ def test_every_imported_package_is_known_to_compute_or_not():
         "pydantic",
         "pydantic_core",
         "snakemake",
-        "tqdm",
         "xarray",
         "yaml",
     }
