@@ -17,6 +17,7 @@ from plasticity.config import quantities, registry
 
 # what the sentences on the first page are about, in this order
 FIRST_PAGE = ("loss", "interventions", "hypotheses", "counterexamples", "consistency")
+NO_STATEMENTS = pd.DataFrame(columns=["about", "measure", "setting", "statement"], dtype=str)
 LISTED_BUDGETS = 3  # if settings have more budgets than this, the table of settings lists them
 
 
@@ -35,15 +36,15 @@ def quoted(config: Mapping[str, Any], statements: pd.DataFrame) -> dict[str, str
         str(about): _bullet_list(rows["statement"])
         for about, rows in statements.groupby("about", sort=False)
     }
-    texts["result"] = _bullet_list(_first_page_sentences(statements))
+    texts["result"] = _bullet_list(first_page_rows(statements)["statement"])
     texts["budget"] = budget(config)
     texts["band"] = band(config)
     texts["operators"] = operators(config)
     return texts
 
 
-def _first_page_sentences(statements: pd.DataFrame) -> pd.Series:
-    """Select the sentences of the first page, in its order."""
+def first_page_rows(statements: pd.DataFrame) -> pd.DataFrame:
+    """Select the statements of the first page, in its order."""
     sections = []
     for about in FIRST_PAGE:
         rows = statements[statements["about"] == about]
@@ -52,7 +53,7 @@ def _first_page_sentences(statements: pd.DataFrame) -> pd.Series:
             rows = rows[is_chosen.astype(bool)]
         elif about in ("consistency", "interventions"):
             rows = rows[rows["measure"].map(quantities.is_rank).astype(bool)]
-        sections.append(rows["statement"])
+        sections.append(rows)
     return pd.concat(sections)
 
 

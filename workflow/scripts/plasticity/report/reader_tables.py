@@ -1,0 +1,15 @@
+"""Prepare a table for readers."""
+
+import pandas as pd
+
+
+def for_readers(name: str, table: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the table with headings in words; None if it has no rows.
+
+    Args:
+        name: of the table.
+        table: as read from its file.
+    """
+    if table.empty:
+        return None
+    return table.rename(columns=lambda column: str(column).replace("_", " "))
