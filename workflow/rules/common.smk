@@ -229,12 +229,12 @@ config.update(MERGED)
 SITE = read_site()
 STUDY = read_study()
 RESULTS = Path("results") / STUDY.name
-config["quoted"] = quoted_texts()
 check_writable(RESULTS.absolute())
 register_copied_results(RESULTS)
 if workflow.is_main_process and not workflow.output_settings.dryrun:
     launcher.claim(Path.cwd())
 STUDY = replace(STUDY, finished=finished_blocks(RESULTS))
+config["quoted"] = quoted_texts()  # not a key of a study, so set after the config is used
 
 ENSEMBLES = [ensemble.folder for ensemble in STUDY.ensembles()]
 TREATED = [ensemble.folder for ensemble in STUDY.treated_ensembles()]

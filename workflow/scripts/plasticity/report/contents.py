@@ -115,15 +115,15 @@ FIGURE_ORDER = (
     "methods",
     "sensitivity",
 )
-# figure and table that show what sentences are about, if no figure or table has this name
-SHOWN_BY = {
-    "loss": ("explanations", "summary"),
-    "consistency": ("associations", "consistency"),
-    "scatter": ("scatter", "consistency"),
-    "counterexamples": ("explanations", "counterexamples"),
-    "population": ("", "population"),
-    "lead_lag": ("timing", ""),
-    "interventions": ("rivals", "interventions"),
-    "intervention_counterexamples": ("necessity", ""),
-    "comparisons": ("methods", "comparisons"),
+# what shows the topic of sentences: the first of these figures that a study has, and a table
+SHOWN_BY: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "loss": (("summary", "explanations"), "summary"),
+    "consistency": (("associations",), "consistency"),
+    "scatter": (("scatter",), "consistency"),
+    "counterexamples": (("explanations",), "counterexamples"),
+    "population": ((), "population"),
+    "lead_lag": (("timing",), ""),
+    "interventions": (("rivals",), "interventions"),
+    "intervention_counterexamples": (("necessity",), ""),
+    "comparisons": (("methods",), "comparisons"),
 }

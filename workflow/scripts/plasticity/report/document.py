@@ -358,8 +358,8 @@ class _Report:
         """Return the figure or table below which sentences about something are listed."""
         if about in contents.TABLES or about in self._pages:
             return about
-        figure, table = contents.SHOWN_BY.get(about, ("", ""))
-        return table or figure
+        figures, table = contents.SHOWN_BY.get(about, ((), ""))
+        return table or next(iter(figures), "")
 
     def ranked_sentences(self) -> list[Sentence]:
         """List the most important sentences, the most important first."""
@@ -375,10 +375,12 @@ class _Report:
 
     def _links(self, about: str) -> list[Link]:
         """Link to the figure and the table that show what a sentence is about."""
-        figure, table = contents.SHOWN_BY.get(about, (about, about))
-        links = []
-        if figure in self._numbers:
-            links.append(Link(f"Figure {self._numbers[figure]}", f"#figure-{figure}"))
+        figures, table = contents.SHOWN_BY.get(about, ((about,), about))
+        links = [
+            Link(f"Figure {self._numbers[name]}", f"#figure-{name}")
+            for name in figures
+            if name in self._numbers
+        ][:1]
         rows = self._results.tables.get(table)
         if table in contents.TABLES and rows is not None and not rows.empty:
             links.append(Link(f"table {table}".replace("_", " "), f"#table-{table}"))
