@@ -412,10 +412,7 @@ def report_settings():
         "config": {
             "study": STUDY.name,
             "seeds": config["seeds"],
-            "settings": {
-                name: {"problem": setting["problem"]}
-                for name, setting in config["settings"].items()
-            },
+            "settings": config["settings"],
             "curvature": {key: value for key, value in curvature.items() if value is not None}
             | {
                 "operators": list(STUDY.curvature.operators),

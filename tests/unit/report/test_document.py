@@ -294,7 +294,16 @@ def test_numbers_are_rounded_and_missing_ones_are_empty(page):
     [(0.5, "0.5"), (152.0, "152"), (1e-9, "1e-09"), (np.nan, ""), (None, ""), (True, "yes")],
 )
 def test_cell_is_short(value, text):
-    assert document.cell(value) == text
+    assert document.cell_text(value) == text
+
+
+def test_estimates_with_intervals_are_sorted_by_their_number(figures):
+    cells = ["0.5 [0.4, 0.6]", "−0.07 [−0.1, −0.01]", "1e-05", "not tested"]
+    table = pd.DataFrame({"mean": cells, "range": ["1 to 2", "2", "3", "4"]})
+    body = write(figures, tables=tables(arms=table)).partition('id="table-arms"')[2]
+    orders = re.findall(r'<td class=e data-order="([^"]*)">', body)
+    assert orders == ["0.5", "-0.07", "1e-05", ""]
+    assert "<td>1 to 2</td>" in body
 
 
 def test_long_table_shows_its_first_rows_and_says_so(figures):

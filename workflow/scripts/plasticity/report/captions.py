@@ -17,7 +17,10 @@ from plasticity.config import quantities, registry
 
 # what the sentences on the first page are about, in this order
 FIRST_PAGE = ("loss", "interventions", "hypotheses", "counterexamples", "consistency")
-NO_STATEMENTS = pd.DataFrame(columns=["about", "measure", "setting", "statement"], dtype=str)
+COLUMNS = ["about", "measure", "setting", "statement", "rank"]
+NO_STATEMENTS = pd.DataFrame(columns=COLUMNS, dtype=str)
+    columns=["about", "measure", "setting", "statement", "rank"], dtype=str
+)
 LISTED_BUDGETS = 3  # if settings have more budgets than this, the table of settings lists them
 
 

@@ -23,6 +23,7 @@ from PIL import Image
 
 from plasticity.config import registry
 from plasticity.config.models import Statistics
+from plasticity.config.titles import setting_titles
 from plasticity.report import captions, contents
 from plasticity.report.reader_tables import for_readers
 
@@ -40,6 +41,8 @@ POINTS_PER_PIXEL = 0.75
 # characters that an address in an attribute may hold as they are
 SAFE_IN_ADDRESS = " !$'()*+,-./:;=?@_~|[]{}<>"
 MAGNIFICATION = 1.5  # a figure's text of 7 points becomes as large as that of the page
+# a number, alone or with its interval
+ESTIMATE = re.compile(r"([-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)(?: \[.*\])?$")
 FORMATS = (".svg", ".pdf", ".png")
 
 
@@ -66,9 +69,24 @@ class Picture(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column of a table: its heading, and an attribute of its cells for the stylesheet."""
+    """A column of a table.
+
+    Attributes:
+        name: its heading.
+        attribute: class of its cells: n (numbers), e (estimates with intervals), w (texts that
+            wrap), s (sentences); empty for short texts.
+        is_estimate: whether its cells begin with a number by which they are sorted.
+    """
 
     name: str
+    attribute: Markup
+    is_estimate: bool = False
+
+
+class Cell(NamedTuple):
+    """A cell of a table: its text, and its attributes for stylesheet and sorting."""
+
+    text: str
     attribute: Markup
 
 
@@ -108,7 +126,7 @@ class Table:
         title: its heading.
         caption: as HTML.
         columns: those of the file that readers need.
-        rows: of cells, each with its column and its text.
+        rows: of cells.
         row_count: number of rows in the file.
         is_open: whether it is unfolded at first.
         file: link to it.
@@ -119,7 +137,7 @@ class Table:
     title: str
     caption: Markup
     columns: list[Column]
-    rows: list[list[tuple[Column, str]]]
+    rows: list[list[Cell]]
     row_count: int
     is_open: bool
     file: Link
@@ -227,6 +245,9 @@ class _Report:
             **results.config,
             "quoted": captions.quoted(results.config, captions.NO_STATEMENTS),
         }
+        settings = results.config["settings"]
+        chosen = {name: own["title"] for name, own in settings.items() if "title" in own}
+        self._titles = setting_titles(settings, chosen)
         self._pages = figure_pages(results.figures)
         self._numbers = self._number_figures()
         shown = [page for name in self._numbers for page in self._pages[name]]
@@ -317,7 +338,7 @@ class _Report:
 
     def _table(self, name: str, title: str) -> Table | None:
         """Collect what the page shows of a table; None if it has no rows."""
-        table = for_readers(name, self._results.tables[name])
+        table = for_readers(name, self._results.tables[name], self._titles)
         if table is None or table.empty:
             return None
         shown = table.head(MAX_ROWS)
@@ -328,7 +349,7 @@ class _Report:
             caption=self._caption(f"table_{name}"),
             columns=columns,
             rows=[
-                [(column, cell(value)) for column, value in zip(columns, row, strict=True)]
+                [cell(value, column) for value, column in zip(row, columns, strict=True)]
                 for row in shown.itertuples(index=False)
             ],
             row_count=len(table),
@@ -478,13 +499,29 @@ def column_of(values: pd.Series) -> Column:
     """Describe a column: numbers are aligned to the right, and long texts get room to wrap."""
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         return Column(str(values.name), Markup(" class=n"))
-    longest = values.map(lambda value: len(cell(value))).max()
+    texts = values.map(cell_text)
+    # cells without an estimate say why in words
+    if (has_estimate := texts.map(lambda text: bool(ESTIMATE.match(text)))).any():
+        others = texts[~has_estimate]
+        if not others.str.contains(r"^\W?\d").any():
+            return Column(str(values.name), Markup(" class=e"), is_estimate=True)
+    longest = texts.str.len().max()
     if longest > SENTENCE:
         return Column(str(values.name), Markup(" class=s"))
     return Column(str(values.name), Markup(" class=w" if longest > LONG_TEXT else ""))
 
 
-def cell(value: object) -> str:
+def cell(value: object, column: Column) -> Cell:
+    """Write a cell of a column."""
+    text = cell_text(value)
+    if not column.is_estimate:
+        return Cell(text, column.attribute)
+    estimate = ESTIMATE.match(text)
+    order = estimate[1].replace("−", "-") if estimate else ""
+    return Cell(text, Markup('{} data-order="{}"').format(column.attribute, order))
+
+
+def cell_text(value: object) -> str:
     """Write the value of a cell: numbers with few digits, and nothing for a missing one."""
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
