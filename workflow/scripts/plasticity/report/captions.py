@@ -19,8 +19,6 @@ from plasticity.config import quantities, registry
 FIRST_PAGE = ("loss", "interventions", "hypotheses", "counterexamples", "consistency")
 COLUMNS = ["about", "measure", "setting", "statement", "rank"]
 NO_STATEMENTS = pd.DataFrame(columns=COLUMNS, dtype=str)
-    columns=["about", "measure", "setting", "statement", "rank"], dtype=str
-)
 LISTED_BUDGETS = 3  # if settings have more budgets than this, the table of settings lists them
 
 
