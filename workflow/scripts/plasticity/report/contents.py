@@ -118,6 +118,7 @@ FIGURE_ORDER = (
 # what shows the topic of sentences: the first of these figures that a study has, and a table
 SHOWN_BY: Mapping[str, tuple[tuple[str, ...], str]] = {
     "loss": (("summary", "explanations"), "summary"),
+    "outcomes": (("summary", "explanations"), "outcomes"),
     "consistency": (("associations",), "consistency"),
     "scatter": (("scatter",), "consistency"),
     "counterexamples": (("explanations",), "counterexamples"),
