@@ -21,7 +21,6 @@ METHODS = {RELU: ["none", "l2", "l2_init", "fresh"], TANH: ["none", "l2_init", "
 SEEDS = ["0", "1"]
 TREATED = "none"  # the method whose checkpoints are treated
 FIGURES = registry.names("figures")
-PAGES = ["outcomes", "explanations", "interventions", "methods"]
 
 
 def ensembles(methods: Mapping[str, Iterable[str]], seeds: Iterable[str]) -> list[str]:
@@ -62,12 +61,10 @@ TREATED_ENSEMBLES = [ensemble for ensemble in ENSEMBLES if f"/{TREATED}/" in ens
 TREAT_JOBS = {f"treat_ensemble {ensemble}" for ensemble in TREATED_ENSEMBLES}
 GATHER_JOBS = {f"gather {setting}" for setting in METHODS}
 FIGURE_JOBS = {f"figure_{figure}" for figure in FIGURES}
-PAGE_JOBS = {f"page_{page}" for page in PAGES}
 LAST = {"report", "all"}
 
 # the jobs that rerun if a stage or a part of the study changes
-RECONFIGURED = {*PAGE_JOBS, *LAST}  # captions quote the config
-ANALYSED = {"analyse", "typeset", *PAGE_JOBS, "check", *FIGURE_JOBS, *LAST}
+ANALYSED = {"analyse", "typeset", "check", *FIGURE_JOBS, *LAST}
 GATHERED = GATHER_JOBS | ANALYSED
 MEASURED = MEASURE_JOBS | GATHERED
 COPIES_TREATED = TREAT_JOBS | GATHERED
@@ -336,9 +333,7 @@ CODE: dict[str, Edit] = {
     ),
     "the merge of ensembles": Edit(add_code(f"{LIBRARY}/statistics/merge.py"), GATHERED),
     "a test of the statistics": Edit(add_code(f"{LIBRARY}/statistics/lead_lag.py"), ANALYSED),
-    "LaTeX tables": Edit(
-        add_code(f"{LIBRARY}/report/latex.py"), {"typeset", "page_outcomes", "page_methods", *LAST}
-    ),
+    "LaTeX tables": Edit(add_code(f"{LIBRARY}/report/latex.py"), {"typeset", *LAST}),
     "a check": Edit(add_code("tests/results/test_results.py"), {"check", *FIGURE_JOBS, *LAST}),
     "one figure": Edit(add_code(f"{LIBRARY}/report/figures/scatter.py"), {"figure_scatter", *LAST}),
     "the parts that figures share": Edit(
@@ -367,8 +362,11 @@ CODE: dict[str, Edit] = {
     ),
     "a table's caption": Edit(
         append("workflow/report/table_profiles.rst", "\nOne more sentence.\n"),
-        {"page_methods", *LAST},
+        LAST,
     ),
+    "the template of the report": Edit(append("workflow/report/report.html.j2", "\n"), LAST),
+    "the stylesheet of the report": Edit(append("workflow/report/report.css", "\n"), LAST),
+    "the report": Edit(add_code(f"{LIBRARY}/report/document.py"), LAST),
     "the interactive page": Edit(add_code(f"{LIBRARY}/report/explorer.py"), set()),
     "a rule's command": Edit(
         replace_text("workflow/rules/gather.smk", 'python "$', 'nice python "$'),
@@ -390,7 +388,7 @@ SETTINGS_METHODS_SEEDS: dict[str, Edit] = {
         put("seeds.report", 3), ensemble_jobs(ensembles(METHODS, ["2"])) | GATHERED
     ),
     "one seed fewer": Edit(put("seeds.report", 1), GATHERED),
-    "another seeds_per_job": Edit(put("seeds_per_job", 2), RECONFIGURED),
+    "another seeds_per_job": Edit(put("seeds_per_job", 2), set()),
     "a tuning seed": Edit(put("seeds.tune", 1), L2_TUNED),
     "a tuning seed and another criterion": Edit(
         in_sequence(
@@ -404,7 +402,7 @@ SETTINGS_METHODS_SEEDS: dict[str, Edit] = {
     ),
     "one more arm": Edit(put("methods.l2.strength", [0.001, 0.01, 0.1]), L2_CHANGED),
     "one arm fewer": Edit(put("methods.l2.strength", [0.001]), L2_CHANGED),
-    "arms in another order": Edit(put("methods.l2.strength", [0.01, 0.001]), RECONFIGURED),
+    "arms in another order": Edit(put("methods.l2.strength", [0.01, 0.001]), set()),
     "another value of an arm": Edit(put("methods.l2.strength", [0.001, 0.02]), L2_CHANGED),
     "one more method": Edit(
         put("methods.parseval", {"strength": 0.001}),
@@ -422,10 +420,8 @@ SETTINGS_METHODS_SEEDS: dict[str, Edit] = {
     "one setting fewer": Edit(drop("settings", TANH), ANALYSED),
     "one more operator": Edit(put("curvature.operators", ["fisher", "ggn"]), ALL_MEASURED),
     "another name of the study": Edit(put("study", "other"), EVERYTHING),
-    "a figure of fewer settings": Edit(
-        put("figures.scatter", [TANH]), {"figure_scatter", *RECONFIGURED}
-    ),
-    "an option of a dataset that no setting names": Edit(put("datasets.cifar10", {}), RECONFIGURED),
+    "a figure of fewer settings": Edit(put("figures.scatter", [TANH]), {"figure_scatter", *LAST}),
+    "an option of a dataset that no setting names": Edit(put("datasets.cifar10", {}), set()),
 }
 ONE_SETTING: dict[str, Edit] = {
     "another dataset": Edit(
@@ -459,15 +455,13 @@ TRAINING_CURVATURE_STATISTICS: dict[str, Edit] = {
         in_sequence(put("training.checkpoint_every", 2), put("curvature.every", 4)), RETRAINED
     ),
     "fewer points in learning curves": Edit(put("training.curve_points", 2), RETRAINED),
-    "the default number of points, written out": Edit(
-        put("training.curve_points", 10), RECONFIGURED
-    ),
+    "the default number of points, written out": Edit(put("training.curve_points", 10), set()),
     "precision": Edit(put("training.precision", "bfloat16"), RETRAINED),
     "curvature at fewer tasks": Edit(put("curvature.every", 2), MEASURED),
     "curvature on more samples": Edit(put("curvature.samples", 64), ALL_MEASURED),
     "one evaluation point fewer": Edit(put("curvature.evaluation_points", ["next"]), MEASURED),
     "evaluation points in another order": Edit(
-        put("curvature.evaluation_points", ["next", "previous"]), RECONFIGURED
+        put("curvature.evaluation_points", ["next", "previous"]), set()
     ),
     "fewer blocks": Edit(put("curvature.blocks", ["all"]), ALL_MEASURED),
     "largest exact matrix": Edit(put("curvature.exact_up_to", 1000), ALL_MEASURED),
@@ -477,16 +471,14 @@ TRAINING_CURVATURE_STATISTICS: dict[str, Edit] = {
     "probes at a time": Edit(put("curvature.probe_block", 2), ALL_MEASURED),
     "levels of the effective rank": Edit(put("curvature.levels", [0.9]), ALL_MEASURED),
     "top directions": Edit(put("curvature.top", 5), ALL_MEASURED),
-    "the same operators, as a mapping": Edit(
-        put("curvature.operators", {"fisher": {}}), RECONFIGURED
-    ),
+    "the same operators, as a mapping": Edit(put("curvature.operators", {"fisher": {}}), set()),
     "the defaults of curvature, written out": Edit(
         in_sequence(
             put("curvature.steps", 64),
             put("curvature.levels", [0.99]),
             put("curvature.estimate", True),
         ),
-        RECONFIGURED,
+        set(),
     ),
     "a hypothesis": Edit(put("statistics.hypotheses", [HYPOTHESIS]), ANALYSED),
     "number of draws": Edit(put("statistics.draws", 999), ANALYSED),
@@ -509,7 +501,7 @@ INTERVENTIONS: dict[str, Edit] = {
         put("interventions.treatments.shrink.strength", [0.3, 0.5]), COPIES_TREATED
     ),
     "strengths in another order": Edit(
-        put("interventions.treatments.shrink.strength", [0.8, 0.3]), RECONFIGURED
+        put("interventions.treatments.shrink.strength", [0.8, 0.3]), set()
     ),
     "a treatment in one setting only": Edit(
         put("interventions.treatments.low_rank.settings", [RELU]),
@@ -586,7 +578,7 @@ COLUMNS = {
     "analyse": ("analyse",),
     "check": ("check",),
     "figures": (*FIGURE_JOBS, "figure_cloud"),
-    "typeset": ("typeset", *PAGE_JOBS),
+    "typeset": ("typeset",),
     "report": ("report",),
 }
 ENTRIES = {  # the script of each column, whose code digest its jobs have
@@ -613,7 +605,6 @@ def digests_by_stage() -> dict[str, set[str]]:
     checks = code_digest.ROOT / "tests/results"
     check_digest = code_digest.code_digest(checks / "test_results.py", [checks / "conftest.py"])
     digests["check"] = set(check_digest)
-    digests["typeset"] |= set(code_digest.code_digest(code_digest.SCRIPTS / "page.py"))
     return digests
 
 

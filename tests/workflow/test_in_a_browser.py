@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import pytest
 
 from plasticity.config import registry
+from plasticity.report import contents
+from plasticity.statistics.table_files import read_table
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = (
@@ -19,16 +21,9 @@ pytestmark = [
     ),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
-FIGURES = {name: registry.constant("figures", name, "TITLE") for name in registry.names("figures")}
-PAGES = {  # the title of one table of each page, and the column to sort it by
-    "outcomes": ("outcomes of every arm", "stage"),
-    "explanations": ("where an explanation fails", "verdict"),
-    "interventions": (
-        "which measure orders treated copies of a checkpoint by their error",
-        "statistic",
-    ),
-    "methods": ("comparison of methods", "statistic"),
-}
+FIGURES = registry.names("figures")
+SECTIONS = [section.anchor for section in contents.SECTIONS]
+WIDTHS = (1400, 800)
 
 
 class WatchedPage:
@@ -69,10 +64,10 @@ def browser():
 
 
 @contextmanager
-def open_page(browser, address, *home):
+def open_page(browser, address, *home, width=1400):
     """Open a page; at the end check that it had no errors and requested nothing outside `home`."""
-    page = browser.new_page(viewport={"width": 1400, "height": 900})
-    watched = WatchedPage(page, (*home, "data:", "blob:", "file:"))
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    watched = WatchedPage(page, (*home, "data:", "blob:"))
     page.goto(address)
     yield page
     page.close()
@@ -80,76 +75,102 @@ def open_page(browser, address, *home):
     assert not watched.requests
 
 
-@pytest.fixture
-def report(browser, tiny_study):
-    """Open the report of the tiny study."""
-    with open_page(browser, (tiny_study.results / "report.html").as_uri()) as page:
+@pytest.fixture(params=WIDTHS)
+def report(request, browser, tiny_study):
+    """Open the report of the tiny study in windows of several widths."""
+    address = (tiny_study.results / "report.html").as_uri()
+    with open_page(browser, address, address, width=request.param) as page:
         yield page
 
 
-def find_row(page, category, title):
-    """Choose a category in the menu, and return the row of a result in it."""
-    page.get_by_role("link", name=category).click()
-    return page.locator("tr", has=page.get_by_role("cell", name=title, exact=True))
+def overflow(page):
+    """Return by how many pixels the page is wider than its window."""
+    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
 
 
-def show(row):
-    """Show the result of a row."""
-    row.locator('a[iconname="eye"]').click()
+def check_inside(page, locator):
+    """Check that an element is visible and not cut at the sides of the window."""
+    sync_api.expect(locator).to_be_visible()
+    box = locator.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= page.viewport_size["width"]
 
 
-def test_first_page_states_the_result_and_starts_at_its_top(report):
-    text = report.locator(".prose")
-    assert text.bounding_box()["y"] >= 0
-    result = (
-        r"digits_labels_relu: without an intervention the final error is 0\.\d{3}"
-        r" on early tasks"
-    )
-    assert re.search(result, text.inner_text())
-    assert "torch" in text.inner_text()
-    rule_name = report.get_by_text("figure_scatter")
-    rule_graph = report.locator("#rulegraph svg, #rulegraph canvas")
-    assert rule_name.count() or rule_graph.count()
+def test_report_starts_with_the_question_and_at_most_five_results(report):
+    assert report.locator("h1").bounding_box()["y"] < 300
+    sentences = report.locator("#result .results li")
+    assert 1 <= sentences.count() <= 5
+    check_inside(report, sentences.first)
+    assert "plasticity" in report.locator("#result").inner_text()
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_figure_is_shown_from_its_top_with_its_caption(report, name):
-    row = find_row(report, registry.constant("figures", name, "CATEGORY"), FIGURES[name])
-    show(row)
-    picture = report.locator("#app .grow img")
-    picture.wait_for()
-    report.wait_for_function("() => document.querySelector('#app .grow img').naturalWidth > 0")
-    box = picture.bounding_box()
-    assert box["y"] >= 0
-    assert box["width"] > 400
-    row.locator('a[iconname="information-circle"]').click()
-    caption = report.locator(".prose", has=report.locator("strong")).first.inner_text()
-    assert "2 seeds" in caption
-    assert "5 tasks" in caption
+def test_every_section_is_visible_and_in_the_contents(report):
+    for anchor in SECTIONS:
+        check_inside(report, report.locator(f"#{anchor} h2"))
+        check_inside(report, report.locator(f"nav a[href='#{anchor}']"))
+    assert overflow(report) <= 0
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_tables_can_be_sorted_and_searched(report, name):
-    title, sort_column = PAGES[name]
-    show(find_row(report, "6 Tables", name))
-    frame = report.frame_locator("iframe")
-    heading = frame.get_by_role("heading", name=title, exact=True)
-    section = frame.locator("section", has=heading)
-    rows = section.locator(".dt-scroll-body tbody tr")
-    rows.first.wait_for()
+def test_every_figure_and_its_caption_are_visible_and_not_cut(report):
+    for name in FIGURES:
+        figure = report.locator(f"#figure-{name}")
+        picture = figure.locator("img").first
+        picture.scroll_into_view_if_needed()
+        check_inside(report, picture)
+        natural = picture.evaluate("async img => { await img.decode(); return img.naturalWidth }")
+        assert natural > 100, name
+        check_inside(report, figure.locator("figcaption strong").first)
+        assert "5 tasks" in figure.locator("figcaption").inner_text()
+
+
+def test_every_table_unfolds_with_its_caption(report, tiny_study):
+    for name in contents.TABLES:
+        if read_table(tiny_study.results / f"tables/{name}.csv").empty:
+            assert report.locator(f"#table-{name}").count() == 0
+            continue
+        fold = report.locator(f"#table-{name}")
+        if fold.get_attribute("open") is None:
+            fold.locator("> summary").click()
+        check_inside(report, fold.locator(".caption strong").first)
+        table = fold.locator("table.data")
+        sync_api.expect(table.locator("tbody tr").first).to_be_visible()
+        sync_api.expect(table).to_have_class(re.compile("dataTable"))
+    assert overflow(report) <= 0, "tables scroll, and the page does not"
+
+
+def test_link_of_a_sentence_unfolds_its_table(report):
+    report.locator("#result .results a[href='#table-summary']").first.click()
+    sync_api.expect(report.locator("#table-summary table.data")).to_be_visible()
+
+
+def test_long_table_can_be_sorted_and_searched(report):
+    fold = report.locator("#table-outcomes")
+    fold.locator("> summary").click()
+    rows = fold.locator("tbody tr")
+    search = fold.get_by_role("searchbox")
+    search.wait_for()
     row_count = rows.count()
     first_row = rows.first.inner_text()
-    column = section.locator(".dt-scroll-head").get_by_role("button", name=f"{sort_column}: ")
-    column.click()  # ascending
-    column.click()  # descending
+    heading = fold.locator("thead th").nth(3)
+    heading.click()  # ascending
+    heading.click()  # descending
     sync_api.expect(rows.first).not_to_have_text(first_row, use_inner_text=True)
-    section.get_by_role("searchbox").fill("no such word")
+    search.fill("no such word")
     sync_api.expect(rows).to_have_count(1)
     assert "No matching records" in rows.first.inner_text()
-    section.get_by_role("searchbox").fill("")
+    search.fill("")
     sync_api.expect(rows).to_have_count(row_count)
 
 
-def test_run_times_of_rules_are_shown(report):
-    report.get_by_role("link", name="Statistics").click()
-    sync_api.expect(report.locator("#runtimes canvas, #runtimes svg").first).to_be_visible()
+def test_paper_has_figures_and_small_tables_but_no_contents(browser, tiny_study):
+    address = (tiny_study.results / "report.html").as_uri()
+    with open_page(browser, address, address, width=700) as page:
+        page.emulate_media(media="print")
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        sync_api.expect(page.locator("nav")).to_be_hidden()
+        for name in ("cost", "settings"):
+            sync_api.expect(page.locator(f"#table-{name} table.data")).to_be_visible()
+        sync_api.expect(page.locator("#table-outcomes table.data")).to_be_hidden()
+        for name in FIGURES:
+            check_inside(page, page.locator(f"#figure-{name} img").first)
+        assert overflow(page) <= 0

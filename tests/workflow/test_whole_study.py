@@ -1,6 +1,5 @@
 """The tiny study from an empty folder to its report: its files, their contract, and its targets."""
 
-import base64
 import hashlib
 import html
 import itertools
@@ -24,8 +23,6 @@ from edits import (
     GATHER_JOBS,
     MEASURE_JOBS,
     METHODS,
-    PAGE_JOBS,
-    PAGES,
     PREPARE_JOBS,
     RELU,
     SEEDS,
@@ -119,7 +116,6 @@ FILES = [
     *DATASET_FILES,
     *(f"tables/{table}.csv" for table in TABLES + TYPESET),
     *(f"tables/{table}.tex" for table in TYPESET),
-    *(f"tables/{page}.html" for page in PAGES),
     "checks.txt",
     *FIGURE_FILES,
     "report.html",
@@ -132,7 +128,6 @@ JOBS = [
     *(f"datasets/{setting}" for setting in METHODS),
     "tables",
     "typeset",
-    *(f"tables/{page}" for page in PAGES),
     "checks",
     *(f"figures/{figure}" for figure in FIGURES),
     "report",
@@ -144,7 +139,6 @@ DIM_ORDER = ["arm", "seed", "task", "evaluation_point", "block", "rank", "step"]
 CURVES = {"error_curve", "loss_curve"}
 DATA_TYPES = {"float32", "float64", "int64", "int8", "uint8"}
 COMPRESSED_ABOVE = 2**20  # bytes
-MAX_ADDRESS_LENGTH = 2**21  # characters of a data address that a browser accepts
 
 
 # Files
@@ -407,46 +401,50 @@ def words_of_html(text):
 
 
 def read_json_after(page, key):
-    """Read the JSON value that follows a key in the report."""
+    """Read the JSON value that follows a key in the report of Snakemake."""
     assert key in page, f"{key} is not in the report"
     value, _ = json.JSONDecoder().raw_decode(page, page.index(key) + len(key))
     return value
 
 
-def check_report_entry(project, page, name, caption):
-    """Check that the report has a result with all its bytes and its caption."""
-    entry = read_json_after(page, f'"results/tiny/{name}": ')
-    encoded = entry["data_uri"].partition("base64,")[2]
-    content = (project.results / name).read_bytes()
-    assert base64.b64decode(encoded) == content, f"{name} in the report differs from the file"
-    assert "{" not in caption, name
-    assert words_of_html(entry["caption"]) == words_of_html(caption), name
-
-
-def test_report_has_every_figure_and_page_of_tables_with_its_caption(tiny_study):
+def test_report_has_every_figure_table_and_sentence(tiny_study):
     page = (tiny_study.results / "report.html").read_text()
+    for name in FIGURES:
+        assert page.count(f'<figure id="figure-{name}">') == 1, name
+    shown_tables = re.findall(r'<details class="table[^"]*" id="table-(\w+)"', page)
+    with_rows = [
+        name
+        for name in {*TABLES, *TYPESET} - LONG_TABLES
+        if not read_table(tiny_study.results / f"tables/{name}.csv").empty
+    ]
+    assert sorted(shown_tables) == sorted(with_rows)
+    statements = read_table(tiny_study.results / "tables/statements.csv")
+    words = " ".join(words_of_html(page))
+    for sentence in statements["statement"]:
+        assert " ".join(sentence.split()) in words, sentence
+
+
+def test_links_of_the_report_point_to_results(tiny_study):
+    page = (tiny_study.results / "report.html").read_text()
+    links = set(re.findall(r'<a href="([^#"][^"]*)"', page))
+    assert {"tables/outcomes.csv", "tables/measures.csv", "figures/scatter.pdf"} <= links
+    assert not [link for link in links if not (tiny_study.results / link).exists()]
+
+
+def test_report_of_snakemake_has_captions_without_params(tiny_study, tmp_path):
+    path = tmp_path / "snakemake.html"
+    done = tiny_study.snakemake("--nolock", "--report", str(path), "--quiet")
+    assert done.returncode == 0, done.stdout[-3000:]
+    page = path.read_text()
     config = yaml.safe_load((tiny_study.root / "config.yaml").read_text())
     statements = read_table(tiny_study.results / "tables/statements.csv")
-    assert {"loss", "scatter", "comparisons"} <= set(statements["about"])
     config["quoted"] = captions.quoted(config, statements)
-    caption_files = {f"figures/{name}.svg": f"figure_{name}.rst" for name in FIGURES}
-    caption_files |= {f"tables/{name}.html": "tables.rst" for name in PAGES}
-    for name, caption_file in caption_files.items():
-        caption = captions.html(tiny_study.root / "workflow/report" / caption_file, config)
-        check_report_entry(tiny_study, page, name, caption)
-    description = read_json_after(page, "var workflow_desc = ")
-    first_page = " ".join(words_of_html(description))
-    for sentence in statements[statements["rank"].notna()]["statement"]:
-        assert " ".join(sentence.split()) in first_page, sentence
-
-
-def test_pages_of_tables_have_every_table_except_the_longest(tiny_study):
-    pages = [(tiny_study.results / f"tables/{name}.html").read_text() for name in PAGES]
-    shown_tables = []
-    for page in pages:
-        shown_tables += re.findall(r'<section id="(\w+)">', page)
-        assert len(page) * 4 / 3 < MAX_ADDRESS_LENGTH, "the encoded page is too long"
-    assert sorted(shown_tables) == sorted({*TABLES, *TYPESET} - LONG_TABLES)
+    for name in FIGURES:
+        entry = read_json_after(page, f'"results/tiny/figures/{name}.svg": ')
+        caption_file = tiny_study.root / f"workflow/report/figure_{name}.rst"
+        caption = captions.html(caption_file, config)
+        assert words_of_html(entry["caption"]) == words_of_html(caption), name
+        assert "{" not in entry["job_properties"]["params"], name
 
 
 def test_table_of_costs_counts_the_jobs(tiny_study):
@@ -499,7 +497,7 @@ TRAIN_JOBS_OF_TREATED = {job for job in TRAIN_JOBS if f"/{TREATED}/" in job}
 ALL_RUN_JOBS = RUN_JOBS | TREAT_JOBS
 ANALYSIS_JOBS = ALL_RUN_JOBS | GATHER_JOBS | {"analyse"}
 CHECK_JOBS = ANALYSIS_JOBS | {"check"}
-TABLE_JOBS = {"typeset", *PAGE_JOBS}
+TABLE_JOBS = {"typeset"}
 TARGETS = {
     "data": PREPARE_JOBS,
     "cost": PREPARE_JOBS,

@@ -34,10 +34,16 @@ from plasticity.config.study import BLOCK, as_json, block_seeds, finished_blocks
 from plasticity.data.data_root import check_data_root
 from plasticity.errors import StudyError
 from plasticity.provenance import audit, code_digest, launcher, param_file
+from plasticity.report import contents
 
 # whether another workflow uses this one as a module, and whether it gives a config
 IS_MODULE = not workflow.modifier.is_main_snakefile()
 HAS_CONFIG = workflow.modifier.skip_configfile
+
+# whether this start only writes Snakemake's own report of finished results
+IS_SNAKEMAKE_REPORT = "--report-after-run" not in sys.argv and any(
+    option.partition("=")[0] in ("--report", "--reporter") for option in sys.argv
+)
 
 ENVIRONMENT = "../../envs/environment.yaml"  # relative to the rule files
 
@@ -50,7 +56,7 @@ def from_repository(path):
 STYLE = from_repository("workflow/style.yaml")
 CAPTIONS = sorted(
     from_repository(str(path.relative_to(ROOT)))
-    for path in (ROOT / "workflow" / "report").glob("*.rst")
+    for path in (ROOT / "workflow" / "report").glob("*_*.rst")
 )
 FIGURES = registry.names("figures")
 FORMATS = ["svg", "pdf", "png"]
@@ -81,37 +87,6 @@ TABLES = [
     "tuning",
 ]
 TYPESET = ["settings", "methods", "cost"]  # tables for a paper, in LaTeX too
-# pages of the report, with their tables and the titles of these; tables of thousands of rows are
-# left out
-PAGES = {
-    "outcomes": {
-        "statements": "what the tables say, in words",
-        "hypotheses": "hypotheses declared before the data",
-        "summary": "every arm at a glance",
-        "outcomes": "outcomes of every arm",
-        "settings": "what each setting is",
-        "cost": "what each stage took",
-    },
-    "explanations": {
-        "explanations": "all explanations, compared by the same numbers",
-        "consistency": "each explanation over settings",
-        "population": "which explanation changes most where most plasticity is lost",
-        "counterexamples": "where an explanation fails",
-        "arms": "which explanation tells arms that lose plasticity from others",
-        "prediction": "how well measures rank checkpoints",
-        "early_warning": "which measures warn of a large gap",
-        "redundancy": "how far ranks are the same thing",
-    },
-    "interventions": {
-        "interventions": "which measure orders treated copies of a checkpoint by their error",
-    },
-    "methods": {
-        "methods": "what became of each arm, late",
-        "comparisons": "comparison of methods",
-        "profiles": "performance profiles",
-        "tuning": "scores of arms on the tuning seeds, and the chosen ones",
-    },
-}
 
 # Checks before anything runs
 
@@ -208,6 +183,21 @@ def check_data_root_exists(results):
             raise WorkflowError(str(error)) from None
 
 
+def quoted_texts():
+    """Return what captions in Snakemake's own report quote; no job uses it.
+
+    The report of the study quotes the same texts without it.
+    """
+    if not IS_SNAKEMAKE_REPORT:
+        return {}
+    from plasticity.report import captions
+    from plasticity.statistics.table_files import read_table
+
+    statements = RESULTS / "tables" / "statements.csv"
+    rows = read_table(statements) if statements.exists() else captions.NO_STATEMENTS
+    return captions.quoted(config, rows)
+
+
 def read_study():
     """Read and check the config; a mistake in it ends the workflow before anything runs."""
     source = "the config of the module" if HAS_CONFIG else " and ".join(map(str, config_files()))
@@ -238,15 +228,14 @@ if not workflow.overwrite_configfiles and not HAS_CONFIG:
 config.clear()
 config.update(MERGED)
 SITE = read_site()
-QUOTED = config.pop("quoted", {})  # what captions quote; no key of a study
 STUDY = read_study()
-config["quoted"] = QUOTED
 RESULTS = Path("results") / STUDY.name
 check_writable(RESULTS.absolute())
 register_copied_results(RESULTS)
 if workflow.is_main_process and not workflow.output_settings.dryrun:
     launcher.claim(Path.cwd())
 STUDY = replace(STUDY, finished=finished_blocks(RESULTS))
+config["quoted"] = quoted_texts()  # not a key of a study, so set after the config is used
 
 ENSEMBLES = [ensemble.folder for ensemble in STUDY.ensembles()]
 TREATED = [ensemble.folder for ensemble in STUDY.treated_ensembles()]
@@ -336,6 +325,11 @@ def treated_in(wildcards):
     return [f"{ensemble.method}/{ensemble.seeds}" for ensemble in ensembles]
 
 
+def pages_of_figures():
+    """List the files of all figures, without their suffixes."""
+    return FIGURES
+
+
 def tables_of_figure(figure):
     """List the tables that a figure shows."""
     return targets("tables/{table}.csv", table=registry.constant("figures", figure, "TABLES"))
@@ -363,7 +357,13 @@ def interventions_of(wildcards):
 
 
 def by_file(text):
-    """Return a param that Snakemake compares by its text, and that a command gets as a file."""
+    """Return a param that Snakemake compares by its text, and that a command gets as a file.
+
+    Snakemake's own report shows the params of each job below its caption, where they would fill
+    pages. No job runs then, so they are left out.
+    """
+    if IS_SNAKEMAKE_REPORT:
+        return "not shown"
     return param_file.ParamFile(text, is_written=not workflow.output_settings.dryrun)
 
 
@@ -402,9 +402,28 @@ def gathering_of(wildcards):
     return by_file(STUDY.gather_job(wildcards.setting))
 
 
-def config_without_paths():
-    """Return the whole config without the folder of the data, which is in no result."""
-    return config | {"data_root": "data"}
+def report_settings():
+    """Return the settings of the report.
+
+    Its `config` has what captions and texts read, and no other key, so that no other key rewrites
+    the report.
+    """
+    curvature = {key: config["curvature"].get(key) for key in ("samples", "top")}
+    return {
+        "config": {
+            "study": STUDY.name,
+            "seeds": config["seeds"],
+            "settings": config["settings"],
+            "curvature": {key: value for key, value in curvature.items() if value is not None}
+            | {
+                "operators": list(STUDY.curvature.operators),
+                "evaluation_points": sorted(STUDY.curvature.evaluation_points),
+            },
+            "statistics": asdict(STUDY.statistics),
+        },
+        "other_tables": [table for table in TABLES if table not in contents.TABLES],
+        "drawn": {figure: STUDY.drawn(figure) for figure in FIGURES},
+    }
 
 
 # Params: the code of a rule

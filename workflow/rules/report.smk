@@ -1,12 +1,12 @@
-# report.html: figures and tables with captions, the workflow and its run times, by Snakemake
+# report.html: the result in sentences, figures with captions, and tables, in one file for reading
 rule report:
     input:
-        targets("figures/{figure}.{format}", figure=FIGURES, format=FORMATS),
-        targets("tables/{page}.html", page=PAGES),
-        CAPTIONS,
+        figures=targets("figures/{figure}.{format}", figure=pages_of_figures(), format=FORMATS),
+        tables=targets("tables/{table}.csv", table=contents.TABLES),
+        captions=CAPTIONS,
         datasets=targets("datasets/{setting}.nc", setting=STUDY.settings),
+        template=from_repository("workflow/report/report.html.j2"),
         stylesheet=from_repository("workflow/report/report.css"),
-        statements=targets("tables/statements.csv"),
     output:
         result("report.html"),
     log:
@@ -17,12 +17,11 @@ rule report:
     resources:
         **local_resources(memory=2000, minutes=10),
     params:
-        records=result("benchmarks"),
-        settings=as_param(config_without_paths()),
+        settings=as_param(report_settings()),
         code=code("report"),
     shell:
         'python "$PLASTICITY_ROOT/workflow/scripts/report.py"'
-        " --statements {input.statements}"
-        " --datasets {input.datasets} --stylesheet {input.stylesheet}"
-        " --benchmarks {params.records} --output {output}"
+        " --figures {input.figures} --tables {input.tables} --captions {input.captions}"
+        " --datasets {input.datasets} --template {input.template}"
+        " --stylesheet {input.stylesheet} --output {output}"
         " --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -1,9 +1,8 @@
-# tables for readers: LaTeX tables for a paper, and pages to sort and search tables
+# tables of a paper, in LaTeX too
 rule tables:
     input:
         targets("tables/{table}.csv", table=TABLES + TYPESET),
         targets("tables/{table}.tex", table=TYPESET),
-        targets("tables/{page}.html", page=PAGES),
     localrule: True
 
 
@@ -28,38 +27,3 @@ rule typeset:
         'python "$PLASTICITY_ROOT/workflow/scripts/typeset.py"'
         " --tables {input.tables} --datasets {input.datasets}"
         " --benchmarks {params.records} --outputs {output} --code {params.code:q} --log {log}"
-
-
-for page in PAGES:
-
-    rule:
-        name:
-            f"page_{page}"
-        input:
-            statements=targets("tables/statements.csv"),
-            tables=targets("tables/{table}.csv", table=PAGES[page]),
-            captions=expand(from_repository("workflow/report/table_{table}.rst"), table=PAGES[page]),
-        output:
-            report(
-                result(f"tables/{page}.html"),
-                caption="../report/tables.rst",
-                category="6 Tables",
-                labels={"tables": page},
-            ),
-        log:
-            log_file(f"tables/{page}"),
-        localrule: True
-        conda:
-            ENVIRONMENT
-        resources:
-            **local_resources(memory=2000, minutes=10),
-        params:
-            settings=as_param(
-                {"config": config_without_paths(), "page": page, "tables": PAGES[page]}
-            ),
-            code=code("page"),
-        shell:
-            'python "$PLASTICITY_ROOT/workflow/scripts/page.py"'
-            " --statements {input.statements}"
-            " --tables {input.tables} --captions {input.captions} --page {output}"
-            " --settings {params.settings:q} --code {params.code:q} --log {log}"

@@ -14,7 +14,6 @@ def test_rules_and_paths_are_targets():
             "all",
             "figures",
             "figure_scatter",
-            "page_methods",
             "train",
             "report",
             "results/digits/tables/summary.csv",

@@ -122,6 +122,7 @@ def test_every_imported_package_is_known_to_compute_or_not():
         "bokeh",
         "itables",
         "jinja2",
+        "markupsafe",
         "netCDF4",
         "panel",
         "pydantic",

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from plasticity.report import latex
-from plasticity.report import page as pages
 
 BENCHMARK_HEADER = (
     "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
@@ -137,46 +136,10 @@ def test_cost_sums_up_the_jobs_of_each_stage(benchmarks):
     assert np.isnan(table.loc["curvature", "largest MB"])
 
 
-def test_cost_lists_stages_in_order_and_by_default_only_those_before_the_table(benchmarks):
+def test_cost_lists_stages_in_order_and_only_those_before_the_table(benchmarks):
     stages = ["train", "curvature", "intervene", "gather", "analyse"]
     assert latex.cost(benchmarks)["stage"].tolist() == stages
-    assert latex.cost(benchmarks, latex.ALL_STAGES)["stage"].tolist()[-2:] == ["page", "draw"]
 
 
 def test_cost_without_benchmark_files_is_empty(tmp_path):
     assert latex.cost(tmp_path / "nothing").empty
-
-
-def test_page_shows_every_table_with_its_caption():
-    table = pd.DataFrame({"arm": [SPECIAL, "none"], "mean": [0.123456789, np.nan], "seeds": [5, 5]})
-    sections = [
-        pages.Section(name, f"of {name}", f"<p>Caption of {name}.</p>", table)
-        for name in ("one", "two")
-    ]
-    page = pages.page("Study <a>", sections, {})
-    assert page == pages.page("Study <a>", sections, {})
-    assert "<h1>Study &lt;a&gt;</h1>" in page
-    for name in ("one", "two"):
-        assert f'<section id="{name}">' in page
-        assert f"Caption of {name}." in page
-        assert f'id="table_{name}"' in page
-    assert "0.1235" in page
-    assert "0.123456" not in page
-    assert "<c>" not in page, "names are escaped"
-    assert 'src="http' not in page, "the page loads nothing"
-    assert "@import" not in page, "the page loads nothing"
-
-
-def test_page_of_long_tables_fits_into_an_address():
-    long_table = pd.DataFrame(
-        {
-            "setting": ["digits_labels_relu"] * 20_000,
-            "estimate": np.linspace(0, 1, 20_000),
-            "note": ["a note"] * 20_000,
-        }
-    )
-    caption = "<p>" + "words " * 400 + "</p>"
-    sections = [pages.Section(f"t{k}", "", caption, long_table) for k in range(6)]
-    page = pages.page("Study", sections, {})
-    assert len(page) * 4 / 3 < 2**21
-    assert "downsampled" in page, "the page says that it does not show all rows"

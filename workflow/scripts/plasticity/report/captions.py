@@ -15,6 +15,12 @@ from docutils.core import publish_parts
 
 from plasticity.config import registry
 
+# what the sentences on the first page are about, in this order
+FIRST_PAGE = ("loss", "interventions", "hypotheses", "counterexamples", "consistency")
+COLUMNS = ["about", "measure", "setting", "statement", "rank"]
+NO_STATEMENTS = pd.DataFrame(columns=COLUMNS, dtype=str)
+COLUMNS = ["about", "measure", "setting", "rank", "statement"]
+NO_STATEMENTS = pd.DataFrame(columns=COLUMNS, dtype=str)
 LISTED_BUDGETS = 3  # if settings have more budgets than this, the table of settings lists them
 
 

@@ -1,6 +1,6 @@
 """Make the tables of a paper: settings, methods and cost, as CSV and in LaTeX."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,12 @@ from plasticity.training.outcomes import LOWER_IS_BETTER
 
 # stages that are finished when the cost table is made
 STAGES = ("prepare", "tune", "train", "curvature", "intervene", "gather", "analyse")
-ALL_STAGES = (*STAGES, "check", "typeset", "page", "draw")
 # the first part of a benchmark's path; in other folders the file's name is the stage
 STAGE_OF_PATH = {
     "data": "prepare",
     "datasets": "gather",
     "tables.tsv": "analyse",
     "checks.tsv": "check",
-    "tables": "page",
     "figures": "draw",
 }
 COST_COLUMNS = [
@@ -138,18 +136,17 @@ def _test_columns(tests: pd.DataFrame, setting: object, arm: object) -> dict[str
     }
 
 
-def cost(benchmarks: Path, stages: Collection[str] = STAGES) -> pd.DataFrame:
+def cost(benchmarks: Path) -> pd.DataFrame:
     """Sum up the time and memory of each stage, from Snakemake's benchmark files.
 
     Args:
         benchmarks: folder with the benchmark files of the study.
-        stages: that are counted.
 
     Returns:
         One row per stage with at least one benchmark file: number of jobs, seconds of a job
         (median and longest), hours of all jobs, hours of CPUs, and the largest memory in MB.
     """
-    jobs_by_stage: dict[str, list[pd.Series]] = {stage: [] for stage in stages}
+    jobs_by_stage: dict[str, list[pd.Series]] = {stage: [] for stage in STAGES}
     for path in sorted(benchmarks.rglob("*.tsv")):
         first_part = path.relative_to(benchmarks).parts[0]
         stage = STAGE_OF_PATH.get(first_part, path.stem)
