@@ -1,7 +1,7 @@
 # report.html: figures and tables with captions, the workflow and its run times, by Snakemake
 rule report:
     input:
-        targets("figures/{figure}.{format}", figure=FIGURES, format=FORMATS),
+        figure_files(),
         targets("tables/{page}.html", page=PAGES),
         CAPTIONS,
         datasets=targets("datasets/{setting}.nc", setting=STUDY.settings),

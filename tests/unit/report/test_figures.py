@@ -29,6 +29,7 @@ from plasticity.config.models import FAMILIES, Curvature, Statistics
 from plasticity.curvature import measure
 from plasticity.errors import StudyError
 from plasticity.report import panels
+from plasticity.report.drawing import draw_pages
 from plasticity.report.style import Style, as_line_options, lay_out, save
 from plasticity.statistics import (
     associations,
@@ -272,6 +273,15 @@ def draw(name, datasets, tables=None, style=STYLE):
     return figure
 
 
+def draw_all_pages(name, datasets, tables):
+    """Draw and lay out all pages of a figure; every warning is an error."""
+    with STYLE.applied():
+        figures = list(draw_pages(name, datasets, tables, STYLE))
+        for figure in figures:
+            lay_out(figure)
+    return figures
+
+
 @pytest.fixture(autouse=True)
 def _close_figures():
     yield
@@ -382,21 +392,66 @@ def visible_texts(figure):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_figure_stays_on_its_page_and_no_texts_overlap(name, study):
-    with STYLE.applied():  # ticks depend on the style
-        figure = draw(name, *study)
-        figure.canvas.draw()
-    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
-    assert (pixels < 128).any()
-    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
-        assert (edge == 255).all(), "something reaches over the edge of the page"
-    overlapping = [
-        (text, other_text)
-        for (text, extent), (other_text, other_extent) in itertools.combinations(
-            visible_texts(figure), 2
-        )
-        if extent.overlaps(other_extent)
-    ]
-    assert not overlapping
+    for figure in draw_all_pages(name, *study):
+        with STYLE.applied():  # ticks depend on the style
+            figure.canvas.draw()
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+        assert (pixels < 128).any()
+        for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+            assert (edge == 255).all(), "something reaches over the edge of the page"
+        overlapping = [
+            (text, other_text)
+            for (text, extent), (other_text, other_extent) in itertools.combinations(
+                visible_texts(figure), 2
+            )
+            if extent.overlaps(other_extent)
+        ]
+        assert not overlapping
+
+
+# Pages
+
+
+@functools.cache
+def many_settings(count):
+    """Make the datasets of this many settings; tests do not change them."""
+    return {f"mnist_labels_{k}": setting(k, ARMS[::2], seeds=2) for k in range(count)}
+
+
+@functools.cache
+def tables_of_many(count):
+    """Compute the tables of `many_settings`; tests do not change them."""
+    return tables_of(many_settings(count))
+
+
+@pytest.mark.parametrize(
+    ("name", "setting_count"),
+    slow_except(
+        [(name, 1) for name in NAMES] + [(name, 14) for name in ("spectra", "layers")],
+        itertools.product(NAMES, (1, 14)),
+    ),
+)
+def test_no_page_is_too_tall(name, setting_count):
+    needed = registry.constant("figures", name, "TABLES")
+    tables = tables_of_many(setting_count) if needed else {}
+    for figure in draw_all_pages(name, many_settings(setting_count), tables):
+        width, height = figure.get_size_inches()
+        assert height <= panels.MAX_HEIGHT * width * (1 + 1e-9)
+
+
+def test_title_of_a_setting_does_not_depend_on_its_page():
+    described = {
+        "problem": {"dataset": "mnist", "shift": "shuffle_labels"},
+        "network": {"kind": "mlp", "activation": "relu"},
+        "optimizer": {"kind": "adam"},
+    }
+    datasets = {
+        name: data.assign_attrs(settings=json.dumps({"setting": described}))
+        for name, data in many_settings(5).items()
+    }
+    figures = draw_all_pages("curvature", datasets, {})
+    titles = [figure.axes[0].get_title() for figure in figures]
+    assert titles == ["mnist labels 0", "mnist labels 4"], "not twice the same description"
 
 
 @pytest.mark.mpl_image_compare(

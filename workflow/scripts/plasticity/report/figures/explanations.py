@@ -14,6 +14,7 @@ from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 CATEGORY = "1 Loss of plasticity"
 TITLE = "earlier explanations, and where they fail"
 TABLES = ("counterexamples",)
+SETTINGS_PER_PAGE = 4
 
 
 def draw(

@@ -26,6 +26,7 @@ from plasticity.report.style import Style
 CATEGORY = "2 Curvature"
 TITLE = "rank layer by layer"
 TABLES = ()
+SETTINGS_PER_PAGE = 16
 MOST_LABELS = 8  # of deeper networks, every second or third … layer is labelled
 HEIGHT = 1.7
 

@@ -15,6 +15,7 @@ from plasticity.training.outcomes import stages
 CATEGORY = "1 Loss of plasticity"
 TITLE = "learning curves within early and late tasks"
 TABLES = ()
+SETTINGS_PER_PAGE = 8
 
 
 def draw(

@@ -22,6 +22,7 @@ from plasticity.report.style import Style, as_line_options
 CATEGORY = "2 Curvature"
 TITLE = "gradient overlap"
 TABLES = ()
+SETTINGS_PER_PAGE = 4
 EVALUATION_POINTS = {
     "next": "next task",
     "previous": "previous task",

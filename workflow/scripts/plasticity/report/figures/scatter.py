@@ -17,6 +17,7 @@ from plasticity.report.style import Style
 CATEGORY = "3 Associations"
 TITLE = "rank against the error to come"
 TABLES = ("associations",)
+SETTINGS_PER_PAGE = 16
 STRONGEST_NULL_MODEL = {
     "none": "beats no null model",
     "": "too few seeds for a null model",

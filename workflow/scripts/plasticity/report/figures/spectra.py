@@ -29,6 +29,7 @@ from plasticity.report.style import Style
 CATEGORY = "2 Curvature"
 TITLE = "spectra over time"
 TABLES = ()
+SETTINGS_PER_PAGE = 4
 # as for the estimated densities in the datasets
 LINEAR_LIMIT = 0.01  # share of the largest magnitude up to which the axis is linear
 KERNEL_WIDTH = 0.05  # standard deviation on that axis

@@ -18,6 +18,7 @@ from plasticity.statistics.resampling import SIGNIFICANCE_LEVEL
 CATEGORY = "3 Associations"
 TITLE = "lead and lag"
 TABLES = ("lead_lag",)
+SETTINGS_PER_PAGE = 4
 OUTCOME = "final_error_gap"
 GRANGER_TESTS = {
     "measure_first": (">", "the measure helps to predict the gap"),
