@@ -30,6 +30,8 @@ EVENTS = "events"
 LEADS = "leads"
 LANES = 0.7  # share of a line that the dots of its runs fill
 LINE_HEIGHT = 0.14  # inches
+GAP_MARKER = "s"
+MEASURE_MARKER = "o"
 
 
 def draw(
@@ -105,11 +107,12 @@ def _draw_events(
     axis: Axes, data: xr.Dataset, drawn: Sequence[str], measures: Sequence[str], style: Style
 ) -> None:
     """Draw the task at which each run changes: the gap in the first line, then each measure."""
-    _draw_runs(axis, event_times(data, drawn[0])[1], 0, style.warning, "gap in a run")
+    of_gap = event_times(data, drawn[0])[1]
+    _draw_runs(axis, of_gap, 0, GAP_MARKER, style.warning, "gap in a run")
     for measure in drawn:
         of_measure, _ = event_times(data, measure)
         line = 1 + measures.index(measure)
-        _draw_runs(axis, of_measure, line, style.quiet, "measure in a run")
+        _draw_runs(axis, of_measure, line, MEASURE_MARKER, style.quiet, "measure in a run")
     axis.set_xlim(-0.5, data.sizes["task"] - 0.5)
 
 
@@ -126,7 +129,8 @@ def _draw_leads(
     for measure in drawn:
         of_measure, of_gap = event_times(data, measure)
         line = measures.index(measure)
-        _draw_runs(axis, of_gap - of_measure, line, style.quiet, "measure in a run")
+        leads = of_gap - of_measure
+        _draw_runs(axis, leads, line, MEASURE_MARKER, style.quiet, "measure in a run")
         row = table.loc[measure]
         axis.plot([row["low"], row["high"]], [line, line], color="black", linewidth=0.9)
         label = "mean over runs, 95 % interval"
@@ -135,10 +139,12 @@ def _draw_leads(
     axis.set_xlim(-largest, largest)
 
 
-def _draw_runs(axis: Axes, times: np.ndarray, line: int, colour: str, label: str) -> None:
+def _draw_runs(
+    axis: Axes, times: np.ndarray, line: int, marker: str, colour: str, label: str
+) -> None:
     """Draw a dot per run, each a little below the one before, so that equal times are seen."""
     offsets = LANES * ((np.arange(len(times)) + 0.5) / len(times) - 0.5)
-    axis.plot(times, line + offsets, "o", color=colour, markersize=1.8, label=label)
+    axis.plot(times, line + offsets, marker, color=colour, markersize=1.8, label=label)
 
 
 def _write_notes(axis: Axes, notes: pd.Series, names: Sequence[str], style: Style) -> None:
