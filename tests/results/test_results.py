@@ -321,6 +321,13 @@ def test_row_without_a_number_has_a_note(table):
         assert (notes != "").all(), "a number is missing, and no note says why"
 
 
+def test_missing_number_has_the_note_of_its_column(table):
+    for note_name in table.columns[table.columns.str.endswith("_note")]:
+        name = note_name.removesuffix("_note")
+        notes = table[note_name][table[name].isna()]
+        assert (notes != "").all(), f"{name} is missing without a note"
+
+
 def test_adjusted_p_is_not_below_p_and_missing_together_with_it(table):
     if "p_adjusted" not in table:
         return

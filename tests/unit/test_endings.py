@@ -14,12 +14,12 @@ START = """\
 2026-01-01 00:00:00,000 INFO python 3.11.7, host vm, slurm job none on node none
 """
 STATEMENTS = """\
-about,measure,setting,statement
-loss,,a,"a: the error is 0.8, and that of a fresh network 0.8: plasticity is kept."
-loss,,b,"b: the error is 0.9, and that of a fresh network 0.8: plasticity is lost."
-scatter,rank,a,a: ρ = -0.25.
-consistency,rank,,rank: in 2 of 2 settings.
-hypotheses,,,H1 is supported.
+about,measure,setting,rank,statement
+loss,,a,,a: the error is 0.8.
+hypotheses,,,10,H1 is supported.
+interventions,rank,,3,"Among copies, τ is -0.5."
+outcomes,,,1,Plasticity is lost in 1 of 2 settings.
+counterexamples,rank,,2,The rank falls.
 """
 # By name: what the last attempt printed, and words of the advice
 ENDINGS = {
@@ -47,9 +47,9 @@ def test_finished_run_names_its_report_three_results_and_the_next_commands(resul
     lines = endings.success(results, "mnist").splitlines()
     assert lines[0] == f"The study is complete. Its report: {results / 'report.html'}"
     assert lines[1:4] == [
-        "- b: the error is 0.9, and that of a fresh network 0.8: plasticity is lost.",
-        "- H1 is supported.",
-        "- a: ρ = -0.25.",
+        "- Plasticity is lost in 1 of 2 settings.",
+        "- The rank falls.",
+        "- Among copies, τ is -0.5.",
     ]
     commands = "\n".join(lines[4:])
     assert "make explore STUDY=mnist " in commands
@@ -57,12 +57,10 @@ def test_finished_run_names_its_report_three_results_and_the_next_commands(resul
     assert "STUDY" not in endings.success(results, "")
 
 
-def test_study_with_one_topic_shows_three_of_its_sentences(results):
-    rows = STATEMENTS.splitlines()[:3]
+def test_sentences_that_are_not_on_the_first_page_are_not_printed(results):
     table = results / "tables/statements.csv"
-    table.write_text("\n".join([*rows, "loss,,c,c: is unclear.", "loss,,d,d"]), encoding="utf-8")
-    sentences = endings.main_sentences(table)
-    assert [sentence[0] for sentence in sentences] == ["b", "a", "c"]
+    table.write_text("\n".join(STATEMENTS.splitlines()[:3]), encoding="utf-8")
+    assert endings.main_sentences(table) == ["H1 is supported."]
 
 
 @pytest.mark.parametrize("name", ENDINGS)

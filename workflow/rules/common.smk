@@ -70,6 +70,7 @@ TABLES = [
     "arms",
     "prediction",
     "early_warning",
+    "explanations",
     "redundancy",
     "treatments",
     "interventions",
@@ -93,6 +94,7 @@ PAGES = {
         "cost": "what each stage took",
     },
     "explanations": {
+        "explanations": "all explanations, compared by the same numbers",
         "consistency": "each explanation over settings",
         "population": "which explanation changes most where most plasticity is lost",
         "counterexamples": "where an explanation fails",

@@ -5,6 +5,7 @@ from plasticity.job import Job, start
 
 
 def main(job: Job) -> None:
+    from plasticity.config.titles import setting_titles
     from plasticity.report import captions, page
     from plasticity.statistics.table_files import read_table
 
@@ -21,10 +22,14 @@ def main(job: Job) -> None:
         )
         for table, caption in zip(job.paths["tables"], job.paths["captions"], strict=True)
     ]
+    settings = config["settings"]
+    chosen = {name: own["title"] for name, own in settings.items() if "title" in own}
     title = f"Study {config['study']}: {job.settings['page']}"
     path = job.path("page")
     with atomic_write(path) as part, explain_write_errors(path):
-        part.write_text(page.page(title, sections), encoding="utf-8")
+        part.write_text(
+            page.page(title, sections, setting_titles(settings, chosen)), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -153,8 +153,8 @@ def test_page_shows_every_table_with_its_caption():
         pages.Section(name, f"of {name}", f"<p>Caption of {name}.</p>", table)
         for name in ("one", "two")
     ]
-    page = pages.page("Study <a>", sections)
-    assert page == pages.page("Study <a>", sections)
+    page = pages.page("Study <a>", sections, {})
+    assert page == pages.page("Study <a>", sections, {})
     assert "<h1>Study &lt;a&gt;</h1>" in page
     for name in ("one", "two"):
         assert f'<section id="{name}">' in page
@@ -177,6 +177,6 @@ def test_page_of_long_tables_fits_into_an_address():
     )
     caption = "<p>" + "words " * 400 + "</p>"
     sections = [pages.Section(f"t{k}", "", caption, long_table) for k in range(6)]
-    page = pages.page("Study", sections)
+    page = pages.page("Study", sections, {})
     assert len(page) * 4 / 3 < 2**21
     assert "downsampled" in page, "the page says that it does not show all rows"

@@ -57,9 +57,6 @@ def test_stated_budgets_are_the_shares_of_the_published_budgets():
     stated = {name: float(share) for name, share in comments}
     assert len(stated) > 6
     assert stated == pytest.approx({name: shares[name] for name in stated}, abs=0.05)
-    expected = f"{min(shares.values()):.1g} to {max(shares.values()):.1g} %"
-    assert expected in " ".join(evidence.page().split())
-    assert expected in " ".join(evidence.readme_result().split())
 
 
 def test_counts_in_readme_agree_with_the_plug_in_folders():

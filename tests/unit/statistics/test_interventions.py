@@ -394,6 +394,12 @@ def test_interventions_change_no_other_table():
         elif name == "statements":
             sentences = set(with_treatments[name]["statement"])
             assert set(table["statement"]) < sentences
+        elif name == "explanations":
+            about_copies = table.columns[table.columns.str.contains("tau|worst")]
+            others = table.columns.difference(about_copies)
+            assert table[others].equals(with_treatments[name][others])
+            assert table["tau"].isna().all()
+            assert with_treatments[name]["tau"].notna().any()
         else:
             assert table.equals(with_treatments[name]), name
 

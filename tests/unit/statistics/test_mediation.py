@@ -44,6 +44,16 @@ def test_all_of_the_effect_goes_through_the_only_cause():
     np.testing.assert_allclose(rows["share_low"].dropna(), 1)
 
 
+def test_table_has_the_final_error_and_the_measures_with_a_claim():
+    arrays = arrays_of()
+    table = mediation.mediation([arrays], DRAWS)
+    assert "fisher_top_eigenvalue" in arrays.measures
+    assert set(table["measure"]) == set(arrays.measures) - {"fisher_top_eigenvalue"}
+    assert set(table["outcome"]) == {"final_error"}
+    keys = ["setting", "arm", "task", "treatment", "measure"]
+    assert not table.duplicated(keys).any(), "one block of each measure"
+
+
 def test_direct_effect_of_one_treatment_is_found():
     arrays = arrays_of()
     direct = np.where(np.array(arrays.copies) == "rescale_norms", -0.2, 0.0)

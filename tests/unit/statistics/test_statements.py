@@ -36,6 +36,28 @@ def test_population_without_an_interval_says_so():
     assert "(no interval, adjusted p = 0.0012)" in row["statement"]
 
 
+def test_counterexamples_are_stated_without_baselines_where_the_fate_of_an_arm_is_known():
+    rows = [
+        ("weight_norm", "none", "lost, and the measure is still", True),
+        ("weight_norm", "l2", "kept, and nothing against the claim", False),
+        ("weight_norm", "redo", "unclear", False),
+        ("weight_norm", "fresh", "kept, and the measure moves as claimed", True),
+        ("feature_rank", "none", "unclear", False),
+    ]
+    table = pd.DataFrame(rows, columns=["measure", "arm", "verdict", "counterexample"])
+    (row,) = statements._counterexamples(table)
+    assert row["statement"] == (
+        "weight norm: 1 counter-example among 1 arms that lose plasticity, 0 among 1 that keep it; "
+        "of 1 it is unclear."
+    )
+
+
+def test_consistency_of_a_constant_measure_is_not_stated():
+    row = {"measure": "dead_fraction", "outcome": "final_error_gap", "association": "within_run"}
+    table = pd.DataFrame([row | {"settings": 0, "note": "constant"}])
+    assert list(statements._consistency(table)) == []
+
+
 def ranked(statistic="auc_left_out", **values):
     """Make a row of the table `prediction` over the settings that lose plasticity."""
     row = {

@@ -453,6 +453,26 @@ def test_hypothesis_without_a_block_uses_the_preferred_variant():
     assert declared["evaluation_point"].tolist() == ["next"]
 
 
+def test_null_models_have_only_rows_that_are_read_and_keep_their_adjusted_p(monkeypatch):
+    data = random_dataset(seeds=12)
+    hypothesis = H1 | {"measure": "feature_rank", "outcome": "online_error", "block": "hidden_1"}
+    cut = build(data, hypotheses=[hypothesis | {"evaluation_point": "previous"}])
+    monkeypatch.setattr(hypotheses, "_without_unread_rows", lambda null_rows, declared: null_rows)
+    complete = build(data, hypotheses=[hypothesis | {"evaluation_point": "previous"}])
+    rows = cut["null_models"]
+    declared = rows["family"] == "confirmatory"
+    assert rows.loc[declared, "outcome"].tolist() == ["online_error"]
+    others = rows[~declared]
+    assert set(others["outcome"]) == {"final_error", "final_error_gap"}
+    assert not others.duplicated(["arm", "outcome", "measure", "null_model"]).any()
+    assert set(others.loc[others["measure"] == "weight_norm", "block"]) == {"all"}
+    assert set(others.loc[others["measure"] == "feature_rank", "evaluation_point"]) == {"next"}
+    assert len(rows) < len(complete["null_models"]) / 2
+    pd.testing.assert_frame_equal(rows, complete["null_models"].loc[rows.index])
+    pd.testing.assert_frame_equal(cut["associations"], complete["associations"])
+    pd.testing.assert_frame_equal(cut["hypotheses"], complete["hypotheses"])
+
+
 def test_hypothesis_about_an_unmeasured_quantity_is_refused_by_name(data):
     with pytest.raises(StudyError, match=r"hypothesis H1 .* matches nothing that was measured"):
         build(data, hypotheses=[H1 | {"measure": "wieght_norm"}])
@@ -512,7 +532,7 @@ def test_strongest_null_is_the_beaten_one_with_the_weakest_assumptions():
 
 def test_statements_contain_numbers_of_the_tables(all_tables):
     statements = all_tables["statements"]
-    topics = {"consistency", "counterexamples", "lead_lag", "comparisons"}
+    topics = {"outcomes", "consistency", "lead_lag", "comparisons"}
     assert topics <= set(statements["about"])
     row = only_row(
         all_tables["comparisons"],

@@ -8,9 +8,6 @@ from pathlib import Path
 
 WIDTH = 100
 SENTENCES = 3
-# what the sentences are about, the most important first
-TOPICS = ("loss", "hypotheses", "interventions", "scatter", "counterexamples", "consistency")
-LOST = "plasticity is lost."  # ends the most important sentence about a setting
 SHOWN_LINES = 8
 
 START = re.compile(r" INFO python \S+, host ")  # a log has this line at the start of each attempt
@@ -42,18 +39,11 @@ def success(results: Path, study: str) -> str:
 
 
 def main_sentences(statements: Path) -> list[str]:
-    """Read the most important sentences of the table of statements, each about another topic."""
+    """Read the most important sentences of the table of statements."""
     with statements.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    sentences = []
-    for topic in TOPICS:
-        about = [row["statement"] for row in rows if row["about"] == topic]
-        # the sort is stable, so the first setting that lost plasticity comes first
-        about.sort(key=lambda sentence: topic == "loss" and not sentence.endswith(LOST))
-        sentences += about[:1]
-    # a study with few topics has more sentences about the first one
-    sentences += [row["statement"] for row in rows if row["statement"] not in sentences]
-    return sentences[:SENTENCES]
+        rows = [row for row in csv.DictReader(file) if row["rank"]]
+    rows.sort(key=lambda row: float(row["rank"]))
+    return [row["statement"] for row in rows[:SENTENCES]]
 
 
 def failure(job: str, log: Path, slurm_log: Path | None = None) -> str:

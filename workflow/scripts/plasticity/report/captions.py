@@ -13,10 +13,8 @@ import jinja2
 import pandas as pd
 from docutils.core import publish_parts
 
-from plasticity.config import quantities, registry
+from plasticity.config import registry
 
-# what the sentences on the first page are about, in this order
-FIRST_PAGE = ("loss", "interventions", "hypotheses", "counterexamples", "consistency")
 LISTED_BUDGETS = 3  # if settings have more budgets than this, the table of settings lists them
 
 
@@ -29,31 +27,19 @@ def quoted(config: Mapping[str, Any], statements: pd.DataFrame) -> dict[str, str
 
     Returns:
         Texts in reStructuredText by name: for each table and figure a list of its sentences,
-        ``result`` (the sentences of the first page), ``budget``, ``band`` and ``operators``.
+        ``result`` (the sentences of the first page, which no other list repeats), ``budget``,
+        ``band`` and ``operators``.
     """
+    is_ranked = statements["rank"].notna()
     texts = {
         str(about): _bullet_list(rows["statement"])
-        for about, rows in statements.groupby("about", sort=False)
+        for about, rows in statements[~is_ranked].groupby("about", sort=False)
     }
-    texts["result"] = _bullet_list(_first_page_sentences(statements))
+    texts["result"] = _bullet_list(statements[is_ranked].sort_values("rank")["statement"])
     texts["budget"] = budget(config)
     texts["band"] = band(config)
     texts["operators"] = operators(config)
     return texts
-
-
-def _first_page_sentences(statements: pd.DataFrame) -> pd.Series:
-    """Select the sentences of the first page, in its order."""
-    sections = []
-    for about in FIRST_PAGE:
-        rows = statements[statements["about"] == about]
-        if about == "counterexamples":
-            is_chosen = rows["measure"].map(lambda name: quantities.describe(name).on_first_page)
-            rows = rows[is_chosen.astype(bool)]
-        elif about in ("consistency", "interventions"):
-            rows = rows[rows["measure"].map(quantities.is_rank).astype(bool)]
-        sections.append(rows["statement"])
-    return pd.concat(sections)
 
 
 def versions(trained_with: Sequence[Mapping[str, str]], drawn_with: Mapping[str, str]) -> str:

@@ -21,6 +21,7 @@ from plasticity.config import titles as config_titles
 from plasticity.config.models import BASELINE
 from plasticity.config.quantities import MAIN_OPERATOR, RANKS
 from plasticity.report.style import Style
+from plasticity.statistics import setting_arrays
 from plasticity.statistics.resampling import t_interval
 
 Panels = dict[tuple[str, str], Axes]  # by row and column
@@ -382,11 +383,7 @@ def titles(datasets: Mapping[str, xr.Dataset]) -> dict[str, str]:
 
 def setting_titles(datasets: Mapping[str, xr.Dataset]) -> dict[str, str]:
     """Return the title of each setting in one line, from the config that its dataset stores."""
-    stored = {name: json.loads(data.attrs.get("settings", "{}")) for name, data in datasets.items()}
-    described = {name: values["setting"] for name, values in stored.items() if "setting" in values}
-    chosen = {name: values["title"] for name, values in stored.items() if "title" in values}
-    known = config_titles.setting_titles(described, chosen)
-    return {name: known.get(name, name.replace("_", " ")) for name in datasets}
+    return setting_arrays.setting_titles(datasets)
 
 
 def short(arm: str) -> str:

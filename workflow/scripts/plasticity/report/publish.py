@@ -27,7 +27,7 @@ from plasticity.storage import netcdf
 PROVENANCE = "made.json"
 # large tables, of which only the arm without an intervention is published
 TABLES_OF_ONE_ARM = ("associations", "lead_lag", "measures")
-# larger than all other tables together; the associations name the strongest null model beaten
+# the associations name the strongest null model that each of them beats
 UNPUBLISHED_TABLE = "null_models"
 # variables of all arms, in addition to the rank of the main operator
 VARIABLES_OF_ALL_ARMS = ("final_error", "fresh_final_error")

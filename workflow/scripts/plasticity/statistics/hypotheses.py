@@ -23,6 +23,8 @@ from plasticity.statistics.null_models import NULL_MODELS
 from plasticity.statistics.resampling import SIGNIFICANCE_LEVEL
 from plasticity.statistics.setting_arrays import preferred_variants
 
+# Outcomes whose null models are in the table. Those of others are only there if they are declared.
+REPORTED_OUTCOMES = ("final_error", "final_error_gap")
 EXPLORATORY = "exploratory"
 MIN_POWER = 0.5  # a test with less power misses a relevant effect more often than it finds it
 # Tables with tests, and the column that tells kinds of tests apart.
@@ -93,7 +95,9 @@ def adjust_p_values(
     Returns:
         The same tables with the columns ``p_adjusted`` and ``family``. `associations` also has
         ``strongest_null_model``, the null model with the weakest assumptions among those that the
-        association beats. A further table, `hypotheses`, has one row per hypothesis and setting.
+        association beats. `null_models` has fewer rows, see `_without_unread_rows`; all its tests
+        count for the adjustment. A further table, `hypotheses`, has one row per hypothesis and
+        setting.
         Its ``verdict`` is `supported`, `contradicted` (significant in the other direction),
         `no effect larger than` the margin, `could not have been found` (power below `MIN_POWER`),
         `undecided`, or the reason why there is no test.
@@ -111,6 +115,7 @@ def adjust_p_values(
     tables["associations"]["strongest_null_model"] = _strongest_null_models(
         tables["associations"], tables["null_models"]
     )
+    tables["null_models"] = _without_unread_rows(tables["null_models"], declared)
     rows = []
     for test in declared:
         tested_row = tables[test.hypothesis.table].loc[test.index]
@@ -178,6 +183,24 @@ def _matching_rows(hypothesis: Hypothesis, table: pd.DataFrame) -> list[int]:
             "measured. Correct it in statistics.hypotheses."
         )
     return [int(index) for index in rows.index]
+
+
+def _without_unread_rows(null_rows: pd.DataFrame, declared: Sequence[DeclaredTest]) -> pd.DataFrame:
+    """Leave out the null models that no reader needs: they are nine tenths of the table.
+
+    Args:
+        null_rows: the table of null models.
+        declared: tests of hypotheses.
+
+    Returns:
+        The rows of `REPORTED_OUTCOMES` with the preferred variant of each measure, and those that
+        test a hypothesis. They keep their labels and their order.
+    """
+    reported = null_rows[null_rows["outcome"].isin(REPORTED_OUTCOMES)]
+    keys = ["setting", "arm", "outcome", "measure", "null_model"]
+    labels = set(preferred_variants(reported, keys).index)
+    labels |= {test.index for test in declared if test.hypothesis.table == "null_models"}
+    return null_rows.loc[sorted(labels)]
 
 
 def _hypothesis_row(hypothesis: Hypothesis, test: pd.Series, config: Statistics) -> Row:

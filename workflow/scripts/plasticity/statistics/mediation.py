@@ -16,12 +16,14 @@ So a share of 1 is what a mediator would give, and no proof that the measure is 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from plasticity.config.models import UNTREATED
+from plasticity.config.quantities import describe
 from plasticity.statistics.resampling import TAILS, Draws
 from plasticity.statistics.treated_arrays import (
     MIN_COPIES,
@@ -31,6 +33,7 @@ from plasticity.statistics.treated_arrays import (
 )
 from plasticity.statistics.treatment_effects import copy_columns, copy_notes, join_tables, row_index
 
+OUTCOME = "final_error"
 NO_SLOPE = "no slope: the other copies are too few, or their measure is constant"
 PARTS = ("total", "direct", "indirect")
 COLUMNS = [
@@ -58,17 +61,34 @@ def mediation(settings: Sequence[TreatedArrays], draws: Draws) -> pd.DataFrame:
         draws: of seeds.
 
     Returns:
-        One row per setting, arm, task, treatment, measure and outcome. ``total``, ``direct`` and
-        ``indirect`` are means over seeds with intervals. ``share`` is the mean indirect effect over
+        One row per setting, arm, task, treatment with its dose, and measure that has a claim: a
+        mediator is an explanation. The outcome is the final error. ``block`` is that of the whole
+        network, or of the last layer that has the measure. ``total``, ``direct`` and ``indirect``
+        are means over seeds with intervals. ``share`` is the mean indirect effect over
         the mean total effect, with Fieller's interval. It is only given if the interval of the
         total effect excludes 0.
     """
     tables = []
-    for arrays in settings:
+    for all_arrays in settings:
+        arrays = _explanations_of_the_error(all_arrays)
         if arrays.measures and arrays.outcomes:
             table = _rows_of_setting(arrays, draws)
             tables.append(table[table["treatment"] != UNTREATED])
     return join_tables(tables, COLUMNS)
+
+
+def _explanations_of_the_error(arrays: TreatedArrays) -> TreatedArrays:
+    """Keep the measures that have a claim, and the final error."""
+    measures = [index for index, name in enumerate(arrays.measures) if describe(name).claimed_sign]
+    outcomes = [index for index, name in enumerate(arrays.outcomes) if name == OUTCOME]
+    return replace(
+        arrays,
+        measures=[arrays.measures[index] for index in measures],
+        blocks=[arrays.blocks[index] for index in measures],
+        x=arrays.x[measures],
+        outcomes=[OUTCOME for _ in outcomes],
+        y=arrays.y[outcomes],
+    )
 
 
 def _rows_of_setting(arrays: TreatedArrays, draws: Draws) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
+from plasticity.config import titles
 from plasticity.config.models import is_baseline
 from plasticity.config.quantities import OUTCOMES, describe, preference, split_operator
 from plasticity.statistics.resampling import TAILS
@@ -250,6 +251,15 @@ def _problem_of(data: xr.Dataset) -> str:
     if "setting" not in settings:
         return ""
     return json.dumps(settings["setting"]["problem"], sort_keys=True)
+
+
+def setting_titles(datasets: Mapping[str, xr.Dataset]) -> dict[str, str]:
+    """Return the title of each setting in one line, from the config that its dataset stores."""
+    stored = {name: json.loads(data.attrs.get("settings", "{}")) for name, data in datasets.items()}
+    described = {name: values["setting"] for name, values in stored.items() if "setting" in values}
+    chosen = {name: values["title"] for name, values in stored.items() if "title" in values}
+    known = titles.setting_titles(described, chosen)
+    return {name: known.get(name, name.replace("_", " ")) for name in datasets}
 
 
 def mask_indices(mask: bytes) -> np.ndarray:

@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from plasticity.config.models import BASELINE
+from plasticity.config.models import BASELINE, is_baseline
 from plasticity.config.quantities import EXPLANATION, describe, split_operator
+from plasticity.statistics import first_page
+from plasticity.statistics.explanations import judged_arms
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.null_models import MEANINGS
 from plasticity.statistics.resampling import SIGNIFICANCE_LEVEL
+from plasticity.statistics.wording import OUTCOME, interval_words, p_words, select, words
 
-OUTCOME = "final_error_gap"  # the outcome of most sentences
 INTERVENED_OUTCOME = "final_error"  # copies of a checkpoint learn one task, so they have no gap
 QUESTIONS = {
     "measure_first": "past values of the measure help to predict the outcome",
@@ -23,23 +25,29 @@ VERDICTS = {
     "unclear": "whether plasticity is lost is unclear",
 }
 NO_VERDICT = "too little to tell whether plasticity is lost"
-COLUMNS = ["about", "measure", "setting", "statement"]
-Statement = dict[str, str]
+COLUMNS = ["about", "measure", "setting", "rank", "statement"]
+Statement = dict[str, object]
 
 
-def statements(tables: Mapping[str, pd.DataFrame], primary: str) -> pd.DataFrame:
+def statements(
+    tables: Mapping[str, pd.DataFrame], primary: str, titles: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """State the results of all tables in sentences.
 
     Args:
         tables: all other tables, with adjusted p values.
         primary: the measure that stands for curvature.
+        titles: of settings, by name, for the sentences of the first page.
 
     Returns:
         One row per sentence: the table or figure that it is ``about``, the measure and the setting
-        (empty if it is about several), and the ``statement``.
+        (empty if it is about several), its ``rank`` on the first page of the report (1 is the most
+        important, NaN for sentences that are not there), and the ``statement``.
     """
+    ranked = first_page.sentences(tables, primary, titles or {})
     rows = [
-        *_losses(tables["outcomes"], tables["counterexamples"]),
+        *({"rank": rank, "setting": "", **row} for rank, row in enumerate(ranked, 1)),
+        *_losses(tables["outcomes"], tables["counterexamples"], primary),
         *_scatter(tables["associations"], primary),
         *_consistency(tables["consistency"]),
         *_counterexamples(tables["counterexamples"]),
@@ -55,34 +63,18 @@ def statements(tables: Mapping[str, pd.DataFrame], primary: str) -> pd.DataFrame
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def words(name: str) -> str:
-    """Write the name of a measure or an outcome as words."""
-    return "gap to a fresh network" if name == OUTCOME else name.replace("_", " ")
-
-
-def _interval_words(row: pd.Series) -> str:
-    """Write the interval of a row as words."""
-    if not np.isfinite(row["low"]):
-        return "no interval"
-    return f"95 % interval {row['low']:.2f} to {row['high']:.2f}"
-
-
-def _select(table: pd.DataFrame, keys: Mapping[str, str]) -> pd.DataFrame:
-    """Select the rows whose columns have the given values."""
-    return table[(table[list(keys)] == pd.Series(keys)).all(axis=1)]
-
-
 def _statement(about: str, statement: str, measure: str = "", setting: str = "") -> Statement:
     """Build a row of the table."""
     return {"about": about, "measure": measure, "setting": setting, "statement": statement}
 
 
-def _losses(outcomes: pd.DataFrame, counterexamples: pd.DataFrame) -> Iterator[Statement]:
+def _losses(
+    outcomes: pd.DataFrame, counterexamples: pd.DataFrame, primary: str
+) -> Iterator[Statement]:
     """State for each setting how the error without an intervention changes."""
     final_errors = outcomes[outcomes["outcome"] == "final_error"]
     means = final_errors.set_index(["setting", "arm", "stage"])
-    of_arm = counterexamples[counterexamples["arm"] == EXPLAINED_ARM]
-    verdicts = of_arm.drop_duplicates("setting").set_index("setting")["verdict"]
+    verdicts = first_page.fates(counterexamples, primary)
     settings = dict.fromkeys(setting for setting, arm, _ in means.index if arm == EXPLAINED_ARM)
     for setting in settings:
         early = means.loc[(setting, EXPLAINED_ARM, "early")]
@@ -93,11 +85,11 @@ def _losses(outcomes: pd.DataFrame, counterexamples: pd.DataFrame) -> Iterator[S
                 f"{setting}: no seed without an intervention came to the end ({late['note']})."
             )
         else:
-            verdict = str(verdicts.get(setting, "")).partition(",")[0]
+            verdict = verdicts.get((setting, EXPLAINED_ARM), "")
             sentence = (
                 f"{setting}: without an intervention the final error is {early['mean']:.3f} "
                 f"on early tasks and {late['mean']:.3f} on late ones "
-                f"({_interval_words(late)}), where that of a fresh network is "
+                f"({interval_words(late)}), where that of a fresh network is "
                 f"{fresh['mean']:.3f}: {VERDICTS.get(verdict, NO_VERDICT)}."
             )
         yield _statement("loss", sentence, setting=setting)
@@ -112,13 +104,13 @@ def _scatter(associations: pd.DataFrame, primary: str) -> Iterator[Statement]:
         **EXPLANATION,
         "outcome": "final_error",
     }
-    for _, row in _select(associations, keys).iterrows():
+    for _, row in select(associations, keys).iterrows():
         setting = row["setting"]
         if np.isnan(row["estimate"]):
             sentence = f"{setting}: no correlation ({row['note']})."
         else:
             sentence = (
-                f"{setting}: ρ = {row['estimate']:.2f} ({_interval_words(row)}, "
+                f"{setting}: ρ = {row['estimate']:.2f} ({interval_words(row)}, "
                 f"{row['seeds']} seeds); {_null_model_words(row['strongest_null_model'])}."
             )
         yield _statement("scatter", sentence, row["measure"], setting)
@@ -136,16 +128,15 @@ def _null_model_words(strongest_null_model: str) -> str:
 def _consistency(consistency: pd.DataFrame) -> Iterator[Statement]:
     """State for each explanation how far settings agree."""
     keys = {"outcome": OUTCOME, "association": "within_run"}
-    for _, row in _select(consistency, keys).iterrows():
+    for _, row in select(consistency, keys).iterrows():
         measure = row["measure"]
-        if row["settings"]:
-            sentence = (
-                f"{words(measure)} and {words(OUTCOME)}, within runs: {_agreement_words(row)}"
-                f"{_meta_analysis_words(row)}; worst: {row['worst_setting']} "
-                f"({row['worst_estimate']:.2f})."
-            )
-        else:
-            sentence = f"{words(measure)}: no correlation in any setting ({row['note']})."
+        if not row["settings"]:
+            continue
+        sentence = (
+            f"{words(measure)} and {words(OUTCOME)}, within runs: {_agreement_words(row)}"
+            f"{_meta_analysis_words(row)}; worst: {row['worst_setting']} "
+            f"({row['worst_estimate']:.2f})."
+        )
         yield _statement("consistency", sentence, measure)
 
 
@@ -172,37 +163,40 @@ def _meta_analysis_words(row: pd.Series) -> str:
         low, high = row["prediction_low"], row["prediction_high"]
         prediction = f", for the next problem {low:.2f} to {high:.2f}"
     return (
-        f"; over {row['problems']} problems ρ = {row['estimate']:.2f} ({_interval_words(row)}, "
+        f"; over {row['problems']} problems ρ = {row['estimate']:.2f} ({interval_words(row)}, "
         f"I² = {100 * row['i_squared']:.0f} %{prediction})"
     )
 
 
 def _counterexamples(counterexamples: pd.DataFrame) -> Iterator[Statement]:
-    """State for each explanation how many counterexamples there are."""
+    """State for each explanation how many arms contradict it, if it is known of any arm."""
     for measure, rows in counterexamples.groupby("measure", sort=False):
-        is_lost = rows["verdict"].str.startswith("lost")
-        is_kept = rows["verdict"].str.startswith("kept")
-        is_against = rows["counterexample"]
+        judged = judged_arms(rows)
+        if not len(judged):
+            continue
+        is_lost = judged["verdict"].str.startswith("lost")
+        is_against = judged["counterexample"]
+        arms = rows.loc[~rows["arm"].map(is_baseline)]
         count = int((is_lost & is_against).sum())
         plural = "" if count == 1 else "s"
         sentence = (
             f"{words(str(measure))}: {count} counter-example{plural} "
             f"among {int(is_lost.sum())} arms that lose plasticity, "
-            f"{int((is_kept & is_against).sum())} among {int(is_kept.sum())} that keep it; "
-            f"of {int((~is_lost & ~is_kept).sum())} it is unclear."
+            f"{int((~is_lost & is_against).sum())} among {int((~is_lost).sum())} that keep it; "
+            f"of {len(arms) - len(judged)} it is unclear."
         )
         yield _statement("counterexamples", sentence, str(measure))
 
 
 def _population(population: pd.DataFrame) -> Iterator[Statement]:
     """State for each explanation whether it changes more where more plasticity is lost."""
-    rows = _select(population, {"statistic": "spearman"})
+    rows = select(population, {"statistic": "spearman"})
     for _, row in rows[rows["estimate"].notna()].iterrows():
         measure = row["measure"]
         sentence = (
             f"{words(measure)}: over {row['settings']} settings, the correlation of its change and "
             f"the change of the {words(OUTCOME)} is ρ = {row['estimate']:.2f} "
-            f"({_interval_words(row)}, adjusted p = {row['p_adjusted']:.3g})."
+            f"({interval_words(row)}, adjusted p = {row['p_adjusted']:.3g})."
         )
         yield _statement("population", sentence, measure)
 
@@ -210,7 +204,7 @@ def _population(population: pd.DataFrame) -> Iterator[Statement]:
 def _lead_lag(lead_lag: pd.DataFrame) -> Iterator[Statement]:
     """State in how many settings each measure helps to predict the outcome, or the reverse."""
     is_tested = lead_lag["estimate"].notna()
-    tested = _select(lead_lag[is_tested], {"arm": EXPLAINED_ARM, "outcome": OUTCOME})
+    tested = select(lead_lag[is_tested], {"arm": EXPLAINED_ARM, "outcome": OUTCOME})
     for measure, rows in tested.groupby("measure", sort=False):
         parts = []
         for question, meaning in QUESTIONS.items():
@@ -228,7 +222,7 @@ def _lead_lag(lead_lag: pd.DataFrame) -> Iterator[Statement]:
 
 def _prediction(prediction: pd.DataFrame) -> Iterator[Statement]:
     """State how well measures rank checkpoints, over the settings that lose plasticity."""
-    rows = _select(prediction, {"setting": "all: lost", "outcome": OUTCOME})
+    rows = select(prediction, {"setting": "all: lost", "outcome": OUTCOME})
     rows = rows[rows["estimate"].notna() & rows["statistic"].isin(["auc_left_out", "added"])]
     for _, row in rows.iterrows():
         measure = row["measure"]
@@ -244,7 +238,7 @@ def _prediction(prediction: pd.DataFrame) -> Iterator[Statement]:
                 f"to come with AUC {row['estimate']:.2f}"
             )
         *reasons, settings = row["note"].split("; ")
-        interval = ": ".join([_interval_words(row), *reasons])
+        interval = ": ".join([interval_words(row), *reasons])
         sentence = (
             f"{result}, its direction taken from other settings "
             f"({interval}; {settings} that lose plasticity, "
@@ -261,7 +255,7 @@ def _comparisons(comparisons: pd.DataFrame) -> Iterator[Statement]:
         "outcome": "final_error",
         "versus": EXPLAINED_ARM,
     }
-    rows = _select(comparisons, keys)
+    rows = select(comparisons, keys)
     for _, row in rows[rows["estimate"].notna()].iterrows():
         setting = row["setting"]
         place = "over all settings" if setting == "all" else setting
@@ -269,7 +263,7 @@ def _comparisons(comparisons: pd.DataFrame) -> Iterator[Statement]:
         test = f"adjusted p = {p:.3g}" if np.isfinite(p) else "not tested"
         sentence = (
             f"{place}: the final error of {row['arm']} is {row['estimate']:+.3f} compared with "
-            f"none, late ({_interval_words(row)}, {test})."
+            f"none, late ({interval_words(row)}, {test})."
         )
         yield _statement("comparisons", sentence, setting=setting)
 
@@ -277,7 +271,7 @@ def _comparisons(comparisons: pd.DataFrame) -> Iterator[Statement]:
 def _taus(interventions: pd.DataFrame) -> pd.DataFrame:
     """Select the correlations with the final error over treated copies, mean over tasks."""
     keys = {"outcome": INTERVENED_OUTCOME, "task": "all", "arm": EXPLAINED_ARM}
-    return _select(interventions, keys)
+    return select(interventions, keys)
 
 
 def _place(setting: str) -> str:
@@ -285,17 +279,11 @@ def _place(setting: str) -> str:
     return "over all settings" if setting == "all" else setting
 
 
-def _test_words(row: pd.Series) -> str:
-    """Write the adjusted p of a row as words."""
-    p = row["p_adjusted"]
-    return f"adjusted p = {p:.3g}" if np.isfinite(p) else "not tested"
-
-
 def _interventions(interventions: pd.DataFrame, primary: str) -> Iterator[Statement]:
     """State how well the primary rank orders the treated copies of a checkpoint."""
-    of_primary = _select(_taus(interventions), {"measure": primary})
-    others = _select(of_primary, {"statistic": "tau_without_harmful"}).set_index("setting")
-    for _, row in _select(of_primary, {"statistic": "tau"}).iterrows():
+    of_primary = select(_taus(interventions), {"measure": primary})
+    others = select(of_primary, {"statistic": "tau_without_harmful"}).set_index("setting")
+    for _, row in select(of_primary, {"statistic": "tau"}).iterrows():
         setting = row["setting"]
         if np.isnan(row["estimate"]):
             sentence = f"{setting}: no τ over treated copies ({row['note']})."
@@ -306,13 +294,13 @@ def _interventions(interventions: pd.DataFrame, primary: str) -> Iterator[Statem
             sentence = (
                 f"{_place(setting)}: among {row['treatments']} treated copies of a checkpoint, "
                 f"τ of {words(primary)} and {words(INTERVENED_OUTCOME)} after the task is "
-                f"{row['estimate']:.2f} ({_interval_words(row)}, {_test_words(row)}{worst})"
+                f"{row['estimate']:.2f} ({interval_words(row)}, {p_words(row)}{worst})"
             )
             if setting in others.index and np.isfinite(others.loc[setting, "estimate"]):
                 other = others.loc[setting]
                 sentence += (
                     f"; without harmful treatments it is {other['estimate']:.2f} "
-                    f"({_interval_words(other)}, {_test_words(other)})"
+                    f"({interval_words(other)}, {p_words(other)})"
                 )
             sentence += "."
         yield _statement("interventions", sentence, primary, setting)
@@ -321,7 +309,7 @@ def _interventions(interventions: pd.DataFrame, primary: str) -> Iterator[Statem
 def _rivals(interventions: pd.DataFrame, primary: str) -> Iterator[Statement]:
     """State for each setting which measure without an operator agrees most with its claim."""
     taus = _taus(interventions)
-    rivals = _select(taus, {"statistic": "tau"})
+    rivals = select(taus, {"statistic": "tau"})
     is_rival = [
         bool(describe(measure).claimed_sign) and not split_operator(measure)[0]
         for measure in rivals["measure"]
@@ -331,13 +319,13 @@ def _rivals(interventions: pd.DataFrame, primary: str) -> Iterator[Statement]:
     for setting, of_setting in agreement.groupby(rivals["setting"], sort=False):
         rival = rivals.loc[of_setting.idxmax()]
         keys = {"setting": str(setting), "measure": primary, "versus": rival["measure"]}
-        difference = _select(taus, {**keys, "statistic": "difference"})
+        difference = select(taus, {**keys, "statistic": "difference"})
         comparison = ""
         if len(difference) and np.isfinite(difference["estimate"].iloc[0]):
             row = difference.iloc[0]
             comparison = (
                 f"; the agreement of {words(primary)} minus this one is {row['estimate']:+.2f} "
-                f"({_interval_words(row)}, {_test_words(row)})"
+                f"({interval_words(row)}, {p_words(row)})"
             )
         sentence = (
             f"{_place(str(setting))}: of the measures without curvature, "
@@ -349,7 +337,7 @@ def _rivals(interventions: pd.DataFrame, primary: str) -> Iterator[Statement]:
 
 def _intervention_counterexamples(counterexamples: pd.DataFrame) -> Iterator[Statement]:
     """State for each measure how many treatments restore it or plasticity, but not the other."""
-    cases = _select(counterexamples, {"outcome": INTERVENED_OUTCOME})
+    cases = select(counterexamples, {"outcome": INTERVENED_OUTCOME})
     for measure, rows in cases.groupby("measure", sort=False):
         counts = rows["kind"].value_counts()
         both = int(counts.get("both", 0))

@@ -23,6 +23,10 @@ TEXT_COLUMNS = {
     "treatment_family",
     "outcome",
     "measure",
+    "auc_note",
+    "tau_note",
+    "counterexamples_note",
+    "warning_note",
 }
 
 

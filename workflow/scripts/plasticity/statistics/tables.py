@@ -11,6 +11,7 @@ from plasticity.statistics import (
     associations,
     comparisons,
     early_warning,
+    explanations,
     hypotheses,
     intervention_models,
     interventions,
@@ -24,7 +25,7 @@ from plasticity.statistics import (
     treatment_effects,
 )
 from plasticity.statistics.resampling import Draws
-from plasticity.statistics.setting_arrays import SettingArrays, problems_of
+from plasticity.statistics.setting_arrays import SettingArrays, problems_of, setting_titles
 from plasticity.statistics.treated_arrays import TreatedArrays, has_interventions
 
 
@@ -85,5 +86,6 @@ def build_tables(datasets: Mapping[str, xr.Dataset], config: Statistics) -> dict
             treated, draws, config.lost, config.moved
         ),
     }
-    tables["statements"] = statements.statements(tables, primary_measure)
+    tables["explanations"] = explanations.explanations(tables)
+    tables["statements"] = statements.statements(tables, primary_measure, setting_titles(datasets))
     return tables
