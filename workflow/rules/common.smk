@@ -34,7 +34,7 @@ from plasticity.config.study import BLOCK, as_json, block_seeds, finished_blocks
 from plasticity.data.data_root import check_data_root
 from plasticity.errors import StudyError
 from plasticity.provenance import audit, code_digest, launcher, param_file
-from plasticity.report import contents
+from plasticity.report import contents, pages
 
 # whether another workflow uses this one as a module, and whether it gives a config
 IS_MODULE = not workflow.modifier.is_main_snakefile()
@@ -325,9 +325,22 @@ def treated_in(wildcards):
     return [f"{ensemble.method}/{ensemble.seeds}" for ensemble in ensembles]
 
 
-def pages_of_figures():
-    """List the files of all figures, without their suffixes."""
-    return FIGURES
+def figure_pages(figure):
+    """List the pages of a figure as names of files without their suffixes."""
+    return pages.stems(figure, STUDY.drawn(figure))
+
+
+def figure_files():
+    """List the files of all figures."""
+    stems = [stem for figure in FIGURES for stem in figure_pages(figure)]
+    return targets("figures/{stem}.{format}", stem=stems, format=FORMATS)
+
+
+def label_of_page(figure, page):
+    """Return the label of a page of a figure in the report; pages are counted from 1."""
+    title = registry.constant("figures", figure, "TITLE")
+    count = len(figure_pages(figure))
+    return title if count == 1 else f"{title} ({page} of {count})"
 
 
 def tables_of_figure(figure):

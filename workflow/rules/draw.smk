@@ -1,7 +1,8 @@
-# figures: one rule per figure, so each is a target, and a change in its file redraws it alone
+# figures: one rule per figure, so each is a target, and a change in its file redraws it alone.
+# A figure with many settings has several pages.
 rule figures:
     input:
-        targets("figures/{figure}.{format}", figure=FIGURES, format=FORMATS),
+        figure_files(),
     localrule: True
 
 
@@ -16,14 +17,16 @@ for name in FIGURES:
             tables=tables_of_figure(name),
             style=STYLE,
         output:
-            report(
-                result(f"figures/{name}.svg"),
-                caption=f"../report/figure_{name}.rst",
-                category=registry.constant("figures", name, "CATEGORY"),
-                labels={"figure": registry.constant("figures", name, "TITLE")},
-            ),
-            result(f"figures/{name}.pdf"),
-            result(f"figures/{name}.png"),
+            [
+                report(
+                    result(f"figures/{stem}.svg"),
+                    caption=f"../report/figure_{name}.rst",
+                    category=registry.constant("figures", name, "CATEGORY"),
+                    labels={"figure": label_of_page(name, page)},
+                )
+                for page, stem in enumerate(figure_pages(name), 1)
+            ],
+            targets("figures/{stem}.{format}", stem=figure_pages(name), format=["pdf", "png"]),
         log:
             log_file(f"figures/{name}"),
         localrule: True

@@ -1,7 +1,7 @@
 # report.html: the result in sentences, figures with captions, and tables, in one file for reading
 rule report:
     input:
-        figures=targets("figures/{figure}.{format}", figure=pages_of_figures(), format=FORMATS),
+        figures=figure_files(),
         tables=targets("tables/{table}.csv", table=contents.TABLES),
         captions=CAPTIONS,
         datasets=targets("datasets/{setting}.nc", setting=STUDY.settings),

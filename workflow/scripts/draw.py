@@ -1,10 +1,11 @@
-"""Draw one figure from the study's datasets and tables, as SVG, PDF and PNG."""
+"""Draw all pages of one figure from the study's datasets and tables, as SVG, PDF and PNG."""
 
 from plasticity.job import Job, start
 
 
 def main(job: Job) -> None:
-    from plasticity.config import registry
+    from plasticity.report import pages
+    from plasticity.report.drawing import draw_pages
     from plasticity.report.style import Style, save
     from plasticity.statistics.table_files import read_table
     from plasticity.storage import netcdf
@@ -12,10 +13,12 @@ def main(job: Job) -> None:
     style = Style.read(job.path("style"))
     datasets = {path.stem: netcdf.open_dataset(path) for path in job.paths["datasets"]}
     tables = {path.stem: read_table(path) for path in job.paths["tables"]}
-    plugin = registry.load("figures", job.settings["figure"])
+    name = job.settings["figure"]
+    stems = pages.stems(name, list(datasets))
     with style.applied():
-        figure = plugin.draw(datasets, tables, style)
-        save(figure, job.paths["outputs"], job.label)
+        figures = draw_pages(name, datasets, tables, style)
+        for stem, figure in zip(stems, figures, strict=True):
+            save(figure, [path for path in job.paths["outputs"] if path.stem == stem], job.label)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import pandas as pd
 import pytest
 from matplotlib.testing.compare import compare_images
 from matplotlib.text import Text
+from scipy.stats import rankdata
 from tiers import slow_except
 
 from plasticity.config import quantities, registry
@@ -29,6 +30,7 @@ from plasticity.config.models import FAMILIES, Curvature, Statistics
 from plasticity.curvature import measure
 from plasticity.errors import StudyError
 from plasticity.report import panels
+from plasticity.report.drawing import draw_pages
 from plasticity.report.style import Style, as_line_options, lay_out, save
 from plasticity.statistics import (
     associations,
@@ -272,6 +274,15 @@ def draw(name, datasets, tables=None, style=STYLE):
     return figure
 
 
+def draw_all_pages(name, datasets, tables):
+    """Draw and lay out all pages of a figure; every warning is an error."""
+    with STYLE.applied():
+        figures = list(draw_pages(name, datasets, tables, STYLE))
+        for figure in figures:
+            lay_out(figure)
+    return figures
+
+
 @pytest.fixture(autouse=True)
 def _close_figures():
     yield
@@ -382,21 +393,66 @@ def visible_texts(figure):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_figure_stays_on_its_page_and_no_texts_overlap(name, study):
-    with STYLE.applied():  # ticks depend on the style
-        figure = draw(name, *study)
-        figure.canvas.draw()
-    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
-    assert (pixels < 128).any()
-    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
-        assert (edge == 255).all(), "something reaches over the edge of the page"
-    overlapping = [
-        (text, other_text)
-        for (text, extent), (other_text, other_extent) in itertools.combinations(
-            visible_texts(figure), 2
-        )
-        if extent.overlaps(other_extent)
-    ]
-    assert not overlapping
+    for figure in draw_all_pages(name, *study):
+        with STYLE.applied():  # ticks depend on the style
+            figure.canvas.draw()
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+        assert (pixels < 128).any()
+        for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+            assert (edge == 255).all(), "something reaches over the edge of the page"
+        overlapping = [
+            (text, other_text)
+            for (text, extent), (other_text, other_extent) in itertools.combinations(
+                visible_texts(figure), 2
+            )
+            if extent.overlaps(other_extent)
+        ]
+        assert not overlapping
+
+
+# Pages
+
+
+@functools.cache
+def many_settings(count):
+    """Make the datasets of this many settings; tests do not change them."""
+    return {f"mnist_labels_{k}": setting(k, ARMS[::2], seeds=2) for k in range(count)}
+
+
+@functools.cache
+def tables_of_many(count):
+    """Compute the tables of `many_settings`; tests do not change them."""
+    return tables_of(many_settings(count))
+
+
+@pytest.mark.parametrize(
+    ("name", "setting_count"),
+    slow_except(
+        [(name, 1) for name in NAMES] + [(name, 14) for name in ("spectra", "layers")],
+        itertools.product(NAMES, (1, 14)),
+    ),
+)
+def test_no_page_is_too_tall(name, setting_count):
+    needed = registry.constant("figures", name, "TABLES")
+    tables = tables_of_many(setting_count) if needed else {}
+    for figure in draw_all_pages(name, many_settings(setting_count), tables):
+        width, height = figure.get_size_inches()
+        assert height <= panels.MAX_HEIGHT * width * (1 + 1e-9)
+
+
+def test_title_of_a_setting_does_not_depend_on_its_page():
+    described = {
+        "problem": {"dataset": "mnist", "shift": "shuffle_labels"},
+        "network": {"kind": "mlp", "activation": "relu"},
+        "optimizer": {"kind": "adam"},
+    }
+    datasets = {
+        name: data.assign_attrs(settings=json.dumps({"setting": described}))
+        for name, data in many_settings(5).items()
+    }
+    figures = draw_all_pages("curvature", datasets, {})
+    titles = [figure.axes[0].get_title() for figure in figures]
+    assert titles == ["mnist labels 0", "mnist labels 4"], "not twice the same description"
 
 
 @pytest.mark.mpl_image_compare(
@@ -492,6 +548,15 @@ def test_panel_counts_the_seeds_that_did_not_diverge():
     np.testing.assert_allclose(lines(axis)["no intervention"].get_ydata(), expected, rtol=1e-6)
 
 
+def test_last_row_of_explanations_is_the_primary_rank_of_curvature():
+    data = setting()
+    axis = draw("explanations", {"a_b_relu": data}).axes[-1]
+    selected = data["fisher_effective_rank"].sel(arm="none", evaluation_point="next", block="all")
+    line = lines(axis)["no intervention"]
+    np.testing.assert_allclose(line.get_ydata(), selected.mean("seed"), rtol=1e-6)
+    assert axis.get_ylabel() == "Fisher\neffective rank"
+
+
 def test_feature_rank_is_that_of_the_last_hidden_layer_on_the_next_task():
     data = setting()
     axis = draw("explanations", {"a_b_relu": data}).axes[1]
@@ -529,16 +594,36 @@ def test_scatter_has_a_point_per_seed_and_task_and_the_verdict_of_the_table(tabl
     data = TWO_SETTINGS["digits_labels_tanh"].sel(arm="none")
     rank = data["fisher_effective_rank"].sel(evaluation_point="next", block="all")
     expected = np.column_stack([rank.values.ravel(), data["final_error"].values.ravel()])
-    points = np.asarray(axis.collections[0].get_offsets())
-    np.testing.assert_allclose(points, expected, rtol=1e-6)
+    later = np.asarray(axis.collections[0].get_offsets())
+    first = np.column_stack(lines(axis)["task 0: the untrained network"].get_data())
+    is_first = np.broadcast_to(data.task.values == 0, rank.shape).ravel()
+    np.testing.assert_allclose(later, expected[~is_first], rtol=1e-6)
+    np.testing.assert_allclose(first, expected[is_first], rtol=1e-6)
     row = (
         tables["associations"]
         .query("setting == 'digits_labels_tanh' and level == 'within_run' and arm == 'none'")
         .query("outcome == 'final_error' and measure == 'fisher_effective_rank'")
         .iloc[0]
     )
-    assert f"ρ = {row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" in axis.get_title()
-    assert axis.get_title().splitlines()[-1].startswith("beats")
+    correlation = f"ρ = {row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    texts = [text.get_text() for text in axis.texts]
+    assert correlation.replace("-", "−") in texts
+    assert {"may be a shared trend", "more than a shared trend"} & set(texts)
+
+
+@pytest.mark.parametrize(
+    ("rejected", "verdict"),
+    [
+        ("none", "may be a shared trend"),
+        ("", "too few seeds to tell"),
+        ("task", "more than a shared trend"),
+        ("mismatched", "more than a shared trend"),
+    ],
+)
+def test_scatter_says_whether_a_null_model_of_a_shared_trend_is_rejected(tables, rejected, verdict):
+    associations = tables["associations"].assign(strongest_null_model=rejected)
+    axis = draw("scatter", TWO_SETTINGS, {"associations": associations}).axes[0]
+    assert verdict in [text.get_text() for text in axis.texts]
 
 
 def test_each_layer_has_a_line_with_a_label_of_its_colour_at_the_end():
@@ -626,11 +711,23 @@ def test_spectra_show_every_measured_task_and_the_first_and_last():
     densities, ends, hessian = draw("spectra", {"a_b_relu": data}).axes[:3]
     assert densities.collections[0].get_array().shape[1] == data.sizes["task"]
     selected = data["fisher_eigenvalue"].sel(arm="none", evaluation_point="next", block="all")
-    for task, label in ((0, "first task"), (-1, "last measured task")):
+    for task, label in ((0, "first measured task"), (-1, "last measured task")):
         expected = selected.mean("seed").isel(task=task)
         np.testing.assert_allclose(lines(ends)[label].get_ydata(), expected, rtol=1e-6)
     assert densities.get_ylim()[0] > -0.2
     assert hessian.get_ylim()[0] < -1, "the Hessian has negative eigenvalues"
+
+
+def test_spectra_have_one_colour_bar_and_the_same_ticks_in_a_row():
+    figure = draw("spectra", TWO_SETTINGS, {})
+    assert [axis.get_ylabel() for axis in figure.axes].count("density / largest of the panel") == 1
+    for row in range(4):
+        left, right = figure.axes[2 * row : 2 * row + 2]
+        assert list(left.get_yticks()) == list(right.get_yticks())
+        assert left.get_ylim() == right.get_ylim()
+        assert left.get_xlim() == right.get_xlim()
+    norms = {axis.collections[0].norm.vmax for axis in figure.axes[:2]}
+    assert norms == {1.0}, "one colour bar holds for all panels"
 
 
 def test_density_of_known_eigenvalues_lies_at_their_positions():
@@ -649,7 +746,10 @@ def test_overlap_shows_eigenvectors_of_the_next_and_the_previous_task():
     data = setting()
     axis = draw("overlap", {"a_b_relu": data}).axes[0]
     overlap = data["fisher_gradient_overlap"].sel(arm="none", block="all").mean("seed")
-    for evaluation_point, label in (("next", "next task"), ("previous", "previous task")):
+    for evaluation_point, label in (
+        ("next", "eigenvectors on the next task"),
+        ("previous", "eigenvectors on the previous task"),
+    ):
         expected = overlap.sel(evaluation_point=evaluation_point)
         np.testing.assert_allclose(lines(axis)[label].get_ydata(), expected, rtol=1e-6)
 
@@ -693,24 +793,68 @@ def test_forest_plot_shows_the_estimate_over_settings(tables):
     assert dot.get_xdata()[0] == pytest.approx(row["estimate"])
 
 
-@pytest.mark.parametrize(
-    ("panel", "label", "question", "column"),
-    [
-        (0, "change point, with quartiles over seeds", "change_point", "estimate"),
-        (2, "the measure helps to predict the gap", "measure_first", "p_adjusted"),
-    ],
-)
-def test_lead_and_lag_are_those_of_the_table(tables, panel, label, question, column):
+def gap_and_measure_change(data, measure):
+    """Find by brute force the task at which the gap and a measure change, by run."""
+
+    def change(values):
+        ranks = rankdata(values)
+        gains = [
+            k * (len(ranks) - k) * (ranks[:k].mean() - ranks[k:].mean()) ** 2
+            for k in range(1, len(ranks))
+        ]
+        return int(np.argmax(gains)) + 1
+
+    gap = data["final_error_gap"].sel(arm="none").transpose("seed", "task").values
+    x = data[measure].sel(arm="none", block="all").transpose("seed", "task").values
+    return [change(run) for run in gap], [change(run) for run in x]
+
+
+def dots_of_line(axis, label, line):
+    """Return the x coordinates of the dots with a label in a line of a panel."""
+    drawn = [dots for dots in axis.lines if dots.get_label() == label]
+    (dots,) = [dots for dots in drawn if (np.round(dots.get_ydata()) == line).all()]
+    return list(dots.get_xdata())
+
+
+def test_timing_shows_the_change_of_every_run_and_its_difference_to_the_gap(tables):
     axes = draw("timing", TWO_SETTINGS, tables).axes
+    events, leads = axes[0], axes[2]
+    of_gap, of_measure = gap_and_measure_change(TWO_SETTINGS[RELU], "weight_norm")
+    names = [text.get_text() for text in events.get_yticklabels()]
+    assert names[0] == "gap to a fresh network"
+    assert dots_of_line(events, "gap in a run", 0) == of_gap
+    assert dots_of_line(events, "measure in a run", names.index("weight norm")) == of_measure
+    y = [text.get_text() for text in leads.get_yticklabels()].index("weight norm")
+    differences = list(np.subtract(of_gap, of_measure))
+    assert dots_of_line(leads, "measure in a run", y) == differences
+
+
+def test_mean_lead_is_that_of_the_table(tables):
+    leads = draw("timing", TWO_SETTINGS, tables).axes[2]
     row = (
         tables["lead_lag"]
         .query("setting == 'digits_labels_relu' and arm == 'none' and outcome == 'final_error_gap'")
-        .query(f"measure == 'weight_norm' and question == '{question}'")
+        .query("measure == 'weight_norm' and question == 'change_point'")
         .iloc[0]
     )
-    y = [text.get_text() for text in axes[0].get_yticklabels()].index("weight norm")
-    dots = lines(axes[panel])[label]
-    assert dots.get_xdata()[list(dots.get_ydata()).index(y)] == pytest.approx(row[column])
+    y = [text.get_text() for text in leads.get_yticklabels()].index("weight norm")
+    (mean,) = [
+        line for line in leads.lines if line.get_marker() == "D" and line.get_ydata()[0] == y
+    ]
+    assert mean.get_xdata()[0] == pytest.approx(row["estimate"])
+    runs = dots_of_line(leads, "measure in a run", y)
+    assert np.mean(runs) == pytest.approx(row["estimate"]), "the dots are those of the table"
+
+
+def test_measure_that_never_changes_has_a_note_instead_of_dots():
+    datasets = TWO_SETTINGS | {RELU: constant(TWO_SETTINGS[RELU], "dead_fraction")}
+    axes = draw("timing", datasets).axes
+    for of_relu, of_tanh in (axes[:2], axes[2:]):
+        y = [text.get_text() for text in of_relu.get_yticklabels()].index("dead units (share)")
+        (note,) = of_relu.texts
+        assert note.get_text() == "constant"
+        assert note.get_position()[1] == y
+        assert not of_tanh.texts
 
 
 def test_operators_have_lines_and_bars_for_errors_of_estimates():
@@ -965,7 +1109,7 @@ def test_figure_shows_an_operator_of_the_users_own_by_the_name_in_its_file(name,
     datasets = {"a_b_relu": with_operator(setting(), own_operator)}
     figure = draw(name, datasets, {"redundancy": tables_of({"a_b_relu": setting()})["redundancy"]})
     labels = {line for axis in figure.axes for line in lines(axis)}
-    labels |= {axis.get_ylabel().partition(":")[0] for axis in figure.axes}
+    labels |= {re.split("[:\n]", axis.get_ylabel())[0] for axis in figure.axes}
     assert {"My operator", "Fisher", "Hessian"} <= labels
 
 

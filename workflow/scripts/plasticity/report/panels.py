@@ -30,6 +30,9 @@ REFERENCES = {"none": "no intervention", BASELINE: "fresh network per task"}
 COMBINED_BLOCKS = ("last_two", "all")
 TITLE_WIDTH = 24  # letters in a line of a panel's title
 SMALL_FONT = 6  # points
+MAX_HEIGHT = 1.4  # of a figure, as a share of its width
+BAND_MARGIN = 0.35  # inches of a band for titles and the label of the x axis
+PAGE_MARGIN = 0.2  # inches of a page for the legend
 
 
 def grid(
@@ -42,7 +45,9 @@ def grid(
 ) -> tuple[Figure, Panels]:
     """Make a grid of panels with one row per quantity and one column per setting.
 
-    Columns that do not fit on the page continue in a further band of rows.
+    Columns that do not fit on the page continue in a further band of rows. If a band would be
+    taller than a page, its panels are lower. A figure with few columns is wide enough that it is
+    not taller than `MAX_HEIGHT` times its width.
 
     Args:
         rows: label of the y axis for each row.
@@ -58,9 +63,15 @@ def grid(
     own_xlabels = own_xlabels or {}
     columns_per_band = min(len(columns), style.panels)
     band_count = -(-len(columns) // columns_per_band)
-    size = (style.width(columns_per_band), band_count * (len(rows) * height + 0.35) + 0.2)
+    tallest_band = MAX_HEIGHT * style.widths["page"] - BAND_MARGIN - PAGE_MARGIN
+    height = min(height, tallest_band / len(rows))
+    total_height = band_count * (len(rows) * height + BAND_MARGIN) + PAGE_MARGIN
+    width = max(style.width(columns_per_band), total_height / MAX_HEIGHT)
     figure, axes = plt.subplots(
-        band_count * len(rows), columns_per_band, figsize=size, squeeze=False
+        band_count * len(rows),
+        columns_per_band,
+        figsize=(min(width, style.widths["page"]), total_height),
+        squeeze=False,
     )
 
     panels: Panels = {}

@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from plasticity.config import registry
 from plasticity.config.quantities import EXPLANATIONS, RANKS, SPECTRUM_NUMBERS
 from plasticity.config.study import Study
 from plasticity.provenance import record
-from plasticity.report import panels
+from plasticity.report import pages, panels
+from plasticity.report.drawing import draw_pages
 from plasticity.report.style import Style
 from plasticity.statistics.merge import add_gaps
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
@@ -47,7 +49,8 @@ def publish(study: Study, results: Path, folder: Path, command: str) -> None:
         (folder / name).mkdir()
     shutil.copyfile(results / "tables" / "cost.csv", folder / "tables" / "cost.csv")
     for name in registry.names("figures"):
-        shutil.copyfile(results / "figures" / f"{name}.png", folder / "figures" / f"{name}.png")
+        for stem in pages.stems(name, study.drawn(name)):
+            shutil.copyfile(results / "figures" / f"{stem}.png", folder / "figures" / f"{stem}.png")
     provenance = json.dumps(_provenance(results, command), indent=1)
     (folder / PROVENANCE).write_text(provenance + "\n", encoding="utf-8")
     _publish_datasets(study, results, folder)
@@ -160,14 +163,23 @@ def _folder_size(folder: Path) -> int:
 
 
 def published(study: Study, folder: Path) -> dict[str, xr.Dataset]:
-    """Read the published part of each setting's dataset."""
-    return {name: add_gaps(netcdf.read(folder / "drawn" / f"{name}.nc")) for name in study.settings}
+    """Read the published part of each setting's dataset.
+
+    Settings are described as in the study's config, because an earlier release may have stored
+    keys that this one does not know.
+    """
+    datasets = {}
+    for name, setting in study.settings.items():
+        data = add_gaps(netcdf.read(folder / "drawn" / f"{name}.nc"))
+        stored = json.loads(data.attrs["settings"]) | {"setting": asdict(setting)}
+        datasets[name] = data.assign_attrs(settings=json.dumps(stored))
+    return datasets
 
 
 def draw(
     study: Study, datasets: Mapping[str, xr.Dataset], folder: Path, figure: str, style: Style
-) -> Figure:
-    """Draw a figure of a published study from its published data.
+) -> Iterator[Figure]:
+    """Draw the pages of a figure of a published study from its published data.
 
     Args:
         study: the study.
@@ -175,12 +187,14 @@ def draw(
         folder: of the published study.
         figure: its name.
         style: the style of figures.
+
+    Returns:
+        One figure per page.
     """
     drawn_datasets = {name: datasets[name] for name in study.drawn(figure)}
     table_names = registry.constant("figures", figure, "TABLES")
     tables = {name: read_table(table_path(folder, name)) for name in table_names}
-    drawn: Figure = registry.load("figures", figure).draw(drawn_datasets, tables, style)
-    return drawn
+    return draw_pages(figure, drawn_datasets, tables, style)
 
 
 def table_path(folder: Path, name: str) -> Path:

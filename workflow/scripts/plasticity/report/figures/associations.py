@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from plasticity.config.quantities import one_line_name, split_operator
-from plasticity.report.panels import SMALL_FONT, finish
+from plasticity.report.panels import MAX_HEIGHT, SMALL_FONT, finish
 from plasticity.report.style import Style
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.setting_arrays import preferred_variants
@@ -69,9 +69,10 @@ def draw(
     )
 
     width = float(np.clip(_room_for_cells(style) / len(settings), *CELL_WIDTHS)) * len(settings)
-    size = (NAMES_WIDTH + width + FOREST_WIDTH, ROW_HEIGHT * max(len(measures), 4) + 1.8)
+    height = ROW_HEIGHT * max(len(measures), 4) + 1.8
+    page_width = max(NAMES_WIDTH + width + FOREST_WIDTH, height / MAX_HEIGHT)
     figure, (cells, forest) = plt.subplots(
-        1, 2, figsize=size, width_ratios=[width, FOREST_WIDTH], sharey=True
+        1, 2, figsize=(page_width, height), width_ratios=[width, FOREST_WIDTH], sharey=True
     )
     if measures:
         _draw_cells(cells, associations, measures, settings, style)

@@ -19,6 +19,7 @@ from plasticity.report.style import Style
 CATEGORY = "2 Curvature"
 TITLE = "curvature and error over tasks"
 TABLES = ()
+SETTINGS_PER_PAGE = 4
 
 
 def draw(

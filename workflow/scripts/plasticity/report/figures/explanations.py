@@ -1,4 +1,4 @@
-"""Final error over tasks, and below it each earlier explanation of the loss of plasticity."""
+"""Final error over tasks, below it each earlier explanation of the loss, and curvature last."""
 
 from collections.abc import Mapping
 
@@ -6,27 +6,41 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from plasticity.config.quantities import EXPLANATIONS, describe
-from plasticity.report.panels import add_remark, draw_over_tasks, finish, grid, titles
+from plasticity.config.quantities import EXPLANATIONS, describe, operator_name, split_operator
+from plasticity.report.panels import (
+    add_remark,
+    draw_over_tasks,
+    finish,
+    grid,
+    primary_measure,
+    titles,
+)
 from plasticity.report.style import Style
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 
 CATEGORY = "1 Loss of plasticity"
-TITLE = "earlier explanations, and where they fail"
+TITLE = "earlier explanations and curvature, and where they fail"
 TABLES = ("counterexamples",)
+SETTINGS_PER_PAGE = 4
 
 
 def draw(
     datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
 ) -> Figure:
-    """Draw a row per explanation and a column per setting, with the verdict of the table."""
+    """Draw a row per explanation and a column per setting, with the verdict of the table.
+
+    The last row is the primary measure of curvature, as in the paper.
+    """
+    measure = primary_measure(datasets)
+    operator, number = split_operator(measure)
     rows = {name: describe(name).label for name in ("final_error", *EXPLANATIONS)}
+    rows[measure] = f"{operator_name(operator)}\n{describe(number).label}"
     figure, panels = grid(rows, titles(datasets), style, height=0.85)
     draw_over_tasks(panels, datasets, rows, style)
     table = tables["counterexamples"]
     is_drawn = (
         (table["arm"] == EXPLAINED_ARM)
-        & table["measure"].isin(EXPLANATIONS)
+        & table["measure"].isin(rows)
         & table["setting"].isin(datasets)
     )
     for _, row in table[is_drawn].iterrows():

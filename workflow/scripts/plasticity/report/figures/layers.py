@@ -26,8 +26,10 @@ from plasticity.report.style import Style
 CATEGORY = "2 Curvature"
 TITLE = "rank layer by layer"
 TABLES = ()
+SETTINGS_PER_PAGE = 16
 MOST_LABELS = 8  # of deeper networks, every second or third … layer is labelled
 HEIGHT = 1.7
+LIGHTEST = 0.75  # of the colour map: lighter labels are hard to read on white
 
 
 def draw(
@@ -50,7 +52,7 @@ def draw(
 def _draw_layers(axis: Axes, data: xr.Dataset, measure: str, style: Style) -> None:
     """Draw one curve per layer, and label at most `MOST_LABELS` of them and the last."""
     layers = [str(block) for block in data.block.values if block not in COMBINED_BLOCKS]
-    colours = mpl.colormaps[style.sequence](np.linspace(0, 0.85, len(layers)))
+    colours = mpl.colormaps[style.sequence](np.linspace(0, LIGHTEST, len(layers)))
     spacing = -(-len(layers) // MOST_LABELS)
     for index, (layer, colour) in enumerate(zip(layers, colours, strict=True)):
         is_labelled = index % spacing == 0 or index == len(layers) - 1

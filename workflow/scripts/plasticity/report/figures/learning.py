@@ -15,6 +15,7 @@ from plasticity.training.outcomes import stages
 CATEGORY = "1 Loss of plasticity"
 TITLE = "learning curves within early and late tasks"
 TABLES = ()
+SETTINGS_PER_PAGE = 8
 
 
 def draw(
@@ -36,7 +37,7 @@ def _draw_stages(axis: Axes, data: xr.Dataset, name: str, style: Style) -> None:
     """Draw the curves of early and late tasks, and the baseline's curve of all tasks."""
     for stage, tasks in stages(data.sizes["task"]).items():
         if stage == "all":
-            arm, label = BASELINE, "fresh network, all tasks"
+            arm, label = BASELINE, "fresh network per task, all tasks"
             line_options = style.of_arm(BASELINE)
         else:
             arm, label = "none", f"{stage} tasks"

@@ -27,6 +27,7 @@ from plasticity.report.style import Style
 CATEGORY = "5 Methods"
 TITLE = "methods over tasks"
 TABLES = ()
+SETTINGS_PER_PAGE = 7
 ARMS_PER_PANEL = 6  # in addition to the references
 HEIGHT = 1.25
 

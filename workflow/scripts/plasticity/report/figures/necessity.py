@@ -36,6 +36,7 @@ from plasticity.statistics.treatment_effects import NOT_NECESSARY, NOT_SUFFICIEN
 CATEGORY = "4 Interventions"
 TITLE = "necessary and sufficient"
 TABLES = ("treatments", "intervention_counterexamples")
+SETTINGS_PER_PAGE = 6
 OUTCOME = "final_error"
 COPY = ["setting", "task", "treatment"]  # columns that name a copy
 # by the signs of the change of the rank (right is more) and of the error (up is more)

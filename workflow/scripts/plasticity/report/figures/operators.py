@@ -24,6 +24,7 @@ from plasticity.report.style import Style
 CATEGORY = "2 Curvature"
 TITLE = "agreement of operators"
 TABLES = ("redundancy",)
+SETTINGS_PER_PAGE = 4
 NUMBERS = ("effective_rank", "entropy_rank", "top_eigenvalue", "negative_fraction")
 AGREEMENT = "agreement"
 

@@ -22,9 +22,10 @@ from plasticity.report.style import Style, as_line_options
 CATEGORY = "2 Curvature"
 TITLE = "gradient overlap"
 TABLES = ()
+SETTINGS_PER_PAGE = 4
 EVALUATION_POINTS = {
-    "next": "next task",
-    "previous": "previous task",
+    "next": "eigenvectors on the next task",
+    "previous": "eigenvectors on the previous task",
     "fresh": "fresh network",
 }
 
@@ -38,7 +39,7 @@ def draw(
     """
     operators = measured_operators(datasets) or ["fisher"]
     rows = {
-        f"{operator}_gradient_overlap": f"{operator_name(operator)}:\nshare of gradient"
+        f"{operator}_gradient_overlap": f"{operator_name(operator)}\nshare of gradient"
         for operator in operators
     }
     figure, panels = grid(rows, titles(datasets), style, height=1.15)

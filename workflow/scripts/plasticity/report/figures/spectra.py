@@ -1,6 +1,6 @@
 """Whole spectra over time: density at every measured task, and the first and last spectrum."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -29,11 +29,13 @@ from plasticity.report.style import Style
 CATEGORY = "2 Curvature"
 TITLE = "spectra over time"
 TABLES = ()
+SETTINGS_PER_PAGE = 4
 # as for the estimated densities in the datasets
 LINEAR_LIMIT = 0.01  # share of the largest magnitude up to which the axis is linear
 KERNEL_WIDTH = 0.05  # standard deviation on that axis
 BINS = 84  # of histograms on that axis
 DENSITY_RANGE = 1e-3  # densities below this share of the largest have the same colour
+RELATIVE_TICKS = [-1, -0.1, 0, 0.1, 1]  # of eigenvalues over the largest magnitude
 
 
 def draw(
@@ -50,16 +52,35 @@ def draw(
     for operator in operators:
         name = operator_name(operator)
         is_estimated = has_estimates(datasets, operator)
-        rows[_over_tasks(operator)] = f"{name}: λ over\nlargest |λ|"
+        rows[_over_tasks(operator)] = f"{name}\nλ / largest |λ|"
         own_xlabels[_over_tasks(operator)] = "task"
-        rows[_first_and_last(operator)] = f"{name}:\n{'density' if is_estimated else 'eigenvalue'}"
+        rows[_first_and_last(operator)] = f"{name}\n{'density' if is_estimated else 'eigenvalue λ'}"
         own_xlabels[_first_and_last(operator)] = (
-            "λ over largest |λ|" if is_estimated else "index of the eigenvalue"
+            "λ / largest |λ|" if is_estimated else "index of the eigenvalue"
         )
     figure, panels = grid(rows, titles(datasets), style, height=1.15, own_xlabels=own_xlabels)
     for operator in operators:
         _draw_operator(panels, datasets, operator, style)
+    _add_colorbar(figure, panels)
     return finish(figure, panels, style)
+
+
+def _add_colorbar(figure: Figure, panels: Panels) -> None:
+    """Add a colour bar for all densities, if there are any."""
+    meshes = [mesh for axis in panels.values() for mesh in axis.collections]
+    if not meshes:
+        return
+    colorbar = figure.colorbar(
+        meshes[0],
+        ax=list(panels.values()),
+        label="density / largest of the panel",
+        shrink=0.5,
+        aspect=35,
+        pad=0.01,
+    )
+    colorbar.ax.yaxis.set_major_formatter("{x:g}")
+    colorbar.outline.set_visible(False)
+    colorbar.ax.minorticks_off()
 
 
 def _over_tasks(operator: str) -> str:
@@ -75,14 +96,18 @@ def _first_and_last(operator: str) -> str:
 def _draw_operator(
     panels: Panels, datasets: Mapping[str, xr.Dataset], operator: str, style: Style
 ) -> None:
-    """Draw both rows of an operator."""
+    """Draw both rows of an operator. All panels of a row have the same ticks."""
     is_estimated = has_estimates(datasets, operator)
-    for position, (setting, data) in enumerate(datasets.items()):
-        upper = panels[_over_tasks(operator), setting]
-        _draw_densities(upper, data, operator)
-        upper.tick_params(labelleft=position % style.panels == 0)
+    lower_panels = [panels[_first_and_last(operator), setting] for setting in datasets]
+    for setting, data in datasets.items():
+        _draw_densities(panels[_over_tasks(operator), setting], data, operator, is_estimated)
         lower = panels[_first_and_last(operator), setting]
         _draw_first_and_last(lower, data, operator, is_estimated, style)
+    _share_limits([axis for axis in lower_panels if axis.has_data()], is_estimated)
+    for position, setting in enumerate(datasets):
+        is_leftmost = position % style.panels == 0
+        panels[_over_tasks(operator), setting].tick_params(labelleft=is_leftmost)
+        panels[_first_and_last(operator), setting].tick_params(labelleft=is_leftmost)
 
 
 def _spectra(data: xr.Dataset, operator: str, is_estimated: bool) -> xr.DataArray:
@@ -91,27 +116,34 @@ def _spectra(data: xr.Dataset, operator: str, is_estimated: bool) -> xr.DataArra
     return series(data, name, "none", block="all").dropna("task", how="all")
 
 
-def _draw_densities(axis: Axes, data: xr.Dataset, operator: str) -> None:
-    """Draw densities as colours, with tasks on the x axis and eigenvalues on the y axis."""
+def _draw_densities(axis: Axes, data: xr.Dataset, operator: str, has_negative: bool) -> None:
+    """Draw densities as colours, with tasks on the x axis and eigenvalues on the y axis.
+
+    Args:
+        axis: the panel.
+        data: dataset of its setting.
+        operator: its name.
+        has_negative: whether the axis includes negative eigenvalues.
+    """
     tasks, positions, density = _density(data, operator)
     if not len(tasks):
         return
-    lower_limit = -1.05 if has_estimates({"": data}, operator) else -0.1
+    lower_limit = -1.05 if has_negative else -0.1
     is_shown = positions >= lower_limit
     shown = positions[is_shown]
-    largest = float(density.max())
-    smallest = largest * DENSITY_RANGE
+    relative = density[:, is_shown].T / density.max()
     axis.pcolormesh(
         tasks,
         shown,
-        np.maximum(density[:, is_shown].T, smallest),
-        norm=LogNorm(smallest, largest),
+        np.maximum(relative, DENSITY_RANGE),
+        norm=LogNorm(DENSITY_RANGE, 1),
         shading="nearest",
         rasterized=True,
     )
-    ticks = (-1, -0.1, 0, 0.1, 1) if shown[0] < -0.5 else (0, 0.01, 0.1, 1)
-    axis.set_yticks(_to_axis(np.array(ticks)), [f"{tick:g}".replace("-", "−") for tick in ticks])
+    ticks = RELATIVE_TICKS if has_negative else [0, 0.01, 0.1, 1]
+    axis.set_yticks(_to_axis(np.array(ticks)), [_format_tick(tick) for tick in ticks])
     axis.set_ylim(shown[0], shown[-1])
+    axis.set_xlim(-0.5, data.sizes["task"] - 0.5)
     axis.grid(visible=False)
 
 
@@ -166,7 +198,7 @@ def _draw_first_and_last(
     first_colour, last_colour = mpl.colormaps[style.sequence]([0.0, 0.7])
     x = _to_axis(values.grid.values) if is_estimated else values["rank"].values + 1
     first, last = values.isel(task=0).values, values.isel(task=-1).values
-    _draw_spectrum(axis, x, first, color=first_colour, linestyle="--", label="first task")
+    _draw_spectrum(axis, x, first, color=first_colour, linestyle="--", label="first measured task")
     if values.sizes["task"] > 1:
         label = "last measured task"
         _draw_spectrum(axis, x, last, color=last_colour, linestyle="-", label=label)
@@ -174,13 +206,31 @@ def _draw_first_and_last(
     axis.set_yscale("log")
     bottom, top = axis.get_ylim()
     axis.set_ylim(bottom=max(bottom, top / 1e6))
-    make_logarithmic(axis)
-    if is_estimated:
-        ticks = _to_axis(np.array([-1, -0.1, 0, 0.1, 1]))
-        axis.set_xticks(ticks, ["−1", "−.1", "0", ".1", "1"])
-    else:
+    if not is_estimated:
         axis.set_xscale("log")
-        axis.xaxis.set_minor_locator(NullLocator())
+
+
+def _share_limits(panels: Sequence[Axes], is_estimated: bool) -> None:
+    """Give the panels with first and last spectra the same limits and ticks."""
+    if not panels:
+        return
+    bottoms, tops = np.transpose([axis.get_ylim() for axis in panels])
+    lefts, rights = np.transpose([axis.get_xlim() for axis in panels])
+    for axis in panels:
+        axis.set_ylim(bottoms.min(), tops.max())
+        axis.set_xlim(lefts.min(), rights.max())
+        make_logarithmic(axis)
+        if is_estimated:
+            ticks = _to_axis(np.array(RELATIVE_TICKS))
+            axis.set_xticks(ticks, [_format_tick(tick) for tick in RELATIVE_TICKS])
+        else:
+            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_minor_locator(NullLocator())
+
+
+def _format_tick(value: float) -> str:
+    """Write a number with a minus sign."""
+    return f"{value:g}".replace("-", "−")
 
 
 def _draw_spectrum(axis: Axes, x: np.ndarray, spectrum: np.ndarray, **line_options: Any) -> None:

@@ -36,6 +36,7 @@ from plasticity.statistics.treated_arrays import ALL_TASKS
 CATEGORY = "4 Interventions"
 TITLE = "error against measure within checkpoints"
 TABLES = ("treatments", "interventions")
+SETTINGS_PER_PAGE = 4
 RIVALS = ("feature_rank", "dead_fraction", "weight_norm")
 OUTCOME = "final_error"
 COPY = ["setting", "task", "treatment"]  # columns that name a copy
