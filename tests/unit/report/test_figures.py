@@ -231,8 +231,10 @@ def tables_of(datasets):
     }
     treated = tables_of_interventions(datasets, draws)
     tested |= {name: treated[name] for name in ("interventions", "intervention_models")}
+    counterexamples = meta_analysis.find_counterexamples(settings, draws, 0.05, 0.2)
     others = {
-        "counterexamples": meta_analysis.find_counterexamples(settings, draws, 0.05, 0.2),
+        "counterexamples": counterexamples,
+        "arms": meta_analysis.rank_arms(counterexamples, {name: name for name in datasets}, draws),
         "redundancy": prediction.redundancy(settings, draws, "effective_rank"),
         "outcomes": summaries.outcomes(datasets),
         "tuning": pd.DataFrame(columns=summaries.TUNING_COLUMNS),
@@ -399,6 +401,29 @@ def test_figure_stays_on_its_page_and_no_texts_overlap(name, study):
     assert not overlapping
 
 
+LOST = "lost, and the measure moves as claimed"
+KEPT = "kept, and nothing against the claim"
+
+
+def with_verdicts(tables, **verdicts):
+    """Give all rows of the arm without an intervention a verdict.
+
+    Args:
+        tables: of `TWO_SETTINGS`.
+        verdicts: by the end of the setting's name, ``relu`` or ``tanh``.
+    """
+    table = tables["counterexamples"].copy()
+    for ending, verdict in verdicts.items():
+        is_chosen = table["setting"].str.endswith(ending) & (table["arm"] == "none")
+        table.loc[is_chosen, "verdict"] = verdict
+    return tables | {"counterexamples": table}
+
+
+def tables_of_picture(name, tables):
+    """Return the tables of a picture; random numbers have no verdict for the summary."""
+    return with_verdicts(tables, relu=LOST, tanh=KEPT) if name == "summary" else tables
+
+
 @pytest.mark.mpl_image_compare(
     baseline_dir="pictures",
     tolerance=TOLERANCE,
@@ -408,7 +433,7 @@ def test_figure_stays_on_its_page_and_no_texts_overlap(name, study):
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_figure_equals_its_picture(name, tables):
-    return draw(name, TWO_SETTINGS, tables)
+    return draw(name, TWO_SETTINGS, tables_of_picture(name, tables))
 
 
 def write_picture(figure, path):
@@ -439,6 +464,7 @@ SWAPPED_COLOURS = replace(
 
 @pytest.mark.parametrize("name", slow_except(["scatter"], NAMES))
 def test_comparison_of_pictures_finds_swapped_colours_and_lost_axes(name, tables, tmp_path):
+    tables = tables_of_picture(name, tables)
     expected = write_picture(draw(name, TWO_SETTINGS, tables), tmp_path / "expected.png")
     swapped = draw(name, TWO_SETTINGS, tables, SWAPPED_COLOURS)
     swapped = write_picture(swapped, tmp_path / "swapped.png")
@@ -722,6 +748,146 @@ def test_operators_have_lines_and_bars_for_errors_of_estimates():
     middles = np.array([segment.mean(axis=0)[1] for segment in bars.get_segments()])
     selected = data["hessian_effective_rank"].sel(arm="none", evaluation_point="next", block="all")
     np.testing.assert_allclose(middles, selected.mean("seed"), rtol=1e-6)
+
+
+# Summary
+
+
+def texts_of(figure):
+    """Join all texts of a figure."""
+    return " ".join(text.get_text() for text in figure.findobj(Text)).replace("\n", " ")
+
+
+def test_summary_has_settings_that_lose_plasticity_left_and_others_right(tables):
+    figure = draw("summary", TWO_SETTINGS, with_verdicts(tables, relu=KEPT, tanh=LOST))
+    titles = [axis.get_title() for axis in figure.axes[:4]]
+    assert titles[:2] == ["Plasticity is lost: 1 setting", "Plasticity is kept: 1 setting"]
+    assert titles[2:] == [
+        "The rank clearly falls in 1 of 1 setting",
+        "The rank clearly falls in 0 of 1 setting",
+    ]
+    for axis, name in zip(figure.axes, ["digits_labels_tanh", "digits_labels_relu"], strict=False):
+        for arm, line in zip(("none", "fresh"), axis.lines, strict=True):
+            expected = TWO_SETTINGS[name]["final_error"].sel(arm=arm).mean("seed")
+            np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-6)
+            assert line.get_linestyle() == STYLE.methods[arm][1]
+
+
+def test_summary_has_the_rank_as_a_share_of_its_largest_value(tables):
+    figure = draw("summary", TWO_SETTINGS, with_verdicts(tables, relu=LOST, tanh=KEPT))
+    rank = TWO_SETTINGS["digits_labels_relu"]["fisher_effective_rank"]
+    means = rank.sel(evaluation_point="next", block="all", arm=["none", "fresh"]).mean("seed")
+    for arm, line in zip(("none", "fresh"), figure.axes[2].lines, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), means.sel(arm=arm) / means.max(), rtol=1e-6)
+
+
+def test_summary_has_the_mean_over_settings_and_thin_lines_of_single_ones(tables):
+    figure = draw("summary", TWO_SETTINGS, with_verdicts(tables, relu=LOST, tanh=LOST))
+    *singles, mean, baseline = figure.axes[0].lines
+    values = [data["final_error"].sel(arm="none").mean("seed") for data in TWO_SETTINGS.values()]
+    assert len(singles) == 2
+    for line, expected in zip(singles, values, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-6)
+    np.testing.assert_allclose(mean.get_ydata(), np.mean(values, axis=0), rtol=1e-6)
+    assert baseline.get_linestyle() == ":"
+    assert "No setting is clearly on this side." in texts_of(figure)
+
+
+def test_settings_with_different_numbers_of_tasks_share_an_axis_in_percent(tables):
+    datasets = {
+        name: data.isel(task=slice(tasks))
+        for (name, data), tasks in zip(TWO_SETTINGS.items(), (12, 5), strict=True)
+    }
+    figure = draw("summary", datasets, with_verdicts(tables, relu=LOST, tanh=LOST))
+    assert "tasks done (%)" in texts_of(figure)
+    mean = figure.axes[0].lines[2]
+    assert (mean.get_xdata()[0], mean.get_xdata()[-1]) == (0, 100)
+    ends = [data["final_error"].sel(arm="none").mean("seed")[-1] for data in datasets.values()]
+    assert mean.get_ydata()[-1] == pytest.approx(np.mean(ends), rel=1e-6)
+
+
+def test_summary_counts_settings_on_neither_side(tables):
+    figure = draw("summary", TWO_SETTINGS, with_verdicts(tables, relu=LOST, tanh="unclear"))
+    assert "1 setting is unclear, and not drawn: digits labels tanh" in texts_of(figure)
+
+
+def test_verdict_of_the_summary_is_that_of_the_primary_rank(tables):
+    tables = with_verdicts(tables, relu="unclear", tanh="unclear")
+    table = tables["counterexamples"]
+    is_primary = (table["measure"] == "fisher_effective_rank") & (table["arm"] == "none")
+    table.loc[is_primary, "verdict"] = LOST
+    figure = draw("summary", TWO_SETTINGS, tables)
+    assert figure.axes[0].get_title() == "Plasticity is lost: 2 settings"
+
+
+def row_of(axis, name):
+    """Return the line of an explanation in a panel of the summary's strip."""
+    return [label.get_text() for label in axis.get_yticklabels()].index(name)
+
+
+@pytest.mark.parametrize(
+    ("measure", "name", "sign", "marker"),
+    [
+        ("fisher_stable_rank", "Fisher stable rank", -1, "D"),
+        ("weight_norm", "weight norm", 1, "o"),
+    ],
+)
+def test_summary_has_the_auc_and_the_tau_of_the_tables(tables, measure, name, sign, marker):
+    auc, tau = draw("summary", TWO_SETTINGS, tables).axes[4:]
+    y = row_of(auc, name)
+    (row,) = tables["arms"][tables["arms"]["measure"] == measure].to_dict("records")
+    expected = [row["estimate"]] if np.isfinite(row["estimate"]) else []
+    dots = [line for line in auc.lines if line.get_marker() == marker and line.get_ydata()[0] == y]
+    assert [dot.get_xdata()[0] for dot in dots] == pytest.approx(expected)
+    of_all = (
+        tables["interventions"]
+        .query("setting == 'all' and task == 'all' and outcome == 'final_error'")
+        .query(f"statistic == 'tau' and measure == '{measure}'")
+        .iloc[0]
+    )
+    dots = [line for line in tau.lines if line.get_marker() == marker and line.get_ydata()[0] == y]
+    assert [dot.get_xdata()[0] for dot in dots] == pytest.approx([sign * of_all["estimate"]])
+
+
+def test_summary_of_one_setting_has_its_tau_with_its_interval():
+    datasets = {"a_b_relu": setting()}
+    tables = tables_of(datasets)
+    tau = draw("summary", datasets, tables).axes[-1]
+    row = (
+        tables["interventions"]
+        .query("task == 'all' and outcome == 'final_error' and statistic == 'tau'")
+        .query("measure == 'weight_norm'")
+        .iloc[0]
+    )
+    bars = [line for line in tau.lines if len(line.get_xdata()) == 2]
+    ends = [sorted(line.get_xdata()) for line in bars]
+    assert any(end == pytest.approx([row["low"], row["high"]]) for end in ends)
+
+
+def test_explanations_of_the_summary_are_sorted_by_tau(tables):
+    tau = draw("summary", TWO_SETTINGS, tables).axes[-1]
+    dots = [line for line in tau.lines if line.get_marker() in ("D", "o")]
+    by_row = sorted((line.get_ydata()[0], line.get_xdata()[0]) for line in dots)
+    values = [value for _, value in by_row]
+    assert values == sorted(values, reverse=True)
+
+
+def test_summary_without_interventions_says_so_and_sorts_by_auc(tables):
+    tables = tables | {"interventions": tables["interventions"].iloc[:0]}
+    names = ["weight_norm", "fisher_stable_rank", "dead_fraction"]
+    arms = pd.DataFrame({"measure": names, "estimate": [0.4, 0.9, 0.7], "low": 0.3, "high": 0.95})
+    arms = arms.assign(lost=3, kept=2)
+    figure = draw("summary", TWO_SETTINGS, tables | {"arms": arms})
+    assert "This study has no interventions." in texts_of(figure)
+    labels = [label.get_text() for label in figure.axes[4].get_yticklabels()]
+    assert labels == ["Fisher stable rank", "dead units (share)", "weight norm"]
+
+
+def test_summary_without_arms_of_both_kinds_says_so(tables):
+    arms = tables["arms"].assign(estimate=np.nan)
+    figure = draw("summary", TWO_SETTINGS, tables | {"arms": arms})
+    assert "No arm clearly loses plasticity, or none clearly keeps it." in texts_of(figure)
+    assert row_of(figure.axes[-1], "weight norm") >= 0
 
 
 # Interventions
