@@ -592,24 +592,67 @@ def test_labels_at_the_ends_keep_order_and_distance():
 
 def test_arms_of_a_method_share_its_colour_and_differ_in_width():
     drawn = lines(draw("methods", {"a_b_relu": setting()}).axes[0])
-    assert set(drawn) == {"none", "fresh", "l2 0.001", "l2 0.01", "wasserstein 0.01"}
-    assert drawn["l2 0.01"].get_color() == STYLE.methods["l2"][0]
-    assert drawn["l2 0.01"].get_linewidth() > drawn["l2 0.001"].get_linewidth()
+    references = {"no intervention", "fresh network per task"}
+    assert set(drawn) == {*references, "L2 0.001", "L2 0.01", "Wasserstein 0.01"}
+    assert drawn["L2 0.01"].get_color() == STYLE.methods["l2"][0]
+    assert grey(drawn["L2 0.01"]) < grey(drawn["L2 0.001"]) - 0.1
+    assert drawn["L2 0.01"].get_linewidth() > drawn["L2 0.001"].get_linewidth()
+
+
+def grey(line):
+    """Return the brightness of a line's colour."""
+    return float(np.dot(matplotlib.colors.to_rgb(line.get_color()), (0.299, 0.587, 0.114)))
 
 
 def test_many_arms_continue_in_further_rows():
     figure = draw("methods", STUDIES["every method"])
-    arms_of_rows = [set(lines(axis)) - {"none", "fresh"} for axis in figure.axes[::3]]
+    references = {"no intervention", "fresh network per task"}
+    arms_of_rows = [set(lines(axis)) - references for axis in figure.axes[::3]]
     assert set().union(*arms_of_rows) == {panels.short(arm) for arm in INTERVENTIONS}
     assert sum(map(len, arms_of_rows)) == len(INTERVENTIONS)
-    assert max(map(len, arms_of_rows)) <= 6
+    assert max(map(len, arms_of_rows)) <= 4, "with both references at most six lines"
+    for axis in figure.axes[::3]:
+        colours = [line.get_color() for line in axis.lines]
+        assert len(set(colours)) == len(colours)
+
+
+def test_methods_leave_out_settings_without_a_method():
+    datasets = {"a_b_relu": setting(arms=["none", "fresh"]), "a_b_tanh": setting(seed=1)}
+    figure = draw("methods", datasets)
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert [title for title in titles if title] == ["a b tanh"]
+    figure = draw("methods", {"a_b_relu": datasets["a_b_relu"]})
+    assert texts_of(figure).strip() == "No method was trained in these settings."
+
+
+def test_panels_of_sensitivity_have_axes_of_their_own_if_their_errors_differ(tables):
+    outcomes = tables["outcomes"].copy()
+    of_tanh = (outcomes["setting"] == "digits_labels_tanh") & (outcomes["outcome"] == "final_error")
+    outcomes.loc[of_tanh, ["mean", "low", "high"]] *= 0.1
+    relu, tanh = draw("sensitivity", TWO_SETTINGS, tables | {"outcomes": outcomes}).axes[:2]
+    assert tanh.get_ylim()[1] < 0.2 < relu.get_ylim()[1]
+    for axis in (relu, tanh):
+        low, high = axis.get_ylim()
+        values = [line.get_ydata() for line in axis.lines]
+        assert low < np.min(np.concatenate(values)) < np.max(np.concatenate(values)) < high
+
+
+def test_panels_of_sensitivity_share_their_axis_if_their_errors_are_alike(tables):
+    relu, tanh = draw("sensitivity", TWO_SETTINGS, tables).axes[:2]
+    assert relu.get_ylim() == tanh.get_ylim()
+
+
+def test_study_without_several_values_says_so():
+    datasets = {"a_b_relu": setting(arms=["none", "fresh"])}
+    figure = draw("sensitivity", datasets)
+    assert "No hyperparameter of a method has two values." in texts_of(figure)
 
 
 def test_sensitivity_has_a_line_per_method_with_several_values(tables):
     axis = draw("sensitivity", TWO_SETTINGS, tables).axes[0]
     assert axis.get_xscale() == "log"
     by_label = {container.get_label(): container for container in axis.containers}
-    line = by_label["l2"][0]
+    line = by_label["L2"][0]
     row = (
         tables["outcomes"]
         .query("setting == 'digits_labels_relu' and arm == 'l2(strength=0.01)'")
@@ -618,7 +661,7 @@ def test_sensitivity_has_a_line_per_method_with_several_values(tables):
     )
     assert line.get_xdata() == pytest.approx([0.001, 0.01])
     assert line.get_ydata()[1] == pytest.approx(row["mean"])
-    assert "wasserstein" not in by_label, "it has only one value"
+    assert "Wasserstein" not in by_label, "it has only one value"
 
 
 @pytest.mark.parametrize(("seeds", "bar_count"), [(2, 0), (3, 2)])
@@ -642,7 +685,7 @@ def test_sensitivity_shows_tuning_seeds_and_no_bar_of_two_seeds(tables, seeds, b
     figure = draw("sensitivity", TWO_SETTINGS, tables | {"tuning": tuning})
     axis = next(axis for axis in figure.axes if axis.get_xlabel() == "threshold")
     line, _, (bars,) = axis.containers[0]
-    assert axis.containers[0].get_label() == "redo (every 5)"
+    assert axis.containers[0].get_label() == "ReDo (every 5)"
     assert line.get_ydata() == pytest.approx([0.1, 0.3])
     assert len([segment for segment in bars.get_segments() if segment.size]) == bar_count
 
@@ -745,9 +788,42 @@ def test_operators_have_lines_and_bars_for_errors_of_estimates():
     assert {"Fisher", "Hessian"} <= set(lines(axis))
     (_, _, (bars,)) = axis.containers[0]
     assert len(axis.containers) == 1, "only the Hessian is estimated"
-    middles = np.array([segment.mean(axis=0)[1] for segment in bars.get_segments()])
-    selected = data["hessian_effective_rank"].sel(arm="none", evaluation_point="next", block="all")
-    np.testing.assert_allclose(middles, selected.mean("seed"), rtol=1e-6)
+    tops = np.array([segment[:, 1].max() for segment in bars.get_segments()])
+    name = "hessian_effective_rank"
+    selected = data[[name, f"{name}_margin"]].sel(arm="none", evaluation_point="next", block="all")
+    means = selected.mean("seed")
+    np.testing.assert_allclose(tops, means[name] + means[f"{name}_margin"], rtol=1e-6)
+
+
+def test_bars_of_wide_margins_stay_above_zero_and_in_the_panel():
+    data = setting()
+    data["hessian_effective_rank_margin"][:] = 100.0
+    axis = draw("operators", {"a_b_relu": data}).axes[0]
+    (_, _, (bars,)) = axis.containers[0]
+    ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+    low, high = axis.get_ylim()
+    assert low <= ends.min()
+    assert ends.max() <= high
+
+
+def test_operator_without_a_line_has_no_bars():
+    data = setting()
+    data["hessian_effective_rank"][:, :, 0] = np.nan
+    data["hessian_effective_rank"][:, 0, 0] = 0.5
+    data["hessian_effective_rank"][:, 0, 1] = np.nan
+    axis = draw("operators", {"a_b_relu": data}).axes[0]
+    assert "Hessian" not in lines(axis)
+    assert not axis.containers
+
+
+def test_pairs_of_ranks_without_a_correlation_are_left_out(tables):
+    table = tables["redundancy"].copy()
+    is_hessian = table["first"].str.startswith("hessian") | table["second"].str.startswith(
+        "hessian"
+    )
+    table.loc[is_hessian, "estimate"] = np.nan
+    axis = draw("operators", TWO_SETTINGS, tables | {"redundancy": table}).axes[8]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["features – Fisher"]
 
 
 # Summary
@@ -878,7 +954,7 @@ def test_summary_without_interventions_says_so_and_sorts_by_auc(tables):
     arms = pd.DataFrame({"measure": names, "estimate": [0.4, 0.9, 0.7], "low": 0.3, "high": 0.95})
     arms = arms.assign(lost=3, kept=2)
     figure = draw("summary", TWO_SETTINGS, tables | {"arms": arms})
-    assert "This study has no interventions." in texts_of(figure)
+    assert "No treated copy of a checkpoint was measured." in " ".join(texts_of(figure).split())
     labels = [label.get_text() for label in figure.axes[4].get_yticklabels()]
     assert labels == ["Fisher stable rank", "dead units (share)", "weight norm"]
 
@@ -927,11 +1003,15 @@ def test_four_figures_show_interventions():
 
 
 @pytest.mark.parametrize("name", INTERVENTION_FIGURES)
-def test_study_without_interventions_says_not_measured(name):
+def test_study_without_interventions_says_so_in_one_sentence(name):
     datasets = STUDIES["no treated copies"]
     figure = draw(name, datasets, tables_of_interventions(datasets, Draws(49)))
-    for axis in figure.axes:
-        assert [text.get_text() for text in axis.texts] == ["not measured"]
+    (axis,) = figure.axes
+    assert not axis.axison
+    assert [text.get_text() for text in axis.texts] == [
+        "No treated copy of a checkpoint was measured."
+    ]
+    assert figure.get_figheight() < 1
 
 
 @pytest.mark.parametrize("name", INTERVENTION_FIGURES)
@@ -945,11 +1025,31 @@ def test_treated_copies_of_the_late_task_are_filled_points(treated):
     restoring = [copy for copy, (family, _) in COPIES.items() if family == "restoring"]
     colour = STYLE.families["restoring"]
     x, y = copies_of("fisher_effective_rank"), copies_of("final_error")
-    for task, marker, fill in ((1, "s", "none"), (11, "o", colour)):
+    for task, marker, fill in ((1, "o", "none"), (11, "o", colour)):
         wanted = {"treated_task": task, "treatment": restoring}
         expected = [values.sel(wanted).mean("seed").values for values in (x, y)]
         drawn = points_of(axis, color=colour, marker=marker, markerfacecolor=fill)
         np.testing.assert_allclose(drawn, np.array(sorted(zip(*expected, strict=True))), rtol=1e-6)
+
+
+def test_families_of_treatments_differ_in_their_markers(treated):
+    axis = draw("treatments", TWO_SETTINGS, treated).axes[0]
+    looks = {(line.get_color(), line.get_marker()) for line in axis.lines}
+    assert {(STYLE.families["harmful"], "v"), (STYLE.families["preserving"], "D")} < looks
+
+
+def test_share_that_no_treatment_changes_has_an_axis_from_zero_to_one():
+    datasets = {"a_b_relu": constant(setting(), "treated_dead_fraction")}
+    figure = draw("treatments", datasets, tables_of_interventions(datasets, Draws(49)))
+    assert figure.axes[2].get_xlim() == pytest.approx((-0.05, 1.05))
+
+
+def test_measure_with_a_wide_range_is_logarithmic():
+    data = setting()
+    data["treated_weight_norm"][..., 0, :] *= 1000
+    datasets = {"a_b_relu": data}
+    figure = draw("treatments", datasets, tables_of_interventions(datasets, Draws(49)))
+    assert [axis.get_xscale() for axis in figure.axes[:4]] == [*3 * ["linear"], "log"]
 
 
 @pytest.mark.parametrize(("treatment", "marker"), [("none", "X"), ("fresh", "*")])
@@ -1077,7 +1177,7 @@ def test_map_names_the_counterexamples_of_the_table_only(treated):
     shown = draw("necessity", TWO_SETTINGS, treated | {"intervention_counterexamples": table})
     names = {"plasticity\nwithout curvature", "curvature\nwithout plasticity"}
     names |= {"both restored", "both lost"}
-    assert {text.get_text() for text in shown.axes[0].texts} == names | {"reset_last_layer"}
+    assert {text.get_text() for text in shown.axes[0].texts} == names | {"reset last layer"}
     (ring,) = points_of(shown.axes[0], markerfacecolor="none", marker="o")
     of_copy = {"treatment": "reset_last_layer", "treated_task": 11}
     changes = [changes_of(name).sel(of_copy) for name in ("fisher_effective_rank", "final_error")]

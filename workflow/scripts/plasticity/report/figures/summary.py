@@ -22,7 +22,7 @@ from plasticity.report.panels import (
     setting_titles,
 )
 from plasticity.report.style import Style
-from plasticity.report.treated import of_explained_arm
+from plasticity.report.treated import NOT_TREATED, of_explained_arm
 from plasticity.statistics.interventions import TAU
 from plasticity.statistics.treated_arrays import ALL_TASKS
 
@@ -83,7 +83,8 @@ def draw(
     strip_height = STRIP_MARGIN + LINE_HEIGHT * max(len(explanations), 3)
     size = (style.widths["page"], CURVES_HEIGHT + strip_height)
     figure = plt.figure(figsize=size)
-    curves, strip = figure.subfigures(2, 1, height_ratios=[CURVES_HEIGHT, strip_height])
+    grid = figure.add_gridspec(2, 1, height_ratios=[CURVES_HEIGHT, strip_height])
+    curves, strip = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     _draw_curves(curves, datasets, verdicts, measure, style)
     _draw_strip(strip, agreements, explanations, style)
     return figure
@@ -123,7 +124,7 @@ def _draw_curves(
             for axis, lines in ((errors, error_curves), (ranks, rank_curves)):
                 _draw_lines(axis, lines, arm, style, is_share_of_tasks)
         moved = sum(verdicts[name] == MOVES[fate] for name in settings)
-        _finish_column(axes[:, column], title, len(settings), moved, style)
+        _finish_column((errors, ranks), title, len(settings), moved, style)
     axes[0, 0].set_ylabel("error at the\nend of a task", fontsize=TEXT_SIZE)
     axes[1, 0].set_ylabel(
         f"{textwrap.fill(one_line_name(measure), 16)}\n(largest = 1)", fontsize=TEXT_SIZE
@@ -287,7 +288,7 @@ def _agreements(
             0.0,
             tau,
             of_settings,
-            "This study has no interventions.",
+            NOT_TREATED,
         ),
     ]
 
@@ -388,8 +389,9 @@ def _draw_agreement(
     axis.set_xticks(
         list(ticks), [f"{place:g}".replace("-", "−") + f"\n{name}" for place, name in ticks.items()]
     )
-    for label, alignment in zip(axis.get_xticklabels(), ("left", "center", "right"), strict=True):
-        label.set_horizontalalignment(alignment)
+    first, _, last = axis.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
     axis.set_xlabel(agreement.label, fontsize=TEXT_SIZE)
     axis.tick_params(labelsize=TICK_SIZE)
     axis.tick_params(axis="y", length=0)
