@@ -966,6 +966,12 @@ def test_summary_without_arms_of_both_kinds_says_so(tables):
     assert row_of(figure.axes[-1], "weight norm") >= 0
 
 
+def test_setting_of_an_older_release_has_its_name_as_title():
+    older = {"setting": {"problem": {"dataset": "mnist", "change": "shuffle_labels"}}}
+    data = setting().assign_attrs(settings=json.dumps(older))
+    assert panels.setting_titles({"mnist_labels": data}) == {"mnist_labels": "mnist labels"}
+
+
 # Interventions
 
 

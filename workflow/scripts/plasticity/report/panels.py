@@ -372,7 +372,11 @@ def titles(datasets: Mapping[str, xr.Dataset]) -> dict[str, str]:
 def setting_titles(datasets: Mapping[str, xr.Dataset]) -> dict[str, str]:
     """Return the title of each setting in one line, from the config that its dataset stores."""
     stored = {name: json.loads(data.attrs.get("settings", "{}")) for name, data in datasets.items()}
-    described = {name: values["setting"] for name, values in stored.items() if "setting" in values}
+    described = {
+        name: values["setting"]
+        for name, values in stored.items()
+        if "shift" in values.get("setting", {}).get("problem", {})  # older releases had no such key
+    }
     chosen = {name: values["title"] for name, values in stored.items() if "title" in values}
     known = config_titles.setting_titles(described, chosen)
     return {name: known.get(name, name.replace("_", " ")) for name in datasets}
