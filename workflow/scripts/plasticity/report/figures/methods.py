@@ -38,6 +38,7 @@ HEIGHT = 1.05  # of a row in inches; rows are lower if there are many
 TITLE_HEIGHT = 0.2  # inches above the first row of a setting
 MARGIN = 0.4  # inches below the last row
 MAX_HEIGHT = 1.38  # of the figure, as a share of its width
+REMARK_HEIGHT = 0.2  # of a line of small text above a panel, as a share of the panel
 PALEST = 0.5  # share of white in the colour of a method's first arm
 
 
@@ -83,8 +84,9 @@ def draw(
 def _write_title(axis: Axes, title: str) -> None:
     """Write a setting's title above its first row, at the left and above remarks."""
     remarks = axis.get_title(loc="right")
-    lines_below = "\n" * (remarks.count("\n") + 1) if remarks else ""
-    axis.set_title(title + lines_below, loc="left", fontweight="bold")
+    lines_below = remarks.count("\n") + 1 if remarks else 0
+    height = 1 + lines_below * REMARK_HEIGHT if lines_below else None
+    axis.set_title(title, loc="left", fontweight="bold", y=height)
 
 
 def _rows(datasets: Mapping[str, xr.Dataset], style: Style) -> list[tuple[str, list[str]]]:
