@@ -233,8 +233,10 @@ def tables_of(datasets):
     }
     treated = tables_of_interventions(datasets, draws)
     tested |= {name: treated[name] for name in ("interventions", "intervention_models")}
+    counterexamples = meta_analysis.find_counterexamples(settings, draws, 0.05, 0.2)
     others = {
-        "counterexamples": meta_analysis.find_counterexamples(settings, draws, 0.05, 0.2),
+        "counterexamples": counterexamples,
+        "arms": meta_analysis.rank_arms(counterexamples, {name: name for name in datasets}, draws),
         "redundancy": prediction.redundancy(settings, draws, "effective_rank"),
         "outcomes": summaries.outcomes(datasets),
         "tuning": pd.DataFrame(columns=summaries.TUNING_COLUMNS),
@@ -455,6 +457,29 @@ def test_title_of_a_setting_does_not_depend_on_its_page():
     assert titles == ["mnist labels 0", "mnist labels 4"], "not twice the same description"
 
 
+LOST = "lost, and the measure moves as claimed"
+KEPT = "kept, and nothing against the claim"
+
+
+def with_verdicts(tables, **verdicts):
+    """Give all rows of the arm without an intervention a verdict.
+
+    Args:
+        tables: of `TWO_SETTINGS`.
+        verdicts: by the end of the setting's name, ``relu`` or ``tanh``.
+    """
+    table = tables["counterexamples"].copy()
+    for ending, verdict in verdicts.items():
+        is_chosen = table["setting"].str.endswith(ending) & (table["arm"] == "none")
+        table.loc[is_chosen, "verdict"] = verdict
+    return tables | {"counterexamples": table}
+
+
+def tables_of_picture(name, tables):
+    """Return the tables of a picture; random numbers have no verdict for the summary."""
+    return with_verdicts(tables, relu=LOST, tanh=KEPT) if name == "summary" else tables
+
+
 @pytest.mark.mpl_image_compare(
     baseline_dir="pictures",
     tolerance=TOLERANCE,
@@ -464,7 +489,7 @@ def test_title_of_a_setting_does_not_depend_on_its_page():
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_figure_equals_its_picture(name, tables):
-    return draw(name, TWO_SETTINGS, tables)
+    return draw(name, TWO_SETTINGS, tables_of_picture(name, tables))
 
 
 def write_picture(figure, path):
@@ -495,6 +520,7 @@ SWAPPED_COLOURS = replace(
 
 @pytest.mark.parametrize("name", slow_except(["scatter"], NAMES))
 def test_comparison_of_pictures_finds_swapped_colours_and_lost_axes(name, tables, tmp_path):
+    tables = tables_of_picture(name, tables)
     expected = write_picture(draw(name, TWO_SETTINGS, tables), tmp_path / "expected.png")
     swapped = draw(name, TWO_SETTINGS, tables, SWAPPED_COLOURS)
     swapped = write_picture(swapped, tmp_path / "swapped.png")
@@ -651,24 +677,67 @@ def test_labels_at_the_ends_keep_order_and_distance():
 
 def test_arms_of_a_method_share_its_colour_and_differ_in_width():
     drawn = lines(draw("methods", {"a_b_relu": setting()}).axes[0])
-    assert set(drawn) == {"none", "fresh", "l2 0.001", "l2 0.01", "wasserstein 0.01"}
-    assert drawn["l2 0.01"].get_color() == STYLE.methods["l2"][0]
-    assert drawn["l2 0.01"].get_linewidth() > drawn["l2 0.001"].get_linewidth()
+    references = {"no intervention", "fresh network per task"}
+    assert set(drawn) == {*references, "L2 0.001", "L2 0.01", "Wasserstein 0.01"}
+    assert drawn["L2 0.01"].get_color() == STYLE.methods["l2"][0]
+    assert grey(drawn["L2 0.01"]) < grey(drawn["L2 0.001"]) - 0.1
+    assert drawn["L2 0.01"].get_linewidth() > drawn["L2 0.001"].get_linewidth()
+
+
+def grey(line):
+    """Return the brightness of a line's colour."""
+    return float(np.dot(matplotlib.colors.to_rgb(line.get_color()), (0.299, 0.587, 0.114)))
 
 
 def test_many_arms_continue_in_further_rows():
     figure = draw("methods", STUDIES["every method"])
-    arms_of_rows = [set(lines(axis)) - {"none", "fresh"} for axis in figure.axes[::3]]
+    references = {"no intervention", "fresh network per task"}
+    arms_of_rows = [set(lines(axis)) - references for axis in figure.axes[::3]]
     assert set().union(*arms_of_rows) == {panels.short(arm) for arm in INTERVENTIONS}
     assert sum(map(len, arms_of_rows)) == len(INTERVENTIONS)
-    assert max(map(len, arms_of_rows)) <= 6
+    assert max(map(len, arms_of_rows)) <= 4, "with both references at most six lines"
+    for axis in figure.axes[::3]:
+        colours = [line.get_color() for line in axis.lines]
+        assert len(set(colours)) == len(colours)
+
+
+def test_methods_leave_out_settings_without_a_method():
+    datasets = {"a_b_relu": setting(arms=["none", "fresh"]), "a_b_tanh": setting(seed=1)}
+    figure = draw("methods", datasets)
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert [title for title in titles if title] == ["a b tanh"]
+    figure = draw("methods", {"a_b_relu": datasets["a_b_relu"]})
+    assert texts_of(figure).strip() == "No method was trained in these settings."
+
+
+def test_panels_of_sensitivity_have_axes_of_their_own_if_their_errors_differ(tables):
+    outcomes = tables["outcomes"].copy()
+    of_tanh = (outcomes["setting"] == "digits_labels_tanh") & (outcomes["outcome"] == "final_error")
+    outcomes.loc[of_tanh, ["mean", "low", "high"]] *= 0.1
+    relu, tanh = draw("sensitivity", TWO_SETTINGS, tables | {"outcomes": outcomes}).axes[:2]
+    assert tanh.get_ylim()[1] < 0.2 < relu.get_ylim()[1]
+    for axis in (relu, tanh):
+        low, high = axis.get_ylim()
+        values = [line.get_ydata() for line in axis.lines]
+        assert low < np.min(np.concatenate(values)) < np.max(np.concatenate(values)) < high
+
+
+def test_panels_of_sensitivity_share_their_axis_if_their_errors_are_alike(tables):
+    relu, tanh = draw("sensitivity", TWO_SETTINGS, tables).axes[:2]
+    assert relu.get_ylim() == tanh.get_ylim()
+
+
+def test_study_without_several_values_says_so():
+    datasets = {"a_b_relu": setting(arms=["none", "fresh"])}
+    figure = draw("sensitivity", datasets)
+    assert "No hyperparameter of a method has two values." in texts_of(figure)
 
 
 def test_sensitivity_has_a_line_per_method_with_several_values(tables):
     axis = draw("sensitivity", TWO_SETTINGS, tables).axes[0]
     assert axis.get_xscale() == "log"
     by_label = {container.get_label(): container for container in axis.containers}
-    line = by_label["l2"][0]
+    line = by_label["L2"][0]
     row = (
         tables["outcomes"]
         .query("setting == 'digits_labels_relu' and arm == 'l2(strength=0.01)'")
@@ -677,7 +746,7 @@ def test_sensitivity_has_a_line_per_method_with_several_values(tables):
     )
     assert line.get_xdata() == pytest.approx([0.001, 0.01])
     assert line.get_ydata()[1] == pytest.approx(row["mean"])
-    assert "wasserstein" not in by_label, "it has only one value"
+    assert "Wasserstein" not in by_label, "it has only one value"
 
 
 @pytest.mark.parametrize(("seeds", "bar_count"), [(2, 0), (3, 2)])
@@ -701,7 +770,7 @@ def test_sensitivity_shows_tuning_seeds_and_no_bar_of_two_seeds(tables, seeds, b
     figure = draw("sensitivity", TWO_SETTINGS, tables | {"tuning": tuning})
     axis = next(axis for axis in figure.axes if axis.get_xlabel() == "threshold")
     line, _, (bars,) = axis.containers[0]
-    assert axis.containers[0].get_label() == "redo (every 5)"
+    assert axis.containers[0].get_label() == "ReDo (every 5)"
     assert line.get_ydata() == pytest.approx([0.1, 0.3])
     assert len([segment for segment in bars.get_segments() if segment.size]) == bar_count
 
@@ -863,9 +932,188 @@ def test_operators_have_lines_and_bars_for_errors_of_estimates():
     assert {"Fisher", "Hessian"} <= set(lines(axis))
     (_, _, (bars,)) = axis.containers[0]
     assert len(axis.containers) == 1, "only the Hessian is estimated"
-    middles = np.array([segment.mean(axis=0)[1] for segment in bars.get_segments()])
-    selected = data["hessian_effective_rank"].sel(arm="none", evaluation_point="next", block="all")
-    np.testing.assert_allclose(middles, selected.mean("seed"), rtol=1e-6)
+    tops = np.array([segment[:, 1].max() for segment in bars.get_segments()])
+    name = "hessian_effective_rank"
+    selected = data[[name, f"{name}_margin"]].sel(arm="none", evaluation_point="next", block="all")
+    means = selected.mean("seed")
+    np.testing.assert_allclose(tops, means[name] + means[f"{name}_margin"], rtol=1e-6)
+
+
+def test_bars_of_wide_margins_stay_above_zero_and_in_the_panel():
+    data = setting()
+    data["hessian_effective_rank_margin"][:] = 100.0
+    axis = draw("operators", {"a_b_relu": data}).axes[0]
+    (_, _, (bars,)) = axis.containers[0]
+    ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+    low, high = axis.get_ylim()
+    assert low <= ends.min()
+    assert ends.max() <= high
+
+
+def test_operator_without_a_line_has_no_bars():
+    data = setting()
+    data["hessian_effective_rank"][:, :, 0] = np.nan
+    data["hessian_effective_rank"][:, 0, 0] = 0.5
+    data["hessian_effective_rank"][:, 0, 1] = np.nan
+    axis = draw("operators", {"a_b_relu": data}).axes[0]
+    assert "Hessian" not in lines(axis)
+    assert not axis.containers
+
+
+def test_pairs_of_ranks_without_a_correlation_are_left_out(tables):
+    table = tables["redundancy"].copy()
+    is_hessian = table["first"].str.startswith("hessian") | table["second"].str.startswith(
+        "hessian"
+    )
+    table.loc[is_hessian, "estimate"] = np.nan
+    axis = draw("operators", TWO_SETTINGS, tables | {"redundancy": table}).axes[8]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["features – Fisher"]
+
+
+# Summary
+
+
+def texts_of(figure):
+    """Join all texts of a figure."""
+    return " ".join(text.get_text() for text in figure.findobj(Text)).replace("\n", " ")
+
+
+def test_summary_has_settings_that_lose_plasticity_left_and_others_right(tables):
+    figure = draw("summary", TWO_SETTINGS, with_verdicts(tables, relu=KEPT, tanh=LOST))
+    titles = [axis.get_title() for axis in figure.axes[:4]]
+    assert titles[:2] == ["Plasticity is lost: 1 setting", "Plasticity is kept: 1 setting"]
+    assert titles[2:] == [
+        "The rank clearly falls in 1 of 1 setting",
+        "The rank clearly falls in 0 of 1 setting",
+    ]
+    for axis, name in zip(figure.axes, ["digits_labels_tanh", "digits_labels_relu"], strict=False):
+        for arm, line in zip(("none", "fresh"), axis.lines, strict=True):
+            expected = TWO_SETTINGS[name]["final_error"].sel(arm=arm).mean("seed")
+            np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-6)
+            assert line.get_linestyle() == STYLE.methods[arm][1]
+
+
+def test_summary_has_the_rank_as_a_share_of_its_largest_value(tables):
+    figure = draw("summary", TWO_SETTINGS, with_verdicts(tables, relu=LOST, tanh=KEPT))
+    rank = TWO_SETTINGS["digits_labels_relu"]["fisher_effective_rank"]
+    means = rank.sel(evaluation_point="next", block="all", arm=["none", "fresh"]).mean("seed")
+    for arm, line in zip(("none", "fresh"), figure.axes[2].lines, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), means.sel(arm=arm) / means.max(), rtol=1e-6)
+
+
+def test_summary_has_the_mean_over_settings_and_thin_lines_of_single_ones(tables):
+    figure = draw("summary", TWO_SETTINGS, with_verdicts(tables, relu=LOST, tanh=LOST))
+    *singles, mean, baseline = figure.axes[0].lines
+    values = [data["final_error"].sel(arm="none").mean("seed") for data in TWO_SETTINGS.values()]
+    assert len(singles) == 2
+    for line, expected in zip(singles, values, strict=True):
+        np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-6)
+    np.testing.assert_allclose(mean.get_ydata(), np.mean(values, axis=0), rtol=1e-6)
+    assert baseline.get_linestyle() == ":"
+    assert "No setting is clearly on this side." in texts_of(figure)
+
+
+def test_settings_with_different_numbers_of_tasks_share_an_axis_in_percent(tables):
+    datasets = {
+        name: data.isel(task=slice(tasks))
+        for (name, data), tasks in zip(TWO_SETTINGS.items(), (12, 5), strict=True)
+    }
+    figure = draw("summary", datasets, with_verdicts(tables, relu=LOST, tanh=LOST))
+    assert "tasks done (%)" in texts_of(figure)
+    mean = figure.axes[0].lines[2]
+    assert (mean.get_xdata()[0], mean.get_xdata()[-1]) == (0, 100)
+    ends = [data["final_error"].sel(arm="none").mean("seed")[-1] for data in datasets.values()]
+    assert mean.get_ydata()[-1] == pytest.approx(np.mean(ends), rel=1e-6)
+
+
+def test_summary_counts_settings_on_neither_side(tables):
+    figure = draw("summary", TWO_SETTINGS, with_verdicts(tables, relu=LOST, tanh="unclear"))
+    assert "1 setting is unclear, and not drawn: digits labels tanh" in texts_of(figure)
+
+
+def test_verdict_of_the_summary_is_that_of_the_primary_rank(tables):
+    tables = with_verdicts(tables, relu="unclear", tanh="unclear")
+    table = tables["counterexamples"]
+    is_primary = (table["measure"] == "fisher_effective_rank") & (table["arm"] == "none")
+    table.loc[is_primary, "verdict"] = LOST
+    figure = draw("summary", TWO_SETTINGS, tables)
+    assert figure.axes[0].get_title() == "Plasticity is lost: 2 settings"
+
+
+def row_of(axis, name):
+    """Return the line of an explanation in a panel of the summary's strip."""
+    return [label.get_text() for label in axis.get_yticklabels()].index(name)
+
+
+@pytest.mark.parametrize(
+    ("measure", "name", "sign", "marker"),
+    [
+        ("fisher_stable_rank", "Fisher stable rank", -1, "D"),
+        ("weight_norm", "weight norm", 1, "o"),
+    ],
+)
+def test_summary_has_the_auc_and_the_tau_of_the_tables(tables, measure, name, sign, marker):
+    auc, tau = draw("summary", TWO_SETTINGS, tables).axes[4:]
+    y = row_of(auc, name)
+    (row,) = tables["arms"][tables["arms"]["measure"] == measure].to_dict("records")
+    expected = [row["estimate"]] if np.isfinite(row["estimate"]) else []
+    dots = [line for line in auc.lines if line.get_marker() == marker and line.get_ydata()[0] == y]
+    assert [dot.get_xdata()[0] for dot in dots] == pytest.approx(expected)
+    of_all = (
+        tables["interventions"]
+        .query("setting == 'all' and task == 'all' and outcome == 'final_error'")
+        .query(f"statistic == 'tau' and measure == '{measure}'")
+        .iloc[0]
+    )
+    dots = [line for line in tau.lines if line.get_marker() == marker and line.get_ydata()[0] == y]
+    assert [dot.get_xdata()[0] for dot in dots] == pytest.approx([sign * of_all["estimate"]])
+
+
+def test_summary_of_one_setting_has_its_tau_with_its_interval():
+    datasets = {"a_b_relu": setting()}
+    tables = tables_of(datasets)
+    tau = draw("summary", datasets, tables).axes[-1]
+    row = (
+        tables["interventions"]
+        .query("task == 'all' and outcome == 'final_error' and statistic == 'tau'")
+        .query("measure == 'weight_norm'")
+        .iloc[0]
+    )
+    bars = [line for line in tau.lines if len(line.get_xdata()) == 2]
+    ends = [sorted(line.get_xdata()) for line in bars]
+    assert any(end == pytest.approx([row["low"], row["high"]]) for end in ends)
+
+
+def test_explanations_of_the_summary_are_sorted_by_tau(tables):
+    tau = draw("summary", TWO_SETTINGS, tables).axes[-1]
+    dots = [line for line in tau.lines if line.get_marker() in ("D", "o")]
+    by_row = sorted((line.get_ydata()[0], line.get_xdata()[0]) for line in dots)
+    values = [value for _, value in by_row]
+    assert values == sorted(values, reverse=True)
+
+
+def test_summary_without_interventions_says_so_and_sorts_by_auc(tables):
+    tables = tables | {"interventions": tables["interventions"].iloc[:0]}
+    names = ["weight_norm", "fisher_stable_rank", "dead_fraction"]
+    arms = pd.DataFrame({"measure": names, "estimate": [0.4, 0.9, 0.7], "low": 0.3, "high": 0.95})
+    arms = arms.assign(lost=3, kept=2)
+    figure = draw("summary", TWO_SETTINGS, tables | {"arms": arms})
+    assert "No treated copy of a checkpoint was measured." in " ".join(texts_of(figure).split())
+    labels = [label.get_text() for label in figure.axes[4].get_yticklabels()]
+    assert labels == ["Fisher stable rank", "dead units (share)", "weight norm"]
+
+
+def test_summary_without_arms_of_both_kinds_says_so(tables):
+    arms = tables["arms"].assign(estimate=np.nan)
+    figure = draw("summary", TWO_SETTINGS, tables | {"arms": arms})
+    assert "No arm clearly loses plasticity, or none clearly keeps it." in texts_of(figure)
+    assert row_of(figure.axes[-1], "weight norm") >= 0
+
+
+def test_setting_of_an_older_release_has_its_name_as_title():
+    older = {"setting": {"problem": {"dataset": "mnist", "change": "shuffle_labels"}}}
+    data = setting().assign_attrs(settings=json.dumps(older))
+    assert panels.setting_titles({"mnist_labels": data}) == {"mnist_labels": "mnist labels"}
 
 
 # Interventions
@@ -905,11 +1153,15 @@ def test_four_figures_show_interventions():
 
 
 @pytest.mark.parametrize("name", INTERVENTION_FIGURES)
-def test_study_without_interventions_says_not_measured(name):
+def test_study_without_interventions_says_so_in_one_sentence(name):
     datasets = STUDIES["no treated copies"]
     figure = draw(name, datasets, tables_of_interventions(datasets, Draws(49)))
-    for axis in figure.axes:
-        assert [text.get_text() for text in axis.texts] == ["not measured"]
+    (axis,) = figure.axes
+    assert not axis.axison
+    assert [text.get_text() for text in axis.texts] == [
+        "No treated copy of a checkpoint was measured."
+    ]
+    assert figure.get_figheight() < 1
 
 
 @pytest.mark.parametrize("name", INTERVENTION_FIGURES)
@@ -923,11 +1175,31 @@ def test_treated_copies_of_the_late_task_are_filled_points(treated):
     restoring = [copy for copy, (family, _) in COPIES.items() if family == "restoring"]
     colour = STYLE.families["restoring"]
     x, y = copies_of("fisher_effective_rank"), copies_of("final_error")
-    for task, marker, fill in ((1, "s", "none"), (11, "o", colour)):
+    for task, marker, fill in ((1, "o", "none"), (11, "o", colour)):
         wanted = {"treated_task": task, "treatment": restoring}
         expected = [values.sel(wanted).mean("seed").values for values in (x, y)]
         drawn = points_of(axis, color=colour, marker=marker, markerfacecolor=fill)
         np.testing.assert_allclose(drawn, np.array(sorted(zip(*expected, strict=True))), rtol=1e-6)
+
+
+def test_families_of_treatments_differ_in_their_markers(treated):
+    axis = draw("treatments", TWO_SETTINGS, treated).axes[0]
+    looks = {(line.get_color(), line.get_marker()) for line in axis.lines}
+    assert {(STYLE.families["harmful"], "v"), (STYLE.families["preserving"], "D")} < looks
+
+
+def test_share_that_no_treatment_changes_has_an_axis_from_zero_to_one():
+    datasets = {"a_b_relu": constant(setting(), "treated_dead_fraction")}
+    figure = draw("treatments", datasets, tables_of_interventions(datasets, Draws(49)))
+    assert figure.axes[2].get_xlim() == pytest.approx((-0.05, 1.05))
+
+
+def test_measure_with_a_wide_range_is_logarithmic():
+    data = setting()
+    data["treated_weight_norm"][..., 0, :] *= 1000
+    datasets = {"a_b_relu": data}
+    figure = draw("treatments", datasets, tables_of_interventions(datasets, Draws(49)))
+    assert [axis.get_xscale() for axis in figure.axes[:4]] == [*3 * ["linear"], "log"]
 
 
 @pytest.mark.parametrize(("treatment", "marker"), [("none", "X"), ("fresh", "*")])
@@ -1055,7 +1327,7 @@ def test_map_names_the_counterexamples_of_the_table_only(treated):
     shown = draw("necessity", TWO_SETTINGS, treated | {"intervention_counterexamples": table})
     names = {"plasticity\nwithout curvature", "curvature\nwithout plasticity"}
     names |= {"both restored", "both lost"}
-    assert {text.get_text() for text in shown.axes[0].texts} == names | {"reset_last_layer"}
+    assert {text.get_text() for text in shown.axes[0].texts} == names | {"reset last layer"}
     (ring,) = points_of(shown.axes[0], markerfacecolor="none", marker="o")
     of_copy = {"treatment": "reset_last_layer", "treated_task": 11}
     changes = [changes_of(name).sel(of_copy) for name in ("fisher_effective_rank", "final_error")]

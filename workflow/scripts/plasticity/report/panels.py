@@ -422,3 +422,11 @@ def primary_rank(datasets: Mapping[str, xr.Dataset]) -> str:
 def primary_measure(datasets: Mapping[str, xr.Dataset]) -> str:
     """Return the measure that stands for curvature: a rank of the main operator."""
     return f"{main_operator(datasets)}_{primary_rank(datasets)}"
+
+
+def draw_sentence(text: str, style: Style) -> Figure:
+    """Make a low figure that only says why there is nothing to draw."""
+    figure, axis = plt.subplots(figsize=(style.width(style.panels), 0.6))
+    axis.set_axis_off()
+    axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=style.quiet)
+    return figure

@@ -11,13 +11,13 @@ from plasticity.report.style import Style
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 
 FAMILY_LABELS = {
-    "control": "control",
+    "control": "other control",
     "restoring": "restoring treatment",
     "harmful": "harmful treatment",
     "preserving": "keeps the function",
 }
-LATE_MARKER = "o"
-EARLIER_MARKERS = "sD^v"
+NOT_TREATED = "No treated copy of a checkpoint was measured."
+FAMILY_MARKERS = {"control": "s", "restoring": "o", "harmful": "v", "preserving": "D"}
 CONTROL_MARKERS = {UNTREATED: "X", BASELINE: "*"}
 CONTROL_LABELS = {UNTREATED: "no treatment", BASELINE: "fresh network"}
 POINT_SIZES = {"X": 5.5, "*": 7.5}  # points; those of other markers are smaller
@@ -51,19 +51,14 @@ def at_telling_task(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["task"] == telling_task]
 
 
-def marker_of(treatment: str, earlier_tasks: list[int], task: int) -> str:
-    """Choose the marker of a copy: by its treatment for two controls, else by its task.
+def marker_of(treatment: str, family: str) -> str:
+    """Choose the marker of a copy: by its treatment for two controls, else by its family.
 
     Args:
         treatment: its name, with its strength.
-        earlier_tasks: the treated tasks without the last, in order.
-        task: at whose start the checkpoint was treated.
+        family: of the treatment.
     """
-    if treatment in CONTROL_MARKERS:
-        return CONTROL_MARKERS[treatment]
-    if task not in earlier_tasks:
-        return LATE_MARKER
-    return EARLIER_MARKERS[earlier_tasks.index(task) % len(EARLIER_MARKERS)]
+    return CONTROL_MARKERS.get(treatment) or FAMILY_MARKERS[family]
 
 
 def point_look(marker: str, colour: str, is_filled: bool) -> dict[str, Any]:
@@ -79,9 +74,11 @@ def point_look(marker: str, colour: str, is_filled: bool) -> dict[str, Any]:
 
 
 def legend_of_families(families: Collection[str], style: Style) -> dict[str, Line2D]:
-    """Explain the colours of families of treatments that occur."""
+    """Explain colours and markers of families of treatments that occur."""
     return {
-        label: Line2D([], [], **point_look(LATE_MARKER, style.families[family], is_filled=True))
+        label: Line2D(
+            [], [], **point_look(FAMILY_MARKERS[family], style.families[family], is_filled=True)
+        )
         for family, label in FAMILY_LABELS.items()
         if family in families
     }

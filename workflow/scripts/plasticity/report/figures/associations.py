@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from plasticity.config.quantities import one_line_name, split_operator
-from plasticity.report.panels import MAX_HEIGHT, SMALL_FONT, finish
+from plasticity.report.panels import SMALL_FONT, draw_sentence, finish, setting_titles
 from plasticity.report.style import Style
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.setting_arrays import preferred_variants
@@ -23,12 +23,17 @@ from plasticity.statistics.setting_arrays import preferred_variants
 CATEGORY = "3 Associations"
 TITLE = "every measure in every setting"
 TABLES = ("associations", "consistency")
+SETTINGS_PER_PAGE = 16
 OUTCOME = "final_error_gap"
 # inches
-ROW_HEIGHT = 0.2
+ROW_HEIGHTS = (0.1, 0.2)  # least and largest
+OTHER_HEIGHT = 1.8  # legend, axes and colour bar
+LONGEST_TITLE = 0.9  # of a setting, if it is written upwards
 NAMES_WIDTH = 1.6
 FOREST_WIDTH = 1.5
 CELL_WIDTHS = (0.16, 0.9)  # least and largest
+MAX_HEIGHT = 1.38  # of the figure, as a share of its width
+FEW = 6  # settings; so many or more have titles that are written upwards
 UNIT = 0.42  # of a cell's width: a correlation of 1
 
 
@@ -68,20 +73,32 @@ def draw(
         dict.fromkeys(associations["measure"]), key=lambda name: split_operator(name)[0] != ""
     )
 
+    if not measures:
+        return draw_sentence("No correlation could be computed in any setting.", style)
+    names = _wrapped_titles(datasets)
     width = float(np.clip(_room_for_cells(style) / len(settings), *CELL_WIDTHS)) * len(settings)
-    height = ROW_HEIGHT * max(len(measures), 4) + 1.8
-    page_width = max(NAMES_WIDTH + width + FOREST_WIDTH, height / MAX_HEIGHT)
+    page_width = NAMES_WIDTH + width + FOREST_WIDTH
+    other_height = OTHER_HEIGHT + (0 if len(settings) < FEW else LONGEST_TITLE)
+    row_height = (MAX_HEIGHT * page_width - other_height) / len(measures)
+    row_height = float(np.clip(row_height, *ROW_HEIGHTS))
+    size = (page_width, row_height * max(len(measures), 4) + other_height)
     figure, (cells, forest) = plt.subplots(
-        1, 2, figsize=(page_width, height), width_ratios=[width, FOREST_WIDTH], sharey=True
+        1, 2, figsize=size, width_ratios=[width, FOREST_WIDTH], sharey=True
     )
-    if measures:
-        _draw_cells(cells, associations, measures, settings, style)
-        _draw_forest(forest, _select_consistency(tables["consistency"], measures), measures, style)
-        _add_colorbar(figure, cells, style)
-        _add_note(figure, unknown, style)
-        _add_legend(figure)
+    _draw_cells(cells, associations, measures, names, style)
+    _draw_forest(forest, _select_consistency(tables["consistency"], measures), measures, style)
+    _add_colorbar(figure, cells, style)
+    _add_note(figure, unknown, style)
+    _add_legend(figure)
     panels = {("cells", "all"): cells, ("forest", "all"): forest}
     return finish(figure, panels, style, legend=False)
+
+
+def _wrapped_titles(datasets: Mapping[str, xr.Dataset]) -> dict[str, str]:
+    """Return the titles of settings; with many, they are written upwards."""
+    letters = 16 if len(datasets) < FEW else 24
+    titles = setting_titles(datasets)
+    return {name: textwrap.fill(title, letters) for name, title in titles.items()}
 
 
 def _room_for_cells(style: Style) -> float:
@@ -111,10 +128,11 @@ def _draw_cells(
     axis: Axes,
     associations: pd.DataFrame,
     measures: Sequence[str],
-    settings: Sequence[str],
+    names: Mapping[str, str],
     style: Style,
 ) -> None:
     """Draw the heat map, with a dot and an interval in each cell."""
+    settings = list(names)
     estimates = associations.pivot_table(
         index="measure", columns="setting", values="estimate", dropna=False, sort=False
     ).reindex(measures, columns=settings)
@@ -126,7 +144,7 @@ def _draw_cells(
         aspect="auto",
         alpha=0.55,
     )
-    has_room = len(settings) < 6
+    has_room = len(settings) < FEW
     for _, row in associations.iterrows():
         x, y = settings.index(row["setting"]), measures.index(row["measure"])
         if np.isnan(row["estimate"]):
@@ -137,8 +155,7 @@ def _draw_cells(
         else:
             _draw_correlation(axis, x, y, row)
     _draw_cell_borders(axis, len(measures), len(settings))
-    names = [textwrap.fill(name.replace("_", " "), 16 if has_room else 40) for name in settings]
-    axis.set_xticks(range(len(settings)), names, rotation=0 if has_room else 90)
+    axis.set_xticks(range(len(settings)), list(names.values()), rotation=0 if has_room else 90)
     axis.tick_params(axis="x", top=False, labeltop=True, bottom=False, labelbottom=False)
     axis.set_yticks(range(len(measures)), [one_line_name(name) for name in measures])
     axis.set_ylim(len(measures) - 0.5, -0.5)
@@ -205,6 +222,7 @@ def _add_colorbar(figure: Figure, cells: Axes, style: Style) -> None:
         label="ρ within runs",
         aspect=40,
         fraction=0.03,
+        pad=0.02,
     )
 
 

@@ -14,13 +14,29 @@ from matplotlib.ticker import NullLocator
 
 from plasticity.config.models import FAMILIES, method_of
 from plasticity.config.quantities import one_line_name
-from plasticity.report.panels import Panels, draw_band, finish, grid, primary_measure
+from plasticity.config.titles import method_title
+from plasticity.report.panels import (
+    Panels,
+    draw_band,
+    draw_sentence,
+    finish,
+    grid,
+    primary_measure,
+    setting_titles,
+)
 from plasticity.report.style import Style
-from plasticity.report.treated import at_telling_task, of_quantity, of_treatments
+from plasticity.report.treated import (
+    FAMILY_LABELS,
+    NOT_TREATED,
+    at_telling_task,
+    of_quantity,
+    of_treatments,
+)
 
 CATEGORY = "4 Interventions"
 TITLE = "dose and response"
 TABLES = ("treatments",)
+SETTINGS_PER_PAGE = 8
 OUTCOME = "final_error"
 MARKERS = "osD^vPX<>"
 HEIGHT = 1.15
@@ -36,11 +52,16 @@ def draw(
     """
     quantities = [OUTCOME, primary_measure(datasets)]
     table = at_telling_task(of_treatments(tables["treatments"], datasets))
+    if of_quantity(table, OUTCOME).empty:
+        return draw_sentence(NOT_TREATED, style)
     table = _with_several_doses(table)
     columns = _columns(table)
+    if not columns:
+        return draw_sentence("No treatment of this study has two strengths.", style)
+    names = setting_titles(datasets)
     figure, panels = grid(
         {name: _label(name) for name in quantities},
-        columns or {"": "no treatment has two strengths"},
+        columns,
         style,
         HEIGHT,
         xlabel="strength",
@@ -49,7 +70,7 @@ def draw(
         rows = of_quantity(table, quantity)
         for (name, setting), line in rows.groupby(["name", "setting"], sort=False):
             look = _look(list(datasets), str(setting), style)
-            _draw_line(panels[quantity, str(name)], line, str(setting), look, style)
+            _draw_line(panels[quantity, str(name)], line, names[str(setting)], look, style)
     for axis in panels.values():
         if axis.has_data():
             axis.axhline(0, color="black", linewidth=0.6)
@@ -72,7 +93,9 @@ def _columns(table: pd.DataFrame) -> dict[str, str]:
         of_family = table[table["treatment_family"] == family]
         for name, rows in of_family.groupby("name", sort=False):
             tasks = " or ".join(str(task) for task in sorted(set(rows["task"])))
-            columns[str(name)] = f"{name}\n{family}\nbefore task {tasks}"
+            columns[str(name)] = (
+                f"{method_title(str(name))}\n{FAMILY_LABELS[family]}\nbefore task {tasks}"
+            )
     return columns
 
 
@@ -91,13 +114,13 @@ def _look(settings: Sequence[str], setting: str, style: Style) -> dict[str, Any]
 
 
 def _draw_line(
-    axis: Axes, line: pd.DataFrame, setting: str, look: Mapping[str, Any], style: Style
+    axis: Axes, line: pd.DataFrame, title: str, look: Mapping[str, Any], style: Style
 ) -> None:
     """Draw the change at each strength in one setting, with its interval as a band."""
     line = line.sort_values("strength")
     x = line["strength"].to_numpy(float)
     low, high = line["change_low"].to_numpy(float), line["change_high"].to_numpy(float)
-    axis.plot(x, line["change"], label=setting.replace("_", " "), **look)
+    axis.plot(x, line["change"], label=title, **look)
     if np.isfinite(low).all():
         draw_band(axis, x, low, high, look["color"], style)
 

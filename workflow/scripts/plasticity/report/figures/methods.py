@@ -1,12 +1,16 @@
 """Error, gap to the baseline and curvature rank over tasks for every method."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from plasticity.config.models import method_of
@@ -15,41 +19,51 @@ from plasticity.report.panels import (
     REFERENCES,
     Panels,
     curve,
+    draw_sentence,
     finish,
     label_ends,
     primary_measure,
     series,
+    setting_titles,
     short,
-    titles,
 )
 from plasticity.report.style import Style
 
 CATEGORY = "5 Methods"
 TITLE = "methods over tasks"
 TABLES = ()
-SETTINGS_PER_PAGE = 7
-ARMS_PER_PANEL = 6  # in addition to the references
-HEIGHT = 1.25
+SETTINGS_PER_PAGE = 4
+ARMS_PER_PANEL = 4  # in addition to the two references
+HEIGHT = 1.05  # of a row in inches; rows are lower if there are many
+TITLE_HEIGHT = 0.2  # inches above the first row of a setting
+MARGIN = 0.4  # inches below the last row
+MAX_HEIGHT = 1.38  # of the figure, as a share of its width
+REMARK_HEIGHT = 0.2  # of a line of small text above a panel, as a share of the panel
+PALEST = 0.5  # share of white in the colour of a method's first arm
 
 
 def draw(
     datasets: Mapping[str, xr.Dataset], tables: Mapping[str, pd.DataFrame], style: Style
 ) -> Figure:
-    """Draw for each setting as many rows of panels as its arms need.
+    """Draw for each setting as many rows of panels as its arms need, below the setting's title.
 
-    Settings without an intervention are left out if another setting has one.
+    Settings without an intervention are left out.
     """
     measure = primary_measure(datasets)
     quantities = {name: one_line_name(name) for name in ("final_error", "final_error_gap", measure)}
-    rows = _rows(datasets)
-    size = (style.widths["page"], len(rows) * HEIGHT + 0.4)
+    rows = _rows(datasets, style)
+    if not rows:
+        return draw_sentence("No method was trained in these settings.", style)
+    width = style.widths["page"]
+    others = len({setting for setting, _ in rows}) * TITLE_HEIGHT + MARGIN
+    height = min(HEIGHT, (MAX_HEIGHT * width - others) / len(rows))
+    size = (width, len(rows) * height + others)
     figure, axes = plt.subplots(len(rows), len(quantities), figsize=size, squeeze=False)
     panels = {
         (name, str(index)): axes[index, column]
         for index in range(len(rows))
         for column, name in enumerate(quantities)
     }
-    _label_edges(axes, list(quantities.values()))  # before remarks are added to titles
     for index, (setting, arms) in enumerate(rows):
         continues_setting = index > 0 and rows[index - 1][0] == setting
         for name in quantities:
@@ -57,26 +71,35 @@ def draw(
                 panels[name, str(index)].sharey(panels[name, str(index - 1)])
             _draw_arms(panels, (name, str(index)), datasets[setting], arms, style)
         rightmost = axes[index, -1]
-        label_ends(rightmost if rightmost.lines else axes[index, 0], HEIGHT)
-        axes[index, 0].set_ylabel(titles(datasets)[setting])
+        label_ends(rightmost if rightmost.lines else axes[index, 0], height)
+        for axis, quantity in zip(axes[index], quantities.values(), strict=True):
+            axis.set_ylabel(textwrap.fill(quantity, 16))
+        if not continues_setting:
+            _write_title(axes[index, 0], setting_titles(datasets)[setting])
+    for axis in axes[-1]:
+        axis.set_xlabel("task")
     return finish(figure, panels, style, legend=False)
 
 
-def _rows(datasets: Mapping[str, xr.Dataset]) -> list[tuple[str, list[str]]]:
-    """Divide the arms of all settings into rows of panels.
-
-    Returns:
-        The setting and the arms of each row. If no setting has an intervention, one row per
-        setting without arms.
-    """
-    rows = [(setting, arms) for setting, data in datasets.items() for arms in _divide_arms(data)]
-    return rows or [(setting, []) for setting in datasets]
+def _write_title(axis: Axes, title: str) -> None:
+    """Write a setting's title above its first row, at the left and above remarks."""
+    remarks = axis.get_title(loc="right")
+    lines_below = remarks.count("\n") + 1 if remarks else 0
+    height = 1 + lines_below * REMARK_HEIGHT if lines_below else None
+    axis.set_title(title, loc="left", fontweight="bold", y=height)
 
 
-def _divide_arms(data: xr.Dataset) -> list[list[str]]:
+def _rows(datasets: Mapping[str, xr.Dataset], style: Style) -> list[tuple[str, list[str]]]:
+    """Divide the arms of all settings into rows of panels, each with its setting."""
+    return [
+        (setting, arms) for setting, data in datasets.items() for arms in _divide_arms(data, style)
+    ]
+
+
+def _divide_arms(data: xr.Dataset, style: Style) -> list[list[str]]:
     """Divide the arms of a setting into lots of at most `ARMS_PER_PANEL`.
 
-    The arms of a method stay in one lot if they fit.
+    The arms of a method stay in one lot if they fit, and no two methods of a lot share a colour.
     """
     arms = [str(arm) for arm in data.arm.values if arm not in REFERENCES]
     lots: list[list[str]] = []
@@ -84,34 +107,40 @@ def _divide_arms(data: xr.Dataset) -> list[list[str]]:
         remaining = list(arms_of_method)
         while remaining:
             chunk, remaining = remaining[:ARMS_PER_PANEL], remaining[ARMS_PER_PANEL:]
-            if not lots or len(lots[-1]) + len(chunk) > ARMS_PER_PANEL:
-                lots.append([])
-            lots[-1] += chunk
+            colour = style.of_arm(chunk[0])["color"]
+            for lot in lots:
+                colours = {style.of_arm(arm)["color"] for arm in lot}
+                if len(lot) + len(chunk) <= ARMS_PER_PANEL and colour not in colours:
+                    lot += chunk
+                    break
+            else:
+                lots.append(chunk)
     return lots
 
 
 def _draw_arms(
     panels: Panels, key: tuple[str, str], data: xr.Dataset, arms: Sequence[str], style: Style
 ) -> None:
-    """Draw the references and these arms; each further arm of a method has a thicker line."""
+    """Draw the references and these arms."""
     name, _ = key
     for arm in (*REFERENCES, *arms):
         values = series(data, name, arm)
-        width = _line_width(arm, arms)
-        curve(panels[key], values, style, short(arm), linewidth=width, **style.of_arm(arm))
+        curve(panels[key], values, style, _label(arm), **_look(arm, arms, style))
 
 
-def _line_width(arm: str, arms: Sequence[str]) -> float:
-    """Choose the width of an arm's line by its place among the arms of its method."""
+def _label(arm: str) -> str:
+    """Name a line at its end, in short lines."""
+    return REFERENCES.get(arm) or short(arm)
+
+
+def _look(arm: str, arms: Sequence[str], style: Style) -> dict[str, Any]:
+    """Choose the look of a line: each further arm of a method is darker and thicker."""
+    look = style.of_arm(arm)
     same_method = [other for other in arms if method_of(other) == method_of(arm)]
     if len(same_method) < 2:
-        return 1.2
-    return 0.8 + 0.5 * min(same_method.index(arm), 3)
-
-
-def _label_edges(axes: np.ndarray, quantities: Sequence[str]) -> None:
-    """Write the quantities above the first row, and the x axis below the last."""
-    for axis, title in zip(axes[0], quantities, strict=True):
-        axis.set_title(title)
-    for axis in axes[-1]:
-        axis.set_xlabel("task")
+        return look | {"linewidth": 1.2}
+    place = same_method.index(arm)
+    white = PALEST * (1 - place / (len(same_method) - 1))
+    colour = np.array(to_rgb(look["color"]))
+    red, green, blue = colour + white * (1 - colour)
+    return look | {"linewidth": 0.9 + 0.5 * place, "color": to_hex((red, green, blue))}

@@ -14,6 +14,7 @@ from plasticity.report.labels import Label, label_points
 from plasticity.report.panels import (
     SMALL_FONT,
     add_legend,
+    draw_sentence,
     finish,
     grid,
     primary_measure,
@@ -22,11 +23,11 @@ from plasticity.report.panels import (
 )
 from plasticity.report.style import Style, lay_out
 from plasticity.report.treated import (
-    CONTROL_MARKERS,
-    LATE_MARKER,
+    NOT_TREATED,
     at_telling_task,
     legend_of_controls,
     legend_of_families,
+    marker_of,
     of_quantity,
     of_treatments,
     point_look,
@@ -61,6 +62,10 @@ def draw(
     Changes are to the copy without a treatment. All copies are of the arm without an intervention.
     """
     measure = primary_measure(datasets)
+    table = at_telling_task(of_treatments(tables["treatments"], datasets))
+    points = _points(table, measure)
+    if points.empty:
+        return draw_sentence(NOT_TREATED, style)
     figure, panels = grid(
         {OUTCOME: "change of the final error"},
         titles(datasets),
@@ -68,16 +73,13 @@ def draw(
         HEIGHT,
         own_xlabels={OUTCOME: f"change of the {one_line_name(measure)}"},
     )
-    table = at_telling_task(of_treatments(tables["treatments"], datasets))
-    points = _points(table, measure)
     counterexamples = _counterexamples(tables["intervention_counterexamples"], points, measure)
     for setting in datasets:
         _draw_points(panels[OUTCOME, setting], points[points["setting"] == setting], style)
     drawn = [axis for axis in panels.values() if axis.has_data()]
     _make_room_around_zero(drawn)
-    if drawn:
-        families = set(points["treatment_family"])
-        add_legend(figure, legend_of_families(families, style) | legend_of_controls(style))
+    families = set(points["treatment_family"])
+    add_legend(figure, legend_of_families(families, style) | legend_of_controls(style))
     finish(figure, panels, style, legend=False)
     texts = {axis: _name_quadrants(axis, style) for axis in drawn}
 
@@ -130,7 +132,7 @@ def _draw_points(axis: Axes, points: pd.DataFrame, style: Style) -> None:
         ]
         for x, y in arms:
             axis.plot(x, y, color=colour, linewidth=0.6, alpha=0.5)
-        marker = CONTROL_MARKERS.get(row["treatment"], LATE_MARKER)
+        marker = marker_of(str(row["treatment"]), str(row["treatment_family"]))
         axis.plot(row["x"], row["y"], **point_look(marker, colour, is_filled=True))
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from plasticity.config.quantities import SPECTRUM_NUMBERS, operator_name, split_operator
 from plasticity.report.panels import (
@@ -27,6 +28,7 @@ TABLES = ("redundancy",)
 SETTINGS_PER_PAGE = 4
 NUMBERS = ("effective_rank", "entropy_rank", "top_eigenvalue", "negative_fraction")
 AGREEMENT = "agreement"
+NARROW_RANGE = 5  # of the limits of an axis
 
 
 def draw(
@@ -42,13 +44,15 @@ def draw(
     figure, panels = grid(rows, titles(datasets), style, height=1.0, own_xlabels=own_xlabels)
     table = tables["redundancy"]
     table = table[(table["association"] == "within_run") & table["setting"].isin(datasets)]
+    is_known = table["estimate"].notna().groupby([table["first"], table["second"]]).transform("any")
+    table = table[is_known]
     pairs = list(dict.fromkeys(zip(table["first"], table["second"], strict=True)))
     for setting, data in datasets.items():
         for number in NUMBERS:
             for operator in measured_operators(datasets):
                 _draw_operator(panels[number, setting], data, operator, number, style)
             if number != "negative_fraction":
-                make_logarithmic(panels[number, setting])
+                _make_logarithmic(panels[number, setting])
         of_setting = table[table["setting"] == setting]
         _draw_agreement(panels[AGREEMENT, setting], of_setting, pairs, style)
     for left, right in pairwise(panels[AGREEMENT, setting] for setting in datasets):
@@ -58,24 +62,42 @@ def draw(
 
 
 def _draw_operator(axis: Axes, data: xr.Dataset, operator: str, number: str, style: Style) -> None:
-    """Draw the mean over seeds with its interval, and bars for the margins of error."""
+    """Draw the mean over seeds with its interval, and bars for the margins of error.
+
+    A bar that would reach below zero, where no number but an eigenvalue can be, ends there or at
+    the smallest value of the line.
+    """
     line_options = style.of_operator(operator)
     values = series(data, f"{operator}_{number}", "none", block="all")
-    curve(axis, values, style, operator_name(operator), **line_options)
+    if not curve(axis, values, style, operator_name(operator), **line_options):
+        return
 
-    margins = series(data, f"{operator}_{number}_margin", "none", block="all")
+    measured = values.dropna("task", how="all")
+    seeds = measured.dropna("seed").seed  # those of the line
+    margins = series(data, f"{operator}_{number}_margin", "none", block="all").sel(seed=seeds)
     mean_margins = margins.mean("seed").dropna("task")
     mean_margins = mean_margins[mean_margins > 0]
     if mean_margins.size:
+        middle = values.sel(seed=seeds).mean("seed").sel(task=mean_margins.task)
+        lowest = 0 if number == "negative_fraction" else float(measured.min()) / 2
+        below = np.minimum(mean_margins, np.maximum(middle - lowest, 0))
         axis.errorbar(
             mean_margins.task,
-            values.mean("seed").sel(task=mean_margins.task),
-            mean_margins,
+            middle,
+            np.stack([below, mean_margins]),
             fmt="none",
             ecolor=line_options["color"],
             elinewidth=0.7,
             capsize=1.5,
         )
+
+
+def _make_logarithmic(axis: Axes) -> None:
+    """Make the y axis logarithmic; a narrow range has a few round numbers."""
+    make_logarithmic(axis)
+    low, high = axis.get_ylim()
+    if axis.has_data() and high < NARROW_RANGE * low:
+        axis.yaxis.set_major_locator(MaxNLocator(4))
 
 
 def _draw_agreement(

@@ -16,15 +16,23 @@ from plasticity.config.quantities import (
     one_line_name,
     split_operator,
 )
-from plasticity.report.panels import SMALL_FONT, finish, main_operator, primary_measure
+from plasticity.report.panels import (
+    SMALL_FONT,
+    draw_sentence,
+    finish,
+    main_operator,
+    primary_measure,
+    setting_titles,
+)
 from plasticity.report.style import Style
-from plasticity.report.treated import of_explained_arm
+from plasticity.report.treated import NOT_TREATED, of_explained_arm
 from plasticity.statistics.interventions import TAU
 from plasticity.statistics.treated_arrays import ALL_TASKS
 
 CATEGORY = "4 Interventions"
 TITLE = "each explanation within checkpoints"
 TABLES = ("interventions",)
+SETTINGS_PER_PAGE = 16
 OUTCOME = "final_error"
 ALL_SETTINGS = "all"
 # inches
@@ -42,6 +50,9 @@ def draw(
     settings = [*datasets, ALL_SETTINGS] if len(datasets) > 1 else list(datasets)
     table = _select(tables["interventions"], settings)
     measures = [name for name in _explanations(datasets) if name in set(table["measure"])]
+    if not measures:
+        return draw_sentence(NOT_TREATED, style)
+    names = setting_titles(datasets) | {ALL_SETTINGS: "all settings"}
     group_height = len(settings) + 1.5
     column_count = 1 if group_height * len(measures) <= LINES_PER_COLUMN else 2
     groups_per_column = max(1, -(-len(measures) // column_count))
@@ -52,8 +63,11 @@ def draw(
     for column, axis in enumerate(axes[0]):
         of_column = measures[column * groups_per_column : (column + 1) * groups_per_column]
         if of_column:
-            _draw_groups(axis, table, of_column, settings, style)
+            chosen = {name: names[name] for name in settings}
+            _draw_groups(axis, table, of_column, chosen, style)
             axis.set_ylim(groups_per_column * group_height - 0.5, -1)
+        else:
+            axis.remove()
     return finish(figure, panels, style, legend=False)
 
 
@@ -77,7 +91,7 @@ def _draw_groups(
     axis: Axes,
     table: pd.DataFrame,
     measures: Sequence[str],
-    settings: Sequence[str],
+    settings: Mapping[str, str],
     style: Style,
 ) -> None:
     """Draw explanations below each other, with their names above their lines."""
@@ -90,7 +104,7 @@ def _draw_groups(
         labels.append(_heading(measure))
         for line, setting in enumerate(settings, start=1):
             positions.append(top + line)
-            labels.append(_label(setting))
+            labels.append(settings[setting])
             if (measure, setting) in by_measure_and_setting.index:
                 row = by_measure_and_setting.loc[(measure, setting)]
                 _draw_line(axis, top + line, measure, setting, row, style)
@@ -110,11 +124,6 @@ def _heading(measure: str) -> str:
     """Name an explanation, and say if the literature claims no direction."""
     name = one_line_name(measure)
     return name if describe(measure).claimed_sign else f"{name} (no claim)"
-
-
-def _label(setting: str) -> str:
-    """Name a line of a group."""
-    return "all settings" if setting == ALL_SETTINGS else setting.replace("_", " ")
 
 
 def _draw_line(

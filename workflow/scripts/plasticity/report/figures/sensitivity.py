@@ -10,15 +10,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plasticity.config.models import method_of
-from plasticity.report.panels import REFERENCES, finish, grid, titles
+from plasticity.config.titles import method_title
+from plasticity.report.panels import (
+    REFERENCES,
+    Panels,
+    draw_sentence,
+    finish,
+    grid,
+    titles,
+)
 from plasticity.report.style import Style
 
 CATEGORY = "5 Methods"
 TITLE = "sensitivity to hyperparameters"
 TABLES = ("outcomes", "tuning")
+SETTINGS_PER_PAGE = 4
+TALLEST = 1.5  # inches of a panel
+MAX_HEIGHT = 9.2  # inches of all bands of panels
+BAND_MARGIN = 0.35  # inches of a band for titles and labels
+ALIKE = 2  # panels share their y axis if none has a range of errors larger than this times another
 COLUMNS = ["setting", "method", "hyper", "value", "others", "mean", "low", "high"]
 # With two seeds, Student's t reaches 13 standard errors, and lines would look flat below their bars
 FEWEST_SEEDS_FOR_BARS = 3
+SMALLEST_RANGE = 0.02  # of errors; narrower panels would enlarge noise
 MARKERS = "osD^v"
 
 
@@ -31,14 +45,17 @@ def draw(
     """
     points = swept(tables)
     points = points[points["setting"].isin(datasets)]
+    if points.empty:
+        return draw_sentence("No hyperparameter of a method has two values.", style)
     pairs = dict.fromkeys(zip(points["setting"], points["hyper"], strict=True))
     columns = {f"{setting} {hyper}": titles(datasets)[setting] for setting, hyper in pairs}
-    row = "final_error"
+    band_count = -(-len(columns) // style.panels)
+    row = "late_error"  # no share to `grid`, so each panel has its own y axis
     figure, panels = grid(
         {row: "final error, late"},
-        columns or {"": "no hyperparameter has two values"},
+        columns,
         style,
-        height=1.8,
+        min(TALLEST, MAX_HEIGHT / band_count - BAND_MARGIN),
         own_xlabels={row: ""},
     )
     for (setting, hyper), of_panel in points.groupby(["setting", "hyper"], sort=False):
@@ -46,7 +63,37 @@ def draw(
         _draw_references(axis, tables["outcomes"], str(setting), style)
         _draw_methods(axis, of_panel, style)
         axis.set_xlabel(str(hyper).replace("_", " "))
+    _choose_limits(panels)
     return finish(figure, panels, style)
+
+
+def _choose_limits(panels: Panels) -> None:
+    """Give each panel the limits of its own values, or all the same if their ranges are alike."""
+    axes = list(panels.values())
+    limits = np.array([_range(axis) for axis in axes])
+    widths = limits[:, 1] - limits[:, 0]
+    are_alike = np.ptp([limits.min(), limits.max()]) <= ALIKE * widths.min()
+    shared = np.array([limits[:, 0].min(), limits[:, 1].max()])
+    for axis, own in zip(axes, limits, strict=True):
+        low, high = shared if are_alike else own
+        margin = 0.05 * max(high - low, SMALLEST_RANGE)
+        axis.set_ylim(low - margin, high + margin)
+        axis.tick_params(labelleft=True)
+
+
+def _range(axis: Axes) -> tuple[float, float]:
+    """Return the smallest and the largest error of lines and bars in a panel."""
+    of_lines = [np.asarray(line.get_ydata(), float) for line in axis.lines]
+    of_bars = [
+        segment[:, 1]
+        for container in axis.containers
+        for bars in container[2]
+        for segment in bars.get_segments()
+        if segment.size  # a missing bar has none
+    ]
+    values = np.concatenate([*of_lines, *of_bars])
+    values = values[np.isfinite(values)]
+    return (values.min(), values.max()) if len(values) else (0.0, 1.0)
 
 
 def swept(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -109,6 +156,12 @@ def _number_or_text(value: str) -> object:
         return value
 
 
+def _label(method: str, others: str) -> str:
+    """Name a line by its method and the other hyperparameters."""
+    name = method_title(method)
+    return f"{name} ({others.replace('_', ' ')})" if others else name
+
+
 def _draw_references(axis: Axes, outcomes: pd.DataFrame, setting: str, style: Style) -> None:
     """Draw the errors of no intervention and of the baseline as levels, with their intervals."""
     for arm, label in REFERENCES.items():
@@ -149,7 +202,7 @@ def _draw_methods(axis: Axes, points: pd.DataFrame, style: Style) -> None:
             x,
             line["mean"],
             bars,
-            label=f"{method} ({others})" if others else str(method),
+            label=_label(str(method), str(others)),
             marker=marker,
             elinewidth=0.7,
             capsize=1.5,

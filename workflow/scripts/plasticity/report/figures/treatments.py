@@ -7,12 +7,14 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullLocator
 
-from plasticity.config.quantities import one_line_name
+from plasticity.config.quantities import describe, one_line_name
 from plasticity.report.panels import (
     Panels,
     add_legend,
     add_remark,
+    draw_sentence,
     finish,
     grid,
     primary_measure,
@@ -20,8 +22,8 @@ from plasticity.report.panels import (
 )
 from plasticity.report.style import Style
 from plasticity.report.treated import (
-    EARLIER_MARKERS,
-    LATE_MARKER,
+    FAMILY_MARKERS,
+    NOT_TREATED,
     legend_of_controls,
     legend_of_families,
     marker_of,
@@ -41,6 +43,8 @@ RIVALS = ("feature_rank", "dead_fraction", "weight_norm")
 OUTCOME = "final_error"
 COPY = ["setting", "task", "treatment"]  # columns that name a copy
 HEIGHT = 1.2
+LEAST_RANGE = 0.01  # of a share; a narrower one is drawn from 0 to 1
+WIDE_RANGE = 50  # of the largest to the smallest value; a wider one is logarithmic
 
 
 def draw(
@@ -51,6 +55,9 @@ def draw(
     A point is the mean over seeds. All copies are of the arm without an intervention.
     """
     measures = [primary_measure(datasets), *RIVALS]
+    table = of_treatments(tables["treatments"], datasets)
+    if of_quantity(table, OUTCOME).empty:
+        return draw_sentence(NOT_TREATED, style)
     figure, panels = grid(
         dict.fromkeys(measures, "final error"),
         titles(datasets),
@@ -58,7 +65,6 @@ def draw(
         HEIGHT,
         own_xlabels={name: one_line_name(name) for name in measures},
     )
-    table = of_treatments(tables["treatments"], datasets)
     correlations = of_explained_arm(tables["interventions"], datasets)
     tasks = sorted(set(table["task"]))
     for measure in measures:
@@ -68,9 +74,9 @@ def draw(
             of_setting = points[points["setting"] == setting]
             _draw_points(axis, of_setting, tasks, style)
             _add_correlation(axis, of_setting, correlations, style)
+            _choose_scale(axis, of_setting)
     _share_errors(panels, list(datasets), style)
-    if tasks:
-        add_legend(figure, _legend(table, tasks, style))
+    add_legend(figure, _legend(table, tasks, style))
     return finish(figure, panels, style, legend=False)
 
 
@@ -83,13 +89,28 @@ def _points(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 def _draw_points(axis: Axes, points: pd.DataFrame, tasks: Sequence[int], style: Style) -> None:
     """Draw a point per treatment and task, filled for the last task."""
     markers = [
-        marker_of(str(row["treatment"]), list(tasks[:-1]), row["task"])
+        marker_of(str(row["treatment"]), str(row["treatment_family"]))
         for _, row in points.iterrows()
     ]
     groups = points.assign(marker=markers).groupby(["task", "marker", "treatment_family"])
     for (task, marker, family), group in groups:
         look = point_look(marker, style.families[family], is_filled=task == tasks[-1])
         axis.plot(group["mean"], group["error"], **look)
+
+
+def _choose_scale(axis: Axes, points: pd.DataFrame) -> None:
+    """Make a wide range logarithmic; a share that no treatment changes has the axis of a share."""
+    values = points["mean"]
+    if values.empty:
+        return
+    low, high = values.min(), values.max()
+    if describe(str(points["quantity"].iloc[0])).is_share and high - low < LEAST_RANGE:
+        axis.set_xlim(-0.05, 1.05)
+    elif low > 0 and high > WIDE_RANGE * low:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1,)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_locator(NullLocator())
 
 
 def _add_correlation(
@@ -134,8 +155,14 @@ def _legend(table: pd.DataFrame, tasks: Sequence[int], style: Style) -> dict[str
     """Explain colours, markers and filled markers."""
     by_label = legend_of_families(set(table["treatment_family"]), style)
     by_label |= legend_of_controls(style)
-    for index, task in enumerate(tasks):
-        is_last = index == len(tasks) - 1
-        marker = LATE_MARKER if is_last else EARLIER_MARKERS[index % len(EARLIER_MARKERS)]
-        by_label[f"before task {task}"] = Line2D([], [], **point_look(marker, style.quiet, is_last))
+    for is_last, of_stage in ((False, tasks[:-1]), (True, tasks[-1:])):
+        if of_stage:
+            name = f"{'filled' if is_last else 'open'}: before task {_list(of_stage)}"
+            look = point_look(FAMILY_MARKERS["restoring"], style.quiet, is_last)
+            by_label[name] = Line2D([], [], **look)
     return by_label
+
+
+def _list(tasks: Sequence[int]) -> str:
+    """List tasks in words."""
+    return " or ".join(map(str, tasks))
