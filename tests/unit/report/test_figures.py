@@ -1110,12 +1110,6 @@ def test_summary_without_arms_of_both_kinds_says_so(tables):
     assert row_of(figure.axes[-1], "weight norm") >= 0
 
 
-def test_setting_of_an_older_release_has_its_name_as_title():
-    older = {"setting": {"problem": {"dataset": "mnist", "change": "shuffle_labels"}}}
-    data = setting().assign_attrs(settings=json.dumps(older))
-    assert panels.setting_titles({"mnist_labels": data}) == {"mnist_labels": "mnist labels"}
-
-
 # Interventions
 
 
@@ -1425,7 +1419,7 @@ def test_method_without_a_look_in_the_stylealways_has_the_same_one():
 def test_figures_are_as_wide_as_a_column_or_a_page():
     one = {"a_b_relu": setting()}
     four = {f"a_b_{k}": setting() for k in range(4)}
-    assert draw("curvature", one).get_figwidth() == STYLE.widths["column"]
+    assert draw("scatter", one).get_figwidth() == STYLE.widths["column"]
     assert draw("curvature", four).get_figwidth() == STYLE.widths["page"]
 
 
