@@ -1,0 +1,133 @@
+"""Write docs/results/drawn.md from the published tables of the drawn settings.
+
+Usage: python tests/unit/drawn.py
+"""
+
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+
+from plasticity.config.quantities import one_line_name
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "results" / "drawn.md"
+TABLES = DOCS / "drawn"
+PRIMARY = "fisher_effective_rank"
+SIGNIFICANT = 0.05
+COLUMNS = 100  # of a line of text
+OTHERS = ("fisher_trace", "fisher_top_eigenvalue", "update_norm")  # measures without a claimed sign
+
+
+def agreement() -> pd.DataFrame:
+    """Return what tables say about each explanation, by measure."""
+    return pd.read_csv(TABLES / "explanations.csv").set_index("measure")
+
+
+def shown() -> list[str]:
+    """Name the measures of the page: all explanations, then some without a claim."""
+    return [*agreement().index, *OTHERS]
+
+
+def correlations() -> pd.DataFrame:
+    """Return the correlations over settings, by measure."""
+    table = pd.read_csv(TABLES / "population.csv")
+    rows = table[(table["statistic"] == "spearman") & table["measure"].isin(shown())]
+    return rows.set_index("measure").loc[shown()]
+
+
+def differences() -> pd.DataFrame:
+    """Return the differences of the sizes of two correlations: of a measure and of the rank."""
+    table = pd.read_csv(TABLES / "population.csv")
+    rows = table[(table["statistic"] == "size_of_spearman") & (table["versus"] == PRIMARY)]
+    return rows.set_index("measure")
+
+
+def verdicts() -> dict[str, int]:
+    """Count the settings that lose plasticity without an intervention, and that keep it."""
+    table = pd.read_csv(TABLES / "counterexamples.csv")
+    rows = table[(table["arm"] == "none") & (table["measure"] == PRIMARY)]
+    counts = rows["verdict"].str.split(",").str[0].value_counts()
+    return {name: int(counts.get(name, 0)) for name in ("lost", "kept", "unclear")}
+
+
+def number(value: float) -> str:
+    """Write a number with two decimals and a proper minus sign."""
+    return f"{value:.2f}".replace("-", "−")
+
+
+def interval(row: pd.Series, estimate: str = "estimate", prefix: str = "") -> str:
+    """Write an estimate with its interval; a dash if there is none."""
+    if pd.isna(row[estimate]):
+        return "–"
+    low, high = number(row[f"{prefix}low"]), number(row[f"{prefix}high"])
+    return f"{number(row[estimate])} [{low}, {high}]"
+
+
+def clearly_different(sign: int) -> str:
+    """Name the measures whose correlation is larger (sign 1) or smaller (−1) than the rank's."""
+    rows = differences().loc[lambda table: table.index.isin(shown())]
+    is_different = (sign * rows["low"] > 0) & (sign * rows["high"] > 0)
+    return ", ".join(one_line_name(str(name)) for name in rows.index[is_different]) or "none"
+
+
+def headline() -> str:
+    """Answer the question."""
+    primary = correlations().loc[PRIMARY]
+    is_found = primary["p_adjusted"] <= SIGNIFICANT and primary["estimate"] < 0
+    verdict = "Yes" if is_found else "This is not shown"
+    counts = verdicts()
+    auc = interval(agreement().loc[PRIMARY], "auc", "auc_")
+    text = f"""{verdict}. Over 60 settings, Spearman's correlation of the two changes is
+        {interval(primary)} for the effective rank of the Fisher. Measures whose correlation is
+        clearly larger: {clearly_different(1)}. Clearly smaller: {clearly_different(-1)}. But only
+        {counts["lost"]} of these settings lose plasticity. The change of the rank tells them from the
+        {counts["kept"]} that keep it with AUC {auc}, and several other measures do so as well."""
+    return textwrap.fill(" ".join(text.split()), COLUMNS)
+
+
+def page() -> str:
+    """Write the page."""
+    counts = verdicts()
+    rows = []
+    for measure, row in correlations().iterrows():
+        versus = "–" if measure == PRIMARY else interval(differences().loc[measure])
+        auc = "–"
+        if measure in agreement().index:
+            auc = interval(agreement().loc[measure], "auc", "auc_")
+        rows.append(
+            f"| {one_line_name(str(measure))} | {interval(row)} | {row['p_adjusted']:.2g} |"
+            f" {versus} | {auc} |"
+        )
+    table = "\n".join(rows)
+    heading = (
+        "| measure | ρ of its change and the growth of the gap | adjusted p |"
+        " size of ρ minus that of the effective rank | AUC: lost or kept |"
+    )
+    return f"""# Sixty drawn settings
+
+Do settings whose curvature falls more also lose more plasticity?
+
+{headline()}
+
+{heading}
+| --- | --- | --- | --- | --- |
+{table}
+
+![Error and rank where plasticity is lost and where it is kept](../drawn/summary.png)
+
+- **Settings:** 60, drawn at random from a declared distribution
+  ([`studies/draw.py`](../../studies/draw.py)) of shifts, activations, depths, widths, optimizers
+  and step sizes. None was selected by its result. Plasticity is lost in {counts["lost"]}, kept in
+  {counts["kept"]}, and unclear in {counts["unclear"]}.
+- **Change:** from early to late tasks; the untrained network is not among them. Each setting is one
+  point, the mean over five seeds. Brackets are 95 % intervals over settings.
+- **Limits:** all settings use scikit-learn's digits, 16 tasks and 150 steps per task. The rank of
+  the Fisher is limited by 96 images.
+- **Reproduce it:** `make run STUDY=drawn`. [The tables](../drawn) are `population`,
+  `counterexamples` and `explanations`.
+"""
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
