@@ -82,7 +82,7 @@ def headline() -> str:
         {interval(primary)} for the effective rank of the Fisher. Measures whose correlation is
         clearly larger: {clearly_different(1)}. Clearly smaller: {clearly_different(-1)}. But only
         {counts["lost"]} of these settings lose plasticity. The change of the rank tells them from
-        the {counts["kept"]} that keep it with AUC {auc}, and several other measures do so as well."""
+        the {counts["kept"]} that keep it with AUC {auc}. Several other measures do so as well."""
     return textwrap.fill(" ".join(text.split()), COLUMNS)
 
 

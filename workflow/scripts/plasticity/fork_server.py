@@ -58,7 +58,7 @@ PACKAGES: Mapping[str, Sequence[str]] = {
     "analyse": (*ARRAYS, "scipy.stats", "statsmodels.api"),
     "draw": (*ARRAYS, "matplotlib.pyplot", "matplotlib.backends.backend_agg"),
     "typeset": ARRAYS,
-    "page": (*ARRAYS, "docutils.core", "itables"),
+    "report": (*ARRAYS, "docutils.core", "itables", "jinja2", "PIL.Image"),
 }
 SIZE_BYTES = 8  # of a length or a process id in a message
 SIGNALLED = 128  # a shell adds it to the number of the signal that ended a process
