@@ -114,7 +114,7 @@ def test_code_digest_of_each_job_has_all_modules_that_the_job_imports(tiny_study
     """The jobs are those of the tiny study, and of all other studies so far."""
     records = read_imports()
     scripts = {"prepare", "train", "curvature", "intervene", "gather", "analyse"}
-    scripts |= {"typeset", "page", "draw", "report"}
+    scripts |= {"typeset", "draw", "report"}
     assert scripts <= {Path(entry).stem for entry, _ in records}
     assert {entry: missing for entry, missing in records if missing} == {}
 
