@@ -1,5 +1,6 @@
 """A study may extend another one or be changed on the command line, and a run says how it ended."""
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -49,12 +50,13 @@ def test_extended_study_reruns_nothing_of_the_one_that_is_written_out(built_copy
     assert not built_copy.plan()
 
 
-def test_run_ends_with_the_report_three_results_and_the_next_commands(built_copy):
+def test_run_ends_with_the_report_its_first_results_and_the_next_commands(built_copy):
     process = built_copy.snakemake()
     assert "Nothing to be done" in process.stdout
     end = process.stdout.partition("The study is complete. Its report: ")[2]
     assert end.startswith("results/tiny/report.html\n")
-    assert end.count("\n- ") == 3
+    statements = pd.read_csv(built_copy.results / "tables/statements.csv")
+    assert end.count("\n- ") == min(3, statements["rank"].notna().sum()) > 0
     assert "make explore " in end
     assert "The study is complete" not in built_copy.snakemake("--dry-run").stdout
 

@@ -117,7 +117,6 @@ def test_tuned_study_has_the_files_of_its_stages(tuned_study):
     assert "tables/tuning.csv" in names
     assert f"logs/tuning/{TUNED}/1000/tune.log" in names
     assert f"logs/tuning/{TUNED}/choose.log" in names
-    assert '<section id="tuning">' in (folder / "tables/methods.html").read_text()
     assert tuned_study.plan("tables") == set()
 
 
