@@ -153,15 +153,19 @@ def _change_of_curvature(study: Study) -> str:
         of_fate = rows["verdict"].str.startswith(f"{fate},")
         if not of_fate.any():
             continue
-        part = f"in {int((of_fate & moves).sum())} of {plural(int(of_fate.sum()), 'setting')}"
-        verb = {"lost": "lose", "kept": "keep"}[fate]
-        part += f" that {verb}{'s' if of_fate.sum() == 1 else ''} plasticity"
+        part = f"in {int((of_fate & moves).sum())} of {_fate_words(of_fate.sum(), 'setting', fate)}"
         changes = 100 * rows.loc[of_fate & moves, "change"]
         remarks = [f"by {range_words(changes, 0)} %"] if len(changes) else []
         unclear = int((of_fate & rows["verdict"].str.endswith("is unclear")).sum())
         remarks += [f"unclear in {unclear}"] if unclear else []
         parts.append(f"{part} ({', '.join(remarks)})" if remarks else part)
     return f"The {study.name} falls {' and '.join(parts)}." if parts else ""
+
+
+def _fate_words(count: int, noun: str, fate: str) -> str:
+    """Write how many settings or arms have a fate: ``1 arm that loses plasticity``."""
+    verb = {"lost": "lose", "kept": "keep"}[fate]
+    return f"{plural(count, noun)} that {verb}{'s' if count == 1 else ''} plasticity"
 
 
 def _over_arms(study: Study) -> str:
@@ -246,12 +250,11 @@ def _counterexamples(study: Study) -> str:
     """Count the arms that contradict the claim about the rank."""
     judged = judged_arms(select(study.tables["counterexamples"], {"measure": study.measure}))
     parts = []
-    for fate, verb in (("lost", "lose"), ("kept", "keep")):
+    for fate in ("lost", "kept"):
         rows = judged[judged["verdict"].str.startswith(fate)]
         count = int(rows["counterexample"].sum())
         if len(rows):
-            ending = "s" if len(rows) == 1 else ""
-            parts.append(f"{count} of {plural(len(rows), 'arm')} that {verb}{ending} plasticity")
+            parts.append(f"{count} of {_fate_words(len(rows), 'arm', fate)}")
     if not parts:
         return ""
     return f"Counter-examples to the {study.name}: {' and '.join(parts)}."
