@@ -11,3 +11,13 @@ def test_settings_are_those_of_the_study():
     counts = drawn.verdicts()
     assert sum(counts.values()) == 60
     assert (drawn.correlations()["settings"] == 60).all()
+
+
+def test_headline_names_the_explanations_whose_correlation_is_clearly_larger():
+    differences = drawn.differences()
+    rank = drawn.correlations().loc[drawn.PRIMARY]
+    assert rank["low"] < 0 < rank["high"], "the page says that nothing is shown for the rank"
+    assert "This is not shown" in drawn.headline()
+    larger = differences[differences["low"] > 0].index.intersection(drawn.agreement().index)
+    assert list(larger) == ["saturated_fraction"]
+    assert "larger: saturated units (share)." in " ".join(drawn.headline().split())
