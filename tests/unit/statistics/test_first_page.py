@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from plasticity.statistics import first_page, statements
+from plasticity.statistics import explanations, first_page, statements
 
 RANK = "fisher_effective_rank"
 OTHER_RANK = "ggn_effective_rank"
@@ -110,7 +110,7 @@ def test_study_without_the_arm_none_says_so():
 def test_fate_of_an_arm_is_that_of_the_tasks_with_the_rank():
     rows = [verdict("a", "unclear", measure="hessian_trace"), verdict("a", KEPT)]
     other = verdict("b", LOST, measure="weight_norm")
-    fates = first_page.fates(pd.DataFrame([*rows, other]), RANK)
+    fates = explanations.fates(pd.DataFrame([*rows, other]), RANK)
     assert fates == {("a", "none"): "kept", ("b", "none"): "lost"}
 
 

@@ -1,8 +1,8 @@
 """Put what the tables say about each explanation into one row: it joins them and tests nothing.
 
 An explanation is a measure that is claimed to change as plasticity is lost: the three ranks of each
-operator, feature rank, units that are dead or dormant, weight norm and others. All explanations
-stand in one table, so that they are compared by the same numbers.
+operator, feature rank, units that are dead or dormant, weight norm and others. They are in
+one table, so that they are compared by the same numbers.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,6 +15,7 @@ from plasticity.config.models import is_baseline
 from plasticity.config.quantities import MEASURES, RANKS, describe
 from plasticity.statistics.estimate import Row
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
+from plasticity.statistics.wording import select
 
 INTERVENED_OUTCOME = "final_error"  # copies of a checkpoint learn one task, so they have no gap
 ENDS = ("low", "high")
@@ -110,7 +111,7 @@ def _over_copies(interventions: pd.DataFrame, measure: str) -> Row:
         "outcome": INTERVENED_OUTCOME,
         "statistic": "tau",
     }
-    taus = interventions[(interventions[list(keys)] == pd.Series(keys)).all(axis=1)]
+    taus = select(interventions, keys)
     claim = describe(measure).claimed_sign
     over_settings = taus[taus["setting"] == "all"]
     worst_setting = over_settings["worst_setting"].iloc[0] if len(over_settings) else ""
@@ -143,10 +144,39 @@ def judged_arms(counterexamples: pd.DataFrame) -> pd.DataFrame:
     return counterexamples[is_known & is_arm]
 
 
+def verdicts(counterexamples: pd.DataFrame, measure: str) -> dict[tuple[str, str], str]:
+    """Return the verdict on each arm: whether it loses plasticity, and whether the measure moves.
+
+    Args:
+        counterexamples: their table.
+        measure: whose verdict counts; that of another measure counts for arms that lack it.
+
+    Returns:
+        By setting and arm, such as ``lost, moves as claimed``.
+    """
+    is_preferred = counterexamples["measure"] == measure
+    ordered = pd.concat([counterexamples[is_preferred], counterexamples[~is_preferred]])
+    first = ordered.drop_duplicates(["setting", "arm"]).sort_index()
+    return {
+        (str(row["setting"]), str(row["arm"])): str(row["verdict"])
+        for _, row in first.sort_values("setting", kind="stable").iterrows()
+    }
+
+
+def fates(counterexamples: pd.DataFrame, measure: str) -> dict[tuple[str, str], str]:
+    """Tell whether each arm loses plasticity: the first word of `verdicts`, with its arguments.
+
+    Returns:
+        By setting and arm: ``lost``, ``kept``, ``unclear``, or why there is no verdict.
+    """
+    found = verdicts(counterexamples, measure)
+    return {key: verdict.partition(",")[0] for key, verdict in found.items()}
+
+
 def _early_warning(early_warning: pd.DataFrame, measure: str) -> Row:
     """Take the AUC of a warning in settings that the model has not seen."""
     keys = {"measure": measure, "versus": "", "statistic": "auc"}
-    rows = early_warning[(early_warning[list(keys)] == pd.Series(keys)).all(axis=1)]
+    rows = select(early_warning, keys)
     return _numbers(rows, "warning") | {"warning_note": _note(rows, NOT_MEASURED)}
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from plasticity.config.models import is_baseline, method_of
 from plasticity.config.quantities import one_line_name, split_operator
 from plasticity.config.titles import arm_title, method_title
-from plasticity.statistics.explanations import INTERVENED_OUTCOME, judged_arms
+from plasticity.statistics.explanations import INTERVENED_OUTCOME, fates, judged_arms
 from plasticity.statistics.explanations import names as explanations
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.setting_arrays import preferred_variants
@@ -88,25 +88,6 @@ def sentences(
                 }
             )
     return rows[:MAX_SENTENCES]
-
-
-def fates(counterexamples: pd.DataFrame, measure: str) -> dict[tuple[str, str], str]:
-    """Tell whether each arm loses plasticity.
-
-    Args:
-        counterexamples: their table.
-        measure: whose tasks count; other measures count for arms that lack it.
-
-    Returns:
-        By setting and arm: ``lost``, ``kept``, ``unclear``, or why there is no verdict.
-    """
-    is_preferred = counterexamples["measure"] == measure
-    ordered = pd.concat([counterexamples[is_preferred], counterexamples[~is_preferred]])
-    first = ordered.drop_duplicates(["setting", "arm"]).sort_index()
-    return {
-        (str(row["setting"]), str(row["arm"])): str(row["verdict"]).partition(",")[0]
-        for _, row in first.sort_values("setting", kind="stable").iterrows()
-    }
 
 
 def _curvature(counterexamples: pd.DataFrame, primary: str) -> str:
@@ -203,7 +184,7 @@ def _over_copies(study: Study) -> str:
         f"Among treated copies of a checkpoint, Kendall's τ of the {study.name} and the error "
         "after the next task is"
     )
-    if row is None:  # one seed tells not how settings are to be weighed
+    if row is None:  # one seed has no spread by which settings are weighted
         alone = of_settings.loc[of_settings["measure"] == study.measure, "estimate"].dropna()
         place = plural(len(alone), "setting")
         return f"{what} {range_words(alone)} in {place} (no interval)." if len(alone) else ""

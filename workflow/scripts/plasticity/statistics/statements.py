@@ -8,13 +8,12 @@ import pandas as pd
 from plasticity.config.models import BASELINE, is_baseline
 from plasticity.config.quantities import EXPLANATION, describe, split_operator
 from plasticity.statistics import first_page
-from plasticity.statistics.explanations import judged_arms
+from plasticity.statistics.explanations import INTERVENED_OUTCOME, fates, judged_arms
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.null_models import MEANINGS
 from plasticity.statistics.resampling import SIGNIFICANCE_LEVEL
 from plasticity.statistics.wording import OUTCOME, interval_words, p_words, select, words
 
-INTERVENED_OUTCOME = "final_error"  # copies of a checkpoint learn one task, so they have no gap
 QUESTIONS = {
     "measure_first": "past values of the measure help to predict the outcome",
     "outcome_first": "the reverse holds",
@@ -74,7 +73,7 @@ def _losses(
     """State for each setting how the error without an intervention changes."""
     final_errors = outcomes[outcomes["outcome"] == "final_error"]
     means = final_errors.set_index(["setting", "arm", "stage"])
-    verdicts = first_page.fates(counterexamples, primary)
+    verdicts = fates(counterexamples, primary)
     settings = dict.fromkeys(setting for setting, arm, _ in means.index if arm == EXPLAINED_ARM)
     for setting in settings:
         early = means.loc[(setting, EXPLAINED_ARM, "early")]
@@ -258,12 +257,9 @@ def _comparisons(comparisons: pd.DataFrame) -> Iterator[Statement]:
     rows = select(comparisons, keys)
     for _, row in rows[rows["estimate"].notna()].iterrows():
         setting = row["setting"]
-        place = "over all settings" if setting == "all" else setting
-        p = row["p_adjusted"]
-        test = f"adjusted p = {p:.3g}" if np.isfinite(p) else "not tested"
         sentence = (
-            f"{place}: the final error of {row['arm']} is {row['estimate']:+.3f} compared with "
-            f"none, late ({interval_words(row)}, {test})."
+            f"{_place(setting)}: the final error of {row['arm']} is {row['estimate']:+.3f} "
+            f"compared with none, late ({interval_words(row)}, {p_words(row)})."
         )
         yield _statement("comparisons", sentence, setting=setting)
 

@@ -23,7 +23,9 @@ from plasticity.report.panels import (
 )
 from plasticity.report.style import Style
 from plasticity.report.treated import NOT_TREATED, of_explained_arm
+from plasticity.statistics.explanations import verdicts
 from plasticity.statistics.interventions import TAU
+from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.treated_arrays import ALL_TASKS
 
 CATEGORY = "0 Summary"
@@ -77,7 +79,7 @@ def draw(
     All curves are of the arm without an intervention and of the baseline.
     """
     measure = primary_measure(datasets)
-    verdicts = _verdicts(tables["counterexamples"], datasets, measure)
+    of_settings = _verdicts(tables["counterexamples"], datasets, measure)
     agreements = _agreements(datasets, tables)
     explanations = _sorted_explanations(agreements, datasets)
     strip_height = STRIP_MARGIN + LINE_HEIGHT * max(len(explanations), 3)
@@ -85,7 +87,7 @@ def draw(
     figure = plt.figure(figsize=size)
     grid = figure.add_gridspec(2, 1, height_ratios=[CURVES_HEIGHT, strip_height])
     curves, strip = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    _draw_curves(curves, datasets, verdicts, measure, style)
+    _draw_curves(curves, datasets, of_settings, measure, style)
     _draw_strip(strip, agreements, explanations, style)
     return figure
 
@@ -97,17 +99,14 @@ def _verdicts(
     counterexamples: pd.DataFrame, datasets: Mapping[str, xr.Dataset], measure: str
 ) -> dict[str, str]:
     """Return the verdict on each setting: that of the primary measure, or else of any measure."""
-    table = of_explained_arm(counterexamples, datasets)
-    table = table.assign(is_other=table["measure"] != measure)
-    table = table.sort_values("is_other", kind="stable").drop_duplicates("setting")
-    known = dict(zip(table["setting"], table["verdict"].astype(str), strict=True))
-    return {setting: known.get(setting, "not measured") for setting in datasets}
+    known = verdicts(counterexamples, measure)
+    return {name: known.get((name, EXPLAINED_ARM), "not measured") for name in datasets}
 
 
 def _draw_curves(
     figure: SubFigure,
     datasets: Mapping[str, xr.Dataset],
-    verdicts: Mapping[str, str],
+    of_settings: Mapping[str, str],
     measure: str,
     style: Style,
 ) -> None:
@@ -115,7 +114,7 @@ def _draw_curves(
     axes = figure.subplots(2, 2, sharex=True, sharey="row", squeeze=False)
     is_share_of_tasks = len({data.sizes["task"] for data in datasets.values()}) > 1
     for column, (fate, title) in enumerate(SIDES.items()):
-        settings = [name for name in datasets if verdicts[name].startswith(f"{fate},")]
+        settings = [name for name in datasets if of_settings[name].startswith(f"{fate},")]
         chosen = {name: datasets[name] for name in settings}
         errors, ranks = axes[:, column]
         for arm in REFERENCES:
@@ -123,14 +122,14 @@ def _draw_curves(
             rank_curves = [_relative_curve(data, measure, arm) for data in chosen.values()]
             for axis, lines in ((errors, error_curves), (ranks, rank_curves)):
                 _draw_lines(axis, lines, arm, style, is_share_of_tasks)
-        moved = sum(verdicts[name] == MOVES[fate] for name in settings)
+        moved = sum(of_settings[name] == MOVES[fate] for name in settings)
         _finish_column((errors, ranks), title, len(settings), moved, style)
     axes[0, 0].set_ylabel("error at the\nend of a task", fontsize=TEXT_SIZE)
     axes[1, 0].set_ylabel(
         f"{textwrap.fill(one_line_name(measure), 16)}\n(largest = 1)", fontsize=TEXT_SIZE
     )
     figure.supxlabel("tasks done (%)" if is_share_of_tasks else "task", fontsize=TEXT_SIZE)
-    _add_legend(figure, datasets, verdicts, style)
+    _add_legend(figure, datasets, of_settings, style)
 
 
 def _curve(data: xr.Dataset, name: str, arm: str) -> pd.Series:
@@ -227,7 +226,7 @@ def _write_sentence(axis: Axes, sentence: str, style: Style) -> None:
 def _add_legend(
     figure: SubFigure,
     datasets: Mapping[str, xr.Dataset],
-    verdicts: Mapping[str, str],
+    of_settings: Mapping[str, str],
     style: Style,
 ) -> None:
     """Explain the lines, and count the settings that are on neither side."""
@@ -239,7 +238,7 @@ def _add_legend(
         handles.append(Line2D([], [], color=style.quiet, linewidth=0.6, label="single settings"))
     unclear = [
         name
-        for name, verdict in verdicts.items()
+        for name, verdict in of_settings.items()
         if not verdict.startswith(tuple(f"{fate}," for fate in SIDES))
     ]
     title = None
