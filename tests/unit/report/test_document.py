@@ -333,4 +333,4 @@ def test_large_figures_are_embedded_as_png_until_they_fit(tmp_path):
 
 def test_statistics_of_the_config_are_stated(figures):
     config = CONFIG | {"statistics": {"lost": 0.07}}
-    assert "the growth of the gap lies above 0.07" in text_of(write(figures, config=config))
+    assert "interval of this growth lies above 0.07" in text_of(write(figures, config=config))

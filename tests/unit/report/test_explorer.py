@@ -28,7 +28,9 @@ from plasticity.errors import StudyError
 from plasticity.report import explorer_data, explorer_plots, panels
 from plasticity.report.explorer_data import Choice, SettingData
 from plasticity.report.explorer_files import StudyFiles
-from plasticity.statistics import summaries
+from plasticity.statistics import meta_analysis, summaries
+from plasticity.statistics.resampling import Draws
+from plasticity.statistics.setting_arrays import SettingArrays
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of the plotting libraries
 
@@ -81,12 +83,12 @@ def sentences(page):
 # Numbers
 
 
-def test_loss_of_plasticity_is_late_minus_early_mean_of_the_gap():
-    # 16 tasks: early are tasks 1 and 2, late are tasks 14 and 15; task 0 counts nowhere
+def test_loss_of_plasticity_is_the_growth_of_the_gap_since_the_first_task():
+    # 16 tasks: late are tasks 14 and 15
     gaps = np.zeros((2, 16))
-    gaps[:, 0] = 9.0
-    gaps[0, [1, 2, 14, 15]] = 0.1, 0.3, 0.5, 0.9  # 0.7 − 0.2 = 0.5
-    gaps[1, [1, 2, 14, 15]] = 0.0, 0.2, 0.3, 0.5  # 0.4 − 0.1 = 0.3
+    gaps[:, 1:14] = 9.0
+    gaps[0, [0, 14, 15]] = 0.2, 0.5, 0.9  # 0.7 − 0.2 = 0.5
+    gaps[1, [0, 14, 15]] = 0.1, 0.3, 0.5  # 0.4 − 0.1 = 0.3
     loss = explorer_data.loss_of_plasticity(by_hand(gaps))
     assert loss.value == pytest.approx(0.4)
     reach = T_2 * np.std([0.5, 0.3], ddof=1) / math.sqrt(2)
@@ -94,12 +96,14 @@ def test_loss_of_plasticity_is_late_minus_early_mean_of_the_gap():
     assert loss.high == pytest.approx(0.4 + reach)
 
 
-def test_loss_of_plasticity_is_that_of_the_table_of_outcomes(data):
-    table = summaries.outcomes({"relu": data})
-    wanted = {"arm": "none", "outcome": "final_error_gap", "stage": "change"}
-    (row,) = table[(table[list(wanted)] == pd.Series(wanted)).all(axis=1)].to_dict("records")
+def test_loss_of_plasticity_is_that_of_the_table_of_counterexamples(data):
+    arrays = SettingArrays.from_dataset("relu", data)
+    table = meta_analysis.find_counterexamples([arrays], Draws(99), lost=0.05, moved=0.2)
+    row = table[table["arm"] == "none"].iloc[0]
     loss = explorer_data.loss_of_plasticity(data)
-    assert (loss.value, loss.low, loss.high) == (row["mean"], row["low"], row["high"])
+    assert [loss.value, loss.low, loss.high] == pytest.approx(
+        [row["loss"], row["loss_low"], row["loss_high"]]
+    )
 
 
 def test_loss_of_plasticity_is_unknown_without_the_gap_or_the_arm_none(data):

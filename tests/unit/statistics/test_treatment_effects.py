@@ -5,8 +5,8 @@ import pytest
 from treated_settings import treated_setting
 
 from plasticity.statistics import resampling
+from plasticity.statistics.changes import compute_change
 from plasticity.statistics.resampling import Draws
-from plasticity.statistics.setting_arrays import compute_change
 from plasticity.statistics.table_files import read_table
 from plasticity.statistics.treated_arrays import TreatedArrays
 from plasticity.statistics.treatment_effects import find_intervention_counterexamples, treatments

@@ -531,10 +531,11 @@ class Statistics:
         draws: Number of resamples and of permutations of seeds.
         primary: The rank that stands for curvature where there is room for one: in some figures,
             and where measures are compared with curvature. Tables have all three ranks.
-        lost: Plasticity is lost if the gap to the baseline grows by more than this from early to
-            late tasks, with confidence.
-        moved: A measure moves if it changes by more than this, with confidence: absolutely for a
-            share, otherwise relative to the larger of early and late.
+        lost: Plasticity is lost if the gap to the baseline grows by more than this from the first
+            task to late tasks, with confidence.
+        moved: A measure moves if it changes by more than this from the first trained network to
+            late tasks, with confidence: absolutely for a share, otherwise relative to the larger
+            of the two values.
         relevant: The correlation for which power is computed: how probably a test finds it. Between
             arms it is computed for a difference of errors as large as lost.
         negligible: A correlation is negligible if its 95 % interval lies within plus or minus this.

@@ -34,7 +34,7 @@ SECTIONS = (
         "loss",
         "Where plasticity is lost",
         "A network loses plasticity if it learns late tasks worse than a network initialised from"
-        " scratch, and if this gap grows from early to late tasks.",
+        " scratch, and if this gap grows from the first task to late tasks.",
         ("1 Loss of plasticity",),
         {
             "summary": "every arm at a glance",

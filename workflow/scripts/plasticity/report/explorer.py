@@ -416,7 +416,7 @@ class Page:
             if np.isfinite(low):
                 interval = f" (95 % interval {number(low)} to {number(high)})"
             sentence = (
-                "Loss of plasticity without an intervention: from early to late tasks, the gap of "
+                "Loss of plasticity without an intervention: from the first to late tasks, the gap of "
                 f"the final error to a fresh network changes by <b>{number(float(loss.value))}</b>"
                 f"{interval}."
             )

@@ -13,12 +13,13 @@ from plasticity.config.models import FAMILIES
 from plasticity.errors import StudyError
 from plasticity.report import panels
 from plasticity.statistics import summaries
+from plasticity.statistics.changes import growth_of_gap
 from plasticity.statistics.estimate import Estimate
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.resampling import t_interval
 from plasticity.training.outcomes import LOWER_IS_BETTER
 
-LOSS = "final_error_gap"  # its change from early to late tasks is the loss of plasticity
+LOSS = "final_error_gap"  # its growth since the first task is the loss of plasticity
 RUN_DIMS = ("arm", "seed", "task")
 RUN_COLUMNS = [*RUN_DIMS, "outcome", "measure"]
 CURVE_COLUMNS = ["arm", "task", "mean", "low", "high", "seeds"]
@@ -255,14 +256,13 @@ def check_dataset(path: Path, data: xr.Dataset) -> None:
 
 
 def loss_of_plasticity(data: xr.Dataset) -> Estimate:
-    """Compute how much the gap to the baseline grows without an intervention.
+    """Compute how much the gap to the baseline grows without an intervention since the first task.
 
     Args:
         data: dataset of a setting.
 
     Returns:
-        The mean over seeds of late minus early tasks, as in the table of outcomes; NaN if it is not
-        known.
+        The mean over seeds with Student's interval; NaN if it is not known.
 
     Raises:
         StudyError: the file can no longer be read.
@@ -273,9 +273,11 @@ def loss_of_plasticity(data: xr.Dataset) -> Estimate:
         values = data[LOSS].sel(arm=EXPLAINED_ARM).transpose("seed", "task").values
     except READ_ERRORS as error:
         raise unreadable(error) from error
-    tasks = values.shape[1]
-    means = {mean.stage: mean for mean in summaries.stage_means(values, range(tasks), tasks)}
-    return means["change"].estimate
+    growth = growth_of_gap(values[np.isfinite(values).all(axis=1)])
+    if not len(growth):
+        return Estimate()
+    low, high = t_interval(growth)
+    return Estimate(growth.mean(), float(low), float(high))
 
 
 def outcomes_of(data: xr.Dataset) -> list[str]:

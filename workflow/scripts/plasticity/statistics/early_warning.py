@@ -22,12 +22,12 @@ import pandas as pd
 import statsmodels.api as sm
 from scipy import optimize, special, stats
 
+from plasticity.statistics.changes import compute_change
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.resampling import ROUND_OFF, TAILS
 from plasticity.statistics.setting_arrays import (
     MIN_PROBLEMS,
     SettingArrays,
-    compute_change,
     problems_of,
 )
 from plasticity.training.outcomes import stages

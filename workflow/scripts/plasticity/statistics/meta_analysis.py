@@ -16,6 +16,7 @@ from statsmodels.stats.meta_analysis import combine_effects
 from plasticity.config import quantities
 from plasticity.config.models import is_baseline
 from plasticity.statistics import power
+from plasticity.statistics.changes import compute_change, first_and_late, growth_of_gap
 from plasticity.statistics.estimate import Estimate, Row, join_notes
 from plasticity.statistics.null_models import (
     MIN_SEEDS,
@@ -37,10 +38,8 @@ from plasticity.statistics.setting_arrays import (
     MIN_TASKS,
     CompleteSeries,
     SettingArrays,
-    compute_change,
     problems_of,
 )
-from plasticity.training.outcomes import stage_masks
 
 EXPLAINED_ARM = "none"  # the arm whose loss of plasticity is to be explained
 MAX_CORRELATION = 0.999  # stronger correlations are cut here, because Fisher's z of 1 is infinite
@@ -297,12 +296,12 @@ def find_counterexamples(
         lost: plasticity is lost if the gap to the baseline grows by more than this, and kept if it
             grows by less. The whole interval must lie on one side.
         moved: a measure moves if its change exceeds this. Changes of shares are absolute. Others
-            are relative to the larger of early and late.
+            are relative to the larger of the two values.
 
     Returns:
-        One row per setting, arm and measure: the changes of the gap and of the measure from early
-        to late, with intervals over seeds, and the ``verdict``. Changes are positive in the claimed
-        direction. Counterexamples come first.
+        One row per setting, arm and measure: the changes of the gap and of the measure from the
+        first trained network to late tasks, with intervals over seeds, and the ``verdict``. Changes
+        are positive in the claimed direction. Counterexamples come first.
     """
     rows = []
     for arrays in settings:
@@ -315,19 +314,20 @@ def _counterexample_rows(
     arrays: SettingArrays, draws: Draws, lost: float, moved: float
 ) -> Iterator[Row]:
     """Build the rows of one setting."""
-    gap = arrays.outcome_names.index("final_error_gap")
+    tasks = arrays.outcomes.shape[-1]
     for arm, name in enumerate(arrays.arms):
+        gaps = _gaps(arrays, arm)
         for series in arrays.complete_series(arm):
             if not len(series.seeds):
                 continue
-            masks = stage_masks(series.tasks, arrays.outcomes.shape[-1])
-            loss = _mean_estimate(_change("final_error_gap", series.y[gap], masks), draws)
+            loss = _mean_estimate(growth_of_gap(gaps[series.seeds]), draws)
             for variant, values in zip(series.variants, series.x, strict=True):
                 measure = variant.measure
                 sign = quantities.describe(measure).claimed_sign
                 if not sign:
                     continue
-                change = _mean_estimate(sign * _change(measure, values, masks), draws)
+                first, late = first_and_late(values, series.tasks, tasks)
+                change = _mean_estimate(sign * compute_change(measure, first, late), draws)
                 verdict = _verdict(loss, change, lost, moved)
                 yield {
                     "setting": arrays.setting,
@@ -448,13 +448,16 @@ def fate(arrays: SettingArrays, draws: Draws, lost: float, arm: str = "none") ->
     """
     if arm not in arrays.arms:
         return "unclear"
-    gaps = arrays.outcomes[arrays.outcome_names.index("final_error_gap"), arrays.arms.index(arm)]
+    gaps = _gaps(arrays, arrays.arms.index(arm))
     complete = gaps[np.isfinite(gaps).all(axis=1)]
     if not len(complete):
         return "unclear"
-    tasks = gaps.shape[1]
-    masks = stage_masks(range(tasks), tasks)
-    return _fate(_mean_estimate(_change("final_error_gap", complete, masks), draws), lost)
+    return _fate(_mean_estimate(growth_of_gap(complete), draws), lost)
+
+
+def _gaps(arrays: SettingArrays, arm: int) -> np.ndarray:
+    """Select the gaps of an arm at all tasks, shape ``(seed, task)``."""
+    return arrays.outcomes[arrays.outcome_names.index("final_error_gap"), arm]
 
 
 def _fate(loss: Estimate, lost: float) -> str:
@@ -483,7 +486,7 @@ def _verdict(loss: Estimate, change: Estimate, lost: float, moved: float) -> str
         lost: see `find_counterexamples`.
         moved: see `find_counterexamples`.
     """
-    if np.isnan(loss.value):
+    if np.isnan(change.value):
         return "not measured early and late"
     if not loss.method:
         return "too few seeds"
@@ -501,21 +504,3 @@ def _verdict(loss: Estimate, change: Estimate, lost: float, moved: float) -> str
             return "kept, and the measure moves as claimed"
         return "kept, and nothing against the claim"
     return "unclear"
-
-
-def _change(measure: str, values: np.ndarray, masks: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Compute how the mean over late tasks differs from that over early ones.
-
-    Args:
-        measure: name of the measure or outcome.
-        values: shape ``(seed, task)``.
-        masks: from `stage_masks`.
-
-    Returns:
-        Shape ``(seed,)``; NaN if no early or no late task was measured.
-    """
-    if not (masks["early"].any() and masks["late"].any()):
-        return np.full(len(values), np.nan)
-    early = values[:, masks["early"]].mean(axis=-1)
-    late = values[:, masks["late"]].mean(axis=-1)
-    return compute_change(measure, early, late)

@@ -1,7 +1,7 @@
 """Do the settings in which a measure changes more also lose more plasticity?
 
-Each setting is one point: the change of the measure from early to late tasks, and the change of the
-gap to the baseline over the same tasks, both without an intervention. So no trend over tasks can
+Each setting is one point: the change of the measure from the first trained network to late tasks,
+and the growth of the gap to the baseline, both without an intervention. So no trend over tasks can
 make two unrelated measures agree. Settings are the unit of resamples and permutations. The result
 holds for settings like these, so they should be drawn from a declared distribution, as in
 `studies/drawn.yaml`.
@@ -14,6 +14,7 @@ import pandas as pd
 
 from plasticity.config.quantities import describe
 from plasticity.statistics.associations import correlation_over_seeds
+from plasticity.statistics.changes import first_and_late, growth_of_gap
 from plasticity.statistics.estimate import Estimate, Row
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.null_models import standardized_ranks
@@ -26,7 +27,6 @@ from plasticity.statistics.resampling import (
     permutation_test,
 )
 from plasticity.statistics.setting_arrays import SettingArrays
-from plasticity.training.outcomes import stage_masks
 
 OUTCOME = "final_error_gap"
 MIN_SETTINGS = MIN_BOOTSTRAP_SEEDS  # for a correlation over settings
@@ -91,10 +91,10 @@ def population(settings: Sequence[SettingArrays], draws: Draws, primary: str) ->
 
 
 def changes(arrays: SettingArrays) -> dict[str, Point]:
-    """Compute the changes of every explanation and of the gap from early to late tasks.
+    """Compute the changes of every explanation and of the gap since the first task.
 
     The change of a share is a difference, and that of other measures a logarithm of the ratio. Both
-    are of means over runs and tasks, so that one run with a rank of 0 does not decide.
+    are of means over runs, so that one run with a rank of 0 does not decide.
 
     Args:
         arrays: of a setting with the arm `none`.
@@ -103,35 +103,30 @@ def changes(arrays: SettingArrays) -> dict[str, Point]:
         ``(change of the measure, change of the gap)`` by the name of the measure. Measures without
         a change are left out: not taken early and late, of both signs, or without a complete run.
     """
-    gap = arrays.outcome_names.index(OUTCOME)
-    tasks = arrays.outcomes.shape[-1]
+    arm = arrays.arms.index(EXPLAINED_ARM)
+    gaps = arrays.outcomes[arrays.outcome_names.index(OUTCOME), arm]
+    tasks = gaps.shape[1]
     points = {}
-    for series in arrays.explanations().complete_series(arrays.arms.index(EXPLAINED_ARM)):
-        masks = stage_masks(series.tasks, tasks)
-        if not (len(series.seeds) and masks["early"].any() and masks["late"].any()):
+    for series in arrays.explanations().complete_series(arm):
+        if not len(series.seeds):
             continue
-        loss = _early_and_late(series.y[gap], masks)
+        growth = float(growth_of_gap(gaps[series.seeds]).mean())
         for variant, values in zip(series.variants, series.x, strict=True):
-            early, late = _early_and_late(values, masks)
-            change = _change(variant.measure, early, late)
+            first, late = first_and_late(values, series.tasks, tasks)
+            change = _change(variant.measure, float(first.mean()), float(late.mean()))
             if not np.isnan(change):
-                points[variant.measure] = (change, loss[1] - loss[0])
+                points[variant.measure] = (change, growth)
     return points
 
 
-def _early_and_late(values: np.ndarray, masks: Mapping[str, np.ndarray]) -> tuple[float, float]:
-    """Average over runs and over the tasks of each stage, shape ``(seed, task)``."""
-    return float(values[:, masks["early"]].mean()), float(values[:, masks["late"]].mean())
-
-
-def _change(measure: str, early: float, late: float) -> float:
+def _change(measure: str, before: float, after: float) -> float:
     """Compute a difference of shares, or a logarithm of a ratio; −∞ if it falls to 0."""
     if describe(measure).is_share:
-        return late - early
-    if early < 0 and late < 0:
-        early, late = -late, -early
+        return after - before
+    if before < 0 and after < 0:
+        before, after = -after, -before
     with np.errstate(invalid="ignore", divide="ignore"):
-        return float(np.log(late) - np.log(early))
+        return float(np.log(after) - np.log(before))
 
 
 def _common_settings(first: Mapping[str, Point], second: Mapping[str, Point]) -> np.ndarray:

@@ -12,7 +12,7 @@ from scipy import stats
 
 from plasticity.config import titles
 from plasticity.config.models import is_baseline
-from plasticity.config.quantities import OUTCOMES, describe, preference, split_operator
+from plasticity.config.quantities import OUTCOMES, preference, split_operator
 from plasticity.statistics.resampling import TAILS
 from plasticity.statistics.summaries import series
 
@@ -195,24 +195,6 @@ def preferred_variants(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame
     order = [preference(point, block) for point, block in variants]
     ordered = table.assign(order=order).sort_values("order", kind="stable").drop(columns="order")
     return ordered.drop_duplicates(list(keys), keep="last").sort_index()
-
-
-def compute_change(measure: str, early: np.ndarray, late: np.ndarray) -> np.ndarray:
-    """Compute how a measure changed: absolutely for a share, otherwise relatively.
-
-    A relative change is divided by the larger magnitude of the two. So it is defined for 0 and for
-    negative values, and lies in [−1, 1] if the values have one sign.
-
-    Args:
-        measure: its name.
-        early: values, shape ``(…)``.
-        late: values, same shape.
-    """
-    difference = late - early
-    if describe(measure).is_share:
-        return np.asarray(difference)
-    largest = np.maximum(abs(early), abs(late))
-    return np.asarray(difference / np.where(largest > 0, largest, 1))
 
 
 def _standard_errors(data: xr.Dataset, variant: Variant) -> np.ndarray:

@@ -11,8 +11,8 @@ import pandas as pd
 
 from plasticity.config.models import UNTREATED
 from plasticity.config.quantities import describe
+from plasticity.statistics.changes import compute_change
 from plasticity.statistics.resampling import Draws
-from plasticity.statistics.setting_arrays import compute_change
 from plasticity.statistics.treated_arrays import (
     SeedMeans,
     TreatedArrays,
