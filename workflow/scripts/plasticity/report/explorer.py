@@ -416,8 +416,9 @@ class Page:
             if np.isfinite(low):
                 interval = f" (95 % interval {number(low)} to {number(high)})"
             sentence = (
-                "Loss of plasticity without an intervention: from the first to late tasks, the gap of "
-                f"the final error to a fresh network changes by <b>{number(float(loss.value))}</b>"
+                "Loss of plasticity without an intervention: from the first task to late ones, the "
+                f"gap of the final error to a fresh network changes by "
+                f"<b>{number(float(loss.value))}</b>"
                 f"{interval}."
             )
         if name == self._files.most_lost() and len(self._files.datasets) > 1:

@@ -457,7 +457,8 @@ def fate(arrays: SettingArrays, draws: Draws, lost: float, arm: str = "none") ->
 
 def _gaps(arrays: SettingArrays, arm: int) -> np.ndarray:
     """Select the gaps of an arm at all tasks, shape ``(seed, task)``."""
-    return arrays.outcomes[arrays.outcome_names.index("final_error_gap"), arm]
+    gaps: np.ndarray = arrays.outcomes[arrays.outcome_names.index("final_error_gap"), arm]
+    return gaps
 
 
 def _fate(loss: Estimate, lost: float) -> str:
