@@ -16,8 +16,8 @@ TABLES = DOCS / "drawn"
 PRIMARY = "fisher_effective_rank"
 SIGNIFICANT = 0.05
 COLUMNS = 100  # of a line of text
-# Clearly larger than the rank's with the change since the second task, but not with the change since
-# the mean over early tasks: its difference was 0.22 [−0.05, 0.51] there.
+# Its correlation is clearly larger than the rank's, but not with the change since the mean over early
+# tasks: the difference was 0.22 [−0.05, 0.51] then.
 DEPENDS_ON_WINDOW = ("feature_rank",)
 OTHERS = ("fisher_trace", "fisher_top_eigenvalue", "update_norm")  # measures without a claimed sign
 
@@ -70,8 +70,8 @@ def interval(row: pd.Series, estimate: str = "estimate", prefix: str = "") -> st
 def clearly_different(sign: int) -> str:
     """Name the explanations whose correlation is larger (sign 1) or smaller (−1) than the rank's.
 
-    What depends on the window does not count, and neither do measures without a claimed sign: without
-    the untrained network the trace's correlation is large, and with it there is none.
+    What depends on the window does not count. Measures without a claimed sign do not count either:
+    the trace has no correlation if the untrained network counts.
     """
     names = agreement().index.difference(DEPENDS_ON_WINDOW)
     rows = differences().loc[lambda table: table.index.isin(names)]
