@@ -16,8 +16,8 @@ TABLES = DOCS / "drawn"
 PRIMARY = "fisher_effective_rank"
 SIGNIFICANT = 0.05
 COLUMNS = 100  # of a line of text
-# Its correlation is clearly larger than the rank's, but not with the change since the mean over early
-# tasks: the difference was 0.22 [−0.05, 0.51] then.
+# Its correlation is clearly larger than the rank's, but not with the change since the mean over
+# early tasks: the difference was 0.22 [−0.05, 0.51] then.
 DEPENDS_ON_WINDOW = ("feature_rank",)
 OTHERS = ("fisher_trace", "fisher_top_eigenvalue", "update_norm")  # measures without a claimed sign
 
