@@ -217,6 +217,16 @@ def test_treatments_that_restore_only_plasticity_or_only_the_rank_are_counted():
     )
 
 
+def test_one_treatment_does_and_two_do_not():
+    rows = [
+        {"measure": RANK, "outcome": "final_error", "kind": kind}
+        for kind in ["both", "not_necessary", "not_sufficient", "not_sufficient"]
+    ]
+    sentence = only(intervention_counterexamples=rows)
+    assert "of 2 that restore plasticity, 1 does not restore the Fisher effective rank" in sentence
+    assert "of 3 that restore the Fisher effective rank, 2 do not restore plasticity" in sentence
+
+
 def consistency(**values):
     row = score(outcome=GAP, association="within_run", as_claimed=2 / 3, problems=3)
     return row | {"prediction_low": -0.9, "prediction_high": 0.2} | values

@@ -261,7 +261,9 @@ def _treated_counterexamples(study: Study) -> str:
 
 def _exceptions(count: int, other: str) -> str:
     """Write how many treatments do not restore the other of plasticity and rank."""
-    return f"{count} do not restore {other}" if count else f"all restore {other}"
+    if not count:
+        return f"all restore {other}"
+    return f"{count} {'does' if count == 1 else 'do'} not restore {other}"
 
 
 def _within_runs(study: Study) -> str:
