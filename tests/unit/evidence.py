@@ -1,4 +1,4 @@
-"""Write docs/results/evidence.md and the generated parts of README.md from the published tables.
+"""Write docs/results/evidence.md and the generated parts of README.md and docs/results/digits.md.
 
 Usage: python tests/unit/evidence.py
 """
@@ -14,33 +14,43 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+import yaml
 
-DOCS = Path(__file__).parents[2] / "docs"
-README = DOCS.parent / "README.md"
+from plasticity.config import titles
+from plasticity.config.quantities import one_line_name, split_operator
+from plasticity.statistics.table_files import read_table
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
 PAGE = DOCS / "results" / "evidence.md"
 DIGITS = DOCS / "results" / "digits.md"
 
+STUDY = "evidence"
 RANK = "fisher_effective_rank"
-GAP = "final_error_gap"
+ENTROPY_RANK = "fisher_entropy_rank"
+FEATURE_RANK = "feature_rank"
 NONE = "none"
 BASELINE = "fresh"
-SIGNIFICANCE = 0.05
+SUPPORTED = "supported"
+LOST = 0.05  # `statistics.lost`
 COLUMNS = 100  # of a line of text
-OTHER_MEASURES = (
-    "feature_rank",
-    "dead_fraction",
-    "dormant_fraction",
-    "weight_norm",
-    "update_norm",
-)
-CURVATURE_MEASURES = {  # without the Hessian's effective rank, whose estimate is not reliable
-    "fisher_effective_rank": "Fisher, effective rank",
-    "ggn_effective_rank": "GGN, effective rank",
-    "ntk_effective_rank": "NTK, effective rank",
-    "fisher_entropy_rank": "Fisher, entropy rank",
-    "fisher_stable_rank": "Fisher, stable rank",
-    "fisher_trace": "Fisher, trace",
+# Claim C3: the setting in which each other explanation fails, as declared before the run.
+RIVALS_FAIL = {
+    "dead_fraction": "mnist_separable_leaky_relu",
+    "dormant_fraction": "mnist_separable_tanh",
+    "weight_norm": "mnist_separable_identity",
+    "feature_rank": "cifar10_pixels_relu",
 }
+CLAIMS = (  # as declared before the run, in docs/development/decisions.md
+    "C1: plasticity is lost with ReLU, leaky ReLU and tanh, and kept with the identity",
+    "C2: in each setting, treated copies of a checkpoint with more curvature have a lower error",
+    "C3: each rival fails in a setting named beforehand",
+    "C4: arms that keep their curvature keep their plasticity",
+    "C5: Wasserstein beats no intervention in each setting, and is less sensitive than L2 Init",
+)
+NOT_YET = ("not tested yet", "it needs the methods, which are not trained yet")
+# Measures of the default study's table of interventions, with short names.
 INTERVENED_MEASURES = {
     "fisher_effective_rank": "Fisher, effective rank",
     "fisher_entropy_rank": "Fisher, entropy rank",
@@ -50,17 +60,15 @@ INTERVENED_MEASURES = {
     "weight_norm": "weight norm",
     "fisher_top_eigenvalue": "top eigenvalue",
 }
-SETTINGS_WITH_ALL_METHODS = ("mnist_separable_relu", "mnist_labels_relu", "mnist_pixels_relu")
 
 
 # Access to the tables
 
 
 @functools.cache
-def table(name: str, study: str = "evidence") -> pd.DataFrame:
+def table(name: str, study: str = STUDY) -> pd.DataFrame:
     """Read a published table."""
-    path = next((DOCS / study).glob(f"*/{name}.csv*"))
-    return pd.read_csv(path, dtype={"task": str})
+    return read_table(next((DOCS / study).glob(f"*/{name}.csv*")))
 
 
 def select_rows(name: str, **values: object) -> pd.DataFrame:
@@ -85,126 +93,65 @@ def published_run(study: str) -> dict[str, Any]:
 
 
 @functools.cache
-def mean_ranks(setting: str) -> dict[int, float]:
-    """Return the mean rank over seeds by measured task, without an intervention, on next data."""
-    with xr.open_dataset(DOCS / "evidence" / "drawn" / f"{setting}.nc") as data:
-        ranks = data[RANK].sel(arm=NONE, block="all", evaluation_point="next").mean("seed")
-        measured = ranks.dropna("task")
-        return dict(zip(measured["task"].values.tolist(), measured.values.tolist(), strict=True))
+def declared_settings(study: str) -> dict[str, dict[str, Any]]:
+    """Return the settings of a file in `studies/`, by name."""
+    config = yaml.safe_load((ROOT / "studies" / f"{study}.yaml").read_text())
+    settings: dict[str, dict[str, Any]] = config["settings"]
+    return settings
 
 
-# Selections that the page needs
+# Selections that the pages need
 
 
 def setting_names() -> list[str]:
-    """Return all settings of the study."""
-    return list(table("settings")["setting"])
+    """Return the published settings, in the order of the study."""
+    published = set(table("settings")["setting"])
+    return [name for name in declared_settings(STUDY) if name in published]
 
 
-def loss_of_plasticity(setting: str, arm: str = NONE) -> pd.Series:
-    """Return the verdict on an arm: the growth of the gap and the change of the rank."""
-    return select_row("counterexamples", setting=setting, arm=arm, measure=RANK)
+def missing_settings() -> list[str]:
+    """Return the declared settings that are not published."""
+    return [name for name in declared_settings(STUDY) if name not in setting_names()]
+
+
+def setting_title(setting: str) -> str:
+    """Return the title of a setting in the order that reads best: ``MNIST, shuffled labels``."""
+    return titles.setting_titles(declared_settings(STUDY))[setting]
+
+
+def training_steps(setting: Mapping[str, Any]) -> int:
+    """Return the optimizer steps of a setting over all its tasks."""
+    problem = setting["problem"]
+    batches = -(-problem["samples"] // problem["batch"])
+    return int(problem["tasks"] * problem["epochs"] * batches)
+
+
+def share_of_budget(setting: str) -> float:
+    """Return the share of the published steps that a setting is trained for."""
+    return training_steps(declared_settings(STUDY)[setting]) / training_steps(
+        declared_settings("paper")[setting]
+    )
+
+
+def fate(setting: str, measure: str = RANK) -> pd.Series:
+    """Return what happens without an intervention: growth of the gap, change of a measure."""
+    return select_row("counterexamples", setting=setting, arm=NONE, measure=measure)
 
 
 def settings_that(verdict: str) -> list[str]:
     """Return the settings whose plasticity is `lost` or `kept` without an intervention."""
-    return [
-        name for name in setting_names() if loss_of_plasticity(name)["verdict"].startswith(verdict)
-    ]
+    return [name for name in setting_names() if fate(name)["verdict"].startswith(verdict)]
 
 
-def settings_with_fallen_rank() -> list[str]:
-    """Return the settings that lose plasticity and in which the rank moves as claimed."""
-    return [
-        name for name in settings_that("lost") if not loss_of_plasticity(name)["counterexample"]
-    ]
+def verdicts(hypothesis: str) -> pd.DataFrame:
+    """Return the tests of a declared hypothesis, one row per setting."""
+    return select_rows("hypotheses", hypothesis=hypothesis)
 
 
-def correlation_within_runs(setting: str) -> pd.Series:
-    """Return the correlation of rank and gap within runs without an intervention."""
-    return select_row(
-        "associations",
-        level="within_run",
-        arm=NONE,
-        outcome=GAP,
-        measure=RANK,
-        evaluation_point="next",
-        setting=setting,
-        block="all",
-    )
-
-
-def correlation_over_settings(measure: str, association: str = "within_run") -> pd.Series:
-    """Return the meta-analysis over settings of a measure's correlation with the gap."""
-    return select_row("consistency", measure=measure, outcome=GAP, association=association)
-
-
-def significant_order(question: str) -> pd.DataFrame:
-    """Return the settings with an adjusted p of at most 0.05 for a question of lead and lag."""
-    rows = select_rows(
-        "lead_lag",
-        arm=NONE,
-        outcome=GAP,
-        measure=RANK,
-        evaluation_point="next",
-        block="all",
-        question=question,
-    )
-    return rows[rows["p_adjusted"] <= SIGNIFICANCE]
-
-
-def rank_at_evaluation_point(setting: str, evaluation_point: str) -> float:
-    """Return the mean rank at the last measured task."""
-    row = select_row(
-        "measures",
-        setting=setting,
-        arm=NONE,
-        measure=RANK,
-        block="all",
-        evaluation_point=evaluation_point,
-        stage="late",
-    )
-    return float(row["mean"])
-
-
-def compared_methods() -> list[str]:
-    """Return the methods that were trained in the settings with all methods."""
-    arms = select_rows("counterexamples", setting=SETTINGS_WITH_ALL_METHODS[0])["arm"]
-    return sorted(set(arms) - {NONE, BASELINE})
-
-
-def methods_that_keep_plasticity() -> list[str]:
-    """Return the methods that keep plasticity in all settings with all methods."""
-
-    def is_kept(setting: str, method: str) -> bool:
-        return bool(loss_of_plasticity(setting, method)["verdict"].startswith("kept"))
-
-    return [
-        method
-        for method in compared_methods()
-        if all(is_kept(setting, method) for setting in SETTINGS_WITH_ALL_METHODS)
-    ]
-
-
-def hypothesis_verdicts(hypothesis: str) -> str:
-    """Return how often each verdict on a declared hypothesis was found."""
-    counts = select_rows("hypotheses", hypothesis=hypothesis)["verdict"].value_counts()
-    first = [name for name in ("supported", "contradicted") if name in counts]
-    others = [name for name in sorted(counts.index) if name not in first]
-    listed = ", ".join(f"{name} in {counts[name]}" for name in [*first, *others])
-    return f"{listed} of {counts.sum()} settings"
-
-
-def selected_arms_at_grid_ends() -> str:
-    """Return of how many methods the selected arm lies at an end of its grid."""
-    criterion = table("tuning").query("stage == 'all' and outcome == 'final_error'")
-    at_end = []
-    for _, rows in criterion.groupby(["setting", "method"]):
-        grid = pd.DataFrame([json.loads(text) for text in rows["hyperparameters"]], rows.index)
-        selected = grid[rows["chosen"]].iloc[0]
-        varied = [key for key in grid if grid[key].nunique() > 1]
-        at_end.append(any(selected[key] in (grid[key].min(), grid[key].max()) for key in varied))
-    return f"{sum(at_end)} of {len(at_end)}"
+def count_supported(hypothesis: str) -> str:
+    """Return in how many settings a hypothesis is supported."""
+    rows = verdicts(hypothesis)
+    return f"{(rows['verdict'] == SUPPORTED).sum()} of {len(rows)}"
 
 
 # Text
@@ -215,16 +162,15 @@ def format_number(value: float, digits: int = 2) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
-def format_interval(row: pd.Series, digits: int = 2) -> str:
-    """Format an estimate with its interval in brackets."""
-    value, low, high = (format_number(row[key], digits) for key in ("estimate", "low", "high"))
-    return f"{value} [{low}, {high}]"
-
-
-def format_mean(row: pd.Series, name: str, digits: int) -> str:
-    """Format a mean with the half width of its interval (Student's t, symmetric)."""
-    half_width = row[f"{name}_high"] - row[name]
-    return f"{row[name]:.{digits}f} ± {half_width:.{digits}f}"
+def format_interval(row: pd.Series, name: str = "estimate", digits: int = 2) -> str:
+    """Format an estimate, with its interval in brackets if it has one; a dash if it has none."""
+    if pd.isna(row[name]):
+        return "–"
+    prefix = "" if name in ("estimate", "mean") else f"{name}_"
+    value, low, high = (
+        format_number(row[key], digits) for key in (name, f"{prefix}low", f"{prefix}high")
+    )
+    return value if pd.isna(row[f"{prefix}low"]) else f"{value} [{low}, {high}]"
 
 
 def format_range(values: Iterable[float], digits: int = 2) -> str:
@@ -233,15 +179,9 @@ def format_range(values: Iterable[float], digits: int = 2) -> str:
     return f"{format_number(min(values), digits)} to {format_number(max(values), digits)}"
 
 
-def format_percent_range(shares: Iterable[float]) -> str:
-    """Format the smallest and the largest of some shares in percent."""
-    return f"{format_range([100 * share for share in shares], 0)} %"
-
-
-def format_verdict(row: pd.Series) -> str:
-    """Format whether plasticity is lost; a loss is bold."""
-    verdict: str = row["verdict"].partition(",")[0]
-    return f"**{verdict}**" if verdict == "lost" else verdict
+def format_percent(share: float) -> str:
+    """Format a share in percent with at most two significant digits."""
+    return f"{100 * share:.2g} %" if share < 1 else "100 %"
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -257,7 +197,7 @@ def wrap_text(text: str) -> str:
 
 
 def _wrap_paragraph(text: str) -> str:
-    if text.startswith(("|", "#", "<")):
+    if text.startswith(("|", "#", "<", "!")):
         return text
     if not text.startswith("- "):
         return _fill(text)
@@ -274,74 +214,149 @@ def _fill(text: str, indent: str = "") -> str:
 # Tables of the page
 
 
+def explanations_table() -> str:
+    """Return a row per explanation that was measured on copies: what each test says about it."""
+    rows = []
+    explanations = table("explanations")
+    for _, row in explanations[explanations["tau"].notna()].iterrows():
+        worst = format_interval(row, "worst_tau")
+        counterexamples = f"{row['counterexamples']:.0f} of {row['judged_arms']}"
+        rows.append(
+            [
+                one_line_name(str(row["measure"])),
+                format_interval(row, "auc"),
+                format_interval(row, "tau"),
+                worst if pd.isna(row["worst_tau"]) else f"{worst}, {short_title(row)}",
+                counterexamples if row["judged_arms"] else "–",
+                format_interval(row, "warning"),
+            ]
+        )
+    head = ["explanation", "AUC", "τ of copies", "worst τ", "counter-examples", "warning"]
+    return markdown_table(head, rows)
+
+
+def short_title(row: pd.Series) -> str:
+    """Return the title of the setting in which an explanation agrees least."""
+    return setting_title(str(row["worst_setting"]))
+
+
 def settings_table() -> str:
-    """Return a row per setting: errors, verdict, ranks, and their correlation."""
+    """Return a row per setting: budget, late errors, fate, and the rank over tasks."""
     rows = []
     for name in setting_names():
         errors = select_row("summary", setting=name, arm=NONE)
         baseline = select_row("summary", setting=name, arm=BASELINE)
-        correlation = correlation_within_runs(name)
-        ranks = list(mean_ranks(name).values())
+        change = fate(name)
+        verdict = change["verdict"].partition(",")[0]
         rows.append(
             [
-                f"`{name}`",
-                format_number(errors["final_error_early"], 3),
-                format_mean(errors, "final_error_late", 3),
+                setting_title(name),
+                format_percent(share_of_budget(name)),
+                format_number(errors["final_error_late"], 3),
                 format_number(baseline["final_error_late"], 3),
-                format_verdict(loss_of_plasticity(name)),
-                f"{ranks[0]:.0f} → {ranks[1]:.0f} → {ranks[-1]:.0f}",
-                "–" if np.isnan(correlation["estimate"]) else format_interval(correlation),
+                f"**{verdict}**" if verdict == "lost" else verdict,
+                rank_words(name),
+                tau_of_copies(name),
             ]
         )
-    ranks_head = "rank at task 0 → 2 → 28"
-    return markdown_table(
-        ["setting", "early", "late", "baseline, late", "plasticity", ranks_head, "ρ within runs"],
-        rows,
-    )
-
-
-def explanations_table() -> str:
-    """Return a row per explanation: its correlations over settings, and its forecast."""
-    rows = []
-    for measure in (RANK, *OTHER_MEASURES):
-        over_settings = correlation_over_settings(measure)
-        beating = round(over_settings["beating"] * over_settings["settings"])
-        forecast = select_row(
-            "prediction", setting="all", outcome=GAP, measure=measure, statistic="auc_left_out"
-        )
-        rows.append(
-            [
-                measure.replace("_", " ").replace("fisher", "Fisher"),
-                format_interval(over_settings),
-                format_interval(correlation_over_settings(measure, "task")),
-                f"{beating} of {over_settings['settings']}",
-                format_interval(forecast),
-            ]
-        )
-    head = ["measure", "ρ over settings", "ρ without the shared curve", "beats other seeds", "AUC"]
+    head = [
+        "setting",
+        "budget",
+        "late error",
+        "from scratch",
+        "plasticity",
+        "rank: task 0, 1, late",
+        "τ of copies",
+    ]
     return markdown_table(head, rows)
 
 
-def curvature_table() -> str:
-    """Return a row per measure of curvature: its correlation with the gap over settings."""
+def rank_words(setting: str) -> str:
+    """Return the mean rank of the untrained network, of the first trained one, and late."""
+    ranks = mean_ranks(setting)
+    tasks = len(ranks)
+    late = ranks[tasks - max(1, tasks // 8) :]
+    return f"{ranks[0]:.0f} → {ranks[1]:.0f} → {np.nanmean(late):.0f}"
+
+
+@functools.cache
+def mean_ranks(setting: str) -> np.ndarray:
+    """Return the mean rank over seeds without an intervention, on next data, shape ``(task,)``."""
+    with xr.open_dataset(DOCS / STUDY / "drawn" / f"{setting}.nc") as data:
+        ranks = data[RANK].sel(arm=NONE, block="all", evaluation_point="next")
+        return np.asarray(ranks.transpose("seed", "task").mean("seed").values)
+
+
+def tau_of_copies(setting: str, measure: str = RANK) -> str:
+    """Return Kendall's τ of a measure and the final error over copies, with its interval."""
+    row = select_row(
+        "interventions",
+        setting=setting,
+        arm=NONE,
+        task="all",
+        measure=measure,
+        outcome="final_error",
+        statistic="tau",
+    )
+    return "no test" if pd.isna(row["low"]) else format_interval(row)
+
+
+# Claims
+
+
+def loss_claim() -> tuple[str, str]:
+    """Judge claim C1: lost with non-linear activations, kept with the identity."""
+    rows = pd.concat([verdicts("C1"), verdicts("C1-identity")])
+    is_supported = rows["verdict"] == SUPPORTED
+    as_claimed = is_supported.iloc[:-1].all() and not is_supported.iloc[-1]
+    listed = [f"{activation(row['setting'])} {format_interval(row)}" for _, row in rows.iterrows()]
+    return (
+        "holds" if as_claimed else "fails",
+        f"late error minus that of a network from scratch: {'; '.join(listed)}",
+    )
+
+
+def activation(setting: str) -> str:
+    """Return the last word of a setting's title."""
+    return setting_title(setting).rpartition(", ")[2]
+
+
+def copies_claim() -> tuple[str, str]:
+    """Judge claim C2: in each setting, copies with more curvature have a lower error."""
+    rows = verdicts("C2")
+    others = rows[rows["verdict"] != SUPPORTED]
+    found = (
+        f"effective rank: supported in {count_supported('C2')} settings (τ"
+        f" {format_range(rows['estimate'])}); entropy rank: in {count_supported('C2-entropy')}"
+    )
+    if len(others):
+        listed = "; ".join(others["setting"].map(setting_title) + ": " + others["verdict"])
+        found += f". Effective rank, {listed}"
+    return "holds" if others.empty else "fails", found
+
+
+def rivals_claim() -> tuple[str, str]:
+    """Judge claim C3: each other explanation fails in a setting named beforehand."""
+    failed, found = 0, []
+    for measure, setting in RIVALS_FAIL.items():
+        verdict = "not trained yet"
+        if setting in setting_names():
+            row = fate(setting, measure)
+            failed += bool(row["counterexample"])
+            verdict = row["verdict"]
+        found.append(f"{one_line_name(measure)}, {setting_title(setting)}: {verdict}")
+    return f"holds for {failed} of {len(RIVALS_FAIL)}", "; ".join(found)
+
+
+def claims_table() -> str:
+    """Return a row per declared claim."""
     rows = [
-        [label, format_interval(correlation_over_settings(measure))]
-        for measure, label in CURVATURE_MEASURES.items()
+        [claim, f"**{verdict}**", found]
+        for claim, (verdict, found) in zip(
+            CLAIMS, (loss_claim(), copies_claim(), rivals_claim(), NOT_YET, NOT_YET), strict=True
+        )
     ]
-    return markdown_table(["measure", "ρ over settings"], rows)
-
-
-def methods_table() -> str:
-    """Return a row per method: late error and verdict in the settings with all methods."""
-    rows = []
-    for method in [NONE, *compared_methods()]:
-        cells = []
-        for setting in SETTINGS_WITH_ALL_METHODS:
-            error = select_row("summary", setting=setting, arm=method)
-            verdict = format_verdict(loss_of_plasticity(setting, method))
-            cells.append(f"{format_mean(error, 'final_error_late', 3)}, {verdict}")
-        rows.append([f"`{method}`", *cells])
-    return markdown_table(["method", *(f"`{name}`" for name in SETTINGS_WITH_ALL_METHODS)], rows)
+    return markdown_table(["claim", "verdict", "found"], rows)
 
 
 # Pages
@@ -349,177 +364,244 @@ def methods_table() -> str:
 
 def page() -> str:
     """Return docs/results/evidence.md."""
-    lost, fallen = settings_that("lost"), settings_with_fallen_rank()
-    changes = [loss_of_plasticity(name)["change"] for name in fallen]
-    correlations = [correlation_within_runs(name)["estimate"] for name in lost]
-    largest_loss = max(loss_of_plasticity(name)["loss"] for name in lost)
-    baseline_ranks = [rank_at_evaluation_point(name, "fresh") for name in setting_names()]
-    first_ranks = [mean_ranks(name)[0] for name in setting_names()]
-    pairs, stationary = mean_ranks("imagenet_pairs_cnn"), mean_ranks("mnist_stationary_relu")
-    added_measures = f"weight_norm + feature_rank + dead_fraction + {RANK}"
-    added = select_row(
-        "prediction", setting="all", outcome=GAP, measure=added_measures, statistic="added"
-    )
-    leads = [
-        (row["setting"], format_interval(row, digits=1))
-        for _, row in significant_order("change_point").iterrows()
-    ]
-    points = [
-        f"in `{setting}` the rank changes {lead} tasks before the error" for setting, lead in leads
-    ]
-    run = published_run("evidence")
-    return wrap_text(f"""# The first evidence
+    run = published_run(STUDY)
+    return wrap_text(f"""# The evidence at published budgets
 
-Plasticity is lost in {len(lost)} of {len(setting_names())} settings without an intervention. In
-{len(fallen)} of these {len(lost)} the effective rank of the Fisher falls as well. The study does
-not show that the rank explains the loss: most tests against a shared trend are undecided.
-
-## Limits: read this first
-
-This first evidence has three known weaknesses. (1) The baseline window of the rank, "early", is the
-untrained network. The rank falls during the first task in every setting, also where plasticity is
-kept. So a change from early to late mixes this first fall with the loss of plasticity. (2) The rank
-is measured on 128 samples and cannot exceed 128. It starts at {format_range(first_ranks, 0)}, which
-is close to this ceiling. (3) The training budgets are 0.6 to 3 % of the published ones. A better
-study is being made.
-
-Because of these weaknesses, this study supports no conclusion about the rank in settings that keep
-plasticity, about the choice of the operator, about feature rank against the Fisher's rank, or about
-L2 Init against the Wasserstein regularizer.
-
-## What was run
-
-- **Settings:** {len(setting_names())}, on MNIST, CIFAR-10 (first batch) and twenty ImageNet
-classes. Each has 30 tasks.
-- **Budget:** 0.6 to 3 % of the published training. `studies/evidence.yaml` was another file then:
-  `git show 08e2288:studies/evidence.yaml`. The file of today is the better study, which still runs.
-- **Arms:** no intervention, the baseline (a network initialised from scratch for every task), and
-ten methods. Two seeds selected each method's arm. Ten *other* seeds report it.
-- **Rank:** effective rank (0.99) of the Fisher of all layers, on 128 samples of the next task.
-- **Early and late:** the first and the last three tasks. Brackets and ± are 95 % intervals.
-
-The numbers come from [the tables](../evidence/tables), and a test compares them. The tests are
-explained in [statistics.md](../statistics.md).
-
-## Where is plasticity lost?
-
-Plasticity counts as lost if the gap to the baseline grows by more than 0.05 and the 95 % interval
-agrees. This holds in {len(lost)} of {len(setting_names())} settings. The largest growth is
-{format_number(largest_loss)}. In the table, ρ is Spearman's correlation of rank and gap within
-runs.
-
-{settings_table()}
-
-## Does the rank fall with plasticity?
-
-- From task 0 to the last measured task the rank falls by {format_percent_range(changes)} in
-{len(fallen)} of the {len(lost)} settings that lose plasticity. This includes the fall during the
-first task.
-- Within runs of the {len(lost)} settings, ρ of rank and gap is {format_range(correlations)}.
-- The first fall alone is no loss of plasticity. In `imagenet_pairs_cnn` the rank goes from
-{pairs[0]:.0f} to {pairs[2]:.0f} by task 2 and then rises to {pairs[28]:.0f}. In
-`mnist_stationary_relu` it goes from {stationary[0]:.0f} to {stationary[2]:.0f} and then stays.
-Both keep their plasticity.
-
-## Is it more than a shared trend?
-
-- Without the curve that all seeds share, ρ over all settings is
-{format_interval(correlation_over_settings(RANK, "task"))}.
-- The declared hypothesis was: a run's rank is correlated with its own error more than with the
-error of another seed. It is {hypothesis_verdicts("rank")}.
-- In most settings all seeds lose plasticity alike. Then no test over seeds can separate a cause
-from a shared trend.
-- The rank helps to predict later error in {len(significant_order("measure_first"))} of
-{len(setting_names())} settings, and error helps to predict the later rank in
-{len(significant_order("outcome_first"))} (Granger's test). Change points differ significantly in
-{len(points)} of {len(setting_names())} settings: {"; ".join(points)}.
-
-## How do other explanations compare?
+{headline()}
 
 {explanations_table()}
 
-- **ρ over settings:** correlation with the gap within runs, a random-effects mean over settings.
-- **Beats other seeds:** settings in which a run's own error is correlated with the measure more
-than another seed's error is (either sign, p not adjusted).
-- **AUC:** how well the measure ranks checkpoints by the gap to come; 0.5 is chance. The direction
-comes from other settings. The Fisher's rank adds {format_interval(added, digits=3)} to weight
-norm, feature rank and dead units.
+- **AUC:** how well the change of a measure tells arms that lose plasticity from arms that keep it.
+- **τ of copies:** copies of a checkpoint are changed on purpose, measured, and trained for one
+task. Kendall's τ is over these copies; positive means ordered as claimed. **Worst τ** is that of
+the setting that agrees least.
+- **Counter-examples:** arms that lose plasticity while the measure is still, or keep it while the
+measure moves.
+- **Warning:** AUC for a gap above 0.05 at the end of a task, in settings that the model has not
+seen.
+- Brackets are 95 % intervals over problems, or over seeds for a single setting. A number without
+them has none, because it rests on too few problems or separates all arms. A dash: no test.
 
-The intervals are wide and overlap. This study does not order the explanations.
+The ranks of GGN, NTK and Hessian are in [the table](../evidence/tables/explanations.csv).
 
-## Which measure of curvature?
+![Error and rank where plasticity is lost and kept](../evidence/figures/summary.png)
 
-{curvature_table()}
+## What was declared before the run
 
-The intervals overlap, so this study cannot say whether the choice matters. The effective rank of
-the Hessian is left out: it was estimated, and its error is too large.
+{claims_table()}
 
-## Data or parameters?
+## Tried to break it
 
-On the data of the last tasks, a network initialised from scratch has a rank of
-{format_number(min(baseline_ranks), 0)} to {format_number(max(baseline_ranks), 0)} in all settings.
-So the fall comes from the parameters. The rank also depends on whether the network already fits the
-data. With permuted MNIST pixels it is
-{format_number(rank_at_evaluation_point("mnist_pixels_relu", "previous"), 0)} on the previous task's
-data and {format_number(rank_at_evaluation_point("mnist_pixels_relu", "next"), 0)} on the next
-task's.
+- Without the harmful treatments, τ of the effective rank and the error is
+{copies_words(RANK, statistic="tau_without_harmful")}.
+- {treatments_sentence()} {shrinking_words()}
+- If a loss counted from the mean over early tasks, {early_window_words()}.
+- {optimizer_words()}
 
-## Which methods keep plasticity?
+## Settings
 
-Late error, and whether plasticity is lost:
+{settings_table()}
 
-{methods_table()}
+Budget is the share of the published steps. Late is the mean over the last eighth of the tasks.
+Plasticity is lost if the gap to a network from scratch grows by more than 0.05
+([definition](../statistics.md)). The rank is the effective rank of the Fisher on 256 samples of
+the next task: untrained, after the first task, and late.
 
-{", ".join(f"`{method}`" for method in methods_that_keep_plasticity())} keep plasticity in all
-three settings. The selected arm lies at an end of its grid for {selected_arms_at_grid_ends()}
-methods, and two seeds selected it. So the order of methods may change with a larger grid.
+## What was not tested
 
-Three methods have changed since these runs. `layer_norm` and `crelu` were compared with a plain
-network from scratch; now each has a baseline of its own architecture. `crelu` had more parameters
-than the others; now its layers are narrower. `continual_backprop` drew new weights from the
-network's own initial distribution, not from He's uniform one (`new_weights: drawn`).
-
-## What was not tested?
-
-- The published budgets in full, and more than 30 tasks.
-- Other widths, depths, step sizes and batch sizes; residual networks and transformers.
-- ImageNet beyond 20 classes of Tiny-ImageNet at 32 × 32 pixels.
-- A GPU.
-
-Everything except the declared hypotheses is exploratory.
+{limits()}
 
 ## Reproduce it
 
-Write that file to `studies/first.yaml`. Then `make run STUDY=first` takes
-{table("cost")["hours"].sum():.1f} hours of jobs, two at a time on {run["cores"]} cores. It was made
-with torch {run["versions"]["torch"]} ([cost](../evidence/tables/cost.csv),
-[versions](../evidence/made.json)).
-See also the [figures](../evidence/figures) and the [tables](../evidence/tables). Two figures were
-drawn again later: `curvature` also shows the entropy rank, and the early tasks of `learning` leave
-out the first one.
+`make run STUDY={published_study()}` trains and measures what is published. It took
+{table("cost")["hours"].sum():.1f} hours of jobs, two at a time on {run["cores"]} cores
+([cost](../evidence/tables/cost.csv), [versions](../evidence/made.json)). See all
+[figures](../evidence/figures) and [tables](../evidence/tables).
 """)
+
+
+def headline() -> str:
+    """Return the answer in one paragraph."""
+    lost = settings_that("lost")
+    late = [select_row("summary", setting=name, arm=NONE)["final_error_late"] for name in lost]
+    rivals = rivals_as_good()
+    return f"""Without an intervention, plasticity is lost in {len(lost)} of
+{len(setting_names())} settings; their late error is {format_range(late)}. {rank_sentence()} Among
+treated copies of a checkpoint, more curvature goes with a lower error: Kendall's τ is
+{copies_words(RANK)}. But {len(rivals)} measures without curvature tell settings apart as well as
+the rank does: {", ".join(rivals)}. So this study does not show that curvature is the better
+explanation."""
+
+
+def rank_sentence() -> str:
+    """Tell in how many settings the rank falls, where plasticity is lost and where it is kept."""
+    lost, kept = settings_that("lost"), settings_that("kept")
+    fallen = sum(not fate(name)["counterexample"] for name in lost)
+    moved = sum(bool(fate(name)["counterexample"]) for name in kept)
+    return (
+        f"The effective rank of the Fisher falls in {fallen} of {len(lost)} settings that lose"
+        f" plasticity, and in {moved} of {len(kept)} that keep it."
+    )
+
+
+def rivals_as_good() -> list[str]:
+    """Name the measures without curvature whose AUC is at least that of the rank."""
+    rows = table("explanations").set_index("measure")
+    rivals = rows[[split_operator(str(measure))[0] == "" for measure in rows.index]]
+    return [one_line_name(str(name)) for name in rivals.index[rivals["auc"] >= rows["auc"][RANK]]]
+
+
+def copies_words(measure: str, statistic: str = "tau") -> str:
+    """Return the range of τ over settings, and in how many it is known."""
+    taus = taus_over_copies(measure, STUDY, statistic)
+    return f"{format_range(taus)} in {len(taus)} settings"
+
+
+def treatments_sentence() -> str:
+    """Return the study's own sentence about treatments that restore only one of two."""
+    sentences = table("statements")["statement"]
+    (sentence,) = sentences[sentences.str.startswith("Treatments of checkpoints")]
+    return str(sentence)
+
+
+def shrinking_words() -> str:
+    """Tell what shrinking the weights does to error and rank with tanh."""
+    setting, task = "mnist_separable_tanh", "45"
+    (error, old_error), (rank, old_rank) = (
+        [
+            select_row(
+                "treatments",
+                setting=setting,
+                arm=NONE,
+                task=task,
+                treatment=treatment,
+                quantity=quantity,
+                block=block,
+            )["mean"]
+            for treatment in ("shrink(strength=0.6)", NONE)
+        ]
+        for quantity, block in (("final_error", ""), (RANK, "all"))
+    )
+    return (
+        f"For example, shrinking the weights by 0.6 ({setting_title(setting)}, task {task}) takes"
+        f" the error from {format_number(old_error)} to {format_number(error)}, and the rank from"
+        f" {format_number(old_rank, 0)} to {format_number(rank, 0)}."
+    )
+
+
+def optimizer_words() -> str:
+    """Tell what copies with the initial weights and the run's optimizer state end with."""
+    copies = select_rows("treatments", arm=NONE, treatment="toward_initial(strength=1)")
+    copies = copies[copies["setting"].isin(settings_that("lost"))]
+    errors = copies[copies["quantity"] == "final_error"]
+    worst = errors.loc[errors["mean"].idxmax()]
+    where = {"setting": worst["setting"], "task": worst["task"], "arm": NONE}
+    rank, fresh_rank, fresh_error = (
+        select_row("treatments", **where, treatment=treatment, quantity=quantity, block=block)
+        for treatment, quantity, block in (
+            (worst["treatment"], RANK, "all"),
+            (BASELINE, RANK, "all"),
+            (BASELINE, "final_error", ""),
+        )
+    )
+    return (
+        "Copies with the initial weights and the run's Adam state end a task with an error of up"
+        f" to {format_number(worst['mean'])} ({setting_title(worst['setting'])}, task"
+        f" {worst['task']}). Their rank is {format_number(rank['mean'], 0)}, that of a new network"
+        f" {format_number(fresh_rank['mean'], 0)}, and a new network with a new Adam state ends"
+        f" with {format_number(fresh_error['mean'])}. So the optimizer's state alone can take"
+        " plasticity away, and no measure of the weights sees it (exploratory)."
+    )
+
+
+def early_window_words() -> str:
+    """Tell which settings would not lose plasticity by the change from early to late tasks."""
+    changed = []
+    for name in settings_that("lost"):
+        growth = select_row(
+            "outcomes", setting=name, arm=NONE, outcome="final_error_gap", stage="change"
+        )
+        if not growth["low"] > LOST:
+            changed.append(f"{setting_title(name)} ({format_interval(growth, 'mean')})")
+    listed = " and ".join(changed)
+    return f"it would not be lost with {listed}" if changed else "the same settings would lose it"
+
+
+def published_study() -> str:
+    """Return the name of the study that makes what is published."""
+    return f"{STUDY}_part" if missing_settings() else STUDY
+
+
+def limits() -> str:
+    """Return the list of what was not tested."""
+    missing = [setting_title(name) for name in missing_settings()]
+    partial = [share for share in map(share_of_budget, setting_names()) if share < 1]
+    bullets = []
+    if missing:
+        bullets.append(
+            f"{len(missing)} of {len(declared_settings(STUDY))} declared settings are not trained"
+            f" yet: {'; '.join(missing)}."
+        )
+    if partial:
+        bullets.append(
+            f"{len(partial)} of {len(setting_names())} settings have {format_percent(min(partial))}"
+            f" to {format_percent(max(partial))} of the published budget."
+        )
+    bullets.append(
+        "C4 and C5: no method is trained yet. So an arm is a setting here, and most AUCs have no"
+        " interval."
+    )
+    bullets.append(
+        "Other widths, depths, step sizes and batch sizes; residual networks and transformers; a"
+        " GPU."
+    )
+    return "\n".join(f"- {bullet}" for bullet in bullets)
 
 
 def readme_result() -> str:
     """Return the result in README.md, in four bullets."""
-    lost, fallen = settings_that("lost"), settings_with_fallen_rank()
-    correlations = [correlation_within_runs(name)["estimate"] for name in lost]
-    rank, features = (taus_over_copies(name) for name in (RANK, "feature_rank"))
-    return wrap_text(f"""- **Plasticity is lost in {len(lost)} of {len(setting_names())}
-settings** without an intervention, and the effective rank of the Fisher falls in {len(fallen)} of
-these {len(lost)}. Within runs their correlation is {format_range(correlations)}.
-- **The rank is not shown to be the cause.** The declared test against a shared trend is
-{hypothesis_verdicts("rank")}.
-- **In an experiment a larger rank predicts a smaller error.** Among treated copies of a checkpoint
-in the [default study](docs/results/digits.md), Kendall's τ of the rank and the error to come is
-{format_range(rank)}. That of the feature rank is {format_range(features)}.
-- **{len(methods_that_keep_plasticity())} of {len(compared_methods())} methods keep plasticity** in
-all three MNIST settings where we compared them. See [the evidence](docs/results/evidence.md).
-
-The evidence along runs is weak. Its baseline window includes the untrained network, its ranks are
-close to the ceiling of 128 samples, and its budgets are 0.6 to 3 % of the published ones. A better
-study is being made.
+    budgets = [share_of_budget(name) for name in setting_names()]
+    full = sum(share >= 1 for share in budgets)
+    return wrap_text(f"""- **Plasticity is lost in {len(settings_that("lost"))} of {len(budgets)}
+settings** without an intervention; {full} of the {len(budgets)} have the full published budget. On
+separable MNIST plasticity is {separable_words()}.
+- **Curvature falls with it.** {rank_sentence()}
+- **In an experiment a larger rank predicts a smaller error.** Among treated copies of a
+checkpoint Kendall's τ is {copies_words(RANK)}, and
+{format_range(taus_over_copies(RANK, "digits"))} in the [default study](docs/results/digits.md).
+- **Curvature is not shown to be the better explanation:** {len(rivals_as_good())} measures without
+curvature tell settings apart as well. See [the evidence](docs/results/evidence.md).
 """)
+
+
+def separable_words() -> str:
+    """Tell with which activations plasticity is lost and kept on separable labels."""
+    separable = {
+        name
+        for name, setting in declared_settings(STUDY).items()
+        if setting["problem"].get("separable")
+    }
+    words = []
+    for verdict in ("lost", "kept"):
+        activations = [activation(name) for name in settings_that(verdict) if name in separable]
+        if activations:
+            words.append(f"{verdict} with {join_words(activations)}")
+    return ", and ".join(words)
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Join words: ``a, b and c``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+
+
+def taus_over_copies(measure: str, study: str, statistic: str = "tau") -> list[float]:
+    """Return τ of a measure and the final error in each setting that has an interval of it."""
+    taus = table("interventions", study)
+    keys = {"measure": measure, "outcome": "final_error", "statistic": statistic, "task": "all"}
+    for column, value in keys.items():
+        taus = taus[taus[column] == value]
+    taus = taus[(taus["setting"] != "all") & (taus["arm"] == NONE) & taus["low"].notna()]
+    return taus["estimate"].tolist()
 
 
 def readme_costs() -> str:
@@ -561,15 +643,6 @@ def interventions_table(statistic: str) -> str:
             cells = [format_tau(of_task.loc[measure]) for measure in INTERVENED_MEASURES]
             rows.append([str(setting).removeprefix("digits_labels_"), str(task), *cells])
     return markdown_table(["network", "task", *INTERVENED_MEASURES.values()], rows) + "\n"
-
-
-def taus_over_copies(measure: str) -> list[float]:
-    """Return τ of a measure and the final error in each setting of the default study."""
-    taus = table("interventions", "digits")
-    keys = {"measure": measure, "outcome": "final_error", "statistic": "tau", "task": "all"}
-    for column, value in keys.items():
-        taus = taus[taus[column] == value]
-    return taus.loc[taus["setting"] != "all", "estimate"].tolist()
 
 
 def format_tau(row: pd.Series) -> str:
