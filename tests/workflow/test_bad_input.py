@@ -13,6 +13,8 @@ import netCDF4
 import pytest
 import yaml
 
+from plasticity.config import layers
+
 RELU = "digits_labels_relu"
 SETTING = f"settings.{RELU}"
 ENSEMBLE = f"runs/{RELU}/none/0"
@@ -478,5 +480,5 @@ def test_message_for_a_locked_folder_names_the_option_that_unlocks_it(built_copy
 def test_shipped_configs_have_a_relative_data_root(project_without_results):
     studies = (project_without_results.root / "studies").glob("*.yaml")
     for path in [project_without_results.root / "config.yaml", *studies]:
-        data_root = yaml.safe_load(path.read_text())["data_root"]
+        data_root = layers.read_config([path])["data_root"]
         assert not Path(data_root).is_absolute(), path

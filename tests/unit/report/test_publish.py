@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 from pathlib import Path
 
 import matplotlib.image
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from tiers import slow_except
 
-from plasticity.config import layers, names, registry
+from plasticity.config import layers, registry
 from plasticity.config import study as studies
 from plasticity.report import pages, publish
 from plasticity.report.style import Style, save
@@ -22,8 +23,10 @@ MAX_DATASET_BYTES = 2**20
 
 
 def read_study(name):
-    """Read the config of a published study."""
-    return studies.read(layers.read_config([names.find(name)]))
+    """Read the config that made a published study."""
+    made = json.loads((ROOT / "docs" / name / publish.PROVENANCE).read_text(encoding="utf-8"))
+    _, _, config = made["command"].partition("--configfile ")
+    return studies.read(layers.read_config([ROOT / (config or "config.yaml")]))
 
 
 @functools.cache
