@@ -427,7 +427,7 @@ def headline() -> str:
     rivals = rivals_as_good()
     return f"""Without an intervention, plasticity is lost in {len(lost)} of
 {len(setting_names())} settings; their late error is {format_range(late)}. {rank_sentence()} Among
-treated copies of a checkpoint, more curvature goes with a lower error: Kendall's τ is
+treated copies of a checkpoint, those with more curvature have a lower error: Kendall's τ is
 {copies_words(RANK)}. But {len(rivals)} measures without curvature tell settings apart as well as
 the rank does: {", ".join(rivals)}. So this study does not show that curvature is the better
 explanation."""
@@ -563,8 +563,8 @@ def readme_result() -> str:
     budgets = [share_of_budget(name) for name in setting_names()]
     full = sum(share >= 1 for share in budgets)
     return wrap_text(f"""- **Plasticity is lost in {len(settings_that("lost"))} of {len(budgets)}
-settings** without an intervention; {full} of the {len(budgets)} have the full published budget. On
-separable MNIST plasticity is {separable_words()}.
+settings** without an intervention. {"All" if full == len(budgets) else full} have the full
+published budget. On separable MNIST plasticity is {separable_words()}.
 - **Curvature falls with it.** {rank_sentence()}
 - **In an experiment a larger rank predicts a smaller error.** Among treated copies of a
 checkpoint Kendall's τ is {copies_words(RANK)}, and
