@@ -17,6 +17,7 @@ import xarray as xr
 import yaml
 
 from plasticity.config import titles
+from plasticity.config.models import Statistics
 from plasticity.config.quantities import one_line_name, split_operator
 from plasticity.statistics.table_files import read_table
 
@@ -28,12 +29,11 @@ DIGITS = DOCS / "results" / "digits.md"
 
 STUDY = "evidence"
 RANK = "fisher_effective_rank"
-ENTROPY_RANK = "fisher_entropy_rank"
-FEATURE_RANK = "feature_rank"
 NONE = "none"
 BASELINE = "fresh"
 SUPPORTED = "supported"
-LOST = 0.05  # `statistics.lost`
+NO_TEST = "–"
+LOST = Statistics.lost  # the study does not change it
 COLUMNS = 100  # of a line of text
 # Claim C3: the setting in which each other explanation fails, as declared before the run.
 RIVALS_FAIL = {
@@ -165,7 +165,7 @@ def format_number(value: float, digits: int = 2) -> str:
 def format_interval(row: pd.Series, name: str = "estimate", digits: int = 2) -> str:
     """Format an estimate, with its interval in brackets if it has one; a dash if it has none."""
     if pd.isna(row[name]):
-        return "–"
+        return NO_TEST
     prefix = "" if name in ("estimate", "mean") else f"{name}_"
     value, low, high = (
         format_number(row[key], digits) for key in (name, f"{prefix}low", f"{prefix}high")
@@ -226,18 +226,13 @@ def explanations_table() -> str:
                 one_line_name(str(row["measure"])),
                 format_interval(row, "auc"),
                 format_interval(row, "tau"),
-                worst if pd.isna(row["worst_tau"]) else f"{worst}, {short_title(row)}",
-                counterexamples if row["judged_arms"] else "–",
+                worst if worst == NO_TEST else f"{worst}, {setting_title(row['worst_setting'])}",
+                counterexamples if row["judged_arms"] else NO_TEST,
                 format_interval(row, "warning"),
             ]
         )
     head = ["explanation", "AUC", "τ of copies", "worst τ", "counter-examples", "warning"]
     return markdown_table(head, rows)
-
-
-def short_title(row: pd.Series) -> str:
-    """Return the title of the setting in which an explanation agrees least."""
-    return setting_title(str(row["worst_setting"]))
 
 
 def settings_table() -> str:
@@ -298,7 +293,7 @@ def tau_of_copies(setting: str, measure: str = RANK) -> str:
         outcome="final_error",
         statistic="tau",
     )
-    return "no test" if pd.isna(row["low"]) else format_interval(row)
+    return NO_TEST if pd.isna(row["low"]) else format_interval(row)
 
 
 # Claims
@@ -377,7 +372,7 @@ task. Kendall's τ is over these copies; positive means ordered as claimed. **Wo
 the setting that agrees least.
 - **Counter-examples:** arms that lose plasticity while the measure is still, or keep it while the
 measure moves.
-- **Warning:** AUC for a gap above 0.05 at the end of a task, in settings that the model has not
+- **Warning:** AUC for a gap above {LOST} at the end of a task, in settings that the model has not
 seen.
 - Brackets are 95 % intervals over problems, or over seeds for a single setting. A number without
 them has none, because it rests on too few problems or separates all arms. A dash: no test.
@@ -403,7 +398,7 @@ The ranks of GGN, NTK and Hessian are in [the table](../evidence/tables/explanat
 {settings_table()}
 
 Budget is the share of the published steps. Late is the mean over the last eighth of the tasks.
-Plasticity is lost if the gap to a network from scratch grows by more than 0.05
+Plasticity is lost if the gap to a network from scratch grows by more than {LOST}
 ([definition](../statistics.md)). The rank is the effective rank of the Fisher on 256 samples of
 the next task: untrained, after the first task, and late.
 

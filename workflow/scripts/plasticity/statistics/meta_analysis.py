@@ -316,7 +316,7 @@ def _counterexample_rows(
     """Build the rows of one setting."""
     tasks = arrays.outcomes.shape[-1]
     for arm, name in enumerate(arrays.arms):
-        gaps = _gaps(arrays, arm)
+        gaps = arrays.gaps(arm)
         for series in arrays.complete_series(arm):
             if not len(series.seeds):
                 continue
@@ -448,17 +448,11 @@ def fate(arrays: SettingArrays, draws: Draws, lost: float, arm: str = "none") ->
     """
     if arm not in arrays.arms:
         return "unclear"
-    gaps = _gaps(arrays, arrays.arms.index(arm))
+    gaps = arrays.gaps(arrays.arms.index(arm))
     complete = gaps[np.isfinite(gaps).all(axis=1)]
     if not len(complete):
         return "unclear"
     return _fate(_mean_estimate(growth_of_gap(complete), draws), lost)
-
-
-def _gaps(arrays: SettingArrays, arm: int) -> np.ndarray:
-    """Select the gaps of an arm at all tasks, shape ``(seed, task)``."""
-    gaps: np.ndarray = arrays.outcomes[arrays.outcome_names.index("final_error_gap"), arm]
-    return gaps
 
 
 def _fate(loss: Estimate, lost: float) -> str:

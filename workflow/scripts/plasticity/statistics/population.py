@@ -28,7 +28,6 @@ from plasticity.statistics.resampling import (
 )
 from plasticity.statistics.setting_arrays import SettingArrays
 
-OUTCOME = "final_error_gap"
 MIN_SETTINGS = MIN_BOOTSTRAP_SEEDS  # for a correlation over settings
 COLUMNS = [
     "measure",
@@ -104,7 +103,7 @@ def changes(arrays: SettingArrays) -> dict[str, Point]:
         a change are left out: not taken early and late, of both signs, or without a complete run.
     """
     arm = arrays.arms.index(EXPLAINED_ARM)
-    gaps = arrays.outcomes[arrays.outcome_names.index(OUTCOME), arm]
+    gaps = arrays.gaps(arm)
     tasks = gaps.shape[1]
     points = {}
     for series in arrays.explanations().complete_series(arm):

@@ -151,6 +151,11 @@ class SettingArrays:
             errors={variant: values[indices] for variant, values in self.errors.items()},
         )
 
+    def gaps(self, arm: int) -> np.ndarray:
+        """Select the gaps of an arm to the baseline, of the final error, shape ``(seed, task)``."""
+        gaps: np.ndarray = self.outcomes[self.outcome_names.index("final_error_gap"), arm]
+        return gaps
+
     def complete_series(self, arm: int) -> Iterator[CompleteSeries]:
         """Group the measures of an arm that have the same tasks and the same complete seeds.
 
