@@ -275,7 +275,7 @@ def test_early_warning_is_compared_with_the_best_rival_and_the_number_of_the_tas
     ]
     assert only(early_warning=rows) == (
         "As a warning of a large gap, tested in settings that the model has not seen, the change "
-        "of the Fisher effective rank since a run's early tasks has AUC 0.86 (95 % interval 0.84 "
+        "of the Fisher effective rank since a run's first task has AUC 0.86 (95 % interval 0.84 "
         "to 0.88); the best measure without curvature, feature rank (last hidden), has 0.92 (95 % "
         "interval 0.84 to 0.88), and the number of the task alone has 0.80."
     )

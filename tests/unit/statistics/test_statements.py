@@ -179,6 +179,6 @@ def test_counterexamples_of_treatments_are_counted_for_each_measure():
     (row,) = statements._intervention_counterexamples(pd.concat([table, other]))
     assert row["statement"] == (
         "feature rank: of 5 treatments that restore plasticity, 2 do not restore the measure; of 4 "
-        "that restore the measure, 1 do not restore plasticity (doses, tasks and settings counted "
-        "one by one)."
+        "that restore the measure, 1 does not restore plasticity (doses, tasks and settings "
+        "counted one by one)."
     )

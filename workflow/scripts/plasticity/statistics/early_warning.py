@@ -4,10 +4,11 @@ The event is that a run's gap to the baseline, at the end of the task, exceeds `
 logistic regression on one measure is fitted in all settings but one, with equal weight for every
 setting, and evaluated in the remaining one.
 
-The predictor is the change of the measure since the run's own early tasks, which a user of one run
-knows. Ranks among runs are unknown to such a user. Raw values tell settings apart rather than
-checkpoints, because norms and ranks grow with the width of the network. Changes are relative, as in
-the table of counterexamples, because a logarithm is undefined for a rank of 0 and a negative trace.
+The predictor is the change of the measure since the run's first trained network, which a user of
+one run knows. Ranks among runs are unknown to such a user. Raw values tell settings apart rather
+than checkpoints, because norms and ranks grow with the width of the network. Changes are relative,
+as in the table of counterexamples, because a logarithm is undefined for a rank of 0 and a negative
+trace.
 
 Scored are the checkpoints after the early tasks. Baselines are left out: a new network has no gap,
 so a measure that recognizes new networks would seem to give a warning. A measure that drifts can
@@ -60,8 +61,8 @@ class Checkpoints:
     """The checkpoints of a setting after its early tasks.
 
     Attributes:
-        changes: of each measure since the early tasks, by name, shape ``(checkpoint,)``; NaN where
-            not measured.
+        changes: of each measure since the first trained network, by name, shape
+            ``(checkpoint,)``; NaN where not measured.
         is_event: whether the gap at the end of the task exceeds the margin, shape
             ``(checkpoint,)``.
     """
@@ -189,17 +190,15 @@ def select_checkpoints(arrays: SettingArrays, lost: float) -> Checkpoints:
     values[TASK] = np.broadcast_to(np.arange(tasks, dtype=np.float64), gaps.shape)
     changes = {}
     for measure, of_runs in values.items():
-        reference = _mean_of_measured(of_runs[..., early])
+        reference = _first_measured(of_runs[..., early])
         changes[measure] = compute_change(measure, reference, of_runs)[is_selected]
     return Checkpoints(changes, gaps[is_selected] > lost)
 
 
-def _mean_of_measured(values: np.ndarray) -> np.ndarray:
-    """Average over the measured tasks, ``(…, task)`` → ``(…, 1)``; NaN where none was measured."""
-    is_measured = np.isfinite(values)
-    counts = is_measured.sum(axis=-1, keepdims=True)
-    sums = np.where(is_measured, values, 0).sum(axis=-1, keepdims=True)
-    return np.asarray(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+def _first_measured(values: np.ndarray) -> np.ndarray:
+    """Select the first measured task, ``(…, task)`` → ``(…, 1)``; NaN where none was measured."""
+    first = np.isfinite(values).argmax(axis=-1)[..., None]
+    return np.take_along_axis(values, first, axis=-1)
 
 
 def samples(

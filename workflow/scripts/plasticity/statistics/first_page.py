@@ -17,7 +17,14 @@ from plasticity.statistics.explanations import INTERVENED_OUTCOME, fates, judged
 from plasticity.statistics.explanations import names as explanations
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.setting_arrays import preferred_variants
-from plasticity.statistics.wording import OUTCOME, interval_words, plural, range_words, select
+from plasticity.statistics.wording import (
+    OUTCOME,
+    does_not,
+    interval_words,
+    plural,
+    range_words,
+    select,
+)
 
 NOTHING_TO_EXPLAIN = (
     "The study has no arm without an intervention, so it does not tell whether plasticity is lost."
@@ -261,9 +268,7 @@ def _treated_counterexamples(study: Study) -> str:
 
 def _exceptions(count: int, other: str) -> str:
     """Write how many treatments do not restore the other of plasticity and rank."""
-    if not count:
-        return f"all restore {other}"
-    return f"{count} {'does' if count == 1 else 'do'} not restore {other}"
+    return f"{does_not(count)} restore {other}" if count else f"all restore {other}"
 
 
 def _within_runs(study: Study) -> str:
@@ -327,7 +332,7 @@ def _early_warning(study: Study) -> str:
         return ""
     sentence = (
         f"As a warning of a large gap, tested in settings that the model has not seen, the change "
-        f"of the {study.name} since a run's early tasks has AUC {_estimate_words(row)}"
+        f"of the {study.name} since a run's first task has AUC {_estimate_words(row)}"
     )
     rivals = []
     rival = _best_rival(scores, scores["estimate"], int(row["settings"]))

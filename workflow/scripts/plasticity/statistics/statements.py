@@ -12,7 +12,14 @@ from plasticity.statistics.explanations import INTERVENED_OUTCOME, fates, judged
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.null_models import MEANINGS
 from plasticity.statistics.resampling import SIGNIFICANCE_LEVEL
-from plasticity.statistics.wording import OUTCOME, interval_words, p_words, select, words
+from plasticity.statistics.wording import (
+    OUTCOME,
+    does_not,
+    interval_words,
+    p_words,
+    select,
+    words,
+)
 
 QUESTIONS = {
     "measure_first": "past values of the measure help to predict the outcome",
@@ -341,8 +348,8 @@ def _intervention_counterexamples(counterexamples: pd.DataFrame) -> Iterator[Sta
         not_sufficient = int(counts.get("not_sufficient", 0))
         sentence = (
             f"{words(str(measure))}: of {both + not_necessary} treatments that restore plasticity, "
-            f"{not_necessary} do not restore the measure; of {both + not_sufficient} that restore "
-            f"the measure, {not_sufficient} do not restore plasticity "
+            f"{does_not(not_necessary)} restore the measure; of {both + not_sufficient} that "
+            f"restore the measure, {does_not(not_sufficient)} restore plasticity "
             "(doses, tasks and settings counted one by one)."
         )
         yield _statement("intervention_counterexamples", sentence, str(measure))

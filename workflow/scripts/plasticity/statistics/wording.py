@@ -36,6 +36,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def does_not(count: int) -> str:
+    """Write a count with its verb: ``1 does not``, ``2 do not``."""
+    return f"{count} {'does' if count == 1 else 'do'} not"
+
+
 def range_words(values: pd.Series, digits: int = 2) -> str:
     """Write the smallest and the largest of some values, or the only one: ``0.12 to 0.31``."""
     ends = dict.fromkeys(f"{value:.{digits}f}" for value in (values.min(), values.max()))
