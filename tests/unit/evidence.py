@@ -326,8 +326,15 @@ def copies_claim() -> tuple[str, str]:
     )
     if len(others):
         listed = "; ".join(others["setting"].map(setting_title) + ": " + others["verdict"])
-        found += f". Effective rank, {listed}"
+        found += f". Effective rank, {listed} (its copies end with a mean error of at most"
+        found += f" {format_number(largest_error_of_copies(others['setting']), 3)})"
     return "holds" if others.empty else "fails", found
+
+
+def largest_error_of_copies(settings: Iterable[str]) -> float:
+    """Return the largest mean error, over treatments and tasks, of copies in some settings."""
+    rows = select_rows("treatments", arm=NONE, quantity="final_error")
+    return float(rows.loc[rows["setting"].isin(list(settings)), "mean"].max())
 
 
 def rivals_claim() -> tuple[str, str]:
@@ -547,8 +554,8 @@ def limits() -> str:
         " interval."
     )
     bullets.append(
-        "Other widths, depths, step sizes and batch sizes; residual networks and transformers; a"
-        " GPU."
+        "Other widths, depths, step sizes and batch sizes; residual networks and transformers;"
+        " ranks on other numbers of samples; a GPU."
     )
     return "\n".join(f"- {bullet}" for bullet in bullets)
 
