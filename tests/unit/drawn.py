@@ -3,19 +3,15 @@
 Usage: python tests/unit/drawn.py
 """
 
-import textwrap
-from pathlib import Path
-
 import pandas as pd
+from pages import DOCS, NO_TEST, format_interval, wrap_text
 
 from plasticity.config.quantities import one_line_name
 
-DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "results" / "drawn.md"
 TABLES = DOCS / "drawn"
 PRIMARY = "fisher_effective_rank"
 SIGNIFICANT = 0.05
-COLUMNS = 100  # of a line of text
 # Its correlation is clearly larger than the rank's, but not with the change since the mean over
 # early tasks: the difference was 0.22 [−0.05, 0.51] then.
 DEPENDS_ON_WINDOW = ("feature_rank",)
@@ -54,19 +50,6 @@ def verdicts() -> dict[str, int]:
     return {name: int(counts.get(name, 0)) for name in ("lost", "kept", "unclear")}
 
 
-def number(value: float) -> str:
-    """Write a number with two decimals and a proper minus sign."""
-    return f"{value:.2f}".replace("-", "−")
-
-
-def interval(row: pd.Series, estimate: str = "estimate", prefix: str = "") -> str:
-    """Write an estimate with its interval; a dash if there is none."""
-    if pd.isna(row[estimate]):
-        return "–"
-    low, high = number(row[f"{prefix}low"]), number(row[f"{prefix}high"])
-    return f"{number(row[estimate])} [{low}, {high}]"
-
-
 def clearly_different(sign: int) -> str:
     """Name the explanations whose correlation is larger (sign 1) or smaller (−1) than the rank's.
 
@@ -85,14 +68,12 @@ def headline() -> str:
     is_found = primary["p_adjusted"] <= SIGNIFICANT and primary["estimate"] < 0
     verdict = "Yes" if is_found else "This is not shown"
     counts = verdicts()
-    auc = interval(agreement().loc[PRIMARY], "auc", "auc_")
-    text = f"""{verdict}. Over 60 settings, Spearman's correlation of the two changes is
-        {interval(primary)} for the effective rank of the Fisher. Explanations whose correlation is
-        clearly larger in each window: {clearly_different(1)}. Clearly smaller:
-        {clearly_different(-1)}. But only
-        {counts["lost"]} of these settings lose plasticity. The change of the rank tells them from
-        the {counts["kept"]} that keep it with AUC {auc}. Several other measures do so as well."""
-    return textwrap.fill(" ".join(text.split()), COLUMNS)
+    auc = format_interval(agreement().loc[PRIMARY], "auc")
+    return wrap_text(f"""{verdict}. Over 60 settings, Spearman's correlation of the two changes is
+{format_interval(primary)} for the effective rank of the Fisher. Explanations whose correlation is
+clearly larger in each window: {clearly_different(1)}. Clearly smaller: {clearly_different(-1)}. But
+only {counts["lost"]} of these settings lose plasticity. The change of the rank tells them from the
+{counts["kept"]} that keep it with AUC {auc}. Several other measures do so as well.""")
 
 
 def page() -> str:
@@ -100,12 +81,12 @@ def page() -> str:
     counts = verdicts()
     rows = []
     for measure, row in correlations().iterrows():
-        versus = "–" if measure == PRIMARY else interval(differences().loc[measure])
-        auc = "–"
+        versus = NO_TEST if measure == PRIMARY else format_interval(differences().loc[measure])
+        auc = NO_TEST
         if measure in agreement().index:
-            auc = interval(agreement().loc[measure], "auc", "auc_")
+            auc = format_interval(agreement().loc[measure], "auc")
         rows.append(
-            f"| {one_line_name(str(measure))} | {interval(row)} | {row['p_adjusted']:.2g} |"
+            f"| {one_line_name(str(measure))} | {format_interval(row)} | {row['p_adjusted']:.2g} |"
             f" {versus} | {auc} |"
         )
     table = "\n".join(rows)
@@ -118,7 +99,6 @@ def page() -> str:
 Do settings whose curvature falls more also lose more plasticity?
 
 {headline()}
-
 {heading}
 | --- | --- | --- | --- | --- |
 {table}

@@ -4,25 +4,33 @@ Usage: python tests/unit/evidence.py
 """
 
 import functools
-import json
-import re
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 import yaml
+from pages import (
+    DOCS,
+    NO_TEST,
+    ROOT,
+    format_interval,
+    format_number,
+    format_percent,
+    format_range,
+    markdown_table,
+    published_run,
+    select_row,
+    select_rows,
+    table,
+    wrap_text,
+)
 
 from plasticity.config import titles
 from plasticity.config.models import Statistics
 from plasticity.config.quantities import one_line_name, split_operator
-from plasticity.statistics.table_files import read_table
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGE = DOCS / "results" / "evidence.md"
 DIGITS = DOCS / "results" / "digits.md"
@@ -32,9 +40,7 @@ RANK = "fisher_effective_rank"
 NONE = "none"
 BASELINE = "fresh"
 SUPPORTED = "supported"
-NO_TEST = "–"
 LOST = Statistics.lost  # the study does not change it
-COLUMNS = 100  # of a line of text
 # Claim C3: the setting in which each other explanation fails, as declared before the run.
 RIVALS_FAIL = {
     "dead_fraction": "mnist_separable_leaky_relu",
@@ -62,36 +68,6 @@ INTERVENED_MEASURES = {
 }
 
 
-# Access to the tables
-
-
-@functools.cache
-def table(name: str, study: str = STUDY) -> pd.DataFrame:
-    """Read a published table."""
-    return read_table(next((DOCS / study).glob(f"*/{name}.csv*")))
-
-
-def select_rows(name: str, **values: object) -> pd.DataFrame:
-    """Return the rows of a table that have these values."""
-    rows = table(name)
-    for column, value in values.items():
-        rows = rows[rows[column] == value]
-    return rows
-
-
-def select_row(name: str, **values: object) -> pd.Series:
-    """Return the only row of a table that has these values."""
-    rows = select_rows(name, **values)
-    assert len(rows) == 1, (name, values, len(rows))
-    return rows.iloc[0]
-
-
-def published_run(study: str) -> dict[str, Any]:
-    """Return versions, cores and disk use of a published run."""
-    record: dict[str, Any] = json.loads((DOCS / study / "made.json").read_text())
-    return record
-
-
 @functools.cache
 def declared_settings(study: str) -> dict[str, dict[str, Any]]:
     """Return the settings of a file in `studies/`, by name."""
@@ -105,7 +81,7 @@ def declared_settings(study: str) -> dict[str, dict[str, Any]]:
 
 def setting_names() -> list[str]:
     """Return the published settings, in the order of the study."""
-    published = set(table("settings")["setting"])
+    published = set(table("settings", STUDY)["setting"])
     return [name for name in declared_settings(STUDY) if name in published]
 
 
@@ -135,7 +111,7 @@ def share_of_budget(setting: str) -> float:
 
 def fate(setting: str, measure: str = RANK) -> pd.Series:
     """Return what happens without an intervention: growth of the gap, change of a measure."""
-    return select_row("counterexamples", setting=setting, arm=NONE, measure=measure)
+    return select_row("counterexamples", STUDY, setting=setting, arm=NONE, measure=measure)
 
 
 def settings_that(verdict: str) -> list[str]:
@@ -145,7 +121,7 @@ def settings_that(verdict: str) -> list[str]:
 
 def verdicts(hypothesis: str) -> pd.DataFrame:
     """Return the tests of a declared hypothesis, one row per setting."""
-    return select_rows("hypotheses", hypothesis=hypothesis)
+    return select_rows("hypotheses", STUDY, hypothesis=hypothesis)
 
 
 def count_supported(hypothesis: str) -> str:
@@ -154,70 +130,13 @@ def count_supported(hypothesis: str) -> str:
     return f"{(rows['verdict'] == SUPPORTED).sum()} of {len(rows)}"
 
 
-# Text
-
-
-def format_number(value: float, digits: int = 2) -> str:
-    """Format a number with a true minus sign."""
-    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
-
-
-def format_interval(row: pd.Series, name: str = "estimate", digits: int = 2) -> str:
-    """Format an estimate, with its interval in brackets if it has one; a dash if it has none."""
-    if pd.isna(row[name]):
-        return NO_TEST
-    prefix = "" if name in ("estimate", "mean") else f"{name}_"
-    value, low, high = (
-        format_number(row[key], digits) for key in (name, f"{prefix}low", f"{prefix}high")
-    )
-    return value if pd.isna(row[f"{prefix}low"]) else f"{value} [{low}, {high}]"
-
-
-def format_range(values: Iterable[float], digits: int = 2) -> str:
-    """Format the smallest and the largest of some values."""
-    values = list(values)
-    return f"{format_number(min(values), digits)} to {format_number(max(values), digits)}"
-
-
-def format_percent(share: float) -> str:
-    """Format a share in percent with at most two significant digits."""
-    return f"{100 * share:.2g} %" if share < 1 else "100 %"
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Format a table in which a number stays on one line with its interval."""
-    lines = [f"| {' | '.join(map(str, cells))} |" for cells in [head, ["---"] * len(head), *rows]]
-    breakable = r" (?=±|\[[−\d])|(?<=±) |(?<=\d,) (?=[−\d])"
-    return re.sub(breakable, "\N{NO-BREAK SPACE}", "\n".join(lines))
-
-
-def wrap_text(text: str) -> str:
-    """Wrap paragraphs and lists; leave tables, titles and pictures as they are."""
-    return "\n\n".join(_wrap_paragraph(part) for part in text.strip().split("\n\n")) + "\n"
-
-
-def _wrap_paragraph(text: str) -> str:
-    if text.startswith(("|", "#", "<", "!")):
-        return text
-    if not text.startswith("- "):
-        return _fill(text)
-    items = re.split(r"\n(?=- )", text)
-    return "\n".join(_fill(item, indent="  ") for item in items)
-
-
-def _fill(text: str, indent: str = "") -> str:
-    return textwrap.fill(
-        text, COLUMNS, break_on_hyphens=False, break_long_words=False, subsequent_indent=indent
-    )
-
-
 # Tables of the page
 
 
 def explanations_table() -> str:
     """Return a row per explanation that was measured on copies: what each test says about it."""
     rows = []
-    explanations = table("explanations")
+    explanations = table("explanations", STUDY)
     for _, row in explanations[explanations["tau"].notna()].iterrows():
         worst = format_interval(row, "worst_tau")
         counterexamples = f"{row['counterexamples']:.0f} of {row['judged_arms']}"
@@ -239,8 +158,8 @@ def settings_table() -> str:
     """Return a row per setting: budget, late errors, fate, and the rank over tasks."""
     rows = []
     for name in setting_names():
-        errors = select_row("summary", setting=name, arm=NONE)
-        baseline = select_row("summary", setting=name, arm=BASELINE)
+        errors = select_row("summary", STUDY, setting=name, arm=NONE)
+        baseline = select_row("summary", STUDY, setting=name, arm=BASELINE)
         change = fate(name)
         verdict = change["verdict"].partition(",")[0]
         rows.append(
@@ -286,6 +205,7 @@ def tau_of_copies(setting: str, measure: str = RANK) -> str:
     """Return Kendall's τ of a measure and the final error over copies, with its interval."""
     row = select_row(
         "interventions",
+        STUDY,
         setting=setting,
         arm=NONE,
         task="all",
@@ -333,7 +253,7 @@ def copies_claim() -> tuple[str, str]:
 
 def largest_error_of_copies(settings: Iterable[str]) -> float:
     """Return the largest mean error, over treatments and tasks, of copies in some settings."""
-    rows = select_rows("treatments", arm=NONE, quantity="final_error")
+    rows = select_rows("treatments", STUDY, arm=NONE, quantity="final_error")
     return float(rows.loc[rows["setting"].isin(list(settings)), "mean"].max())
 
 
@@ -416,7 +336,7 @@ the next task: untrained, after the first task, and late.
 ## Reproduce it
 
 `make run STUDY={published_study()}` trains and measures what is published. It took
-{table("cost")["hours"].sum():.1f} hours of jobs, two at a time on {run["cores"]} cores
+{table("cost", STUDY)["hours"].sum():.1f} hours of jobs, two at a time on {run["cores"]} cores
 ([cost](../evidence/tables/cost.csv), [versions](../evidence/made.json)). See all
 [figures](../evidence/figures) and [tables](../evidence/tables).
 """)
@@ -425,7 +345,9 @@ the next task: untrained, after the first task, and late.
 def headline() -> str:
     """Return the answer in one paragraph."""
     lost = settings_that("lost")
-    late = [select_row("summary", setting=name, arm=NONE)["final_error_late"] for name in lost]
+    late = [
+        select_row("summary", STUDY, setting=name, arm=NONE)["final_error_late"] for name in lost
+    ]
     rivals = rivals_as_good()
     return f"""Without an intervention, plasticity is lost in {len(lost)} of
 {len(setting_names())} settings; their late error is {format_range(late)}. {rank_sentence()} Among
@@ -448,7 +370,7 @@ def rank_sentence() -> str:
 
 def rivals_as_good() -> list[str]:
     """Name the measures without curvature whose AUC is at least that of the rank."""
-    rows = table("explanations").set_index("measure")
+    rows = table("explanations", STUDY).set_index("measure")
     rivals = rows[[split_operator(str(measure))[0] == "" for measure in rows.index]]
     return [one_line_name(str(name)) for name in rivals.index[rivals["auc"] >= rows["auc"][RANK]]]
 
@@ -461,7 +383,7 @@ def copies_words(measure: str, statistic: str = "tau") -> str:
 
 def treatments_sentence() -> str:
     """Return the study's own sentence about treatments that restore only one of two."""
-    sentences = table("statements")["statement"]
+    sentences = table("statements", STUDY)["statement"]
     (sentence,) = sentences[sentences.str.startswith("Treatments of checkpoints")]
     return str(sentence)
 
@@ -473,6 +395,7 @@ def shrinking_words() -> str:
         [
             select_row(
                 "treatments",
+                STUDY,
                 setting=setting,
                 arm=NONE,
                 task=task,
@@ -493,13 +416,15 @@ def shrinking_words() -> str:
 
 def optimizer_words() -> str:
     """Tell what copies with the initial weights and the run's optimizer state end with."""
-    copies = select_rows("treatments", arm=NONE, treatment="toward_initial(strength=1)")
+    copies = select_rows("treatments", STUDY, arm=NONE, treatment="toward_initial(strength=1)")
     copies = copies[copies["setting"].isin(settings_that("lost"))]
     errors = copies[copies["quantity"] == "final_error"]
     worst = errors.loc[errors["mean"].idxmax()]
     where = {"setting": worst["setting"], "task": worst["task"], "arm": NONE}
     rank, fresh_rank, fresh_error = (
-        select_row("treatments", **where, treatment=treatment, quantity=quantity, block=block)
+        select_row(
+            "treatments", STUDY, **where, treatment=treatment, quantity=quantity, block=block
+        )
         for treatment, quantity, block in (
             (worst["treatment"], RANK, "all"),
             (BASELINE, RANK, "all"),
@@ -521,7 +446,7 @@ def early_window_words() -> str:
     changed = []
     for name in settings_that("lost"):
         growth = select_row(
-            "outcomes", setting=name, arm=NONE, outcome="final_error_gap", stage="change"
+            "outcomes", STUDY, setting=name, arm=NONE, outcome="final_error_gap", stage="change"
         )
         if not growth["low"] > LOST:
             changed.append(f"{setting_title(name)} ({format_interval(growth, 'mean')})")
