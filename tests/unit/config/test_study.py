@@ -35,7 +35,12 @@ from plasticity.config.models import (
 
 ROOT = Path(__file__).resolve().parents[3]
 STUDIES = ROOT / "studies"
-WITHOUT_SMALL_TWIN = ("evidence", "evidence_part", "drawn")  # they are small themselves
+WITHOUT_SMALL_TWIN = (  # they are small themselves
+    "evidence",
+    "evidence_part",
+    "evidence_methods",
+    "drawn",
+)
 FULL = [path for path in sorted(STUDIES.glob("*.yaml")) if path.stem not in WITHOUT_SMALL_TWIN]
 SCALED = [(path, STUDIES / "small" / path.name, 0.01) for path in FULL] + [
     (STUDIES / "paper.yaml", STUDIES / "evidence.yaml", 1)  # some of its budgets are in full
