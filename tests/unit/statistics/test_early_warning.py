@@ -488,6 +488,25 @@ def test_overconfident_forecast_has_a_slope_below_one():
     assert slope_of_doubled.value == pytest.approx(slope / 2)
 
 
+def test_forecast_far_on_the_wrong_side_has_no_calibration_and_a_note():
+    """As in the published evidence: the regression of these forecasts diverges."""
+    events = np.arange(43) < 23
+    forecasts = [
+        early_warning.Forecast(logits, is_event, 0.5, 1.0)
+        for logits, is_event in (
+            (np.linspace(0.58, 0.66, 87), np.zeros(87, bool)),
+            (np.linspace(-0.52, 0.01, 437), np.arange(437) < 430),
+            (np.linspace(1.03, 15.7, 43), np.zeros(43, bool)),
+            (np.linspace(-0.06, -0.005, 43), events),
+            (np.linspace(-42.8, -3.7, 43), np.ones(43, bool)),
+            (np.linspace(-0.49, -0.05, 43), np.ones(43, bool)),
+        )
+    ]
+    calibration = early_warning.calibrate(forecasts, ["a", "b", "a", "a", "c", "a"])
+    assert {estimate.note for estimate in calibration.values()} == {"the fit diverges"}
+    assert all(np.isnan(estimate.value) for estimate in calibration.values())
+
+
 def test_measure_that_only_drifts_is_not_better_than_the_number_of_the_task():
     """Its AUC is far above one half, because the gap drifts, too."""
     differences = []

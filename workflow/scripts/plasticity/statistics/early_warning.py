@@ -433,13 +433,17 @@ def calibrate(scored: Sequence[Forecast], problems: Sequence[str]) -> dict[str, 
     if reason := _reason_against_a_fit(logits, is_event):
         return dict.fromkeys(CALIBRATION, Estimate(note=reason))
     sizes = [len(one.logits) for one in scored]
-    fit = sm.GEE(
+    model = sm.GEE(
         is_event.astype(np.float64),
         sm.add_constant(logits),
         groups=np.repeat(np.unique(problems, return_inverse=True)[1], sizes),
         family=sm.families.Binomial(),
         weights=np.repeat(1 / np.array(sizes), sizes),
-    ).fit()
+    )
+    with np.errstate(over="ignore", invalid="ignore"):  # where the fit diverges
+        fit = model.fit()
+    if not np.isfinite(fit.params).all():
+        return dict.fromkeys(CALIBRATION, Estimate(note="the fit diverges"))
     count = len(set(problems))
     has_interval = count >= MIN_PROBLEMS
     # the sandwich of few problems is too small by about this factor
