@@ -68,9 +68,10 @@ def format_interval(row: pd.Series, name: str = "estimate", digits: int = 2) -> 
 
 
 def format_range(values: Iterable[float], digits: int = 2) -> str:
-    """Format the smallest and the largest of some values."""
+    """Format the smallest and the largest of some values, or one number if they look equal."""
     values = list(values)
-    return f"{format_number(min(values), digits)} to {format_number(max(values), digits)}"
+    low, high = format_number(min(values), digits), format_number(max(values), digits)
+    return low if low == high else f"{low} to {high}"
 
 
 def format_percent(share: float) -> str:

@@ -1,0 +1,222 @@
+"""The part about methods of docs/results/evidence.md: claims C4 and C5, and a table."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from pages import (
+    ROOT,
+    format_interval,
+    format_number,
+    format_range,
+    markdown_table,
+    select_row,
+    select_rows,
+    table,
+)
+
+from plasticity.config import titles
+from plasticity.config.quantities import one_line_name, split_operator
+
+STUDY = "evidence_methods"
+RANK = "fisher_effective_rank"
+SUPPORTED = "supported"
+CLOSE = 0.05  # an error at most so much above the best one is as good, as declared
+
+
+def declared() -> dict[str, Any]:
+    """Return the file of the study."""
+    study: dict[str, Any] = yaml.safe_load((ROOT / "studies" / f"{STUDY}.yaml").read_text())
+    return study
+
+
+def setting_names() -> list[str]:
+    """Return the published settings, in the order of the study."""
+    published = set(table("settings", STUDY)["setting"])
+    return [name for name in declared()["settings"] if name in published]
+
+
+def missing_settings() -> list[str]:
+    """Return the declared settings that are not published."""
+    return [name for name in declared()["settings"] if name not in setting_names()]
+
+
+def published_study() -> str:
+    """Return the name of the study that makes what is published."""
+    return f"{STUDY}_part" if missing_settings() else STUDY
+
+
+def setting_title(setting: str) -> str:
+    """Return the title of a setting."""
+    return titles.setting_titles(declared()["settings"])[setting]
+
+
+def methods_table() -> str:
+    """Return a row per method: late error and rank in each setting, bold if plasticity is lost."""
+    rows = [
+        [f"`{method}`", *(cell(setting, method) for setting in setting_names())]
+        for method in [*declared()["methods"], "fresh"]
+    ]
+    return markdown_table(["method", *map(setting_title, setting_names())], rows)
+
+
+def cell(setting: str, method: str) -> str:
+    """Return the late error of a method and its late rank; the error is bold if it is a loss."""
+    row = select_row("summary", STUDY, setting=setting, arm=method)
+    error = format_number(row["final_error_late"])
+    fates = select_rows("counterexamples", STUDY, setting=setting, arm=method, measure=RANK)
+    if fates["verdict"].str.startswith("lost").any():
+        error = f"**{error}**"
+    return f"{error}, rank {format_number(row[f'{RANK}_late'], 0)}"
+
+
+# Claim C4
+
+
+def arms_claim() -> tuple[str, str]:
+    """Judge claim C4: arms that keep their curvature keep their plasticity."""
+    row = select_row("arms", STUDY, measure=RANK)
+    if row["estimate"] == 1 or row["low"] > 0.5:
+        verdict = "holds so far" if missing_settings() else "holds"
+    else:
+        verdict = "not decided" if np.isnan(row["low"]) else "fails"
+    within = [auc for auc in map(auc_within, problems()) if not np.isnan(auc)]
+    found = (
+        f"AUC of the effective rank's change {format_interval(row)}, over {row['lost']} arms that"
+        f" lose plasticity and {row['kept']} that keep it; within {len(within)} of"
+        f" {len(problems())} problems it is {format_range(within)}"
+    )
+    return verdict, found
+
+
+def arms_sentence() -> str:
+    """Tell how well the change of the rank tells arms that lose plasticity from others."""
+    row = select_row("arms", STUDY, measure=RANK)
+    return (
+        f"Over {len(declared()['methods']) - 1} methods and no intervention in"
+        f" {len(setting_names())} settings, the change of the rank tells the {row['lost']} arms"
+        f" that lose plasticity from the {row['kept']} that keep it with AUC"
+        f" {format_interval(row)}."
+    )
+
+
+def best_rival_words() -> str:
+    """Name the measures without curvature that tell arms apart best."""
+    rows = table("explanations", STUDY)
+    rivals = rows[[split_operator(str(measure))[0] == "" for measure in rows["measure"]]]
+    best = rivals[rivals["auc"] == rivals["auc"].max()]
+    names = " and ".join(one_line_name(str(measure)) for measure in best["measure"])
+    subject = "measure without curvature is" if len(best) == 1 else "measures without curvature are"
+    return f"The best {subject} {names}, with {format_interval(best.iloc[0], 'auc')}."
+
+
+def copies_words() -> str:
+    """Tell Kendall's τ of the rank and the error over copies of runs with regularizers."""
+    rows = select_rows(
+        "interventions", STUDY, measure=RANK, outcome="final_error", statistic="tau", task="all"
+    )
+    listed = [
+        f"{format_interval(row)} with `{row['arm']}` ({setting_title(row['setting'])})"
+        for _, row in rows[rows["setting"] != "all"].iterrows()
+    ]
+    return f"In copies of runs with a regularizer, τ is {'; '.join(listed)}."
+
+
+def cloning_words() -> str:
+    """Tell what cloning units does to error and rank in runs with L2 Init."""
+    setting, task, treatment = "mnist_labels_relu", "4", "clone_units(strength=0.9)"
+    (error, old_error), (rank, old_rank) = (
+        [
+            select_row(
+                "treatments",
+                STUDY,
+                setting=setting,
+                arm="l2_init",
+                task=task,
+                treatment=name,
+                quantity=quantity,
+                block=block,
+            )["mean"]
+            for name in (treatment, "none")
+        ]
+        for quantity, block in (("final_error", ""), (RANK, "all"))
+    )
+    return (
+        f"For example, cloning 90 % of the units in runs with L2 Init ({setting_title(setting)},"
+        f" task {task}) takes the rank from {format_number(old_rank, 0)} to"
+        f" {format_number(rank, 0)}, but also the error from {format_number(old_error)} to"
+        f" {format_number(error)} (exploratory)."
+    )
+
+
+def problem_of(setting: str) -> str:
+    """Return all that defines the data of a setting, as text."""
+    return json.dumps(declared()["settings"][setting]["problem"], sort_keys=True)
+
+
+def problems() -> list[str]:
+    """Return the problems of the published settings."""
+    return list(dict.fromkeys(map(problem_of, setting_names())))
+
+
+def fates(measure: str) -> pd.DataFrame:
+    """Return a row per arm without baselines: its verdict, and the change of a measure."""
+    rows = select_rows("counterexamples", STUDY, measure=measure)
+    return rows[~rows["arm"].str.startswith("fresh") & rows["change"].notna()]
+
+
+def auc_within(problem: str) -> float:
+    """Return the share of pairs, a lost and a kept arm, in which the rank of the first falls more.
+
+    It is NaN if no arm loses plasticity, or none keeps it.
+    """
+    rows = fates(RANK)
+    rows = rows[[problem_of(setting) == problem for setting in rows["setting"]]]
+    lost, kept = (
+        rows.loc[rows["verdict"].str.startswith(fate), "change"].to_numpy()
+        for fate in ("lost", "kept")
+    )
+    if not (len(lost) and len(kept)):
+        return float("nan")
+    difference = lost[:, None] - kept[None, :]
+    return float(((difference > 0) + (difference == 0) / 2).mean())
+
+
+# Claim C5
+
+
+def wasserstein_claim() -> tuple[str, str]:
+    """Judge claim C5: Wasserstein beats no intervention, and is less sensitive than L2 Init."""
+    rows = select_rows("hypotheses", STUDY, hypothesis="C5")
+    is_better = rows["verdict"] == SUPPORTED
+    ranges = {
+        setting: [len(good_strengths(setting, method)) for method in ("wasserstein", "l2_init")]
+        for setting in setting_names()
+    }
+    is_wider = [own > other for own, other in ranges.values()]
+    listed = "; ".join(
+        f"{setting_title(setting)}: {own} and {other}" for setting, (own, other) in ranges.items()
+    )
+    found = (
+        f"it beats no intervention in {is_better.sum()} of {len(rows)} settings (late error"
+        f" {format_range(rows['estimate'])}); strengths within {CLOSE} of the best error, for"
+        f" Wasserstein and L2 Init: {listed}"
+    )
+    return "holds" if is_better.all() and all(is_wider) else "fails", found
+
+
+def good_strengths(setting: str, method: str) -> list[float]:
+    """Return the neighbouring strengths around the best one whose error is close to its error."""
+    rows = select_rows("tuning", STUDY, setting=setting, method=method, criterion=True)
+    strengths = [json.loads(values)["strength"] for values in rows["hyperparameters"]]
+    errors = pd.Series(rows["mean"].to_numpy(), index=strengths).sort_index()
+    is_close = (errors <= errors.min() + CLOSE).to_numpy()
+    best = int(errors.to_numpy().argmin())
+    first = last = best
+    while first > 0 and is_close[first - 1]:
+        first -= 1
+    while last < len(errors) - 1 and is_close[last + 1]:
+        last += 1
+    return [float(strength) for strength in errors.index[first : last + 1]]

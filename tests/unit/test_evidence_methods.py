@@ -1,0 +1,159 @@
+"""The claims about methods follow from the published runs, computed by other routes."""
+
+import itertools
+import json
+import re
+
+import evidence_methods
+import numpy as np
+import pages
+import pandas as pd
+import pytest
+import xarray as xr
+import yaml
+
+FOLDER = pages.DOCS / "evidence_methods"
+LOST = 0.05
+
+
+def runs_of(setting):
+    """Return a setting's gap, error and rank by arm, shapes ``(seed, task)``."""
+    with xr.open_dataset(FOLDER / "drawn" / f"{setting}.nc") as data:
+        arms = [str(arm) for arm in data["arm"].values if not str(arm).startswith("fresh")]
+        ranks = data["fisher_effective_rank"].sel(block="all", evaluation_point="next")
+        baselines = data["fresh_final_error"].transpose("arm", "seed", "task")
+        errors = data["final_error"].transpose("arm", "seed", "task")
+        ranks = ranks.transpose("arm", "seed", "task")
+        return {
+            arm: [
+                (errors.sel(arm=arm) - baselines.sel(arm=arm)).values.astype(float),
+                errors.sel(arm=arm).values.astype(float),
+                ranks.sel(arm=arm).values.astype(float),
+            ]
+            for arm in arms
+        }
+
+
+def late(values):
+    """Return the mean over the last eighth of the tasks, shape ``(seed,)``."""
+    return values[:, -max(1, values.shape[1] // 8) :].mean(axis=1)
+
+
+def verdict_of(setting, arm, gap):
+    """Judge an arm by the published interval, whose estimate must be that of the runs."""
+    table = pd.read_csv(FOLDER / "tables" / "counterexamples.csv")
+    is_arm = (table["setting"] == setting) & (table["arm"] == arm)
+    (row,) = table[is_arm & (table["measure"] == "fisher_effective_rank")].to_dict("records")
+    assert (late(gap) - gap[:, 0]).mean() == pytest.approx(row["loss"], abs=1e-5)
+    if row["loss_low"] > LOST:
+        return "lost"
+    return "kept" if row["loss_high"] < LOST else "unclear"
+
+
+def judged_arms():
+    """Return setting, verdict and fall of the rank for each arm without baselines."""
+    rows = []
+    for setting in evidence_methods.setting_names():
+        for arm, (gap, _, rank) in runs_of(setting).items():
+            first, last = rank[:, 1], late(rank)
+            fall = ((first - last) / np.maximum(first, last)).mean()
+            rows.append((setting, verdict_of(setting, arm, gap), fall))
+    return rows
+
+
+def share_of_wins(rows):
+    """Return in which share of pairs the rank falls more in the arm that loses plasticity."""
+    lost = [fall for _, verdict, fall in rows if verdict == "lost"]
+    kept = [fall for _, verdict, fall in rows if verdict == "kept"]
+    wins = [(a > b) + (a == b) / 2 for a, b in itertools.product(lost, kept)]
+    return np.mean(wins), len(lost), len(kept)
+
+
+def test_claim_c4_has_the_auc_of_the_published_runs():
+    auc, lost, kept = share_of_wins(judged_arms())
+    _, found = evidence_methods.arms_claim()
+    assert f"rank's change {pages.format_number(auc)}" in found
+    assert f"over {lost} arms that lose plasticity and {kept} that keep it" in found
+
+
+def test_claim_c4_has_the_auc_within_each_problem():
+    rows = judged_arms()
+    for problem in evidence_methods.problems():
+        own = [row for row in rows if evidence_methods.problem_of(row[0]) == problem]
+        auc, lost, kept = share_of_wins(own) if own else (np.nan, 0, 0)
+        if lost and kept:
+            assert evidence_methods.auc_within(problem) == pytest.approx(auc, abs=1e-6)
+        else:
+            assert np.isnan(evidence_methods.auc_within(problem))
+
+
+def test_claim_c5_has_the_differences_of_the_published_runs():
+    differences = []
+    for setting in evidence_methods.setting_names():
+        runs = runs_of(setting)
+        differences.append((late(runs["wasserstein"][1]) - late(runs["none"][1])).mean())
+    _, found = evidence_methods.wasserstein_claim()
+    assert f"(late error {pages.format_range(differences)})" in found
+
+
+def test_claim_c5_counts_the_strengths_that_are_close_to_the_best():
+    tuning = pd.read_csv(FOLDER / "tables" / "tuning.csv")
+    _, found = evidence_methods.wasserstein_claim()
+    for setting in evidence_methods.setting_names():
+        counts = []
+        for method in ("wasserstein", "l2_init"):
+            is_all_error = (tuning["outcome"] == "final_error") & (tuning["stage"] == "all")
+            is_method = (tuning["setting"] == setting) & (tuning["method"] == method)
+            rows = tuning[is_method & is_all_error]
+            by_strength = sorted(
+                (json.loads(text)["strength"], mean)
+                for text, mean in zip(rows["hyperparameters"], rows["mean"], strict=True)
+            )
+            is_close = "".join(
+                "x" if mean <= rows["mean"].min() + 0.05 else "-" for _, mean in by_strength
+            )
+            best = min(range(len(by_strength)), key=lambda i: by_strength[i][1])
+            (length,) = [
+                match.end() - match.start()
+                for match in re.finditer("x+", is_close)
+                if match.start() <= best < match.end()
+            ]
+            counts.append(length)
+        assert f"{evidence_methods.setting_title(setting)}: {counts[0]} and {counts[1]}" in found
+
+
+def test_table_of_methods_marks_the_arms_that_lose_plasticity():
+    table = evidence_methods.methods_table()
+    marked = table.count("**") // 2
+    assert marked == sum(verdict == "lost" for _, verdict, _ in judged_arms())
+
+
+def test_good_strengths_are_neighbours_of_the_best_one(monkeypatch):
+    """A strength that is good again beyond a bad one does not count."""
+    errors = {0.001: 0.30, 0.01: 0.52, 0.1: 0.31, 1: 0.27, 10: 0.32, 100: 0.33}
+    tuning = pd.DataFrame(
+        {
+            "setting": "s",
+            "method": "m",
+            "hyperparameters": [json.dumps({"strength": key}) for key in reversed(errors)],
+            "mean": list(reversed(errors.values())),
+        }
+    )
+    monkeypatch.setattr(
+        evidence_methods, "select_rows", lambda name, study, **values: tuning.copy()
+    )
+    assert evidence_methods.good_strengths("s", "m") == [0.1, 1, 10]
+
+
+def test_stated_budgets_are_shares_of_the_published_steps_within_a_task():
+    text = (pages.ROOT / "studies/evidence_methods.yaml").read_text(encoding="utf-8")
+    stated = dict(re.findall(r"^  (\w+): # ([\d.]+) %", text, flags=re.MULTILINE))
+    published = yaml.safe_load((pages.ROOT / "studies/paper.yaml").read_text(encoding="utf-8"))
+    problems = {name: setting["problem"] for name, setting in published["settings"].items()}
+    problems["mnist_labels_tanh"] = problems["mnist_labels_relu"]
+    settings = evidence_methods.declared()["settings"]
+    assert set(stated) == set(settings)
+    for name, setting in settings.items():
+        own, full = setting["problem"], problems[name]
+        assert {**own, "epochs": 0, "tasks": 0} == {**full, "epochs": 0, "tasks": 0}
+        assert float(stated[name]) == pytest.approx(100 * own["epochs"] / full["epochs"])
