@@ -519,10 +519,7 @@ def limits() -> str:
     if methods_missing := [
         evidence_methods.setting_title(name) for name in evidence_methods.missing_settings()
     ]:
-        bullets.append(
-            f"Methods in {len(methods_missing)} declared settings are not trained yet:"
-            f" {'; '.join(methods_missing)}."
-        )
+        bullets.append(f"Methods are not trained yet in {'; '.join(methods_missing)}.")
     bullets.append(
         "Methods over more than ten tasks, and at other shifts; other widths, depths, step sizes"
         " and batch sizes; residual networks and transformers; ranks on other numbers of samples;"

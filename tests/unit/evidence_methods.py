@@ -88,6 +88,8 @@ def arms_claim() -> tuple[str, str]:
         f" lose plasticity and {row['kept']} that keep it; within {len(within)} of"
         f" {len(problems())} problems it is {format_range(within)}"
     )
+    if verdict == "not decided":
+        found += f". {row['note'].capitalize()}"
     return verdict, found
 
 
