@@ -9,11 +9,13 @@ import numpy as np
 import pages
 import pandas as pd
 import pytest
+import scipy.stats
 import xarray as xr
 import yaml
 
 FOLDER = pages.DOCS / "evidence_methods"
 LOST = 0.05
+CELL = re.compile(r"(\*\*)?([\d.]+)(?:\*\*)?, rank (\d+)")  # of the table of methods
 
 
 def runs_of(setting):
@@ -87,6 +89,57 @@ def test_claim_c4_has_the_auc_within_each_problem():
             assert np.isnan(evidence_methods.auc_within(problem))
 
 
+@pytest.mark.parametrize(("lost", "kept"), [(3, 5), (4, 4), (6, 2)])
+def test_exact_p_of_one_stratum_is_that_of_scipy(lost, kept):
+    generator = np.random.default_rng(lost)
+    for _ in range(20):
+        samples = generator.normal(0.5, size=lost), generator.normal(size=kept)
+        reference = scipy.stats.mannwhitneyu(*samples, alternative="greater", method="exact")
+        p = evidence_methods.exact_p([samples])
+        assert p == pytest.approx(reference.pvalue, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_exact_p_of_strata_is_the_share_of_all_choices(seed):
+    """Within each stratum all choices are equally likely; also with ties and an empty side."""
+    generator = np.random.default_rng(seed)
+    sizes = [(2, 2), (1, 3), (0, 2)]
+    strata = [tuple(generator.integers(0, 4, size=n) for n in pair) for pair in sizes]
+
+    def wins(pairs):
+        return sum((a > b) + (a == b) / 2 for a, b in pairs)
+
+    observed = sum(wins(itertools.product(lost, kept)) for lost, kept in strata)
+    orders = [itertools.permutations(np.concatenate(stratum)) for stratum in strata]
+    totals = [
+        sum(
+            wins(itertools.product(order[: lost.size], order[lost.size :]))
+            for order, (lost, _) in zip(chosen, strata, strict=True)
+        )
+        for chosen in itertools.product(*orders)
+    ]
+    expected = np.mean(np.array(totals) >= observed)
+    assert evidence_methods.exact_p(strata) == pytest.approx(expected, rel=1e-12)
+
+
+def test_second_test_of_c4_has_the_arms_of_the_published_runs():
+    setting = evidence_methods.SECOND_TEST
+    if setting not in evidence_methods.setting_names():
+        pytest.skip(f"{setting} is not published yet")
+    rows = [row for row in judged_arms() if row[0] == setting]
+    lost, kept = (
+        [fall for _, verdict, fall in rows if verdict == fate] for fate in ("lost", "kept")
+    )
+    verdict, found = evidence_methods.second_test()
+    assert f"{len(lost)} lost and {len(kept)} kept" in found
+    if min(len(lost), len(kept)) < 2:
+        assert verdict == "not decided"
+        return
+    reference = scipy.stats.mannwhitneyu(lost, kept, alternative="greater", method="exact")
+    assert f"exact p {reference.pvalue:.2g}." in found
+    assert verdict == f"{'holds' if reference.pvalue < 0.05 else 'fails'} in a second test"
+
+
 def test_claim_c5_has_the_differences_of_the_published_runs():
     differences = []
     for setting in evidence_methods.setting_names():
@@ -122,10 +175,19 @@ def test_claim_c5_counts_the_strengths_that_are_close_to_the_best():
         assert f"{evidence_methods.setting_title(setting)}: {counts[0]} and {counts[1]}" in found
 
 
-def test_table_of_methods_marks_the_arms_that_lose_plasticity():
-    table = evidence_methods.methods_table()
-    marked = table.count("**") // 2
-    assert marked == sum(verdict == "lost" for _, verdict, _ in judged_arms())
+def test_table_of_methods_has_late_errors_and_ranks_and_marks_losses():
+    head, _, *rows = evidence_methods.methods_table().splitlines()
+    titles = [evidence_methods.setting_title(name) for name in evidence_methods.setting_names()]
+    assert [text.strip() for text in head.split("|")[2:-1]] == titles
+    cells = {row.split("`")[1]: [text.strip() for text in row.split("|")[2:-1]] for row in rows}
+    for index, setting in enumerate(evidence_methods.setting_names()):
+        runs = runs_of(setting)
+        assert set(runs) == set(cells) - {"fresh"}
+        for arm, (gap, error, rank) in runs.items():
+            is_lost, shown_error, shown_rank = CELL.fullmatch(cells[arm][index]).groups()
+            assert bool(is_lost) == (verdict_of(setting, arm, gap) == "lost")
+            assert float(shown_error) == pytest.approx(late(error).mean(), abs=0.00501)
+            assert float(shown_rank) == pytest.approx(late(rank).mean(), abs=0.501)
 
 
 def test_good_strengths_are_neighbours_of_the_best_one(monkeypatch):

@@ -29,7 +29,7 @@ from plasticity.config import quantities, registry
 from plasticity.config.models import FAMILIES, Curvature, Statistics
 from plasticity.curvature import measure
 from plasticity.errors import StudyError
-from plasticity.report import panels
+from plasticity.report import panels, publish
 from plasticity.report.drawing import draw_pages
 from plasticity.report.style import Style, as_line_options, lay_out, save
 from plasticity.statistics import (
@@ -830,6 +830,18 @@ def test_late_learning_curve_is_the_mean_of_the_last_eighth():
     late = lines(axis)["late tasks"]
     np.testing.assert_allclose(late.get_ydata(), expected, rtol=1e-6)
     assert list(late.get_xdata()) == [5, 10, 15, 20]
+
+
+def test_learning_curves_of_published_data_are_those_of_all_data():
+    data = setting(tasks=16)
+    part = publish.reduced(data, "fisher", has_spectra=False)
+    assert part["error_curve"].dims == ("stage", "arm", "seed", "step")
+    figures = [draw("learning", {"a_b_relu": each}) for each in (data, part)]
+    for full_axis, axis in zip(*(figure.axes for figure in figures), strict=True):
+        full, drawn = lines(full_axis), lines(axis)
+        assert full.keys() == drawn.keys()
+        for label, line in full.items():
+            np.testing.assert_array_equal(line.get_ydata(), drawn[label].get_ydata())
 
 
 def test_association_has_its_cell_and_the_mark_of_its_strongest_null(tables):

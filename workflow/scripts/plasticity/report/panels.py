@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import FillBetweenPolyCollection
@@ -23,6 +24,7 @@ from plasticity.config.quantities import MAIN_OPERATOR, RANKS
 from plasticity.report.style import Style
 from plasticity.statistics import setting_arrays
 from plasticity.statistics.resampling import t_interval
+from plasticity.training.outcomes import stages
 
 Panels = dict[tuple[str, str], Axes]  # by row and column
 
@@ -212,7 +214,8 @@ def series(
             network, or for the feature rank the last hidden layer.
 
     Returns:
-        Values with dims ``(seed, task, …)``; all NaN if the study did not measure them.
+        Values with dims ``(seed, task, …)``, without ``task`` if the data hold means of stages; all
+        NaN if the study did not measure them.
     """
     missing = data["final_error"].isel(arm=0, drop=True) * np.nan
     if name not in data or arm not in data.arm:
@@ -232,7 +235,25 @@ def series(
             values = values.sel(block=block)
         else:
             return missing
-    return values.transpose("seed", "task", ...)
+    return values.transpose("seed", "task", ..., missing_dims="ignore")
+
+
+def stage_means(curves: xr.DataArray) -> xr.DataArray:
+    """Average curves over the tasks of each stage: early, late and all.
+
+    Args:
+        curves: values of each task, with dim ``task``; or their means, as published data hold them.
+
+    Returns:
+        Means with dim ``stage`` instead of ``task``; NaN where a task of the stage has a gap.
+    """
+    if "stage" in curves.dims:
+        return curves
+    means = {
+        stage: curves.isel(task=tasks).mean("task", skipna=False)
+        for stage, tasks in stages(curves.sizes["task"]).items()
+    }
+    return xr.concat(means.values(), dim=pd.Index(means, name="stage"))
 
 
 def curve(

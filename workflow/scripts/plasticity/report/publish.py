@@ -31,8 +31,10 @@ TABLES_OF_ONE_ARM = ("associations", "lead_lag", "measures")
 UNPUBLISHED_TABLE = "null_models"
 # variables of all arms, in addition to the rank of the main operator
 VARIABLES_OF_ALL_ARMS = ("final_error", "fresh_final_error")
+# means of the tasks of a stage are drawn, so values of each task are left out
+LEARNING_CURVES = ("error_curve", "loss_curve")
 # variables of the arms without an intervention: none and the baseline
-VARIABLES_OF_REFERENCES = (*EXPLANATIONS, "error_curve", "loss_curve")
+VARIABLES_OF_REFERENCES = (*EXPLANATIONS, *LEARNING_CURVES)
 
 
 def publish(study: Study, results: Path, folder: Path, command: str) -> None:
@@ -119,6 +121,8 @@ def reduced(data: xr.Dataset, main_operator: str, has_spectra: bool) -> xr.Datas
             values = values.where(part.evaluation_point == "next")
         if "block" in dims and name not in of_all_blocks:
             values = values.where(part.block == "all")
+        if name in LEARNING_CURVES:
+            values = panels.stage_means(values)
         # spectra are most of the file, and a figure needs no more digits
         part[name] = values.astype(np.float32) if name in spectra else values
     return part

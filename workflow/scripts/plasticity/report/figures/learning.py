@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plasticity.config.models import BASELINE
-from plasticity.report.panels import curve, finish, grid, series, titles
+from plasticity.report.panels import curve, finish, grid, series, stage_means, titles
 from plasticity.report.style import Style, as_line_options
 from plasticity.training.outcomes import stages
 
@@ -35,12 +35,12 @@ def draw(
 
 def _draw_stages(axis: Axes, data: xr.Dataset, name: str, style: Style) -> None:
     """Draw the curves of early and late tasks, and the baseline's curve of all tasks."""
-    for stage, tasks in stages(data.sizes["task"]).items():
+    for stage in stages(data.sizes["task"]):
         if stage == "all":
             arm, label = BASELINE, "fresh network per task, all tasks"
             line_options = style.of_arm(BASELINE)
         else:
             arm, label = "none", f"{stage} tasks"
             line_options = as_line_options(style.stages[stage])
-        values = series(data, name, arm).isel(task=tasks).mean("task", skipna=False)
+        values = stage_means(series(data, name, arm)).sel(stage=stage)
         curve(axis, values, style, label, along="step", **line_options)
