@@ -369,7 +369,8 @@ tables](../evidence_methods/tables).
 ## Reproduce it
 
 `make run STUDY={published_study()}` trains and measures the settings, and `make run
-STUDY={evidence_methods.published_study()}` the methods. They took {hours(STUDY)} and
+STUDY={evidence_methods.published_study()}` the methods. `make reproduce STUDY=evidence
+ARGS="--setting mnist_separable_relu"` confirms one setting. The studies took {hours(STUDY)} and
 {hours(evidence_methods.STUDY)} hours of jobs, two at a time on {run["cores"]} cores
 ([cost](../evidence/tables/cost.csv), [versions](../evidence/made.json)). See all
 [figures](../evidence/figures) and [tables](../evidence/tables).

@@ -192,6 +192,24 @@ def test_study_that_differs_from_its_reference_fails_on_the_same_machine(built_c
     assert "on this kind of machine they should be the same" in changed.stdout
     difference = r"^tables/comparisons\.csv: p differs in \d+ of \d+ rows, at most by 0\."
     assert re.search(difference, changed.stdout, re.MULTILINE), changed.stdout[-2000:]
+    dataset = reproduce(built_copy, "--setting", RELU)
+    assert dataset.returncode == 0
+    assert "1 of 1 tables and datasets hold what the reference holds" in dataset.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--setting", "mars"], "the study has no setting mars; it has "),
+        (["--setting", RELU], "Only studies that are published below docs can be compared"),
+        (["--setting", RELU, "--publish"], "--publish needs the whole study"),
+    ],
+)
+def test_setting_that_cannot_be_compared_is_refused_before_the_run(tiny_study, options, message):
+    refused = reproduce(tiny_study, *options)
+    assert refused.returncode != 0
+    assert message in refused.stdout
+    assert "Traceback" not in refused.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Run a study and compare its tables and datasets with those published in docs/{study}.
 
     python workflow/scripts/reproduce.py --study digits
+    python workflow/scripts/reproduce.py --study evidence --setting mnist_separable_relu
+
+With --setting it runs only one setting, and compares only its dataset.
 
 On the same kind of machine every bit must be equal. Elsewhere the command lists the numbers that
 differ, and by how much.
@@ -11,6 +14,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from plasticity.config import layers, names
@@ -30,33 +34,44 @@ def main() -> None:
         help="name of a file in studies/, or a path (default: the default study)",
     )
     parser.add_argument(
+        "--setting", metavar="NAME", help="a setting of the study (default: the whole study)"
+    )
+    parser.add_argument(
         "--publish",
         action="store_true",
         help="make these results the reference, and publish their figures",
     )
     arguments = parser.parse_args()
+    if arguments.publish and arguments.setting:
+        parser.error("--publish needs the whole study, so leave out --setting")
 
     from plasticity.report import reference
 
     os.chdir(ROOT)  # the reference is in the repository, and so are the results to compare
     try:
         config = ROOT / names.find(arguments.study)
-        name = layers.read_config([config])["study"]
+        contents = layers.read_config([config])
+        name, setting = contents["study"], arguments.setting
         results, published = ROOT / "results" / name, ROOT / "docs" / name
+        if setting is not None and setting not in contents["settings"]:
+            raise StudyError(
+                f"the study has no setting {setting}; it has {', '.join(contents['settings'])}"
+            )
         if not arguments.publish:
             # without a reference, this fails now and not after the run
-            reference.is_same_kind_of_machine(published)
-        command = run_study(config)
+            reference.checksums(published, setting)
+        targets = [f"results/{name}/datasets/{setting}.nc"] if setting else []
+        command = run_study(config, targets)
         if arguments.publish:
             publish_study(config, results, published, command)
         else:
-            compare(results, published)
+            compare(results, published, setting)
     except StudyError as mistake:
         sys.exit(str(mistake))
 
 
-def run_study(config: Path) -> str:
-    """Run the study with Snakemake, and return the command.
+def run_study(config: Path, targets: Sequence[str]) -> str:
+    """Run the study with Snakemake, or only some targets, and return the command without them.
 
     Raises:
         StudyError: the run failed.
@@ -64,7 +79,7 @@ def run_study(config: Path) -> str:
     command = ["snakemake", "--cores", "all", "--rerun-incomplete", "--quiet", "rules", "reason"]
     if config != ROOT / "config.yaml":
         command += ["--configfile", str(config.relative_to(ROOT))]
-    process = subprocess.run([sys.executable, "-m", *command], check=False)
+    process = subprocess.run([sys.executable, "-m", *command, "--", *targets], check=False)
     if process.returncode:
         raise StudyError(
             "The study did not finish. Fix what Snakemake reports above, then run this again."
@@ -83,11 +98,11 @@ def publish_study(config: Path, results: Path, published: Path, command: str) ->
     print(f"The reference has {count} tables and datasets. Commit {folder}.")
 
 
-def compare(results: Path, published: Path) -> None:
+def compare(results: Path, published: Path, setting: str | None) -> None:
     """Print how the results differ from the reference; exit with 1 if they should be equal."""
     from plasticity.report import reference
 
-    is_equal, lines = reference.compare(results, published)
+    is_equal, lines = reference.compare(results, published, setting)
     print("\n".join(lines))
     if not is_equal and reference.is_same_kind_of_machine(published):
         sys.exit(

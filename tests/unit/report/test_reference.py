@@ -125,6 +125,26 @@ def test_large_tables_are_compared_by_the_means_of_their_columns(results, tmp_pa
     ]
 
 
+def test_dataset_of_one_setting_is_compared_alone(results, reference):
+    (results / "datasets/b.nc").unlink()
+    (results / "datasets/c.nc").touch()
+    write_outcomes(results, [0.26, 0.75])
+    one = ["1 of 1 tables and datasets hold what the reference holds, bit for bit"]
+    assert references.compare(results, reference, "a") == (True, one)
+    is_equal, lines = references.compare(results, reference, "b")
+    assert not is_equal
+    assert lines[0] == "datasets/b.nc is missing"
+    netcdf.write(load(results / "datasets/a.nc") + 1, results / "datasets/a.nc")
+    is_equal, lines = references.compare(results, reference, "a")
+    assert not is_equal
+    assert lines[0].startswith("datasets/a.nc: 1 of 1 variables have another mean")
+
+
+def test_setting_that_is_not_published_is_refused(results, reference):
+    with pytest.raises(StudyError, match=r"reference does not publish c; it has a, b"):
+        references.compare(results, reference, "c")
+
+
 def test_missing_additional_and_longer_files_are_named(results, reference):
     (results / "datasets/b.nc").unlink()
     (results / "tables/more.csv").write_text("a\n1\n")

@@ -79,39 +79,58 @@ def publish(results: Path, reference: Path) -> int:
             (reference / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, reference / name)
     summarise(files).to_csv(reference / MEANS, index=False, float_format="%.9g")
-    checksums = {name: checksum(path) for name, path in files.items()}
-    text = json.dumps({"machine": machine(), "files": checksums}, indent=1)
+    of_files = {name: checksum(path) for name, path in files.items()}
+    text = json.dumps({"machine": machine(), "files": of_files}, indent=1)
     (reference / REFERENCE).write_text(text + "\n", encoding="utf-8")
     return len(files)
 
 
-def compare(results: Path, reference: Path) -> tuple[bool, list[str]]:
+def compare(results: Path, reference: Path, setting: str | None = None) -> tuple[bool, list[str]]:
     """Compare results with their reference.
+
+    Args:
+        results: the study's finished results.
+        reference: folder of the reference.
+        setting: whose dataset alone is compared, instead of all datasets and tables.
 
     Returns:
         Whether all files have the same content, and lines that describe the differences.
 
     Raises:
-        StudyError: the reference is missing or cannot be read.
+        StudyError: the reference is missing or cannot be read, or has no dataset of the setting.
     """
-    recorded = _read_reference(reference)
-    checksums = recorded["files"]
-    files = _compared_files(results)
-    missing = sorted(set(checksums) - set(files))
-    additional = sorted(set(files) - set(checksums))
+    expected, files = checksums(reference, setting), _compared_files(results)
+    missing = sorted(set(expected) - set(files))
+    additional = [] if setting else sorted(set(files) - set(expected))
     changed = [
-        name for name in checksums if name in files and checksum(files[name]) != checksums[name]
+        name for name in expected if name in files and checksum(files[name]) != expected[name]
     ]
     lines = [f"{name} is missing" for name in missing]
     lines += [f"{name} is not in the reference" for name in additional]
     lines += _describe_changes({name: files[name] for name in changed}, reference)
-    lines += _describe_machines(machine(), recorded["machine"])
-    equal_count = len(checksums) - len(changed) - len(missing)
+    lines += _describe_machines(machine(), _read_reference(reference)["machine"])
+    equal_count = len(expected) - len(changed) - len(missing)
     lines.append(
-        f"{equal_count} of {len(checksums)} tables and datasets hold what the reference holds,"
+        f"{equal_count} of {len(expected)} tables and datasets hold what the reference holds,"
         " bit for bit"
     )
     return not (changed or missing or additional), lines
+
+
+def checksums(reference: Path, setting: str | None = None) -> dict[str, str]:
+    """Return the checksum of each published file, or of the dataset of one setting, by its path.
+
+    Raises:
+        StudyError: the reference is missing, cannot be read, or has no dataset of the setting.
+    """
+    files: dict[str, str] = _read_reference(reference)["files"]
+    if setting is None:
+        return files
+    dataset = f"datasets/{setting}.nc"
+    if dataset not in files:
+        published = ", ".join(Path(name).stem for name in files if name.endswith(".nc"))
+        raise StudyError(f"{reference} does not publish {setting}; it has {published}")
+    return {dataset: files[dataset]}
 
 
 def is_same_kind_of_machine(reference: Path) -> bool:
