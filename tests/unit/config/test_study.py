@@ -39,7 +39,6 @@ WITHOUT_SMALL_TWIN = (  # they are small themselves
     "evidence",
     "evidence_part",
     "evidence_methods",
-    "evidence_methods_part",
     "drawn",
 )
 FULL = [path for path in sorted(STUDIES.glob("*.yaml")) if path.stem not in WITHOUT_SMALL_TWIN]

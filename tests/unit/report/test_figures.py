@@ -1104,6 +1104,19 @@ def test_explanations_of_the_summary_are_sorted_by_tau(tables):
     assert values == sorted(values, reverse=True)
 
 
+@pytest.mark.parametrize(
+    ("lost", "kept", "words"),
+    [
+        (3, 2, "3 arms that lose plasticity, 2 that keep it"),
+        (1, 1, "1 arm that loses plasticity, 1 that keeps it"),
+    ],
+)
+def test_summary_counts_arms_on_both_sides(tables, lost, kept, words):
+    arms = pd.DataFrame({"measure": ["fisher_effective_rank"], "estimate": 0.9, "low": 0.8})
+    arms = arms.assign(high=1.0, lost=lost, kept=kept)
+    assert words in texts_of(draw("summary", TWO_SETTINGS, tables | {"arms": arms}))
+
+
 def test_summary_without_interventions_says_so_and_sorts_by_auc(tables):
     tables = tables | {"interventions": tables["interventions"].iloc[:0]}
     names = ["weight_norm", "fisher_stable_rank", "dead_fraction"]
@@ -1168,6 +1181,16 @@ def test_study_without_interventions_says_so_in_one_sentence(name):
         "No treated copy of a checkpoint was measured."
     ]
     assert figure.get_figheight() < 1
+
+
+@pytest.mark.parametrize("name", [*INTERVENTION_FIGURES, "summary"])
+def test_study_with_copies_of_methods_alone_says_so(name, tables):
+    others = tables_of_four()
+    for table in ("interventions", "treatments"):
+        others = others | {table: others[table].assign(arm="l2_init")}
+    figure = draw(name, FOUR_SETTINGS, tables | others)
+    text = " ".join(texts_of(figure).split())
+    assert "No treated copy of a run without an intervention was measured." in text
 
 
 @pytest.mark.parametrize("name", INTERVENTION_FIGURES)

@@ -16,12 +16,18 @@ FAMILY_LABELS = {
     "harmful": "harmful treatment",
     "preserving": "keeps the function",
 }
-NOT_TREATED = "No treated copy of a checkpoint was measured."
 FAMILY_MARKERS = {"control": "s", "restoring": "o", "harmful": "v", "preserving": "D"}
 CONTROL_MARKERS = {UNTREATED: "X", BASELINE: "*"}
 CONTROL_LABELS = {UNTREATED: "no treatment", BASELINE: "fresh network"}
 POINT_SIZES = {"X": 5.5, "*": 7.5}  # points; those of other markers are smaller
 POINT_SIZE = 3.5
+
+
+def why_nothing(table: pd.DataFrame) -> str:
+    """Say why a figure of copies shows nothing, for a table of treated copies."""
+    if table.empty:
+        return "No treated copy of a checkpoint was measured."
+    return "No treated copy of a run without an intervention was measured."
 
 
 def of_explained_arm(table: pd.DataFrame, settings: Collection[str]) -> pd.DataFrame:

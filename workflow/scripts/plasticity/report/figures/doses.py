@@ -27,10 +27,10 @@ from plasticity.report.panels import (
 from plasticity.report.style import Style
 from plasticity.report.treated import (
     FAMILY_LABELS,
-    NOT_TREATED,
     at_telling_task,
     of_quantity,
     of_treatments,
+    why_nothing,
 )
 
 CATEGORY = "4 Interventions"
@@ -53,7 +53,7 @@ def draw(
     quantities = [OUTCOME, primary_measure(datasets)]
     table = at_telling_task(of_treatments(tables["treatments"], datasets))
     if of_quantity(table, OUTCOME).empty:
-        return draw_sentence(NOT_TREATED, style)
+        return draw_sentence(why_nothing(tables["treatments"]), style)
     table = _with_several_doses(table)
     columns = _columns(table)
     if not columns:

@@ -23,7 +23,6 @@ from plasticity.report.panels import (
 )
 from plasticity.report.style import Style, lay_out
 from plasticity.report.treated import (
-    NOT_TREATED,
     at_telling_task,
     legend_of_controls,
     legend_of_families,
@@ -31,6 +30,7 @@ from plasticity.report.treated import (
     of_quantity,
     of_treatments,
     point_look,
+    why_nothing,
 )
 from plasticity.statistics.treatment_effects import NOT_NECESSARY, NOT_SUFFICIENT
 
@@ -65,7 +65,7 @@ def draw(
     table = at_telling_task(of_treatments(tables["treatments"], datasets))
     points = _points(table, measure)
     if points.empty:
-        return draw_sentence(NOT_TREATED, style)
+        return draw_sentence(why_nothing(tables["treatments"]), style)
     figure, panels = grid(
         {OUTCOME: "change of the final error"},
         titles(datasets),

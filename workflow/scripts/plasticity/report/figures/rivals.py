@@ -25,7 +25,7 @@ from plasticity.report.panels import (
     setting_titles,
 )
 from plasticity.report.style import Style
-from plasticity.report.treated import NOT_TREATED, of_explained_arm
+from plasticity.report.treated import of_explained_arm, why_nothing
 from plasticity.statistics.interventions import TAU
 from plasticity.statistics.treated_arrays import ALL_TASKS
 
@@ -51,7 +51,7 @@ def draw(
     table = _select(tables["interventions"], settings)
     measures = [name for name in _explanations(datasets) if name in set(table["measure"])]
     if not measures:
-        return draw_sentence(NOT_TREATED, style)
+        return draw_sentence(why_nothing(tables["interventions"]), style)
     names = setting_titles(datasets) | {ALL_SETTINGS: "all settings"}
     group_height = len(settings) + 1.5
     column_count = 1 if group_height * len(measures) <= LINES_PER_COLUMN else 2

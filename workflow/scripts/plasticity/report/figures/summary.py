@@ -22,11 +22,12 @@ from plasticity.report.panels import (
     setting_titles,
 )
 from plasticity.report.style import Style
-from plasticity.report.treated import NOT_TREATED, of_explained_arm
+from plasticity.report.treated import of_explained_arm, why_nothing
 from plasticity.statistics.explanations import verdicts
 from plasticity.statistics.interventions import TAU
 from plasticity.statistics.meta_analysis import EXPLAINED_ARM
 from plasticity.statistics.treated_arrays import ALL_TASKS
+from plasticity.statistics.wording import plural
 
 CATEGORY = "0 Summary"
 TITLE = "is loss of plasticity explained by loss of curvature?"
@@ -192,7 +193,7 @@ def _finish_column(
     axes: Sequence[Axes], title: str, settings: int, moved: int, style: Style
 ) -> None:
     """Write the title of a column, and one sentence into panels without a curve."""
-    count = f"{settings} setting{'' if settings == 1 else 's'}"
+    count = plural(settings, "setting")
     errors, ranks = axes
     errors.set_title(f"{title}: {count}", fontsize=HEADING_SIZE, fontweight="bold")
     if not settings:
@@ -267,8 +268,7 @@ def _agreements(
     arms, (tau, of_settings) = tables["arms"], _taus(tables["interventions"], datasets)
     of_primary = arms[arms["measure"] == primary_measure(datasets)]
     counts = "".join(
-        f"\n{row['lost']} arms that lose plasticity, {row['kept']} that keep it"
-        for _, row in of_primary.iterrows()
+        f"\n{_count_arms(row['lost'], row['kept'])}" for _, row in of_primary.iterrows()
     )
     return [
         Agreement(
@@ -287,9 +287,16 @@ def _agreements(
             0.0,
             tau,
             of_settings,
-            NOT_TREATED,
+            why_nothing(tables["interventions"]),
         ),
     ]
+
+
+def _count_arms(lost: int, kept: int) -> str:
+    """Count the arms on both sides in words."""
+    of_lost = f"{plural(lost, 'arm')} that {'loses' if lost == 1 else 'lose'} plasticity"
+    of_kept = f"{kept} that {'keeps' if kept == 1 else 'keep'} it"
+    return f"{of_lost}, {of_kept}"
 
 
 def _taus(

@@ -23,7 +23,6 @@ from plasticity.report.panels import (
 from plasticity.report.style import Style
 from plasticity.report.treated import (
     FAMILY_MARKERS,
-    NOT_TREATED,
     legend_of_controls,
     legend_of_families,
     marker_of,
@@ -31,6 +30,7 @@ from plasticity.report.treated import (
     of_quantity,
     of_treatments,
     point_look,
+    why_nothing,
 )
 from plasticity.statistics.interventions import TAU
 from plasticity.statistics.treated_arrays import ALL_TASKS
@@ -57,7 +57,7 @@ def draw(
     measures = [primary_measure(datasets), *RIVALS]
     table = of_treatments(tables["treatments"], datasets)
     if of_quantity(table, OUTCOME).empty:
-        return draw_sentence(NOT_TREATED, style)
+        return draw_sentence(why_nothing(tables["treatments"]), style)
     figure, panels = grid(
         dict.fromkeys(measures, "final error"),
         titles(datasets),
