@@ -369,7 +369,7 @@ tables](../evidence_methods/tables).
 ## Reproduce it
 
 `make run STUDY={published_study()}` trains and measures the settings, and `make run
-STUDY={evidence_methods.published_study()}` the methods. `make reproduce STUDY=evidence
+STUDY={evidence_methods.STUDY}` the methods. `make reproduce STUDY=evidence
 ARGS="--setting mnist_separable_relu"` confirms one setting. The studies took {hours(STUDY)} and
 {hours(evidence_methods.STUDY)} hours of jobs, two at a time on {run["cores"]} cores
 ([cost](../evidence/tables/cost.csv), [versions](../evidence/made.json)). See all
@@ -517,10 +517,6 @@ def limits() -> str:
             f"{len(missing)} of {len(declared_settings(STUDY))} declared settings are not trained"
             f" yet: {'; '.join(missing)}."
         )
-    if methods_missing := [
-        evidence_methods.setting_title(name) for name in evidence_methods.missing_settings()
-    ]:
-        bullets.append(f"Methods are not trained yet in {'; '.join(methods_missing)}.")
     bullets.append(
         "Methods over more than ten tasks, and at other shifts; other widths, depths, step sizes"
         " and batch sizes; residual networks and transformers; ranks on other numbers of samples;"
