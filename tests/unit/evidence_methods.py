@@ -1,4 +1,4 @@
-"""The part about methods of docs/results/evidence.md: claims C4 and C5, and a table."""
+"""The part about methods of the pages of the evidence: claims C4 and C5, and a table."""
 
 import itertools
 import json
@@ -15,19 +15,21 @@ from pages import (
     format_number,
     format_range,
     markdown_table,
+    rivals_of_curvature,
     select_row,
     select_rows,
     table,
 )
 
 from plasticity.config import titles
-from plasticity.config.quantities import one_line_name, split_operator
+from plasticity.config.quantities import one_line_name
 
 STUDY = "evidence_methods"
 RANK = "fisher_effective_rank"
 SUPPORTED = "supported"
 SECOND_TEST = "mnist_labels_tanh"  # of C4, as declared
 LEVEL = 0.05  # of the second test
+SAME_ARM = "crelu"  # it replaces the activation, so its runs are equal in two settings
 MIN_ARMS = 2  # on each side, or the second test cannot be decided
 CLOSE = 0.05  # an error at most so much above the best one is as good, as declared
 
@@ -95,14 +97,15 @@ def second_test() -> tuple[str, str]:
     """Judge claim C4 in the setting that was not run when this test was declared."""
     title = setting_title(SECOND_TEST)
     lost, kept = changes_by_fate(SECOND_TEST)
+    counts = f"{lost.size} lost and {kept.size} kept"
     if min(lost.size, kept.size) < MIN_ARMS:
-        counts = f"{lost.size} lost and {kept.size} kept"
         return "not decided", f"A second test in {title} had too few arms on a side: {counts}."
     p = exact_p([(lost, kept)])
+    own_p = exact_p([changes_by_fate(SECOND_TEST, without=SAME_ARM)])
     found = (
         f"Second test, declared before {title} was run, and only in this setting: AUC"
-        f" {format_number(pairs_won(lost, kept) / (lost.size * kept.size))}, {lost.size} lost and"
-        f" {kept.size} kept, exact p {p:.2g}."
+        f" {format_number(pairs_won(lost, kept) / (lost.size * kept.size))}, {counts}, exact p"
+        f" {p:.2g}; without `{SAME_ARM}`, whose runs are those of another activation, {own_p:.2g}."
     )
     return ("holds in a second test" if p < LEVEL else "fails in a second test"), found
 
@@ -144,10 +147,15 @@ def pairs_won(lost: np.ndarray, kept: np.ndarray) -> float:
     return float((difference > 0).sum() + (difference == 0).sum() / 2)
 
 
-def changes_by_fate(*settings: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return how far the rank falls in arms that lose plasticity, and in arms that keep it."""
+def changes_by_fate(*settings: str, without: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """Return how far the rank falls in arms that lose plasticity, and in arms that keep it.
+
+    Args:
+        settings: names.
+        without: an arm that is left out.
+    """
     rows = fates(RANK)
-    rows = rows[rows["setting"].isin(settings)]
+    rows = rows[rows["setting"].isin(settings) & (rows["arm"] != without)]
     lost, kept = (
         rows.loc[rows["verdict"].str.startswith(fate), "change"].to_numpy()
         for fate in ("lost", "kept")
@@ -158,22 +166,29 @@ def changes_by_fate(*settings: str) -> tuple[np.ndarray, np.ndarray]:
 def arms_sentence() -> str:
     """Tell how well the change of the rank tells arms that lose plasticity from others."""
     row = select_row("arms", STUDY, measure=RANK)
+    aucs = aucs_by_definition()
+    others = aucs.loc[aucs["measure"] == RANK, "auc"]
     return (
-        f"Over {len(declared()['methods']) - 1} methods and no intervention in"
-        f" {len(setting_names())} settings, the change of the rank tells the {row['lost']} arms"
-        f" that lose plasticity from the {row['kept']} that keep it with AUC"
-        f" {format_interval(row)}."
+        f"In {len(setting_names())} settings with {len(declared()['methods']) - 1} methods, the"
+        f" change of the rank tells {row['lost']} arms that lose plasticity from {row['kept']} that"
+        f" keep it with AUC {format_interval(row)} ({format_range(others)} by other definitions of"
+        " a loss)."
     )
 
 
 def best_rival_words() -> str:
     """Name the measures without curvature that tell arms apart best."""
-    rows = table("explanations", STUDY)
-    rivals = rows[[split_operator(str(measure))[0] == "" for measure in rows["measure"]]]
+    rivals = rivals_of_curvature(STUDY)
     best = rivals[rivals["auc"] == rivals["auc"].max()]
     names = " and ".join(one_line_name(str(measure)) for measure in best["measure"])
     subject = "measure without curvature is" if len(best) == 1 else "measures without curvature are"
-    return f"The best {subject} {names}, with {format_interval(best.iloc[0], 'auc')}."
+    aucs = aucs_by_definition()
+    is_best = aucs["auc"] == aucs.groupby("definition")["auc"].transform("max")
+    own = aucs.loc[is_best & (aucs["measure"] == RANK), "definition"].nunique()
+    return (
+        f"The best {subject} {names}, with {format_interval(best.iloc[0], 'auc')}; by other"
+        f" definitions the rank is the best in {own} of {aucs['definition'].nunique()}."
+    )
 
 
 def copies_words() -> str:
@@ -181,11 +196,17 @@ def copies_words() -> str:
     rows = select_rows(
         "interventions", STUDY, measure=RANK, outcome="final_error", statistic="tau", task="all"
     )
+    rows = rows[rows["setting"] != "all"]
+    is_clear = (rows["high"] < 0) | (rows["low"] > 0)
+    clear, others = rows[is_clear], rows[~is_clear]
     listed = [
-        f"{format_interval(row)} with `{row['arm']}` ({setting_title(row['setting'])})"
-        for _, row in rows[rows["setting"] != "all"].iterrows()
+        f"{format_interval(row)} (`{row['arm']}`, {setting_title(row['setting'])})"
+        for _, row in others.iterrows()
     ]
-    return f"In copies of runs with a regularizer, τ is {'; '.join(listed)}."
+    return (
+        f"In copies of runs with a regularizer, τ is {format_range(clear['estimate'])} in"
+        f" {len(clear)} of {len(rows)} cases, and not clear in the others: {'; '.join(listed)}."
+    )
 
 
 def cloning_words() -> str:
@@ -240,6 +261,50 @@ def auc_within(problem: str) -> float:
     lost, kept = changes_by_fate(*own)
     pairs = lost.size * kept.size
     return pairs_won(lost, kept) / pairs if pairs else float("nan")
+
+
+def aucs_by_definition() -> pd.DataFrame:
+    """Return the AUC of each measure if other definitions decide which arms lose plasticity.
+
+    Means alone decide, so no arm is unclear.
+
+    Returns:
+        Columns ``definition, measure, auc, lost, kept``.
+    """
+    late = select_rows("outcomes", STUDY, outcome="final_error_gap", stage="late")
+    late_gaps = late.set_index(["setting", "arm"])["mean"]
+    found = []
+    for measure in table("explanations", STUDY)["measure"]:
+        rows = fates(measure).set_index(["setting", "arm"])
+        late_gap = late_gaps.reindex(rows.index)
+        definitions = {
+            "the gap grows by more than 0.05": rows["loss"] > 0.05,
+            "it grows by more than 0.2": rows["loss"] > 0.2,
+            "the late gap is above 0.2": late_gap > 0.2,
+        }
+        for definition, is_lost in definitions.items():
+            lost, kept = (rows.loc[chosen, "change"].to_numpy() for chosen in (is_lost, ~is_lost))
+            pairs = lost.size * kept.size
+            auc = pairs_won(lost, kept) / pairs if pairs else np.nan
+            found.append([definition, measure, auc, lost.size, kept.size])
+    return pd.DataFrame(found, columns=["definition", "measure", "auc", "lost", "kept"])
+
+
+def definition_words() -> str:
+    """Tell how the AUC depends on what counts as a loss, and which measure is the best."""
+    listed = []
+    for definition, rows in aucs_by_definition().groupby("definition", sort=False):
+        own = rows[rows["measure"] == RANK].iloc[0]
+        best = rows.loc[rows["auc"].idxmax()]
+        text = f"{format_number(own['auc'])} if {definition} ({own['lost']} of"
+        text += f" {own['lost'] + own['kept']} arms"
+        if best["measure"] != RANK:
+            text += f"; best: {one_line_name(best['measure'])}, {format_number(best['auc'])}"
+        listed.append(f"{text})")
+    return (
+        "The AUC over methods depends on what counts as a loss. If the mean alone decides, so that"
+        f" no arm is unclear, that of the rank is {', '.join(listed)}."
+    )
 
 
 # Claim C5

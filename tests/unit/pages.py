@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from plasticity.config.quantities import split_operator
 from plasticity.statistics.table_files import read_table
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,12 @@ def select_row(name: str, study: str, **values: object) -> pd.Series:
     rows = select_rows(name, study, **values)
     assert len(rows) == 1, (study, name, values, len(rows))
     return rows.iloc[0]
+
+
+def rivals_of_curvature(study: str) -> pd.DataFrame:
+    """Return the rows of the table of explanations that are about measures without curvature."""
+    rows = table("explanations", study)
+    return rows[[not split_operator(str(measure))[0] for measure in rows["measure"]]]
 
 
 def published_run(study: str) -> dict[str, Any]:

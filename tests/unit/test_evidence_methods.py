@@ -13,6 +13,8 @@ import scipy.stats
 import xarray as xr
 import yaml
 
+from plasticity.config.quantities import one_line_name
+
 FOLDER = pages.DOCS / "evidence_methods"
 LOST = 0.05
 CELL = re.compile(r"(\*\*)?([\d.]+)(?:\*\*)?, rank (\d+)")  # of the table of methods
@@ -52,14 +54,19 @@ def verdict_of(setting, arm, gap):
     return "kept" if row["loss_high"] < LOST else "unclear"
 
 
-def judged_arms():
+def fall_of(rank):
+    """Return how far the rank falls from the second task to late ones, as a share of the larger."""
+    first, last = rank[:, 1], late(rank)
+    return ((first - last) / np.maximum(first, last)).mean()
+
+
+def judged_arms(without=""):
     """Return setting, verdict and fall of the rank for each arm without baselines."""
     rows = []
     for setting in evidence_methods.setting_names():
         for arm, (gap, _, rank) in runs_of(setting).items():
-            first, last = rank[:, 1], late(rank)
-            fall = ((first - last) / np.maximum(first, last)).mean()
-            rows.append((setting, verdict_of(setting, arm, gap), fall))
+            if arm != without:
+                rows.append((setting, verdict_of(setting, arm, gap), fall_of(rank)))
     return rows
 
 
@@ -133,8 +140,47 @@ def test_second_test_of_c4_has_the_arms_of_the_published_runs():
         assert verdict == "not decided"
         return
     reference = scipy.stats.mannwhitneyu(lost, kept, alternative="greater", method="exact")
-    assert f"exact p {reference.pvalue:.2g}." in found
+    assert f"exact p {reference.pvalue:.2g};" in found
     assert verdict == f"{'holds' if reference.pvalue < 0.05 else 'fails'} in a second test"
+
+
+def test_arm_that_the_second_test_leaves_out_has_the_runs_of_another_setting():
+    setting, arm = evidence_methods.SECOND_TEST, evidence_methods.SAME_ARM
+    own = runs_of(setting)[arm]
+    others = [runs_of(name)[arm] for name in evidence_methods.setting_names() if name != setting]
+    assert any(np.array_equal(own, other) for other in others if len(own[0]) == len(other[0]))
+    rows = [row for row in judged_arms(without=arm) if row[0] == setting]
+    lost, kept = (
+        [fall for _, verdict, fall in rows if verdict == fate] for fate in ("lost", "kept")
+    )
+    reference = scipy.stats.mannwhitneyu(lost, kept, alternative="greater", method="exact")
+    _, found = evidence_methods.second_test()
+    assert f"another activation, {reference.pvalue:.2g}." in found
+
+
+def test_aucs_by_other_definitions_are_those_of_the_published_runs():
+    arms = []
+    for setting in evidence_methods.setting_names():
+        for gap, _, rank in runs_of(setting).values():
+            growth, late_gap = (late(gap) - gap[:, 0]).mean(), late(gap).mean()
+            arms.append((growth, late_gap, fall_of(rank)))
+    aucs = evidence_methods.aucs_by_definition()
+    found = aucs[aucs["measure"] == "fisher_effective_rank"]
+    for (_, row), (column, limit) in zip(
+        found.iterrows(), ((0, 0.05), (0, 0.2), (1, 0.2)), strict=True
+    ):
+        rows = [("", "lost" if arm[column] > limit else "kept", arm[2]) for arm in arms]
+        assert share_of_wins(rows) == (pytest.approx(row["auc"]), row["lost"], row["kept"])
+        assert f"{pages.format_number(row['auc'])} if" in evidence_methods.definition_words()
+
+
+def test_best_measure_of_each_definition_is_named():
+    words = evidence_methods.definition_words()
+    aucs = evidence_methods.aucs_by_definition()
+    best_of = aucs.sort_values("auc").groupby("definition").tail(1)
+    for _, row in best_of[best_of["measure"] != "fisher_effective_rank"].iterrows():
+        name, number = one_line_name(row["measure"]), pages.format_number(row["auc"])
+        assert re.search(rf"{re.escape(row['definition'])} [^)]*{re.escape(name)}, {number}", words)
 
 
 def test_claim_c5_has_the_differences_of_the_published_runs():

@@ -20,8 +20,9 @@ OTHER_DECIMALS = {"2312.00246", "3.11"}
 LINK = re.compile(r"(?:\]\(|src=\")(?!https?:)([^)#\"]*)(#[^)\"]+)?")
 
 
-def test_evidence_page_is_generated_from_its_tables():
+def test_pages_of_the_evidence_are_generated_from_its_tables():
     assert evidence.PAGE.read_text() == evidence.page(), REGENERATE
+    assert evidence.DETAILS.read_text() == evidence.details(), REGENERATE
 
 
 def test_generated_parts_of_readme_agree_with_the_tables():
