@@ -344,12 +344,11 @@ ranks of GGN, NTK and Hessian are in [the table](../evidence/tables/explanations
 
 ## Tried to break it
 
-- Without the harmful treatments, τ of the effective rank and the error is
-{copies_words(RANK, statistic="tau_without_harmful")}.
+- {other_copies_words()}
 - {evidence_methods.definition_words()}
 - {evidence_methods.copies_words()} {evidence_methods.cloning_words()}
 - {treatments_sentence()} {shrinking_words()}
-- If a loss counted from the mean over early tasks, {early_window_words()}.
+- If a loss counted from the mean over early tasks, {early_window_words()}. {late_window_words()}
 - {optimizer_words()}
 
 ## What was not tested
@@ -449,6 +448,24 @@ def copies_words(measure: str, statistic: str = "tau") -> str:
     return f"{format_range(taus)} in {len(taus)} settings"
 
 
+def other_copies_words() -> str:
+    """Tell τ of the rank without harmful treatments, at single tasks, and with another outcome."""
+    gentle = select_rows(
+        "interventions", STUDY, measure=RANK, outcome="final_error", statistic="tau_without_harmful"
+    )
+    is_single = (gentle["task"] != "all") & (gentle["setting"] != "all") & gentle["low"].notna()
+    single = gentle[is_single]
+    worst = single.loc[single["estimate"].idxmax()]
+    online = taus_over_copies(RANK, STUDY, outcome="online_error")
+    return (
+        "Without the harmful treatments, τ of the effective rank and the error is"
+        f" {copies_words(RANK, statistic='tau_without_harmful')}. At single tasks it is up to"
+        f" {format_interval(worst)} ({setting_title(worst['setting'])}, task {worst['task']}). With"
+        " all treatments, and the mean error within the task instead of the final one, it is"
+        f" {format_range(online)}."
+    )
+
+
 def treatments_sentence() -> str:
     """Return the study's own sentence about treatments that restore only one of two."""
     sentences = table("statements", STUDY)["statement"]
@@ -522,6 +539,28 @@ def early_window_words() -> str:
     return f"it would not be lost with {listed}" if changed else "the same settings would lose it"
 
 
+def late_window_words() -> str:
+    """Tell the gap in other late windows, where plasticity is lost and where it is kept."""
+    listed = []
+    for window, share in (("in the last quarter of the tasks", 1 / 4), ("in the last task", 0)):
+        lost, kept = (
+            format_range(late_gap(name, share) for name in settings_that(verdict))
+            for verdict in ("lost", "kept")
+        )
+        listed.append(
+            f"{window} it is {lost} where plasticity is lost, and {kept} where it is kept"
+        )
+    return f"By the gap in other late windows: {'; '.join(listed)}."
+
+
+def late_gap(setting: str, share: float) -> float:
+    """Return the mean gap over the last share of the tasks, or in the last task."""
+    with xr.open_dataset(DOCS / STUDY / "drawn" / f"{setting}.nc") as data:
+        gaps = data["final_error"].sel(arm=NONE) - data["fresh_final_error"].sel(arm=NONE)
+        count = max(1, int(share * gaps.sizes["task"]))
+        return float(gaps.isel(task=slice(-count, None)).mean())
+
+
 def published_study() -> str:
     """Return the name of the study that makes what is published."""
     return f"{STUDY}_part" if missing_settings() else STUDY
@@ -581,14 +620,21 @@ def join_words(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
-def taus_over_copies(measure: str, study: str, statistic: str = "tau") -> list[float]:
-    """Return τ of a measure and the final error in each setting that has an interval of it."""
-    taus = table("interventions", study)
-    keys = {"measure": measure, "outcome": "final_error", "statistic": statistic, "task": "all"}
-    for column, value in keys.items():
-        taus = taus[taus[column] == value]
-    taus = taus[(taus["setting"] != "all") & (taus["arm"] == NONE) & taus["low"].notna()]
-    return taus["estimate"].tolist()
+def taus_over_copies(
+    measure: str, study: str, statistic: str = "tau", outcome: str = "final_error"
+) -> list[float]:
+    """Return τ of a measure and an outcome in each setting that has an interval of it."""
+    taus = select_rows(
+        "interventions",
+        study,
+        measure=measure,
+        outcome=outcome,
+        statistic=statistic,
+        task="all",
+        arm=NONE,
+    )
+    taus = taus[(taus["setting"] != "all") & taus["low"].notna()]
+    return list(taus["estimate"])
 
 
 def readme_costs() -> str:

@@ -88,6 +88,20 @@ def test_example_in_the_page_about_statistics_has_the_published_gaps():
     assert f"the gap is {early} early and {late} late" in text
 
 
+def test_gaps_in_other_late_windows_are_those_of_the_published_runs():
+    text = " ".join(PAGE.replace("\N{NO-BREAK SPACE}", " ").split())
+    for window, first in (("quarter of the tasks", 0.75), ("task", 1.0)):
+        gaps = {}
+        for name in evidence.setting_names():
+            values = published_gaps(name)
+            start = min(int(first * values.shape[1]), values.shape[1] - 1)
+            verdict = evidence.fate(name)["verdict"].partition(",")[0]
+            gaps.setdefault(verdict, []).append(values[:, start:].mean())
+        lost, kept = (evidence.format_range(gaps[verdict]) for verdict in ("lost", "kept"))
+        expected = f"in the last {window} it is {lost} where plasticity is lost, and {kept} where"
+        assert expected in text
+
+
 def test_page_counts_the_settings():
     counts = re.search(r"plasticity is lost in (\d+) of (\d+) settings", " ".join(PAGE.split()))
     names = evidence.setting_names()
