@@ -1,6 +1,5 @@
 """Error, gap to the baseline and curvature rank over tasks for every method."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -35,10 +34,10 @@ TABLES = ()
 SETTINGS_PER_PAGE = 4
 ARMS_PER_PANEL = 4  # in addition to the two references
 HEIGHT = 1.05  # of a row in inches; rows are lower if there are many
-TITLE_HEIGHT = 0.2  # inches above the first row of a setting
+TITLE_HEIGHT = 0.2  # inches of the title above the first row of a setting, and of the headings
 MARGIN = 0.4  # inches below the last row
 MAX_HEIGHT = 1.38  # of the figure, as a share of its width
-REMARK_HEIGHT = 0.2  # of a line of small text above a panel, as a share of the panel
+LINE_HEIGHT = 10  # of a heading or a remark above a panel, in points
 PALEST = 0.5  # share of white in the colour of a method's first arm
 
 
@@ -47,6 +46,7 @@ def draw(
 ) -> Figure:
     """Draw for each setting as many rows of panels as its arms need, below the setting's title.
 
+    Each quantity has a column, with one heading.
     Settings without an intervention are left out.
     """
     measure = primary_measure(datasets)
@@ -55,7 +55,7 @@ def draw(
     if not rows:
         return draw_sentence("No method was trained in these settings.", style)
     width = style.widths["page"]
-    others = len({setting for setting, _ in rows}) * TITLE_HEIGHT + MARGIN
+    others = (len({setting for setting, _ in rows}) + 1) * TITLE_HEIGHT + MARGIN
     height = min(HEIGHT, (MAX_HEIGHT * width - others) / len(rows))
     size = (width, len(rows) * height + others)
     figure, axes = plt.subplots(len(rows), len(quantities), figsize=size, squeeze=False)
@@ -72,21 +72,46 @@ def draw(
             _draw_arms(panels, (name, str(index)), datasets[setting], arms, style)
         rightmost = axes[index, -1]
         label_ends(rightmost if rightmost.lines else axes[index, 0], height)
-        for axis, quantity in zip(axes[index], quantities.values(), strict=True):
-            axis.set_ylabel(textwrap.fill(quantity, 16))
+        if index == 0:
+            _write_headings(axes[index], list(quantities.values()))
         if not continues_setting:
-            _write_title(axes[index, 0], setting_titles(datasets)[setting])
+            _write_title(axes[index, 0], setting_titles(datasets)[setting], index == 0)
     for axis in axes[-1]:
         axis.set_xlabel("task")
     return finish(figure, panels, style, legend=False)
 
 
-def _write_title(axis: Axes, title: str) -> None:
-    """Write a setting's title above its first row, at the left and above remarks."""
+def _write_headings(axes: Sequence[Axes], headings: Sequence[str]) -> None:
+    """Write a heading above each column, above remarks."""
+    lines_below = max(map(_remark_lines, axes))
+    for axis, heading in zip(axes, headings, strict=True):
+        _write_above(axis, heading, lines_below, x=0.5, ha="center")
+
+
+def _write_title(axis: Axes, title: str, has_heading: bool) -> None:
+    """Write a setting's title above its first row, at the left, above remarks and a heading."""
+    lines_below = _remark_lines(axis) + has_heading
+    _write_above(axis, title, lines_below, x=0, ha="left", fontweight="bold")
+
+
+def _remark_lines(axis: Axes) -> int:
+    """Count the lines of remarks above a panel."""
     remarks = axis.get_title(loc="right")
-    lines_below = remarks.count("\n") + 1 if remarks else 0
-    height = 1 + lines_below * REMARK_HEIGHT if lines_below else None
-    axis.set_title(title, loc="left", fontweight="bold", y=height)
+    return remarks.count("\n") + 1 if remarks else 0
+
+
+def _write_above(axis: Axes, text: str, lines_below: int, x: float, **text_options: Any) -> None:
+    """Write a line above a panel and above other lines, at x as a share of the panel."""
+    axis.annotate(
+        text,
+        (x, 1),
+        xycoords="axes fraction",
+        xytext=(0, LINE_HEIGHT * (lines_below + 0.4)),
+        textcoords="offset points",
+        va="bottom",
+        fontsize=plt.rcParams["axes.titlesize"],
+        **text_options,
+    )
 
 
 def _rows(datasets: Mapping[str, xr.Dataset], style: Style) -> list[tuple[str, list[str]]]:
