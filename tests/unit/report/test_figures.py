@@ -1227,6 +1227,21 @@ def test_treated_copies_of_the_late_task_are_filled_points(treated):
         np.testing.assert_allclose(drawn, np.array(sorted(zip(*expected, strict=True))), rtol=1e-6)
 
 
+def test_each_setting_has_its_own_last_treated_task(treated):
+    treatments = treated["treatments"].copy()
+    is_late = (treatments["setting"] == list(TWO_SETTINGS)[1]) & (treatments["task"] == "11")
+    assert is_late.any()
+    treatments.loc[is_late, "task"] = "9"
+    figure = draw("treatments", TWO_SETTINGS, treated | {"treatments": treatments})
+    colour = STYLE.families["restoring"]
+    for axis in figure.axes[:2]:
+        for fill in ("none", colour):
+            assert len(points_of(axis, color=colour, marker="o", markerfacecolor=fill))
+    text = texts_of(figure)
+    assert "open: before an earlier task" in text
+    assert "filled: before the last treated task" in text
+
+
 def test_families_of_treatments_differ_in_their_markers(treated):
     axis = draw("treatments", TWO_SETTINGS, treated).axes[0]
     looks = {(line.get_color(), line.get_marker()) for line in axis.lines}

@@ -66,13 +66,14 @@ def draw(
         own_xlabels={name: one_line_name(name) for name in measures},
     )
     correlations = of_explained_arm(tables["interventions"], datasets)
-    tasks = sorted(set(table["task"]))
+    tasks = {name: sorted(set(rows["task"])) for name, rows in table.groupby("setting")}
     for measure in measures:
         points = _points(table, measure)
         for setting in datasets:
             axis = panels[measure, setting]
             of_setting = points[points["setting"] == setting]
-            _draw_points(axis, of_setting, tasks, style)
+            if setting in tasks:
+                _draw_points(axis, of_setting, tasks[setting][-1], style)
             _add_correlation(axis, of_setting, correlations, style)
             _choose_scale(axis, of_setting)
     _share_errors(panels, list(datasets), style)
@@ -86,7 +87,7 @@ def _points(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     return of_quantity(table, measure).join(errors, on=COPY).dropna(subset="error")
 
 
-def _draw_points(axis: Axes, points: pd.DataFrame, tasks: Sequence[int], style: Style) -> None:
+def _draw_points(axis: Axes, points: pd.DataFrame, last_task: int, style: Style) -> None:
     """Draw a point per treatment and task, filled for the last task."""
     markers = [
         marker_of(str(row["treatment"]), str(row["treatment_family"]))
@@ -94,7 +95,7 @@ def _draw_points(axis: Axes, points: pd.DataFrame, tasks: Sequence[int], style: 
     ]
     groups = points.assign(marker=markers).groupby(["task", "marker", "treatment_family"])
     for (task, marker, family), group in groups:
-        look = point_look(marker, style.families[family], is_filled=task == tasks[-1])
+        look = point_look(marker, style.families[family], is_filled=task == last_task)
         axis.plot(group["mean"], group["error"], **look)
 
 
@@ -151,18 +152,23 @@ def _share_errors(panels: Panels, settings: Sequence[str], style: Style) -> None
             axis.tick_params(labelleft=is_leftmost)
 
 
-def _legend(table: pd.DataFrame, tasks: Sequence[int], style: Style) -> dict[str, Line2D]:
-    """Explain colours, markers and filled markers."""
+def _legend(
+    table: pd.DataFrame, tasks: Mapping[str, Sequence[int]], style: Style
+) -> dict[str, Line2D]:
+    """Explain colours, markers and filled markers, for the treated tasks of each setting."""
     by_label = legend_of_families(set(table["treatment_family"]), style)
     by_label |= legend_of_controls(style)
-    for is_last, of_stage in ((False, tasks[:-1]), (True, tasks[-1:])):
-        if of_stage:
-            name = f"{'filled' if is_last else 'open'}: before task {_list(of_stage)}"
-            look = point_look(FAMILY_MARKERS["restoring"], style.quiet, is_last)
-            by_label[name] = Line2D([], [], **look)
+    first_tasks, *others = tasks.values()
+    names = {"open": _list(first_tasks[:-1]), "filled": _list(first_tasks[-1:])}
+    if any(of_setting != first_tasks for of_setting in others):
+        names = {"open": "an earlier task", "filled": "the last treated task"}
+    for look, name in names.items():
+        if name:
+            line_options = point_look(FAMILY_MARKERS["restoring"], style.quiet, look == "filled")
+            by_label[f"{look}: before {name}"] = Line2D([], [], **line_options)
     return by_label
 
 
 def _list(tasks: Sequence[int]) -> str:
-    """List tasks in words."""
-    return " or ".join(map(str, tasks))
+    """List tasks in words; empty if there are none."""
+    return f"task {' or '.join(map(str, tasks))}" if tasks else ""
