@@ -29,7 +29,7 @@ from pages import (
     wrap_text,
 )
 
-from plasticity.config import titles
+from plasticity.config import registry, titles
 from plasticity.config.models import Statistics
 from plasticity.config.quantities import one_line_name
 
@@ -347,6 +347,7 @@ ranks of GGN, NTK and Hessian are in [the table](../evidence/tables/explanations
 - {other_copies_words()}
 - {evidence_methods.definition_words()}
 - {evidence_methods.copies_words()} {evidence_methods.cloning_words()}
+- {optimizer_state_words()}
 - {treatments_sentence()} {shrinking_words()}
 - If a loss counted from the mean over early tasks, {early_window_words()}. {late_window_words()}
 - {optimizer_words()}
@@ -499,6 +500,46 @@ def shrinking_words() -> str:
     )
 
 
+def optimizer_state_words() -> str:
+    """Tell τ among copies that keep the optimizer's state, and among all of them."""
+    kept, every = (format_range(taus_of_means(only_kept).values()) for only_kept in (True, False))
+    return (
+        "Some treatments clear the optimizer's state. Among those that keep it, τ of mean rank and"
+        f" mean error, averaged over tasks, is {kept}, and {every} among all."
+    )
+
+
+def taus_of_means(only_kept: bool) -> dict[str, float]:
+    """Return τ of rank and error over treatments, by setting: of means over seeds, mean over tasks.
+
+    Args:
+        only_kept: whether only treatments count that keep the optimizer's state.
+    """
+    keys = ["setting", "task", "treatment"]
+    rows = select_rows("treatments", STUDY, arm=NONE)
+    errors = rows[rows["quantity"] == "final_error"].set_index(keys)["mean"]
+    is_rank = (rows["quantity"] == RANK) & (rows["block"] == "all")
+    copies = pd.DataFrame({"error": errors, "rank": rows[is_rank].set_index(keys)["mean"]})
+    copies = copies.reset_index()
+    if only_kept:
+        names = copies["treatment"].str.partition("(")[0]
+        copies = copies[[optimizer_state(name) == "kept" for name in names]]
+    taus = {}
+    for setting, of_setting in copies.groupby("setting"):
+        of_tasks = [
+            of_task["rank"].corr(of_task["error"], method="kendall")
+            for _, of_task in of_setting.groupby("task")
+        ]
+        if np.isfinite(of_tasks).all():
+            taus[str(setting)] = float(np.mean(of_tasks))
+    return taus
+
+
+def optimizer_state(treatment: str) -> str:
+    """Return what a treatment does to the optimizer's state."""
+    return str(registry.constant("treatments", treatment, "OPTIMIZER_STATE"))
+
+
 def worst_with_initial_weights() -> pd.Series:
     """Return the largest mean error of copies with the initial weights and the run's Adam state."""
     copies = select_rows(
@@ -559,25 +600,22 @@ def early_window_words() -> str:
 
 
 def late_window_words() -> str:
-    """Tell the gap in other late windows, where plasticity is lost and where it is kept."""
-    listed = []
-    for window, share in (("in the last quarter of the tasks", 1 / 4), ("in the last task", 0)):
-        lost, kept = (
-            format_range(late_gap(name, share) for name in settings_that(verdict))
-            for verdict in ("lost", "kept")
-        )
-        listed.append(
-            f"{window} it is {lost} where plasticity is lost, and {kept} where it is kept"
-        )
-    return f"By the gap in other late windows: {'; '.join(listed)}."
+    """Tell the gap in another late window, where plasticity is lost and where it is kept."""
+    lost, kept = (
+        format_range(map(late_gap, settings_that(verdict))) for verdict in ("lost", "kept")
+    )
+    return (
+        f"In the last quarter of the tasks the gap is {lost} where plasticity is lost, and {kept}"
+        " where it is kept."
+    )
 
 
-def late_gap(setting: str, share: float) -> float:
-    """Return the mean gap over the last share of the tasks, or in the last task."""
+def late_gap(setting: str) -> float:
+    """Return the mean gap over the last quarter of the tasks."""
     with xr.open_dataset(DOCS / STUDY / "drawn" / f"{setting}.nc") as data:
         gaps = data["final_error"].sel(arm=NONE) - data["fresh_final_error"].sel(arm=NONE)
-        count = max(1, int(share * gaps.sizes["task"]))
-        return float(gaps.isel(task=slice(-count, None)).mean())
+        quarter = gaps.sizes["task"] // 4
+        return float(gaps.isel(task=slice(-quarter, None)).mean())
 
 
 def published_study() -> str:

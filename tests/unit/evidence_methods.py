@@ -232,7 +232,8 @@ def cloning_words() -> str:
         f"For example, cloning 90 % of the units in runs with L2 Init ({setting_title(setting)},"
         f" task {task}) takes the rank from {format_number(old_rank, 0)} to"
         f" {format_number(rank, 0)}, but also the error from {format_number(old_error)} to"
-        f" {format_number(error)} (exploratory)."
+        f" {format_number(error)}. Cloning also clears Adam's state, which may be why"
+        " (exploratory)."
     )
 
 
