@@ -209,6 +209,34 @@ def test_ends_are_within_residuals_and_overlap_is_that_of_dense_eigenvectors():
     assert estimate.overlap_margin < 0.01
 
 
+@pytest.mark.parametrize("share", [0.01, 0.04, 0.2])
+def test_asymmetric_products_keep_rows_orthonormal_and_numbers_possible(share):
+    """Products of a network with probabilities of 0 and 1 are off by more than round-off.
+
+    The first start lies where the operator is small, so its product tells little about the norm.
+    """
+    torch.manual_seed(0)
+    size, steps = 400, 40
+    values = double([1.0, 0.7, 0.5, 0.4, 0.2, -0.1, *([1e-4] * 30)])
+    A = rotated(values, size)
+    noise = torch.randn(size, size).double()
+    products = A + share * (A @ noise) / torch.linalg.matrix_norm(noise, 2)
+
+    def product(vectors):
+        return (vectors.double() @ products).float()
+
+    starts = torch.randn(4, 1, size).double()
+    starts[0] = starts[0] - 0.999 * starts[0] @ torch.linalg.pinv(A) @ A
+    starts, gradient = starts.float(), torch.randn(size) @ A.float()
+    Q = block_lanczos(product, starts[:1], steps).basis[0].double()
+    assert (Q @ Q.mT - torch.eye(steps)).abs().max() < 1e-4
+    estimate = stochastic_lanczos_quadrature(product, starts, steps, 4, gradient)
+    numbers, margins = spectrum.summary(estimate)
+    assert 0.5 < estimate.overlap <= 1 + 1e-6
+    assert abs(numbers["trace"] - values.sum()) < 3 * margins["trace"] + share * values.abs().sum()
+    assert 0 <= numbers["negative_fraction"] <= 1
+
+
 def test_batched_runs_and_split_probes_equal_single_runs(monkeypatch):
     torch.manual_seed(0)
     spectra = ([9.0, 4.0, 1.0], torch.linspace(-1, 3, 60), torch.logspace(0, -6, 60))

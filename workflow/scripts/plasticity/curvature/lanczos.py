@@ -25,6 +25,9 @@ LOST = 100
 # A vector is orthogonalized against the whole space if an overlap with an older row may be above
 # this many square roots of the machine precision.
 SEMI_ORTHOGONAL = 0.5
+# Rows have lost their orthogonality if a sum of overlaps is above this. Those that the recurrence
+# allows are smaller by orders of magnitude.
+PARALLEL = 0.1
 # Times that a vector is orthogonalized against the same rows at most.
 PASSES = 3
 # Rows of a basis that become orthonormal together.
@@ -93,6 +96,7 @@ class BlockLanczos:
         steps: int,
         removed: Tensor | None = None,
         norm: Tensor | None = None,
+        orthogonalize_always: bool = False,
     ) -> None:
         """Orthonormalize the start.
 
@@ -104,6 +108,7 @@ class BlockLanczos:
                 ``(*run, row, d)``.
             norm: of the operator, shape ``(*run,)``, where a removed eigenvalue may be larger than
                 any number that the iteration meets. Round-off of products is relative to it.
+            orthogonalize_always: whether each row is orthogonalized against all rows.
         """
         *self._lead, self._block, d = start.shape
         self._product = product
@@ -131,6 +136,7 @@ class BlockLanczos:
         self._norm = self._float64_zeros()
         if norm is not None:
             self._norm += norm.expand(self._lead).reshape(-1)
+        self._orthogonalize_always = orthogonalize_always
         self._skipped = False  # whether a row was not orthogonalized against all rows
 
     def run(self) -> Tensor:
@@ -143,9 +149,27 @@ class BlockLanczos:
             outside = self._step(row)
         return outside
 
-    def space(self) -> KrylovSpace:
-        """Take all steps, and describe the space by an orthonormal basis."""
-        outside = self.run()
+    def has_parallel_rows(self) -> bool:
+        """Tell whether rows of the basis have lost their orthogonality.
+
+        The recurrence that bounds overlaps counts on products that are off by round-off. Products
+        of a network whose probabilities are 0 and 1 but for round-off are off by far more.
+        """
+        if not self._skipped:
+            return False
+        generator = torch.Generator().manual_seed(0)
+        signs = 2.0 * torch.randint(2, (self._rows, 1), generator=generator) - 1
+        signs = signs.to(self.basis).expand(len(self.basis), -1, -1)
+        basis = self.basis[:, self._known :]
+        overlaps = basis @ (basis.mT @ signs) - signs
+        return bool((overlaps.abs() > PARALLEL).any())
+
+    def space(self, outside: Tensor) -> KrylovSpace:
+        """Describe the space by an orthonormal basis.
+
+        Args:
+            outside: as `run` returns it.
+        """
         if self._skipped:
             self._orthonormalize()
         below = torch.linalg.qr(outside.mT.double(), mode="r").R
@@ -192,7 +216,8 @@ class BlockLanczos:
         if recent.start > 0:
             vectors, projection = self._subtract(vectors, recent)
             self._add_to_diagonal(projection, row)
-            if self._block == 1 and filled < self.basis.shape[1]:
+            may_skip = self._block == 1 and not self._orthogonalize_always
+            if may_skip and filled < self.basis.shape[1]:
                 vectors, lengths = self._subtract_all(vectors, self._known)
                 if self._is_semi_orthogonal(lengths, row):
                     self._skipped = True
@@ -387,7 +412,20 @@ def block_lanczos(
     norm: Tensor | None = None,
 ) -> KrylovSpace:
     """Build the Krylov spaces of some starts; arguments as in `BlockLanczos`."""
-    return BlockLanczos(product, start, steps, removed, norm).space()
+    lanczos, outside = _iterate(product, start, steps, removed, norm)
+    return lanczos.space(outside)
+
+
+def _iterate(
+    product: Product, start: Tensor, steps: int, removed: Tensor | None, norm: Tensor | None
+) -> tuple[BlockLanczos, Tensor]:
+    """Take all steps; again, and orthogonalize always, if rows have lost their orthogonality."""
+    lanczos = BlockLanczos(product, start, steps, removed, norm)
+    outside = lanczos.run()
+    if lanczos.has_parallel_rows():
+        lanczos = BlockLanczos(product, start, steps, removed, norm, orthogonalize_always=True)
+        outside = lanczos.run()
+    return lanczos, outside
 
 
 def _norm(vectors: Tensor) -> Tensor:
@@ -523,8 +561,8 @@ def _probe_matrices(
     batches = probes.split(max(1, AT_ONCE // basis_size))
     matrices = []
     for batch in batches:
-        lanczos = BlockLanczos(product, batch, steps, removed, norm)
-        lanczos.run()  # the basis is not used, so it need not be orthonormal
+        # the basis is not used, so small overlaps may stay
+        lanczos, _ = _iterate(product, batch, steps, removed, norm)
         matrices.append(lanczos.matrix.unflatten(0, batch.shape[:-2]))
     return torch.cat(matrices)
 
