@@ -51,9 +51,6 @@ RIVALS_FAIL = {
     "weight_norm": "mnist_separable_identity",
     "feature_rank": "cifar10_pixels_relu",
 }
-WHY_NOT_FINISHED = (
-    "If nothing changes, the loss falls to 1e-9, and estimates of the Hessian break (not solved)."
-)
 CLAIMS = (  # as declared before the run, in docs/development/decisions.md
     "C1: plasticity is lost with ReLU, leaky ReLU and tanh, and kept with the identity",
     "C2: in each setting, treated copies of a checkpoint with more curvature have a lower error",
@@ -660,7 +657,7 @@ def limits() -> str:
     if missing:
         bullets.append(
             f"{len(missing)} of {len(declared_settings(STUDY))} declared settings are not finished"
-            f" yet: {'; '.join(missing)}. {WHY_NOT_FINISHED}"
+            f" yet: {'; '.join(missing)}."
         )
     bullets.append(
         "Methods over more than ten tasks, and at other shifts; other widths, depths, step sizes"
