@@ -209,25 +209,34 @@ def test_ends_are_within_residuals_and_overlap_is_that_of_dense_eigenvectors():
     assert estimate.overlap_margin < 0.01
 
 
-@pytest.mark.parametrize("share", [0.01, 0.04, 0.2])
-def test_asymmetric_products_keep_rows_orthonormal_and_numbers_possible(share):
-    """Products of a network with probabilities of 0 and 1 are off by more than round-off.
+def asymmetric_operator(share):
+    """Make an operator whose products are off by a share of its norm, and starts of small products.
 
-    The first start lies where the operator is small, so its product tells little about the norm.
+    Products of a network with probabilities of 0 and 1 are off by more than round-off. The starts
+    lie where the operator is small, so that their products tell little about its norm.
+
+    Returns:
+        The eigenvalues without errors, the products, and starts, shape ``(4, 1, size)``.
     """
     torch.manual_seed(0)
-    size, steps = 400, 40
+    size = 400
     values = double([1.0, 0.7, 0.5, 0.4, 0.2, -0.1, *([1e-4] * 30)])
     A = rotated(values, size)
     noise = torch.randn(size, size).double()
     products = A + share * (A @ noise) / torch.linalg.matrix_norm(noise, 2)
+    starts = torch.randn(4, 1, size).double()
+    starts = starts - 0.999 * starts @ torch.linalg.pinv(A) @ A
 
     def product(vectors):
         return (vectors.double() @ products).float()
 
-    starts = torch.randn(4, 1, size).double()
-    starts[0] = starts[0] - 0.999 * starts[0] @ torch.linalg.pinv(A) @ A
-    starts, gradient = starts.float(), torch.randn(size) @ A.float()
+    return values, product, starts.float()
+
+
+@pytest.mark.parametrize("share", [0.04, 0.2])
+def test_asymmetric_products_keep_rows_orthonormal_and_numbers_possible(share):
+    values, product, starts = asymmetric_operator(share)
+    steps, gradient = 40, product(torch.randn(starts.shape[-1]))
     Q = block_lanczos(product, starts[:1], steps).basis[0].double()
     assert (Q @ Q.mT - torch.eye(steps)).abs().max() < 1e-4
     estimate = stochastic_lanczos_quadrature(product, starts, steps, 4, gradient)
@@ -235,6 +244,14 @@ def test_asymmetric_products_keep_rows_orthonormal_and_numbers_possible(share):
     assert 0.5 < estimate.overlap <= 1 + 1e-6
     assert abs(numbers["trace"] - values.sum()) < 3 * margins["trace"] + share * values.abs().sum()
     assert 0 <= numbers["negative_fraction"] <= 1
+
+
+@pytest.mark.parametrize("share", [0.04, 0.2])
+def test_asymmetric_products_leave_probes_with_eigenvalues_of_the_operators_size(share):
+    values, product, starts = asymmetric_operator(share)
+    nothing = starts.new_zeros(0, starts.shape[-1])
+    matrices = lanczos._probe_matrices(product, starts[1:], 40, nothing, double(0.0))
+    assert torch.linalg.eigvalsh(matrices).abs().max() < (1 + share) * values.abs().max()
 
 
 def test_batched_runs_and_split_probes_equal_single_runs(monkeypatch):
