@@ -200,7 +200,7 @@ def test_study_that_differs_from_its_reference_fails_on_the_same_machine(built_c
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--setting", "mars"], "the study has no setting mars; it has "),
+        (["--setting", f"{RELU}x"], f"Did you mean {RELU!r}?"),
         (["--setting", RELU], "Only studies that are published below docs can be compared"),
         (["--setting", RELU, "--publish"], "--publish needs the whole study"),
     ],

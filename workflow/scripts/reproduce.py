@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plasticity.config import layers, names
+from plasticity.config.spelling import hint
 from plasticity.config.study import read
 from plasticity.errors import StudyError
 from plasticity.provenance.code_digest import ROOT
@@ -55,7 +56,7 @@ def main() -> None:
         results, published = ROOT / "results" / name, ROOT / "docs" / name
         if setting is not None and setting not in contents["settings"]:
             raise StudyError(
-                f"the study has no setting {setting}; it has {', '.join(contents['settings'])}"
+                f"the study has no setting {setting!r}. {hint(setting, list(contents['settings']))}"
             )
         if not arguments.publish:
             # without a reference, this fails now and not after the run

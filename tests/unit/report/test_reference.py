@@ -141,7 +141,7 @@ def test_dataset_of_one_setting_is_compared_alone(results, reference):
 
 
 def test_setting_that_is_not_published_is_refused(results, reference):
-    with pytest.raises(StudyError, match=r"reference does not publish c; it has a, b"):
+    with pytest.raises(StudyError, match=r"reference does not publish 'c'. Known: a, b."):
         references.compare(results, reference, "c")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from plasticity.config.spelling import hint
 from plasticity.errors import StudyError
 from plasticity.provenance import code_digest, record
 from plasticity.storage import netcdf
@@ -128,8 +129,8 @@ def checksums(reference: Path, setting: str | None = None) -> dict[str, str]:
         return files
     dataset = f"datasets/{setting}.nc"
     if dataset not in files:
-        published = ", ".join(Path(name).stem for name in files if name.endswith(".nc"))
-        raise StudyError(f"{reference} does not publish {setting}; it has {published}")
+        published = [Path(name).stem for name in files if name.endswith(".nc")]
+        raise StudyError(f"{reference} does not publish {setting!r}. {hint(setting, published)}")
     return {dataset: files[dataset]}
 
 
