@@ -89,9 +89,9 @@ def test_example_in_the_page_about_statistics_has_the_published_gaps():
     assert f"the gap is {early} early and {late} late" in text
 
 
-def text_of_page():
-    """Return the page on one line, with plain spaces."""
-    return " ".join(PAGE.replace("\N{NO-BREAK SPACE}", " ").split())
+def text_of_page(page=PAGE):
+    """Return a page on one line, with plain spaces."""
+    return " ".join(page.replace("\N{NO-BREAK SPACE}", " ").split())
 
 
 def test_gaps_in_the_last_quarter_are_those_of_the_published_runs():
@@ -102,7 +102,23 @@ def test_gaps_in_the_last_quarter_are_those_of_the_published_runs():
         gaps.setdefault(verdict, []).append(values[:, -(values.shape[1] // 4) :].mean())
     lost, kept = (evidence.format_range(gaps[verdict]) for verdict in ("lost", "kept"))
     expected = f"the gap is {lost} where plasticity is lost, and {kept} where it is kept"
-    assert expected in text_of_page()
+    assert expected in text_of_page(DETAILS)
+
+
+def test_falls_from_the_untrained_network_are_those_of_the_published_runs():
+    falls = {"lost": [], "kept": []}
+    for name in evidence.setting_names():
+        with xr.open_dataset(evidence.DOCS / "evidence/drawn" / f"{name}.nc") as data:
+            rank = data["fisher_effective_rank"].sel(arm="none", block="all").mean("seed").squeeze()
+        late = rank.isel(task=slice(-max(1, rank.sizes["task"] // 8), None)).mean().item()
+        first = rank.sel(task=0).item()
+        verdict = evidence.fate(name)["verdict"].partition(",")[0]
+        falls[verdict].append((first - late) / max(first, late))
+    wins = [lost > kept for lost in falls["lost"] for kept in falls["kept"]]
+    text = text_of_page()
+    assert f"({sum(fall > 0.2 for fall in falls['kept'])} from the untrained network on)" in text
+    expected = evidence.format_number(np.mean(wins))
+    assert f"untrained network, the rank's AUC over settings is {expected}." in text
 
 
 def test_tau_among_copies_that_keep_the_state_is_that_of_the_published_copies():
