@@ -26,6 +26,8 @@ from pages import (
     select_row,
     select_rows,
     table,
+    taus_of_copies,
+    turned,
     wrap_text,
 )
 
@@ -214,19 +216,17 @@ def mean_ranks(setting: str) -> np.ndarray:
         return np.asarray(ranks.transpose("seed", "task").mean("seed").values)
 
 
-def tau_of_copies(setting: str, measure: str = RANK) -> str:
-    """Return Kendall's τ of a measure and the final error over copies, with its interval."""
-    row = select_row(
-        "interventions",
-        STUDY,
-        setting=setting,
-        arm=NONE,
-        task="all",
-        measure=measure,
-        outcome="final_error",
-        statistic="tau",
-    )
+def tau_of_copies(setting: str) -> str:
+    """Return Kendall's τ of rank and final error over copies, with its interval."""
+    taus = pooled_taus()
+    (row,) = (row for _, row in taus[taus["setting"] == setting].iterrows())
     return NO_TEST if pd.isna(row["low"]) else format_interval(row)
+
+
+def pooled_taus(statistic: str = "tau", outcome: str = "final_error") -> pd.DataFrame:
+    """Return τ of rank and an outcome over the copies of all treated tasks, a row per setting."""
+    where = {"arm": NONE, "task": "all", "statistic": statistic, "outcome": outcome}
+    return taus_of_copies(STUDY, RANK, **where)
 
 
 # Claims
@@ -251,25 +251,25 @@ def activation(setting: str) -> str:
 
 def copies_claim() -> tuple[str, str]:
     """Judge claim C2: in each setting, copies with more curvature have a lower error."""
-    rows = verdicts("C2")
+    rows = turned(verdicts("C2"))
     others = rows[rows["verdict"] != SUPPORTED]
     found = (
         f"effective rank: supported in {count_supported('C2')} settings (τ"
         f" {format_range(rows['estimate'])}); entropy rank: in {count_supported('C2-entropy')}"
     )
-    if len(others):
+    for verdict, of_verdict in others.groupby("verdict", sort=False):
         listed = [
-            f"{setting_title(row['setting'])}: {verdict_words(row)} ({reason_of_verdict(row)})"
-            for _, row in others.iterrows()
+            f"{setting_title(row['setting'])} ({reason_of_verdict(row)})"
+            for _, row in of_verdict.iterrows()
         ]
-        found += f". Effective rank, {'; '.join(listed)}"
+        found += f". {verdict_words(str(verdict))}: {'; '.join(listed)}"
     return "holds" if others.empty else "fails", found
 
 
-def verdict_words(row: pd.Series) -> str:
-    """Return the verdict of a test, in words that fit next to its estimate."""
-    had_no_power = row["verdict"] == "could not have been found"
-    return "the test had too little power" if had_no_power else str(row["verdict"])
+def verdict_words(verdict: str) -> str:
+    """Return the verdict of a test as the start of a list of settings."""
+    had_no_power = verdict == "could not have been found"
+    return "The test had too little power" if had_no_power else verdict.capitalize()
 
 
 def reason_of_verdict(row: pd.Series) -> str:
@@ -319,22 +319,19 @@ def page() -> str:
     run = published_run(STUDY)
     return wrap_text(f"""# The evidence at published budgets
 
-{headline()}
-
+{answer()}
 {explanations_table()}
 
 - **AUC:** how well the change of a measure tells arms that lose plasticity from arms that keep it:
 settings without an intervention, and arms of [methods](evidence_details.md#methods).
 - **τ of copies:** copies of a checkpoint are changed on purpose, measured, and trained for one
-task. Kendall's τ is over these copies; positive means ordered as claimed. **Worst τ** is that of
-the setting that agrees least.
-- **Counter-examples:** arms that lose plasticity while the measure is still, or keep it while the
-measure moves.
-- **Warning:** AUC for a gap above {LOST} at the end of a task, in settings that the model has not
-seen.
-- Brackets are 95 % intervals over problems, or over seeds for a single setting. A number without
-them has none, because it rests on too few problems or separates all arms. A dash: no test. The
-ranks of GGN, NTK and Hessian are in [the table](../evidence/tables/explanations.csv).
+task. Kendall's τ is over these copies; on this page, positive means ordered as claimed. **Worst
+τ** is that of the setting that agrees least.
+- **Counter-examples:** arms that lose plasticity while the measure stays, or the reverse.
+- **Warning:** AUC for a gap above {LOST} at the end of a task, in settings new to the model.
+- Brackets are 95 % intervals over problems, or over seeds for a single setting. There are none if
+problems are too few, or all arms are separated. A dash: no test. [The
+table](../evidence/tables/explanations.csv) has the ranks of GGN, NTK and Hessian.
 
 ![Error and rank where plasticity is lost and kept](../evidence/figures/summary.png)
 
@@ -346,7 +343,7 @@ ranks of GGN, NTK and Hessian are in [the table](../evidence/tables/explanations
 
 - {other_copies_words()}
 - {evidence_methods.definition_words()}
-- {evidence_methods.copies_words()} {evidence_methods.cloning_words()}
+- {evidence_methods.copies_words()}
 - {optimizer_state_words()}
 - {treatments_sentence()} {shrinking_words()}
 - {untrained_words()}
@@ -403,31 +400,10 @@ def hours(study: str) -> str:
     return format_number(table("cost", study)["hours"].sum(), 1)
 
 
-def headline() -> str:
-    """Return the answer in one paragraph."""
-    lost = settings_that("lost")
-    late = [
-        select_row("summary", STUDY, setting=name, arm=NONE)["final_error_late"] for name in lost
-    ]
-    return f"""Without an intervention, plasticity is lost in {len(lost)} of
-{len(setting_names())} settings; their late error is {format_range(late)}. {rank_sentence()}
-{copies_sentence()} {evidence_methods.arms_sentence()}
-{evidence_methods.best_rival_words()} {rivals_sentence()} {optimizer_sentence()}"""
-
-
 def copies_sentence() -> str:
     """Tell in how many settings copies with a larger rank have a smaller error, and τ elsewhere."""
-    rows = select_rows(
-        "interventions",
-        STUDY,
-        measure=RANK,
-        outcome="final_error",
-        statistic="tau",
-        task="all",
-        arm=NONE,
-    )
-    rows = rows[(rows["setting"] != "all") & rows["low"].notna()]
-    as_claimed, others = rows[rows["high"] < 0], rows[rows["high"] >= 0]
+    rows = pooled_taus().dropna(subset="low")
+    as_claimed, others = rows[rows["low"] > 0], rows[rows["low"] <= 0]
     sentence = (
         "Among treated copies of a checkpoint, a larger rank means a smaller error in"
         f" {len(as_claimed)} of {len(rows)} settings (Kendall's τ"
@@ -471,27 +447,21 @@ def rivals_sentence() -> str:
     )
 
 
-def copies_words(measure: str, statistic: str = "tau") -> str:
-    """Return the range of τ over settings, and in how many it is known."""
-    taus = taus_over_copies(measure, statistic)
-    return f"{format_range(taus)} in {len(taus)} settings"
-
-
 def other_copies_words() -> str:
     """Tell τ of the rank without harmful treatments, at single tasks, and with another outcome."""
-    gentle = select_rows(
-        "interventions", STUDY, measure=RANK, outcome="final_error", statistic="tau_without_harmful"
-    )
-    is_single = (gentle["task"] != "all") & (gentle["setting"] != "all") & gentle["low"].notna()
-    single = gentle[is_single]
-    worst = single.loc[single["estimate"].idxmax()]
-    online = taus_over_copies(RANK, outcome="online_error")
+    gentle = taus_of_copies(
+        STUDY, RANK, outcome="final_error", statistic="tau_without_harmful"
+    ).dropna(subset="low")
+    pooled = gentle.loc[gentle["task"] == "all", "estimate"]
+    single = gentle[gentle["task"] != "all"]
+    worst = single.loc[single["estimate"].idxmin()]
+    online = pooled_taus(outcome="online_error").dropna(subset="low")
     return (
         "Without the harmful treatments, τ of the effective rank and the error is"
-        f" {copies_words(RANK, statistic='tau_without_harmful')}. At single tasks it is up to"
+        f" {format_range(pooled)} in {len(pooled)} settings. At single tasks it is down to"
         f" {format_interval(worst)} ({setting_title(worst['setting'])}, task {worst['task']}). With"
         " all treatments, and the mean error within the task instead of the final one, it is"
-        f" {format_range(online)}."
+        f" {format_range(online['estimate'])}."
     )
 
 
@@ -540,6 +510,8 @@ def optimizer_state_words() -> str:
 def taus_of_means(only_kept: bool) -> dict[str, float]:
     """Return τ of rank and error over treatments, by setting: of means over seeds, mean over tasks.
 
+    It is positive if a larger rank means a smaller error.
+
     Args:
         only_kept: whether only treatments count that keep the optimizer's state.
     """
@@ -555,7 +527,7 @@ def taus_of_means(only_kept: bool) -> dict[str, float]:
     taus = {}
     for setting, of_setting in copies.groupby("setting"):
         of_tasks = [
-            of_task["rank"].corr(of_task["error"], method="kendall")
+            -of_task["rank"].corr(of_task["error"], method="kendall")
             for _, of_task in of_setting.groupby("task")
         ]
         if np.isfinite(of_tasks).all():
@@ -684,6 +656,12 @@ def limits() -> str:
             f"{len(missing)} of {len(declared_settings(STUDY))} declared settings are not finished"
             f" yet: {'; '.join(missing)}."
         )
+    budgets = [share_of_budget(name) for name in setting_names()]
+    bullets.append(
+        f"The published budget in {sum(share < 1 for share in budgets)} of {len(budgets)} settings:"
+        f" they have {format_percent(min(budgets))} to"
+        f" {format_percent(max(share for share in budgets if share < 1))} of it."
+    )
     bullets.append(
         "Methods over more than ten tasks, and at other shifts; other widths, depths, step sizes"
         " and batch sizes; residual networks and transformers; ranks on other numbers of samples;"
@@ -692,18 +670,19 @@ def limits() -> str:
     return "\n".join(f"- {bullet}" for bullet in bullets)
 
 
-def readme_result() -> str:
-    """Return the result in README.md, in five bullets."""
-    budgets = [share_of_budget(name) for name in setting_names()]
-    full = sum(share >= 1 for share in budgets)
-    return wrap_text(f"""- **Plasticity is lost in {len(settings_that("lost"))} of {len(budgets)}
-settings** without an intervention. {"All" if full == len(budgets) else full} have the full
-published budget. On separable MNIST it is {separable_words()}.
+def answer() -> str:
+    """Return the results in five bullets, for the page and for README.md."""
+    lost = settings_that("lost")
+    late = [
+        select_row("summary", STUDY, setting=name, arm=NONE)["final_error_late"] for name in lost
+    ]
+    return f"""- **Plasticity is lost in {len(lost)} of {len(setting_names())} settings** without an
+intervention (late error {format_range(late)}). On separable MNIST it is {separable_words()}.
 - **Curvature falls with it.** {rank_sentence()}
 - **In experiments.** {copies_sentence()}
-- **Methods agree.** {evidence_methods.arms_sentence()}
+- **Over methods.** {evidence_methods.arms_sentence()} {evidence_methods.best_rival_words()}
 - **Other explanations.** {rivals_sentence()} {optimizer_sentence()}
-""")
+"""
 
 
 def separable_words() -> str:
@@ -724,23 +703,6 @@ def separable_words() -> str:
 def join_words(words: Sequence[str]) -> str:
     """Join words: ``a, b and c``."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
-
-
-def taus_over_copies(
-    measure: str, statistic: str = "tau", outcome: str = "final_error"
-) -> list[float]:
-    """Return τ of a measure and an outcome in each setting that has an interval of it."""
-    taus = select_rows(
-        "interventions",
-        STUDY,
-        measure=measure,
-        outcome=outcome,
-        statistic=statistic,
-        task="all",
-        arm=NONE,
-    )
-    taus = taus[(taus["setting"] != "all") & taus["low"].notna()]
-    return list(taus["estimate"])
 
 
 def readme_costs() -> str:
@@ -804,7 +766,7 @@ def update_digits(text: str) -> str:
 
 def update_readme(text: str) -> str:
     """Return README.md with its generated parts replaced."""
-    return replace_parts(text, {"result": readme_result(), "costs": readme_costs()})
+    return replace_parts(text, {"result": wrap_text(answer()), "costs": readme_costs()})
 
 
 def replace_parts(text: str, parts: Mapping[str, str]) -> str:

@@ -19,6 +19,7 @@ from pages import (
     select_row,
     select_rows,
     table,
+    taus_of_copies,
 )
 
 from plasticity.config import titles
@@ -171,8 +172,8 @@ def arms_sentence() -> str:
     return (
         f"In {len(setting_names())} settings with {len(declared()['methods']) - 1} methods, the"
         f" change of the rank tells {row['lost']} arms that lose plasticity from {row['kept']} that"
-        f" keep it with AUC {format_interval(row)} ({format_range(others)} by other definitions of"
-        " a loss)."
+        f" keep it: AUC {format_interval(row)}, by other definitions of a loss"
+        f" {format_range(others)}."
     )
 
 
@@ -181,22 +182,18 @@ def best_rival_words() -> str:
     rivals = rivals_of_curvature(STUDY)
     best = rivals[rivals["auc"] == rivals["auc"].max()]
     names = " and ".join(one_line_name(str(measure)) for measure in best["measure"])
-    subject = "measure without curvature is" if len(best) == 1 else "measures without curvature are"
     aucs = aucs_by_definition()
     is_best = aucs["auc"] == aucs.groupby("definition")["auc"].transform("max")
     own = aucs.loc[is_best & (aucs["measure"] == RANK), "definition"].nunique()
     return (
-        f"The best {subject} {names}, with {format_interval(best.iloc[0], 'auc')}; by other"
-        f" definitions the rank is the best in {own} of {aucs['definition'].nunique()}."
+        f"Without curvature, {names} is the best, with {format_interval(best.iloc[0], 'auc')}. By"
+        f" other definitions, the rank is the best in {own} of {aucs['definition'].nunique()}."
     )
 
 
 def copies_words() -> str:
     """Tell Kendall's τ of the rank and the error over copies of runs with regularizers."""
-    rows = select_rows(
-        "interventions", STUDY, measure=RANK, outcome="final_error", statistic="tau", task="all"
-    )
-    rows = rows[rows["setting"] != "all"]
+    rows = taus_of_copies(STUDY, RANK, outcome="final_error", statistic="tau", task="all")
     is_clear = (rows["high"] < 0) | (rows["low"] > 0)
     clear, others = rows[is_clear], rows[~is_clear]
     listed = [
@@ -206,34 +203,6 @@ def copies_words() -> str:
     return (
         f"In copies of runs with a regularizer, τ is {format_range(clear['estimate'])} in"
         f" {len(clear)} of {len(rows)} cases, and not clear in the others: {'; '.join(listed)}."
-    )
-
-
-def cloning_words() -> str:
-    """Tell what cloning units does to error and rank in runs with L2 Init."""
-    setting, task, treatment = "mnist_labels_relu", "4", "clone_units(strength=0.9)"
-    (error, old_error), (rank, old_rank) = (
-        [
-            select_row(
-                "treatments",
-                STUDY,
-                setting=setting,
-                arm="l2_init",
-                task=task,
-                treatment=name,
-                quantity=quantity,
-                block=block,
-            )["mean"]
-            for name in (treatment, "none")
-        ]
-        for quantity, block in (("final_error", ""), (RANK, "all"))
-    )
-    return (
-        f"For example, cloning 90 % of the units in runs with L2 Init ({setting_title(setting)},"
-        f" task {task}) takes the rank from {format_number(old_rank, 0)} to"
-        f" {format_number(rank, 0)}, but also the error from {format_number(old_error)} to"
-        f" {format_number(error)}. Cloning also clears Adam's state, which may be why"
-        " (exploratory)."
     )
 
 

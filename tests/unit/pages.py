@@ -49,6 +49,20 @@ def rivals_of_curvature(study: str) -> pd.DataFrame:
     return rows[[not split_operator(str(measure))[0] for measure in rows["measure"]]]
 
 
+def turned(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows about a rank and an error with the other sign: positive if ordered as claimed."""
+    return rows.assign(estimate=-rows["estimate"], low=-rows["high"], high=-rows["low"])
+
+
+def taus_of_copies(study: str, rank: str, **values: object) -> pd.DataFrame:
+    """Return the rows about τ of a rank and an error over copies, one or more per setting.
+
+    τ is positive if a larger rank means a smaller error, as claimed.
+    """
+    rows = select_rows("interventions", study, measure=rank, **values)
+    return turned(rows[rows["setting"] != "all"])
+
+
 def published_run(study: str) -> dict[str, Any]:
     """Return versions, cores and disk use of a published run."""
     record: dict[str, Any] = json.loads((DOCS / study / "made.json").read_text())
