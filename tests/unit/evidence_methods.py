@@ -167,27 +167,18 @@ def changes_by_fate(*settings: str, without: str = "") -> tuple[np.ndarray, np.n
 def arms_sentence() -> str:
     """Tell how well the change of the rank tells arms that lose plasticity from others."""
     row = select_row("arms", STUDY, measure=RANK)
-    aucs = aucs_by_definition()
-    others = aucs.loc[aucs["measure"] == RANK, "auc"]
-    return (
-        f"In {len(setting_names())} settings with {len(declared()['methods']) - 1} methods, the"
-        f" change of the rank tells {row['lost']} arms that lose plasticity from {row['kept']} that"
-        f" keep it: AUC {format_interval(row)}, by other definitions of a loss"
-        f" {format_range(others)}."
-    )
-
-
-def best_rival_words() -> str:
-    """Name the measures without curvature that tell arms apart best."""
     rivals = rivals_of_curvature(STUDY)
     best = rivals[rivals["auc"] == rivals["auc"].max()]
     names = " and ".join(one_line_name(str(measure)) for measure in best["measure"])
     aucs = aucs_by_definition()
-    is_best = aucs["auc"] == aucs.groupby("definition")["auc"].transform("max")
-    own = aucs.loc[is_best & (aucs["measure"] == RANK), "definition"].nunique()
+    own = aucs[aucs["measure"] == RANK]
+    is_best = own["auc"] == own["definition"].map(aucs.groupby("definition")["auc"].max())
     return (
-        f"Without curvature, {names} is the best, with {format_interval(best.iloc[0], 'auc')}. By"
-        f" other definitions, the rank is the best in {own} of {aucs['definition'].nunique()}."
+        f"In {len(setting_names())} settings with {len(declared()['methods']) - 1} methods, the"
+        f" rank's change tells {row['lost']} arms that lose plasticity from {row['kept']} that"
+        f" keep it: AUC {format_interval(row)} (best without curvature: {names},"
+        f" {format_interval(best.iloc[0], 'auc')}). By {len(own)} other definitions of a loss it is"
+        f" {format_range(own['auc'])}, and the best of all measures in {is_best.sum()}."
     )
 
 

@@ -172,6 +172,14 @@ def test_aucs_by_other_definitions_are_those_of_the_published_runs():
         rows = [("", "lost" if arm[column] > limit else "kept", arm[2]) for arm in arms]
         assert share_of_wins(rows) == (pytest.approx(row["auc"]), row["lost"], row["kept"])
         assert f"{pages.format_number(row['auc'])} if" in evidence_methods.definition_words()
+    wins = sum(
+        row["auc"] >= aucs.loc[aucs["definition"] == row["definition"], "auc"].max()
+        for _, row in found.iterrows()
+    )
+    sentence = evidence_methods.arms_sentence()
+    assert f"it is {pages.format_range(found['auc'])}, and the best of all measures in {wins}." in (
+        sentence
+    )
 
 
 def test_best_measure_of_each_definition_is_named():

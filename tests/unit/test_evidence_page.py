@@ -166,6 +166,45 @@ def test_settings_in_which_copies_agree_are_those_of_the_published_table():
         assert words in text
 
 
+def mean_errors(study, setting, treatment):
+    """Return the mean final error of treated copies at each task, from the rows of the table."""
+    rows = evidence.table("treatments", study).to_dict("records")
+    return {
+        row["task"]: row["mean"]
+        for row in rows
+        if (row["setting"], row["arm"]) == (setting, "none")
+        and (row["treatment"], row["quantity"]) == (treatment, "final_error")
+    }
+
+
+def test_copies_with_initial_weights_learn_again_where_the_published_copies_do():
+    like_new, lost, others = 0, 0, []
+    for name in evidence.setting_names():
+        has_state = evidence.declared_settings("evidence")[name]["optimizer"]["kind"] == "adam"
+        if growth_of_gap(name).mean() <= LOST or not has_state:
+            continue
+        initial = mean_errors("evidence", name, "toward_initial(strength=1)")
+        new = mean_errors("evidence", name, "fresh")
+        if all(initial[task] <= new[task] + LOST for task in new):
+            like_new += 1
+        else:
+            others.extend(initial.values())
+            lost += 1
+    text = text_of_page()
+    assert f"in {like_new} of {like_new + lost} settings that lost plasticity" in text
+    assert f"elsewhere their error is up to {evidence.format_number(max(others))}." in text
+
+
+def test_optimizer_state_in_the_default_study_is_that_of_the_published_copies():
+    names = evidence.table("settings", "digits")["setting"]
+    changes = [
+        abs(error - mean_errors("digits", name, "none")[task])
+        for name in names
+        for task, error in mean_errors("digits", name, "reset_optimizer").items()
+    ]
+    assert f"changes the error by at most {evidence.format_number(max(changes))}." in text_of_page()
+
+
 def test_page_counts_the_settings():
     counts = re.search(r"Plasticity is lost in (\d+) of (\d+) settings", " ".join(PAGE.split()))
     names = evidence.setting_names()
