@@ -66,8 +66,6 @@ def test_rivals_of_claim_c3_fail_in_the_published_runs():
     verdict, _ = cells_of_claim("C3")
     failed = 0
     for measure, name in evidence.RIVALS_FAIL.items():
-        if name not in evidence.setting_names():
-            continue
         block = "hidden_2" if measure == "feature_rank" else "all"
         with xr.open_dataset(evidence.DOCS / "evidence/drawn" / f"{name}.nc") as data:
             values = data[measure].sel(arm="none", block=block).mean("seed").squeeze()

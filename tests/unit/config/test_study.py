@@ -37,7 +37,6 @@ ROOT = Path(__file__).resolve().parents[3]
 STUDIES = ROOT / "studies"
 WITHOUT_SMALL_TWIN = (  # they are small themselves
     "evidence",
-    "evidence_part",
     "evidence_methods",
     "drawn",
 )
