@@ -138,7 +138,7 @@ def explanations_table() -> str:
     rows = []
     explanations = table("explanations", STUDY)
     of_methods = table("explanations", evidence_methods.STUDY).set_index("measure")
-    for _, row in explanations[explanations["tau"].notna()].iterrows():
+    for _, row in in_all_settings(explanations[explanations["tau"].notna()]).iterrows():
         worst = format_interval(row, "worst_tau")
         counterexamples = f"{row['counterexamples']:.0f} of {row['judged_arms']}"
         rows.append(
@@ -162,6 +162,11 @@ def explanations_table() -> str:
         "warning",
     ]
     return markdown_table(head, rows)
+
+
+def in_all_settings(explanations: pd.DataFrame) -> pd.DataFrame:
+    """Leave out measures of convolutional networks, which few settings have."""
+    return explanations[explanations["judged_arms"] == explanations["judged_arms"].max()]
 
 
 def settings_table() -> str:
@@ -423,7 +428,7 @@ def rank_sentence() -> str:
 
 def rivals_as_good() -> list[str]:
     """Name the measures without curvature whose AUC is at least that of the rank."""
-    rivals = rivals_of_curvature(STUDY)
+    rivals = in_all_settings(rivals_of_curvature(STUDY))
     auc = select_row("explanations", STUDY, measure=RANK)["auc"]
     return [one_line_name(str(name)) for name in rivals.loc[rivals["auc"] >= auc, "measure"]]
 
@@ -538,21 +543,24 @@ def errors_of_copies(study: str) -> pd.DataFrame:
     return rows.pivot(index=["setting", "task"], columns="treatment", values="mean")
 
 
-def restores_by_setting(errors: pd.DataFrame) -> pd.Series:
-    """Tell in which settings copies with initial weights and the run's state learn like new ones.
+def excess_errors(errors: pd.DataFrame) -> pd.Series:
+    """Return how far copies with initial weights and the run's state end above new networks."""
+    return errors[INITIAL_WEIGHTS] - errors[BASELINE]
 
-    Their error exceeds that of new networks by at most what counts as a loss, at each task.
+
+def count_like_new(errors: pd.DataFrame) -> str:
+    """Tell in how many settings these copies learn like new networks.
+
+    At each task, their excess is at most what counts as a loss.
     """
-    excess = errors[INITIAL_WEIGHTS] - errors[BASELINE]
-    return excess.groupby("setting").max() <= LOST
+    is_like_new = excess_errors(errors).groupby("setting").max() <= LOST
+    return f"{is_like_new.sum()} of {is_like_new.size} settings"
 
 
 def adam_errors() -> pd.DataFrame:
     """Return the errors of copies in settings with Adam that lose plasticity."""
-    settings = declared_settings(STUDY)
-    names = [
-        name for name in settings_that("lost") if settings[name]["optimizer"]["kind"] == "adam"
-    ]
+    optimizers = {name: item["optimizer"] for name, item in declared_settings(STUDY).items()}
+    names = [name for name in settings_that("lost") if optimizers[name]["kind"] == "adam"]
     errors = errors_of_copies(STUDY)
     return errors[errors.index.get_level_values("setting").isin(names)]
 
@@ -560,19 +568,17 @@ def adam_errors() -> pd.DataFrame:
 def optimizer_sentence() -> str:
     """Tell where copies with their initial weights, but the run's Adam state, learn again."""
     errors = adam_errors()
-    restores = restores_by_setting(errors)
-    largest = errors[INITIAL_WEIGHTS].max()
     return (
         "With initial weights, but the run's Adam state, copies learn like new networks in"
-        f" {restores.sum()} of {restores.size} settings that lost plasticity; elsewhere their error"
-        f" is up to {format_number(largest)}."
+        f" {count_like_new(errors)} that lost plasticity; elsewhere their error is up to"
+        f" {format_number(excess_errors(errors).max())} larger."
     )
 
 
 def optimizer_words() -> str:
-    """Tell where copies with the initial weights and the run's Adam state end with most error."""
+    """Tell where copies with the initial weights and the run's Adam state end worst."""
     errors = adam_errors()
-    setting, task = errors[INITIAL_WEIGHTS].idxmax()
+    setting, task = excess_errors(errors).idxmax()
     rank, new_rank = (
         select_row(
             "treatments",
@@ -589,15 +595,14 @@ def optimizer_words() -> str:
     error, new_error = errors.loc[(setting, task), [INITIAL_WEIGHTS, BASELINE]]
     digits = errors_of_copies("digits")
     change = (digits["reset_optimizer"] - digits[NONE]).abs().max()
-    restores = restores_by_setting(digits)
     return (
-        "Copies with the initial weights and the run's Adam state end with the largest error,"
-        f" {format_number(error)}, in {setting_title(setting)}, task {task}. A new network with a"
-        f" new state ends with {format_number(new_error)}; their ranks are {format_number(rank, 0)}"
-        f" and {format_number(new_rank, 0)}. So there the state alone takes plasticity away, and no"
-        " measure of the weights sees it (exploratory). On digits, they learn like new ones in"
-        f" {restores.sum()} of {restores.size} settings, and clearing the state alone changes the"
-        f" error by at most {format_number(change)}."
+        "Copies with the initial weights and the run's Adam state end worst in"
+        f" {setting_title(setting)}, task {task}: their error is {format_number(error)}, that of a"
+        f" new network with a new state {format_number(new_error)}; their ranks are"
+        f" {format_number(rank, 0)} and {format_number(new_rank, 0)}. So there the state alone"
+        " takes plasticity away, and no measure of the weights sees it (exploratory). On digits,"
+        f" they learn like new ones in {count_like_new(digits)}, and clearing the state alone"
+        f" changes the error by at most {format_number(change)}."
     )
 
 
