@@ -203,6 +203,13 @@ def test_optimizer_state_in_the_default_study_is_that_of_the_published_copies():
     assert f"changes the error by at most {evidence.format_number(max(changes))}." in text_of_page()
 
 
+def test_measure_that_few_settings_have_is_not_compared_with_others():
+    """Two convolutional networks have a feature rank per image: its AUC of 1 would say little."""
+    rows = evidence.table("explanations", "evidence").set_index("measure")
+    assert rows.loc["flattened_feature_rank", "judged_arms"] == 2
+    assert "feature rank (per image)" not in PAGE
+
+
 def test_page_counts_the_settings():
     counts = re.search(r"Plasticity is lost in (\d+) of (\d+) settings", " ".join(PAGE.split()))
     names = evidence.setting_names()
